@@ -1,0 +1,265 @@
+//! The small shared types: the words of the contract and of the wire between our own rooms.
+//!
+//! Owns the names. Imports nothing of ours and does nothing: no clock, no I/O, no policy.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A text that names something, cheap to clone.
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The text as written.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+name! {
+    /// A customer. Text that matches `[0-9A-Za-z_-]{1,32}`: `007` and `7` are two customers.
+    AccountId
+}
+name! {
+    /// Actions that share one cap, one meter and one price ladder (R1, R2).
+    GroupId
+}
+name! {
+    /// One API operation, as `X-TC-Action` spells it.
+    Action
+}
+
+impl AccountId {
+    /// `None` unless the text matches `[0-9A-Za-z_-]{1,32}`.
+    pub fn new(text: &str) -> Option<Self> {
+        let fits = (1..=32).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        fits.then(|| Self(text.into()))
+    }
+}
+
+impl GroupId {
+    /// `None` unless the text matches `[0-9a-z-]{1,64}`: it is a metric label and a key in YAML.
+    pub fn new(text: &str) -> Option<Self> {
+        let fits = (1..=64).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        fits.then(|| Self(text.into()))
+    }
+}
+
+impl Action {
+    /// `None` unless the text matches `[0-9A-Za-z_]{1,64}`.
+    pub fn new(text: &str) -> Option<Self> {
+        let fits = (1..=64).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        fits.then(|| Self(text.into()))
+    }
+}
+
+/// An enum whose variants each have one spelling, in YAML, metrics, JSON and the ledger alike.
+macro_rules! spelled {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+        pub enum $name {
+            $($(#[$vdoc])* $variant),+
+        }
+
+        impl $name {
+            /// Every variant, in order of declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The one spelling.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text),+
+                }
+            }
+
+            /// The variant so spelled.
+            pub fn parse(text: &str) -> Option<Self> {
+                match text {
+                    $($text => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+spelled! {
+    /// How an account is charged in a group (R3); `Free` in a group that costs nothing (R2).
+    Mode {
+        /// Charged by the call; the group's cap is fixed (R4).
+        PerCall = "per_call",
+        /// Charged by the quota bought; calls inside it cost nothing (R5).
+        Qps = "qps",
+        /// Not charged; a cap per action (R2).
+        Free = "free",
+    }
+}
+
+spelled! {
+    /// How an admitted call ended. Settled at the upstream's response head.
+    Outcome {
+        /// The upstream answered, with whatever status.
+        Answered = "answered",
+        /// No answer could be had from the upstream. Never billed.
+        UpstreamFailed = "upstream_failed",
+        /// The client did not finish sending its request. Never billed.
+        ClientIncomplete = "client_incomplete",
+        /// The client hung up after its request had been sent whole. Billed: the work was done.
+        ClientClosed = "client_closed",
+        /// The gate itself could not finish the call. Never billed.
+        GateFailed = "gate_failed",
+    }
+}
+
+spelled! {
+    /// Why a record is not billable; `Billable` when it is.
+    Reason {
+        /// It is billable.
+        Billable = "",
+        /// The group is free (R2).
+        Free = "free",
+        /// The upstream gave no answer.
+        UpstreamFailed = "upstream_failed",
+        /// The upstream answered with a status of 500 or above.
+        ServerError = "server_error",
+        /// The upstream said `x-tollgate-billable: false`.
+        Vetoed = "vetoed",
+        /// The client did not finish sending.
+        ClientIncomplete = "client_incomplete",
+        /// The gate could not finish the call.
+        GateFailed = "gate_failed",
+    }
+}
+
+spelled! {
+    /// Why an opened service admits nothing (R9).
+    Stop {
+        /// The balance is below zero (R17).
+        Arrears = "arrears",
+        /// The customer broke the terms of use.
+        Violation = "violation",
+    }
+}
+
+spelled! {
+    /// Which admitted calls are billable.
+    Bill {
+        /// Those that were served: answered below 500 and not vetoed, or hung up on after they were sent.
+        Served = "served",
+        /// All but those that the gate itself failed.
+        Admitted = "admitted",
+    }
+}
+
+spelled! {
+    /// What an answer waits for.
+    Durability {
+        /// The record is on disk before the first byte of the answer (P3).
+        Strict = "strict",
+        /// Records reach the disk within 100 ms of the answer; a crash may lose them.
+        Relaxed = "relaxed",
+    }
+}
+
+/// Names one call, in the answer, in the record and towards the upstream. A UUIDv7: sorted by time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RequestId(pub uuid::Uuid);
+
+impl RequestId {
+    /// The spelling with hyphens that every surface uses, without an allocation.
+    pub fn text(self) -> RequestIdText {
+        let mut buffer = [0; 36];
+        self.0.hyphenated().encode_lower(&mut buffer);
+        RequestIdText(buffer)
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0.hyphenated(), f)
+    }
+}
+
+/// [`RequestId`] spelled out.
+#[derive(Clone, Copy)]
+pub struct RequestIdText([u8; 36]);
+
+impl RequestIdText {
+    /// 36 ASCII characters.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+/// Nanoseconds on the machine's monotonic clock. Comparable between processes of one boot, never
+/// moved by anybody: the clock of the cap (P1).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct Mono(pub u64);
+
+impl Mono {
+    /// This instant moved by `by`, saturating at the end of time.
+    pub fn plus(self, by: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)),
+        )
+    }
+
+    /// How long after `earlier` this instant is; zero when it is not after.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Microseconds since the Unix epoch on the wall clock: the clock of purchases, signatures and bills.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct Utc(pub i64);
+
+impl Utc {
+    /// Whole seconds since the epoch, rounded down.
+    pub fn seconds(self) -> i64 {
+        self.0.div_euclid(1_000_000)
+    }
+
+    /// Hours since the epoch, rounded down: the ledger's bucket.
+    pub fn hour(self) -> i64 {
+        self.0.div_euclid(3_600_000_000)
+    }
+
+    /// How long after `earlier` this instant is; zero when it is not after.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
