@@ -1,0 +1,222 @@
+//! The gates and their registry, which outlives every policy generation.
+//!
+//! Owns who waits at which window. Must never refill a window because a file changed (P5).
+
+use super::{Denied, InForce, Now, Reservation, SECOND, Terms, Verdict, Window};
+use crate::words::{AccountId, Action, GroupId, Mode, Mono, Utc};
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What shares one cap: an account's group, or one action of it in a free group.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct GateKey {
+    /// The account.
+    pub account: AccountId,
+    /// The group.
+    pub group: GroupId,
+    /// `Some` in a free group, where each action has a cap of its own (R2).
+    pub action: Option<Action>,
+}
+
+/// Calls by decision since the gate exists. The gate counts what it decides; the caller counts the
+/// refusals that it makes for this account and group before it asks the gate.
+#[derive(Default, Debug)]
+pub struct Counts {
+    /// Calls whose start came (not those that hung up while they waited for it).
+    pub admitted: AtomicU64,
+    /// Calls over the cap.
+    pub throttled: AtomicU64,
+    /// Calls refused.
+    pub refused: AtomicU64,
+}
+
+/// One cap: a window and the terms under which it is used.
+#[derive(Debug)]
+pub struct Gate {
+    /// Arrivals before this instant are throttled without the lock; 0 when the lock must decide.
+    not_before: AtomicU64,
+    /// What such a throttle tells the caller: the quota, and above it the mode.
+    published: AtomicU64,
+    state: Mutex<State>,
+    /// Calls by decision.
+    pub counts: Counts,
+}
+
+#[derive(Debug)]
+struct State {
+    window: Window,
+    terms: Terms,
+    /// The quota of `terms` around the last instant asked for.
+    in_force: InForce,
+}
+
+impl Gate {
+    fn new(terms: Terms) -> Self {
+        // An empty span: the first decision looks the quota up.
+        let in_force = InForce {
+            qps: 0,
+            from: Utc(i64::MAX),
+            until: Utc(i64::MIN),
+        };
+        Self {
+            not_before: AtomicU64::new(0),
+            published: AtomicU64::new(0),
+            state: Mutex::new(State {
+                window: Window::default(),
+                terms,
+                in_force,
+            }),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Decides an arrival at `now`, which was read after this gate was obtained. Standing and quota
+    /// are those at this instant (R6, R9). Exact for every interleaving of threads (P1).
+    pub fn reserve(&self, now: Now, max_delay: Duration) -> Result<Reservation, Denied> {
+        // A flood costs two loads: the window cannot open for it before `not_before`, and only an
+        // admission or new terms, which republish under the lock, can move that instant.
+        let not_before = self.not_before.load(Ordering::Acquire);
+        if now.mono.0 < not_before {
+            let published = self.published.load(Ordering::Relaxed);
+            return Err(Denied::Throttled {
+                quota: published as u32,
+                mode: Mode::ALL[(published >> 32) as usize % Mode::ALL.len()],
+                retry_after: Duration::from_nanos(not_before - now.mono.0) + max_delay,
+            });
+        }
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if now.utc < state.terms.opened {
+            return Err(Denied::NotOpened);
+        }
+        if let Some(stop) = state.terms.stopped {
+            return Err(Denied::Stopped(stop));
+        }
+        let quota = state.quota_at(now.utc);
+        let mode = state.terms.mode;
+        let verdict = state.window.decide(quota, now.mono, max_delay);
+        self.publish(state, now, max_delay);
+        match verdict {
+            Verdict::Admit(start) => Ok(Reservation { start, mode, quota }),
+            Verdict::Throttle(retry_after) => Err(Denied::Throttled {
+                quota,
+                mode,
+                retry_after,
+            }),
+            Verdict::Never => Err(Denied::NoQuota {
+                begins_in: state
+                    .terms
+                    .quota
+                    .begins_after(now.utc)
+                    .map(|begins| begins.since(now.utc)),
+            }),
+        }
+    }
+
+    /// Puts new terms in force. The window stays as it is: what was spent stays spent (P5).
+    pub fn set_terms(&self, terms: &Terms) {
+        let mut state = self.state.lock();
+        if state.terms != *terms {
+            state.terms = terms.clone();
+            state.in_force = InForce {
+                qps: 0,
+                from: Utc(i64::MAX),
+                until: Utc(i64::MIN),
+            };
+            self.not_before.store(0, Ordering::Release);
+        }
+    }
+
+    /// The terms, the quota in force and how many calls of it are in use at `now`.
+    pub fn snapshot(&self, now: Now) -> (Terms, InForce, usize) {
+        let state = self.state.lock();
+        (
+            state.terms.clone(),
+            state.terms.quota.at(now.utc),
+            state.window.in_use(now.mono),
+        )
+    }
+
+    /// Publishes until when a flood can be throttled without the lock. Never beyond the next change
+    /// of the quota, and never more than a second ahead, so a wall clock that jumps is noticed.
+    fn publish(&self, state: &State, now: Now, max_delay: Duration) {
+        let opens = match state.window.opens(state.in_force.qps) {
+            Some(opens) => opens
+                .0
+                .saturating_sub(u64::try_from(max_delay.as_nanos()).unwrap_or(u64::MAX)),
+            None => 0,
+        };
+        let change = now
+            .mono
+            .plus(state.in_force.until.since(now.utc).min(SECOND));
+        self.published.store(
+            u64::from(state.in_force.qps) | ((state.terms.mode as u64) << 32),
+            Ordering::Relaxed,
+        );
+        self.not_before
+            .store(opens.min(change.0), Ordering::Release);
+    }
+}
+
+impl State {
+    fn quota_at(&mut self, at: Utc) -> u32 {
+        if !(self.in_force.from <= at && at < self.in_force.until) {
+            self.in_force = self.terms.quota.at(at);
+        }
+        self.in_force.qps
+    }
+}
+
+/// Every gate by its key.
+#[derive(Default, Debug)]
+pub struct Gates {
+    map: DashMap<GateKey, Arc<Gate>, foldhash::fast::RandomState>,
+}
+
+impl Gates {
+    /// The gate of `key`, made with `terms` when there is none. An existing gate keeps its terms
+    /// until [`Gate::set_terms`].
+    pub fn get_or_insert(&self, key: GateKey, terms: &Terms) -> Arc<Gate> {
+        // Under the map entry, so that two callers cannot make two windows for one key.
+        self.map
+            .entry(key)
+            .or_insert_with(|| Arc::new(Gate::new(terms.clone())))
+            .clone()
+    }
+
+    /// Removes the gates that only the registry holds and whose window is past at `now`; frees the
+    /// memory of idle windows. Calls `retired` with each removed gate, whose counts end here.
+    pub fn sweep(&self, now: Mono, mut retired: impl FnMut(&GateKey, &Gate)) {
+        self.map.retain(|key, gate| {
+            // With the shard locked nobody can take a second reference while the count is 1.
+            let mut state = gate.state.lock();
+            state.window.shrink(now);
+            let keep = Arc::strong_count(gate) > 1 || !state.window.is_past(now);
+            drop(state);
+            if !keep {
+                retired(key, gate);
+            }
+            keep
+        });
+    }
+
+    /// Calls `visit` with every gate. Never call the registry from within.
+    pub fn each(&self, mut visit: impl FnMut(&GateKey, &Arc<Gate>)) {
+        for entry in &self.map {
+            visit(entry.key(), entry.value());
+        }
+    }
+
+    /// How many gates there are.
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+}

@@ -1,0 +1,192 @@
+//! Admit: may this call start now, in a moment, or not.
+//!
+//! Owns the sold cap: the window (the rule, pure) and the gates (one per account and group, or
+//! action in a free group). Must never count what it throttled, forget a start younger than a
+//! second, or ask a clock: the caller brings `now`.
+
+mod gates;
+mod window;
+
+pub use gates::{Counts, Gate, GateKey, Gates};
+pub use window::{SECOND, Verdict, Window};
+
+#[cfg(test)]
+mod tests;
+
+use crate::clock::Clock;
+use crate::words::{Mode, Mono, Stop, Utc};
+use std::time::Duration;
+
+/// One instant on both clocks: the cap uses `mono`, purchases use `utc`. Read it after the gate was
+/// obtained, so that no gate can forget a start that this instant still needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For the window.
+    pub mono: Mono,
+    /// For what is in force.
+    pub utc: Utc,
+}
+
+impl Now {
+    /// Reads both clocks.
+    pub fn read(clock: &Clock) -> Self {
+        Self {
+            mono: clock.mono(),
+            utc: clock.utc(),
+        }
+    }
+}
+
+/// What an account has bought in one gate. Replaced as a whole at a reload; the window stays.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Terms {
+    /// Before this instant the service is not opened (R9).
+    pub opened: Utc,
+    /// Why it admits nothing, if it does not (R9).
+    pub stopped: Option<Stop>,
+    /// How calls admitted under these terms are charged (R3).
+    pub mode: Mode,
+    /// The cap.
+    pub quota: Quota,
+}
+
+/// A cap in calls per second.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Quota {
+    /// The same at all times (R2, R4).
+    Fixed(u32),
+    /// The sum of the purchases in force (R6).
+    Purchased(Vec<Purchase>),
+}
+
+/// A bought quota, in force in `[from, until)`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Purchase {
+    /// Calls per second.
+    pub qps: u32,
+    /// First instant.
+    pub from: Utc,
+    /// First instant after.
+    pub until: Utc,
+}
+
+/// A quota and the span of wall-clock time, `[from, until)`, over which it does not change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InForce {
+    /// Calls per second.
+    pub qps: u32,
+    /// First instant.
+    pub from: Utc,
+    /// The next change.
+    pub until: Utc,
+}
+
+impl Quota {
+    /// The quota in force at `at`, with the span around `at` in which it holds.
+    pub fn at(&self, at: Utc) -> InForce {
+        let purchases: &[Purchase] = match self {
+            Self::Fixed(qps) => {
+                return InForce {
+                    qps: *qps,
+                    from: Utc(i64::MIN),
+                    until: Utc(i64::MAX),
+                };
+            }
+            Self::Purchased(purchases) => purchases,
+        };
+        let mut now = InForce {
+            qps: 0,
+            from: Utc(i64::MIN),
+            until: Utc(i64::MAX),
+        };
+        for purchase in purchases {
+            if purchase.from <= at && at < purchase.until {
+                now.qps = now.qps.saturating_add(purchase.qps);
+            }
+            for edge in [purchase.from, purchase.until] {
+                if edge <= at {
+                    now.from = now.from.max(edge);
+                } else {
+                    now.until = now.until.min(edge);
+                }
+            }
+        }
+        now
+    }
+
+    /// When the next purchase begins after `at`, if one is known.
+    fn begins_after(&self, at: Utc) -> Option<Utc> {
+        match self {
+            Self::Fixed(_) => None,
+            Self::Purchased(purchases) => purchases
+                .iter()
+                .map(|p| p.from)
+                .filter(|from| *from > at)
+                .min(),
+        }
+    }
+}
+
+/// A place in the window: the call may leave at its start, which is now or at most `max_delay`
+/// ahead. Dropped before that, the place stays spent.
+#[must_use = "a place in the window is spent"]
+#[derive(Debug)]
+pub struct Reservation {
+    start: Mono,
+    mode: Mode,
+    quota: u32,
+}
+
+/// A call whose start has come. Only [`Reservation::wait`] makes one.
+#[derive(Debug)]
+pub struct Started {
+    /// The instant that the window holds.
+    pub start: Mono,
+    /// The mode in force at admission (R3).
+    pub mode: Mode,
+}
+
+impl Reservation {
+    /// The instant that the window holds.
+    pub fn start(&self) -> Mono {
+        self.start
+    }
+
+    /// The quota under which it was decided: at most so many starts share its trailing second (P1).
+    pub fn quota(&self) -> u32 {
+        self.quota
+    }
+
+    /// Waits for the start.
+    pub async fn wait(self, clock: &Clock) -> Started {
+        clock.sleep_until(self.start).await;
+        Started {
+            start: self.start,
+            mode: self.mode,
+        }
+    }
+}
+
+/// Why a gate did not admit. The first two are refusals of standing, the others throttles: none of
+/// them takes quota, makes a record or is billed (R7, R9).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Denied {
+    /// The service was never opened, or opens later.
+    NotOpened,
+    /// The service is stopped.
+    Stopped(Stop),
+    /// Qps mode with no purchase in force; `begins_in` when one is known to begin.
+    NoQuota {
+        /// Time until the next purchase begins.
+        begins_in: Option<Duration>,
+    },
+    /// Over the cap.
+    Throttled {
+        /// The cap, in calls per second.
+        quota: u32,
+        /// The mode in force.
+        mode: Mode,
+        /// When a lone caller would be admitted.
+        retry_after: Duration,
+    },
+}

@@ -1,0 +1,396 @@
+//! P1 and P2 against brute force.
+
+use super::*;
+use crate::words::{AccountId, GroupId, Stop};
+use proptest::prelude::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const MS: u64 = 1_000_000;
+const MAX_DELAY: Duration = Duration::from_millis(50);
+
+/// The law, recounted: the starts in `(s − 1 s, s]` are at most the quota under which s was decided.
+fn breaks_the_cap(mut starts: Vec<(u64, u32)>) -> Option<String> {
+    starts.sort_unstable();
+    let mut first = 0;
+    for (index, &(start, _)) in starts.iter().enumerate() {
+        while starts[first].0 + 1_000 * MS <= start {
+            first += 1;
+        }
+        // Starts of one instant were decided one after the other: the last of them sees them all.
+        let last_of_instant = starts.get(index + 1).is_none_or(|next| next.0 > start);
+        let loosest = starts[first..=index]
+            .iter()
+            .filter(|s| s.0 == start)
+            .map(|s| s.1)
+            .max()
+            .unwrap_or(0);
+        if last_of_instant && index + 1 - first > loosest as usize {
+            return Some(format!(
+                "{} starts in the second that ends at {start}, quota {loosest}",
+                index + 1 - first
+            ));
+        }
+    }
+    None
+}
+
+fn now(mono: u64) -> Now {
+    Now {
+        mono: Mono(mono),
+        utc: Utc(i64::try_from(mono / 1_000).unwrap()),
+    }
+}
+
+fn fixed(quota: u32) -> Terms {
+    Terms {
+        opened: Utc(0),
+        stopped: None,
+        mode: Mode::PerCall,
+        quota: Quota::Fixed(quota),
+    }
+}
+
+fn gate(terms: &Terms) -> Arc<Gate> {
+    let key = GateKey {
+        account: AccountId::new("a").unwrap(),
+        group: GroupId::new("g").unwrap(),
+        action: None,
+    };
+    Gates::default().get_or_insert(key, terms)
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Arrive { after_us: u64 },
+    Quota(u32),
+    Shrink,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        30 => (0_u64..2_000).prop_map(|after_us| Step::Arrive { after_us }),
+        30 => Just(Step::Arrive { after_us: 0 }),
+        10 => (0_u64..120_000).prop_map(|after_us| Step::Arrive { after_us }),
+        2 => (900_000_u64..1_100_000).prop_map(|after_us| Step::Arrive { after_us }),
+        3 => (0_u32..=40).prop_map(Step::Quota),
+        1 => (0_u32..=500).prop_map(Step::Quota),
+        1 => Just(Step::Quota(0)),
+        1 => Just(Step::Shrink),
+    ];
+    proptest::collection::vec(step, 1..600)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Both ways: never a start too many, and never a throttle while a place opens within the delay.
+    #[test]
+    fn the_window_admits_exactly_what_the_trailing_second_allows(
+        steps in steps(), first_quota in 0_u32..=60, max_delay_ms in 0_u64..=200,
+    ) {
+        let max_delay = Duration::from_millis(max_delay_ms);
+        let (mut window, mut quota, mut at) = (Window::default(), first_quota, 5_000 * MS);
+        let mut starts: Vec<(u64, u32)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Quota(changed) => quota = changed,
+                Step::Shrink => window.shrink(Mono(at)),
+                Step::Arrive { after_us } => {
+                    at += after_us * 1_000;
+                    let verdict = window.decide(quota, Mono(at), max_delay);
+                    let in_second = |end: u64| starts.iter().filter(|s| s.0 + 1_000 * MS > end && s.0 <= end).count();
+                    let newest = starts.last().map_or(0, |s| s.0);
+                    match verdict {
+                        Verdict::Admit(start) => {
+                            prop_assert!(start.0 >= at && start.0 >= newest);
+                            prop_assert!(start.0 - at <= max_delay_ms * MS);
+                            prop_assert!(in_second(start.0) < quota as usize);
+                            starts.push((start.0, quota));
+                        }
+                        Verdict::Throttle(retry_after) => {
+                            let latest = at + max_delay_ms * MS;
+                            prop_assert!(latest < newest || in_second(latest) >= quota as usize);
+                            // A lone caller who obeys is admitted at once.
+                            let back = at + u64::try_from(retry_after.as_nanos()).unwrap();
+                            prop_assert!(in_second(back) < quota as usize && back >= newest);
+                        }
+                        Verdict::Never => prop_assert_eq!(quota, 0),
+                    }
+                }
+            }
+        }
+        prop_assert_eq!(breaks_the_cap(starts), None);
+    }
+}
+
+#[test]
+fn a_million_arrivals_from_many_threads_keep_the_cap_while_the_quota_moves() {
+    let gate = gate(&fixed(20));
+    let time = AtomicU64::new(10_000 * MS);
+    let starts: Vec<(u64, u32)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..4)
+            .map(|seed| {
+                let (gate, time) = (&gate, &time);
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(seed);
+                    let mut starts = Vec::new();
+                    for arrival in 0..250_000_u32 {
+                        // Some threads decide with a clock that others have long overtaken.
+                        let at = time.fetch_add(random.u64(0..200_000), Ordering::Relaxed);
+                        if random.u32(0..1_000) == 0 {
+                            std::thread::yield_now();
+                        }
+                        if arrival % 97 == 0 {
+                            let quota = [0, 1, 20, 500, random.u32(0..=500)][random.usize(0..5)];
+                            gate.set_terms(&fixed(quota));
+                        }
+                        if let Ok(reservation) = gate.reserve(now(at), MAX_DELAY) {
+                            starts.push((reservation.start().0, reservation.quota()));
+                        }
+                    }
+                    starts
+                })
+            })
+            .collect();
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().unwrap())
+            .collect()
+    });
+    assert!(
+        starts.len() > 1_000,
+        "only {} admitted: the test shows nothing",
+        starts.len()
+    );
+    assert_eq!(breaks_the_cap(starts), None);
+}
+
+#[test]
+fn a_quota_cut_to_zero_and_back_within_a_second_refills_nothing() {
+    let gate = gate(&fixed(20));
+    let burst = |at: u64| {
+        (0..100)
+            .filter(|_| gate.reserve(now(at), Duration::ZERO).is_ok())
+            .count()
+    };
+    assert_eq!(burst(10_000 * MS), 20);
+    gate.set_terms(&fixed(0));
+    assert_eq!(burst(10_200 * MS), 0);
+    gate.set_terms(&fixed(30));
+    assert_eq!(burst(10_400 * MS), 10);
+    gate.set_terms(&fixed(20));
+    assert_eq!(burst(10_999 * MS), 0);
+    assert_eq!(
+        burst(11_000 * MS),
+        10,
+        "the second start of the burst of 10 still counts"
+    );
+    assert_eq!(burst(11_400 * MS), 10);
+}
+
+#[test]
+fn a_client_paced_at_its_quota_with_jitter_loses_nothing() {
+    let mut random = fastrand::Rng::with_seed(7);
+    for quota in 1_u32..=500 {
+        let mut window = Window::default();
+        let mut arrivals: Vec<u64> = (0..u64::from(quota) * 60)
+            .map(|k| 1_000_000 * MS + k * 1_000 * MS / u64::from(quota))
+            .map(|even| even + random.u64(0..=20 * MS) - 10 * MS)
+            .collect();
+        arrivals.sort_unstable();
+        for at in arrivals {
+            let verdict = window.decide(quota, Mono(at), MAX_DELAY);
+            assert!(
+                matches!(verdict, Verdict::Admit(_)),
+                "quota {quota}: {verdict:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_burst_of_the_quota_at_each_seconds_start_loses_nothing() {
+    let mut random = fastrand::Rng::with_seed(8);
+    for quota in [1, 2, 7, 20, 99, 500] {
+        let mut window = Window::default();
+        for second in 0_u64..60 {
+            let begins = 1_000_000 * MS + second * 1_000 * MS + random.u64(0..=20 * MS);
+            for _ in 0..quota {
+                assert!(matches!(
+                    window.decide(quota, Mono(begins), MAX_DELAY),
+                    Verdict::Admit(_)
+                ));
+            }
+        }
+    }
+}
+
+#[test]
+fn bursts_on_both_sides_of_a_seconds_edge_share_one_quota() {
+    let gate = gate(&fixed(20));
+    let burst = |at: u64| {
+        (0..40)
+            .filter(|_| gate.reserve(now(at), Duration::ZERO).is_ok())
+            .count()
+    };
+    assert_eq!(burst(10_990 * MS) + burst(11_010 * MS), 20);
+}
+
+#[test]
+fn a_throttle_changes_nothing_so_a_flood_does_not_starve_its_own_account() {
+    let gate = gate(&fixed(20));
+    let mut admitted = 0;
+    for at in (0..10_000).map(|ms| 50_000 * MS + ms * MS) {
+        admitted += u64::from(gate.reserve(now(at), Duration::ZERO).is_ok());
+    }
+    assert_eq!(
+        admitted, 200,
+        "20 in each of 10 seconds, whatever was throttled between"
+    );
+}
+
+#[test]
+fn purchases_begin_and_end_to_the_second_without_new_terms() {
+    let second = 1_000_000;
+    let purchase = |qps, from: i64, until: i64| Purchase {
+        qps,
+        from: Utc(from * second),
+        until: Utc(until * second),
+    };
+    let gate = gate(&Terms {
+        mode: Mode::Qps,
+        quota: Quota::Purchased(vec![purchase(10, 100, 200), purchase(5, 150, 300)]),
+        ..fixed(0)
+    });
+    let burst = |at_ms: u64| {
+        (0..100)
+            .filter(|_| gate.reserve(now(at_ms * MS), Duration::ZERO).is_ok())
+            .count()
+    };
+    let denied = |at_ms: u64| gate.reserve(now(at_ms * MS), Duration::ZERO).unwrap_err();
+    assert_eq!(
+        denied(99_500),
+        Denied::NoQuota {
+            begins_in: Some(Duration::from_millis(500))
+        }
+    );
+    assert_eq!(
+        denied(99_999),
+        Denied::NoQuota {
+            begins_in: Some(Duration::from_millis(1))
+        }
+    );
+    assert_eq!(burst(100_000), 10);
+    assert_eq!(burst(149_500), 10);
+    assert_eq!(burst(149_999), 0);
+    assert_eq!(
+        burst(150_000),
+        5,
+        "10 + 5 in force, 10 of them spent half a second ago"
+    );
+    assert_eq!(burst(199_999), 15);
+    assert_eq!(burst(200_000), 0, "5 in force, 15 spent a millisecond ago");
+    assert_eq!(burst(201_000), 5);
+    assert_eq!(burst(300_000), 0);
+    assert_eq!(denied(300_000), Denied::NoQuota { begins_in: None });
+}
+
+#[test]
+fn the_wall_clock_can_jump_and_the_cap_does_not_care() {
+    let gate = gate(&fixed(20));
+    let mut admitted = 0;
+    for step in 0_u64..1_000 {
+        let utc = Utc(if step % 2 == 0 {
+            1_000_000
+        } else {
+            9_000_000_000_000
+        });
+        let at = Now {
+            mono: Mono(77_000 * MS + step * MS),
+            utc,
+        };
+        admitted += u64::from(gate.reserve(at, Duration::ZERO).is_ok());
+    }
+    assert_eq!(admitted, 20);
+}
+
+#[test]
+fn a_stopped_or_unopened_service_admits_nothing_and_says_which_even_in_a_flood() {
+    let gate = gate(&fixed(1));
+    assert!(gate.reserve(now(10_000 * MS), MAX_DELAY).is_ok());
+    assert!(matches!(
+        gate.reserve(now(10_001 * MS), MAX_DELAY),
+        Err(Denied::Throttled { .. })
+    ));
+    gate.set_terms(&Terms {
+        stopped: Some(Stop::Arrears),
+        ..fixed(1)
+    });
+    assert_eq!(
+        gate.reserve(now(10_002 * MS), MAX_DELAY).unwrap_err(),
+        Denied::Stopped(Stop::Arrears)
+    );
+    gate.set_terms(&Terms {
+        opened: Utc(i64::MAX),
+        ..fixed(1)
+    });
+    assert_eq!(
+        gate.reserve(now(10_003 * MS), MAX_DELAY).unwrap_err(),
+        Denied::NotOpened
+    );
+    gate.set_terms(&fixed(1));
+    let Err(Denied::Throttled { retry_after, .. }) = gate.reserve(now(10_004 * MS), MAX_DELAY)
+    else {
+        panic!("the window was refilled");
+    };
+    assert_eq!(retry_after, Duration::from_millis(996));
+}
+
+#[test]
+fn the_lock_free_throttle_says_what_the_lock_would_say() {
+    let gate = gate(&Terms {
+        mode: Mode::Qps,
+        quota: Quota::Fixed(3),
+        ..fixed(0)
+    });
+    for _ in 0..3 {
+        assert!(gate.reserve(now(10_000 * MS), MAX_DELAY).is_ok());
+    }
+    let at_first = gate.reserve(now(10_001 * MS), MAX_DELAY).unwrap_err();
+    assert_eq!(
+        at_first,
+        Denied::Throttled {
+            quota: 3,
+            mode: Mode::Qps,
+            retry_after: Duration::from_millis(999)
+        }
+    );
+    assert!(gate.reserve(now(10_949 * MS), MAX_DELAY).is_err());
+    let reservation = gate.reserve(now(10_950 * MS), MAX_DELAY).unwrap();
+    assert_eq!(reservation.start(), Mono(11_000 * MS));
+}
+
+#[test]
+fn a_gate_is_forgotten_only_when_nobody_holds_it_and_its_second_is_past() {
+    let gates = Gates::default();
+    let key = GateKey {
+        account: AccountId::new("a").unwrap(),
+        group: GroupId::new("g").unwrap(),
+        action: None,
+    };
+    let gate = gates.get_or_insert(key.clone(), &fixed(1));
+    assert!(gate.reserve(now(10_000 * MS), MAX_DELAY).is_ok());
+    gates.sweep(Mono(20_000 * MS), |_, _| panic!("still held"));
+    assert!(gate.reserve(now(20_000 * MS), MAX_DELAY).is_ok());
+    drop(gate);
+    gates.sweep(Mono(20_500 * MS), |_, _| panic!("its second is not past"));
+    let back = gates.get_or_insert(key, &fixed(1));
+    assert!(
+        back.reserve(now(20_600 * MS), MAX_DELAY).is_err(),
+        "removed and re-added, the window is the same"
+    );
+    drop(back);
+    gates.sweep(Mono(21_001 * MS), |_, _| ());
+    assert!(gates.is_empty());
+}
