@@ -372,6 +372,25 @@ fn the_lock_free_throttle_says_what_the_lock_would_say() {
 }
 
 #[test]
+fn a_caller_with_an_old_clock_gains_nothing_from_a_window_that_was_shrunk() {
+    let mut window = Window::default();
+    assert_eq!(
+        window.decide(2, Mono(10_000 * MS), MAX_DELAY),
+        Verdict::Admit(Mono(10_000 * MS))
+    );
+    assert_eq!(
+        window.decide(2, Mono(10_500 * MS), MAX_DELAY),
+        Verdict::Admit(Mono(10_500 * MS))
+    );
+    window.shrink(Mono(11_501 * MS));
+    let overtaken = Mono(10_700 * MS);
+    assert_eq!(
+        window.decide(2, overtaken, MAX_DELAY),
+        Verdict::Throttle(Duration::from_millis(801))
+    );
+}
+
+#[test]
 fn a_gate_is_forgotten_only_when_nobody_holds_it_and_its_second_is_past() {
     let gates = Gates::default();
     let key = GateKey {

@@ -1,0 +1,395 @@
+//! Every metric family, in one struct.
+//!
+//! Owns names, labels and their bounds. The only door to prometheus. Must never decide anything, and
+//! never make a series from something that a client chose.
+
+use crate::words::{AccountId, GroupId, Mode, Outcome};
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Opts, Registry, TextEncoder,
+};
+use std::collections::HashMap;
+
+/// What the gate said of a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// Let in.
+    Admitted,
+    /// Over the cap.
+    Throttled,
+    /// Not known, not entitled or malformed.
+    Refused,
+}
+
+impl Decision {
+    /// The label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Throttled => "throttled",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// The families (prefix `tollgate_`). Counters that the way of a call touches are plain atomics.
+pub struct Metrics {
+    registry: Registry,
+    /// Heads parsed on the public listener.
+    pub received: IntCounter,
+    requests: IntCounterVec,
+    records: IntCounterVec,
+    /// Answers that broke off after their head.
+    pub answers_cut: IntCounter,
+    /// Calls received and not yet decided.
+    pub pending: IntGauge,
+    /// Admitted calls whose record is not yet committed.
+    pub in_flight: IntGauge,
+    /// Open connections on the public listener.
+    pub connections: IntGauge,
+    /// Bytes of request bodies reserved in memory.
+    pub body_memory_bytes: IntGauge,
+    /// How long admitted calls waited for their start.
+    pub admission_delay: Histogram,
+    /// Sending to the upstream's response head, by outcome.
+    pub upstream: HistogramVec,
+    /// Time in the gate: upstream and admission delay excluded.
+    pub overhead: Histogram,
+    /// One group commit.
+    pub ledger_commit: Histogram,
+    /// Records handed over or promised and not yet committed.
+    pub ledger_pending: IntGauge,
+    /// Size of the ledger file.
+    pub ledger_bytes: IntGauge,
+    /// Size of its write-ahead log.
+    pub ledger_wal_bytes: IntGauge,
+    /// Free bytes on its file system.
+    pub ledger_free_bytes: IntGauge,
+    /// 1 while records can be committed.
+    pub ledger_healthy: IntGauge,
+    /// Client clock minus ours, at TC3 calls with a valid signature.
+    pub client_clock_skew: Histogram,
+    /// Failing calls held down.
+    pub held_down: IntCounter,
+    /// The generation in force.
+    pub config_generation: IntGauge,
+    /// 1 when the last reload took effect.
+    pub config_last_reload_success: IntGauge,
+    /// Reloads refused.
+    pub config_reload_failures: IntCounter,
+    account_requests: IntCounterVec,
+    quota_qps: GaugeVec,
+    accounts: parking_lot::Mutex<AccountSeries>,
+}
+
+/// Which gates have series of their own. A gate that was given series keeps them while it exists,
+/// because a counter that moved between `other` and its own name would seem to be reset.
+#[derive(Default)]
+struct AccountSeries {
+    limit: usize,
+    /// The counts at which each named gate left `other`.
+    named: HashMap<(AccountId, GroupId), [u64; 3]>,
+    /// The counts of gates that are gone, and of named gates up to their naming, by group.
+    other: HashMap<GroupId, [u64; 3]>,
+}
+
+/// One account's figures in one group, as the caller read them from the gates.
+pub struct AccountFigures {
+    /// The account.
+    pub account: AccountId,
+    /// The group.
+    pub group: GroupId,
+    /// Admitted, throttled, refused since the gate exists.
+    pub counts: [u64; 3],
+    /// The quota in force.
+    pub quota: u32,
+}
+
+const DECISIONS: [Decision; 3] = [Decision::Admitted, Decision::Throttled, Decision::Refused];
+/// The account label of everything beyond `metrics.accounts`.
+const OTHER: &str = "other";
+
+/// From 50 µs (a throttle) to a minute (the longest call).
+const SECONDS: &[f64] = &[
+    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+    2.5, 5.0, 10.0, 30.0, 60.0,
+];
+const SKEW_SECONDS: &[f64] = &[
+    -240.0, -120.0, -60.0, -10.0, -2.0, 0.0, 2.0, 10.0, 60.0, 120.0, 240.0,
+];
+
+impl Metrics {
+    /// `account_limit`: how many accounts get series of their own (`metrics.accounts`).
+    pub fn new(account_limit: usize) -> Self {
+        let registry = Registry::new();
+        let r = &registry;
+        let info = gauge_vec(r, "build_info", "1, with the version.", &["version"]);
+        info.with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1.0);
+        let metrics = Self {
+            received: register(
+                r,
+                IntCounter::new(
+                    "tollgate_requests_received_total",
+                    "Heads parsed on the public listener.",
+                ),
+            ),
+            requests: counter_vec(
+                r,
+                "requests_total",
+                "Decided calls. received = admitted + throttled + refused + pending.",
+                &["group", "mode", "decision", "reason"],
+            ),
+            records: counter_vec(
+                r,
+                "records_total",
+                "Records committed to the ledger.",
+                &["outcome"],
+            ),
+            answers_cut: counter(
+                r,
+                "answers_cut_total",
+                "Answers that broke off after their head.",
+            ),
+            pending: gauge(r, "pending", "Calls received and not yet decided."),
+            in_flight: gauge(
+                r,
+                "in_flight",
+                "Admitted calls whose record is not yet committed.",
+            ),
+            connections: gauge(r, "connections", "Open connections on the public listener."),
+            body_memory_bytes: gauge(
+                r,
+                "body_memory_bytes",
+                "Bytes reserved for request bodies in memory.",
+            ),
+            admission_delay: histogram(
+                r,
+                "admission_delay_seconds",
+                "Wait of admitted calls for their start.",
+                SECONDS,
+            ),
+            upstream: register(
+                r,
+                HistogramVec::new(
+                    HistogramOpts::new(
+                        "tollgate_upstream_seconds",
+                        "From sending to the upstream's response head, or to giving up.",
+                    )
+                    .buckets(SECONDS.to_vec()),
+                    &["outcome"],
+                ),
+            ),
+            overhead: histogram(
+                r,
+                "overhead_seconds",
+                "Time of an admitted call in the gate; upstream and admission delay excluded.",
+                SECONDS,
+            ),
+            ledger_commit: histogram(
+                r,
+                "ledger_commit_seconds",
+                "Duration of one group commit.",
+                SECONDS,
+            ),
+            ledger_pending: gauge(
+                r,
+                "ledger_pending",
+                "Records promised or handed over and not yet committed.",
+            ),
+            ledger_bytes: gauge(r, "ledger_bytes", "Size of the ledger file."),
+            ledger_wal_bytes: gauge(
+                r,
+                "ledger_wal_bytes",
+                "Size of the ledger's write-ahead log.",
+            ),
+            ledger_free_bytes: gauge(
+                r,
+                "ledger_free_bytes",
+                "Free bytes on the ledger's file system.",
+            ),
+            ledger_healthy: gauge(r, "ledger_healthy", "1 while records can be committed."),
+            client_clock_skew: histogram(
+                r,
+                "client_clock_skew_seconds",
+                "Client clock minus ours, of verified TC3 calls.",
+                SKEW_SECONDS,
+            ),
+            held_down: counter(
+                r,
+                "held_down_total",
+                "Answers to failing credentials that were held back.",
+            ),
+            config_generation: gauge(r, "config_generation", "The policy generation in force."),
+            config_last_reload_success: gauge(
+                r,
+                "config_last_reload_success",
+                "1 when the last reload took effect.",
+            ),
+            config_reload_failures: counter(r, "config_reload_failures_total", "Reloads refused."),
+            account_requests: IntCounterVec::new(
+                Opts::new(
+                    "tollgate_account_requests_total",
+                    "Calls by account; the busiest by name.",
+                ),
+                &["account", "group", "decision"],
+            )
+            .expect("a constant, valid description"),
+            quota_qps: gauge_vec(r, "quota_qps", "The quota in force.", &["account", "group"]),
+            accounts: parking_lot::Mutex::new(AccountSeries {
+                limit: account_limit,
+                ..AccountSeries::default()
+            }),
+            registry,
+        };
+        metrics.config_last_reload_success.set(1);
+        for outcome in Outcome::ALL {
+            metrics.records.with_label_values(&[outcome.as_str()]);
+        }
+        metrics
+    }
+
+    /// The counter of one decision; resolve it where the labels are known and keep it.
+    pub fn requests(
+        &self,
+        group: &str,
+        mode: Option<Mode>,
+        decision: Decision,
+        reason: &str,
+    ) -> IntCounter {
+        self.requests.with_label_values(&[
+            group,
+            mode.map_or("", Mode::as_str),
+            decision.as_str(),
+            reason,
+        ])
+    }
+
+    /// The counter of committed records with one outcome.
+    pub fn records(&self, outcome: Outcome) -> IntCounter {
+        self.records.with_label_values(&[outcome.as_str()])
+    }
+
+    /// Takes the counts of a gate that ceases to exist, so that totals never fall.
+    pub fn retire_account(&self, account: &AccountId, group: &GroupId, counts: [u64; 3]) {
+        let mut series = self.accounts.lock();
+        let base = series
+            .named
+            .remove(&(account.clone(), group.clone()))
+            .unwrap_or_default();
+        let other = series.other.entry(group.clone()).or_default();
+        for ((other, count), base) in other.iter_mut().zip(counts).zip(base) {
+            *other += count - base;
+        }
+    }
+
+    /// The text exposition, with the accounts' figures as the caller read them just now.
+    pub fn expose(&self, mut figures: Vec<AccountFigures>) -> Vec<u8> {
+        self.set_accounts(&mut figures);
+        let mut families = self.registry.gather();
+        families.extend(self.account_requests.collect());
+        families.retain(|family| !family.get_metric().is_empty());
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        let mut text = Vec::new();
+        TextEncoder::new()
+            .encode(&families, &mut text)
+            .expect("writing to memory");
+        text
+    }
+
+    fn set_accounts(&self, figures: &mut [AccountFigures]) {
+        let mut series = self.accounts.lock();
+        let series = &mut *series;
+        figures.sort_unstable_by_key(|f| std::cmp::Reverse(f.counts.iter().sum::<u64>()));
+        self.account_requests.reset();
+        self.quota_qps.reset();
+        let mut other = series.other.clone();
+        for f in figures.iter() {
+            let key = (f.account.clone(), f.group.clone());
+            let base = match series.named.get(&key) {
+                Some(base) => Some(*base),
+                None if series.named.len() < series.limit => {
+                    // What it did as one of the others stays with the others.
+                    let before = if series.other.contains_key(&f.group) {
+                        f.counts
+                    } else {
+                        [0; 3]
+                    };
+                    series.named.insert(key, before);
+                    let kept = series.other.entry(f.group.clone()).or_default();
+                    let shown = other.entry(f.group.clone()).or_default();
+                    for i in 0..3 {
+                        kept[i] += before[i];
+                        shown[i] += before[i];
+                    }
+                    Some(before)
+                }
+                None => None,
+            };
+            let Some(base) = base else {
+                let other = other.entry(f.group.clone()).or_default();
+                for (other, count) in other.iter_mut().zip(f.counts) {
+                    *other += count;
+                }
+                // From now on the group has an `other` that must not fall.
+                series.other.entry(f.group.clone()).or_default();
+                continue;
+            };
+            self.quota_qps
+                .with_label_values(&[f.account.as_str(), f.group.as_str()])
+                .set(f64::from(f.quota));
+            self.count_account(
+                f.account.as_str(),
+                &f.group,
+                std::array::from_fn(|i| f.counts[i] - base[i]),
+            );
+        }
+        for (group, counts) in other {
+            self.count_account(OTHER, &group, counts);
+        }
+    }
+
+    fn count_account(&self, account: &str, group: &GroupId, counts: [u64; 3]) {
+        for (decision, count) in DECISIONS.into_iter().zip(counts) {
+            self.account_requests
+                .with_label_values(&[account, group.as_str(), decision.as_str()])
+                .inc_by(count);
+        }
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+    let metric = made.expect("a constant, valid description");
+    registry
+        .register(Box::new(metric.clone()))
+        .expect("each family is registered once");
+    metric
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    register(registry, IntCounter::new(format!("tollgate_{name}"), help))
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    register(registry, IntGauge::new(format!("tollgate_{name}"), help))
+}
+
+fn counter_vec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    register(
+        registry,
+        IntCounterVec::new(Opts::new(format!("tollgate_{name}"), help), labels),
+    )
+}
+
+fn gauge_vec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+    register(
+        registry,
+        GaugeVec::new(Opts::new(format!("tollgate_{name}"), help), labels),
+    )
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+    let options = HistogramOpts::new(format!("tollgate_{name}"), help).buckets(buckets.to_vec());
+    register(registry, Histogram::with_opts(options))
+}

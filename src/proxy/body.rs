@@ -1,0 +1,390 @@
+//! The two bodies that pass through the gate, and how far the client's has come.
+//!
+//! Owns the limits on a body: its size, its pace, its idle time. Must never hold more of a streamed
+//! body than the frame that is passing, and never lose sight of whether it arrived whole.
+
+use super::memory::Lease;
+use crate::clock::Clock;
+use crate::identity::tc3::BodyHash;
+use crate::upstream::Answer;
+use crate::words::Mono;
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use prometheus::IntCounter;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::Sleep;
+
+/// A client may be slower than the minimum rate for this long, in sum.
+pub const UPLOAD_GRACE: Duration = Duration::from_secs(10);
+/// Bytes per second that an upload makes on average, beyond the grace. 16 KiB/s is below any link
+/// that sends images, and frees what a stalled client holds.
+pub const UPLOAD_BYTES_PER_SECOND: u64 = 16 * 1024;
+/// For so long the rest of a refused body is read and thrown away, so that the answer is not lost
+/// in a reset (PROTOCOL §7).
+const DISCARD: Duration = Duration::from_secs(2);
+/// A rest of at most this many bytes is read at once and the connection kept.
+const DRAIN_BYTES: u64 = 64 * 1024;
+/// Frames smaller than this are copied together: a frame costs more than its bytes.
+const SMALL_FRAME: usize = 4 * 1024;
+
+/// Why a client's body did not arrive whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum UploadFailure {
+    /// The client hung up, or its framing is broken.
+    #[error("the request body did not arrive whole")]
+    Incomplete,
+    /// More bytes than `limits.body_bytes`.
+    #[error("the request body is over the limit")]
+    TooLarge,
+    /// Slower than the minimum rate, or not done by the request's deadline.
+    #[error("the request body arrived too slowly")]
+    TooSlow,
+}
+
+/// How far a client's body has come. Shared between whoever reads it and the call's permit.
+#[derive(Default, Debug)]
+pub struct Progress {
+    end: AtomicU8,
+    whole_at: AtomicU64,
+    handed_over: AtomicBool,
+}
+
+const FLOWING: u8 = 0;
+const WHOLE: u8 = 1;
+
+impl Progress {
+    fn end(&self, failure: Option<UploadFailure>, now: Mono) {
+        let end = match failure {
+            None => WHOLE,
+            Some(UploadFailure::Incomplete) => 2,
+            Some(UploadFailure::TooLarge) => 3,
+            Some(UploadFailure::TooSlow) => 4,
+        };
+        self.whole_at.store(now.0, Ordering::Relaxed);
+        let _ = self.end.compare_exchange(FLOWING, end, Ordering::Release, Ordering::Relaxed);
+    }
+
+    /// Says that a connection to the upstream has taken the request.
+    pub fn hand_over(&self) {
+        self.handed_over.store(true, Ordering::Release);
+    }
+
+    /// When the last byte arrived; `None` while it has not.
+    pub fn whole_at(&self) -> Option<Mono> {
+        (self.end.load(Ordering::Acquire) == WHOLE).then(|| Mono(self.whole_at.load(Ordering::Relaxed)))
+    }
+
+    /// Whether the whole request went to the upstream.
+    pub fn sent_whole(&self) -> bool {
+        self.handed_over.load(Ordering::Acquire) && self.whole_at().is_some()
+    }
+
+    /// Why the body broke off, if it did.
+    pub fn failure(&self) -> Option<UploadFailure> {
+        match self.end.load(Ordering::Acquire) {
+            2 => Some(UploadFailure::Incomplete),
+            3 => Some(UploadFailure::TooLarge),
+            4 => Some(UploadFailure::TooSlow),
+            _ => None,
+        }
+    }
+}
+
+/// By when, counted from the head, more than `received` bytes must have come.
+pub fn due(received: u64) -> Duration {
+    UPLOAD_GRACE + Duration::from_millis(received.saturating_mul(1_000) / UPLOAD_BYTES_PER_SECOND)
+}
+
+/// A client's body on its way in. Dropped unfinished, the rest is read and thrown away for a bounded
+/// time, unless the client still waits for `100 Continue`: then it is never asked for.
+pub struct Upload {
+    body: Option<Incoming>,
+    progress: Arc<Progress>,
+    received: u64,
+    limit: u64,
+    expects_continue: bool,
+    asked: bool,
+    clock: Clock,
+    began: Mono,
+    deadline: Mono,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Upload {
+    /// `limit` in bytes; `deadline` for the last byte.
+    pub fn new(body: Incoming, limit: u64, expects_continue: bool, clock: &Clock, began: Mono, deadline: Mono) -> Self {
+        let progress = Arc::new(Progress::default());
+        if body.is_end_stream() {
+            progress.end(None, began);
+        }
+        Self {
+            body: Some(body),
+            progress,
+            received: 0,
+            limit,
+            expects_continue,
+            asked: false,
+            clock: clock.clone(),
+            began,
+            deadline,
+            sleep: None,
+        }
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    /// The declared length; `None` when chunked.
+    pub fn declared(&self) -> Option<u64> {
+        self.body.as_ref().and_then(|body| body.size_hint().exact()).map(|rest| rest + self.received)
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFailure>>> {
+        self.asked = true;
+        let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
+        let failure = loop {
+            match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    // Trailers belong to the hop.
+                    let Ok(data) = frame.into_data() else { continue };
+                    self.received += data.len() as u64;
+                    if self.received > self.limit {
+                        break UploadFailure::TooLarge;
+                    }
+                    if body.is_end_stream() {
+                        self.progress.end(None, self.clock.mono());
+                    }
+                    return Poll::Ready(Some(Ok(data)));
+                }
+                Poll::Ready(Some(Err(_))) => break UploadFailure::Incomplete,
+                Poll::Ready(None) => {
+                    self.progress.end(None, self.clock.mono());
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => {
+                    let (began, deadline, received) = (self.began, self.deadline, self.received);
+                    let clock = &self.clock;
+                    let left = || began.plus(due(received)).min(deadline).since(clock.mono());
+                    let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(left())));
+                    ready!(sleep.as_mut().poll(cx));
+                    if left() == Duration::ZERO {
+                        break UploadFailure::TooSlow;
+                    }
+                    // Bytes came since the timer was set: it is due later now.
+                    self.sleep = None;
+                }
+            }
+        };
+        self.progress.end(Some(failure), self.clock.mono());
+        Poll::Ready(Some(Err(failure)))
+    }
+
+    async fn next(&mut self) -> Option<Result<Bytes, UploadFailure>> {
+        std::future::poll_fn(|cx| self.poll_data(cx)).await
+    }
+
+    /// Reads the body into memory and hashes it while it arrives.
+    pub async fn buffer(mut self, lease: Lease) -> (Self, Result<(Buffered, [u8; 32]), UploadFailure>) {
+        let mut hash = BodyHash::new();
+        let (mut frames, mut small, mut bytes) = (VecDeque::new(), BytesMut::new(), 0);
+        while let Some(data) = self.next().await {
+            let data = match data {
+                Ok(data) => data,
+                Err(failure) => return (self, Err(failure)),
+            };
+            hash.update(&data);
+            bytes += data.len() as u64;
+            if data.len() < SMALL_FRAME {
+                small.extend_from_slice(&data);
+            } else {
+                if !small.is_empty() {
+                    frames.push_back(small.split().freeze());
+                }
+                frames.push_back(data);
+            }
+        }
+        if !small.is_empty() {
+            frames.push_back(small.freeze());
+        }
+        (self, Ok((Buffered { frames, left: bytes, lease }, hash.finish())))
+    }
+
+    /// After a refusal: whether the connection can be kept. A short rest is read to its end.
+    pub async fn drain(&mut self) -> bool {
+        if self.progress.whole_at().is_some() {
+            return true;
+        }
+        let short = self.declared().is_some_and(|declared| declared - self.received <= DRAIN_BYTES);
+        if !short || self.expects_continue || self.progress.failure().is_some() {
+            return false;
+        }
+        let read = async { while let Some(Ok(_)) = self.next().await {} };
+        let _ = tokio::time::timeout(DISCARD, read).await;
+        self.progress.whole_at().is_some()
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let unasked = self.expects_continue && !self.asked;
+        let broken = self.progress.failure() == Some(UploadFailure::Incomplete);
+        if unasked || broken || self.progress.whole_at().is_some() {
+            return;
+        }
+        let (Some(mut body), Ok(runtime)) = (self.body.take(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        runtime.spawn(async move {
+            let read = async { while let Some(Ok(_)) = http_body_util::BodyExt::frame(&mut body).await {} };
+            let _ = tokio::time::timeout(DISCARD, read).await;
+        });
+    }
+}
+
+/// A body in memory, with the memory reserved for it.
+pub struct Buffered {
+    frames: VecDeque<Bytes>,
+    left: u64,
+    lease: Lease,
+}
+
+/// The request body that goes to the upstream.
+pub enum ForwardBody {
+    /// Frame by frame as it arrives.
+    Streamed(Upload),
+    /// Read before, because the signature covers it.
+    Buffered(Buffered),
+}
+
+impl Body for ForwardBody {
+    type Data = Bytes;
+    type Error = UploadFailure;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFailure>>> {
+        match &mut *self {
+            Self::Streamed(upload) => upload.poll_data(cx).map_ok(Frame::data),
+            Self::Buffered(Buffered { frames, left, lease }) => {
+                let frame = frames.pop_front();
+                if let Some(data) = &frame {
+                    *left -= data.len() as u64;
+                    lease.shrink_to(*left);
+                }
+                Poll::Ready(frame.map(|data| Ok(Frame::data(data))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Streamed(upload) => upload.progress.whole_at().is_some(),
+            Self::Buffered(buffered) => buffered.frames.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Streamed(upload) => upload.body.as_ref().map(Body::size_hint).unwrap_or_default(),
+            Self::Buffered(buffered) => SizeHint::with_exact(buffered.left),
+        }
+    }
+}
+
+/// The body that goes to the client.
+pub enum AnswerBody {
+    /// The gate's own words.
+    Own(Option<Bytes>),
+    /// The upstream's, frame by frame.
+    Upstream(Relay),
+}
+
+/// An upstream's answer on its way out. Counts it as cut when it breaks off after its head.
+pub struct Relay {
+    answer: Answer<ForwardBody>,
+    idle_timeout: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+    ended: bool,
+    cut: IntCounter,
+}
+
+impl Relay {
+    /// `idle_timeout`: the longest pause between two frames; `cut`: where to count a broken answer.
+    pub fn new(answer: Answer<ForwardBody>, idle_timeout: Duration, cut: IntCounter) -> Self {
+        let ended = answer.is_end_stream();
+        Self { answer, idle_timeout, sleep: None, ended, cut }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if !self.ended && !self.answer.is_end_stream() {
+            self.cut.inc();
+        }
+    }
+}
+
+impl From<Bytes> for AnswerBody {
+    fn from(bytes: Bytes) -> Self {
+        Self::Own((!bytes.is_empty()).then_some(bytes))
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
+        let relay = match &mut *self {
+            Self::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Upstream(relay) => relay,
+        };
+        match Pin::new(&mut relay.answer).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                relay.sleep = None;
+                relay.ended |= frame.is_none();
+                Poll::Ready(frame.map(|frame| frame.map_err(std::io::Error::other)))
+            }
+            Poll::Pending => {
+                let timeout = relay.idle_timeout;
+                let sleep = relay.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+                ready!(sleep.as_mut().poll(cx));
+                Poll::Ready(Some(Err(std::io::ErrorKind::TimedOut.into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(bytes) => bytes.is_none(),
+            Self::Upstream(relay) => relay.answer.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Upstream(relay) => relay.answer.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_has_its_grace_and_then_the_minimum_rate() {
+        assert_eq!(due(0), UPLOAD_GRACE);
+        assert_eq!(due(UPLOAD_BYTES_PER_SECOND), UPLOAD_GRACE + Duration::from_secs(1));
+        assert_eq!(due(10 * 1024 * 1024), UPLOAD_GRACE + Duration::from_secs(640));
+        assert!(due(u64::MAX) > UPLOAD_GRACE);
+    }
+}

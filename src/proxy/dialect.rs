@@ -1,0 +1,408 @@
+//! Answer: what is said to a call that is not let through, in the dialect that it speaks.
+//!
+//! Owns the codes, statuses and sentences. Must never tell a caller anything of another account,
+//! nor of what stands behind the gate.
+
+use super::body::{AnswerBody, UploadFailure};
+use crate::identity::Failure;
+use crate::words::{Mode, RequestId, Stop};
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Response, StatusCode, Uri};
+use serde_json::json;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// Which tongue the answer is in. It follows the request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dialect {
+    /// The vendor's envelope, always HTTP 200 (PROTOCOL §4).
+    Vendor,
+    /// Real statuses and problem details (RFC 9457).
+    Plain,
+}
+
+impl Dialect {
+    /// Vendor if `X-TC-Action` is present, `Authorization` begins `TC3` or is `SKIP`, or the call has
+    /// the marks of the vendor's older methods, whose SDKs read nothing but the envelope.
+    pub fn of(method: &Method, uri: &Uri, headers: &HeaderMap) -> Self {
+        let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        let vendor = headers.contains_key("x-tc-action")
+            || authorization.is_some_and(|value| value.starts_with(b"TC3") || value == b"SKIP")
+            || (authorization.is_none() && is_older_method(method, uri, headers));
+        if vendor { Self::Vendor } else { Self::Plain }
+    }
+}
+
+fn is_older_method(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
+    let form = || {
+        headers.get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/x-www-form-urlencoded"))
+    };
+    uri.query().is_some_and(|query| query.contains("SignatureMethod="))
+        || (method == Method::POST && uri.path() == "/" && !headers.contains_key("x-api-key") && form())
+}
+
+/// Why a call gets the gate's own words instead of the upstream's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The head is larger than `limits.header_bytes`.
+    HeadersTooLarge {
+        /// In bytes.
+        limit: usize,
+    },
+    /// The body is larger than `limits.body_bytes`.
+    BodyTooLarge {
+        /// In bytes.
+        limit: u64,
+    },
+    /// The path exists, with other methods.
+    Method {
+        /// Those it has.
+        allowed: Vec<Method>,
+    },
+    /// The credential was not accepted.
+    Credential(Failure),
+    /// No action is named, neither by header nor by route.
+    ActionMissing,
+    /// The action does not exist.
+    ActionUnknown,
+    /// `X-TC-Action` names one action and the path another.
+    ActionMismatch,
+    /// No `X-TC-Version`.
+    VersionMissing,
+    /// A version that is not served.
+    VersionUnknown,
+    /// No `X-TC-Region`.
+    RegionMissing,
+    /// An empty `X-TC-Region`.
+    RegionEmpty,
+    /// A region in which the action is not served.
+    RegionUnsupported,
+    /// The account never opened the service (R9).
+    NotOpened,
+    /// The service is stopped (R9).
+    Stopped(Stop),
+    /// Qps mode and no purchase in force.
+    NoQuota {
+        /// The group.
+        group: String,
+        /// When the next purchase begins, if one is known.
+        begins_in: Option<Duration>,
+    },
+    /// Over the cap.
+    Throttled {
+        /// The group.
+        group: String,
+        /// The cap, in calls per second.
+        quota: u32,
+        /// How the account is charged.
+        mode: Mode,
+        /// When a lone caller is admitted.
+        retry_after: Duration,
+    },
+    /// Memory for bodies is taken.
+    BodyMemory,
+    /// Records cannot be committed now.
+    LedgerTrouble,
+    /// The body did not arrive whole.
+    Upload(UploadFailure),
+    /// Admitted, and no connection to the upstream.
+    UpstreamUnreachable,
+    /// Admitted, and the upstream broke off before its answer.
+    UpstreamCut,
+    /// Admitted, and the upstream's answer makes no sense.
+    UpstreamNonsense,
+    /// Admitted, and the upstream did not answer in time.
+    UpstreamTimeout,
+    /// Admitted, and the record could not be made durable: the call is not billed.
+    NotDurable,
+}
+
+/// What a refusal looks like from outside.
+struct Face {
+    code: &'static str,
+    status: StatusCode,
+    title: &'static str,
+}
+
+fn face(code: &'static str, status: StatusCode, title: &'static str) -> Face {
+    Face { code, status, title }
+}
+
+impl Refusal {
+    /// The reason label in metrics and logs. Stable: dashboards depend on it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::HeadersTooLarge { .. } => "headers_too_large",
+            Self::BodyTooLarge { .. } | Self::Upload(UploadFailure::TooLarge) => "body_too_large",
+            Self::Method { .. } => "method",
+            Self::Credential(failure) => failure.label(),
+            Self::ActionMissing => "action_missing",
+            Self::ActionUnknown => "action_unknown",
+            Self::ActionMismatch => "action_mismatch",
+            Self::VersionMissing => "version_missing",
+            Self::VersionUnknown => "version_unknown",
+            Self::RegionMissing => "region_missing",
+            Self::RegionEmpty => "region_empty",
+            Self::RegionUnsupported => "region_unsupported",
+            Self::NotOpened => "not_opened",
+            Self::Stopped(stop) => stop.as_str(),
+            Self::NoQuota { .. } => "no_quota",
+            Self::Throttled { .. } => "over_quota",
+            Self::BodyMemory => "body_memory",
+            Self::LedgerTrouble => "ledger_trouble",
+            Self::Upload(UploadFailure::Incomplete) => "client_incomplete",
+            Self::Upload(UploadFailure::TooSlow) => "upload_too_slow",
+            Self::UpstreamUnreachable => "upstream_unreachable",
+            Self::UpstreamCut => "upstream_cut",
+            Self::UpstreamNonsense => "upstream_nonsense",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::NotDurable => "not_durable",
+        }
+    }
+
+    /// Whether it is a throttle (R7) rather than a refusal.
+    pub fn is_throttle(&self) -> bool {
+        matches!(self, Self::Throttled { .. } | Self::NoQuota { .. })
+    }
+
+    /// Vendor code (PROTOCOL §5), plain status and title.
+    fn face(&self) -> Face {
+        use StatusCode as S;
+        match self {
+            Self::HeadersTooLarge { .. } => {
+                face("RequestSizeLimitExceeded", S::REQUEST_HEADER_FIELDS_TOO_LARGE, "Request head too large")
+            }
+            Self::BodyTooLarge { .. } | Self::Upload(UploadFailure::TooLarge) => {
+                face("RequestSizeLimitExceeded", S::PAYLOAD_TOO_LARGE, "Request body too large")
+            }
+            Self::Method { .. } => face("UnsupportedProtocol", S::METHOD_NOT_ALLOWED, "Method not allowed"),
+            Self::Credential(failure) => credential_face(failure),
+            Self::ActionMissing => face("MissingParameter", S::NOT_FOUND, "No such action"),
+            Self::ActionUnknown => face("InvalidAction", S::NOT_FOUND, "No such action"),
+            Self::ActionMismatch => face("InvalidParameter", S::BAD_REQUEST, "Two different actions"),
+            Self::VersionMissing => face("MissingParameter", S::BAD_REQUEST, "Version missing"),
+            Self::VersionUnknown => face("NoSuchVersion", S::BAD_REQUEST, "No such version"),
+            Self::RegionMissing => face("MissingParameter", S::BAD_REQUEST, "Region missing"),
+            Self::RegionEmpty => face("InvalidParameterValue", S::BAD_REQUEST, "Region empty"),
+            Self::RegionUnsupported => face("UnsupportedRegion", S::BAD_REQUEST, "Region not served"),
+            Self::NotOpened => face("ResourceUnavailable.NotExist", S::FORBIDDEN, "Service not opened"),
+            Self::Stopped(Stop::Arrears) => {
+                face("ResourceUnavailable.InArrears", S::PAYMENT_REQUIRED, "Account in arrears")
+            }
+            Self::Stopped(Stop::Violation) => {
+                face("ResourceUnavailable.StopUsing", S::FORBIDDEN, "Service stopped")
+            }
+            Self::NoQuota { .. } | Self::Throttled { .. } => {
+                face("RequestLimitExceeded", S::TOO_MANY_REQUESTS, "Quota exceeded")
+            }
+            Self::BodyMemory => face("ServiceUnavailable", S::SERVICE_UNAVAILABLE, "Too many large uploads"),
+            Self::LedgerTrouble => face("ServiceUnavailable", S::SERVICE_UNAVAILABLE, "Service unavailable"),
+            Self::Upload(UploadFailure::Incomplete) => {
+                face("InvalidParameter", S::BAD_REQUEST, "Request body incomplete")
+            }
+            Self::Upload(UploadFailure::TooSlow) => {
+                face("FailedOperation.RequestTimeout", S::REQUEST_TIMEOUT, "Request body too slow")
+            }
+            Self::UpstreamUnreachable | Self::UpstreamCut => {
+                face("FailedOperation.RpcFail", S::BAD_GATEWAY, "Service did not answer")
+            }
+            Self::UpstreamNonsense => {
+                face("FailedOperation.ServerError", S::BAD_GATEWAY, "Service answered wrongly")
+            }
+            Self::UpstreamTimeout => {
+                face("FailedOperation.RequestTimeout", S::GATEWAY_TIMEOUT, "Service did not answer in time")
+            }
+            Self::NotDurable => face("InternalError", S::SERVICE_UNAVAILABLE, "Service unavailable"),
+        }
+    }
+
+    /// One sentence for the caller, with the remedy where there is one.
+    fn detail(&self) -> String {
+        match self {
+            Self::HeadersTooLarge { limit } => format!("The request line and headers are over {limit} bytes."),
+            Self::BodyTooLarge { limit } => format!("The request body is over {limit} bytes."),
+            Self::Upload(failure) => sentence(&failure.to_string()),
+            Self::Method { allowed } => {
+                let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
+                format!("Use {}.", names.join(" or "))
+            }
+            Self::Credential(failure) => sentence(&failure.to_string()),
+            Self::ActionMissing => "Name the action in X-TC-Action, or call one of the documented paths.".into(),
+            Self::ActionUnknown => "The action does not exist.".into(),
+            Self::ActionMismatch => "X-TC-Action and the path name different actions; send one of them.".into(),
+            Self::VersionMissing => "The header X-TC-Version is missing.".into(),
+            Self::VersionUnknown => "The version in X-TC-Version is not served.".into(),
+            Self::RegionMissing => "The header X-TC-Region is missing.".into(),
+            Self::RegionEmpty => "The header X-TC-Region is empty.".into(),
+            Self::RegionUnsupported => "The action is not served in the region of X-TC-Region.".into(),
+            Self::NotOpened => "The service is not opened for this account; open it first.".into(),
+            Self::Stopped(Stop::Arrears) => {
+                "The service is stopped because the account is in arrears; it resumes when the balance is paid."
+                    .into()
+            }
+            Self::Stopped(Stop::Violation) => {
+                "The service is stopped because of a violation of its terms; ask the provider.".into()
+            }
+            Self::NoQuota { begins_in: None, .. } => {
+                "The account is charged by QPS and no purchased quota is in force; buy quota.".into()
+            }
+            Self::NoQuota { begins_in: Some(wait), .. } => {
+                format!("No purchased quota is in force; the next one begins in {} s.", ceil_seconds(*wait))
+            }
+            Self::Throttled { quota, mode, .. } => match mode {
+                Mode::Qps => {
+                    format!("More than the purchased {quota} calls per second; this call is not billed.")
+                }
+                _ => format!("More than {quota} calls per second; this call is not billed."),
+            },
+            Self::BodyMemory => "Too many large request bodies at once; try again.".into(),
+            Self::LedgerTrouble | Self::NotDurable => {
+                "The call cannot be counted now and is not billed; try again.".into()
+            }
+            Self::UpstreamUnreachable | Self::UpstreamCut => {
+                "The service behind the gate did not answer; this call is not billed.".into()
+            }
+            Self::UpstreamNonsense => "The service behind the gate failed; this call is not billed.".into(),
+            Self::UpstreamTimeout => {
+                "The service behind the gate did not answer in time; this call is not billed.".into()
+            }
+        }
+    }
+
+    /// After how long another try makes sense.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Throttled { retry_after, .. } => Some(*retry_after),
+            Self::NoQuota { begins_in, .. } => *begins_in,
+            Self::BodyMemory | Self::LedgerTrouble | Self::NotDurable => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+
+    /// The answer, without connection handling.
+    pub fn response(&self, dialect: Dialect, id: RequestId) -> Response<AnswerBody> {
+        match dialect {
+            Dialect::Vendor => self.vendor(id),
+            Dialect::Plain => self.plain(id),
+        }
+    }
+
+    /// HTTP 200, content type exactly `application/json`, Code, Message and RequestId always:
+    /// anything else the SDKs take for success or lose (PROTOCOL §4).
+    fn vendor(&self, id: RequestId) -> Response<AnswerBody> {
+        let id_text = id.text();
+        let body = json!({"Response": {
+            "Error": {"Code": self.face().code, "Message": self.detail()},
+            "RequestId": id_text.as_str(),
+        }});
+        own(StatusCode::OK, "application/json", id_text.as_str(), body.to_string())
+    }
+
+    fn plain(&self, id: RequestId) -> Response<AnswerBody> {
+        let face = self.face();
+        let id_text = id.text();
+        let mut problem = json!({
+            "type": format!("urn:tollgate:problem:{}", self.reason()),
+            "title": face.title,
+            "status": face.status.as_u16(),
+            "detail": self.detail(),
+            "instance": id_text.as_str(),
+        });
+        if let Self::Throttled { group, .. } | Self::NoQuota { group, .. } = self {
+            // draft-ietf-httpapi-ratelimit-headers-10 §6
+            problem["type"] = json!("https://iana.org/assignments/http-problem-types#quota-exceeded");
+            problem["violated-policies"] = json!([group]);
+        }
+        let mut response = own(face.status, "application/problem+json", id_text.as_str(), problem.to_string());
+        let headers = response.headers_mut();
+        if let Some(wait) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(ceil_seconds(wait)));
+        }
+        match self {
+            Self::Throttled { group, quota, retry_after, .. } => {
+                rate_limit(headers, group, *quota, Some(*retry_after));
+            }
+            Self::NoQuota { group, begins_in } => rate_limit(headers, group, 0, *begins_in),
+            Self::Method { allowed } => {
+                let mut names = String::new();
+                for method in allowed {
+                    let _ = write!(names, "{}{method}", if names.is_empty() { "" } else { ", " });
+                }
+                if let Ok(names) = HeaderValue::try_from(names) {
+                    headers.insert(header::ALLOW, names);
+                }
+            }
+            Self::Credential(_) if face.status == StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+/// The answer in place of an upstream's that the vendor's SDKs could not read: another status than 200.
+pub fn vendor_server_error(id: RequestId) -> Response<AnswerBody> {
+    Refusal::UpstreamNonsense.vendor(id)
+}
+
+fn credential_face(failure: &Failure) -> Face {
+    const UNAUTHORIZED: StatusCode = StatusCode::UNAUTHORIZED;
+    const BAD_REQUEST: StatusCode = StatusCode::BAD_REQUEST;
+    let (code, status) = match failure {
+        Failure::Missing
+        | Failure::Malformed(_)
+        | Failure::Skip
+        | Failure::WrongDate
+        | Failure::WrongService
+        | Failure::UnknownKey => {
+            ("AuthFailure.InvalidAuthorization", UNAUTHORIZED)
+        }
+        Failure::OlderMethod | Failure::BadSignature => ("AuthFailure.SignatureFailure", UNAUTHORIZED),
+        Failure::Token => ("AuthFailure.TokenFailure", UNAUTHORIZED),
+        Failure::Expired { .. } => ("AuthFailure.SignatureExpire", UNAUTHORIZED),
+        Failure::UnknownId => ("AuthFailure.SecretIdNotFound", UNAUTHORIZED),
+        Failure::RepeatedHeader("authorization") => ("AuthFailure.InvalidAuthorization", BAD_REQUEST),
+        Failure::RepeatedHeader("host" | "content-type") => ("AuthFailure.SignatureFailure", BAD_REQUEST),
+        Failure::RepeatedHeader(_) | Failure::BadHeader(_) => ("InvalidParameter", BAD_REQUEST),
+        Failure::MissingHeader("host" | "content-type") => ("AuthFailure.SignatureFailure", BAD_REQUEST),
+        Failure::MissingHeader(_) => ("MissingParameter", BAD_REQUEST),
+    };
+    let title = if status == UNAUTHORIZED { "Not identified" } else { "Malformed request" };
+    face(code, status, title)
+}
+
+/// The fields of draft-ietf-httpapi-ratelimit-headers-10: the policy's name is the group.
+fn rate_limit(headers: &mut HeaderMap, group: &str, quota: u32, reset: Option<Duration>) {
+    if let Ok(policy) = HeaderValue::try_from(format!("\"{group}\";q={quota};w=1")) {
+        headers.insert("ratelimit-policy", policy);
+    }
+    let reset = reset.map(|wait| format!(";t={}", ceil_seconds(wait))).unwrap_or_default();
+    if let Ok(limit) = HeaderValue::try_from(format!("\"{group}\";r=0{reset}")) {
+        headers.insert("ratelimit", limit);
+    }
+}
+
+/// Rounded up, at least 1: who comes back then finds the window open.
+fn ceil_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_uppercase().collect::<String>()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str())
+}
+
+fn own(status: StatusCode, content_type: &'static str, id: &str, body: String) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::from(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(id) = HeaderValue::try_from(id) {
+        headers.insert("x-request-id", id);
+    }
+    response
+}

@@ -1,0 +1,663 @@
+//! The way of a request, from its head to the head of its answer.
+//!
+//! Owns the sentence that joins identify, admit, forward, count and answer ([`Proxy::way`]), and what
+//! each of its failures means to the caller. Must never admit an unproven identity, forward without
+//! a permit, or answer an admitted call before its record is durable.
+
+mod body;
+mod dialect;
+mod memory;
+mod permit;
+
+pub use body::{AnswerBody, ForwardBody, UPLOAD_BYTES_PER_SECOND, UPLOAD_GRACE};
+pub use dialect::{Dialect, Refusal};
+pub use memory::SHARE as BODY_MEMORY_SHARE;
+
+use crate::admission::{Denied, Gate, Gates, Now, Reservation};
+use crate::clock::Clock;
+use crate::config::{Limits, Settings};
+use crate::identity::api_key::{ApiKeyDigest, api_key};
+use crate::identity::holddown::{Held, HoldDown};
+use crate::identity::{Failure, tc3};
+use crate::metrics::{Decision, Metrics};
+use crate::policy::{Account, Operation, Policy};
+use crate::upstream::{self, Answer, NotAnswered, Upstream};
+use crate::usage::{Ledger, Slot};
+use crate::words::{Bill, Mode, Mono, Outcome, RequestId};
+use arc_swap::ArcSwap;
+use body::{Buffered, Progress, Relay, Upload, UploadFailure};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use ipnet::IpNet;
+use memory::BodyMemory;
+use permit::{Call, Permit};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How long the answer to a failing credential is held back once its peer is held down.
+const HOLD: Duration = Duration::from_secs(1);
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_TC_ACTION: HeaderName = HeaderName::from_static("x-tc-action");
+const X_TC_TRACE_ID: HeaderName = HeaderName::from_static("x-tc-traceid");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_BILLABLE: HeaderName = HeaderName::from_static("x-tollgate-billable");
+
+/// What all workers share.
+pub struct Proxy {
+    /// The clocks.
+    pub clock: Clock,
+    /// The generation in force.
+    pub policy: ArcSwap<Policy>,
+    /// The windows.
+    pub gates: Gates,
+    /// The records.
+    pub ledger: Ledger,
+    /// The figures.
+    pub metrics: Arc<Metrics>,
+    hold_down: HoldDown,
+    body_memory: Arc<BodyMemory>,
+    limits: Limits,
+    max_delay: Duration,
+    response_timeout: Duration,
+    trusted_proxies: Vec<IpNet>,
+    abandoning: AtomicBool,
+}
+
+/// Who calls, as far as the head tells.
+enum Caller {
+    ApiKey(ApiKeyDigest),
+    Tc3 { claim: tc3::Claim, body_sha256: [u8; 32] },
+}
+
+/// A proven caller whom the window has let in and who waits for the start.
+struct Admitted {
+    account: Arc<Account>,
+    operation: Arc<Operation>,
+    reservation: Reservation,
+    slot: Slot,
+}
+
+impl Proxy {
+    /// `policy` must have been put in force.
+    pub fn new(
+        settings: &Settings,
+        clock: Clock,
+        policy: Policy,
+        gates: Gates,
+        ledger: Ledger,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            clock,
+            policy: ArcSwap::from_pointee(policy),
+            gates,
+            ledger,
+            metrics,
+            hold_down: HoldDown::new(),
+            body_memory: BodyMemory::new(settings.limits.body_memory),
+            limits: settings.limits.clone(),
+            max_delay: settings.max_delay,
+            response_timeout: settings.upstream.response_timeout,
+            trusted_proxies: settings.trusted_proxies.clone(),
+            abandoning: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on calls that are dropped are the gate's fault: the drain's deadline has come.
+    pub fn abandon(&self) {
+        self.abandoning.store(true, Ordering::Release);
+    }
+
+    fn is_abandoning(&self) -> bool {
+        self.abandoning.load(Ordering::Acquire)
+    }
+
+    fn bill(&self) -> Bill {
+        self.policy.load().catalog.bill
+    }
+
+    /// Housekeeping, once a second or so: forgets what is past, publishes what is only sampled.
+    pub fn sweep(&self) {
+        self.gates.sweep(self.clock.mono(), |key, gate| {
+            self.metrics.retire_account(&key.account, &key.group, counts(gate));
+        });
+        self.hold_down.sweep();
+    }
+
+    /// Bytes of request bodies held in memory now.
+    pub fn body_memory_held(&self) -> u64 {
+        self.body_memory.held()
+    }
+
+    /// Answers one request. Never fails: what goes wrong is said in the caller's dialect.
+    pub async fn answer(
+        self: Arc<Self>,
+        upstream: Arc<Upstream<ForwardBody>>,
+        socket: IpAddr,
+        request: Request<Incoming>,
+    ) -> Response<AnswerBody> {
+        let (parts, body) = request.into_parts();
+        let received_at = self.clock.mono();
+        let expects_continue = parts.headers.contains_key(header::EXPECT);
+        let deadline = received_at.plus(self.limits.request_timeout);
+        let upload =
+            Upload::new(body, self.limits.body_bytes, expects_continue, &self.clock, received_at, deadline);
+        let mut visit = Visit::new(&self, socket, &parts, received_at, upload.progress().clone());
+        // Two framings: one reached us, and the connection is not trusted further (RFC 9112 §6.1).
+        let two_framings = parts.headers.contains_key(header::TRANSFER_ENCODING)
+            && parts.headers.contains_key(header::CONTENT_LENGTH);
+        let trace_id = parts.headers.get(X_TC_TRACE_ID).cloned();
+
+        let mut upload = Some(upload);
+        let result = self.way(&mut visit, &upstream, parts, &mut upload).await;
+
+        let mut close = two_framings;
+        let mut response = match result {
+            Ok(response) => response,
+            Err(refusal) => {
+                visit.refused(&refusal);
+                self.hold_if_guessing(&visit, &refusal).await;
+                close |= match &mut upload {
+                    Some(upload) => !upload.drain().await,
+                    None => visit.progress.whole_at().is_none(),
+                };
+                refusal.response(visit.dialect, visit.id)
+            }
+        };
+        if visit.dialect == Dialect::Vendor
+            && let Some(trace_id) = trace_id
+        {
+            response.headers_mut().insert(X_TC_TRACE_ID, trace_id);
+        }
+        if close {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// The sentence: identify, admit, forward, count, answer. The first failure is the answer.
+    async fn way(
+        self: &Arc<Self>,
+        visit: &mut Visit<'_>,
+        upstream: &Arc<Upstream<ForwardBody>>,
+        parts: Parts,
+        upload: &mut Option<Upload>,
+    ) -> Result<Response<AnswerBody>, Refusal> {
+        self.check_head(visit.dialect, &parts, upload.as_ref())?;
+        let (caller, buffered) = self.identify(visit, &parts, upload).await?;
+        let Admitted { account, operation, reservation, slot } = self.admit(visit, &caller, &parts)?;
+        let started = reservation.wait(&self.clock).await;
+        visit.admitted(&operation, started.mode);
+        let call = Call { id: visit.id, account, operation };
+        let permit = Permit::new(self.clone(), call, started, slot, visit.progress.clone());
+
+        let sent_at = self.clock.mono();
+        let body = match (buffered, upload.take()) {
+            (Some(buffered), _) => ForwardBody::Buffered(buffered),
+            (None, Some(upload)) => ForwardBody::Streamed(upload),
+            (None, None) => return Err(Refusal::Upload(UploadFailure::Incomplete)),
+        };
+        let request = self.rewrite(visit, parts, body, permit.call());
+        let answered = self.forward(visit, upstream, request).await;
+        let answered_at = self.clock.mono();
+
+        let (outcome, status, vetoed) = match &answered {
+            Ok(answer) => (Outcome::Answered, Some(answer.status().as_u16()), is_vetoed(answer.headers())),
+            Err(Refusal::Upload(_)) => (Outcome::ClientIncomplete, None, false),
+            Err(_) => (Outcome::UpstreamFailed, None, false),
+        };
+        self.metrics
+            .upstream
+            .with_label_values(&[outcome.as_str()])
+            .observe(answered_at.since(sent_at).as_secs_f64());
+        let start = permit.start();
+        if let Some(commit) = permit.settle(outcome, status, vetoed, answered_at) {
+            commit.await.map_err(|_| Refusal::NotDurable)?;
+        }
+        let now = self.clock.mono();
+        let in_gate = now.since(visit.received_at).saturating_sub(answered_at.since(sent_at) + start.since(visit.decided_at));
+        self.metrics.overhead.observe(in_gate.as_secs_f64());
+        Ok(self.relay(visit, answered?))
+    }
+
+    /// What can be said before anybody is identified: sizes (PROTOCOL §3, step 1).
+    fn check_head(&self, dialect: Dialect, parts: &Parts, upload: Option<&Upload>) -> Result<(), Refusal> {
+        if head_bytes(parts) > self.limits.header_bytes {
+            return Err(Refusal::HeadersTooLarge { limit: self.limits.header_bytes });
+        }
+        if dialect == Dialect::Vendor && !matches!(parts.method, Method::GET | Method::POST) {
+            return Err(Refusal::Method { allowed: vec![Method::GET, Method::POST] });
+        }
+        if parts.version == Version::HTTP_11 && !parts.headers.contains_key(header::HOST) {
+            return Err(Refusal::Credential(Failure::MissingHeader("host")));
+        }
+        if upload.and_then(Upload::declared).is_some_and(|declared| declared > self.limits.body_bytes) {
+            return Err(Refusal::BodyTooLarge { limit: self.limits.body_bytes });
+        }
+        Ok(())
+    }
+
+    /// Identify, as far as it goes without the policy of the admission: an API key from the head, a
+    /// TC3 signature with the hash of the whole body.
+    async fn identify(
+        &self,
+        visit: &Visit<'_>,
+        parts: &Parts,
+        upload: &mut Option<Upload>,
+    ) -> Result<(Caller, Option<Buffered>), Refusal> {
+        if let Some(key) = api_key(&parts.headers) {
+            return Ok((Caller::ApiKey(key.map_err(Refusal::Credential)?), None));
+        }
+        let now = self.clock.utc().seconds();
+        let claim = {
+            let policy = self.policy.load();
+            let claim = tc3::claim(parts, now, &policy.catalog.services).map_err(Refusal::Credential)?;
+            if policy.tc3(claim.secret_id()).is_none() {
+                return Err(Refusal::Credential(Failure::UnknownId));
+            }
+            claim
+        };
+        if claim.unsigned_payload() {
+            // The signature does not cover the body: nothing to wait for.
+            return Ok((Caller::Tc3 { claim, body_sha256: [0; 32] }, None));
+        }
+        let incomplete = Refusal::Upload(UploadFailure::Incomplete);
+        let bytes = upload.as_ref().and_then(Upload::declared).unwrap_or(self.limits.body_bytes);
+        let lease = self.body_memory.reserve(visit.peer, claim.secret_id(), bytes).ok_or(Refusal::BodyMemory)?;
+        let (rest, read) = upload.take().ok_or(incomplete)?.buffer(lease).await;
+        *upload = Some(rest);
+        let (buffered, body_sha256) = read.map_err(|failure| self.upload_refusal(failure))?;
+        Ok((Caller::Tc3 { claim, body_sha256 }, Some(buffered)))
+    }
+
+    /// Admit, under the policy of this instant: what was stopped, cut or revoked while the body
+    /// arrived is so for this call. Nothing is awaited here, so one generation decides all of it.
+    fn admit(&self, visit: &mut Visit<'_>, caller: &Caller, parts: &Parts) -> Result<Admitted, Refusal> {
+        let policy = self.policy.load();
+        let account = match caller {
+            Caller::ApiKey(digest) => {
+                policy.api_key(digest).ok_or(Refusal::Credential(Failure::UnknownKey))?.clone()
+            }
+            Caller::Tc3 { claim, body_sha256 } => {
+                let known =
+                    policy.tc3(claim.secret_id()).ok_or(Refusal::Credential(Failure::UnknownId))?;
+                claim
+                    .verify(parts, &known.secret, body_sha256, &policy.catalog.host_aliases)
+                    .map_err(Refusal::Credential)?;
+                let skew = claim.skew_seconds(self.clock.utc().seconds());
+                self.metrics.client_clock_skew.observe(skew as f64);
+                known.account.clone()
+            }
+        };
+        visit.account = Some(account.clone());
+        let operation = operation(&policy, parts)?.clone();
+        visit.operation = Some(operation.clone());
+        if visit.dialect == Dialect::Vendor {
+            check_vendor_parameters(&policy, &operation, &parts.headers)?;
+        }
+        let gate = account.gate(&operation).ok_or(Refusal::NotOpened)?;
+        visit.gate = Some(gate.clone());
+        // The place in the ledger first: who gets it but no start gives it back.
+        let slot = self.ledger.reserve().map_err(|_| Refusal::LedgerTrouble)?;
+        let now = Now::read(&self.clock);
+        visit.decided_at = now.mono;
+        match gate.reserve(now, self.max_delay) {
+            Ok(reservation) => {
+                self.metrics.admission_delay.observe(reservation.start().since(now.mono).as_secs_f64());
+                Ok(Admitted { account, operation, reservation, slot })
+            }
+            Err(denied) => Err(refusal(denied, &operation)),
+        }
+    }
+
+    /// Forward: over one connection, once. Another connection only when nothing was sent.
+    async fn forward(
+        &self,
+        visit: &Visit<'_>,
+        upstream: &Arc<Upstream<ForwardBody>>,
+        mut request: Request<ForwardBody>,
+    ) -> Result<Response<Answer<ForwardBody>>, Refusal> {
+        let attempt = async {
+            loop {
+                let connection = upstream.connection().await?;
+                visit.progress.hand_over();
+                match connection.send(request).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(NotAnswered::Unsent(back)) => request = back,
+                    Err(NotAnswered::Failed(failure)) => return Err(failure),
+                }
+            }
+        };
+        let attempted = tokio::select! {
+            biased;
+            attempted = attempt => attempted,
+            () = self.head_is_late(visit) => return Err(Refusal::UpstreamTimeout),
+        };
+        match attempted {
+            // An upgrade or an interim answer ends nothing that we could forward.
+            Ok(answer) if answer.status().is_informational() => Err(Refusal::UpstreamNonsense),
+            Ok(answer) => Ok(answer),
+            Err(failure) => {
+                if let Some(failure) = visit.progress.failure() {
+                    return Err(self.upload_refusal(failure));
+                }
+                tracing::warn!(request_id = %visit.id, "{failure}");
+                Err(match failure {
+                    upstream::Failure::Unreachable { .. } => Refusal::UpstreamUnreachable,
+                    upstream::Failure::Cut(_) => Refusal::UpstreamCut,
+                    upstream::Failure::Nonsense(_) => Refusal::UpstreamNonsense,
+                })
+            }
+        }
+    }
+
+    /// Ends when the upstream has had the whole request for `response_timeout`, or the call is over
+    /// its `request_timeout`.
+    async fn head_is_late(&self, visit: &Visit<'_>) {
+        let deadline = visit.received_at.plus(self.limits.request_timeout);
+        loop {
+            let now = self.clock.mono();
+            let due = visit.progress.whole_at().unwrap_or(now).max(visit.decided_at).plus(self.response_timeout).min(deadline);
+            if due <= now {
+                return;
+            }
+            self.clock.sleep_until(due).await;
+        }
+    }
+
+    /// The request as the upstream gets it: hop-by-hop fields dropped, credentials that are secrets
+    /// dropped, the identity set here and nowhere else.
+    fn rewrite(&self, visit: &Visit<'_>, parts: Parts, body: ForwardBody, call: &Call) -> Request<ForwardBody> {
+        let Parts { method, uri, mut headers, .. } = parts;
+        upstream::strip_hop_by_hop(&mut headers);
+        headers.remove(header::EXPECT);
+        headers.remove("x-api-key");
+        // A TC3 signature is no secret, and the upstream may want to verify it; a bearer key is one.
+        if headers.get(header::AUTHORIZATION).is_some_and(|value| !value.as_bytes().starts_with(b"TC3")) {
+            headers.remove(header::AUTHORIZATION);
+        }
+        if headers.keys().any(is_ours) {
+            let ours: Vec<HeaderName> = headers.keys().filter(|name| is_ours(name)).cloned().collect();
+            for name in ours {
+                headers.remove(name);
+            }
+        }
+        let forwarded_for = forwarded_for(visit, &headers);
+        let texts = [
+            ("x-tollgate-account", call.account.id.as_str()),
+            ("x-tollgate-group", call.operation.group.as_str()),
+            ("x-tollgate-action", call.operation.action.as_str()),
+            ("x-request-id", visit.id.text().as_str()),
+            ("x-forwarded-for", &forwarded_for),
+        ]
+        .map(|(name, text)| (HeaderName::from_static(name), HeaderValue::from_str(text)));
+        for (name, value) in texts {
+            if let Ok(value) = value {
+                headers.insert(name, value);
+            }
+        }
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = origin_form(&uri);
+        *request.headers_mut() = headers;
+        request
+    }
+
+    /// Answer: the upstream's words with our name on them.
+    fn relay(&self, visit: &Visit<'_>, answer: Response<Answer<ForwardBody>>) -> Response<AnswerBody> {
+        if visit.dialect == Dialect::Vendor && answer.status() != StatusCode::OK {
+            // The SDKs lose whatever comes with another status (PROTOCOL §4).
+            return dialect::vendor_server_error(visit.id);
+        }
+        let cut = self.metrics.answers_cut.clone();
+        let mut response =
+            answer.map(|answer| AnswerBody::Upstream(Relay::new(answer, self.response_timeout, cut)));
+        let headers = response.headers_mut();
+        upstream::strip_hop_by_hop(headers);
+        headers.remove(X_BILLABLE);
+        if let Ok(id) = HeaderValue::from_str(visit.id.text().as_str()) {
+            headers.insert(X_REQUEST_ID, id);
+        }
+        if visit.dialect == Dialect::Vendor {
+            // With a charset the SDKs take an error for a success (PROTOCOL §4).
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        response
+    }
+
+    /// Makes guessing slow: past the limit the answer to a failing credential is held back. A valid
+    /// credential never waits, whoever else shares its address.
+    async fn hold_if_guessing(&self, visit: &Visit<'_>, refusal: &Refusal) {
+        let Refusal::Credential(Failure::UnknownId | Failure::UnknownKey | Failure::BadSignature) = refusal else {
+            return;
+        };
+        if let Held::Held { first } = self.hold_down.failed(visit.peer) {
+            if first {
+                tracing::warn!(peer = %visit.peer, reason = refusal.reason(), "failing credentials are held down");
+            }
+            self.metrics.held_down.inc();
+            tokio::time::sleep(HOLD).await;
+        }
+    }
+
+    fn upload_refusal(&self, failure: UploadFailure) -> Refusal {
+        match failure {
+            UploadFailure::TooLarge => Refusal::BodyTooLarge { limit: self.limits.body_bytes },
+            other => Refusal::Upload(other),
+        }
+    }
+}
+
+/// One request between its head and its decision. Whatever becomes of it, it is decided once (P4).
+struct Visit<'p> {
+    proxy: &'p Proxy,
+    id: RequestId,
+    dialect: Dialect,
+    /// Whose connection it is.
+    socket: IpAddr,
+    /// Whose request it is: the same, or what a trusted proxy says.
+    peer: IpAddr,
+    received_at: Mono,
+    decided_at: Mono,
+    decided: bool,
+    progress: Arc<Progress>,
+    account: Option<Arc<Account>>,
+    operation: Option<Arc<Operation>>,
+    gate: Option<Arc<Gate>>,
+}
+
+impl<'p> Visit<'p> {
+    fn new(proxy: &'p Proxy, socket: IpAddr, parts: &Parts, received_at: Mono, progress: Arc<Progress>) -> Self {
+        proxy.metrics.received.inc();
+        proxy.metrics.pending.inc();
+        Self {
+            proxy,
+            id: RequestId(uuid::Uuid::now_v7()),
+            dialect: Dialect::of(&parts.method, &parts.uri, &parts.headers),
+            socket,
+            peer: peer(socket, &parts.headers, &proxy.trusted_proxies),
+            received_at,
+            decided_at: received_at,
+            decided: false,
+            progress,
+            account: None,
+            operation: None,
+            gate: None,
+        }
+    }
+
+    fn decide(&mut self) {
+        self.decided = true;
+        self.proxy.metrics.pending.dec();
+    }
+
+    fn admitted(&mut self, operation: &Operation, mode: Mode) {
+        operation.admitted(mode).inc();
+        if let Some(gate) = &self.gate {
+            gate.counts.admitted.fetch_add(1, Ordering::Relaxed);
+        }
+        self.decide();
+    }
+
+    /// Counts the decision, unless the call was admitted: then it has its record and was only failed.
+    fn refused(&mut self, refusal: &Refusal) {
+        tracing::debug!(
+            request_id = %self.id,
+            peer = %self.peer,
+            account = self.account.as_ref().map(|account| account.id.as_str()),
+            action = self.operation.as_ref().map(|operation| operation.action.as_str()),
+            reason = refusal.reason(),
+            "{}", if self.decided { "failed" } else { "not admitted" },
+        );
+        if self.decided {
+            return;
+        }
+        match refusal {
+            Refusal::Throttled { mode, .. } => {
+                if let Some(operation) = &self.operation {
+                    operation.throttled(*mode).inc();
+                }
+            }
+            Refusal::NoQuota { .. } => self.count(Some(Mode::Qps), Decision::Throttled, refusal.reason()),
+            _ => self.count(None, Decision::Refused, refusal.reason()),
+        }
+        if let Some(gate) = &self.gate {
+            let count = if refusal.is_throttle() { &gate.counts.throttled } else { &gate.counts.refused };
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.decide();
+    }
+
+    fn count(&self, mode: Option<Mode>, decision: Decision, reason: &str) {
+        let group = self.operation.as_ref().map_or("", |operation| operation.group.as_str());
+        self.proxy.metrics.requests(group, mode, decision, reason).inc();
+    }
+}
+
+impl Drop for Visit<'_> {
+    /// Hung up before it was decided, while its body arrived or while it waited for its start.
+    fn drop(&mut self) {
+        if !self.decided {
+            self.count(None, Decision::Refused, "client_closed");
+            if let Some(gate) = &self.gate {
+                gate.counts.refused.fetch_add(1, Ordering::Relaxed);
+            }
+            self.decide();
+        }
+    }
+}
+
+/// Which operation is called: by `X-TC-Action`, else by the route. When both speak they must agree,
+/// or a free action's name would open a paid action's path.
+fn operation<'p>(policy: &'p Policy, parts: &Parts) -> Result<&'p Arc<Operation>, Refusal> {
+    let path = parts.uri.path();
+    let by_route = || {
+        policy.by_route(&parts.method, path).map_err(|allowed| match allowed.is_empty() {
+            true => Refusal::ActionUnknown,
+            false => Refusal::Method { allowed },
+        })
+    };
+    match parts.headers.get(X_TC_ACTION) {
+        None if path == "/" => Err(Refusal::ActionMissing),
+        None => by_route(),
+        Some(name) => {
+            let named = name.to_str().ok().and_then(|name| policy.by_action(name.trim()));
+            let named = named.ok_or(Refusal::ActionUnknown)?;
+            if path != "/" && by_route()?.action != named.action {
+                return Err(Refusal::ActionMismatch);
+            }
+            Ok(named)
+        }
+    }
+}
+
+/// Version and region, which only the vendor's dialect has (PROTOCOL §1).
+fn check_vendor_parameters(policy: &Policy, operation: &Operation, headers: &HeaderMap) -> Result<(), Refusal> {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?").trim());
+    let version = text("x-tc-version").ok_or(Refusal::VersionMissing)?;
+    if !policy.catalog.versions.iter().any(|known| known == version) {
+        return Err(Refusal::VersionUnknown);
+    }
+    if operation.regions.is_empty() {
+        return Ok(());
+    }
+    match text("x-tc-region") {
+        None => Err(Refusal::RegionMissing),
+        Some("") => Err(Refusal::RegionEmpty),
+        Some(region) if operation.regions.iter().any(|known| known == region) => Ok(()),
+        Some(_) => Err(Refusal::RegionUnsupported),
+    }
+}
+
+fn refusal(denied: Denied, operation: &Operation) -> Refusal {
+    let group = operation.group.to_string();
+    match denied {
+        Denied::NotOpened => Refusal::NotOpened,
+        Denied::Stopped(stop) => Refusal::Stopped(stop),
+        Denied::NoQuota { begins_in } => Refusal::NoQuota { group, begins_in },
+        Denied::Throttled { quota, mode, retry_after } => Refusal::Throttled { group, quota, mode, retry_after },
+    }
+}
+
+/// The size of a head as its parts tell: request line and fields with their separators.
+fn head_bytes(parts: &Parts) -> usize {
+    let target = parts.uri.path_and_query().map_or(1, |target| target.as_str().len())
+        + parts.uri.authority().map_or(0, |authority| authority.as_str().len());
+    let fields: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    parts.method.as_str().len() + target + " HTTP/1.1\r\n".len() + 1 + fields
+}
+
+/// Whose request it is: the connection's, or the nearest address in `X-Forwarded-For` that is no
+/// trusted proxy, read from the right as far as the proxies vouch for it.
+fn peer(socket: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(&address.to_canonical()));
+    let mut peer = socket;
+    if trusted.is_empty() || !is_trusted(&socket) {
+        return peer;
+    }
+    let lines: Vec<&str> = headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok()).collect();
+    for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+        let Ok(address) = hop.trim().parse() else { break };
+        peer = address;
+        if !is_trusted(&address) {
+            break;
+        }
+    }
+    peer
+}
+
+/// What a trusted proxy said of the hops before, and the hop to us; from anybody else only the latter.
+fn forwarded_for(visit: &Visit<'_>, headers: &HeaderMap) -> String {
+    let mut hops = String::new();
+    if visit.proxy.trusted_proxies.iter().any(|net| net.contains(&visit.socket.to_canonical())) {
+        for line in headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok()) {
+            hops.push_str(line);
+            hops.push_str(", ");
+        }
+    }
+    hops + &visit.socket.to_string()
+}
+
+/// Names that only the gate may use.
+fn is_ours(name: &HeaderName) -> bool {
+    name.as_str().starts_with("x-tollgate-")
+}
+
+fn is_vetoed(headers: &HeaderMap) -> bool {
+    headers.get(X_BILLABLE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"false"))
+}
+
+fn origin_form(uri: &Uri) -> Uri {
+    uri.path_and_query().cloned().map(Uri::from).unwrap_or_default()
+}
+
+/// A gate's counts in the order of the metric's decisions.
+pub fn counts(gate: &Gate) -> [u64; 3] {
+    let counts = &gate.counts;
+    [&counts.admitted, &counts.throttled, &counts.refused].map(|count: &AtomicU64| count.load(Ordering::Relaxed))
+}

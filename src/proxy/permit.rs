@@ -1,0 +1,91 @@
+//! A permit: an admitted call on its way, which becomes exactly one record however it ends.
+//!
+//! Owns the tie between a start and its record. Must never be dropped without one: where the call's
+//! future is dropped, the guard here writes the record.
+
+use super::Proxy;
+use super::body::Progress;
+use crate::admission::Started;
+use crate::policy::{Account, Operation};
+use crate::usage::{Commit, Record, Slot, billable};
+use crate::words::{Mono, Outcome, RequestId, Utc};
+use std::sync::Arc;
+
+/// What a record says of a call besides its ending.
+pub struct Call {
+    /// Its name.
+    pub id: RequestId,
+    /// Whose it is.
+    pub account: Arc<Account>,
+    /// What it calls.
+    pub operation: Arc<Operation>,
+}
+
+/// Only a call whose start has come and whose record has a place has one.
+pub struct Permit {
+    proxy: Arc<Proxy>,
+    call: Call,
+    started: Started,
+    admitted_at: Utc,
+    progress: Arc<Progress>,
+    slot: Option<Slot>,
+}
+
+impl Permit {
+    /// The start has come: from here on the call is admitted.
+    pub fn new(proxy: Arc<Proxy>, call: Call, started: Started, slot: Slot, progress: Arc<Progress>) -> Self {
+        let admitted_at = proxy.clock.utc();
+        proxy.metrics.in_flight.inc();
+        Self { proxy, call, started, admitted_at, progress, slot: Some(slot) }
+    }
+
+    /// When it started.
+    pub fn start(&self) -> Mono {
+        self.started.start
+    }
+
+    /// What the record will say of it.
+    pub fn call(&self) -> &Call {
+        &self.call
+    }
+
+    /// Writes the record. `status`: the upstream's; `vetoed`: the upstream said it is not billable.
+    pub fn settle(mut self, outcome: Outcome, status: Option<u16>, vetoed: bool, now: Mono) -> Option<Commit> {
+        self.write(outcome, status, vetoed, now)
+    }
+
+    fn write(&mut self, outcome: Outcome, status: Option<u16>, vetoed: bool, now: Mono) -> Option<Commit> {
+        let slot = self.slot.take()?;
+        let mode = self.started.mode;
+        let reason = billable(self.proxy.bill(), mode, outcome, status, vetoed);
+        Some(slot.commit(Record {
+            id: self.call.id,
+            account: self.call.account.id.clone(),
+            group: self.call.operation.group.clone(),
+            action: self.call.operation.action.clone(),
+            mode,
+            admitted_at: self.admitted_at,
+            start: self.started.start,
+            outcome,
+            status,
+            reason,
+            duration: now.since(self.started.start),
+        }))
+    }
+}
+
+impl Drop for Permit {
+    /// The call's future was dropped: its client hung up, or the drain's deadline came.
+    fn drop(&mut self) {
+        let outcome = if self.proxy.is_abandoning() {
+            Outcome::GateFailed
+        } else if self.progress.sent_whole() {
+            Outcome::ClientClosed
+        } else {
+            Outcome::ClientIncomplete
+        };
+        let now = self.proxy.clock.mono();
+        // Nobody waits for it; the record is written all the same.
+        drop(self.write(outcome, None, false, now));
+    }
+}
