@@ -35,7 +35,8 @@ pub enum Failure {
     Token,
     /// The timestamp is further than [`tc3::WINDOW_SECONDS`] from our clock.
     #[error(
-        "X-TC-Timestamp is {skew_seconds} s from the server's clock, at most 300 s are allowed"
+        "X-TC-Timestamp is {skew_seconds} s from the server's clock, at most {} s are allowed",
+        tc3::WINDOW_SECONDS
     )]
     Expired {
         /// The client's clock minus ours: positive when the client is ahead.

@@ -746,6 +746,74 @@ fn a_signed_header_that_repeats_is_refused() {
 }
 
 #[test]
+fn signed_names_are_lowercase_ascending_and_named_once() {
+    for (names, good) in [
+        ("content-type;host;x-tc-action", true),
+        ("content-type;host;x-tc-action;x-tc-timestamp", true),
+        ("content-type;host;x-tc-timestamp;x-tc-action", false),
+        ("content-type;host;x-tc-action;x-tc-action", false),
+        ("content-type;host;X-TC-Action", false),
+        ("content-type;host;x-tc-Action", false),
+        ("content-type;host;", false),
+        (";content-type;host", false),
+        ("content-type;;host", false),
+        ("content-type; host", false),
+        ("content-type;x-tc-action", false),
+        ("host;x-tc-action", false),
+        ("", false),
+    ] {
+        let call = Call {
+            signed_headers: names.into(),
+            ..Call::plain()
+        };
+        let got = with_authorization(&call.authorization()).map(drop);
+        let malformed = matches!(got, Err(Failure::Malformed(_)));
+        assert_eq!((got.is_ok(), malformed), (good, !good), "{names}");
+    }
+}
+
+#[test]
+fn a_timestamp_is_digits_only() {
+    for timestamp in [
+        "+1764590400",
+        "-1764590400",
+        "1764590400.0",
+        "1764590400 1",
+        "00000000001764590400",
+        "9223372036854775808",
+        "",
+    ] {
+        let call = Call {
+            timestamp: timestamp.into(),
+            ..Call::plain()
+        };
+        let got = call.signed().judged();
+        assert_eq!(got, Some(Err(Failure::BadHeader(TIMESTAMP))), "{timestamp}");
+    }
+}
+
+#[test]
+fn blanks_are_free_after_commas_and_nowhere_else() {
+    let real = Call::plain().authorization();
+    for (from, to, good) in [
+        (", ", ",", true),
+        (", ", ",  \t", true),
+        (", ", " ,", false),
+        (" Credential", "  Credential", false),
+        ("Credential=", "Credential= ", false),
+        ("Credential", "credential", false),
+        ("/bda/", "/ bda/", false),
+        ("Signature=", "Signature= ", false),
+        ("tc3_request", "tc3_request/x", false),
+    ] {
+        let got = with_authorization(&real.replace(from, to));
+        assert_eq!(got.is_ok(), good, "{from:?} -> {to:?}");
+    }
+    assert!(with_authorization(&format!("{real},")).is_err());
+    assert!(with_authorization(&format!("{real} ")).is_ok());
+}
+
+#[test]
 fn an_older_method_is_known_by_its_query_or_its_form_and_only_without_authorization() {
     let form = ("content-type", &b"application/x-www-form-urlencoded"[..]);
     let json = ("content-type", &b"application/json"[..]);
