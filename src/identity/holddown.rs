@@ -1,0 +1,233 @@
+//! Peers whose credentials fail too often are held down, so that guessing is slow and floods of it are cheap.
+//!
+//! Owns the count of failures per peer. Must never hear of a credential that was accepted, nor stand in its way: many
+//! honest callers share an address.
+
+use governor::clock::{Clock, DefaultClock};
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota, RateLimiter};
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// Failures at once that a peer is forgiven: a deployment with a wrong key tries several times.
+const BURST: NonZeroU32 = NonZeroU32::new(10).expect("10 is not 0");
+/// A further failure is forgiven each of these.
+const REFILL: Duration = Duration::from_secs(1);
+/// At most one [`Held::Held`] in this time is marked as the first, per peer.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+/// Peers that are told apart, for each of the two tables.
+const MAX_PEERS: usize = 65_536;
+
+/// What becomes of a peer whose credential has just failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Held {
+    /// Answer as usual.
+    NotHeld,
+    /// Too many failures: answer as cheaply as can be.
+    Held {
+        /// No warning about this peer was due in the last minute, so that this one is worth a line in the log.
+        first: bool,
+    },
+}
+
+/// Counts failed credentials per peer: 10 at once and one a second are forgiven.
+pub struct HoldDown<C: Clock = DefaultClock> {
+    failures: Table<C>,
+    warnings: Table<C>,
+    max_peers: usize,
+}
+
+type Table<C> =
+    RateLimiter<Peer, DashMapStateStore<Peer>, C, NoOpMiddleware<<C as Clock>::Instant>>;
+
+/// Whom failures are counted for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Peer {
+    V4(Ipv4Addr),
+    /// The first 64 bits: one host has all the rest to itself.
+    V6(u64),
+    /// Everybody, while a table is full: memory is bounded and guessing stays slow.
+    Overflow,
+}
+
+impl Peer {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address),
+            IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+impl HoldDown {
+    /// Holds nobody.
+    pub fn new() -> Self {
+        Self::with_clock(DefaultClock::default(), MAX_PEERS)
+    }
+}
+
+impl Default for HoldDown {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<C: Clock + Clone> HoldDown<C> {
+    fn with_clock(clock: C, max_peers: usize) -> Self {
+        let forgiven = Quota::with_period(REFILL)
+            .expect("the period is not zero")
+            .allow_burst(BURST);
+        let warned = Quota::with_period(WARN_EVERY).expect("the period is not zero");
+        Self {
+            failures: RateLimiter::dashmap_with_clock(forgiven, clock.clone()),
+            warnings: RateLimiter::dashmap_with_clock(warned, clock),
+            max_peers,
+        }
+    }
+
+    /// Counts a failed credential of `peer`. An IPv6 peer is its /64, an IPv4-mapped one is its IPv4 address.
+    pub fn failed(&self, peer: IpAddr) -> Held {
+        let peer = Peer::of(peer);
+        if self
+            .failures
+            .check_key(&self.bounded(&self.failures, peer))
+            .is_ok()
+        {
+            return Held::NotHeld;
+        }
+        let first = self
+            .warnings
+            .check_key(&self.bounded(&self.warnings, peer))
+            .is_ok();
+        Held::Held { first }
+    }
+
+    /// While a table is full everybody shares one count, those it holds included: the table cannot be asked whom it
+    /// holds, and nobody whose credential is good is ever counted.
+    fn bounded(&self, table: &Table<C>, peer: Peer) -> Peer {
+        if table.len() < self.max_peers {
+            peer
+        } else {
+            Peer::Overflow
+        }
+    }
+
+    /// Forgets the peers that are forgiven in full, and gives back the memory. For a timer, every few seconds, off the
+    /// threads that serve calls: it passes over the whole table.
+    pub fn sweep(&self) {
+        for table in [&self.failures, &self.warnings] {
+            table.retain_recent();
+            table.shrink_to_fit();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use governor::clock::FakeRelativeClock;
+
+    const A: &str = "192.0.2.1";
+    const B: &str = "192.0.2.2";
+
+    fn hold_down(max_peers: usize) -> (HoldDown<FakeRelativeClock>, FakeRelativeClock) {
+        let clock = FakeRelativeClock::default();
+        (HoldDown::with_clock(clock.clone(), max_peers), clock)
+    }
+
+    fn fail(hold_down: &HoldDown<FakeRelativeClock>, peer: &str) -> Held {
+        hold_down.failed(peer.parse().unwrap())
+    }
+
+    fn exhaust(hold_down: &HoldDown<FakeRelativeClock>, peer: &str) {
+        for _ in 0..10 {
+            assert_eq!(fail(hold_down, peer), Held::NotHeld);
+        }
+    }
+
+    #[test]
+    fn ten_failures_at_once_are_forgiven_and_the_eleventh_is_held() {
+        let (hold_down, _) = hold_down(8);
+        exhaust(&hold_down, A);
+        assert_eq!(fail(&hold_down, A), Held::Held { first: true });
+    }
+
+    #[test]
+    fn a_peer_does_not_pay_for_another() {
+        let (hold_down, _) = hold_down(8);
+        exhaust(&hold_down, A);
+        assert_eq!(fail(&hold_down, A), Held::Held { first: true });
+        exhaust(&hold_down, B);
+    }
+
+    #[test]
+    fn one_failure_a_second_is_forgiven_for_ever() {
+        let (hold_down, clock) = hold_down(8);
+        exhaust(&hold_down, A);
+        for _ in 0..100 {
+            clock.advance(Duration::from_secs(1));
+            assert_eq!(fail(&hold_down, A), Held::NotHeld);
+            assert!(matches!(fail(&hold_down, A), Held::Held { .. }));
+        }
+    }
+
+    #[test]
+    fn only_one_warning_a_minute_is_due_for_a_peer() {
+        let (hold_down, clock) = hold_down(8);
+        exhaust(&hold_down, A);
+        assert_eq!(fail(&hold_down, A), Held::Held { first: true });
+        assert_eq!(fail(&hold_down, A), Held::Held { first: false });
+        clock.advance(Duration::from_secs(59));
+        exhaust(&hold_down, A);
+        assert_eq!(fail(&hold_down, A), Held::Held { first: false });
+        hold_down.sweep();
+        assert_eq!(fail(&hold_down, A), Held::Held { first: false });
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(fail(&hold_down, A), Held::NotHeld);
+        assert_eq!(fail(&hold_down, A), Held::Held { first: true });
+    }
+
+    #[test]
+    fn an_ipv6_peer_is_its_64_and_a_mapped_one_is_its_ipv4_address() {
+        let (hold_down, _) = hold_down(8);
+        exhaust(&hold_down, "2001:db8:1:2::1");
+        assert_eq!(
+            fail(&hold_down, "2001:db8:1:2:ffff::9"),
+            Held::Held { first: true }
+        );
+        exhaust(&hold_down, "2001:db8:1:3::1");
+        exhaust(&hold_down, A);
+        assert_eq!(
+            fail(&hold_down, "::ffff:192.0.2.1"),
+            Held::Held { first: true }
+        );
+    }
+
+    #[test]
+    fn a_full_table_grows_by_one_shared_count_only_and_opens_again_after_a_sweep() {
+        let (hold_down, clock) = hold_down(4);
+        for last in 1..=200 {
+            fail(&hold_down, &format!("198.51.100.{last}"));
+        }
+        assert_eq!(hold_down.failures.len(), 5);
+        assert!(hold_down.warnings.len() <= 5);
+        assert!(matches!(fail(&hold_down, A), Held::Held { .. }));
+
+        clock.advance(Duration::from_secs(300));
+        hold_down.sweep();
+        assert_eq!(hold_down.failures.len(), 0);
+        assert_eq!(hold_down.warnings.len(), 0);
+        exhaust(&hold_down, A);
+    }
+
+    #[test]
+    fn a_sweep_forgives_nobody_early() {
+        let (hold_down, clock) = hold_down(8);
+        exhaust(&hold_down, A);
+        clock.advance(Duration::from_millis(999));
+        hold_down.sweep();
+        assert!(matches!(fail(&hold_down, A), Held::Held { .. }));
+    }
+}

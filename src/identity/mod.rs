@@ -1,0 +1,189 @@
+//! Who calls: from a request's head, its body's hash and `now` to a proven credential, or to a [`Failure`] that says why not.
+//!
+//! Owns the shape of the two credentials ([`tc3`], [`api_key`](mod@api_key)), the proof of a signature, and the holding down of
+//! peers whose credentials fail ([`holddown`]). Must never know an account, spend a quota, read a clock or
+//! speak HTTP: tables of accounts belong to the policy, codes and statuses to the dialects.
+//!
+//! A call carries one credential. Ask [`api_key::api_key`] first; when it finds none, [`tc3::claim`] judges the
+//! rest, the call without any credential included.
+
+pub mod api_key;
+pub mod holddown;
+pub mod tc3;
+
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, HeaderValue};
+
+/// Why a credential was not accepted (PROTOCOL §5). Its `Display` is a sentence for the caller: it holds nothing that
+/// the caller did not send, and no secret.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Failure {
+    /// No credential at all.
+    #[error("the Authorization header is missing")]
+    Missing,
+    /// The credential cannot be read; the text says what is wrong with it.
+    #[error("the credential is malformed: {0}")]
+    Malformed(&'static str),
+    /// The SDKs' option to send `SKIP` in place of a signature.
+    #[error("the call is not signed: switch SkipSign off")]
+    Skip,
+    /// HmacSHA1 or HmacSHA256, the vendor's older methods. Recognised from the head, never verified.
+    #[error("HmacSHA1 and HmacSHA256 are not accepted: sign with TC3-HMAC-SHA256")]
+    OlderMethod,
+    /// `X-TC-Token`: a temporary key, of which none is issued here.
+    #[error("temporary keys are not accepted: leave out X-TC-Token")]
+    Token,
+    /// The timestamp is further than [`tc3::WINDOW_SECONDS`] from our clock.
+    #[error(
+        "X-TC-Timestamp is {skew_seconds} s from the server's clock, at most {} s are allowed",
+        tc3::WINDOW_SECONDS
+    )]
+    Expired {
+        /// The client's clock minus ours: positive when the client is ahead.
+        skew_seconds: i64,
+    },
+    /// The scope's date is not the UTC date of the timestamp.
+    #[error("the credential's date is not the UTC date of X-TC-Timestamp")]
+    WrongDate,
+    /// The scope's service is not one of those served here.
+    #[error(
+        "the credential's service is not served here: call a host name that begins with the service's name"
+    )]
+    WrongService,
+    /// Nobody has this secret id. For whoever looks it up: nothing in this room returns it.
+    #[error("the secret id is unknown")]
+    UnknownId,
+    /// Nobody has this API key. For whoever looks it up: nothing in this room returns it.
+    #[error("the API key is unknown")]
+    UnknownKey,
+    /// The signature does not fit this request under this secret.
+    #[error("the signature does not match the request")]
+    BadSignature,
+    /// A header that decides who calls or what is called stands more than once. Lowercase name.
+    #[error("the header {0} is repeated")]
+    RepeatedHeader(&'static str),
+    /// A header that a signed call needs is absent. Lowercase name.
+    #[error("the header {0} is missing")]
+    MissingHeader(&'static str),
+    /// A header that a signed call needs cannot be read. Lowercase name.
+    #[error("the header {0} is malformed")]
+    BadHeader(&'static str),
+}
+
+impl Failure {
+    /// The variant's one spelling in metrics and logs. Stable: dashboards depend on it.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Malformed(_) => "malformed",
+            Self::Skip => "skip",
+            Self::OlderMethod => "older_method",
+            Self::Token => "token",
+            Self::Expired { .. } => "expired",
+            Self::WrongDate => "wrong_date",
+            Self::WrongService => "wrong_service",
+            Self::UnknownId => "unknown_id",
+            Self::UnknownKey => "unknown_key",
+            Self::BadSignature => "bad_signature",
+            Self::RepeatedHeader(_) => "repeated_header",
+            Self::MissingHeader(_) => "missing_header",
+            Self::BadHeader(_) => "bad_header",
+        }
+    }
+}
+
+/// A longer credential is refused unread.
+const MAX_CREDENTIAL_BYTES: usize = 4096;
+
+/// Headers of which a second one would let the gate judge one value and the upstream obey the other (PROTOCOL §2).
+const SINGLE: &[&str] = &[
+    "authorization",
+    "content-type",
+    "host",
+    "x-api-key",
+    "x-tc-action",
+    "x-tc-content-sha256",
+    "x-tc-language",
+    "x-tc-region",
+    "x-tc-requestclient",
+    "x-tc-timestamp",
+    "x-tc-token",
+    "x-tc-traceid",
+    "x-tc-version",
+];
+
+fn refuse_repeated(headers: &HeaderMap) -> Result<(), Failure> {
+    // As many values as names: nothing repeats, and nearly every call ends here.
+    if headers.len() == headers.keys_len() {
+        return Ok(());
+    }
+    match SINGLE
+        .iter()
+        .find(|name| headers.get_all(**name).iter().nth(1).is_some())
+    {
+        Some(name) => Err(Failure::RepeatedHeader(name)),
+        None => Ok(()),
+    }
+}
+
+/// The value without the blanks around it, which are no part of it (RFC 9110 §5.5, PROTOCOL §2).
+fn trimmed(value: &HeaderValue) -> &[u8] {
+    let blank = |b: &u8| *b == b' ' || *b == b'\t';
+    let bytes = value.as_bytes();
+    match bytes.iter().position(|b| !blank(b)) {
+        Some(first) => {
+            let last = bytes.iter().rposition(|b| !blank(b)).unwrap_or(first);
+            &bytes[first..=last]
+        }
+        None => &[],
+    }
+}
+
+/// The `Authorization` value; `None` when absent or blank.
+fn authorization(headers: &HeaderMap) -> Option<&[u8]> {
+    headers
+        .get(AUTHORIZATION)
+        .map(trimmed)
+        .filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_header_that_must_stand_once_is_refused_twice_even_with_equal_values() {
+        for name in SINGLE {
+            let mut headers = HeaderMap::new();
+            headers.append(*name, HeaderValue::from_static("v"));
+            assert_eq!(refuse_repeated(&headers), Ok(()));
+            headers.append(*name, HeaderValue::from_static("v"));
+            assert_eq!(
+                refuse_repeated(&headers),
+                Err(Failure::RepeatedHeader(name))
+            );
+        }
+    }
+
+    #[test]
+    fn another_header_may_repeat() {
+        let mut headers = HeaderMap::new();
+        headers.append("accept", HeaderValue::from_static("a"));
+        headers.append("accept", HeaderValue::from_static("b"));
+        assert_eq!(refuse_repeated(&headers), Ok(()));
+    }
+
+    #[test]
+    fn blanks_around_a_value_are_cut_and_those_inside_stay() {
+        for (sent, kept) in [
+            ("", ""),
+            (" \t ", ""),
+            (" a b\t", "a b"),
+            ("a", "a"),
+            ("\ta", "a"),
+        ] {
+            let value = HeaderValue::from_bytes(sent.as_bytes()).unwrap();
+            assert_eq!(trimmed(&value), kept.as_bytes(), "{sent:?}");
+        }
+    }
+}

@@ -1,0 +1,542 @@
+//! TC3-HMAC-SHA256 (PROTOCOL §2): a call's head to a [`Claim`], a claim and the caller's secret to a proof.
+//!
+//! Owns the order of the checks (PROTOCOL §3, steps 2 to 4 in [`claim`], 6 in [`Claim::verify`]) and every reading of
+//! the signed text that is let pass. Must never build the text anew from parsed parameters: bytes count as received.
+
+use super::{Failure, MAX_CREDENTIAL_BYTES, authorization, refuse_repeated, trimmed};
+use arc_swap::ArcSwap;
+use hmac::{Hmac, KeyInit, Mac};
+use http::header::{CONTENT_TYPE, HOST};
+use http::request::Parts;
+use http::{HeaderMap, Method};
+use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use std::fmt;
+
+/// How far a timestamp may be from our clock, both ways, both ends included (PROTOCOL §2).
+pub const WINDOW_SECONDS: u64 = 300;
+
+/// The longest secret id that is looked up.
+const MAX_SECRET_ID_BYTES: usize = 128;
+/// The most headers that a signature may cover: each costs a lookup before the caller is known.
+const MAX_SIGNED_HEADERS: usize = 64;
+/// Digits of the longest timestamp that is read: those of `i64::MAX`.
+const MAX_TIMESTAMP_BYTES: usize = 19;
+
+const ALGORITHM: &str = "TC3-HMAC-SHA256";
+const TERMINATOR: &str = "tc3_request";
+const UNSIGNED_PAYLOAD: &[u8] = b"UNSIGNED-PAYLOAD";
+const TIMESTAMP: &str = "x-tc-timestamp";
+
+/// What a call says about itself, well formed and in time but not proven. It keeps nothing of the request alive.
+pub struct Claim {
+    secret_id: Box<str>,
+    /// Of the timestamp and, being equal, of the scope.
+    date: [u8; 10],
+    day: i64,
+    service: Box<str>,
+    /// As sent: the text is what is signed.
+    timestamp: Box<str>,
+    timestamp_seconds: i64,
+    /// Names joined by `;`, each present once in the request.
+    signed_headers: Box<str>,
+    signature: [u8; 32],
+    unsigned_payload: bool,
+}
+
+impl fmt::Debug for Claim {
+    /// Leaves out the signature: with it, who reads a log could repeat the call while it is in time.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim")
+            .field("secret_id", &self.secret_id)
+            .field("service", &self.service)
+            .field("timestamp", &self.timestamp)
+            .finish_non_exhaustive()
+    }
+}
+
+/// All that can be judged from the head, before the body is read (PROTOCOL §3, repeated headers and steps 2 to 4).
+/// `services` are those accepted in the scope, `now_seconds` is Unix time.
+///
+/// # Errors
+/// The first check that fails, in the order: repeated headers, shape of `Authorization`, token, timestamp, date, service.
+pub fn claim(parts: &Parts, now_seconds: i64, services: &[String]) -> Result<Claim, Failure> {
+    let headers = &parts.headers;
+    refuse_repeated(headers)?;
+    let Some(authorization) = authorization(headers) else {
+        return Err(if is_older_method(parts) {
+            Failure::OlderMethod
+        } else {
+            Failure::Missing
+        });
+    };
+    if authorization == b"SKIP" {
+        return Err(Failure::Skip);
+    }
+    let fields = Fields::parse(authorization)?;
+    check_signed_headers(fields.signed_headers, headers)?;
+    if !header(headers, "x-tc-token").is_empty() {
+        return Err(Failure::Token);
+    }
+
+    let (timestamp, timestamp_seconds) = timestamp(headers)?;
+    if timestamp_seconds.abs_diff(now_seconds) > WINDOW_SECONDS {
+        return Err(Failure::Expired {
+            skew_seconds: timestamp_seconds.saturating_sub(now_seconds),
+        });
+    }
+    let date = utc_date(timestamp_seconds)
+        .filter(|date| date == fields.date.as_bytes())
+        .ok_or(Failure::WrongDate)?;
+    if !services.iter().any(|service| service == fields.service) {
+        return Err(Failure::WrongService);
+    }
+    Ok(Claim {
+        secret_id: fields.secret_id.into(),
+        date,
+        day: timestamp_seconds.div_euclid(86_400),
+        service: fields.service.into(),
+        timestamp: timestamp.into(),
+        timestamp_seconds,
+        signed_headers: fields.signed_headers.into(),
+        signature: fields.signature,
+        unsigned_payload: header(headers, "x-tc-content-sha256") == UNSIGNED_PAYLOAD,
+    })
+}
+
+impl Claim {
+    /// Whose secret the signature is to be proven with. 1 to 128 visible ASCII characters, case kept.
+    pub fn secret_id(&self) -> &str {
+        &self.secret_id
+    }
+
+    /// The client's clock minus ours in seconds: positive when the client is ahead.
+    pub fn skew_seconds(&self, now_seconds: i64) -> i64 {
+        self.timestamp_seconds.saturating_sub(now_seconds)
+    }
+
+    /// Whether the signature leaves the body out, so that [`verify`](Self::verify) need not wait for it.
+    pub fn unsigned_payload(&self) -> bool {
+        self.unsigned_payload
+    }
+
+    /// Proves the claim. `parts` are those that [`claim`] judged; `body_sha256` is of the body as received after transfer
+    /// decoding and is not looked at when the payload is unsigned.
+    ///
+    /// Let pass is any of the readings of PROTOCOL §2: header values as sent or lowercased, the Host as sent, without its
+    /// port, or replaced by one of `host_aliases`. Each needs a valid HMAC of its own, so none weakens another.
+    ///
+    /// # Errors
+    /// `BadSignature` when no reading fits.
+    pub fn verify(
+        &self,
+        parts: &Parts,
+        secret: &SigningSecret,
+        body_sha256: &[u8; 32],
+        host_aliases: &[String],
+    ) -> Result<(), Failure> {
+        let payload = if self.unsigned_payload {
+            hex_text(&Sha256::digest(UNSIGNED_PAYLOAD).into())
+        } else {
+            hex_text(body_sha256)
+        };
+        let key = secret.key(self);
+        let fits = |reading: Reading<'_>| {
+            let mut canonical = Sha256::new();
+            self.canonical(parts, reading, &payload, |piece| canonical.update(piece));
+            let canonical = hex_text(&canonical.finalize().into());
+            let mut mac = key.clone();
+            self.to_sign(&canonical, |piece| mac.update(piece));
+            mac.verify_slice(&self.signature).is_ok() // constant time
+        };
+        if self.readings(parts, host_aliases).any(fits) {
+            Ok(())
+        } else {
+            Err(Failure::BadSignature)
+        }
+    }
+
+    /// The readings that differ, likeliest first: the SDKs sign what they send, Node without the port.
+    fn readings<'a>(
+        &'a self,
+        parts: &'a Parts,
+        host_aliases: &'a [String],
+    ) -> impl Iterator<Item = Reading<'a>> {
+        let sent = header(&parts.headers, HOST.as_str());
+        let aliases = host_aliases.iter().map(String::as_bytes);
+        std::iter::once(sent)
+            .chain(without_port(sent))
+            .chain(aliases.filter(move |alias| *alias != sent))
+            .flat_map(move |host| {
+                let as_sent = Reading {
+                    host,
+                    lowercase: false,
+                };
+                let lowercased = Reading {
+                    host,
+                    lowercase: true,
+                };
+                // Lazily, since a good signature seldom comes to the second reading.
+                std::iter::once(as_sent).chain(
+                    std::iter::once_with(move || {
+                        self.signed_values(parts, host)
+                            .any(|(_, value)| value.iter().any(u8::is_ascii_uppercase))
+                            .then_some(lowercased)
+                    })
+                    .flatten(),
+                )
+            })
+    }
+
+    /// Name and value of each signed header, Host as this reading has it.
+    fn signed_values<'a>(
+        &'a self,
+        parts: &'a Parts,
+        host: &'a [u8],
+    ) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.signed_headers.split(';').map(move |name| {
+            let value = if name == HOST.as_str() {
+                host
+            } else {
+                header(&parts.headers, name)
+            };
+            (name, value)
+        })
+    }
+
+    /// The canonical request of PROTOCOL §2, piece by piece, so that a hash can take it without a copy.
+    fn canonical(
+        &self,
+        parts: &Parts,
+        reading: Reading<'_>,
+        payload: &[u8; 64],
+        mut put: impl FnMut(&[u8]),
+    ) {
+        put(parts.method.as_str().as_bytes());
+        put(b"\n");
+        put(parts.uri.path().as_bytes());
+        put(b"\n");
+        put(parts.uri.query().unwrap_or_default().as_bytes());
+        put(b"\n");
+        for (name, value) in self.signed_values(parts, reading.host) {
+            put(name.as_bytes());
+            put(b":");
+            if reading.lowercase {
+                put_lowercase(value, &mut put);
+            } else {
+                put(value);
+            }
+            put(b"\n");
+        }
+        put(b"\n");
+        put(self.signed_headers.as_bytes());
+        put(b"\n");
+        put(payload);
+    }
+
+    /// The string to sign of PROTOCOL §2, piece by piece.
+    fn to_sign(&self, canonical_sha256: &[u8; 64], mut put: impl FnMut(&[u8])) {
+        put(ALGORITHM.as_bytes());
+        put(b"\n");
+        put(self.timestamp.as_bytes());
+        put(b"\n");
+        put(&self.date);
+        put(b"/");
+        put(self.service.as_bytes());
+        put(b"/");
+        put(TERMINATOR.as_bytes());
+        put(b"\n");
+        put(canonical_sha256);
+    }
+}
+
+/// One way to read the signed header values.
+#[derive(Clone, Copy)]
+struct Reading<'a> {
+    host: &'a [u8],
+    lowercase: bool,
+}
+
+/// A TC3 secret, kept only as the keyed state of an HMAC. The signing key of a (UTC day, service) is derived at its first
+/// use and kept while it can be needed again. `Debug` shows nothing.
+pub struct SigningSecret {
+    root: Hmac<Sha256>,
+    keys: ArcSwap<Vec<SigningKey>>,
+}
+
+#[derive(Clone)]
+struct SigningKey {
+    day: i64,
+    service: Box<str>,
+    key: Hmac<Sha256>,
+}
+
+impl SigningSecret {
+    /// Takes a secret key as it was given to the customer.
+    pub fn new(secret_key: &SecretString) -> Self {
+        let secret_key = secret_key.expose_secret();
+        let mut root = Zeroizing::new(Vec::with_capacity("TC3".len() + secret_key.len()));
+        root.extend_from_slice(b"TC3");
+        root.extend_from_slice(secret_key.as_bytes());
+        Self {
+            root: keyed(&root),
+            keys: ArcSwap::default(),
+        }
+    }
+
+    fn key(&self, claim: &Claim) -> Hmac<Sha256> {
+        let keys = self.keys.load();
+        let known = keys
+            .iter()
+            .find(|key| key.day == claim.day && *key.service == *claim.service);
+        if let Some(known) = known {
+            return known.key.clone();
+        }
+        let key = keyed(self.derive(&claim.date, &claim.service).as_slice());
+        // At midnight clocks disagree and two days are in use at once; a third never is. Services are those of the
+        // catalogue. A key lost to another thread's store is derived again.
+        let mut kept: Vec<SigningKey> = keys
+            .iter()
+            .filter(|old| old.day.abs_diff(claim.day) <= 1)
+            .cloned()
+            .collect();
+        kept.push(SigningKey {
+            day: claim.day,
+            service: claim.service.clone(),
+            key: key.clone(),
+        });
+        self.keys.store(kept.into());
+        key
+    }
+
+    fn derive(&self, date: &[u8; 10], service: &str) -> Zeroizing<[u8; 32]> {
+        let of_date = hmac(self.root.clone(), date);
+        let of_service = hmac(keyed(of_date.as_slice()), service.as_bytes());
+        hmac(keyed(of_service.as_slice()), TERMINATOR.as_bytes())
+    }
+}
+
+impl fmt::Debug for SigningSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SigningSecret(..)")
+    }
+}
+
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key).expect("an HMAC takes a key of any length")
+}
+
+fn hmac(mut key: Hmac<Sha256>, text: &[u8]) -> Zeroizing<[u8; 32]> {
+    key.update(text);
+    Zeroizing::new(key.finalize().into_bytes().into())
+}
+
+/// Hashes a body while it arrives: a large one hashed at once would hold up its thread's other calls.
+#[derive(Clone, Default)]
+pub struct BodyHash(Sha256);
+
+impl BodyHash {
+    /// Of the body so far: nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next bytes, after transfer decoding.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The SHA-256 of all that was taken.
+    pub fn finish(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+}
+
+impl fmt::Debug for BodyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BodyHash(..)")
+    }
+}
+
+/// `Authorization` taken apart.
+struct Fields<'a> {
+    secret_id: &'a str,
+    date: &'a str,
+    service: &'a str,
+    signed_headers: &'a str,
+    signature: [u8; 32],
+}
+
+impl<'a> Fields<'a> {
+    fn parse(authorization: &'a [u8]) -> Result<Self, Failure> {
+        if authorization.len() > MAX_CREDENTIAL_BYTES {
+            return Err(Failure::Malformed("Authorization is too long"));
+        }
+        let [credential, signed_headers, digits] =
+            std::str::from_utf8(authorization)
+                .ok()
+                .and_then(split)
+                .ok_or(Failure::Malformed(
+                    "Authorization must read TC3-HMAC-SHA256 Credential=ID/DATE/SERVICE/tc3_request, SignedHeaders=NAMES, Signature=DIGITS",
+                ))?;
+
+        let mut scope = credential.split('/');
+        let (Some(secret_id), Some(date), Some(service), Some(TERMINATOR), None) = (
+            scope.next(),
+            scope.next(),
+            scope.next(),
+            scope.next(),
+            scope.next(),
+        ) else {
+            return Err(Failure::Malformed(
+                "Credential must be ID/DATE/SERVICE/tc3_request",
+            ));
+        };
+        let visible = secret_id.bytes().all(|b| b.is_ascii_graphic());
+        if !visible || !(1..=MAX_SECRET_ID_BYTES).contains(&secret_id.len()) {
+            return Err(Failure::Malformed("the secret id is malformed"));
+        }
+
+        let mut signature = [0; 32];
+        if digits.bytes().any(|b| b.is_ascii_uppercase())
+            || hex::decode_to_slice(digits, &mut signature).is_err()
+        {
+            return Err(Failure::Malformed(
+                "Signature must be 64 lowercase hexadecimal digits",
+            ));
+        }
+        Ok(Self {
+            secret_id,
+            date,
+            service,
+            signed_headers,
+            signature,
+        })
+    }
+}
+
+/// The values of `Credential`, `SignedHeaders` and `Signature`. Exact and case-sensitive but for blanks after commas.
+fn split(authorization: &str) -> Option<[&str; 3]> {
+    const BLANKS: [char; 2] = [' ', '\t'];
+    let rest = authorization.strip_prefix(ALGORITHM)?;
+    let rest = rest.strip_prefix(" Credential=")?;
+    let (credential, rest) = rest.split_once(',')?;
+    let rest = rest.trim_start_matches(BLANKS);
+    let rest = rest.strip_prefix("SignedHeaders=")?;
+    let (signed_headers, rest) = rest.split_once(',')?;
+    let rest = rest.trim_start_matches(BLANKS);
+    let signature = rest.strip_prefix("Signature=")?;
+    Some([credential, signed_headers, signature])
+}
+
+fn check_signed_headers(signed_headers: &str, headers: &HeaderMap) -> Result<(), Failure> {
+    let mut count = 0;
+    let mut required = 0;
+    let mut previous = "";
+    for name in signed_headers.split(';') {
+        count += 1;
+        if count > MAX_SIGNED_HEADERS {
+            return Err(Failure::Malformed("SignedHeaders names too many headers"));
+        }
+        // Lookups ignore case, so that it has to be asked for.
+        if name.bytes().any(|b| b.is_ascii_uppercase()) || name <= previous {
+            return Err(Failure::Malformed(
+                "SignedHeaders must be lowercase, ascending and without repetition",
+            ));
+        }
+        let mut values = headers.get_all(name).iter();
+        if values.next().is_none() || values.next().is_some() {
+            return Err(Failure::Malformed(
+                "each header named in SignedHeaders must stand in the request, once",
+            ));
+        }
+        required += usize::from(name == CONTENT_TYPE.as_str() || name == HOST.as_str());
+        previous = name;
+    }
+    if required != 2 {
+        return Err(Failure::Malformed(
+            "SignedHeaders must name content-type and host",
+        ));
+    }
+    Ok(())
+}
+
+/// `X-TC-Timestamp` as sent and as Unix seconds.
+fn timestamp(headers: &HeaderMap) -> Result<(&str, i64), Failure> {
+    let value = headers
+        .get(TIMESTAMP)
+        .map(trimmed)
+        .ok_or(Failure::MissingHeader(TIMESTAMP))?;
+    let digits = value.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(value)
+        .ok()
+        .filter(|text| digits && text.len() <= MAX_TIMESTAMP_BYTES)
+        .and_then(|text| Some((text, text.parse().ok()?)))
+        .ok_or(Failure::BadHeader(TIMESTAMP))
+}
+
+/// `YYYY-MM-DD` in UTC; `None` outside the years 0 to 9999.
+fn utc_date(seconds: i64) -> Option<[u8; 10]> {
+    let instant = jiff::Timestamp::from_second(seconds).ok()?;
+    let date = jiff::tz::Offset::UTC.to_datetime(instant).date();
+    let year = u16::try_from(date.year()).ok()?;
+    let month = date.month().unsigned_abs();
+    let day = date.day().unsigned_abs();
+    let two = |n: u8| [b'0' + n / 10 % 10, b'0' + n % 10];
+    let [y1, y2] = two((year / 100) as u8);
+    let [y3, y4] = two((year % 100) as u8);
+    let [m1, m2] = two(month);
+    let [d1, d2] = two(day);
+    Some([y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2])
+}
+
+/// Whether a call without `Authorization` is signed by HmacSHA1 or HmacSHA256: their fields stand in the query or in a
+/// form, and for a form the head must do, since a body is not worth reading only to refuse it.
+fn is_older_method(parts: &Parts) -> bool {
+    let query = parts.uri.query().unwrap_or_default();
+    let in_query = query
+        .split('&')
+        .any(|field| field.starts_with("SignatureMethod=") || field.starts_with("Signature="));
+    let media_type = header(&parts.headers, CONTENT_TYPE.as_str())
+        .split(|b| *b == b';')
+        .next()
+        .unwrap_or_default();
+    let form = media_type
+        .trim_ascii()
+        .eq_ignore_ascii_case(b"application/x-www-form-urlencoded");
+    in_query || (form && parts.method == Method::POST && parts.uri.path() == "/")
+}
+
+/// The host cut before `:port`; `None` when there is no port. An IPv6 literal keeps its brackets.
+fn without_port(host: &[u8]) -> Option<&[u8]> {
+    let colon = host.iter().rposition(|b| *b == b':')?;
+    let (name, port) = (&host[..colon], &host[colon + 1..]);
+    let digits = !port.is_empty() && port.iter().all(u8::is_ascii_digit);
+    let whole = name.ends_with(b"]") || (!name.is_empty() && !name.contains(&b':'));
+    (digits && whole).then_some(name)
+}
+
+/// The header's value without the blanks around it; empty when absent.
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a [u8] {
+    headers.get(name).map(trimmed).unwrap_or_default()
+}
+
+fn put_lowercase(value: &[u8], mut put: impl FnMut(&[u8])) {
+    let mut buffer = [0; 64];
+    for chunk in value.chunks(buffer.len()) {
+        let lowered = &mut buffer[..chunk.len()];
+        lowered.copy_from_slice(chunk);
+        lowered.make_ascii_lowercase();
+        put(lowered);
+    }
+}
+
+fn hex_text(bytes: &[u8; 32]) -> [u8; 64] {
+    let mut text = [0; 64];
+    hex::encode_to_slice(bytes, &mut text).expect("32 bytes are 64 digits");
+    text
+}
+
+#[cfg(test)]
+mod tests;
