@@ -1,0 +1,344 @@
+//! The operator's and the biller's listener.
+//!
+//! Owns the paths under the admin address. Must never touch the way of a call: it reads figures,
+//! and the ledger through a connection of its own.
+
+use crate::admission::Now;
+use crate::config::Settings;
+use crate::metrics::AccountFigures;
+use crate::policy::{Account, Policy};
+use crate::proxy::{Proxy, counts};
+use crate::usage::{Month, ReadError, Reader};
+use crate::words::{AccountId, Mode, Utc};
+use axum::body::Body;
+use axum::error_handling::HandleErrorLayer;
+use axum::extract::{Path, Query, Request, State as Shared};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use subtle::ConstantTimeEq;
+use tokio::sync::watch;
+use tower::ServiceBuilder;
+
+/// Queries of the ledger at once; more are refused with 503, so that a biller that retries cannot
+/// pile them up.
+const QUERIES: usize = 8;
+/// Records in one answer when none is asked for, and the most.
+const DEFAULT_RECORDS: usize = 1_000;
+const MAX_RECORDS: usize = 10_000;
+
+/// What the process is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// The ledger is open; the second of hold runs.
+    Starting,
+    /// Calls are accepted.
+    Serving,
+    /// On its way out.
+    Draining,
+}
+
+impl State {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+struct Admin {
+    proxy: Arc<Proxy>,
+    ledger: PathBuf,
+    token: Option<SecretString>,
+    public: SocketAddr,
+    started_at: Utc,
+    state: watch::Receiver<State>,
+}
+
+type App = Shared<Arc<Admin>>;
+
+/// Every admin path. `public`: the address of the public listener, for `/status`.
+pub fn router(proxy: Arc<Proxy>, settings: &Settings, public: SocketAddr, state: watch::Receiver<State>) -> Router {
+    let admin = Arc::new(Admin {
+        ledger: settings.ledger.path.clone(),
+        token: settings.admin.token.clone(),
+        public,
+        started_at: proxy.clock.utc(),
+        state,
+        proxy,
+    });
+    let queries = Router::new()
+        .route("/v1/usage", get(usage))
+        .route("/v1/records", get(records))
+        .layer(
+            ServiceBuilder::new()
+                .layer(HandleErrorLayer::new(|_| async {
+                    problem(StatusCode::SERVICE_UNAVAILABLE, "too many queries at once; try again")
+                }))
+                .load_shed()
+                .concurrency_limit(QUERIES),
+        );
+    Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(metrics))
+        .route("/status", get(status))
+        .route("/v1/accounts", get(accounts))
+        .route("/v1/accounts/{id}", get(account))
+        .merge(queries)
+        .route_layer(middleware::from_fn_with_state(admin.clone(), authorize))
+        // Probes carry no token and learn nothing.
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .fallback(async || problem(StatusCode::NOT_FOUND, "no such path; GET / lists them"))
+        .with_state(admin)
+}
+
+async fn authorize(Shared(admin): App, request: Request, next: Next) -> Response {
+    if let Some(token) = &admin.token {
+        let sent = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
+        let sent = sent.and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
+        if !bool::from(sent.ct_eq(token.expose_secret().as_bytes())) {
+            let mut response = problem(StatusCode::UNAUTHORIZED, "send the admin token as Authorization: Bearer TOKEN");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+            return response;
+        }
+    }
+    next.run(request).await
+}
+
+fn problem(status: StatusCode, detail: &str) -> Response {
+    let body = json!({
+        "type": "about:blank",
+        "title": status.canonical_reason(),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+}
+
+async fn index() -> &'static str {
+    "tollgate admin\n\n\
+     GET /livez                            the process runs\n\
+     GET /readyz                           calls are accepted\n\
+     GET /metrics                          for Prometheus\n\
+     GET /status                           what this process is doing\n\
+     GET /v1/accounts                      every account\n\
+     GET /v1/accounts/ID                   one account: modes, quotas in force, live use\n\
+     GET /v1/usage?month=2026-11&account=  a month's counts\n\
+     GET /v1/records?after=SEQ&limit=N     records after a cursor, as JSON lines\n"
+}
+
+async fn ready(Shared(admin): App) -> Response {
+    let state = *admin.state.borrow();
+    if state != State::Serving {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", state.as_str())).into_response();
+    }
+    if !admin.proxy.ledger.healthy() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the ledger cannot be written\n").into_response();
+    }
+    "ready\n".into_response()
+}
+
+async fn metrics(Shared(admin): App) -> Response {
+    let proxy = &admin.proxy;
+    let metrics = &proxy.metrics;
+    let ledger = proxy.ledger.stats();
+    let whole = |figure: u64| i64::try_from(figure).unwrap_or(i64::MAX);
+    metrics.ledger_pending.set(i64::try_from(ledger.pending).unwrap_or(i64::MAX));
+    metrics.ledger_bytes.set(whole(ledger.bytes));
+    metrics.ledger_wal_bytes.set(whole(ledger.wal_bytes));
+    metrics.ledger_free_bytes.set(whole(ledger.free_bytes));
+    metrics.ledger_healthy.set(i64::from(proxy.ledger.healthy()));
+    metrics.body_memory_bytes.set(whole(proxy.body_memory_held()));
+    metrics.config_generation.set(whole(proxy.policy.load().generation));
+    let text = metrics.expose(figures(proxy));
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// The gates' counts by account and group; the actions of a free group are added together.
+fn figures(proxy: &Proxy) -> Vec<AccountFigures> {
+    let now = Now::read(&proxy.clock);
+    let mut by_key: BTreeMap<_, ([u64; 3], u32)> = BTreeMap::new();
+    proxy.gates.each(|key, gate| {
+        let (_, in_force, _) = gate.snapshot(now);
+        let (sum, quota) = by_key.entry((key.account.clone(), key.group.clone())).or_default();
+        for (sum, count) in sum.iter_mut().zip(counts(gate)) {
+            *sum += count;
+        }
+        *quota = in_force.qps;
+    });
+    by_key
+        .into_iter()
+        .map(|((account, group), (counts, quota))| AccountFigures { account, group, counts, quota })
+        .collect()
+}
+
+async fn status(Shared(admin): App) -> Json<Value> {
+    let proxy = &admin.proxy;
+    let policy = proxy.policy.load();
+    let ledger = proxy.ledger.stats();
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "state": admin.state.borrow().as_str(),
+        "listen": admin.public.to_string(),
+        "started_at": time(admin.started_at),
+        "policy": {
+            "generation": policy.generation,
+            "accounts": policy.accounts().count(),
+            "gates": proxy.gates.len(),
+            "last_reload_success": proxy.metrics.config_last_reload_success.get() == 1,
+        },
+        "calls": {"pending": proxy.metrics.pending.get(), "in_flight": proxy.metrics.in_flight.get()},
+        "connections": proxy.metrics.connections.get(),
+        "ledger": {
+            "path": admin.ledger.display().to_string(),
+            "healthy": proxy.ledger.healthy(),
+            "last_seq": ledger.last_seq,
+            "last_commit_at": ledger.last_commit_at.map(time),
+            "pending": ledger.pending,
+            "bytes": ledger.bytes,
+            "wal_bytes": ledger.wal_bytes,
+            "free_bytes": ledger.free_bytes,
+        },
+    }))
+}
+
+/// RFC 3339 in UTC.
+fn time(at: Utc) -> String {
+    jiff::Timestamp::from_microsecond(at.0).map(|at| at.to_string()).unwrap_or_default()
+}
+
+async fn accounts(Shared(admin): App) -> Json<Value> {
+    let policy = admin.proxy.policy.load();
+    let mut accounts: Vec<_> = policy.accounts().map(|a| (a.id.clone(), a.name.clone())).collect();
+    accounts.sort();
+    let listed = accounts.iter().map(|(id, name)| json!({"id": id.as_str(), "name": name}));
+    Json(Value::Array(listed.collect()))
+}
+
+async fn account(Shared(admin): App, Path(id): Path<String>) -> Response {
+    let policy = admin.proxy.policy.load();
+    let known = AccountId::new(&id).and_then(|id| policy.account(&id).cloned());
+    match known {
+        Some(account) => Json(describe(&policy, &account, Now::read(&admin.proxy.clock))).into_response(),
+        None => problem(StatusCode::NOT_FOUND, "no such account"),
+    }
+}
+
+/// One account: what it may do now, and what it did since the gate knows it.
+fn describe(policy: &Policy, account: &Account, now: Now) -> Value {
+    let mut services: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    for operation in policy.operations() {
+        let Some(gate) = account.gate(operation) else { continue };
+        let (terms, in_force, in_use) = gate.snapshot(now);
+        let [admitted, throttled, refused] = counts(gate);
+        let mut described = json!({
+            "mode": terms.mode.as_str(),
+            "opened": time(terms.opened),
+            "stopped": terms.stopped.map(|stop| stop.as_str()),
+            "quota_qps": in_force.qps,
+            "in_use": in_use,
+            "admitted": admitted,
+            "throttled": throttled,
+            "refused": refused,
+        });
+        let gates = services.entry(operation.group.as_str()).or_default();
+        if terms.mode == Mode::Free {
+            described["action"] = json!(operation.action.as_str());
+        } else if !gates.is_empty() {
+            // The actions of a paid group share one gate.
+            continue;
+        }
+        gates.push(described);
+    }
+    json!({"id": account.id.as_str(), "name": account.name, "services": services})
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UsageQuery {
+    month: Option<String>,
+    account: Option<String>,
+}
+
+async fn usage(Shared(admin): App, Query(query): Query<UsageQuery>) -> Response {
+    let zone = admin.proxy.policy.load().catalog.time_zone.clone();
+    let month = match query.month.as_deref().map(Month::parse) {
+        None => Month::of(admin.proxy.clock.utc(), &zone),
+        Some(Ok(month)) => month,
+        Some(Err(why)) => return problem(StatusCode::BAD_REQUEST, &why),
+    };
+    let account = match query.account.as_deref().map(AccountId::new) {
+        Some(None) => return problem(StatusCode::BAD_REQUEST, "account: an id is 1 to 32 letters, digits, _ or -"),
+        Some(account) => account,
+        None => None,
+    };
+    let (from, until) = month.bounds(&zone);
+    let read = read(&admin, move |reader| reader.usage(from, until, account.as_ref())).await;
+    match read {
+        Ok(lines) => Json(json!({"month": month.to_string(), "lines": lines})).into_response(),
+        Err(response) => response,
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RecordsQuery {
+    #[serde(default)]
+    after: u64,
+    limit: Option<usize>,
+}
+
+async fn records(Shared(admin): App, Query(query): Query<RecordsQuery>) -> Response {
+    let limit = query.limit.unwrap_or(DEFAULT_RECORDS);
+    if !(1..=MAX_RECORDS).contains(&limit) {
+        return problem(StatusCode::BAD_REQUEST, &format!("limit: from 1 to {MAX_RECORDS}"));
+    }
+    let lines = match read(&admin, move |reader| reader.records(query.after, limit)).await {
+        Ok(records) => records,
+        Err(response) => return response,
+    };
+    let mut text = Vec::new();
+    for record in lines {
+        if serde_json::to_writer(&mut text, &record).is_err() {
+            return problem(StatusCode::INTERNAL_SERVER_ERROR, "a record cannot be written as JSON");
+        }
+        text.push(b'\n');
+    }
+    (HeaderMap::from_iter([(header::CONTENT_TYPE, header::HeaderValue::from_static("application/x-ndjson"))]), Body::from(text))
+        .into_response()
+}
+
+/// Asks the ledger on a blocking thread and says what went wrong.
+async fn read<T: Send + 'static>(
+    admin: &Admin,
+    ask: impl FnOnce(&Reader) -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, Response> {
+    let path = admin.ledger.clone();
+    let failed = |why: String| {
+        tracing::error!("cannot read the ledger: {why}");
+        problem(StatusCode::INTERNAL_SERVER_ERROR, "the ledger cannot be read; see the log")
+    };
+    let asked = tokio::task::spawn_blocking(move || {
+        let reader = Reader::open(&path).map_err(|error| error.to_string())?;
+        Ok::<_, String>(ask(&reader))
+    })
+    .await
+    .map_err(|error| failed(error.to_string()))?;
+    match asked.map_err(failed)? {
+        Ok(answer) => Ok(answer),
+        Err(error @ ReadError::CursorTooOld { .. }) => Err(problem(StatusCode::GONE, &error.to_string())),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}

@@ -1,0 +1,308 @@
+//! Builds the house, runs it and drains it.
+//!
+//! Owns the order of start and end: the ledger's lock before anything is admitted, one second of
+//! hold before the first call, the ledger closed after the last. Must never decide about a call.
+
+use crate::admin::{self, State};
+use crate::admission::{Gates, SECOND};
+use crate::clock::Clock;
+use crate::config::{Config, Mistakes, Settings};
+use crate::metrics::Metrics;
+use crate::policy::Policy;
+use crate::proxy::Proxy;
+use crate::reload;
+use crate::server::{self, Phase};
+use crate::upstream::Upstream;
+use crate::usage::{Committed, Ledger, LedgerError, LedgerOptions, Month};
+use crate::words::{Durability, Outcome, Utc};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+
+/// Room in the ledger's queue beyond the calls that are connected: records of clients that hung up.
+const PENDING_BEYOND_CONNECTIONS: usize = 65_536;
+/// File descriptors beyond those of connections: ledger, listeners, runtimes, logs.
+const SPARE_FILES: u64 = 128;
+/// How long after `/readyz` turned 503 new connections are still accepted: load balancers need to
+/// notice.
+const NOTICE: Duration = Duration::from_secs(1);
+/// How long the ledger may take to write what is left.
+const CLOSING: Duration = Duration::from_secs(10);
+
+/// Why the gate did not start.
+#[derive(thiserror::Error, Debug)]
+pub enum StartError {
+    /// The ledger cannot be used.
+    #[error("ledger {path}: {cause}")]
+    Ledger {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: LedgerError,
+    },
+    /// A listener cannot be had.
+    #[error("cannot listen on {address} (`{key}`): {cause}{}", listen_remedy(cause))]
+    Listen {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// Too few file descriptors.
+    #[error(
+        "limits.connections: {connections} needs {needed} open files and the system allows {allowed}; raise it \
+         (`ulimit -n {needed}`, or LimitNOFILE={needed} in the systemd unit) or lower limits.connections to {fits}"
+    )]
+    Files {
+        /// `limits.connections`.
+        connections: usize,
+        /// RLIMIT_NOFILE that it needs.
+        needed: u64,
+        /// The hard limit.
+        allowed: u64,
+        /// What would fit.
+        fits: u64,
+    },
+    /// The system refused a thread or a runtime.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+fn listen_remedy(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => "; another process has this port: stop it or choose another port",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need the capability CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+        _ => "",
+    }
+}
+
+/// A gate that runs. Dropping it ends the process's part in it without a drain; use [`Running::drain`].
+pub struct Running {
+    /// The public listener's address.
+    pub public: SocketAddr,
+    /// The admin listener's address.
+    pub admin: SocketAddr,
+    /// What the workers share.
+    pub proxy: Arc<Proxy>,
+    config_path: PathBuf,
+    phase: watch::Sender<Phase>,
+    state: watch::Sender<State>,
+    workers: Vec<std::thread::JoinHandle<()>>,
+    control: Vec<JoinHandle<()>>,
+    drain: Duration,
+}
+
+/// Starts the gate on the calling runtime, which becomes its control thread; calls run on threads of
+/// their own. Returns when the first call can be accepted. `config_path` is what a reload reads.
+pub async fn start(config: Config, config_path: PathBuf, clock: Clock) -> Result<Running, StartError> {
+    let Config { settings, catalog, accounts, .. } = config;
+    raise_file_limit(settings.limits.connections)?;
+    let workers = settings.workers.map_or_else(default_workers, std::num::NonZeroUsize::get);
+
+    let metrics = Arc::new(Metrics::new(settings.metric_accounts));
+    let ledger = open_ledger(&settings, &clock, metrics.clone())?;
+    let locked_at = clock.mono();
+    let catalog = Arc::new(catalog);
+    let gates = Gates::default();
+    let policy = Policy::build(1, catalog, &accounts, &gates, &metrics);
+    drop(accounts);
+    policy.put_in_force();
+
+    let listeners = server::bind(settings.listen, workers)
+        .map_err(|cause| StartError::Listen { key: "listen", address: settings.listen, cause })?;
+    let public = listeners[0].local_addr()?;
+    let admin_error = |cause| StartError::Listen { key: "admin.listen", address: settings.admin.listen, cause };
+    let admin_listener = tokio::net::TcpListener::bind(settings.admin.listen).await.map_err(admin_error)?;
+    let admin = admin_listener.local_addr()?;
+
+    let proxy = Arc::new(Proxy::new(&settings, clock.clone(), policy, gates, ledger, metrics));
+    let (state, state_seen) = watch::channel(State::Starting);
+    let router = admin::router(proxy.clone(), &settings, public, state_seen);
+    let mut control = vec![tokio::spawn(async move {
+        if let Err(error) = axum::serve(admin_listener, router).await {
+            tracing::error!(%error, "the admin listener ended");
+        }
+    })];
+
+    // What an earlier process admitted in its last second is not in our windows. It ended before
+    // the lock was ours: after one second of hold no two seconds overlap (P1).
+    clock.sleep_until(locked_at.plus(SECOND)).await;
+
+    let (phase, _) = watch::channel(Phase::Serve);
+    let connections = Arc::new(Semaphore::new(settings.limits.connections));
+    let mut threads = Vec::new();
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (proxy, connections, phase) = (proxy.clone(), connections.clone(), phase.subscribe());
+        let endpoint = settings.upstream.endpoint.clone();
+        let connect_timeout = settings.upstream.connect_timeout;
+        let work = move || {
+            runtime.block_on(async move {
+                let clock = proxy.clock.clone();
+                let upstream = Arc::new(Upstream::new(endpoint.host, endpoint.port, connect_timeout, clock));
+                match tokio::net::TcpListener::from_std(listener) {
+                    Ok(listener) => server::run(listener, proxy, upstream, connections, phase).await,
+                    Err(error) => tracing::error!(%error, "a worker cannot use its listener"),
+                }
+            });
+        };
+        threads.push(std::thread::Builder::new().name(format!("worker-{index}")).spawn(work)?);
+    }
+    control.push(tokio::spawn(housekeeping(proxy.clone(), settings.ledger.retain_records)));
+    state.send_replace(State::Serving);
+    tracing::info!(%public, %admin, workers, generation = 1, "serving");
+    let drain = settings.limits.drain;
+    Ok(Running { public, admin, proxy, config_path, phase, state, workers: threads, control, drain })
+}
+
+impl Running {
+    /// Reads the files again and puts them in force, whole or not at all; says what came of it.
+    pub fn reload(&self) -> Result<u64, Mistakes> {
+        let reloaded = reload::reload(&self.proxy, &self.config_path);
+        match &reloaded {
+            Ok(generation) => tracing::info!(generation, "reloaded"),
+            Err(mistakes) => {
+                for mistake in &mistakes.0 {
+                    tracing::error!("{mistake}");
+                }
+                tracing::error!(mistakes = mistakes.0.len(), "reload refused; the old policy stays in force");
+            }
+        }
+        reloaded
+    }
+
+    /// Lets calls finish, then ends: `/readyz` 503, accept for a moment, empty the backlog, finish
+    /// calls for at most `limits.drain` (or until `hurry` resolves), settle the rest as `gate_failed`,
+    /// close the ledger. True when nothing had to be dropped.
+    pub async fn drain(self, hurry: impl Future<Output = ()>) -> bool {
+        let Self { proxy, phase, state, workers, control, drain, .. } = self;
+        state.send_replace(State::Draining);
+        tokio::pin!(hurry);
+        let mut in_time = true;
+        tokio::select! {
+            () = tokio::time::sleep(NOTICE) => {}
+            () = hurry.as_mut() => {}
+        }
+        phase.send_replace(Phase::Drain);
+        let (all_ended, mut ended) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            for worker in workers {
+                let _ = worker.join();
+            }
+            let _ = all_ended.send(());
+        });
+        tokio::select! {
+            _ = &mut ended => {}
+            () = tokio::time::sleep(drain) => in_time = false,
+            () = hurry.as_mut() => in_time = false,
+        }
+        if !in_time {
+            tracing::warn!(in_flight = proxy.metrics.in_flight.get(), "the drain's deadline came; dropping what is left");
+            proxy.abandon();
+            phase.send_replace(Phase::Abandon);
+            let _ = ended.await;
+        }
+        let closing = proxy.clone();
+        let closed = tokio::task::spawn_blocking(move || closing.ledger.close(CLOSING)).await;
+        match closed {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the ledger was not closed whole"),
+            Err(error) => tracing::error!(%error, "the ledger was not closed"),
+        }
+        for task in control {
+            task.abort();
+        }
+        tracing::info!("drained");
+        in_time
+    }
+}
+
+fn open_ledger(settings: &Settings, clock: &Clock, metrics: Arc<Metrics>) -> Result<Ledger, StartError> {
+    if settings.ledger.durability == Durability::Relaxed {
+        tracing::warn!("ledger.durability is relaxed: a crash may lose the records of the last 100 ms");
+    }
+    let options = LedgerOptions {
+        path: settings.ledger.path.clone(),
+        durability: settings.ledger.durability,
+        replica: String::new(),
+        pending_limit: settings.limits.connections + PENDING_BEYOND_CONNECTIONS,
+    };
+    let records: Vec<_> = Outcome::ALL.iter().map(|outcome| metrics.records(*outcome)).collect();
+    let on_commit = move |committed: &Committed| {
+        metrics.ledger_commit.observe(committed.duration.as_secs_f64());
+        for (counter, count) in records.iter().zip(committed.records) {
+            counter.inc_by(count);
+        }
+        metrics.in_flight.sub(i64::try_from(committed.records.iter().sum::<u64>()).unwrap_or(i64::MAX));
+    };
+    Ledger::open(options, clock.clone(), on_commit)
+        .map_err(|cause| StartError::Ledger { path: settings.ledger.path.clone(), cause })
+}
+
+/// Once a second: what is past is forgotten. Once an hour: records beyond their time may go.
+async fn housekeeping(proxy: Arc<Proxy>, retain: Duration) {
+    let mut tick = tokio::time::interval(SECOND);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for second in 0_u64.. {
+        tick.tick().await;
+        proxy.sweep();
+        if second % 3_600 == 0 {
+            let zone = proxy.policy.load().catalog.time_zone.clone();
+            proxy.ledger.prune(keep_from(proxy.clock.utc(), retain, &zone));
+        }
+    }
+}
+
+/// The first instant whose records must stay: within `retain`, and never in the running month or the
+/// one before, which may not be settled yet (R16).
+fn keep_from(now: Utc, retain: Duration, zone: &jiff::tz::TimeZone) -> Utc {
+    let retained = Utc(now.0.saturating_sub(i64::try_from(retain.as_micros()).unwrap_or(i64::MAX)));
+    let (unsettled, _) = Month::of(now, zone).previous().bounds(zone);
+    retained.min(unsettled)
+}
+
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+}
+
+/// One descriptor for the client and one for the upstream of each connection, and some.
+fn raise_file_limit(connections: usize) -> Result<(), StartError> {
+    let needed = connections as u64 * 2 + SPARE_FILES;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let allowed = limit.maximum.unwrap_or(u64::MAX);
+    // Root may raise the hard limit too.
+    let raised = Rlimit { current: Some(needed), maximum: limit.maximum.map(|maximum| maximum.max(needed)) };
+    setrlimit(Resource::Nofile, raised).map_err(|_| StartError::Files {
+        connections,
+        needed,
+        allowed,
+        fits: allowed.saturating_sub(SPARE_FILES) / 2,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_an_unsettled_month_stay_however_short_they_are_retained() {
+        let zone = jiff::tz::TimeZone::get("Asia/Shanghai").unwrap();
+        let utc = |text: &str| Utc(text.parse::<jiff::Timestamp>().unwrap().as_microsecond());
+        let day = Duration::from_secs(86_400);
+        // The 1st in Shanghai, still the 30th in UTC: November's predecessor in Shanghai is October.
+        let now = utc("2026-10-31T16:00:00Z");
+        assert_eq!(keep_from(now, day, &zone), utc("2026-09-30T16:00:00Z"));
+        assert_eq!(keep_from(now, 100 * day, &zone), utc("2026-07-23T16:00:00Z"));
+    }
+}

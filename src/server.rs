@@ -1,0 +1,219 @@
+//! Accept: the public listener, its connections and their end.
+//!
+//! Owns the bounds of a connection: how many, how long idle, how patient with a reader. Must never
+//! read a request itself, nor drop a call that the drain still has time for.
+
+use crate::proxy::{ForwardBody, Proxy};
+use crate::upstream::Upstream;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::Sleep;
+
+/// A connection that sends no complete head for so long is closed, idle or not. Longer than the
+/// SDKs keep theirs, so that it is they who close (PROTOCOL §7).
+pub const IDLE: Duration = Duration::from_secs(75);
+/// A client that takes no byte of its answer for so long is cut off.
+pub const STALLED_READER: Duration = Duration::from_secs(60);
+/// The most of a connection that waits in memory to be parsed or forwarded: large bodies pass in
+/// steps of this size, and a head beyond it is refused by the parser with a bare 431.
+const READ_BUFFER_BYTES: usize = 256 * 1024;
+const BACKLOG: i32 = 1024;
+
+/// How far the process is on its way out.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Phase {
+    /// Accepting and answering.
+    Serve,
+    /// The listener empties its backlog and closes; calls finish and say `Connection: close`.
+    Drain,
+    /// What is left is dropped.
+    Abandon,
+}
+
+/// Listeners for `address`, one for each worker, so that the kernel spreads the connections.
+///
+/// `SO_REUSEPORT` would let a second gate share the port in silence: a first bind without it finds
+/// out.
+pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    if address.port() != 0 {
+        listen(address, false)?;
+    }
+    let first = listen(address, true)?;
+    let address = first.local_addr()?;
+    let mut listeners = vec![first];
+    while listeners.len() < workers {
+        listeners.push(listen(address, true)?);
+    }
+    Ok(listeners)
+}
+
+fn listen(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(share)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts and serves until the phase says otherwise and the last call has ended. `connections` is
+/// shared by all listeners: at its limit nobody is refused, the next connection waits in the backlog
+/// until another one closes.
+pub async fn run(
+    listener: TcpListener,
+    proxy: Arc<Proxy>,
+    upstream: Arc<Upstream<ForwardBody>>,
+    connections: Arc<Semaphore>,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let mut open = JoinSet::new();
+    let own_phase = phase.clone();
+    let serve = |open: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr, permit| {
+        let connection = connection(stream, peer, proxy.clone(), upstream.clone(), own_phase.clone());
+        let metrics = proxy.metrics.clone();
+        open.spawn(async move {
+            metrics.connections.inc();
+            connection.await;
+            metrics.connections.dec();
+            drop(permit);
+        });
+    };
+    loop {
+        while open.try_join_next().is_some() {}
+        let accepted = tokio::select! {
+            biased;
+            _ = phase.wait_for(|phase| *phase > Phase::Serve) => break,
+            accepted = accept(&listener, &connections) => accepted,
+        };
+        match accepted {
+            Ok((stream, peer, permit)) => serve(&mut open, stream, peer, permit),
+            Err(error) => {
+                // Out of file descriptors, most likely: the connection stays in the backlog.
+                tracing::warn!(%error, "cannot accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    // Closing a listener resets what its backlog holds: those have connected and are served first.
+    while let Some(Ok((stream, peer, permit))) =
+        futures_util::FutureExt::now_or_never(accept(&listener, &connections))
+    {
+        serve(&mut open, stream, peer, permit);
+    }
+    drop(listener);
+    let all_ended = async { while open.join_next().await.is_some() {} };
+    tokio::select! {
+        () = all_ended => return,
+        _ = phase.wait_for(|phase| *phase == Phase::Abandon) => {}
+    }
+    open.shutdown().await;
+}
+
+async fn accept(
+    listener: &TcpListener,
+    connections: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = connections.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, permit))
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    proxy: Arc<Proxy>,
+    upstream: Arc<Upstream<ForwardBody>>,
+    mut phase: watch::Receiver<Phase>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "the connection was gone before it was served");
+        return;
+    }
+    let service = service_fn(move |request| {
+        let answer = proxy.clone().answer(upstream.clone(), peer.ip(), request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .max_buf_size(READ_BUFFER_BYTES)
+        .serve_connection(TokioIo::new(Patient { stream, stalled: None }), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = phase.wait_for(|phase| *phase > Phase::Serve) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "the connection ended early");
+    }
+}
+
+/// A stream whose reader is given up when it takes nothing for [`STALLED_READER`].
+struct Patient {
+    stream: TcpStream,
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patient {
+    fn progress<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.stalled = None;
+            return polled;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALLED_READER)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Patient {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Patient {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.progress(cx, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.progress(cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
