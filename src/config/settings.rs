@@ -279,19 +279,19 @@ fn endpoint(item: Item<'_>) -> Option<Endpoint> {
         ));
     }
     // Not `uri.port_u16()`: it is as silent about port 99999 as about none.
-    let host = uri.host()?;
-    let port = match uri.authority()?.as_str().strip_prefix(host)? {
-        "" => Some(80),
-        colon_port => colon_port.strip_prefix(':')?.parse().ok(),
-    };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    match port {
-        Some(port) if port != 0 && !host.is_empty() => Some(Endpoint {
+    let read = || {
+        let host = uri.host()?;
+        let port = match uri.authority()?.as_str().strip_prefix(host)? {
+            "" => 80,
+            colon_port => colon_port.strip_prefix(':')?.parse().ok()?,
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        (port != 0 && !host.is_empty()).then(|| Endpoint {
             host: host.to_owned(),
             port,
-        }),
-        _ => item.parsed(WHAT, |_| None),
-    }
+        })
+    };
+    item.parsed(WHAT, |_| read())
 }
 
 fn ledger(item: Item<'_>) -> Option<LedgerSettings> {
