@@ -1,0 +1,432 @@
+//! YAML text -> a tree in which every node knows its place.
+//!
+//! Owns the only use of `serde_yaml`. Must never judge what a value means, and never put a value
+//! into a message: it may be a secret.
+//!
+//! The parser has no spans, but it attaches the mark of a scalar to every error that a visitor
+//! returns for it. So the visitor keeps the scalar, refuses it, and reads its place off the error;
+//! the scalar's event has been consumed by then, so the parser goes on behind it.
+
+use super::Mistake;
+use serde::de::{
+    self, DeserializeSeed, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor,
+};
+use std::cell::Cell;
+use std::fmt;
+use std::path::Path;
+
+/// Line and column in a file, both from 1; columns count characters.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Place {
+    pub line: u32,
+    pub column: u32,
+}
+
+impl Place {
+    pub(super) const START: Self = Self { line: 1, column: 1 };
+
+    fn of_offset(text: &[u8], offset: usize) -> Self {
+        let before = String::from_utf8_lossy(text.get(..offset).unwrap_or(text));
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        Self::of(line, column)
+    }
+
+    fn of(line: usize, column: usize) -> Self {
+        let count = |n| u32::try_from(n).unwrap_or(u32::MAX);
+        Self {
+            line: count(line),
+            column: count(column),
+        }
+    }
+}
+
+/// A value and where it stands. A list or map that is a value stands at its key, one that is an
+/// element stands at its first scalar.
+///
+/// No `Debug`: it may hold a secret.
+pub(super) struct Node {
+    pub place: Place,
+    pub value: Value,
+}
+
+/// What YAML makes of a value.
+pub(super) enum Value {
+    Null,
+    Bool(bool),
+    /// Unquoted digits, in decimal; a fraction keeps its point (`20.0`).
+    Number(String),
+    Text(String),
+    List(Vec<Node>),
+    /// In the order of the file, repeated keys included.
+    Map(Vec<(Node, Node)>),
+    /// `!tag` and whatever follows it.
+    Tagged,
+}
+
+/// The tree of a file that holds one document; else the one mistake that hides the others.
+pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Node, Mistake> {
+    let mistake = |place: Place, message: String| Mistake {
+        file: file.to_path_buf(),
+        line: place.line,
+        column: place.column,
+        message,
+    };
+    let text = std::str::from_utf8(bytes).map_err(|e| {
+        mistake(
+            Place::of_offset(bytes, e.valid_up_to()),
+            "not UTF-8 text: save the file as UTF-8".to_owned(),
+        )
+    })?;
+    let progress = Progress::default();
+    let seed = Seed {
+        progress: &progress,
+        at: None,
+        parent: Place::START,
+    };
+    let node = seed
+        .deserialize(serde_yaml::Deserializer::from_str(text))
+        .map_err(|e| {
+            let (place, message) = syntax(text, &e);
+            mistake(place, message)
+        })?;
+    if let Some(before) = progress.alias.get() {
+        return Err(mistake(
+            before,
+            "an alias (`*name`) follows here: aliases are not supported, write the value out"
+                .to_owned(),
+        ));
+    }
+    Ok(node)
+}
+
+/// Place and message of an error that the parser itself raised.
+fn syntax(text: &str, error: &serde_yaml::Error) -> (Place, String) {
+    let said = error.to_string();
+    let mut place = error
+        .location()
+        .map_or(Place::START, |at| Place::of(at.line(), at.column()));
+    // A character that YAML forbids is reported by its byte offset alone.
+    if let Some(offset) = said
+        .rsplit_once(" at position ")
+        .and_then(|(_, offset)| offset.parse().ok())
+    {
+        place = Place::of_offset(text.as_bytes(), offset);
+    }
+    if said.contains("invalid value: string") {
+        // The parser quotes the value, which may be a secret.
+        return (
+            place,
+            "this value does not fit its tag: remove the tag".to_owned(),
+        );
+    }
+    if said.contains("more than one document") {
+        return (
+            place,
+            "more than one YAML document: keep one, without `---` after it".to_owned(),
+        );
+    }
+    let own = format!(" at line {} column {}", place.line, place.column);
+    let said = said.replacen(&own, "", 1);
+    (
+        place,
+        format!("not valid YAML: {said}; check indentation, brackets and quotes here"),
+    )
+}
+
+/// Scalars come in the order of the text, save those behind an alias: they stand at its anchor.
+#[derive(Default)]
+struct Progress {
+    last: Cell<Option<Place>>,
+    alias: Cell<Option<Place>>,
+}
+
+#[derive(Clone, Copy)]
+struct Seed<'p> {
+    progress: &'p Progress,
+    /// The place of a list or map, when it is known beforehand: its key.
+    at: Option<Place>,
+    /// The place of what encloses it, for a list or map that holds nothing.
+    parent: Place,
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Node;
+
+    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        let mut scalar = None;
+        let visitor = NodeVisitor {
+            seed: self,
+            scalar: &mut scalar,
+        };
+        match (deserializer.deserialize_any(visitor), scalar) {
+            (Err(error), Some(value)) => {
+                let place = place_of(&error.to_string());
+                match self.progress.last.get() {
+                    Some(last) if place <= last => self.progress.alias.set(Some(last)),
+                    _ => self.progress.last.set(Some(place)),
+                }
+                Ok(Node { place, value })
+            }
+            (outcome, _) => outcome,
+        }
+    }
+}
+
+/// Reads `... at line 3 column 5`, which the parser appends; it appends nothing at the very start.
+fn place_of(error: &str) -> Place {
+    let marked = error.rsplit_once(" at line ").and_then(|(_, at)| {
+        let (line, column) = at.split_once(" column ")?;
+        Some(Place {
+            line: line.parse().ok()?,
+            column: column.parse().ok()?,
+        })
+    });
+    marked.unwrap_or(Place::START)
+}
+
+struct NodeVisitor<'p, 's> {
+    seed: Seed<'p>,
+    scalar: &'s mut Option<Value>,
+}
+
+impl<'p> NodeVisitor<'p, '_> {
+    /// Keeps the value and refuses it: see the head of this module.
+    fn keep<E: de::Error>(self, value: Value) -> Result<Node, E> {
+        *self.scalar = Some(value);
+        Err(E::custom("kept"))
+    }
+
+    fn inner(&self) -> Seed<'p> {
+        Seed {
+            progress: self.seed.progress,
+            at: None,
+            parent: self.seed.at.unwrap_or(self.seed.parent),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for NodeVisitor<'_, '_> {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("YAML")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Node, E> {
+        self.keep(Value::Null)
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Node, E> {
+        self.keep(Value::Null)
+    }
+
+    fn visit_bool<E: de::Error>(self, v: bool) -> Result<Node, E> {
+        self.keep(Value::Bool(v))
+    }
+
+    fn visit_i64<E: de::Error>(self, v: i64) -> Result<Node, E> {
+        self.keep(Value::Number(v.to_string()))
+    }
+
+    fn visit_u64<E: de::Error>(self, v: u64) -> Result<Node, E> {
+        self.keep(Value::Number(v.to_string()))
+    }
+
+    fn visit_i128<E: de::Error>(self, v: i128) -> Result<Node, E> {
+        self.keep(Value::Number(v.to_string()))
+    }
+
+    fn visit_u128<E: de::Error>(self, v: u128) -> Result<Node, E> {
+        self.keep(Value::Number(v.to_string()))
+    }
+
+    fn visit_f64<E: de::Error>(self, v: f64) -> Result<Node, E> {
+        self.keep(Value::Number(format!("{v:?}")))
+    }
+
+    fn visit_str<E: de::Error>(self, v: &str) -> Result<Node, E> {
+        self.keep(Value::Text(v.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Node, A::Error> {
+        let inner = self.inner();
+        let mut list = Vec::new();
+        while let Some(element) = elements.next_element_seed(inner)? {
+            list.push(element);
+        }
+        let first = list.first().map(|element| element.place);
+        Ok(Node {
+            place: self.seed.at.or(first).unwrap_or(self.seed.parent),
+            value: Value::List(list),
+        })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
+        let inner = self.inner();
+        let mut map: Vec<(Node, Node)> = Vec::new();
+        while let Some(key) = entries.next_key_seed(inner)? {
+            let at = Some(key.place);
+            let value = entries.next_value_seed(Seed { at, ..inner })?;
+            map.push((key, value));
+        }
+        let first = map.first().map(|(key, _)| key.place);
+        Ok(Node {
+            place: self.seed.at.or(first).unwrap_or(self.seed.parent),
+            value: Value::Map(map),
+        })
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, tagged: A) -> Result<Node, A::Error> {
+        let (IgnoredAny, content) = tagged.variant()?;
+        let node = content.newtype_variant_seed(self.seed)?;
+        Ok(Node {
+            place: node.place,
+            value: Value::Tagged,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One line per node: place, kind, text.
+    fn outline(text: &str) -> Vec<String> {
+        fn walk(node: &Node, out: &mut Vec<String>) {
+            let what = match &node.value {
+                Value::Null => "null".to_owned(),
+                Value::Bool(b) => b.to_string(),
+                Value::Number(n) => format!("number {n}"),
+                Value::Text(t) => format!("{t:?}"),
+                Value::List(_) => "list".to_owned(),
+                Value::Map(_) => "map".to_owned(),
+                Value::Tagged => "tagged".to_owned(),
+            };
+            out.push(format!("{}:{} {what}", node.place.line, node.place.column));
+            match &node.value {
+                Value::List(list) => list.iter().for_each(|n| walk(n, out)),
+                Value::Map(map) => map.iter().for_each(|(k, v)| {
+                    walk(k, out);
+                    walk(v, out);
+                }),
+                _ => {}
+            }
+        }
+        let mut out = Vec::new();
+        match parse(Path::new("f"), text.as_bytes()) {
+            Ok(node) => walk(&node, &mut out),
+            Err(mistake) => out.push(mistake.to_string()),
+        }
+        out
+    }
+
+    #[test]
+    fn every_scalar_knows_its_place_and_a_container_stands_at_its_key_or_first_scalar() {
+        assert_eq!(
+            outline("a: 1\n人: [x, {k: \"q\"}, []]\nb:\n  c: ~\n  d: 1.0\ne: true\n"),
+            [
+                "1:1 map",
+                "1:1 \"a\"",
+                "1:4 number 1",
+                "2:1 \"人\"",
+                "2:1 list",
+                "2:5 \"x\"",
+                "2:9 map",
+                "2:9 \"k\"",
+                "2:12 \"q\"",
+                "2:1 list",
+                "3:1 \"b\"",
+                "3:1 map",
+                "4:3 \"c\"",
+                "4:6 null",
+                "5:3 \"d\"",
+                "5:6 number 1.0",
+                "6:1 \"e\"",
+                "6:4 true",
+            ]
+        );
+    }
+
+    #[test]
+    fn repeated_keys_are_kept_and_leading_zeros_stay_text() {
+        assert_eq!(
+            outline("a: 007\na: 7\n"),
+            [
+                "1:1 map",
+                "1:1 \"a\"",
+                "1:4 \"007\"",
+                "2:1 \"a\"",
+                "2:4 number 7"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_tag_is_seen_and_what_follows_it_is_read_on() {
+        assert_eq!(
+            outline("a: !x {b: 1}\nc: !y 2\nd: 3\n"),
+            [
+                "1:1 map",
+                "1:1 \"a\"",
+                "1:1 tagged",
+                "2:1 \"c\"",
+                "2:4 tagged",
+                "3:1 \"d\"",
+                "3:4 number 3",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_empty_file_is_null() {
+        assert_eq!(outline(""), ["1:1 null"]);
+        assert_eq!(outline("# nothing\n"), ["2:1 null"]);
+    }
+
+    #[test]
+    fn an_alias_is_refused_wherever_its_anchor_stands() {
+        let refused =
+            "an alias (`*name`) follows here: aliases are not supported, write the value out";
+        assert_eq!(outline("a: &x 1\nb: *x\n"), [format!("f:2:1: {refused}")]);
+        assert_eq!(outline("- &x 1\n- *x\n"), [format!("f:1:3: {refused}")]);
+        assert_eq!(
+            outline("a: &x [1]\n? *x\n: 2\n"),
+            [format!("f:1:8: {refused}")]
+        );
+    }
+
+    #[test]
+    fn what_is_not_yaml_is_one_mistake_with_its_place() {
+        assert_eq!(
+            outline("a: [1\nb: 2\n"),
+            [
+                "f:2:2: not valid YAML: did not find expected ',' or ']', while parsing a flow sequence at line 1 column 4; check indentation, brackets and quotes here"
+            ]
+        );
+        assert_eq!(
+            outline("a: \u{1}\n"),
+            [
+                "f:1:4: not valid YAML: control characters are not allowed at position 3; check indentation, brackets and quotes here"
+            ]
+        );
+        assert_eq!(
+            outline("a: 1\n---\nb: 2\n"),
+            ["f:1:1: more than one YAML document: keep one, without `---` after it"]
+        );
+        assert_eq!(
+            parse(Path::new("f"), b"a: 1\nb: \xff")
+                .err()
+                .map(|m| m.to_string()),
+            Some("f:2:4: not UTF-8 text: save the file as UTF-8".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_its_tag_is_not_repeated() {
+        assert_eq!(
+            outline("a: !!int hush\n"),
+            ["f:1:4: this value does not fit its tag: remove the tag"]
+        );
+    }
+}
