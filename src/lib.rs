@@ -3,6 +3,7 @@ pub mod admin;
 pub mod admission;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod identity;
 pub mod metrics;
 pub mod policy;

@@ -9,7 +9,7 @@ use prometheus::{
     Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     Opts, Registry, TextEncoder,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What the gate said of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,10 +88,12 @@ pub struct Metrics {
 #[derive(Default)]
 struct AccountSeries {
     limit: usize,
-    /// The counts at which each named gate left `other`.
-    named: HashMap<(AccountId, GroupId), [u64; 3]>,
-    /// The counts of gates that are gone, and of named gates up to their naming, by group.
-    other: HashMap<GroupId, [u64; 3]>,
+    /// What each named account's sum over its gates exceeds its own series by: what it did among the
+    /// others, less what gates counted that are gone since.
+    named: HashMap<(AccountId, GroupId), [i64; 3]>,
+    /// The counts of gates that are gone, and of named gates up to their naming, by group. A group
+    /// that is here has an `other` whose counts must not fall.
+    other: HashMap<GroupId, [i64; 3]>,
 }
 
 /// One account's figures in one group, as the caller read them from the gates.
@@ -272,15 +274,12 @@ impl Metrics {
     }
 
     /// Takes the counts of a gate that ceases to exist, so that totals never fall.
-    pub fn retire_account(&self, account: &AccountId, group: &GroupId, counts: [u64; 3]) {
+    pub fn retire_gate(&self, account: &AccountId, group: &GroupId, counts: [u64; 3]) {
         let mut series = self.accounts.lock();
-        let base = series
-            .named
-            .remove(&(account.clone(), group.clone()))
-            .unwrap_or_default();
-        let other = series.other.entry(group.clone()).or_default();
-        for ((other, count), base) in other.iter_mut().zip(counts).zip(base) {
-            *other += count - base;
+        let counts = signed(counts);
+        match series.named.get_mut(&(account.clone(), group.clone())) {
+            Some(base) => add(base, counts.map(|count| -count)),
+            None => add(series.other.entry(group.clone()).or_default(), counts),
         }
     }
 
@@ -300,62 +299,77 @@ impl Metrics {
 
     fn set_accounts(&self, figures: &mut [AccountFigures]) {
         let mut series = self.accounts.lock();
-        let series = &mut *series;
+        let AccountSeries {
+            limit,
+            named,
+            other,
+        } = &mut *series;
         figures.sort_unstable_by_key(|f| std::cmp::Reverse(f.counts.iter().sum::<u64>()));
         self.account_requests.reset();
         self.quota_qps.reset();
-        let mut other = series.other.clone();
+        let listed: HashSet<_> = figures
+            .iter()
+            .map(|f| (f.account.clone(), f.group.clone()))
+            .collect();
+        named.retain(|key, base| {
+            let stays = listed.contains(key);
+            if !stays {
+                add(
+                    other.entry(key.1.clone()).or_default(),
+                    base.map(|count| -count),
+                );
+            }
+            stays
+        });
+        let mut left_out: HashMap<GroupId, [i64; 3]> = HashMap::new();
         for f in figures.iter() {
             let key = (f.account.clone(), f.group.clone());
-            let base = match series.named.get(&key) {
-                Some(base) => Some(*base),
-                None if series.named.len() < series.limit => {
-                    // What it did as one of the others stays with the others.
-                    let before = if series.other.contains_key(&f.group) {
-                        f.counts
-                    } else {
-                        [0; 3]
-                    };
-                    series.named.insert(key, before);
-                    let kept = series.other.entry(f.group.clone()).or_default();
-                    let shown = other.entry(f.group.clone()).or_default();
-                    for i in 0..3 {
-                        kept[i] += before[i];
-                        shown[i] += before[i];
-                    }
-                    Some(before)
+            let counts = signed(f.counts);
+            if !named.contains_key(&key) {
+                if named.len() >= *limit {
+                    add(left_out.entry(f.group.clone()).or_default(), counts);
+                    continue;
                 }
-                None => None,
-            };
-            let Some(base) = base else {
-                let other = other.entry(f.group.clone()).or_default();
-                for (other, count) in other.iter_mut().zip(f.counts) {
-                    *other += count;
-                }
-                // From now on the group has an `other` that must not fall.
-                series.other.entry(f.group.clone()).or_default();
-                continue;
-            };
+                // What it did among the others stays with the others.
+                let before = other.get_mut(&f.group).map_or([0; 3], |other| {
+                    add(other, counts);
+                    counts
+                });
+                named.insert(key.clone(), before);
+            }
+            let base = named.get(&key).copied().unwrap_or_default();
             self.quota_qps
                 .with_label_values(&[f.account.as_str(), f.group.as_str()])
                 .set(f64::from(f.quota));
-            self.count_account(
-                f.account.as_str(),
-                &f.group,
-                std::array::from_fn(|i| f.counts[i] - base[i]),
-            );
+            let own = std::array::from_fn(|i| counts[i] - base[i]);
+            self.count_account(f.account.as_str(), &f.group, own);
         }
-        for (group, counts) in other {
-            self.count_account(OTHER, &group, counts);
+        for group in left_out.keys() {
+            other.entry(group.clone()).or_default();
+        }
+        for (group, gone) in other.iter() {
+            let mut counts = left_out.get(group).copied().unwrap_or_default();
+            add(&mut counts, *gone);
+            self.count_account(OTHER, group, counts);
         }
     }
 
-    fn count_account(&self, account: &str, group: &GroupId, counts: [u64; 3]) {
+    fn count_account(&self, account: &str, group: &GroupId, counts: [i64; 3]) {
         for (decision, count) in DECISIONS.into_iter().zip(counts) {
             self.account_requests
                 .with_label_values(&[account, group.as_str(), decision.as_str()])
-                .inc_by(count);
+                .inc_by(count.unsigned_abs());
         }
+    }
+}
+
+fn signed(counts: [u64; 3]) -> [i64; 3] {
+    counts.map(|count| i64::try_from(count).unwrap_or(i64::MAX))
+}
+
+fn add(sum: &mut [i64; 3], counts: [i64; 3]) {
+    for (sum, count) in sum.iter_mut().zip(counts) {
+        *sum += count;
     }
 }
 
@@ -392,4 +406,66 @@ fn gauge_vec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Ga
 fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Histogram {
     let options = HistogramOpts::new(format!("tollgate_{name}"), help).buckets(buckets.to_vec());
     register(registry, Histogram::with_opts(options))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(account: &str, admitted: u64) -> AccountFigures {
+        AccountFigures {
+            account: AccountId::new(account).unwrap(),
+            group: GroupId::new("g").unwrap(),
+            counts: [admitted, 0, 0],
+            quota: 20,
+        }
+    }
+
+    fn admitted(metrics: &Metrics, figures: Vec<AccountFigures>) -> HashMap<String, u64> {
+        let text = String::from_utf8(metrics.expose(figures)).unwrap();
+        text.lines()
+            .filter(|line| {
+                line.starts_with("tollgate_account_requests_total") && line.contains("\"admitted\"")
+            })
+            .map(|line| {
+                let account = line.split('"').nth(1).unwrap().to_owned();
+                (account, line.rsplit_once(' ').unwrap().1.parse().unwrap())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_the_busiest_accounts_have_series_of_their_own() {
+        let metrics = Metrics::new(2);
+        let seen = admitted(
+            &metrics,
+            vec![
+                figures("a", 1),
+                figures("b", 5),
+                figures("c", 3),
+                figures("d", 1),
+            ],
+        );
+        assert_eq!(
+            seen,
+            HashMap::from([("b".into(), 5), ("c".into(), 3), ("other".into(), 2)])
+        );
+    }
+
+    #[test]
+    fn no_counter_ever_falls_when_accounts_come_and_go() {
+        let metrics = Metrics::new(1);
+        let seen = admitted(&metrics, vec![figures("a", 5), figures("b", 3)]);
+        assert_eq!(seen, HashMap::from([("a".into(), 5), ("other".into(), 3)]));
+        // `a` goes, `b` takes its place: the sum is what it was, and `other` has not fallen.
+        metrics.retire_gate(
+            &AccountId::new("a").unwrap(),
+            &GroupId::new("g").unwrap(),
+            [6, 0, 0],
+        );
+        let seen = admitted(&metrics, vec![figures("b", 4)]);
+        assert_eq!(seen, HashMap::from([("b".into(), 0), ("other".into(), 10)]));
+        let seen = admitted(&metrics, vec![figures("b", 7)]);
+        assert_eq!(seen, HashMap::from([("b".into(), 3), ("other".into(), 10)]));
+    }
 }

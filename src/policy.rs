@@ -100,10 +100,18 @@ impl Policy {
             accounts: Map::default(),
             terms: Vec::new(),
         };
-        let specs = policy.catalog.groups.iter().flat_map(|group| &group.actions);
+        let specs = policy
+            .catalog
+            .groups
+            .iter()
+            .flat_map(|group| &group.actions);
         for (index, spec) in specs.enumerate() {
             if let Some(route) = &spec.route {
-                policy.routes.entry(route.path.clone()).or_default().push((route.method.clone(), index));
+                policy
+                    .routes
+                    .entry(route.path.clone())
+                    .or_default()
+                    .push((route.method.clone(), index));
             }
         }
         for account in accounts {
@@ -115,11 +123,17 @@ impl Policy {
     fn add(&mut self, account: &config::Account, gates: &Gates) {
         let mut own = vec![None; self.operations.len()].into_boxed_slice();
         for service in &account.services {
-            let Some(group) = self.catalog.groups.iter().find(|g| g.id == service.group) else { continue };
+            let Some(group) = self.catalog.groups.iter().find(|g| g.id == service.group) else {
+                continue;
+            };
             let terms = terms(service, &group.charging);
             let mut shared: Option<Arc<Gate>> = None;
             for operation in self.operations.iter().filter(|o| o.group == group.id) {
-                let key = |action| GateKey { account: account.id.clone(), group: group.id.clone(), action };
+                let key = |action| GateKey {
+                    account: account.id.clone(),
+                    group: group.id.clone(),
+                    action,
+                };
                 let gate = match (&group.charging, &shared) {
                     (Charging::Paid { .. }, Some(gate)) => gate.clone(),
                     (Charging::Paid { .. }, None) => gates.get_or_insert(key(None), &terms),
@@ -127,19 +141,32 @@ impl Policy {
                         gates.get_or_insert(key(Some(operation.action.clone())), &terms)
                     }
                 };
-                if shared.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &gate)) {
+                if shared
+                    .as_ref()
+                    .is_none_or(|known| !Arc::ptr_eq(known, &gate))
+                {
                     self.terms.push((gate.clone(), terms.clone()));
                 }
                 own[operation.index] = Some(gate.clone());
                 shared = Some(gate);
             }
         }
-        let known = Arc::new(Account { id: account.id.clone(), name: account.name.clone(), gates: own });
+        let known = Arc::new(Account {
+            id: account.id.clone(),
+            name: account.name.clone(),
+            gates: own,
+        });
         for credential in &account.credentials {
             match credential {
-                Credential::Tc3 { secret_id, secret_key } => {
+                Credential::Tc3 {
+                    secret_id,
+                    secret_key,
+                } => {
                     let secret = SigningSecret::new(secret_key);
-                    let credential = Tc3Credential { secret, account: known.clone() };
+                    let credential = Tc3Credential {
+                        secret,
+                        account: known.clone(),
+                    };
                     self.secrets.insert(secret_id.clone(), Arc::new(credential));
                 }
                 Credential::ApiKey { sha256 } => {
@@ -160,7 +187,9 @@ impl Policy {
     /// The operation that `X-TC-Action` names.
     pub fn by_action(&self, action: &str) -> Option<&Arc<Operation>> {
         // An `Action` owns its text, so a lookup would allocate; there are a handful.
-        self.operations.iter().find(|operation| operation.action.as_str() == action)
+        self.operations
+            .iter()
+            .find(|operation| operation.action.as_str() == action)
     }
 
     /// The operation whose route is this method and path; `Err` with the methods of the path when
@@ -200,7 +229,10 @@ impl Policy {
 }
 
 fn operations(catalog: &Catalog, metrics: &Metrics) -> Vec<Arc<Operation>> {
-    let specs = catalog.groups.iter().flat_map(|group| group.actions.iter().map(move |spec| (group, spec)));
+    let specs = catalog
+        .groups
+        .iter()
+        .flat_map(|group| group.actions.iter().map(move |spec| (group, spec)));
     specs
         .enumerate()
         .map(|(index, (group, spec))| {
@@ -211,7 +243,11 @@ fn operations(catalog: &Catalog, metrics: &Metrics) -> Vec<Arc<Operation>> {
             };
             let counters = |decision, reason| {
                 std::array::from_fn(|mode| {
-                    let mode = if never.contains(&Mode::ALL[mode]) { always } else { Mode::ALL[mode] };
+                    let mode = if never.contains(&Mode::ALL[mode]) {
+                        always
+                    } else {
+                        Mode::ALL[mode]
+                    };
                     metrics.requests(group.id.as_str(), Some(mode), decision, reason)
                 })
             };
@@ -235,10 +271,19 @@ fn terms(service: &config::Service, charging: &Charging) -> Terms {
             service
                 .qps_purchases
                 .iter()
-                .map(|purchase| Purchase { qps: purchase.qps, from: purchase.from, until: purchase.until })
+                .map(|purchase| Purchase {
+                    qps: purchase.qps,
+                    from: purchase.from,
+                    until: purchase.until,
+                })
                 .collect(),
         ),
         (Charging::Paid { per_call, .. }, _) => Quota::Fixed(per_call.qps),
     };
-    Terms { opened: service.opened, stopped: service.stopped, mode: service.mode, quota }
+    Terms {
+        opened: service.opened,
+        stopped: service.stopped,
+        mode: service.mode,
+        quota,
+    }
 }

@@ -17,8 +17,13 @@ pub fn reload(proxy: &Proxy, path: &Path) -> Result<u64, Mistakes> {
         proxy.metrics.config_last_reload_success.set(0);
     })?;
     let generation = proxy.policy.load().generation + 1;
-    let policy =
-        Policy::build(generation, Arc::new(config.catalog), &config.accounts, &proxy.gates, &proxy.metrics);
+    let policy = Policy::build(
+        generation,
+        Arc::new(config.catalog),
+        &config.accounts,
+        &proxy.gates,
+        &proxy.metrics,
+    );
     policy.put_in_force();
     // Calls keep what they use, so the retired generation is dropped here, off the workers.
     drop(proxy.policy.swap(Arc::new(policy)));

@@ -46,7 +46,10 @@ pub enum StartError {
         cause: LedgerError,
     },
     /// A listener cannot be had.
-    #[error("cannot listen on {address} (`{key}`): {cause}{}", listen_remedy(cause))]
+    #[error(
+        "cannot listen on {address} (`{key}`): {cause}{}",
+        listen_remedy(cause)
+    )]
     Listen {
         /// The setting.
         key: &'static str,
@@ -77,8 +80,12 @@ pub enum StartError {
 
 fn listen_remedy(cause: &io::Error) -> &'static str {
     match cause.kind() {
-        io::ErrorKind::AddrInUse => "; another process has this port: stop it or choose another port",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need the capability CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrInUse => {
+            "; another process has this port: stop it or choose another port"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need the capability CAP_NET_BIND_SERVICE"
+        }
         io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
         _ => "",
     }
@@ -102,10 +109,21 @@ pub struct Running {
 
 /// Starts the gate on the calling runtime, which becomes its control thread; calls run on threads of
 /// their own. Returns when the first call can be accepted. `config_path` is what a reload reads.
-pub async fn start(config: Config, config_path: PathBuf, clock: Clock) -> Result<Running, StartError> {
-    let Config { settings, catalog, accounts, .. } = config;
+pub async fn start(
+    config: Config,
+    config_path: PathBuf,
+    clock: Clock,
+) -> Result<Running, StartError> {
+    let Config {
+        settings,
+        catalog,
+        accounts,
+        ..
+    } = config;
     raise_file_limit(settings.limits.connections)?;
-    let workers = settings.workers.map_or_else(default_workers, std::num::NonZeroUsize::get);
+    let workers = settings
+        .workers
+        .map_or_else(default_workers, std::num::NonZeroUsize::get);
 
     let metrics = Arc::new(Metrics::new(settings.metric_accounts));
     let ledger = open_ledger(&settings, &clock, metrics.clone())?;
@@ -116,14 +134,30 @@ pub async fn start(config: Config, config_path: PathBuf, clock: Clock) -> Result
     drop(accounts);
     policy.put_in_force();
 
-    let listeners = server::bind(settings.listen, workers)
-        .map_err(|cause| StartError::Listen { key: "listen", address: settings.listen, cause })?;
+    let listeners = server::bind(settings.listen, workers).map_err(|cause| StartError::Listen {
+        key: "listen",
+        address: settings.listen,
+        cause,
+    })?;
     let public = listeners[0].local_addr()?;
-    let admin_error = |cause| StartError::Listen { key: "admin.listen", address: settings.admin.listen, cause };
-    let admin_listener = tokio::net::TcpListener::bind(settings.admin.listen).await.map_err(admin_error)?;
+    let admin_error = |cause| StartError::Listen {
+        key: "admin.listen",
+        address: settings.admin.listen,
+        cause,
+    };
+    let admin_listener = tokio::net::TcpListener::bind(settings.admin.listen)
+        .await
+        .map_err(admin_error)?;
     let admin = admin_listener.local_addr()?;
 
-    let proxy = Arc::new(Proxy::new(&settings, clock.clone(), policy, gates, ledger, metrics));
+    let proxy = Arc::new(Proxy::new(
+        &settings,
+        clock.clone(),
+        policy,
+        gates,
+        ledger,
+        metrics,
+    ));
     let (state, state_seen) = watch::channel(State::Starting);
     let router = admin::router(proxy.clone(), &settings, public, state_seen);
     let mut control = vec![tokio::spawn(async move {
@@ -140,27 +174,53 @@ pub async fn start(config: Config, config_path: PathBuf, clock: Clock) -> Result
     let connections = Arc::new(Semaphore::new(settings.limits.connections));
     let mut threads = Vec::new();
     for (index, listener) in listeners.into_iter().enumerate() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let (proxy, connections, phase) = (proxy.clone(), connections.clone(), phase.subscribe());
         let endpoint = settings.upstream.endpoint.clone();
         let connect_timeout = settings.upstream.connect_timeout;
         let work = move || {
             runtime.block_on(async move {
                 let clock = proxy.clock.clone();
-                let upstream = Arc::new(Upstream::new(endpoint.host, endpoint.port, connect_timeout, clock));
+                let upstream = Arc::new(Upstream::new(
+                    endpoint.host,
+                    endpoint.port,
+                    connect_timeout,
+                    clock,
+                ));
                 match tokio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => server::run(listener, proxy, upstream, connections, phase).await,
+                    Ok(listener) => {
+                        server::run(listener, proxy, upstream, connections, phase).await
+                    }
                     Err(error) => tracing::error!(%error, "a worker cannot use its listener"),
                 }
             });
         };
-        threads.push(std::thread::Builder::new().name(format!("worker-{index}")).spawn(work)?);
+        threads.push(
+            std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(work)?,
+        );
     }
-    control.push(tokio::spawn(housekeeping(proxy.clone(), settings.ledger.retain_records)));
+    control.push(tokio::spawn(housekeeping(
+        proxy.clone(),
+        settings.ledger.retain_records,
+    )));
     state.send_replace(State::Serving);
     tracing::info!(%public, %admin, workers, generation = 1, "serving");
     let drain = settings.limits.drain;
-    Ok(Running { public, admin, proxy, config_path, phase, state, workers: threads, control, drain })
+    Ok(Running {
+        public,
+        admin,
+        proxy,
+        config_path,
+        phase,
+        state,
+        workers: threads,
+        control,
+        drain,
+    })
 }
 
 impl Running {
@@ -173,7 +233,10 @@ impl Running {
                 for mistake in &mistakes.0 {
                     tracing::error!("{mistake}");
                 }
-                tracing::error!(mistakes = mistakes.0.len(), "reload refused; the old policy stays in force");
+                tracing::error!(
+                    mistakes = mistakes.0.len(),
+                    "reload refused; the old policy stays in force"
+                );
             }
         }
         reloaded
@@ -183,7 +246,15 @@ impl Running {
     /// calls for at most `limits.drain` (or until `hurry` resolves), settle the rest as `gate_failed`,
     /// close the ledger. True when nothing had to be dropped.
     pub async fn drain(self, hurry: impl Future<Output = ()>) -> bool {
-        let Self { proxy, phase, state, workers, control, drain, .. } = self;
+        let Self {
+            proxy,
+            phase,
+            state,
+            workers,
+            control,
+            drain,
+            ..
+        } = self;
         state.send_replace(State::Draining);
         tokio::pin!(hurry);
         let mut in_time = true;
@@ -205,7 +276,10 @@ impl Running {
             () = hurry.as_mut() => in_time = false,
         }
         if !in_time {
-            tracing::warn!(in_flight = proxy.metrics.in_flight.get(), "the drain's deadline came; dropping what is left");
+            tracing::warn!(
+                in_flight = proxy.metrics.in_flight.get(),
+                "the drain's deadline came; dropping what is left"
+            );
             proxy.abandon();
             phase.send_replace(Phase::Abandon);
             let _ = ended.await;
@@ -225,9 +299,15 @@ impl Running {
     }
 }
 
-fn open_ledger(settings: &Settings, clock: &Clock, metrics: Arc<Metrics>) -> Result<Ledger, StartError> {
+fn open_ledger(
+    settings: &Settings,
+    clock: &Clock,
+    metrics: Arc<Metrics>,
+) -> Result<Ledger, StartError> {
     if settings.ledger.durability == Durability::Relaxed {
-        tracing::warn!("ledger.durability is relaxed: a crash may lose the records of the last 100 ms");
+        tracing::warn!(
+            "ledger.durability is relaxed: a crash may lose the records of the last 100 ms"
+        );
     }
     let options = LedgerOptions {
         path: settings.ledger.path.clone(),
@@ -235,16 +315,25 @@ fn open_ledger(settings: &Settings, clock: &Clock, metrics: Arc<Metrics>) -> Res
         replica: String::new(),
         pending_limit: settings.limits.connections + PENDING_BEYOND_CONNECTIONS,
     };
-    let records: Vec<_> = Outcome::ALL.iter().map(|outcome| metrics.records(*outcome)).collect();
+    let records: Vec<_> = Outcome::ALL
+        .iter()
+        .map(|outcome| metrics.records(*outcome))
+        .collect();
     let on_commit = move |committed: &Committed| {
-        metrics.ledger_commit.observe(committed.duration.as_secs_f64());
+        metrics
+            .ledger_commit
+            .observe(committed.duration.as_secs_f64());
         for (counter, count) in records.iter().zip(committed.records) {
             counter.inc_by(count);
         }
-        metrics.in_flight.sub(i64::try_from(committed.records.iter().sum::<u64>()).unwrap_or(i64::MAX));
+        metrics
+            .in_flight
+            .sub(i64::try_from(committed.records.iter().sum::<u64>()).unwrap_or(i64::MAX));
     };
-    Ledger::open(options, clock.clone(), on_commit)
-        .map_err(|cause| StartError::Ledger { path: settings.ledger.path.clone(), cause })
+    Ledger::open(options, clock.clone(), on_commit).map_err(|cause| StartError::Ledger {
+        path: settings.ledger.path.clone(),
+        cause,
+    })
 }
 
 /// Once a second: what is past is forgotten. Once an hour: records beyond their time may go.
@@ -256,7 +345,9 @@ async fn housekeeping(proxy: Arc<Proxy>, retain: Duration) {
         proxy.sweep();
         if second % 3_600 == 0 {
             let zone = proxy.policy.load().catalog.time_zone.clone();
-            proxy.ledger.prune(keep_from(proxy.clock.utc(), retain, &zone));
+            proxy
+                .ledger
+                .prune(keep_from(proxy.clock.utc(), retain, &zone));
         }
     }
 }
@@ -264,7 +355,9 @@ async fn housekeeping(proxy: Arc<Proxy>, retain: Duration) {
 /// The first instant whose records must stay: within `retain`, and never in the running month or the
 /// one before, which may not be settled yet (R16).
 fn keep_from(now: Utc, retain: Duration, zone: &jiff::tz::TimeZone) -> Utc {
-    let retained = Utc(now.0.saturating_sub(i64::try_from(retain.as_micros()).unwrap_or(i64::MAX)));
+    let retained = Utc(now
+        .0
+        .saturating_sub(i64::try_from(retain.as_micros()).unwrap_or(i64::MAX)));
     let (unsettled, _) = Month::of(now, zone).previous().bounds(zone);
     retained.min(unsettled)
 }
@@ -282,7 +375,10 @@ fn raise_file_limit(connections: usize) -> Result<(), StartError> {
     }
     let allowed = limit.maximum.unwrap_or(u64::MAX);
     // Root may raise the hard limit too.
-    let raised = Rlimit { current: Some(needed), maximum: limit.maximum.map(|maximum| maximum.max(needed)) };
+    let raised = Rlimit {
+        current: Some(needed),
+        maximum: limit.maximum.map(|maximum| maximum.max(needed)),
+    };
     setrlimit(Resource::Nofile, raised).map_err(|_| StartError::Files {
         connections,
         needed,
@@ -303,6 +399,9 @@ mod tests {
         // The 1st in Shanghai, still the 30th in UTC: November's predecessor in Shanghai is October.
         let now = utc("2026-10-31T16:00:00Z");
         assert_eq!(keep_from(now, day, &zone), utc("2026-09-30T16:00:00Z"));
-        assert_eq!(keep_from(now, 100 * day, &zone), utc("2026-07-23T16:00:00Z"));
+        assert_eq!(
+            keep_from(now, 100 * day, &zone),
+            utc("2026-07-23T16:00:00Z")
+        );
     }
 }

@@ -62,7 +62,11 @@ pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::Tcp
 }
 
 fn listen(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(share)?;
     socket.set_nonblocking(true)?;
@@ -84,7 +88,13 @@ pub async fn run(
     let mut open = JoinSet::new();
     let own_phase = phase.clone();
     let serve = |open: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr, permit| {
-        let connection = connection(stream, peer, proxy.clone(), upstream.clone(), own_phase.clone());
+        let connection = connection(
+            stream,
+            peer,
+            proxy.clone(),
+            upstream.clone(),
+            own_phase.clone(),
+        );
         let metrics = proxy.metrics.clone();
         open.spawn(async move {
             metrics.connections.inc();
@@ -97,7 +107,7 @@ pub async fn run(
         while open.try_join_next().is_some() {}
         let accepted = tokio::select! {
             biased;
-            _ = phase.wait_for(|phase| *phase > Phase::Serve) => break,
+            () = reached(&mut phase, Phase::Drain) => break,
             accepted = accept(&listener, &connections) => accepted,
         };
         match accepted {
@@ -119,16 +129,25 @@ pub async fn run(
     let all_ended = async { while open.join_next().await.is_some() {} };
     tokio::select! {
         () = all_ended => return,
-        _ = phase.wait_for(|phase| *phase == Phase::Abandon) => {}
+        () = reached(&mut phase, Phase::Abandon) => {}
     }
     open.shutdown().await;
+}
+
+/// Waits for the phase. When nobody is left to say it, the gate is being dropped: every phase is reached.
+async fn reached(phase: &mut watch::Receiver<Phase>, at_least: Phase) {
+    let _ = phase.wait_for(|phase| *phase >= at_least).await;
 }
 
 async fn accept(
     listener: &TcpListener,
     connections: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = connections.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let permit = connections
+        .clone()
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
     Ok((stream, peer, permit))
 }
@@ -152,11 +171,17 @@ async fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
         .max_buf_size(READ_BUFFER_BYTES)
-        .serve_connection(TokioIo::new(Patient { stream, stalled: None }), service);
+        .serve_connection(
+            TokioIo::new(Patient {
+                stream,
+                stalled: None,
+            }),
+            service,
+        );
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        _ = phase.wait_for(|phase| *phase > Phase::Serve) => {
+        () = reached(&mut phase, Phase::Drain) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -173,25 +198,39 @@ struct Patient {
 }
 
 impl Patient {
-    fn progress<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn progress<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.stalled = None;
             return polled;
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALLED_READER)));
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(STALLED_READER)));
         ready!(stalled.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 impl AsyncRead for Patient {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Patient {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.progress(cx, polled)
     }

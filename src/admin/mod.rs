@@ -69,7 +69,12 @@ struct Admin {
 type App = Shared<Arc<Admin>>;
 
 /// Every admin path. `public`: the address of the public listener, for `/status`.
-pub fn router(proxy: Arc<Proxy>, settings: &Settings, public: SocketAddr, state: watch::Receiver<State>) -> Router {
+pub fn router(
+    proxy: Arc<Proxy>,
+    settings: &Settings,
+    public: SocketAddr,
+    state: watch::Receiver<State>,
+) -> Router {
     let admin = Arc::new(Admin {
         ledger: settings.ledger.path.clone(),
         token: settings.admin.token.clone(),
@@ -84,7 +89,10 @@ pub fn router(proxy: Arc<Proxy>, settings: &Settings, public: SocketAddr, state:
         .layer(
             ServiceBuilder::new()
                 .layer(HandleErrorLayer::new(|_| async {
-                    problem(StatusCode::SERVICE_UNAVAILABLE, "too many queries at once; try again")
+                    problem(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "too many queries at once; try again",
+                    )
                 }))
                 .load_shed()
                 .concurrency_limit(QUERIES),
@@ -106,11 +114,22 @@ pub fn router(proxy: Arc<Proxy>, settings: &Settings, public: SocketAddr, state:
 
 async fn authorize(Shared(admin): App, request: Request, next: Next) -> Response {
     if let Some(token) = &admin.token {
-        let sent = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
-        let sent = sent.and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
+        let sent = request
+            .headers()
+            .get(header::AUTHORIZATION)
+            .map(|value| value.as_bytes());
+        let sent = sent
+            .and_then(|value| value.strip_prefix(b"Bearer "))
+            .unwrap_or_default();
         if !bool::from(sent.ct_eq(token.expose_secret().as_bytes())) {
-            let mut response = problem(StatusCode::UNAUTHORIZED, "send the admin token as Authorization: Bearer TOKEN");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+            let mut response = problem(
+                StatusCode::UNAUTHORIZED,
+                "send the admin token as Authorization: Bearer TOKEN",
+            );
+            response.headers_mut().insert(
+                header::WWW_AUTHENTICATE,
+                header::HeaderValue::from_static("Bearer"),
+            );
             return response;
         }
     }
@@ -124,7 +143,12 @@ fn problem(status: StatusCode, detail: &str) -> Response {
         "status": status.as_u16(),
         "detail": detail,
     });
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+    (
+        status,
+        [(header::CONTENT_TYPE, "application/problem+json")],
+        body.to_string(),
+    )
+        .into_response()
 }
 
 async fn index() -> &'static str {
@@ -142,10 +166,18 @@ async fn index() -> &'static str {
 async fn ready(Shared(admin): App) -> Response {
     let state = *admin.state.borrow();
     if state != State::Serving {
-        return (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", state.as_str())).into_response();
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{}\n", state.as_str()),
+        )
+            .into_response();
     }
     if !admin.proxy.ledger.healthy() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the ledger cannot be written\n").into_response();
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the ledger cannot be written\n",
+        )
+            .into_response();
     }
     "ready\n".into_response()
 }
@@ -155,15 +187,30 @@ async fn metrics(Shared(admin): App) -> Response {
     let metrics = &proxy.metrics;
     let ledger = proxy.ledger.stats();
     let whole = |figure: u64| i64::try_from(figure).unwrap_or(i64::MAX);
-    metrics.ledger_pending.set(i64::try_from(ledger.pending).unwrap_or(i64::MAX));
+    metrics
+        .ledger_pending
+        .set(i64::try_from(ledger.pending).unwrap_or(i64::MAX));
     metrics.ledger_bytes.set(whole(ledger.bytes));
     metrics.ledger_wal_bytes.set(whole(ledger.wal_bytes));
     metrics.ledger_free_bytes.set(whole(ledger.free_bytes));
-    metrics.ledger_healthy.set(i64::from(proxy.ledger.healthy()));
-    metrics.body_memory_bytes.set(whole(proxy.body_memory_held()));
-    metrics.config_generation.set(whole(proxy.policy.load().generation));
+    metrics
+        .ledger_healthy
+        .set(i64::from(proxy.ledger.healthy()));
+    metrics
+        .body_memory_bytes
+        .set(whole(proxy.body_memory_held()));
+    metrics
+        .config_generation
+        .set(whole(proxy.policy.load().generation));
     let text = metrics.expose(figures(proxy));
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+    (
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        text,
+    )
+        .into_response()
 }
 
 /// The gates' counts by account and group; the actions of a free group are added together.
@@ -172,7 +219,9 @@ fn figures(proxy: &Proxy) -> Vec<AccountFigures> {
     let mut by_key: BTreeMap<_, ([u64; 3], u32)> = BTreeMap::new();
     proxy.gates.each(|key, gate| {
         let (_, in_force, _) = gate.snapshot(now);
-        let (sum, quota) = by_key.entry((key.account.clone(), key.group.clone())).or_default();
+        let (sum, quota) = by_key
+            .entry((key.account.clone(), key.group.clone()))
+            .or_default();
         for (sum, count) in sum.iter_mut().zip(counts(gate)) {
             *sum += count;
         }
@@ -180,7 +229,12 @@ fn figures(proxy: &Proxy) -> Vec<AccountFigures> {
     });
     by_key
         .into_iter()
-        .map(|((account, group), (counts, quota))| AccountFigures { account, group, counts, quota })
+        .map(|((account, group), (counts, quota))| AccountFigures {
+            account,
+            group,
+            counts,
+            quota,
+        })
         .collect()
 }
 
@@ -216,14 +270,21 @@ async fn status(Shared(admin): App) -> Json<Value> {
 
 /// RFC 3339 in UTC.
 fn time(at: Utc) -> String {
-    jiff::Timestamp::from_microsecond(at.0).map(|at| at.to_string()).unwrap_or_default()
+    jiff::Timestamp::from_microsecond(at.0)
+        .map(|at| at.to_string())
+        .unwrap_or_default()
 }
 
 async fn accounts(Shared(admin): App) -> Json<Value> {
     let policy = admin.proxy.policy.load();
-    let mut accounts: Vec<_> = policy.accounts().map(|a| (a.id.clone(), a.name.clone())).collect();
+    let mut accounts: Vec<_> = policy
+        .accounts()
+        .map(|a| (a.id.clone(), a.name.clone()))
+        .collect();
     accounts.sort();
-    let listed = accounts.iter().map(|(id, name)| json!({"id": id.as_str(), "name": name}));
+    let listed = accounts
+        .iter()
+        .map(|(id, name)| json!({"id": id.as_str(), "name": name}));
     Json(Value::Array(listed.collect()))
 }
 
@@ -231,7 +292,9 @@ async fn account(Shared(admin): App, Path(id): Path<String>) -> Response {
     let policy = admin.proxy.policy.load();
     let known = AccountId::new(&id).and_then(|id| policy.account(&id).cloned());
     match known {
-        Some(account) => Json(describe(&policy, &account, Now::read(&admin.proxy.clock))).into_response(),
+        Some(account) => {
+            Json(describe(&policy, &account, Now::read(&admin.proxy.clock))).into_response()
+        }
         None => problem(StatusCode::NOT_FOUND, "no such account"),
     }
 }
@@ -240,7 +303,9 @@ async fn account(Shared(admin): App, Path(id): Path<String>) -> Response {
 fn describe(policy: &Policy, account: &Account, now: Now) -> Value {
     let mut services: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
     for operation in policy.operations() {
-        let Some(gate) = account.gate(operation) else { continue };
+        let Some(gate) = account.gate(operation) else {
+            continue;
+        };
         let (terms, in_force, in_use) = gate.snapshot(now);
         let [admitted, throttled, refused] = counts(gate);
         let mut described = json!({
@@ -280,12 +345,20 @@ async fn usage(Shared(admin): App, Query(query): Query<UsageQuery>) -> Response 
         Some(Err(why)) => return problem(StatusCode::BAD_REQUEST, &why),
     };
     let account = match query.account.as_deref().map(AccountId::new) {
-        Some(None) => return problem(StatusCode::BAD_REQUEST, "account: an id is 1 to 32 letters, digits, _ or -"),
+        Some(None) => {
+            return problem(
+                StatusCode::BAD_REQUEST,
+                "account: an id is 1 to 32 letters, digits, _ or -",
+            );
+        }
         Some(account) => account,
         None => None,
     };
     let (from, until) = month.bounds(&zone);
-    let read = read(&admin, move |reader| reader.usage(from, until, account.as_ref())).await;
+    let read = read(&admin, move |reader| {
+        reader.usage(from, until, account.as_ref())
+    })
+    .await;
     match read {
         Ok(lines) => Json(json!({"month": month.to_string(), "lines": lines})).into_response(),
         Err(response) => response,
@@ -303,7 +376,10 @@ struct RecordsQuery {
 async fn records(Shared(admin): App, Query(query): Query<RecordsQuery>) -> Response {
     let limit = query.limit.unwrap_or(DEFAULT_RECORDS);
     if !(1..=MAX_RECORDS).contains(&limit) {
-        return problem(StatusCode::BAD_REQUEST, &format!("limit: from 1 to {MAX_RECORDS}"));
+        return problem(
+            StatusCode::BAD_REQUEST,
+            &format!("limit: from 1 to {MAX_RECORDS}"),
+        );
     }
     let lines = match read(&admin, move |reader| reader.records(query.after, limit)).await {
         Ok(records) => records,
@@ -312,11 +388,20 @@ async fn records(Shared(admin): App, Query(query): Query<RecordsQuery>) -> Respo
     let mut text = Vec::new();
     for record in lines {
         if serde_json::to_writer(&mut text, &record).is_err() {
-            return problem(StatusCode::INTERNAL_SERVER_ERROR, "a record cannot be written as JSON");
+            return problem(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "a record cannot be written as JSON",
+            );
         }
         text.push(b'\n');
     }
-    (HeaderMap::from_iter([(header::CONTENT_TYPE, header::HeaderValue::from_static("application/x-ndjson"))]), Body::from(text))
+    (
+        HeaderMap::from_iter([(
+            header::CONTENT_TYPE,
+            header::HeaderValue::from_static("application/x-ndjson"),
+        )]),
+        Body::from(text),
+    )
         .into_response()
 }
 
@@ -328,7 +413,10 @@ async fn read<T: Send + 'static>(
     let path = admin.ledger.clone();
     let failed = |why: String| {
         tracing::error!("cannot read the ledger: {why}");
-        problem(StatusCode::INTERNAL_SERVER_ERROR, "the ledger cannot be read; see the log")
+        problem(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the ledger cannot be read; see the log",
+        )
     };
     let asked = tokio::task::spawn_blocking(move || {
         let reader = Reader::open(&path).map_err(|error| error.to_string())?;
@@ -338,7 +426,9 @@ async fn read<T: Send + 'static>(
     .map_err(|error| failed(error.to_string()))?;
     match asked.map_err(failed)? {
         Ok(answer) => Ok(answer),
-        Err(error @ ReadError::CursorTooOld { .. }) => Err(problem(StatusCode::GONE, &error.to_string())),
+        Err(error @ ReadError::CursorTooOld { .. }) => {
+            Err(problem(StatusCode::GONE, &error.to_string()))
+        }
         Err(error) => Err(failed(error.to_string())),
     }
 }

@@ -68,7 +68,9 @@ impl Progress {
             Some(UploadFailure::TooSlow) => 4,
         };
         self.whole_at.store(now.0, Ordering::Relaxed);
-        let _ = self.end.compare_exchange(FLOWING, end, Ordering::Release, Ordering::Relaxed);
+        let _ = self
+            .end
+            .compare_exchange(FLOWING, end, Ordering::Release, Ordering::Relaxed);
     }
 
     /// Says that a connection to the upstream has taken the request.
@@ -78,7 +80,8 @@ impl Progress {
 
     /// When the last byte arrived; `None` while it has not.
     pub fn whole_at(&self) -> Option<Mono> {
-        (self.end.load(Ordering::Acquire) == WHOLE).then(|| Mono(self.whole_at.load(Ordering::Relaxed)))
+        (self.end.load(Ordering::Acquire) == WHOLE)
+            .then(|| Mono(self.whole_at.load(Ordering::Relaxed)))
     }
 
     /// Whether the whole request went to the upstream.
@@ -119,7 +122,14 @@ pub struct Upload {
 
 impl Upload {
     /// `limit` in bytes; `deadline` for the last byte.
-    pub fn new(body: Incoming, limit: u64, expects_continue: bool, clock: &Clock, began: Mono, deadline: Mono) -> Self {
+    pub fn new(
+        body: Incoming,
+        limit: u64,
+        expects_continue: bool,
+        clock: &Clock,
+        began: Mono,
+        deadline: Mono,
+    ) -> Self {
         let progress = Arc::new(Progress::default());
         if body.is_end_stream() {
             progress.end(None, began);
@@ -145,17 +155,24 @@ impl Upload {
 
     /// The declared length; `None` when chunked.
     pub fn declared(&self) -> Option<u64> {
-        self.body.as_ref().and_then(|body| body.size_hint().exact()).map(|rest| rest + self.received)
+        self.body
+            .as_ref()
+            .and_then(|body| body.size_hint().exact())
+            .map(|rest| rest + self.received)
     }
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFailure>>> {
         self.asked = true;
-        let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
+        let Some(body) = self.body.as_mut() else {
+            return Poll::Ready(None);
+        };
         let failure = loop {
             match Pin::new(&mut *body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     // Trailers belong to the hop.
-                    let Ok(data) = frame.into_data() else { continue };
+                    let Ok(data) = frame.into_data() else {
+                        continue;
+                    };
                     self.received += data.len() as u64;
                     if self.received > self.limit {
                         break UploadFailure::TooLarge;
@@ -174,7 +191,9 @@ impl Upload {
                     let (began, deadline, received) = (self.began, self.deadline, self.received);
                     let clock = &self.clock;
                     let left = || began.plus(due(received)).min(deadline).since(clock.mono());
-                    let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(left())));
+                    let sleep = self
+                        .sleep
+                        .get_or_insert_with(|| Box::pin(tokio::time::sleep(left())));
                     ready!(sleep.as_mut().poll(cx));
                     if left() == Duration::ZERO {
                         break UploadFailure::TooSlow;
@@ -193,7 +212,10 @@ impl Upload {
     }
 
     /// Reads the body into memory and hashes it while it arrives.
-    pub async fn buffer(mut self, lease: Lease) -> (Self, Result<(Buffered, [u8; 32]), UploadFailure>) {
+    pub async fn buffer(
+        mut self,
+        lease: Lease,
+    ) -> (Self, Result<(Buffered, [u8; 32]), UploadFailure>) {
         let mut hash = BodyHash::new();
         let (mut frames, mut small, mut bytes) = (VecDeque::new(), BytesMut::new(), 0);
         while let Some(data) = self.next().await {
@@ -215,7 +237,17 @@ impl Upload {
         if !small.is_empty() {
             frames.push_back(small.freeze());
         }
-        (self, Ok((Buffered { frames, left: bytes, lease }, hash.finish())))
+        (
+            self,
+            Ok((
+                Buffered {
+                    frames,
+                    left: bytes,
+                    lease,
+                },
+                hash.finish(),
+            )),
+        )
     }
 
     /// After a refusal: whether the connection can be kept. A short rest is read to its end.
@@ -223,7 +255,9 @@ impl Upload {
         if self.progress.whole_at().is_some() {
             return true;
         }
-        let short = self.declared().is_some_and(|declared| declared - self.received <= DRAIN_BYTES);
+        let short = self
+            .declared()
+            .is_some_and(|declared| declared - self.received <= DRAIN_BYTES);
         if !short || self.expects_continue || self.progress.failure().is_some() {
             return false;
         }
@@ -240,11 +274,15 @@ impl Drop for Upload {
         if unasked || broken || self.progress.whole_at().is_some() {
             return;
         }
-        let (Some(mut body), Ok(runtime)) = (self.body.take(), tokio::runtime::Handle::try_current()) else {
+        let (Some(mut body), Ok(runtime)) =
+            (self.body.take(), tokio::runtime::Handle::try_current())
+        else {
             return;
         };
         runtime.spawn(async move {
-            let read = async { while let Some(Ok(_)) = http_body_util::BodyExt::frame(&mut body).await {} };
+            let read = async {
+                while let Some(Ok(_)) = http_body_util::BodyExt::frame(&mut body).await {}
+            };
             let _ = tokio::time::timeout(DISCARD, read).await;
         });
     }
@@ -269,10 +307,17 @@ impl Body for ForwardBody {
     type Data = Bytes;
     type Error = UploadFailure;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFailure>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadFailure>>> {
         match &mut *self {
             Self::Streamed(upload) => upload.poll_data(cx).map_ok(Frame::data),
-            Self::Buffered(Buffered { frames, left, lease }) => {
+            Self::Buffered(Buffered {
+                frames,
+                left,
+                lease,
+            }) => {
                 let frame = frames.pop_front();
                 if let Some(data) = &frame {
                     *left -= data.len() as u64;
@@ -292,7 +337,11 @@ impl Body for ForwardBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Streamed(upload) => upload.body.as_ref().map(Body::size_hint).unwrap_or_default(),
+            Self::Streamed(upload) => upload
+                .body
+                .as_ref()
+                .map(Body::size_hint)
+                .unwrap_or_default(),
             Self::Buffered(buffered) => SizeHint::with_exact(buffered.left),
         }
     }
@@ -319,7 +368,13 @@ impl Relay {
     /// `idle_timeout`: the longest pause between two frames; `cut`: where to count a broken answer.
     pub fn new(answer: Answer<ForwardBody>, idle_timeout: Duration, cut: IntCounter) -> Self {
         let ended = answer.is_end_stream();
-        Self { answer, idle_timeout, sleep: None, ended, cut }
+        Self {
+            answer,
+            idle_timeout,
+            sleep: None,
+            ended,
+            cut,
+        }
     }
 }
 
@@ -341,9 +396,14 @@ impl Body for AnswerBody {
     type Data = Bytes;
     type Error = std::io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
         let relay = match &mut *self {
-            Self::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Own(bytes) => {
+                return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))));
+            }
             Self::Upstream(relay) => relay,
         };
         match Pin::new(&mut relay.answer).poll_frame(cx) {
@@ -354,7 +414,9 @@ impl Body for AnswerBody {
             }
             Poll::Pending => {
                 let timeout = relay.idle_timeout;
-                let sleep = relay.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+                let sleep = relay
+                    .sleep
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
                 ready!(sleep.as_mut().poll(cx));
                 Poll::Ready(Some(Err(std::io::ErrorKind::TimedOut.into())))
             }
@@ -370,7 +432,9 @@ impl Body for AnswerBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Own(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Self::Upstream(relay) => relay.answer.size_hint(),
         }
     }
@@ -383,8 +447,14 @@ mod tests {
     #[test]
     fn an_upload_has_its_grace_and_then_the_minimum_rate() {
         assert_eq!(due(0), UPLOAD_GRACE);
-        assert_eq!(due(UPLOAD_BYTES_PER_SECOND), UPLOAD_GRACE + Duration::from_secs(1));
-        assert_eq!(due(10 * 1024 * 1024), UPLOAD_GRACE + Duration::from_secs(640));
+        assert_eq!(
+            due(UPLOAD_BYTES_PER_SECOND),
+            UPLOAD_GRACE + Duration::from_secs(1)
+        );
+        assert_eq!(
+            due(10 * 1024 * 1024),
+            UPLOAD_GRACE + Duration::from_secs(640)
+        );
         assert!(due(u64::MAX) > UPLOAD_GRACE);
     }
 }

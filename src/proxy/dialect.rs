@@ -26,7 +26,9 @@ impl Dialect {
     /// Vendor if `X-TC-Action` is present, `Authorization` begins `TC3` or is `SKIP`, or the call has
     /// the marks of the vendor's older methods, whose SDKs read nothing but the envelope.
     pub fn of(method: &Method, uri: &Uri, headers: &HeaderMap) -> Self {
-        let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        let authorization = headers
+            .get(header::AUTHORIZATION)
+            .map(HeaderValue::as_bytes);
         let vendor = headers.contains_key("x-tc-action")
             || authorization.is_some_and(|value| value.starts_with(b"TC3") || value == b"SKIP")
             || (authorization.is_none() && is_older_method(method, uri, headers));
@@ -36,10 +38,17 @@ impl Dialect {
 
 fn is_older_method(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
     let form = || {
-        headers.get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/x-www-form-urlencoded"))
+        headers.get(header::CONTENT_TYPE).is_some_and(|t| {
+            t.as_bytes()
+                .starts_with(b"application/x-www-form-urlencoded")
+        })
     };
-    uri.query().is_some_and(|query| query.contains("SignatureMethod="))
-        || (method == Method::POST && uri.path() == "/" && !headers.contains_key("x-api-key") && form())
+    uri.query()
+        .is_some_and(|query| query.contains("SignatureMethod="))
+        || (method == Method::POST
+            && uri.path() == "/"
+            && !headers.contains_key("x-api-key")
+            && form())
 }
 
 /// Why a call gets the gate's own words instead of the upstream's.
@@ -126,7 +135,11 @@ struct Face {
 }
 
 fn face(code: &'static str, status: StatusCode, title: &'static str) -> Face {
-    Face { code, status, title }
+    Face {
+        code,
+        status,
+        title,
+    }
 }
 
 impl Refusal {
@@ -170,50 +183,94 @@ impl Refusal {
     fn face(&self) -> Face {
         use StatusCode as S;
         match self {
-            Self::HeadersTooLarge { .. } => {
-                face("RequestSizeLimitExceeded", S::REQUEST_HEADER_FIELDS_TOO_LARGE, "Request head too large")
-            }
-            Self::BodyTooLarge { .. } | Self::Upload(UploadFailure::TooLarge) => {
-                face("RequestSizeLimitExceeded", S::PAYLOAD_TOO_LARGE, "Request body too large")
-            }
-            Self::Method { .. } => face("UnsupportedProtocol", S::METHOD_NOT_ALLOWED, "Method not allowed"),
+            Self::HeadersTooLarge { .. } => face(
+                "RequestSizeLimitExceeded",
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "Request head too large",
+            ),
+            Self::BodyTooLarge { .. } | Self::Upload(UploadFailure::TooLarge) => face(
+                "RequestSizeLimitExceeded",
+                S::PAYLOAD_TOO_LARGE,
+                "Request body too large",
+            ),
+            Self::Method { .. } => face(
+                "UnsupportedProtocol",
+                S::METHOD_NOT_ALLOWED,
+                "Method not allowed",
+            ),
             Self::Credential(failure) => credential_face(failure),
             Self::ActionMissing => face("MissingParameter", S::NOT_FOUND, "No such action"),
             Self::ActionUnknown => face("InvalidAction", S::NOT_FOUND, "No such action"),
-            Self::ActionMismatch => face("InvalidParameter", S::BAD_REQUEST, "Two different actions"),
+            Self::ActionMismatch => {
+                face("InvalidParameter", S::BAD_REQUEST, "Two different actions")
+            }
             Self::VersionMissing => face("MissingParameter", S::BAD_REQUEST, "Version missing"),
             Self::VersionUnknown => face("NoSuchVersion", S::BAD_REQUEST, "No such version"),
             Self::RegionMissing => face("MissingParameter", S::BAD_REQUEST, "Region missing"),
             Self::RegionEmpty => face("InvalidParameterValue", S::BAD_REQUEST, "Region empty"),
-            Self::RegionUnsupported => face("UnsupportedRegion", S::BAD_REQUEST, "Region not served"),
-            Self::NotOpened => face("ResourceUnavailable.NotExist", S::FORBIDDEN, "Service not opened"),
-            Self::Stopped(Stop::Arrears) => {
-                face("ResourceUnavailable.InArrears", S::PAYMENT_REQUIRED, "Account in arrears")
+            Self::RegionUnsupported => {
+                face("UnsupportedRegion", S::BAD_REQUEST, "Region not served")
             }
-            Self::Stopped(Stop::Violation) => {
-                face("ResourceUnavailable.StopUsing", S::FORBIDDEN, "Service stopped")
-            }
-            Self::NoQuota { .. } | Self::Throttled { .. } => {
-                face("RequestLimitExceeded", S::TOO_MANY_REQUESTS, "Quota exceeded")
-            }
-            Self::BodyMemory => face("ServiceUnavailable", S::SERVICE_UNAVAILABLE, "Too many large uploads"),
-            Self::LedgerTrouble => face("ServiceUnavailable", S::SERVICE_UNAVAILABLE, "Service unavailable"),
-            Self::Upload(UploadFailure::Incomplete) => {
-                face("InvalidParameter", S::BAD_REQUEST, "Request body incomplete")
-            }
-            Self::Upload(UploadFailure::TooSlow) => {
-                face("FailedOperation.RequestTimeout", S::REQUEST_TIMEOUT, "Request body too slow")
-            }
-            Self::UpstreamUnreachable | Self::UpstreamCut => {
-                face("FailedOperation.RpcFail", S::BAD_GATEWAY, "Service did not answer")
-            }
-            Self::UpstreamNonsense => {
-                face("FailedOperation.ServerError", S::BAD_GATEWAY, "Service answered wrongly")
-            }
-            Self::UpstreamTimeout => {
-                face("FailedOperation.RequestTimeout", S::GATEWAY_TIMEOUT, "Service did not answer in time")
-            }
-            Self::NotDurable => face("InternalError", S::SERVICE_UNAVAILABLE, "Service unavailable"),
+            Self::NotOpened => face(
+                "ResourceUnavailable.NotExist",
+                S::FORBIDDEN,
+                "Service not opened",
+            ),
+            Self::Stopped(Stop::Arrears) => face(
+                "ResourceUnavailable.InArrears",
+                S::PAYMENT_REQUIRED,
+                "Account in arrears",
+            ),
+            Self::Stopped(Stop::Violation) => face(
+                "ResourceUnavailable.StopUsing",
+                S::FORBIDDEN,
+                "Service stopped",
+            ),
+            Self::NoQuota { .. } | Self::Throttled { .. } => face(
+                "RequestLimitExceeded",
+                S::TOO_MANY_REQUESTS,
+                "Quota exceeded",
+            ),
+            Self::BodyMemory => face(
+                "ServiceUnavailable",
+                S::SERVICE_UNAVAILABLE,
+                "Too many large uploads",
+            ),
+            Self::LedgerTrouble => face(
+                "ServiceUnavailable",
+                S::SERVICE_UNAVAILABLE,
+                "Service unavailable",
+            ),
+            Self::Upload(UploadFailure::Incomplete) => face(
+                "InvalidParameter",
+                S::BAD_REQUEST,
+                "Request body incomplete",
+            ),
+            Self::Upload(UploadFailure::TooSlow) => face(
+                "FailedOperation.RequestTimeout",
+                S::REQUEST_TIMEOUT,
+                "Request body too slow",
+            ),
+            Self::UpstreamUnreachable | Self::UpstreamCut => face(
+                "FailedOperation.RpcFail",
+                S::BAD_GATEWAY,
+                "Service did not answer",
+            ),
+            Self::UpstreamNonsense => face(
+                "FailedOperation.ServerError",
+                S::BAD_GATEWAY,
+                "Service answered wrongly",
+            ),
+            Self::UpstreamTimeout => face(
+                "FailedOperation.RequestTimeout",
+                S::GATEWAY_TIMEOUT,
+                "Service did not answer in time",
+            ),
+            Self::NotDurable => face(
+                "InternalError",
+                S::SERVICE_UNAVAILABLE,
+                "Service unavailable",
+            ),
         }
     }
 
@@ -275,7 +332,9 @@ impl Refusal {
         match self {
             Self::Throttled { retry_after, .. } => Some(*retry_after),
             Self::NoQuota { begins_in, .. } => *begins_in,
-            Self::BodyMemory | Self::LedgerTrouble | Self::NotDurable => Some(Duration::from_secs(1)),
+            Self::BodyMemory | Self::LedgerTrouble | Self::NotDurable => {
+                Some(Duration::from_secs(1))
+            }
             _ => None,
         }
     }
@@ -296,7 +355,12 @@ impl Refusal {
             "Error": {"Code": self.face().code, "Message": self.detail()},
             "RequestId": id_text.as_str(),
         }});
-        own(StatusCode::OK, "application/json", id_text.as_str(), body.to_string())
+        own(
+            StatusCode::OK,
+            "application/json",
+            id_text.as_str(),
+            body.to_string(),
+        )
     }
 
     fn plain(&self, id: RequestId) -> Response<AnswerBody> {
@@ -311,23 +375,38 @@ impl Refusal {
         });
         if let Self::Throttled { group, .. } | Self::NoQuota { group, .. } = self {
             // draft-ietf-httpapi-ratelimit-headers-10 §6
-            problem["type"] = json!("https://iana.org/assignments/http-problem-types#quota-exceeded");
+            problem["type"] =
+                json!("https://iana.org/assignments/http-problem-types#quota-exceeded");
             problem["violated-policies"] = json!([group]);
         }
-        let mut response = own(face.status, "application/problem+json", id_text.as_str(), problem.to_string());
+        let mut response = own(
+            face.status,
+            "application/problem+json",
+            id_text.as_str(),
+            problem.to_string(),
+        );
         let headers = response.headers_mut();
         if let Some(wait) = self.retry_after() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(ceil_seconds(wait)));
         }
         match self {
-            Self::Throttled { group, quota, retry_after, .. } => {
+            Self::Throttled {
+                group,
+                quota,
+                retry_after,
+                ..
+            } => {
                 rate_limit(headers, group, *quota, Some(*retry_after));
             }
             Self::NoQuota { group, begins_in } => rate_limit(headers, group, 0, *begins_in),
             Self::Method { allowed } => {
                 let mut names = String::new();
                 for method in allowed {
-                    let _ = write!(names, "{}{method}", if names.is_empty() { "" } else { ", " });
+                    let _ = write!(
+                        names,
+                        "{}{method}",
+                        if names.is_empty() { "" } else { ", " }
+                    );
                 }
                 if let Ok(names) = HeaderValue::try_from(names) {
                     headers.insert(header::ALLOW, names);
@@ -356,20 +435,30 @@ fn credential_face(failure: &Failure) -> Face {
         | Failure::Skip
         | Failure::WrongDate
         | Failure::WrongService
-        | Failure::UnknownKey => {
-            ("AuthFailure.InvalidAuthorization", UNAUTHORIZED)
+        | Failure::UnknownKey => ("AuthFailure.InvalidAuthorization", UNAUTHORIZED),
+        Failure::OlderMethod | Failure::BadSignature => {
+            ("AuthFailure.SignatureFailure", UNAUTHORIZED)
         }
-        Failure::OlderMethod | Failure::BadSignature => ("AuthFailure.SignatureFailure", UNAUTHORIZED),
         Failure::Token => ("AuthFailure.TokenFailure", UNAUTHORIZED),
         Failure::Expired { .. } => ("AuthFailure.SignatureExpire", UNAUTHORIZED),
         Failure::UnknownId => ("AuthFailure.SecretIdNotFound", UNAUTHORIZED),
-        Failure::RepeatedHeader("authorization") => ("AuthFailure.InvalidAuthorization", BAD_REQUEST),
-        Failure::RepeatedHeader("host" | "content-type") => ("AuthFailure.SignatureFailure", BAD_REQUEST),
+        Failure::RepeatedHeader("authorization") => {
+            ("AuthFailure.InvalidAuthorization", BAD_REQUEST)
+        }
+        Failure::RepeatedHeader("host" | "content-type") => {
+            ("AuthFailure.SignatureFailure", BAD_REQUEST)
+        }
         Failure::RepeatedHeader(_) | Failure::BadHeader(_) => ("InvalidParameter", BAD_REQUEST),
-        Failure::MissingHeader("host" | "content-type") => ("AuthFailure.SignatureFailure", BAD_REQUEST),
+        Failure::MissingHeader("host" | "content-type") => {
+            ("AuthFailure.SignatureFailure", BAD_REQUEST)
+        }
         Failure::MissingHeader(_) => ("MissingParameter", BAD_REQUEST),
     };
-    let title = if status == UNAUTHORIZED { "Not identified" } else { "Malformed request" };
+    let title = if status == UNAUTHORIZED {
+        "Not identified"
+    } else {
+        "Malformed request"
+    };
     face(code, status, title)
 }
 
@@ -378,7 +467,9 @@ fn rate_limit(headers: &mut HeaderMap, group: &str, quota: u32, reset: Option<Du
     if let Ok(policy) = HeaderValue::try_from(format!("\"{group}\";q={quota};w=1")) {
         headers.insert("ratelimit-policy", policy);
     }
-    let reset = reset.map(|wait| format!(";t={}", ceil_seconds(wait))).unwrap_or_default();
+    let reset = reset
+        .map(|wait| format!(";t={}", ceil_seconds(wait)))
+        .unwrap_or_default();
     if let Ok(limit) = HeaderValue::try_from(format!("\"{group}\";r=0{reset}")) {
         headers.insert("ratelimit", limit);
     }
@@ -391,11 +482,19 @@ fn ceil_seconds(wait: Duration) -> u64 {
 
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
-    let first = letters.next().map(|first| first.to_uppercase().collect::<String>()).unwrap_or_default();
+    let first = letters
+        .next()
+        .map(|first| first.to_uppercase().collect::<String>())
+        .unwrap_or_default();
     format!("{first}{}.", letters.as_str())
 }
 
-fn own(status: StatusCode, content_type: &'static str, id: &str, body: String) -> Response<AnswerBody> {
+fn own(
+    status: StatusCode,
+    content_type: &'static str,
+    id: &str,
+    body: String,
+) -> Response<AnswerBody> {
     let mut response = Response::new(AnswerBody::from(Bytes::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();

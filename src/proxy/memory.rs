@@ -38,17 +38,31 @@ pub struct Lease {
 impl BodyMemory {
     /// `limit` in bytes (`limits.body_memory`).
     pub fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, held: Mutex::default() })
+        Arc::new(Self {
+            limit,
+            held: Mutex::default(),
+        })
     }
 
     /// Holds `bytes` for a peer's call with a credential (not yet proven); `None` when the whole or
     /// either share would be crossed.
     pub fn reserve(self: &Arc<Self>, peer: IpAddr, credential: &str, bytes: u64) -> Option<Lease> {
-        let holders = [Holder::Peer(network(peer)), Holder::Credential(credential.into())];
+        let holders = [
+            Holder::Peer(network(peer)),
+            Holder::Credential(credential.into()),
+        ];
         let mut held = self.held.lock();
-        let fits = held.total.checked_add(bytes).is_some_and(|total| total <= self.limit)
+        let fits = held
+            .total
+            .checked_add(bytes)
+            .is_some_and(|total| total <= self.limit)
             && holders.iter().all(|holder| {
-                held.by_holder.get(holder).copied().unwrap_or(0).saturating_add(bytes) <= self.limit / SHARE
+                held.by_holder
+                    .get(holder)
+                    .copied()
+                    .unwrap_or(0)
+                    .saturating_add(bytes)
+                    <= self.limit / SHARE
             });
         if !fits {
             return None;
@@ -58,7 +72,11 @@ impl BodyMemory {
             *held.by_holder.entry(holder.clone()).or_default() += bytes;
         }
         drop(held);
-        Some(Lease { memory: self.clone(), holders, bytes })
+        Some(Lease {
+            memory: self.clone(),
+            holders,
+            bytes,
+        })
     }
 
     /// Bytes held now.
@@ -115,10 +133,22 @@ mod tests {
     fn no_peer_and_no_credential_holds_more_than_an_eighth() {
         let memory = BodyMemory::new(800);
         let lease = memory.reserve(peer(1), "a", 100).unwrap();
-        assert!(memory.reserve(peer(1), "b", 1).is_none(), "the peer's share is taken");
-        assert!(memory.reserve(peer(2), "a", 1).is_none(), "the credential's share is taken");
-        assert!(memory.reserve(peer(2), "b", 101).is_none(), "one past the share");
-        assert!(memory.reserve(peer(2), "b", 100).is_some(), "the share exactly");
+        assert!(
+            memory.reserve(peer(1), "b", 1).is_none(),
+            "the peer's share is taken"
+        );
+        assert!(
+            memory.reserve(peer(2), "a", 1).is_none(),
+            "the credential's share is taken"
+        );
+        assert!(
+            memory.reserve(peer(2), "b", 101).is_none(),
+            "one past the share"
+        );
+        assert!(
+            memory.reserve(peer(2), "b", 100).is_some(),
+            "the share exactly"
+        );
         drop(lease);
         assert!(memory.reserve(peer(1), "a", 100).is_some());
     }
@@ -126,13 +156,21 @@ mod tests {
     #[test]
     fn the_whole_is_never_crossed_and_comes_back_whole() {
         let memory = BodyMemory::new(800);
-        let mut leases: Vec<Lease> = (1..=8).map(|n| memory.reserve(peer(n), &n.to_string(), 100).unwrap()).collect();
-        assert!(memory.reserve(peer(9), "9", 1).is_none(), "one past the whole");
+        let mut leases: Vec<Lease> = (1..=8)
+            .map(|n| memory.reserve(peer(n), &n.to_string(), 100).unwrap())
+            .collect();
+        assert!(
+            memory.reserve(peer(9), "9", 1).is_none(),
+            "one past the whole"
+        );
         leases[0].shrink_to(40);
         assert!(memory.reserve(peer(9), "9", 61).is_none());
         let small = memory.reserve(peer(9), "9", 60).unwrap();
         drop((small, leases));
         assert_eq!(memory.held(), 0);
-        assert!(memory.held.lock().by_holder.is_empty(), "holders are forgotten");
+        assert!(
+            memory.held.lock().by_holder.is_empty(),
+            "holders are forgotten"
+        );
     }
 }

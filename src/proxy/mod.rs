@@ -71,7 +71,10 @@ pub struct Proxy {
 /// Who calls, as far as the head tells.
 enum Caller {
     ApiKey(ApiKeyDigest),
-    Tc3 { claim: tc3::Claim, body_sha256: [u8; 32] },
+    Tc3 {
+        claim: tc3::Claim,
+        body_sha256: [u8; 32],
+    },
 }
 
 /// A proven caller whom the window has let in and who waits for the start.
@@ -124,7 +127,8 @@ impl Proxy {
     /// Housekeeping, once a second or so: forgets what is past, publishes what is only sampled.
     pub fn sweep(&self) {
         self.gates.sweep(self.clock.mono(), |key, gate| {
-            self.metrics.retire_account(&key.account, &key.group, counts(gate));
+            self.metrics
+                .retire_gate(&key.account, &key.group, counts(gate));
         });
         self.hold_down.sweep();
     }
@@ -145,9 +149,21 @@ impl Proxy {
         let received_at = self.clock.mono();
         let expects_continue = parts.headers.contains_key(header::EXPECT);
         let deadline = received_at.plus(self.limits.request_timeout);
-        let upload =
-            Upload::new(body, self.limits.body_bytes, expects_continue, &self.clock, received_at, deadline);
-        let mut visit = Visit::new(&self, socket, &parts, received_at, upload.progress().clone());
+        let upload = Upload::new(
+            body,
+            self.limits.body_bytes,
+            expects_continue,
+            &self.clock,
+            received_at,
+            deadline,
+        );
+        let mut visit = Visit::new(
+            &self,
+            socket,
+            &parts,
+            received_at,
+            upload.progress().clone(),
+        );
         // Two framings: one reached us, and the connection is not trusted further (RFC 9112 §6.1).
         let two_framings = parts.headers.contains_key(header::TRANSFER_ENCODING)
             && parts.headers.contains_key(header::CONTENT_LENGTH);
@@ -175,7 +191,9 @@ impl Proxy {
             response.headers_mut().insert(X_TC_TRACE_ID, trace_id);
         }
         if close {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
@@ -190,10 +208,19 @@ impl Proxy {
     ) -> Result<Response<AnswerBody>, Refusal> {
         self.check_head(visit.dialect, &parts, upload.as_ref())?;
         let (caller, buffered) = self.identify(visit, &parts, upload).await?;
-        let Admitted { account, operation, reservation, slot } = self.admit(visit, &caller, &parts)?;
+        let Admitted {
+            account,
+            operation,
+            reservation,
+            slot,
+        } = self.admit(visit, &caller, &parts)?;
         let started = reservation.wait(&self.clock).await;
         visit.admitted(&operation, started.mode);
-        let call = Call { id: visit.id, account, operation };
+        let call = Call {
+            id: visit.id,
+            account,
+            operation,
+        };
         let permit = Permit::new(self.clone(), call, started, slot, visit.progress.clone());
 
         let sent_at = self.clock.mono();
@@ -207,7 +234,11 @@ impl Proxy {
         let answered_at = self.clock.mono();
 
         let (outcome, status, vetoed) = match &answered {
-            Ok(answer) => (Outcome::Answered, Some(answer.status().as_u16()), is_vetoed(answer.headers())),
+            Ok(answer) => (
+                Outcome::Answered,
+                Some(answer.status().as_u16()),
+                is_vetoed(answer.headers()),
+            ),
             Err(Refusal::Upload(_)) => (Outcome::ClientIncomplete, None, false),
             Err(_) => (Outcome::UpstreamFailed, None, false),
         };
@@ -220,24 +251,40 @@ impl Proxy {
             commit.await.map_err(|_| Refusal::NotDurable)?;
         }
         let now = self.clock.mono();
-        let in_gate = now.since(visit.received_at).saturating_sub(answered_at.since(sent_at) + start.since(visit.decided_at));
+        let in_gate = now
+            .since(visit.received_at)
+            .saturating_sub(answered_at.since(sent_at) + start.since(visit.decided_at));
         self.metrics.overhead.observe(in_gate.as_secs_f64());
         Ok(self.relay(visit, answered?))
     }
 
     /// What can be said before anybody is identified: sizes (PROTOCOL §3, step 1).
-    fn check_head(&self, dialect: Dialect, parts: &Parts, upload: Option<&Upload>) -> Result<(), Refusal> {
+    fn check_head(
+        &self,
+        dialect: Dialect,
+        parts: &Parts,
+        upload: Option<&Upload>,
+    ) -> Result<(), Refusal> {
         if head_bytes(parts) > self.limits.header_bytes {
-            return Err(Refusal::HeadersTooLarge { limit: self.limits.header_bytes });
+            return Err(Refusal::HeadersTooLarge {
+                limit: self.limits.header_bytes,
+            });
         }
         if dialect == Dialect::Vendor && !matches!(parts.method, Method::GET | Method::POST) {
-            return Err(Refusal::Method { allowed: vec![Method::GET, Method::POST] });
+            return Err(Refusal::Method {
+                allowed: vec![Method::GET, Method::POST],
+            });
         }
         if parts.version == Version::HTTP_11 && !parts.headers.contains_key(header::HOST) {
             return Err(Refusal::Credential(Failure::MissingHeader("host")));
         }
-        if upload.and_then(Upload::declared).is_some_and(|declared| declared > self.limits.body_bytes) {
-            return Err(Refusal::BodyTooLarge { limit: self.limits.body_bytes });
+        if upload
+            .and_then(Upload::declared)
+            .is_some_and(|declared| declared > self.limits.body_bytes)
+        {
+            return Err(Refusal::BodyTooLarge {
+                limit: self.limits.body_bytes,
+            });
         }
         Ok(())
     }
@@ -256,7 +303,8 @@ impl Proxy {
         let now = self.clock.utc().seconds();
         let claim = {
             let policy = self.policy.load();
-            let claim = tc3::claim(parts, now, &policy.catalog.services).map_err(Refusal::Credential)?;
+            let claim =
+                tc3::claim(parts, now, &policy.catalog.services).map_err(Refusal::Credential)?;
             if policy.tc3(claim.secret_id()).is_none() {
                 return Err(Refusal::Credential(Failure::UnknownId));
             }
@@ -264,11 +312,23 @@ impl Proxy {
         };
         if claim.unsigned_payload() {
             // The signature does not cover the body: nothing to wait for.
-            return Ok((Caller::Tc3 { claim, body_sha256: [0; 32] }, None));
+            return Ok((
+                Caller::Tc3 {
+                    claim,
+                    body_sha256: [0; 32],
+                },
+                None,
+            ));
         }
         let incomplete = Refusal::Upload(UploadFailure::Incomplete);
-        let bytes = upload.as_ref().and_then(Upload::declared).unwrap_or(self.limits.body_bytes);
-        let lease = self.body_memory.reserve(visit.peer, claim.secret_id(), bytes).ok_or(Refusal::BodyMemory)?;
+        let bytes = upload
+            .as_ref()
+            .and_then(Upload::declared)
+            .unwrap_or(self.limits.body_bytes);
+        let lease = self
+            .body_memory
+            .reserve(visit.peer, claim.secret_id(), bytes)
+            .ok_or(Refusal::BodyMemory)?;
         let (rest, read) = upload.take().ok_or(incomplete)?.buffer(lease).await;
         *upload = Some(rest);
         let (buffered, body_sha256) = read.map_err(|failure| self.upload_refusal(failure))?;
@@ -277,17 +337,29 @@ impl Proxy {
 
     /// Admit, under the policy of this instant: what was stopped, cut or revoked while the body
     /// arrived is so for this call. Nothing is awaited here, so one generation decides all of it.
-    fn admit(&self, visit: &mut Visit<'_>, caller: &Caller, parts: &Parts) -> Result<Admitted, Refusal> {
+    fn admit(
+        &self,
+        visit: &mut Visit<'_>,
+        caller: &Caller,
+        parts: &Parts,
+    ) -> Result<Admitted, Refusal> {
         let policy = self.policy.load();
         let account = match caller {
-            Caller::ApiKey(digest) => {
-                policy.api_key(digest).ok_or(Refusal::Credential(Failure::UnknownKey))?.clone()
-            }
+            Caller::ApiKey(digest) => policy
+                .api_key(digest)
+                .ok_or(Refusal::Credential(Failure::UnknownKey))?
+                .clone(),
             Caller::Tc3 { claim, body_sha256 } => {
-                let known =
-                    policy.tc3(claim.secret_id()).ok_or(Refusal::Credential(Failure::UnknownId))?;
+                let known = policy
+                    .tc3(claim.secret_id())
+                    .ok_or(Refusal::Credential(Failure::UnknownId))?;
                 claim
-                    .verify(parts, &known.secret, body_sha256, &policy.catalog.host_aliases)
+                    .verify(
+                        parts,
+                        &known.secret,
+                        body_sha256,
+                        &policy.catalog.host_aliases,
+                    )
                     .map_err(Refusal::Credential)?;
                 let skew = claim.skew_seconds(self.clock.utc().seconds());
                 self.metrics.client_clock_skew.observe(skew as f64);
@@ -308,8 +380,15 @@ impl Proxy {
         visit.decided_at = now.mono;
         match gate.reserve(now, self.max_delay) {
             Ok(reservation) => {
-                self.metrics.admission_delay.observe(reservation.start().since(now.mono).as_secs_f64());
-                Ok(Admitted { account, operation, reservation, slot })
+                self.metrics
+                    .admission_delay
+                    .observe(reservation.start().since(now.mono).as_secs_f64());
+                Ok(Admitted {
+                    account,
+                    operation,
+                    reservation,
+                    slot,
+                })
             }
             Err(denied) => Err(refusal(denied, &operation)),
         }
@@ -362,7 +441,13 @@ impl Proxy {
         let deadline = visit.received_at.plus(self.limits.request_timeout);
         loop {
             let now = self.clock.mono();
-            let due = visit.progress.whole_at().unwrap_or(now).max(visit.decided_at).plus(self.response_timeout).min(deadline);
+            let due = visit
+                .progress
+                .whole_at()
+                .unwrap_or(now)
+                .max(visit.decided_at)
+                .plus(self.response_timeout)
+                .min(deadline);
             if due <= now {
                 return;
             }
@@ -372,17 +457,35 @@ impl Proxy {
 
     /// The request as the upstream gets it: hop-by-hop fields dropped, credentials that are secrets
     /// dropped, the identity set here and nowhere else.
-    fn rewrite(&self, visit: &Visit<'_>, parts: Parts, body: ForwardBody, call: &Call) -> Request<ForwardBody> {
-        let Parts { method, uri, mut headers, .. } = parts;
+    fn rewrite(
+        &self,
+        visit: &Visit<'_>,
+        parts: Parts,
+        body: ForwardBody,
+        call: &Call,
+    ) -> Request<ForwardBody> {
+        let Parts {
+            method,
+            uri,
+            mut headers,
+            ..
+        } = parts;
         upstream::strip_hop_by_hop(&mut headers);
         headers.remove(header::EXPECT);
         headers.remove("x-api-key");
         // A TC3 signature is no secret, and the upstream may want to verify it; a bearer key is one.
-        if headers.get(header::AUTHORIZATION).is_some_and(|value| !value.as_bytes().starts_with(b"TC3")) {
+        if headers
+            .get(header::AUTHORIZATION)
+            .is_some_and(|value| !value.as_bytes().starts_with(b"TC3"))
+        {
             headers.remove(header::AUTHORIZATION);
         }
         if headers.keys().any(is_ours) {
-            let ours: Vec<HeaderName> = headers.keys().filter(|name| is_ours(name)).cloned().collect();
+            let ours: Vec<HeaderName> = headers
+                .keys()
+                .filter(|name| is_ours(name))
+                .cloned()
+                .collect();
             for name in ours {
                 headers.remove(name);
             }
@@ -409,14 +512,18 @@ impl Proxy {
     }
 
     /// Answer: the upstream's words with our name on them.
-    fn relay(&self, visit: &Visit<'_>, answer: Response<Answer<ForwardBody>>) -> Response<AnswerBody> {
+    fn relay(
+        &self,
+        visit: &Visit<'_>,
+        answer: Response<Answer<ForwardBody>>,
+    ) -> Response<AnswerBody> {
         if visit.dialect == Dialect::Vendor && answer.status() != StatusCode::OK {
             // The SDKs lose whatever comes with another status (PROTOCOL §4).
             return dialect::vendor_server_error(visit.id);
         }
         let cut = self.metrics.answers_cut.clone();
-        let mut response =
-            answer.map(|answer| AnswerBody::Upstream(Relay::new(answer, self.response_timeout, cut)));
+        let mut response = answer
+            .map(|answer| AnswerBody::Upstream(Relay::new(answer, self.response_timeout, cut)));
         let headers = response.headers_mut();
         upstream::strip_hop_by_hop(headers);
         headers.remove(X_BILLABLE);
@@ -425,7 +532,10 @@ impl Proxy {
         }
         if visit.dialect == Dialect::Vendor {
             // With a charset the SDKs take an error for a success (PROTOCOL §4).
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            );
         }
         response
     }
@@ -433,7 +543,9 @@ impl Proxy {
     /// Makes guessing slow: past the limit the answer to a failing credential is held back. A valid
     /// credential never waits, whoever else shares its address.
     async fn hold_if_guessing(&self, visit: &Visit<'_>, refusal: &Refusal) {
-        let Refusal::Credential(Failure::UnknownId | Failure::UnknownKey | Failure::BadSignature) = refusal else {
+        let Refusal::Credential(Failure::UnknownId | Failure::UnknownKey | Failure::BadSignature) =
+            refusal
+        else {
             return;
         };
         if let Held::Held { first } = self.hold_down.failed(visit.peer) {
@@ -447,7 +559,9 @@ impl Proxy {
 
     fn upload_refusal(&self, failure: UploadFailure) -> Refusal {
         match failure {
-            UploadFailure::TooLarge => Refusal::BodyTooLarge { limit: self.limits.body_bytes },
+            UploadFailure::TooLarge => Refusal::BodyTooLarge {
+                limit: self.limits.body_bytes,
+            },
             other => Refusal::Upload(other),
         }
     }
@@ -472,7 +586,13 @@ struct Visit<'p> {
 }
 
 impl<'p> Visit<'p> {
-    fn new(proxy: &'p Proxy, socket: IpAddr, parts: &Parts, received_at: Mono, progress: Arc<Progress>) -> Self {
+    fn new(
+        proxy: &'p Proxy,
+        socket: IpAddr,
+        parts: &Parts,
+        received_at: Mono,
+        progress: Arc<Progress>,
+    ) -> Self {
         proxy.metrics.received.inc();
         proxy.metrics.pending.inc();
         Self {
@@ -523,19 +643,31 @@ impl<'p> Visit<'p> {
                     operation.throttled(*mode).inc();
                 }
             }
-            Refusal::NoQuota { .. } => self.count(Some(Mode::Qps), Decision::Throttled, refusal.reason()),
+            Refusal::NoQuota { .. } => {
+                self.count(Some(Mode::Qps), Decision::Throttled, refusal.reason())
+            }
             _ => self.count(None, Decision::Refused, refusal.reason()),
         }
         if let Some(gate) = &self.gate {
-            let count = if refusal.is_throttle() { &gate.counts.throttled } else { &gate.counts.refused };
+            let count = if refusal.is_throttle() {
+                &gate.counts.throttled
+            } else {
+                &gate.counts.refused
+            };
             count.fetch_add(1, Ordering::Relaxed);
         }
         self.decide();
     }
 
     fn count(&self, mode: Option<Mode>, decision: Decision, reason: &str) {
-        let group = self.operation.as_ref().map_or("", |operation| operation.group.as_str());
-        self.proxy.metrics.requests(group, mode, decision, reason).inc();
+        let group = self
+            .operation
+            .as_ref()
+            .map_or("", |operation| operation.group.as_str());
+        self.proxy
+            .metrics
+            .requests(group, mode, decision, reason)
+            .inc();
     }
 }
 
@@ -557,16 +689,21 @@ impl Drop for Visit<'_> {
 fn operation<'p>(policy: &'p Policy, parts: &Parts) -> Result<&'p Arc<Operation>, Refusal> {
     let path = parts.uri.path();
     let by_route = || {
-        policy.by_route(&parts.method, path).map_err(|allowed| match allowed.is_empty() {
-            true => Refusal::ActionUnknown,
-            false => Refusal::Method { allowed },
-        })
+        policy
+            .by_route(&parts.method, path)
+            .map_err(|allowed| match allowed.is_empty() {
+                true => Refusal::ActionUnknown,
+                false => Refusal::Method { allowed },
+            })
     };
     match parts.headers.get(X_TC_ACTION) {
         None if path == "/" => Err(Refusal::ActionMissing),
         None => by_route(),
         Some(name) => {
-            let named = name.to_str().ok().and_then(|name| policy.by_action(name.trim()));
+            let named = name
+                .to_str()
+                .ok()
+                .and_then(|name| policy.by_action(name.trim()));
             let named = named.ok_or(Refusal::ActionUnknown)?;
             if path != "/" && by_route()?.action != named.action {
                 return Err(Refusal::ActionMismatch);
@@ -577,8 +714,16 @@ fn operation<'p>(policy: &'p Policy, parts: &Parts) -> Result<&'p Arc<Operation>
 }
 
 /// Version and region, which only the vendor's dialect has (PROTOCOL §1).
-fn check_vendor_parameters(policy: &Policy, operation: &Operation, headers: &HeaderMap) -> Result<(), Refusal> {
-    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?").trim());
+fn check_vendor_parameters(
+    policy: &Policy,
+    operation: &Operation,
+    headers: &HeaderMap,
+) -> Result<(), Refusal> {
+    let text = |name: &str| {
+        headers
+            .get(name)
+            .map(|value| value.to_str().unwrap_or("?").trim())
+    };
     let version = text("x-tc-version").ok_or(Refusal::VersionMissing)?;
     if !policy.catalog.versions.iter().any(|known| known == version) {
         return Err(Refusal::VersionUnknown);
@@ -600,29 +745,58 @@ fn refusal(denied: Denied, operation: &Operation) -> Refusal {
         Denied::NotOpened => Refusal::NotOpened,
         Denied::Stopped(stop) => Refusal::Stopped(stop),
         Denied::NoQuota { begins_in } => Refusal::NoQuota { group, begins_in },
-        Denied::Throttled { quota, mode, retry_after } => Refusal::Throttled { group, quota, mode, retry_after },
+        Denied::Throttled {
+            quota,
+            mode,
+            retry_after,
+        } => Refusal::Throttled {
+            group,
+            quota,
+            mode,
+            retry_after,
+        },
     }
 }
 
 /// The size of a head as its parts tell: request line and fields with their separators.
 fn head_bytes(parts: &Parts) -> usize {
-    let target = parts.uri.path_and_query().map_or(1, |target| target.as_str().len())
-        + parts.uri.authority().map_or(0, |authority| authority.as_str().len());
-    let fields: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or(1, |target| target.as_str().len())
+        + parts
+            .uri
+            .authority()
+            .map_or(0, |authority| authority.as_str().len());
+    let fields: usize = parts
+        .headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
     parts.method.as_str().len() + target + " HTTP/1.1\r\n".len() + 1 + fields
 }
 
 /// Whose request it is: the connection's, or the nearest address in `X-Forwarded-For` that is no
 /// trusted proxy, read from the right as far as the proxies vouch for it.
 fn peer(socket: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(&address.to_canonical()));
+    let is_trusted = |address: &IpAddr| {
+        trusted
+            .iter()
+            .any(|net| net.contains(&address.to_canonical()))
+    };
     let mut peer = socket;
     if trusted.is_empty() || !is_trusted(&socket) {
         return peer;
     }
-    let lines: Vec<&str> = headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok()).collect();
+    let lines: Vec<&str> = headers
+        .get_all(&X_FORWARDED_FOR)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .collect();
     for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
-        let Ok(address) = hop.trim().parse() else { break };
+        let Ok(address) = hop.trim().parse() else {
+            break;
+        };
         peer = address;
         if !is_trusted(&address) {
             break;
@@ -634,8 +808,17 @@ fn peer(socket: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
 /// What a trusted proxy said of the hops before, and the hop to us; from anybody else only the latter.
 fn forwarded_for(visit: &Visit<'_>, headers: &HeaderMap) -> String {
     let mut hops = String::new();
-    if visit.proxy.trusted_proxies.iter().any(|net| net.contains(&visit.socket.to_canonical())) {
-        for line in headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok()) {
+    if visit
+        .proxy
+        .trusted_proxies
+        .iter()
+        .any(|net| net.contains(&visit.socket.to_canonical()))
+    {
+        for line in headers
+            .get_all(&X_FORWARDED_FOR)
+            .iter()
+            .filter_map(|line| line.to_str().ok())
+        {
             hops.push_str(line);
             hops.push_str(", ");
         }
@@ -649,15 +832,21 @@ fn is_ours(name: &HeaderName) -> bool {
 }
 
 fn is_vetoed(headers: &HeaderMap) -> bool {
-    headers.get(X_BILLABLE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"false"))
+    headers
+        .get(X_BILLABLE)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"false"))
 }
 
 fn origin_form(uri: &Uri) -> Uri {
-    uri.path_and_query().cloned().map(Uri::from).unwrap_or_default()
+    uri.path_and_query()
+        .cloned()
+        .map(Uri::from)
+        .unwrap_or_default()
 }
 
 /// A gate's counts in the order of the metric's decisions.
 pub fn counts(gate: &Gate) -> [u64; 3] {
     let counts = &gate.counts;
-    [&counts.admitted, &counts.throttled, &counts.refused].map(|count: &AtomicU64| count.load(Ordering::Relaxed))
+    [&counts.admitted, &counts.throttled, &counts.refused]
+        .map(|count: &AtomicU64| count.load(Ordering::Relaxed))
 }

@@ -33,10 +33,23 @@ pub struct Permit {
 
 impl Permit {
     /// The start has come: from here on the call is admitted.
-    pub fn new(proxy: Arc<Proxy>, call: Call, started: Started, slot: Slot, progress: Arc<Progress>) -> Self {
+    pub fn new(
+        proxy: Arc<Proxy>,
+        call: Call,
+        started: Started,
+        slot: Slot,
+        progress: Arc<Progress>,
+    ) -> Self {
         let admitted_at = proxy.clock.utc();
         proxy.metrics.in_flight.inc();
-        Self { proxy, call, started, admitted_at, progress, slot: Some(slot) }
+        Self {
+            proxy,
+            call,
+            started,
+            admitted_at,
+            progress,
+            slot: Some(slot),
+        }
     }
 
     /// When it started.
@@ -50,11 +63,23 @@ impl Permit {
     }
 
     /// Writes the record. `status`: the upstream's; `vetoed`: the upstream said it is not billable.
-    pub fn settle(mut self, outcome: Outcome, status: Option<u16>, vetoed: bool, now: Mono) -> Option<Commit> {
+    pub fn settle(
+        mut self,
+        outcome: Outcome,
+        status: Option<u16>,
+        vetoed: bool,
+        now: Mono,
+    ) -> Option<Commit> {
         self.write(outcome, status, vetoed, now)
     }
 
-    fn write(&mut self, outcome: Outcome, status: Option<u16>, vetoed: bool, now: Mono) -> Option<Commit> {
+    fn write(
+        &mut self,
+        outcome: Outcome,
+        status: Option<u16>,
+        vetoed: bool,
+        now: Mono,
+    ) -> Option<Commit> {
         let slot = self.slot.take()?;
         let mode = self.started.mode;
         let reason = billable(self.proxy.bill(), mode, outcome, status, vetoed);
