@@ -52,7 +52,7 @@ use std::sync::atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use store::Store;
-use writer::{Checkpointer, Place, Writer};
+use writer::{Checkpointer, Pace, Place, Writer};
 
 /// Where and how records are kept.
 #[derive(Clone, Debug)]
@@ -236,7 +236,7 @@ impl Ledger {
             options,
             clock,
             on_commit,
-            writer::PROBE_INTERVAL,
+            Pace::REAL,
             #[cfg(test)]
             Arc::default(),
         )
@@ -246,7 +246,7 @@ impl Ledger {
         options: LedgerOptions,
         clock: Clock,
         on_commit: impl Fn(&Committed) + Send + 'static,
-        probe_interval: Duration,
+        pace: Pace,
         #[cfg(test)] faults: Arc<store::Faults>,
     ) -> Result<Self, LedgerError> {
         let (path, lock) = claim(&options.path)?;
@@ -259,7 +259,7 @@ impl Ledger {
         let place = Place {
             path: path.clone(),
             run: store.begin_run(&options.replica, clock.utc())?,
-            probe_interval,
+            pace,
             #[cfg(test)]
             faults,
         };

@@ -26,15 +26,25 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How often a ledger in trouble is tried again (DESIGN §6).
-pub(super) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// The waits that tests shorten or stretch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// How often a ledger in trouble is tried again (DESIGN §6).
+    pub(super) probe: Duration,
+    /// From the start of a commit to the start of the next when nobody waits for it (relaxed): what a crash may lose.
+    pub(super) gather: Duration,
+}
+
+impl Pace {
+    pub(super) const REAL: Self = Self {
+        probe: Duration::from_secs(1),
+        gather: Duration::from_millis(100),
+    };
+}
 
 /// From the start of a commit to the start of the next, under load: a commit costs some 80 us of CPU
 /// whatever is in it, and at this distance that is below 1 us a call (PERFORMANCE).
 const GROUP_INTERVAL: Duration = Duration::from_millis(1);
-
-/// The same when nobody waits for it: what a crash may lose.
-const RELAXED_INTERVAL: Duration = Duration::from_millis(100);
 
 /// After so long without a commit the WAL is copied into the file.
 const REST: Duration = Duration::from_secs(1);
@@ -56,7 +66,7 @@ const POLL: Duration = Duration::from_millis(2);
 pub(super) struct Place {
     pub(super) path: PathBuf,
     pub(super) run: i64,
-    pub(super) probe_interval: Duration,
+    pub(super) pace: Pace,
     #[cfg(test)]
     pub(super) faults: Arc<super::store::Faults>,
 }
@@ -161,7 +171,7 @@ impl Writer {
         let shared = self.shared.clone();
         let half = (shared.pending_limit / 2).max(1);
         let interval = match (shared.durability, self.loaded) {
-            (Durability::Relaxed, _) => RELAXED_INTERVAL,
+            (Durability::Relaxed, _) => self.place.pace.gather,
             (Durability::Strict, true) => GROUP_INTERVAL,
             (Durability::Strict, false) => Duration::ZERO,
         };
@@ -346,7 +356,7 @@ impl Writer {
                 let now = self.clock.mono();
                 match self.close_by(&queue, now) {
                     None => {
-                        shared.wake.wait_for(&mut queue, self.place.probe_interval);
+                        shared.wake.wait_for(&mut queue, self.place.pace.probe);
                     }
                     Some(close_by) => {
                         let left = close_by.since(now);
@@ -355,7 +365,7 @@ impl Writer {
                             return ControlFlow::Break(());
                         }
                         if tried_since_close {
-                            let sleep = left.min(self.place.probe_interval);
+                            let sleep = left.min(self.place.pace.probe);
                             shared.wake.wait_for(&mut queue, sleep);
                         }
                         tried_since_close = true;
