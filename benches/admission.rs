@@ -1,1 +1,2 @@
+//! identify, admit, throttle.
 fn main() {}

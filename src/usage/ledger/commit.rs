@@ -1,0 +1,304 @@
+//! Waiting for a group commit: many calls, one fate.
+//!
+//! Owns the hand-over of a batch's fate from the writer to the calls that wait for it. Must never
+//! know what is in the batch.
+//!
+//! A wake-up from another thread costs a system call when the woken runtime sleeps or not, so waking
+//! 64 calls one by one would cost the writer 64 of them (PERFORMANCE: never add a system call per
+//! call). The writer therefore wakes one call of each worker thread, and that call wakes the rest
+//! of its thread from inside, which is a push on a local queue.
+
+use parking_lot::Mutex;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::thread::{self, ThreadId};
+
+const OPEN: u8 = 0;
+const DURABLE: u8 = 1;
+const NOT_DURABLE: u8 = 2;
+
+/// The ledger could not keep the record: it has been turned into `gate_failed` and will not be
+/// billed, and the client must get the gate's own failure instead of the upstream's answer (DESIGN §6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the ledger could not record this call")]
+pub struct NotDurable;
+
+/// Records that are written in one transaction.
+#[derive(Debug)]
+pub(super) struct Batch {
+    fate: AtomicU8,
+    groups: Mutex<Vec<Group>>,
+}
+
+/// The calls of one thread that wait for one batch.
+#[derive(Debug)]
+struct Group {
+    thread: ThreadId,
+    wakers: Vec<Option<Waker>>,
+}
+
+impl Batch {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            fate: AtomicU8::new(OPEN),
+            groups: Mutex::new(Vec::new()),
+        })
+    }
+
+    fn fate(&self) -> Option<Result<(), NotDurable>> {
+        match self.fate.load(Ordering::Acquire) {
+            OPEN => None,
+            DURABLE => Some(Ok(())),
+            _ => Some(Err(NotDurable)),
+        }
+    }
+
+    fn settle(&self, fate: u8) {
+        let mut groups = self.groups.lock();
+        self.fate.store(fate, Ordering::Release);
+        let heads: Vec<Waker> = groups
+            .iter_mut()
+            .filter_map(|group| std::iter::from_fn(|| group.wakers.pop()).flatten().next())
+            .collect();
+        drop(groups);
+        heads.into_iter().for_each(Waker::wake);
+    }
+
+    /// Wakes the calls of group `index` that the writer left to the first of them.
+    fn pass_on(&self, index: usize) {
+        let rest = self
+            .groups
+            .lock()
+            .get_mut(index)
+            .map(|group| std::mem::take(&mut group.wakers));
+        rest.into_iter().flatten().flatten().for_each(Waker::wake);
+    }
+}
+
+/// The writer's end of a batch. A batch that is dropped undecided is not durable, so that a writer
+/// that dies leaves nobody waiting for ever.
+#[derive(Debug)]
+pub(super) struct Decision(Option<Arc<Batch>>);
+
+impl Decision {
+    pub(super) fn new(batch: Arc<Batch>) -> Self {
+        Self(Some(batch))
+    }
+
+    pub(super) fn durable(mut self) {
+        if let Some(batch) = self.0.take() {
+            batch.settle(DURABLE);
+        }
+    }
+
+    pub(super) fn not_durable(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Decision {
+    fn drop(&mut self) {
+        if let Some(batch) = self.0.take() {
+            batch.settle(NOT_DURABLE);
+        }
+    }
+}
+
+/// Resolves when the record is durable (strict), or at once (relaxed). Dropping it changes nothing about the
+/// record. Poll it or drop it: one that is kept unpolled holds up the other calls of its thread.
+#[must_use = "an answer must not leave before its record is durable (P3)"]
+#[derive(Debug)]
+pub struct Commit(State);
+
+#[derive(Debug)]
+enum State {
+    Known(Result<(), NotDurable>),
+    Waiting {
+        batch: Arc<Batch>,
+        /// Group and place in it, once polled.
+        place: Option<(usize, usize)>,
+    },
+}
+
+impl Commit {
+    pub(super) fn known(fate: Result<(), NotDurable>) -> Self {
+        Self(State::Known(fate))
+    }
+
+    pub(super) fn waiting(batch: Arc<Batch>) -> Self {
+        Self(State::Waiting { batch, place: None })
+    }
+}
+
+impl Future for Commit {
+    type Output = Result<(), NotDurable>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let (batch, place) = match &mut self.0 {
+            State::Known(fate) => return Poll::Ready(*fate),
+            State::Waiting { batch, place } => (batch, place),
+        };
+        let mut groups = batch.groups.lock();
+        if let Some(fate) = batch.fate() {
+            drop(groups);
+            if let Some((group, _)) = place.take() {
+                batch.pass_on(group);
+            }
+            self.0 = State::Known(fate);
+            return Poll::Ready(fate);
+        }
+        let waker = context.waker();
+        if let Some((group, at)) = *place {
+            let kept = &mut groups[group].wakers[at];
+            if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+                *kept = Some(waker.clone());
+            }
+            return Poll::Pending;
+        }
+        let thread = thread::current().id();
+        let group = match groups.iter().position(|group| group.thread == thread) {
+            Some(group) => group,
+            None => {
+                groups.push(Group {
+                    thread,
+                    wakers: Vec::new(),
+                });
+                groups.len() - 1
+            }
+        };
+        *place = Some((group, groups[group].wakers.len()));
+        groups[group].wakers.push(Some(waker.clone()));
+        Poll::Pending
+    }
+}
+
+impl Drop for Commit {
+    fn drop(&mut self) {
+        if let State::Waiting {
+            batch,
+            place: Some((group, at)),
+        } = &self.0
+        {
+            let mut groups = batch.groups.lock();
+            if batch.fate().is_none() {
+                // Else the writer could choose this dead call to wake the others.
+                groups[*group].wakers[*at] = None;
+            } else {
+                // It was chosen, and will not be polled any more.
+                drop(groups);
+                batch.pass_on(*group);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    #[derive(Default)]
+    struct Counted(AtomicUsize);
+
+    impl Wake for Counted {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    struct Call {
+        commit: Commit,
+        woken: Arc<Counted>,
+    }
+
+    impl Call {
+        fn new(batch: &Arc<Batch>) -> Self {
+            let mut call = Self {
+                commit: Commit::waiting(batch.clone()),
+                woken: Arc::default(),
+            };
+            assert_eq!(call.poll(), Poll::Pending);
+            call
+        }
+
+        fn poll(&mut self) -> Poll<Result<(), NotDurable>> {
+            let waker = Waker::from(self.woken.clone());
+            Pin::new(&mut self.commit).poll(&mut Context::from_waker(&waker))
+        }
+
+        fn woken(&self) -> usize {
+            self.woken.0.load(Ordering::SeqCst)
+        }
+    }
+
+    fn woken(calls: &[Call]) -> usize {
+        calls.iter().map(Call::woken).sum()
+    }
+
+    #[test]
+    fn the_writer_wakes_one_call_of_a_thread_and_that_one_wakes_the_rest() {
+        let batch = Batch::new();
+        let mut calls: Vec<Call> = (0..64).map(|_| Call::new(&batch)).collect();
+        Decision::new(batch).durable();
+        assert_eq!(woken(&calls), 1);
+        let first = calls.iter().position(|call| call.woken() == 1).unwrap();
+        assert_eq!(calls[first].poll(), Poll::Ready(Ok(())));
+        assert!(calls.iter().all(|call| call.woken() == 1));
+        for call in &mut calls {
+            assert_eq!(call.poll(), Poll::Ready(Ok(())));
+        }
+    }
+
+    #[test]
+    fn a_call_that_was_chosen_and_then_dropped_still_wakes_the_rest() {
+        let batch = Batch::new();
+        let mut calls: Vec<Call> = (0..3).map(|_| Call::new(&batch)).collect();
+        Decision::new(batch).durable();
+        let first = calls.iter().position(|call| call.woken() == 1).unwrap();
+        calls.remove(first);
+        assert_eq!(woken(&calls), 2);
+    }
+
+    #[test]
+    fn a_call_that_was_dropped_before_is_never_chosen() {
+        let batch = Batch::new();
+        let mut calls: Vec<Call> = (0..3).map(|_| Call::new(&batch)).collect();
+        calls.pop();
+        calls.pop();
+        Decision::new(batch).durable();
+        assert_eq!(woken(&calls), 1);
+    }
+
+    #[test]
+    fn each_thread_gets_its_own_wake_up() {
+        let batch = Batch::new();
+        let here = Call::new(&batch);
+        let there = thread::scope(|scope| scope.spawn(|| Call::new(&batch)).join().unwrap());
+        Decision::new(batch).durable();
+        assert_eq!((here.woken(), there.woken()), (1, 1));
+    }
+
+    #[test]
+    fn a_batch_that_nobody_decided_is_not_durable() {
+        let batch = Batch::new();
+        let mut call = Call::new(&batch);
+        drop(Decision::new(batch));
+        assert_eq!(call.woken(), 1);
+        assert_eq!(call.poll(), Poll::Ready(Err(NotDurable)));
+    }
+
+    #[test]
+    fn the_last_waker_is_the_one_that_is_woken() {
+        let batch = Batch::new();
+        let mut call = Call::new(&batch);
+        let before = std::mem::take(&mut call.woken);
+        assert_eq!(call.poll(), Poll::Pending);
+        Decision::new(batch).durable();
+        assert_eq!(before.0.load(Ordering::SeqCst), 0);
+        assert_eq!(call.woken(), 1);
+    }
+}

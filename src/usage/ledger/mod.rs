@@ -1,0 +1,468 @@
+//! The ledger: every admitted call, durable and readable with SQL (P3, DESIGN §6).
+//!
+//! Owns the SQLite file, its lock and the one thread that writes it; the only rusqlite. Must never block
+//! a caller on the disk, hold more than `pending_limit` records, or bill what it told a caller it could not count.
+//!
+//! # The file
+//! Any SQLite client from 3.37 on may read it while tollgate runs, with `mode=ro`, on a local disk:
+//!
+//! - view `records`, one row a call: `seq` (1, 2, 3 ..: in order of settlement, without a gap, never
+//!   reused), `id`, `account`, `"group"`, `action`, `mode`, `admitted_at` (microseconds since the Unix
+//!   epoch), `start_ns` and `run` (the start on the machine's monotonic clock, and which start of
+//!   the process it belongs to), `outcome`, `status` (or null), `billable` (0 or 1), `reason` (empty when
+//!   billable), `duration_us`, `replica`.
+//! - view `rollup`, all calls ever, also those whose records have been pruned: `account`, `"group"`,
+//!   `action`, `mode`, `outcome`, `billable`, `reason`, `hour` (hours since the Unix epoch by
+//!   `admitted_at`, UTC; `datetime(hour * 3600, 'unixepoch')`), `calls`, `first_seq`, `last_seq`.
+//! - table `days`: `day` (`YYYY-MM-DD` by `admitted_at`, UTC), `first_seq`, `last_seq`: where in `records` a day lies.
+//!   Days overlap at midnight, because a record is written when its call has ended.
+//! - table `runs`: `run`, `replica`, `opened_at` (microseconds).
+//!
+//! Behind the views: `series` holds what the calls of a bill's line have in common (account, group, action, mode,
+//! outcome, billable, reason), so that `raw` (the records) and `hours` (the rollup) carry one integer
+//! instead of seven values; `raw` has no second index, which would make it 5 to 10 times
+//! slower; `pruned` holds the first seq that is kept. The next seq is one past the newest of `days`, which is never pruned.
+//!
+//! # Checkpoints
+//! A commit appends to the WAL and syncs that alone. Copying the WAL back into the file (a checkpoint)
+//! costs milliseconds, so it is done by a thread of its own, with a connection of its own, while commits go on:
+//! when the WAL has grown by some 4 MiB, or after a second of rest. Under load new commits arrive
+//! meanwhile, and SQLite starts the WAL over only when all of it was copied: so the writer
+//! then copies the little that came since. Otherwise the WAL would grow for ever.
+
+mod commit;
+mod read;
+mod schema;
+mod store;
+mod writer;
+
+pub use commit::{Commit, NotDurable};
+pub use read::{ReadError, Reader, StoredRecord, UsageLine, backup};
+
+use crate::clock::Clock;
+use crate::usage::Record;
+use crate::words::{Durability, Outcome, Utc};
+use commit::Batch;
+use parking_lot::{Condvar, Mutex};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use store::Store;
+use writer::{Checkpointer, Pace, Place, Writer};
+
+/// Where and how records are kept.
+#[derive(Clone, Debug)]
+pub struct LedgerOptions {
+    /// The SQLite file. Missing directories are created.
+    pub path: PathBuf,
+    /// What an answer waits for.
+    pub durability: Durability,
+    /// The name of this replica, written to each record; may be empty.
+    pub replica: String,
+    /// How many slots may be out at once: calls in flight and records that are not durable yet.
+    pub pending_limit: usize,
+}
+
+/// Why a ledger cannot be opened, read or copied.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Another process writes it.
+    #[error(
+        "another tollgate is using this ledger (it holds the lock on {0}): stop it first, or give this one a ledger of its own"
+    )]
+    Locked(PathBuf),
+    /// There is no such file.
+    #[error("there is no ledger at {0}: `tollgate serve` creates it")]
+    Missing(PathBuf),
+    /// The file is something else. It was not changed.
+    #[error("this file is not a tollgate ledger; it was left as it is")]
+    NotALedger,
+    /// The file was written by another version of tollgate. It was not changed.
+    #[error(
+        "the ledger has schema {found}, this tollgate knows {known}: use the tollgate that wrote it or a newer one"
+    )]
+    OtherVersion {
+        /// `user_version` of the file.
+        found: i32,
+        /// The one that this program knows.
+        known: i32,
+    },
+    /// The file system cannot do what SQLite's WAL needs.
+    #[error(
+        "this file system cannot hold a ledger (no WAL mode): use a local disk, not a network share"
+    )]
+    NoWal,
+    /// A backup would overwrite something.
+    #[error("{0} exists already: a backup never overwrites a file")]
+    Exists(PathBuf),
+    /// The copy does not pass SQLite's own check.
+    #[error("the copy is damaged ({0}), and so may be the ledger itself")]
+    Damaged(String),
+    /// The operating system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// SQLite refused.
+    #[error("the ledger cannot be used: {0}")]
+    Sql(#[from] rusqlite::Error),
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> LedgerError {
+    |source| LedgerError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Why no slot can be had. The call must be refused before it reaches the upstream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Trouble {
+    /// The file cannot be written: disk full, I/O error, held by another program. It is tried again each second.
+    #[error("the ledger cannot be written")]
+    Failing,
+    /// `pending_limit` slots are out.
+    #[error("too many calls wait for the ledger")]
+    Full,
+    /// [`Ledger::close`] was called.
+    #[error("the ledger is closed")]
+    Closed,
+}
+
+/// What was lost when the ledger was closed. None of it was promised to anybody in strict mode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CloseError {
+    /// The patience ran out: so many slots were still out, or so many records could not be written.
+    #[error("{0} calls are not in the ledger")]
+    Unrecorded(usize),
+    /// The writer thread panicked. What it had not promised as durable is lost.
+    #[error("the ledger's writer failed")]
+    WriterDied,
+}
+
+/// One group commit, for `ledger_commit_seconds` and `records_total`.
+#[derive(Clone, Copy, Debug)]
+pub struct Committed {
+    /// From the begin of the transaction until it was durable.
+    pub duration: Duration,
+    /// How many records became durable, in the order of [`Outcome::ALL`].
+    pub records: [u64; Outcome::ALL.len()],
+}
+
+/// Figures for metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LedgerStats {
+    /// Slots that are out: calls in flight and records that are not durable yet.
+    pub pending: usize,
+    /// Size of the file without its WAL.
+    pub bytes: u64,
+    /// Size of the WAL file.
+    pub wal_bytes: u64,
+    /// What this process may still write on the disk.
+    pub free_bytes: u64,
+    /// The newest durable seq; 0 before the first.
+    pub last_seq: u64,
+    /// When the last commit ended; `None` before the first of this run.
+    pub last_commit_at: Option<Utc>,
+}
+
+const HEALTHY: u8 = 0;
+const FAILING: u8 = 1;
+const CLOSED: u8 = 2;
+
+/// What callers and the writer share.
+#[derive(Debug)]
+struct Shared {
+    pending_limit: usize,
+    durability: Durability,
+    /// Slots that are out. Only grows below `pending_limit`, so that the queue needs no bound of its own.
+    pending: AtomicUsize,
+    /// Changes only under the lock of `queue`.
+    health: AtomicU8,
+    queue: Mutex<Queue>,
+    /// Tells the writer: something was queued while it slept, or a wish changed.
+    wake: Condvar,
+    last_seq: AtomicI64,
+    last_commit_at_us: AtomicI64,
+}
+
+#[derive(Debug)]
+struct Queue {
+    records: Vec<Record>,
+    /// Shared by the records that are queued now.
+    batch: Arc<Batch>,
+    /// At how many records the writer wants to be told: 1 when it sleeps, more when it lets a batch gather.
+    wake_at: usize,
+    /// Records admitted before this may be deleted.
+    keep_from: Option<Utc>,
+    /// Set by `close`: how long to wait for the slots that are out.
+    closing: Option<Duration>,
+}
+
+/// The open ledger. Any number of threads may reserve and commit.
+#[derive(Debug)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+    path: PathBuf,
+    wal_path: PathBuf,
+    /// Held as long as the process may write. Released by the operating system however it ends.
+    lock: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    writer: JoinHandle<usize>,
+    _lock: File,
+}
+
+impl Ledger {
+    /// Takes the exclusive lock, opens or creates the file, notes a new run, starts the writer.
+    ///
+    /// The lock is on `<real path>.lock`, so that two names of one file meet (not two hard links). `on_commit` is called by the writer
+    /// thread after each commit and must be quick.
+    pub fn open(
+        options: LedgerOptions,
+        clock: Clock,
+        on_commit: impl Fn(&Committed) + Send + 'static,
+    ) -> Result<Self, LedgerError> {
+        Self::open_with(
+            options,
+            clock,
+            on_commit,
+            Pace::REAL,
+            #[cfg(test)]
+            Arc::default(),
+        )
+    }
+
+    fn open_with(
+        options: LedgerOptions,
+        clock: Clock,
+        on_commit: impl Fn(&Committed) + Send + 'static,
+        pace: Pace,
+        #[cfg(test)] faults: Arc<store::Faults>,
+    ) -> Result<Self, LedgerError> {
+        let (path, lock) = claim(&options.path)?;
+        let store = Store::open(
+            &path,
+            true,
+            #[cfg(test)]
+            faults.clone(),
+        )?;
+        let place = Place {
+            path: path.clone(),
+            run: store.begin_run(&options.replica, clock.utc())?,
+            pace,
+            #[cfg(test)]
+            faults,
+        };
+        let shared = Arc::new(Shared {
+            pending_limit: options.pending_limit,
+            durability: options.durability,
+            pending: AtomicUsize::new(0),
+            health: AtomicU8::new(HEALTHY),
+            queue: Mutex::new(Queue {
+                records: Vec::new(),
+                batch: Batch::new(),
+                wake_at: usize::MAX,
+                keep_from: None,
+                closing: None,
+            }),
+            wake: Condvar::new(),
+            last_seq: AtomicI64::new(store.next_seq() - 1),
+            last_commit_at_us: AtomicI64::new(i64::MIN),
+        });
+        let checkpointer = Checkpointer::start(path.clone()).map_err(io_error(&path))?;
+        let writer = Writer::new(
+            shared.clone(),
+            clock,
+            place,
+            store,
+            checkpointer,
+            Box::new(on_commit),
+        );
+        let writer = std::thread::Builder::new()
+            .name("ledger".into())
+            .spawn(|| writer.run())
+            .map_err(io_error(&path))?;
+        Ok(Self {
+            shared,
+            wal_path: suffixed(&path, "-wal"),
+            path,
+            lock: Mutex::new(Some(Running {
+                writer,
+                _lock: lock,
+            })),
+        })
+    }
+
+    /// Capacity for one record, to be taken before its call is admitted. On an error the call must be
+    /// refused before it reaches the upstream.
+    pub fn reserve(&self) -> Result<Slot, Trouble> {
+        let shared = &self.shared;
+        match shared.health.load(Ordering::Acquire) {
+            HEALTHY => {}
+            FAILING => return Err(Trouble::Failing),
+            _ => return Err(Trouble::Closed),
+        }
+        shared
+            .pending
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |pending| {
+                (pending < shared.pending_limit).then_some(pending + 1)
+            })
+            .map_err(|_| Trouble::Full)?;
+        Ok(Slot(Some(shared.clone())))
+    }
+
+    /// Whether new calls can be counted, as far as is known.
+    pub fn healthy(&self) -> bool {
+        self.shared.health.load(Ordering::Acquire) == HEALTHY
+    }
+
+    /// Figures for metrics. Asks the file system: not for the way of a call. What it will not tell is 0.
+    pub fn stats(&self) -> LedgerStats {
+        let size = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let last_commit_at_us = self.shared.last_commit_at_us.load(Ordering::Acquire);
+        LedgerStats {
+            pending: self.shared.pending.load(Ordering::Acquire),
+            bytes: size(&self.path),
+            wal_bytes: size(&self.wal_path),
+            free_bytes: rustix::fs::statvfs(&self.path)
+                .map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
+            last_seq: u64::try_from(self.shared.last_seq.load(Ordering::Acquire)).unwrap_or(0),
+            last_commit_at: (last_commit_at_us != i64::MIN).then_some(Utc(last_commit_at_us)),
+        }
+    }
+
+    /// Lets the writer delete the records that were admitted before `keep_from`, oldest first, in small steps between
+    /// commits. The caller sees to it that no unsettled month is among them. It stops at the first record that must be
+    /// kept, so that what is kept is always one run of seqs. The rollup keeps all.
+    pub fn prune(&self, keep_from: Utc) {
+        self.shared.queue.lock().keep_from = Some(keep_from);
+        self.shared.wake.notify_one();
+    }
+
+    /// Writes what is queued, waits up to `patience` for the slots that are still out (and, in trouble, for
+    /// the file), then copies the WAL into the file and lets go of it. New slots and late commits are
+    /// refused. Blocks; a second call does nothing.
+    pub fn close(&self, patience: Duration) -> Result<(), CloseError> {
+        let Some(running) = self.lock.lock().take() else {
+            return Ok(());
+        };
+        self.shared.queue.lock().closing = Some(patience);
+        self.shared.wake.notify_one();
+        match running.writer.join() {
+            Ok(0) => Ok(()),
+            Ok(unrecorded) => Err(CloseError::Unrecorded(unrecorded)),
+            Err(_) => Err(CloseError::WriterDied),
+        }
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        if let Err(error) = self.close(Duration::ZERO) {
+            tracing::error!(%error, "the ledger was dropped before it was closed");
+        }
+    }
+}
+
+/// Capacity for one record. Dropping it gives the capacity back.
+#[must_use = "a slot that is dropped records nothing"]
+#[derive(Debug)]
+pub struct Slot(Option<Arc<Shared>>);
+
+impl Slot {
+    /// Hands the record to the writer. Never waits for the disk, so it may be called from a `drop`.
+    ///
+    /// When the ledger is in trouble the commit is [`NotDurable`] at once, and the record is kept as `gate_failed`
+    /// until it can be written.
+    pub fn commit(mut self, record: Record) -> Commit {
+        let Some(shared) = self.0.take() else {
+            return Commit::known(Err(NotDurable));
+        };
+        let mut queue = shared.queue.lock();
+        match shared.health.load(Ordering::Acquire) {
+            HEALTHY => {}
+            FAILING => {
+                queue.records.push(record.into_gate_failed());
+                return Commit::known(Err(NotDurable));
+            }
+            _ => {
+                drop(queue);
+                self.0 = Some(shared);
+                return Commit::known(Err(NotDurable));
+            }
+        }
+        queue.records.push(record);
+        let commit = match shared.durability {
+            Durability::Strict => Commit::waiting(queue.batch.clone()),
+            Durability::Relaxed => Commit::known(Ok(())),
+        };
+        // A wake-up is a system call: only when the writer asked for it.
+        let wake = queue.records.len() >= queue.wake_at;
+        if wake {
+            queue.wake_at = usize::MAX;
+        }
+        drop(queue);
+        if wake {
+            shared.wake.notify_one();
+        }
+        commit
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.take() {
+            shared.pending.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+/// The real path of the ledger, and the lock on it.
+fn claim(path: &Path) -> Result<(PathBuf, File), LedgerError> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(io_error(parent))?;
+    }
+    // A name must exist to be resolved. Only when it does not: opening and closing the file would take
+    // the locks of another SQLite connection in this process with it.
+    if !path.exists() {
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(io_error(path))?;
+    }
+    let real = path.canonicalize().map_err(io_error(path))?;
+    let lock_path = suffixed(&real, ".lock");
+    let lock = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&lock_path)
+        .map_err(io_error(&lock_path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok((real, lock)),
+        Err(TryLockError::WouldBlock) => Err(LedgerError::Locked(lock_path)),
+        Err(TryLockError::Error(source)) => Err(LedgerError::Io {
+            path: lock_path,
+            source,
+        }),
+    }
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+#[cfg(test)]
+mod tests;

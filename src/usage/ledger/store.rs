@@ -1,0 +1,382 @@
+//! The SQL that writes.
+//!
+//! Owns the one writing connection. Must never decide what happens when it fails.
+
+use super::LedgerError;
+use super::schema::{self, Kind};
+use crate::usage::Record;
+use crate::words::{AccountId, Action, GroupId, Mode, Outcome, Reason, RequestId, Utc};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
+};
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a write waits for another process that holds the file (an operator with an SQLite
+/// client) before it is trouble. Calls wait that long, so it is far below the clients' patience.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What the WAL file is cut back to after a reader that held it open for long has gone, in bytes. Below
+/// this it is kept: overwriting written space makes a sync twice as cheap (PERFORMANCE).
+const WAL_KEPT_BYTES: u32 = 64 << 20;
+
+/// Series whose ids are remembered. All accounts in all groups fit; it is a bound, not a size.
+const SERIES_CACHED: usize = 1 << 17;
+
+/// Rows that one step of pruning looks at: less than a millisecond of work.
+const PRUNE_STEP: u32 = 500;
+
+type SeriesKey = (AccountId, GroupId, Action, Mode, Outcome, Reason);
+type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// Faults that tests inject. Nothing of it exists in the program.
+#[cfg(test)]
+#[derive(Default, Debug)]
+pub(super) struct Faults {
+    /// Fail this many commits before they reach the file.
+    pub(super) before_commit: std::sync::atomic::AtomicU32,
+    /// Report this many commits as failed although they are in the file.
+    pub(super) after_commit: std::sync::atomic::AtomicU32,
+    /// Fail this many times to open the file.
+    pub(super) open: std::sync::atomic::AtomicU32,
+    /// Pages that the file may have; 0: no limit. A full disk.
+    pub(super) max_page_count: std::sync::atomic::AtomicU32,
+}
+
+#[cfg(test)]
+impl Faults {
+    fn strike(count: &std::sync::atomic::AtomicU32) -> Result<(), rusqlite::Error> {
+        use std::sync::atomic::Ordering::SeqCst;
+        match count.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {
+            Ok(_) => Err(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR),
+                Some("injected by a test".into()),
+            )),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// The open file. After an error it must be dropped and opened again, because only the file knows
+/// what was written.
+#[derive(Debug)]
+pub(super) struct Store {
+    connection: Connection,
+    next_seq: i64,
+    series: FastMap<SeriesKey, i64>,
+    #[cfg(test)]
+    faults: std::sync::Arc<Faults>,
+}
+
+impl Store {
+    /// Opens an existing file; makes it a ledger when it is empty and `create`.
+    pub(super) fn open(
+        path: &Path,
+        create: bool,
+        #[cfg(test)] faults: std::sync::Arc<Faults>,
+    ) -> Result<Self, LedgerError> {
+        #[cfg(test)]
+        Faults::strike(&faults.open)?;
+        // Without CREATE: when the volume is gone, an empty ledger in its mount point would hide it.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        let kind = schema::identify(&connection)?;
+        if kind == Kind::Empty && !create {
+            return Err(LedgerError::NotALedger);
+        }
+        let mode: String =
+            connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+        if mode != "wal" {
+            return Err(LedgerError::NoWal);
+        }
+        // FULL: one fdatasync of the WAL at each commit. Checkpoints are made by the checkpointer.
+        connection.execute_batch(&format!(
+            "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = {WAL_KEPT_BYTES};"
+        ))?;
+        if kind == Kind::Empty {
+            schema::create(&connection)?;
+        }
+        let next_seq = next_seq(&connection)?;
+        Ok(Self {
+            connection,
+            next_seq,
+            series: FastMap::default(),
+            #[cfg(test)]
+            faults,
+        })
+    }
+
+    /// Notes a start of the process and gives its number.
+    pub(super) fn begin_run(&self, replica: &str, now: Utc) -> Result<i64, rusqlite::Error> {
+        self.connection.execute(
+            "INSERT INTO runs (replica, opened_at) VALUES (?1, ?2)",
+            params![replica, now.0],
+        )?;
+        Ok(self.connection.last_insert_rowid())
+    }
+
+    /// The seq of the next record.
+    pub(super) fn next_seq(&self) -> i64 {
+        self.next_seq
+    }
+
+    /// Writes `records` in one transaction: the rows, the rollup and the days, so that they can
+    /// never disagree.
+    pub(super) fn commit(&mut self, run: i64, records: &[Record]) -> Result<(), rusqlite::Error> {
+        #[cfg(test)]
+        {
+            let pages = self
+                .faults
+                .max_page_count
+                .load(std::sync::atomic::Ordering::SeqCst);
+            let pages = if pages == 0 { u32::MAX - 1 } else { pages };
+            self.connection
+                .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
+        }
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut hours = FastMap::<(i64, i64), Span>::default();
+        let mut days = FastMap::<i64, Span>::default();
+        let mut seq = self.next_seq;
+        {
+            let mut insert = transaction.prepare_cached(
+                "INSERT INTO raw (seq, id, series, admitted_at, start_ns, run, status, duration_us)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?;
+            for record in records {
+                let series = series_id(&transaction, &mut self.series, record)?;
+                insert.execute(params![
+                    seq,
+                    record.id.0.as_bytes(),
+                    series,
+                    record.admitted_at.0,
+                    i64::try_from(record.start.0).unwrap_or(i64::MAX),
+                    run,
+                    record.status,
+                    i64::try_from(record.duration.as_micros()).unwrap_or(i64::MAX),
+                ])?;
+                let hour = record.admitted_at.hour();
+                Span::grow(hours.entry((hour, series)), seq);
+                Span::grow(days.entry(hour.div_euclid(24)), seq);
+                seq += 1;
+            }
+        }
+        for ((hour, series), span) in hours {
+            add_to_hour(&transaction, hour, series, span)?;
+        }
+        {
+            let mut upsert = transaction.prepare_cached(
+                "INSERT INTO days (day, first_seq, last_seq) VALUES (date(?1 * 86400, 'unixepoch'), ?2, ?3)
+                 ON CONFLICT (day) DO UPDATE SET last_seq = excluded.last_seq",
+            )?;
+            for (day, span) in days {
+                upsert.execute(params![day, span.first, span.last])?;
+            }
+        }
+        #[cfg(test)]
+        Faults::strike(&self.faults.before_commit)?;
+        transaction.commit()?;
+        #[cfg(test)]
+        Faults::strike(&self.faults.after_commit)?;
+        self.next_seq = seq;
+        Ok(())
+    }
+
+    /// Whether the row `seq` is that of the call `id`: whether a batch that began with it was committed.
+    pub(super) fn holds(&self, seq: i64, id: RequestId) -> Result<bool, rusqlite::Error> {
+        let found: Option<[u8; 16]> = self
+            .connection
+            .query_row("SELECT id FROM raw WHERE seq = ?1", [seq], |row| row.get(0))
+            .optional()?;
+        Ok(found.as_ref() == Some(id.0.as_bytes()))
+    }
+
+    /// Makes the rows from `first_seq` on, the newest of the ledger, say what `records` say, and the
+    /// rollup with them, in one transaction. Does nothing where they already do.
+    pub(super) fn correct(
+        &mut self,
+        first_seq: i64,
+        records: &[Record],
+    ) -> Result<(), rusqlite::Error> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for (seq, record) in (first_seq..).zip(records) {
+            let hour = record.admitted_at.hour();
+            let wanted = series_id(&transaction, &mut self.series, record)?;
+            let written: i64 =
+                transaction.query_row("SELECT series FROM raw WHERE seq = ?1", [seq], |row| {
+                    row.get(0)
+                })?;
+            if written == wanted {
+                continue;
+            }
+            transaction.execute(
+                "UPDATE raw SET series = ?2, status = ?3 WHERE seq = ?1",
+                params![seq, wanted, record.status],
+            )?;
+            add_to_hour(&transaction, hour, wanted, Span::of(seq))?;
+            // The spans of the old series shrink to the rows that it still has in this hour.
+            let still = "SELECT seq FROM raw WHERE series = ?2 AND seq BETWEEN first_seq AND last_seq
+                         AND admitted_at >= ?1 * 3600000000 AND admitted_at < (?1 + 1) * 3600000000";
+            transaction.execute(
+                "UPDATE hours SET calls = calls - 1 WHERE hour = ?1 AND series = ?2",
+                params![hour, written],
+            )?;
+            transaction.execute(
+                "DELETE FROM hours WHERE hour = ?1 AND series = ?2 AND calls = 0",
+                params![hour, written],
+            )?;
+            transaction.execute(
+                &format!(
+                    "UPDATE hours SET first_seq = ({still} ORDER BY seq LIMIT 1), last_seq = ({still} ORDER BY seq DESC LIMIT 1)
+                     WHERE hour = ?1 AND series = ?2"
+                ),
+                params![hour, written],
+            )?;
+        }
+        transaction.commit()
+    }
+
+    /// Deletes the oldest records in one small step, up to the first that was admitted at `keep_from` or
+    /// later. The rollup and the days stay. `true` when there may be more to delete.
+    pub(super) fn prune(&mut self, keep_from: Utc) -> Result<bool, rusqlite::Error> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let oldest: Vec<(i64, i64)> = transaction
+            .prepare_cached("SELECT seq, admitted_at FROM raw ORDER BY seq LIMIT ?1")?
+            .query_map([PRUNE_STEP], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        let spent = oldest.iter().take_while(|(_, at)| *at < keep_from.0);
+        let Some((last, _)) = spent.clone().last() else {
+            return Ok(false);
+        };
+        transaction
+            .prepare_cached("DELETE FROM raw WHERE seq <= ?1")?
+            .execute([last])?;
+        transaction
+            .prepare_cached("UPDATE pruned SET first_kept = ?1 + 1")?
+            .execute([last])?;
+        let more = spent.count() == PRUNE_STEP as usize;
+        transaction.commit()?;
+        Ok(more)
+    }
+
+    /// Copies the WAL into the file as far as no reader stands in the way.
+    pub(super) fn checkpoint(&self, how: &str) -> Result<(), rusqlite::Error> {
+        self.connection
+            .query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()))
+    }
+
+    #[cfg(test)]
+    pub(super) fn synchronous(&self) -> i64 {
+        self.connection
+            .query_row("PRAGMA synchronous", [], |row| row.get(0))
+            .unwrap()
+    }
+}
+
+/// One past the newest seq that was ever given. Days are never deleted, so they remember it when
+/// every record has been pruned.
+fn next_seq(connection: &Connection) -> Result<i64, rusqlite::Error> {
+    connection.query_row(
+        "SELECT coalesce(max(last_seq), 0) + 1 FROM days",
+        [],
+        |row| row.get(0),
+    )
+}
+
+/// How many records, from which seq to which.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    calls: i64,
+    first: i64,
+    last: i64,
+}
+
+impl Span {
+    fn of(seq: i64) -> Self {
+        Self {
+            calls: 1,
+            first: seq,
+            last: seq,
+        }
+    }
+
+    /// Counts `seq`, which is above all that came before.
+    fn grow<K>(entry: std::collections::hash_map::Entry<'_, K, Self>, seq: i64) {
+        entry
+            .and_modify(|span| {
+                span.calls += 1;
+                span.last = seq;
+            })
+            .or_insert(Self::of(seq));
+    }
+}
+
+fn add_to_hour(
+    transaction: &Transaction<'_>,
+    hour: i64,
+    series: i64,
+    span: Span,
+) -> Result<(), rusqlite::Error> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO hours (hour, series, calls, first_seq, last_seq) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (hour, series) DO UPDATE SET
+                 calls = calls + excluded.calls,
+                 first_seq = min(first_seq, excluded.first_seq),
+                 last_seq = max(last_seq, excluded.last_seq)",
+        )?
+        .execute(params![hour, series, span.calls, span.first, span.last])?;
+    Ok(())
+}
+
+/// The id of the record's series, from the cache or the table, new when it never occurred.
+fn series_id(
+    transaction: &Transaction<'_>,
+    cache: &mut FastMap<SeriesKey, i64>,
+    record: &Record,
+) -> Result<i64, rusqlite::Error> {
+    let key = (
+        record.account.clone(),
+        record.group.clone(),
+        record.action.clone(),
+        record.mode,
+        record.outcome,
+        record.reason,
+    );
+    if let Some(id) = cache.get(&key) {
+        return Ok(*id);
+    }
+    let texts = params![
+        key.0.as_str(),
+        key.1.as_str(),
+        key.2.as_str(),
+        key.3.as_str(),
+        key.4.as_str(),
+        key.5.as_str(),
+        record.billable(),
+    ];
+    transaction
+        .prepare_cached(
+            r#"INSERT INTO series (account, "group", action, mode, outcome, reason, billable)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING"#,
+        )?
+        .execute(texts)?;
+    let id = transaction
+        .prepare_cached(
+            r#"SELECT id FROM series WHERE account = ?1 AND "group" = ?2 AND action = ?3 AND mode = ?4
+               AND outcome = ?5 AND reason = ?6"#,
+        )?
+        .query_row(&texts[..6], |row| row.get(0))?;
+    if cache.len() >= SERIES_CACHED {
+        cache.clear();
+    }
+    cache.insert(key, id);
+    Ok(id)
+}

@@ -1,0 +1,1085 @@
+//! The ledger as its users see it, with the disk failing underneath.
+
+use super::store::Faults;
+use super::*;
+use crate::usage::billable;
+use crate::words::{AccountId, Action, Bill, GroupId, Mode, Mono, Outcome, Reason, RequestId};
+use proptest::prelude::*;
+use rusqlite::{Connection, OpenFlags};
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::SeqCst;
+use std::thread;
+use tempfile::TempDir;
+
+const HOUR_US: i64 = 3_600_000_000;
+/// 2026-11-24 00:00 UTC.
+const DAY: Utc = Utc(1_795_478_400_000_000);
+
+/// A ledger in a directory of its own, with its faults and its reports.
+struct Bench {
+    home: TempDir,
+    faults: Arc<Faults>,
+    reports: Arc<Mutex<Vec<Committed>>>,
+    pace: Pace,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            home: tempfile::tempdir().unwrap(),
+            faults: Arc::default(),
+            reports: Arc::default(),
+            pace: Pace {
+                probe: Duration::from_millis(2),
+                gather: Duration::from_millis(5),
+            },
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.home.path().join("ledger.db")
+    }
+
+    fn options(&self) -> LedgerOptions {
+        LedgerOptions {
+            path: self.path(),
+            durability: Durability::Strict,
+            replica: "gate-1".into(),
+            pending_limit: 100_000,
+        }
+    }
+
+    fn open(&self) -> Ledger {
+        self.open_with(self.options()).unwrap()
+    }
+
+    fn open_with(&self, options: LedgerOptions) -> Result<Ledger, LedgerError> {
+        let reports = self.reports.clone();
+        Ledger::open_with(
+            options,
+            Clock::default(),
+            move |committed| reports.lock().push(*committed),
+            self.pace,
+            self.faults.clone(),
+        )
+    }
+
+    fn reader(&self) -> Reader {
+        Reader::open(&self.path()).unwrap()
+    }
+
+    fn all(&self) -> Vec<StoredRecord> {
+        self.reader().records(0, usize::MAX).unwrap()
+    }
+
+    fn sql(&self) -> Connection {
+        Connection::open_with_flags(self.path(), OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap()
+    }
+
+    /// Seqs have no gap, no call is there twice, and the rollup and the days are what a recount gives.
+    fn assert_consistent(&self) {
+        assert_consistent(&self.path());
+    }
+}
+
+fn assert_consistent(path: &Path) {
+    let records = Reader::open(path).unwrap().records(0, usize::MAX).unwrap();
+    for (at, record) in records.iter().enumerate() {
+        assert_eq!(record.seq, at as u64 + 1);
+        assert_eq!(record.billable, record.reason == Reason::Billable);
+    }
+    let mut ids: Vec<_> = records.iter().map(|record| record.id.0).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), records.len());
+
+    let sql = Connection::open(path).unwrap();
+    let list = |query: &str| -> Vec<String> {
+        let mut select = sql.prepare(query).unwrap();
+        let rows = select.query_map([], |row| row.get(0)).unwrap();
+        rows.map(Result::unwrap).collect()
+    };
+    let key = r#"account, "group", action, mode, outcome, billable, reason"#;
+    let recount = list(&format!(
+        "SELECT concat_ws(' ', {key}, admitted_at / {HOUR_US}, count(*), min(seq), max(seq)) AS line FROM records
+         GROUP BY {key}, admitted_at / {HOUR_US} ORDER BY line"
+    ));
+    let rollup = list(&format!(
+        "SELECT concat_ws(' ', {key}, hour, calls, first_seq, last_seq) AS line FROM rollup ORDER BY line"
+    ));
+    assert_eq!(rollup, recount);
+    assert_eq!(
+        list("SELECT concat_ws(' ', day, first_seq, last_seq) FROM days ORDER BY day"),
+        list(
+            "SELECT concat_ws(' ', date(admitted_at / 1000000, 'unixepoch'), min(seq), max(seq)) FROM records
+             GROUP BY date(admitted_at / 1000000, 'unixepoch') ORDER BY 1"
+        )
+    );
+    assert_eq!(list("PRAGMA integrity_check"), ["ok"]);
+}
+
+fn record(id: u128) -> Record {
+    Record {
+        id: RequestId(uuid::Uuid::from_u128(id)),
+        account: AccountId::new("1250000001").unwrap(),
+        group: GroupId::new("portrait-segmentation").unwrap(),
+        action: Action::new("SegmentPortraitPic").unwrap(),
+        mode: Mode::PerCall,
+        admitted_at: DAY,
+        start: Mono(7_000_000_000),
+        outcome: Outcome::Answered,
+        status: Some(200),
+        reason: Reason::Billable,
+        duration: Duration::from_micros(1_234),
+    }
+}
+
+/// A record whose every field follows from `id`.
+fn varied(id: u128) -> Record {
+    // A multiplicative hash: neighbours differ in all fields.
+    let mut dice = (id as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut roll = |sides: u64| {
+        dice = dice
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) % sides
+    };
+    let mode = Mode::ALL[roll(3) as usize];
+    let outcome = Outcome::ALL[roll(5) as usize];
+    let status = (outcome == Outcome::Answered).then(|| [200, 404, 500][roll(3) as usize]);
+    Record {
+        account: AccountId::new(&format!("a{}", roll(7))).unwrap(),
+        action: Action::new(
+            ["SegmentPortraitPic", "SegmentCustomizedPortraitPic"][roll(2) as usize],
+        )
+        .unwrap(),
+        mode,
+        admitted_at: Utc(DAY.0 + roll(30) as i64 * HOUR_US / 2 + roll(1_000_000) as i64),
+        outcome,
+        status,
+        reason: billable(Bill::Served, mode, outcome, status, roll(5) == 0),
+        ..record(id)
+    }
+}
+
+fn wait(commit: Commit) -> Result<(), NotDurable> {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(commit)
+}
+
+fn commit(ledger: &Ledger, record: Record) -> Result<(), NotDurable> {
+    wait(ledger.reserve().unwrap().commit(record))
+}
+
+/// Waits for what another thread does. The limit is there to end a broken run, not to measure.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..30_000 {
+        if holds() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    panic!("never: {what}");
+}
+
+fn close(ledger: &Ledger) {
+    ledger.close(Duration::from_secs(30)).unwrap();
+}
+
+// Durability (P3).
+
+#[test]
+fn a_strict_commit_resolves_only_when_another_connection_can_read_the_record() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    for id in 1..=50 {
+        commit(&ledger, record(id)).unwrap();
+        let last = bench.reader().records(id as u64 - 1, 10).unwrap();
+        assert_eq!(last.len(), 1);
+        assert_eq!(last[0].id, record(id).id);
+    }
+}
+
+#[test]
+fn a_strict_commit_does_not_resolve_while_the_file_cannot_be_written() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    let other = bench.sql();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut pending = ledger.reserve().unwrap().commit(record(1));
+    let waker = std::task::Waker::noop();
+    let poll = |commit: &mut Commit| {
+        std::pin::Pin::new(commit).poll(&mut std::task::Context::from_waker(waker))
+    };
+    for _ in 0..1_000 {
+        assert!(poll(&mut pending).is_pending());
+    }
+    other.execute_batch("COMMIT").unwrap();
+    wait(pending).unwrap();
+    bench.assert_consistent();
+}
+
+#[test]
+fn the_writer_syncs_every_commit() {
+    let bench = Bench::new();
+    let open = || Store::open(&bench.path(), true, bench.faults.clone()).unwrap();
+    fs::write(bench.path(), "").unwrap();
+    assert_eq!(open().synchronous(), 2);
+    assert_eq!(open().synchronous(), 2);
+}
+
+#[test]
+fn records_that_come_together_are_committed_together() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    // The file is held by another program, so that the records gather.
+    let other = bench.sql();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let commits: Vec<Commit> = (0..1_000)
+        .map(|id| ledger.reserve().unwrap().commit(record(id)))
+        .collect();
+    other.execute_batch("COMMIT").unwrap();
+    for commit in commits {
+        wait(commit).unwrap();
+    }
+    close(&ledger);
+    let reports = bench.reports.lock();
+    assert!(reports.len() <= 2, "{} commits", reports.len());
+    let answered = reports.iter().map(|report| report.records[0]).sum::<u64>();
+    assert_eq!(answered, 1_000);
+    bench.assert_consistent();
+}
+
+#[test]
+fn a_relaxed_commit_resolves_at_once_and_is_in_the_ledger_after_close() {
+    let bench = Bench::new();
+    let ledger = bench
+        .open_with(LedgerOptions {
+            durability: Durability::Relaxed,
+            ..bench.options()
+        })
+        .unwrap();
+    let other = bench.sql();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for id in 1..=10 {
+        commit(&ledger, record(id)).unwrap();
+    }
+    other.execute_batch("COMMIT").unwrap();
+    close(&ledger);
+    assert_eq!(bench.all().len(), 10);
+    bench.assert_consistent();
+}
+
+#[test]
+fn a_relaxed_ledger_does_not_refuse_calls_while_it_lets_records_gather() {
+    let mut bench = Bench::new();
+    // For ever: what happens earlier does not happen by the clock.
+    bench.pace.gather = Duration::from_secs(1 << 30);
+    let ledger = bench
+        .open_with(LedgerOptions {
+            durability: Durability::Relaxed,
+            pending_limit: 4,
+            ..bench.options()
+        })
+        .unwrap();
+    for id in 1..=40 {
+        eventually("room for one more", || match ledger.reserve() {
+            Ok(slot) => wait(slot.commit(record(id))).is_ok(),
+            Err(trouble) => {
+                assert_eq!(trouble, Trouble::Full);
+                false
+            }
+        });
+    }
+    close(&ledger);
+    assert_eq!(bench.all().len(), 40);
+    // Without the early flush each commit would wait for 100 ms and hold at most 4.
+    assert!(
+        bench
+            .reports
+            .lock()
+            .iter()
+            .all(|report| report.records[0] <= 4)
+    );
+}
+
+// Every record exactly once.
+
+#[test]
+fn each_record_of_many_threads_is_there_once_and_the_rollup_agrees() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    thread::scope(|scope| {
+        for worker in 0..8 {
+            let ledger = &ledger;
+            scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .build()
+                    .unwrap();
+                let local = tokio::task::LocalSet::new();
+                local.block_on(&runtime, async {
+                    // Twenty connections of a worker, each with one call after the other.
+                    let connections: Vec<_> = (0..20)
+                        .map(|connection| {
+                            let slots: Vec<(u128, Slot)> = (0..20)
+                                .map(|call| {
+                                    let id = worker * 10_000 + connection * 100 + call;
+                                    (id, ledger.reserve().unwrap())
+                                })
+                                .collect();
+                            tokio::task::spawn_local(async move {
+                                for (id, slot) in slots {
+                                    slot.commit(varied(id)).await.unwrap();
+                                }
+                            })
+                        })
+                        .collect();
+                    for connection in connections {
+                        connection.await.unwrap();
+                    }
+                });
+            });
+        }
+    });
+    assert_eq!(ledger.stats().pending, 0);
+    assert_eq!(ledger.stats().last_seq, 3_200);
+    let mut found: Vec<StoredRecord> = bench.all();
+    assert_eq!(found.len(), 3_200);
+    found.sort_by_key(|record| record.id.0);
+    for stored in &found {
+        let sent = varied(stored.id.0.as_u128());
+        assert_eq!(stored.account, sent.account);
+        assert_eq!(stored.action, sent.action);
+        assert_eq!(stored.outcome, sent.outcome);
+        assert_eq!(stored.reason, sent.reason);
+        assert_eq!(stored.status, sent.status);
+        assert_eq!(stored.admitted_at, sent.admitted_at);
+    }
+    bench.assert_consistent();
+    close(&ledger);
+    bench.assert_consistent();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Whatever fails and when: what was promised is what stands in the ledger, exactly once, and the rollup agrees.
+    #[test]
+    fn no_failure_of_the_disk_breaks_a_promise(
+        rounds in prop::collection::vec((1_usize..20, 0_u32..3, 0_u32..3, 0_u32..3), 1..6),
+        strict in any::<bool>(),
+    ) {
+        let bench = Bench::new();
+        let durability = if strict { Durability::Strict } else { Durability::Relaxed };
+        let ledger = bench.open_with(LedgerOptions { durability, ..bench.options() }).unwrap();
+        let mut promised = HashMap::new();
+        let mut id = 0;
+        for (records, before, after, open) in rounds {
+            bench.faults.before_commit.store(before, SeqCst);
+            bench.faults.after_commit.store(after, SeqCst);
+            bench.faults.open.store(open, SeqCst);
+            eventually("healthy", || ledger.healthy());
+            let mut commits = Vec::new();
+            for _ in 0..records {
+                id += 1;
+                // The writer may have fallen into trouble meanwhile; then the call is refused.
+                if let Ok(slot) = ledger.reserve() {
+                    commits.push((id, slot.commit(varied(id))));
+                }
+            }
+            for (id, commit) in commits {
+                promised.insert(id, wait(commit));
+            }
+        }
+        close(&ledger);
+        let found = bench.all();
+        prop_assert_eq!(found.len(), promised.len());
+        for stored in found {
+            let id = stored.id.0.as_u128();
+            let expected = match promised[&id] {
+                Ok(()) => varied(id),
+                Err(NotDurable) => varied(id).into_gate_failed(),
+            };
+            prop_assert_eq!(stored.outcome, expected.outcome);
+            prop_assert_eq!(stored.reason, expected.reason);
+            prop_assert_eq!(stored.status, expected.status);
+        }
+        bench.assert_consistent();
+    }
+}
+
+// Trouble.
+
+#[test]
+fn a_full_disk_fails_the_calls_that_wait_refuses_new_ones_and_recovers_by_itself() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    commit(&ledger, varied(1)).unwrap();
+    bench.faults.max_page_count.store(20, SeqCst);
+    let mut promised = HashMap::from([(1, Ok(()))]);
+    let late = ledger.reserve().unwrap();
+    for id in 2.. {
+        let fate = commit(&ledger, varied(id));
+        promised.insert(id, fate);
+        if fate.is_err() {
+            break;
+        }
+    }
+    assert!(!ledger.healthy());
+    assert_eq!(ledger.reserve().unwrap_err(), Trouble::Failing);
+    // A call that was admitted before the trouble and ends in it.
+    let billable = record(0);
+    assert!(billable.billable());
+    assert_eq!(wait(late.commit(billable)), Err(NotDurable));
+    promised.insert(0, Err(NotDurable));
+    assert_eq!(ledger.stats().pending, 2);
+
+    bench.faults.max_page_count.store(0, SeqCst);
+    eventually("healthy", || ledger.healthy());
+    assert_eq!(ledger.stats().pending, 0);
+    commit(&ledger, varied(1_000_000)).unwrap();
+    promised.insert(1_000_000, Ok(()));
+    let found = bench.all();
+    assert_eq!(found.len(), promised.len());
+    for stored in found {
+        let failed = promised[&stored.id.0.as_u128()].is_err();
+        if failed {
+            assert_eq!(stored.outcome, Outcome::GateFailed);
+            assert_eq!(stored.reason, Reason::GateFailed);
+            assert!(!stored.billable);
+        } else {
+            assert_eq!(stored.outcome, varied(stored.id.0.as_u128()).outcome);
+        }
+    }
+    bench.assert_consistent();
+}
+
+#[test]
+fn a_commit_that_failed_but_happened_is_durable_and_written_once() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    bench.faults.after_commit.store(1, SeqCst);
+    commit(&ledger, record(1)).unwrap();
+    assert!(ledger.healthy());
+    commit(&ledger, record(2)).unwrap();
+    assert_eq!(bench.all().len(), 2);
+    assert_eq!(bench.all()[0].outcome, Outcome::Answered);
+    bench.assert_consistent();
+}
+
+#[test]
+fn a_commit_that_nobody_can_tell_about_is_not_billed_even_when_it_turns_out_to_have_happened() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    // The same series and hour hold calls that stay as they are.
+    commit(&ledger, record(1)).unwrap();
+    commit(&ledger, record(2)).unwrap();
+    bench.faults.open.store(3, SeqCst);
+    bench.faults.after_commit.store(1, SeqCst);
+    assert_eq!(commit(&ledger, record(3)), Err(NotDurable));
+    eventually("healthy", || ledger.healthy());
+    let found = bench.all();
+    assert_eq!(found.len(), 3);
+    assert_eq!(found[1].outcome, Outcome::Answered);
+    assert_eq!(found[2].outcome, Outcome::GateFailed);
+    assert_eq!(found[2].reason, Reason::GateFailed);
+    assert_eq!(found[2].status, None);
+    bench.assert_consistent();
+    let until = Utc(DAY.0 + HOUR_US);
+    let lines = bench.reader().usage(DAY, until, None).unwrap();
+    let billed = lines.iter().find(|line| line.billable).unwrap();
+    assert_eq!((billed.calls, billed.first_seq, billed.last_seq), (2, 1, 2));
+    // The reports say what is in the ledger, not what was tried.
+    let reports = bench.reports.lock();
+    let sum = |at: usize| reports.iter().map(|report| report.records[at]).sum::<u64>();
+    assert_eq!((sum(0), sum(4)), (2, 1));
+}
+
+#[test]
+fn a_relaxed_record_that_was_answered_stays_what_it_is_through_trouble() {
+    let bench = Bench::new();
+    let ledger = bench
+        .open_with(LedgerOptions {
+            durability: Durability::Relaxed,
+            ..bench.options()
+        })
+        .unwrap();
+    bench.faults.before_commit.store(3, SeqCst);
+    commit(&ledger, record(1)).unwrap();
+    eventually("three failures", || {
+        bench.faults.before_commit.load(SeqCst) == 0
+    });
+    eventually("healthy", || ledger.healthy());
+    close(&ledger);
+    assert_eq!(bench.all().len(), 1);
+    assert_eq!(bench.all()[0].outcome, Outcome::Answered);
+    bench.assert_consistent();
+}
+
+#[test]
+fn closing_in_trouble_says_how_many_calls_are_not_in_the_ledger() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    bench.faults.before_commit.store(u32::MAX, SeqCst);
+    assert_eq!(commit(&ledger, record(1)), Err(NotDurable));
+    assert_eq!(ledger.close(Duration::ZERO), Err(CloseError::Unrecorded(1)));
+    assert_eq!(ledger.reserve().unwrap_err(), Trouble::Closed);
+}
+
+#[test]
+fn a_writer_that_dies_leaves_nobody_waiting() {
+    let bench = Bench::new();
+    let ledger = Ledger::open(bench.options(), Clock::default(), |_| {
+        panic!("injected by a test")
+    })
+    .unwrap();
+    assert_eq!(commit(&ledger, record(1)), Err(NotDurable));
+    eventually("closed", || ledger.reserve().is_err());
+    assert_eq!(ledger.close(Duration::ZERO), Err(CloseError::WriterDied));
+}
+
+// The bound.
+
+#[test]
+fn a_slot_can_be_had_up_to_the_limit_and_not_one_past_it() {
+    let bench = Bench::new();
+    let ledger = bench
+        .open_with(LedgerOptions {
+            pending_limit: 3,
+            ..bench.options()
+        })
+        .unwrap();
+    let mut slots: Vec<Slot> = (0..3).map(|_| ledger.reserve().unwrap()).collect();
+    assert_eq!(ledger.reserve().unwrap_err(), Trouble::Full);
+    assert!(ledger.healthy());
+    drop(slots.pop());
+    slots.push(ledger.reserve().unwrap());
+    assert_eq!(ledger.reserve().unwrap_err(), Trouble::Full);
+    // A record gives its slot back when it is durable.
+    wait(slots.pop().unwrap().commit(record(1))).unwrap();
+    slots.push(ledger.reserve().unwrap());
+    assert_eq!(ledger.reserve().unwrap_err(), Trouble::Full);
+}
+
+#[test]
+fn in_trouble_a_record_keeps_its_slot_until_it_is_written() {
+    let bench = Bench::new();
+    let ledger = bench
+        .open_with(LedgerOptions {
+            pending_limit: 2,
+            ..bench.options()
+        })
+        .unwrap();
+    bench.faults.before_commit.store(u32::MAX, SeqCst);
+    let slots = [ledger.reserve().unwrap(), ledger.reserve().unwrap()];
+    for (id, slot) in (1..).zip(slots) {
+        assert_eq!(wait(slot.commit(record(id))), Err(NotDurable));
+    }
+    assert_eq!(ledger.stats().pending, 2);
+    bench.faults.before_commit.store(0, SeqCst);
+    eventually("healthy", || ledger.healthy());
+    assert_eq!(ledger.stats().pending, 0);
+    assert_eq!(bench.all().len(), 2);
+}
+
+// The lock.
+
+#[test]
+fn a_second_ledger_on_the_same_file_is_refused_under_any_of_its_names() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    let alias = bench.home.path().join("alias.db");
+    std::os::unix::fs::symlink(bench.path(), &alias).unwrap();
+    let indirect = bench.home.path().join("new/../ledger.db");
+    for path in [bench.path(), alias, indirect] {
+        let refused = bench.open_with(LedgerOptions {
+            path,
+            ..bench.options()
+        });
+        assert!(
+            matches!(refused, Err(LedgerError::Locked(_))),
+            "{refused:?}"
+        );
+    }
+    // The refused ones did not disturb the one that runs.
+    commit(&ledger, record(1)).unwrap();
+    close(&ledger);
+    drop(bench.open());
+}
+
+#[test]
+fn a_name_that_points_to_a_ledger_still_to_be_made_meets_it_too() {
+    let bench = Bench::new();
+    let alias = bench.home.path().join("alias.db");
+    std::os::unix::fs::symlink(bench.path(), &alias).unwrap();
+    let _ledger = bench
+        .open_with(LedgerOptions {
+            path: alias,
+            ..bench.options()
+        })
+        .unwrap();
+    let refused = bench.open_with(bench.options());
+    assert!(matches!(refused, Err(LedgerError::Locked(_))));
+}
+
+const PATH_FOR_SECOND_PROCESS: &str = "LEDGER_OF_ANOTHER_PROCESS";
+
+#[test]
+fn a_second_process_is_refused() {
+    let bench = Bench::new();
+    if let Some(path) = std::env::var_os(PATH_FOR_SECOND_PROCESS) {
+        // This is the second process.
+        let refused = bench.open_with(LedgerOptions {
+            path: path.into(),
+            ..bench.options()
+        });
+        assert!(
+            matches!(refused, Err(LedgerError::Locked(_))),
+            "{refused:?}"
+        );
+        return;
+    }
+    let _ledger = bench.open();
+    let second = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "usage::ledger::tests::a_second_process_is_refused",
+        ])
+        .env(PATH_FOR_SECOND_PROCESS, bench.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&second.stdout);
+    assert!(second.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+#[test]
+fn missing_directories_are_created() {
+    let bench = Bench::new();
+    let path = bench.home.path().join("var/lib/ledger.db");
+    let ledger = bench
+        .open_with(LedgerOptions {
+            path: path.clone(),
+            ..bench.options()
+        })
+        .unwrap();
+    commit(&ledger, record(1)).unwrap();
+    assert_consistent(&path);
+}
+
+// Files that are not what they should be.
+
+#[test]
+fn a_file_that_is_no_ledger_is_refused_and_left_as_it_is() {
+    let text = b"Dear diary, today I was nearly overwritten.".repeat(100);
+    for content in [&text[..], b"short", &[0; 5_000]] {
+        let bench = Bench::new();
+        fs::write(bench.path(), content).unwrap();
+        let refused = bench.open_with(bench.options());
+        assert!(
+            matches!(refused, Err(LedgerError::NotALedger)),
+            "{refused:?}"
+        );
+        let refused = Reader::open(&bench.path());
+        assert!(
+            matches!(refused, Err(LedgerError::NotALedger)),
+            "{refused:?}"
+        );
+        assert_eq!(fs::read(bench.path()).unwrap(), content);
+    }
+}
+
+#[test]
+fn a_database_of_another_program_is_refused_and_left_as_it_is() {
+    let bench = Bench::new();
+    let other = Connection::open(bench.path()).unwrap();
+    other
+        .execute_batch("CREATE TABLE raw (diary TEXT); INSERT INTO raw VALUES ('dear');")
+        .unwrap();
+    other.close().unwrap();
+    let before = fs::read(bench.path()).unwrap();
+    let refused = bench.open_with(bench.options());
+    assert!(
+        matches!(refused, Err(LedgerError::NotALedger)),
+        "{refused:?}"
+    );
+    assert!(matches!(
+        Reader::open(&bench.path()),
+        Err(LedgerError::NotALedger)
+    ));
+    assert_eq!(fs::read(bench.path()).unwrap(), before);
+}
+
+#[test]
+fn a_newer_schema_is_refused_by_writer_and_reader_and_left_as_it_is() {
+    let bench = Bench::new();
+    close(&bench.open());
+    bench
+        .sql()
+        .pragma_update(None, "user_version", schema::VERSION + 1)
+        .unwrap();
+    let before = fs::read(bench.path()).unwrap();
+    let refused = bench.open_with(bench.options());
+    assert!(
+        matches!(
+            refused,
+            Err(LedgerError::OtherVersion { found: 2, known: 1 })
+        ),
+        "{refused:?}"
+    );
+    assert!(matches!(
+        Reader::open(&bench.path()),
+        Err(LedgerError::OtherVersion { .. })
+    ));
+    assert_eq!(fs::read(bench.path()).unwrap(), before);
+}
+
+#[test]
+fn a_missing_ledger_is_an_error_for_a_reader_and_is_not_created() {
+    let bench = Bench::new();
+    assert!(matches!(
+        Reader::open(&bench.path()),
+        Err(LedgerError::Missing(_))
+    ));
+    assert!(!bench.path().exists());
+}
+
+#[test]
+fn a_wal_cut_off_anywhere_leaves_whole_commits_only() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    for id in 1..=20 {
+        commit(&ledger, varied(id)).unwrap();
+    }
+    // As a crash leaves them: the files of a ledger that is still open.
+    let file = fs::read(bench.path()).unwrap();
+    let wal = fs::read(suffixed(&bench.path(), "-wal")).unwrap();
+    let mut seen = Vec::new();
+    for cut in (0..=16).map(|part| wal.len() * part / 16) {
+        for garbage in [false, true] {
+            let crashed = Bench::new();
+            fs::write(crashed.path(), &file).unwrap();
+            let mut left = wal[..cut].to_vec();
+            if garbage {
+                left.resize(wal.len(), 0xa5);
+            }
+            fs::write(suffixed(&crashed.path(), "-wal"), left).unwrap();
+            // The schema itself may be what was cut off: then it is an empty file, and a ledger is made.
+            let ledger = crashed.open();
+            seen.push(ledger.stats().last_seq);
+            crashed.assert_consistent();
+            commit(&ledger, varied(1_000)).unwrap();
+            crashed.assert_consistent();
+        }
+    }
+    assert_eq!(seen.first(), Some(&0));
+    assert_eq!(seen.last(), Some(&20));
+    assert!(seen.is_sorted());
+}
+
+// Reading.
+
+#[test]
+fn a_reader_beside_the_writer_sees_whole_commits_and_no_gap() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for id in 0..400 {
+                commit(&ledger, varied(id)).unwrap();
+            }
+        });
+        let mut after = 0;
+        while after < 400 {
+            let page = bench.reader().records(after, 17).unwrap();
+            assert!(page.len() <= 17);
+            for record in page {
+                assert_eq!(record.seq, after + 1);
+                after = record.seq;
+            }
+        }
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_record_is_read_as_it_was_written_and_its_json_has_the_names_of_the_design() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    commit(&ledger, record(0x0197_0000_0000_7000_8000_0000_0000_00ff)).unwrap();
+    let json = serde_json::to_string(&bench.all()[0]).unwrap();
+    assert_eq!(
+        json,
+        r#"{"seq":1,"id":"01970000-0000-7000-8000-0000000000ff","account":"1250000001","group":"portrait-segmentation","#
+            .to_owned()
+            + r#""action":"SegmentPortraitPic","mode":"per_call","admitted_at":1795478400000000,"start_ns":7000000000,"run":1,"#
+            + r#""outcome":"answered","status":200,"billable":true,"reason":"","duration_us":1234,"replica":"gate-1"}"#
+    );
+}
+
+#[test]
+fn usage_is_summed_over_the_hours_asked_for_and_by_account() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    let at = |id, us: i64, account: &str| Record {
+        admitted_at: Utc(DAY.0 + us),
+        account: AccountId::new(account).unwrap(),
+        ..record(id)
+    };
+    for record in [
+        at(1, -1, "a"),
+        at(2, 0, "a"),
+        at(3, HOUR_US, "a"),
+        at(4, HOUR_US, "b"),
+        at(5, 2 * HOUR_US - 1, "a"),
+        at(6, 2 * HOUR_US, "a"),
+    ] {
+        commit(&ledger, record).unwrap();
+    }
+    let until = Utc(DAY.0 + 2 * HOUR_US);
+    let reader = bench.reader();
+    let lines = reader.usage(DAY, until, None).unwrap();
+    let figures: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            (
+                line.account.as_str(),
+                line.calls,
+                line.first_seq,
+                line.last_seq,
+            )
+        })
+        .collect();
+    assert_eq!(figures, [("a", 3, 2, 5), ("b", 1, 4, 4)]);
+    let b = AccountId::new("b").unwrap();
+    assert_eq!(reader.usage(DAY, until, Some(&b)).unwrap(), lines[1..]);
+    assert!(matches!(
+        reader.usage(Utc(DAY.0 + 1), until, None),
+        Err(ReadError::NotOnTheHour(_))
+    ));
+}
+
+#[test]
+fn a_cursor_past_the_newest_record_is_an_error() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    commit(&ledger, record(1)).unwrap();
+    assert_eq!(bench.reader().records(1, 10).unwrap(), []);
+    for after in [2, u64::MAX] {
+        assert!(matches!(
+            bench.reader().records(after, 10),
+            Err(ReadError::CursorAhead { last: 1, .. })
+        ));
+    }
+}
+
+#[test]
+fn each_start_of_the_process_is_a_run_of_its_own() {
+    let bench = Bench::new();
+    for run in 1..=3 {
+        let ledger = bench.open();
+        commit(&ledger, record(run)).unwrap();
+        close(&ledger);
+    }
+    let runs: Vec<u64> = bench.all().iter().map(|record| record.run).collect();
+    assert_eq!(runs, [1, 2, 3]);
+    bench.assert_consistent();
+}
+
+// Pruning.
+
+#[test]
+fn pruning_deletes_from_the_front_keeps_the_rollup_and_never_gives_a_seq_again() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    let at = |id: u128, day: i64| Record {
+        admitted_at: Utc(DAY.0 + day * 24 * HOUR_US),
+        ..record(id)
+    };
+    // Two days, more than one step; one late record of the first day among those of the second.
+    let mut commits = Vec::new();
+    for id in 1..=1_200 {
+        commits.push(ledger.reserve().unwrap().commit(at(id, 0)));
+    }
+    for id in 1_201..=1_210 {
+        let day = i64::from(id != 1_205);
+        commits.push(ledger.reserve().unwrap().commit(at(id, day)));
+    }
+    for commit in commits {
+        wait(commit).unwrap();
+    }
+    ledger.prune(Utc(DAY.0 + 24 * HOUR_US));
+    eventually("the first day is gone", || {
+        bench.reader().first_kept_seq().unwrap() == 1_201
+    });
+    let kept = bench.reader().records(1_200, 100).unwrap();
+    assert_eq!(kept.len(), 10);
+    assert!(matches!(
+        bench.reader().records(1_199, 100),
+        Err(ReadError::CursorTooOld {
+            after: 1_199,
+            first_kept: 1_201
+        })
+    ));
+    assert!(bench.reader().records(0, 1).is_err());
+    let until = Utc(DAY.0 + 48 * HOUR_US);
+    let lines = bench.reader().usage(DAY, until, None).unwrap();
+    assert_eq!(lines[0].calls, 1_210);
+
+    ledger.prune(Utc(DAY.0 + 1_000 * HOUR_US));
+    eventually("all is gone", || {
+        bench.reader().first_kept_seq().unwrap() == 1_211
+    });
+    close(&ledger);
+    drop(ledger);
+    let ledger = bench.open();
+    commit(&ledger, record(2_000)).unwrap();
+    let kept = bench.reader().records(1_210, 10).unwrap();
+    assert_eq!(kept.len(), 1);
+    assert_eq!(kept[0].seq, 1_211);
+    assert_eq!(bench.reader().last_seq().unwrap(), 1_211);
+}
+
+#[test]
+fn a_gate_that_never_rests_is_pruned_as_well() {
+    let bench = Bench::new();
+    let old = |id| Record {
+        admitted_at: Utc(DAY.0 - 1),
+        ..record(id)
+    };
+    let ledger = bench.open();
+    for id in 1..=10 {
+        commit(&ledger, old(id)).unwrap();
+    }
+    close(&ledger);
+    // The next record is queued before the writer is done with the last one.
+    let busy = Arc::new(Mutex::new(None::<Arc<Ledger>>));
+    let again = busy.clone();
+    let ids = std::sync::atomic::AtomicU64::new(100);
+    let call_again = move |_: &Committed| {
+        if let Some(ledger) = &*again.lock() {
+            let slot = ledger.reserve().unwrap();
+            drop(slot.commit(record(ids.fetch_add(1, SeqCst).into())));
+        }
+    };
+    let ledger = Arc::new(
+        Ledger::open_with(
+            bench.options(),
+            Clock::default(),
+            call_again,
+            bench.pace,
+            bench.faults.clone(),
+        )
+        .unwrap(),
+    );
+    *busy.lock() = Some(ledger.clone());
+    commit(&ledger, record(11)).unwrap();
+    ledger.prune(DAY);
+    eventually("the old are gone", || {
+        bench.reader().first_kept_seq().unwrap() == 11
+    });
+    *busy.lock() = None;
+}
+
+// Copying and closing.
+
+#[test]
+fn a_backup_taken_while_calls_are_recorded_is_one_consistent_state() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    let copies: Vec<PathBuf> = (0..5)
+        .map(|copy| bench.home.path().join(format!("copy-{copy}.db")))
+        .collect();
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for id in 0..300 {
+                commit(&ledger, varied(id)).unwrap();
+            }
+        });
+        for copy in &copies {
+            backup(&bench.path(), copy).unwrap();
+        }
+        writer.join().unwrap();
+    });
+    for copy in &copies {
+        // One file, nothing beside it.
+        assert!(!suffixed(copy, "-wal").exists());
+        assert!(!suffixed(copy, ".partial").exists());
+        assert_consistent(copy);
+    }
+    // A backup is a ledger: it can be put back.
+    let restored = bench
+        .open_with(LedgerOptions {
+            path: copies[0].clone(),
+            ..bench.options()
+        })
+        .unwrap();
+    commit(&restored, record(u128::MAX)).unwrap();
+    assert_consistent(&copies[0]);
+}
+
+#[test]
+fn a_backup_never_overwrites_a_file_and_needs_a_ledger() {
+    let bench = Bench::new();
+    let copy = bench.home.path().join("copy.db");
+    assert!(matches!(
+        backup(&bench.path(), &copy),
+        Err(LedgerError::Missing(_))
+    ));
+    close(&bench.open());
+    fs::write(&copy, "precious").unwrap();
+    assert!(matches!(
+        backup(&bench.path(), &copy),
+        Err(LedgerError::Exists(_))
+    ));
+    assert_eq!(fs::read(&copy).unwrap(), b"precious");
+    assert!(matches!(
+        backup(&bench.path(), &bench.path()),
+        Err(LedgerError::Exists(_))
+    ));
+}
+
+#[test]
+fn closing_writes_what_is_queued_and_leaves_one_file_without_a_wal() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    for id in 1..=100 {
+        // Nobody waits for these: their clients are gone.
+        drop(ledger.reserve().unwrap().commit(record(id)));
+    }
+    close(&ledger);
+    assert!(!suffixed(&bench.path(), "-wal").exists());
+    assert_eq!(bench.all().len(), 100);
+    bench.assert_consistent();
+    assert_eq!(ledger.reserve().unwrap_err(), Trouble::Closed);
+    assert_eq!(ledger.close(Duration::ZERO), Ok(()));
+}
+
+#[test]
+fn closing_waits_for_the_slots_that_are_out() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    let slot = ledger.reserve().unwrap();
+    thread::scope(|scope| {
+        let closing = scope.spawn(|| ledger.close(Duration::from_secs(30)));
+        eventually("closing", || ledger.shared.queue.lock().closing.is_some());
+        assert_eq!(wait(slot.commit(record(1))), Ok(()));
+        assert_eq!(closing.join().unwrap(), Ok(()));
+    });
+    assert_eq!(bench.all().len(), 1);
+}
+
+#[test]
+fn a_slot_that_never_comes_back_holds_the_close_up_only_for_its_patience() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    let slot = ledger.reserve().unwrap();
+    assert_eq!(
+        ledger.close(Duration::from_millis(1)),
+        Err(CloseError::Unrecorded(1))
+    );
+    assert_eq!(wait(slot.commit(record(1))), Err(NotDurable));
+    assert_eq!(bench.all(), []);
+}

@@ -1,0 +1,522 @@
+//! The one thread that writes: group commits, trouble, pruning, checkpoints.
+//!
+//! Owns what happens to a record between the queue and the disk: it gets into the ledger exactly once, and what
+//! its caller was told about it is what the ledger says. Must never wait for anything but the disk.
+//!
+//! When a commit fails, only the file knows whether it happened: so the connection is thrown away, the file opened
+//! again and asked for the row that the batch began with. If it is there, the batch is durable and its
+//! callers are told so. If it is not, they are told that it is not, the records become `gate_failed`, and they
+//! are written when the file can be written again. If the file cannot be asked, the callers are told
+//! that it is not durable, and should it turn out later that it was, the rows are corrected to `gate_failed`
+//! and the rollup with them. (Relaxed: the callers were told long ago that all is well, so the records stay what they are.)
+
+use super::commit::{Batch, Decision};
+use super::store::Store;
+use super::{CLOSED, Committed, FAILING, HEALTHY, LedgerError, Queue, Shared};
+use crate::clock::Clock;
+use crate::usage::Record;
+use crate::words::{Durability, Mono, Outcome, Utc};
+use rusqlite::{Connection, OpenFlags};
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// The waits that tests shorten or stretch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// How often a ledger in trouble is tried again (DESIGN §6).
+    pub(super) probe: Duration,
+    /// From the start of a commit to the start of the next when nobody waits for it (relaxed): what a crash may lose.
+    pub(super) gather: Duration,
+}
+
+impl Pace {
+    pub(super) const REAL: Self = Self {
+        probe: Duration::from_secs(1),
+        gather: Duration::from_millis(100),
+    };
+}
+
+/// From the start of a commit to the start of the next, under load: a commit costs some 80 us of CPU
+/// whatever is in it, and at this distance that is below 1 us a call (PERFORMANCE).
+const GROUP_INTERVAL: Duration = Duration::from_millis(1);
+
+/// After so long without a commit the WAL is copied into the file.
+const REST: Duration = Duration::from_secs(1);
+
+/// Pages of 4 KiB in the WAL after which it is copied into the file under load.
+const CHECKPOINT_PAGES: usize = 1000;
+
+/// From one step of pruning to the next.
+const PRUNE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How soon after a failed step of pruning, or a failed checkpoint, the next is tried.
+const CHORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a closing ledger looks whether the last slot is back, and a resting one whether the checkpointer is.
+const POLL: Duration = Duration::from_millis(2);
+
+/// What it takes to open the file again.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    pub(super) run: i64,
+    pub(super) pace: Pace,
+    #[cfg(test)]
+    pub(super) faults: Arc<super::store::Faults>,
+}
+
+impl Place {
+    fn open(&self) -> Result<Store, LedgerError> {
+        Store::open(
+            &self.path,
+            false,
+            #[cfg(test)]
+            self.faults.clone(),
+        )
+    }
+}
+
+/// A batch that was being committed when the file was lost.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    first_seq: i64,
+    /// How many of `held`, from its front.
+    records: usize,
+    started: Mono,
+}
+
+enum Task {
+    Write(Decision),
+    Prune(Utc),
+    /// With the number of calls that are not in the ledger.
+    End(usize),
+}
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    clock: Clock,
+    place: Place,
+    /// `None` after an error, until the file has been opened again.
+    store: Option<Store>,
+    checkpointer: Checkpointer,
+    on_commit: Box<dyn Fn(&Committed) + Send>,
+    /// Taken from the queue and, as far as is known, not in the ledger.
+    held: Vec<Record>,
+    doubt: Option<Doubt>,
+    last_start: Mono,
+    /// Records came in during the last commit.
+    loaded: bool,
+    /// Pages written to the WAL since a checkpoint was last asked for, roughly.
+    wal_pages: usize,
+    /// The checkpointer was asked under load, so that commits went on beside it.
+    checkpoint_behind: bool,
+    prune_at: Mono,
+    close_by: Option<Mono>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        clock: Clock,
+        place: Place,
+        store: Store,
+        checkpointer: Checkpointer,
+        on_commit: Box<dyn Fn(&Committed) + Send>,
+    ) -> Self {
+        Self {
+            shared,
+            clock,
+            place,
+            store: Some(store),
+            checkpointer,
+            on_commit,
+            held: Vec::new(),
+            doubt: None,
+            last_start: Mono::default(),
+            loaded: false,
+            wal_pages: 0,
+            checkpoint_behind: false,
+            prune_at: Mono::default(),
+            close_by: None,
+        }
+    }
+
+    /// Runs until the ledger is closed; gives the number of calls that are not in the ledger.
+    pub(super) fn run(mut self) -> usize {
+        let _farewell = Farewell(self.shared.clone());
+        loop {
+            match self.next_task() {
+                Task::Write(decision) => {
+                    if self.write(decision).is_break() {
+                        let unrecorded = self.shared.pending.load(Ordering::Acquire);
+                        return self.end(unrecorded);
+                    }
+                    self.prune_under_load();
+                    self.checkpoint_under_load();
+                }
+                Task::Prune(keep_from) => self.prune(keep_from),
+                Task::End(unrecorded) => return self.end(unrecorded),
+            }
+        }
+    }
+
+    /// Sleeps until there is something to do. Nothing is held when it is called.
+    fn next_task(&mut self) -> Task {
+        let shared = self.shared.clone();
+        let half = (shared.pending_limit / 2).max(1);
+        let interval = match (shared.durability, self.loaded) {
+            (Durability::Relaxed, _) => self.place.pace.gather,
+            (Durability::Strict, true) => GROUP_INTERVAL,
+            (Durability::Strict, false) => Duration::ZERO,
+        };
+        let mut queue = shared.queue.lock();
+        loop {
+            let now = self.clock.mono();
+            let close_by = self.close_by(&queue, now);
+            let prune = queue.keep_from.filter(|_| now >= self.prune_at);
+            // How long to sleep, and how many records end the sleep.
+            let (sleep, wake_at) = if !queue.records.is_empty() {
+                let due = self.last_start.plus(interval);
+                // Half the capacity: a relaxed ledger must not refuse calls while it lets records gather.
+                if now >= due || close_by.is_some() || queue.records.len() >= half {
+                    return Task::Write(self.take(&mut queue));
+                }
+                (Some(due.since(now)), half)
+            } else if let Some(close_by) = close_by {
+                let pending = shared.pending.load(Ordering::Acquire);
+                if pending == 0 || now >= close_by {
+                    shared.health.store(CLOSED, Ordering::Release);
+                    return Task::End(pending);
+                }
+                (Some(POLL), 1)
+            } else if let Some(keep_from) = prune {
+                return Task::Prune(keep_from);
+            } else {
+                if self.wal_pages > 0
+                    && now >= self.last_start.plus(REST)
+                    && self.checkpointer.ask()
+                {
+                    self.wal_pages = 0;
+                }
+                let rest = (self.wal_pages > 0).then(|| self.last_start.plus(REST).since(now));
+                let prune = queue.keep_from.map(|_| self.prune_at.since(now));
+                let sleep = [rest, prune].into_iter().flatten().min();
+                // A checkpointer that was still busy is asked again, not in a hot loop.
+                (sleep.map(|sleep| sleep.max(POLL)), 1)
+            };
+            queue.wake_at = wake_at;
+            match sleep {
+                Some(sleep) => {
+                    shared.wake.wait_for(&mut queue, sleep);
+                }
+                None => shared.wake.wait(&mut queue),
+            }
+            queue.wake_at = usize::MAX;
+        }
+    }
+
+    fn close_by(&mut self, queue: &Queue, now: Mono) -> Option<Mono> {
+        let patience = queue.closing?;
+        Some(*self.close_by.get_or_insert(now.plus(patience)))
+    }
+
+    /// Moves the queue into the hand.
+    fn take(&mut self, queue: &mut Queue) -> Decision {
+        if self.held.is_empty() {
+            // Both keep the room that they once needed.
+            std::mem::swap(&mut self.held, &mut queue.records);
+        } else {
+            self.held.append(&mut queue.records);
+        }
+        Decision::new(std::mem::replace(&mut queue.batch, Batch::new()))
+    }
+
+    /// Writes what is held. Breaks when the ledger was closed before that could be done.
+    fn write(&mut self, decision: Decision) -> ControlFlow<()> {
+        self.last_start = self.clock.mono();
+        match self.flush() {
+            Ok(()) => {
+                decision.durable();
+                self.loaded = !self.shared.queue.lock().records.is_empty();
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                tracing::error!(%error, "the ledger cannot be written: calls are refused until it can");
+                self.sit_out(decision)
+            }
+        }
+    }
+
+    /// Gets all that is held into the ledger, once. On an error it is still held, and the next try
+    /// finds out first how this one ended.
+    fn flush(&mut self) -> Result<(), LedgerError> {
+        self.settle_doubt()?;
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        let mut store = match self.store.take() {
+            Some(store) => store,
+            None => self.place.open()?,
+        };
+        let doubt = Doubt {
+            first_seq: store.next_seq(),
+            records: self.held.len(),
+            started: self.clock.mono(),
+        };
+        match store.commit(self.place.run, &self.held) {
+            Ok(()) => {
+                self.store = Some(store);
+                self.recorded(doubt);
+                Ok(())
+            }
+            Err(error) => {
+                drop(store);
+                self.doubt = Some(doubt);
+                match self.settle_doubt() {
+                    Ok(()) if self.held.is_empty() => Ok(()),
+                    _ => Err(error.into()),
+                }
+            }
+        }
+    }
+
+    /// Asks the file whether the batch in doubt was committed, and if so makes its rows say what is held.
+    fn settle_doubt(&mut self) -> Result<(), LedgerError> {
+        let Some(doubt) = self.doubt else {
+            return Ok(());
+        };
+        // The old connection may believe what the file does not say.
+        self.store = None;
+        let mut store = self.place.open()?;
+        let batch = self.held.get(..doubt.records).unwrap_or_default();
+        let committed = match batch.first() {
+            Some(first) => store.holds(doubt.first_seq, first.id)?,
+            None => false,
+        };
+        if committed {
+            store.correct(doubt.first_seq, batch)?;
+            self.recorded(doubt);
+        }
+        self.doubt = None;
+        self.store = Some(store);
+        Ok(())
+    }
+
+    /// Lets go of the records that are in the ledger now.
+    fn recorded(&mut self, batch: Doubt) {
+        let mut committed = Committed {
+            duration: self.clock.mono().since(batch.started),
+            records: [0; Outcome::ALL.len()],
+        };
+        for record in self.held.drain(..batch.records) {
+            committed.records[record.outcome as usize] += 1;
+        }
+        let shared = &self.shared;
+        let count = i64::try_from(batch.records).unwrap_or(i64::MAX);
+        shared
+            .last_seq
+            .store(batch.first_seq + count - 1, Ordering::Release);
+        shared
+            .last_commit_at_us
+            .store(self.clock.utc().0, Ordering::Release);
+        shared.pending.fetch_sub(batch.records, Ordering::AcqRel);
+        // Each table that a commit touches costs a page, and some fifty rows fill one.
+        self.wal_pages += 4 + batch.records / 32;
+        (self.on_commit)(&committed);
+    }
+
+    /// Trouble: refuses new calls and tries again until the file can be written. Breaks when the ledger was closed
+    /// before that.
+    fn sit_out(&mut self, decision: Decision) -> ControlFlow<()> {
+        let shared = self.shared.clone();
+        let queued = {
+            let mut queue = shared.queue.lock();
+            // From here on a commit is refused at once, and its record comes as `gate_failed`.
+            shared.health.store(FAILING, Ordering::Release);
+            self.take(&mut queue)
+        };
+        if shared.durability == Durability::Strict {
+            self.held = std::mem::take(&mut self.held)
+                .into_iter()
+                .map(Record::into_gate_failed)
+                .collect();
+        }
+        decision.not_durable();
+        queued.not_durable();
+        let mut tried_since_close = false;
+        loop {
+            {
+                let mut queue = shared.queue.lock();
+                let now = self.clock.mono();
+                match self.close_by(&queue, now) {
+                    None => {
+                        shared.wake.wait_for(&mut queue, self.place.pace.probe);
+                    }
+                    Some(close_by) => {
+                        let left = close_by.since(now);
+                        if tried_since_close && left.is_zero() {
+                            shared.health.store(CLOSED, Ordering::Release);
+                            return ControlFlow::Break(());
+                        }
+                        if tried_since_close {
+                            let sleep = left.min(self.place.pace.probe);
+                            shared.wake.wait_for(&mut queue, sleep);
+                        }
+                        tried_since_close = true;
+                    }
+                }
+                self.held.append(&mut queue.records);
+            }
+            self.last_start = self.clock.mono();
+            match self.flush() {
+                Ok(()) => {
+                    let _queue = shared.queue.lock();
+                    shared.health.store(HEALTHY, Ordering::Release);
+                    tracing::info!("the ledger can be written again");
+                    return ControlFlow::Continue(());
+                }
+                Err(error) => tracing::debug!(%error, "the ledger still cannot be written"),
+            }
+        }
+    }
+
+    fn prune(&mut self, keep_from: Utc) {
+        let pruned = match &mut self.store {
+            Some(store) => store.prune(keep_from).map_err(LedgerError::from),
+            None => self.place.open().and_then(|store| {
+                let store = self.store.insert(store);
+                Ok(store.prune(keep_from)?)
+            }),
+        };
+        let now = self.clock.mono();
+        match pruned {
+            Ok(true) => self.prune_at = now.plus(PRUNE_INTERVAL),
+            Ok(false) => {
+                let mut queue = self.shared.queue.lock();
+                queue.keep_from = queue.keep_from.filter(|wanted| *wanted != keep_from);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "old records could not be deleted; trying again");
+                self.store = None;
+                self.prune_at = now.plus(CHORE_PAUSE);
+            }
+        }
+        self.wal_pages += 16;
+    }
+
+    /// A gate that never rests must prune as well.
+    fn prune_under_load(&mut self) {
+        if self.loaded && self.clock.mono() >= self.prune_at {
+            let keep_from = self.shared.queue.lock().keep_from;
+            if let Some(keep_from) = keep_from {
+                self.prune(keep_from);
+            }
+        }
+    }
+
+    /// See "Checkpoints" in the head of [`super`].
+    fn checkpoint_under_load(&mut self) {
+        if self.checkpoint_behind && self.checkpointer.rests() {
+            self.checkpoint_behind = false;
+            if let Some(Err(error)) = self.store.as_ref().map(|store| store.checkpoint("PASSIVE")) {
+                tracing::warn!(%error, "the WAL could not be copied into the ledger; trying again");
+                self.store = None;
+            }
+        }
+        if self.wal_pages >= CHECKPOINT_PAGES && self.checkpointer.ask() {
+            self.wal_pages = 0;
+            self.checkpoint_behind = true;
+        }
+    }
+
+    fn end(mut self, unrecorded: usize) -> usize {
+        self.checkpointer.stop();
+        if let Some(Err(error)) = self
+            .store
+            .as_ref()
+            .map(|store| store.checkpoint("TRUNCATE"))
+        {
+            // Nothing is lost: the next start reads the WAL.
+            tracing::warn!(%error, "the WAL could not be copied into the ledger at the end");
+        }
+        unrecorded
+    }
+}
+
+/// However the writer ends, nobody waits for it afterwards.
+struct Farewell(Arc<Shared>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue.lock();
+        self.0.health.store(CLOSED, Ordering::Release);
+        Decision::new(std::mem::replace(&mut queue.batch, Batch::new())).not_durable();
+    }
+}
+
+/// The thread that copies the WAL into the file while commits go on.
+#[derive(Debug)]
+pub(super) struct Checkpointer {
+    ask: Option<SyncSender<()>>,
+    busy: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Checkpointer {
+    pub(super) fn start(path: PathBuf) -> io::Result<Self> {
+        let (ask, asked) = sync_channel(1);
+        let busy = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::Builder::new()
+            .name("ledger-wal".into())
+            .spawn({
+                let busy = busy.clone();
+                move || checkpoint_when_asked(&path, &asked, &busy)
+            })?;
+        Ok(Self {
+            ask: Some(ask),
+            busy,
+            thread: Some(thread),
+        })
+    }
+
+    /// Asks for a checkpoint; `false` when one is under way.
+    fn ask(&self) -> bool {
+        !self.busy.swap(true, Ordering::AcqRel)
+            && self
+                .ask
+                .as_ref()
+                .is_some_and(|ask| ask.try_send(()).is_ok())
+    }
+
+    fn rests(&self) -> bool {
+        !self.busy.load(Ordering::Acquire)
+    }
+
+    fn stop(&mut self) {
+        self.ask = None;
+        if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
+            tracing::warn!("the thread that copies the WAL had panicked");
+        }
+    }
+}
+
+fn checkpoint_when_asked(path: &Path, asked: &Receiver<()>, busy: &AtomicBool) {
+    while asked.recv().is_ok() {
+        // A connection for each time: after an error of the disk an old one cannot be trusted.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let done = Connection::open_with_flags(path, flags).and_then(|connection| {
+            connection.execute_batch("PRAGMA synchronous = FULL")?;
+            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+        });
+        if let Err(error) = done {
+            tracing::warn!(%error, "the WAL could not be copied into the ledger; trying again");
+        }
+        busy.store(false, Ordering::Release);
+    }
+}

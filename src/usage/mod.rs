@@ -1,0 +1,17 @@
+//! Counting: one durable record for each admitted call (P3, DESIGN §6).
+//!
+//! Owns what a record is, which calls are billable, and the ledger that keeps both. Must never decide
+//! whether a call is admitted, what it costs, or how an answer looks.
+
+pub mod ledger;
+pub mod month;
+pub mod record;
+pub mod report;
+
+pub use ledger::{
+    CloseError, Commit, Committed, Ledger, LedgerError, LedgerOptions, LedgerStats, NotDurable,
+    ReadError, Reader, Slot, StoredRecord, Trouble, UsageLine, backup,
+};
+pub use month::Month;
+pub use record::{Record, billable};
+pub use report::usage_table;

@@ -1,0 +1,537 @@
+//! What the tests share: a gate in this process or as the real binary, an upstream that the test
+//! scripts, a client that shows every byte.
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tollgate::clock::Clock;
+use tollgate::config::{self, Config, Endpoint};
+use tollgate::serve::{self, Running};
+use tollgate::usage::{Reader, StoredRecord};
+use tollgate::words::Mono;
+
+/// The keys of the sample accounts in config/accounts.yaml.
+pub const STUDIO_KEY: &str = "demo-studio-key"; // 1250000001, per_call
+pub const RETAIL_KEY: &str = "demo-retail-key"; // 1250000002, qps: 10 + 20
+pub const ARREARS_KEY: &str = "demo-arrears-key"; // 1250000003, stopped
+pub const VIDEO_KEY: &str = "demo-video-key"; // 1250000004, free group only
+pub const STUDIO_ID: &str = "AKIDEXAMPLESTUDIO00000000000000000001";
+pub const STUDIO_SECRET: &str = "trial-secret-of-example-studio";
+
+/// The shipped configuration, with free ports, the test's upstream and a ledger in `dir`.
+pub fn shipped_config(dir: &Path, upstream: SocketAddr) -> Config {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tollgate.yaml");
+    let mut config = config::load(&path).expect("the shipped configuration is sound");
+    let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
+    config.settings.listen = loopback;
+    config.settings.admin.listen = loopback;
+    config.settings.upstream.endpoint = Endpoint {
+        host: upstream.ip().to_string(),
+        port: upstream.port(),
+    };
+    config.settings.ledger.path = dir.join("ledger.db");
+    config.settings.limits.connections = 500;
+    config
+}
+
+/// A gate in this process, with its ledger in a directory of its own.
+pub struct Gate {
+    pub running: Option<Running>,
+    pub public: SocketAddr,
+    pub admin: SocketAddr,
+    pub clock: Clock,
+    pub dir: tempfile::TempDir,
+}
+
+impl Gate {
+    pub async fn start(upstream: SocketAddr) -> Self {
+        Self::start_with(upstream, |_| ()).await
+    }
+
+    /// `change` edits the shipped configuration before it is served.
+    pub async fn start_with(upstream: SocketAddr, change: impl FnOnce(&mut Config)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = shipped_config(dir.path(), upstream);
+        change(&mut config);
+        let clock = Clock::default();
+        let path = PathBuf::from("not-reloaded.yaml");
+        let running = serve::start(config, path, clock.clone())
+            .await
+            .expect("the gate starts");
+        Self {
+            public: running.public,
+            admin: running.admin,
+            running: Some(running),
+            clock,
+            dir,
+        }
+    }
+
+    pub fn ledger(&self) -> PathBuf {
+        self.dir.path().join("ledger.db")
+    }
+
+    /// Every record, in order of seq.
+    pub fn records(&self) -> Vec<StoredRecord> {
+        records(&self.ledger())
+    }
+
+    /// One scrape of `/metrics`.
+    pub async fn metrics(&self) -> Samples {
+        scrape(self.admin).await
+    }
+
+    /// Waits until no call is pending or in flight, then scrapes.
+    pub async fn at_rest(&self) -> Samples {
+        at_rest(self.admin).await
+    }
+
+    /// Drains within the configured time; true when nothing was dropped.
+    pub async fn drain(&mut self) -> bool {
+        self.running
+            .take()
+            .unwrap()
+            .drain(std::future::pending())
+            .await
+    }
+}
+
+pub fn records(ledger: &Path) -> Vec<StoredRecord> {
+    let reader = Reader::open(ledger).unwrap();
+    let mut all: Vec<StoredRecord> = Vec::new();
+    loop {
+        let page = reader
+            .records(all.last().map_or(0, |r| r.seq), 10_000)
+            .unwrap();
+        if page.is_empty() {
+            return all;
+        }
+        all.extend(page);
+    }
+}
+
+/// The samples of a text exposition by name and labels as written.
+pub struct Samples(BTreeMap<String, f64>);
+
+impl Samples {
+    /// The sum of a family's samples whose labels hold every one of `labels` (`key="value"`).
+    pub fn sum(&self, family: &str, labels: &[&str]) -> u64 {
+        let of_family = |name: &str| {
+            name.strip_prefix(family)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
+        };
+        let fits = |name: &str| of_family(name) && labels.iter().all(|label| name.contains(label));
+        self.0
+            .iter()
+            .filter(|(name, _)| fits(name))
+            .map(|(_, value)| *value as u64)
+            .sum()
+    }
+
+    pub fn decided(&self, decision: &str) -> u64 {
+        self.sum(
+            "tollgate_requests_total",
+            &[&format!("decision=\"{decision}\"")],
+        )
+    }
+
+    /// P4, from these samples alone. Call it at rest.
+    pub fn assert_conserved(&self) {
+        let received = self.sum("tollgate_requests_received_total", &[]);
+        let [admitted, throttled, refused] =
+            ["admitted", "throttled", "refused"].map(|d| self.decided(d));
+        assert_eq!(self.sum("tollgate_pending", &[]), 0);
+        assert_eq!(self.sum("tollgate_in_flight", &[]), 0);
+        assert_eq!(
+            received,
+            admitted + throttled + refused,
+            "received = admitted + throttled + refused"
+        );
+        assert_eq!(
+            admitted,
+            self.sum("tollgate_records_total", &[]),
+            "admitted = recorded"
+        );
+        let by_account = self.sum(
+            "tollgate_account_requests_total",
+            &["decision=\"admitted\""],
+        );
+        assert_eq!(by_account, admitted, "the accounts' counts add up to all");
+    }
+}
+
+pub async fn scrape(admin: SocketAddr) -> Samples {
+    let (status, _, text) = get(admin, "/metrics").await;
+    assert_eq!(status, StatusCode::OK);
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    let sample = |line: &str| {
+        let (name, value) = line.rsplit_once(' ')?;
+        Some((name.to_owned(), value.parse().ok()?))
+    };
+    Samples(
+        text.lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(sample)
+            .collect(),
+    )
+}
+
+pub async fn at_rest(admin: SocketAddr) -> Samples {
+    for _ in 0..400 {
+        let samples = scrape(admin).await;
+        if samples.sum("tollgate_pending", &[]) == 0 && samples.sum("tollgate_in_flight", &[]) == 0
+        {
+            return samples;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("the gate does not come to rest");
+}
+
+/// One GET over a connection of its own.
+pub async fn get(address: SocketAddr, path: &str) -> (StatusCode, HeaderMap, Bytes) {
+    send(
+        address,
+        Request::get(path)
+            .header("host", address.to_string())
+            .body(Full::default())
+            .unwrap(),
+    )
+    .await
+}
+
+/// One request over a connection of its own. Sets no header by itself.
+pub async fn send(
+    address: SocketAddr,
+    request: Request<Full<Bytes>>,
+) -> (StatusCode, HeaderMap, Bytes) {
+    try_send(address, request).await.expect("an answer")
+}
+
+pub async fn try_send(
+    address: SocketAddr,
+    request: Request<Full<Bytes>>,
+) -> Result<(StatusCode, HeaderMap, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+    let mut client = Client::connect(address).await?;
+    client.send(request).await
+}
+
+/// A keep-alive connection to the gate.
+pub struct Client {
+    sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
+}
+
+impl Client {
+    pub async fn connect(
+        address: SocketAddr,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Self { sender })
+    }
+
+    pub async fn send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, HeaderMap, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+        self.sender.ready().await?;
+        let response = self.sender.send_request(request).await?;
+        let (parts, body) = response.into_parts();
+        Ok((
+            parts.status,
+            parts.headers,
+            body.collect().await?.to_bytes(),
+        ))
+    }
+}
+
+/// A plain call of the group's first action with an API key.
+pub fn segment(key: &str) -> Request<Full<Bytes>> {
+    plain(
+        "POST",
+        "/v1/portrait/segment",
+        key,
+        "{\"Image\":\"iVBORw0KGgo=\"}",
+    )
+}
+
+pub fn plain(method: &str, path: &str, key: &str, body: &str) -> Request<Full<Bytes>> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "gate.test")
+        .header("x-api-key", key)
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body.to_owned())))
+        .unwrap()
+}
+
+/// A TC3-signed call in the vendor's dialect, signed with the machine's time.
+pub fn signed(id: &str, secret: &str, action: &str, body: &str) -> Request<Full<Bytes>> {
+    let now = Clock::default().utc().seconds();
+    Request::builder()
+        .method("POST")
+        .uri("/")
+        .header("host", "bda.gate.test")
+        .header("content-type", "application/json")
+        .header("x-tc-action", action)
+        .header("x-tc-version", "2020-03-24")
+        .header("x-tc-region", "ap-guangzhou")
+        .header("x-tc-timestamp", now.to_string())
+        .header(
+            "authorization",
+            tollgate::demo::sign(id, secret, now, "bda.gate.test", body),
+        )
+        .body(Full::new(Bytes::from(body.to_owned())))
+        .unwrap()
+}
+
+/// Writes `bytes` to a fresh connection and reads until the gate closes it or nothing comes for
+/// `quiet`. For requests that no well-behaved client would send.
+pub async fn raw(address: SocketAddr, bytes: &[u8], quiet: Duration) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let _ = stream.write_all(bytes).await;
+    read_until_quiet(&mut stream, quiet).await
+}
+
+pub async fn read_until_quiet(stream: &mut TcpStream, quiet: Duration) -> Vec<u8> {
+    let mut seen = Vec::new();
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(Ok(read)) = tokio::time::timeout(quiet, stream.read(&mut buffer)).await {
+        if read == 0 {
+            break;
+        }
+        seen.extend_from_slice(&buffer[..read]);
+    }
+    seen
+}
+
+/// What the upstream saw of a request.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// When its head had arrived, on the machine's monotonic clock.
+    pub at: Mono,
+    pub method: String,
+    pub target: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// An upstream whose answers the test scripts. It remembers what it saw.
+pub struct Upstream {
+    pub address: SocketAddr,
+    pub seen: Arc<Mutex<Vec<Seen>>>,
+    pub connections: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl Upstream {
+    /// Answers 200 with an empty JSON object after `delay`.
+    pub async fn after(delay: Duration) -> Self {
+        Self::scripted(move |_| async move {
+            tokio::time::sleep(delay).await;
+            json(
+                StatusCode::OK,
+                "{\"Response\":{\"RequestId\":\"from-upstream\"}}",
+            )
+        })
+        .await
+    }
+
+    /// Answers as `script` says, once the body has arrived whole.
+    pub async fn scripted<F, A>(script: F) -> Self
+    where
+        F: Fn(Seen) -> A + Clone + Send + Sync + 'static,
+        A: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+        let connections = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let (noted, counted) = (seen.clone(), connections.clone());
+        // A thread of its own, so that a busy test does not blur the times at the door.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            listener.into_std().map(|listener| {
+                runtime.block_on(async move {
+                    let listener = TcpListener::from_std(listener).unwrap();
+                    while let Ok((stream, _)) = listener.accept().await {
+                        counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                        stream.set_nodelay(true).unwrap();
+                        let (script, noted) = (script.clone(), noted.clone());
+                        let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+                            let at = Clock::default().mono();
+                            let (script, noted) = (script.clone(), noted.clone());
+                            async move {
+                                let (parts, body) = request.into_parts();
+                                let body = body
+                                    .collect()
+                                    .await
+                                    .map(|body| body.to_bytes())
+                                    .unwrap_or_default();
+                                let seen = Seen {
+                                    at,
+                                    method: parts.method.to_string(),
+                                    target: parts.uri.to_string(),
+                                    headers: parts.headers,
+                                    body,
+                                };
+                                noted.lock().push(seen.clone());
+                                Ok::<_, Infallible>(script(seen).await)
+                            }
+                        });
+                        tokio::spawn(
+                            hyper::server::conn::http1::Builder::new()
+                                .serve_connection(TokioIo::new(stream), service),
+                        );
+                    }
+                })
+            })
+        });
+        Self {
+            address,
+            seen,
+            connections,
+        }
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().clone()
+    }
+}
+
+pub fn json(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+    Response::builder()
+        .status(status)
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from_static(body.as_bytes())))
+        .unwrap()
+}
+
+/// A port that is free now.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// The real binary, with the shipped configuration copied into a directory and edited there.
+pub struct Process {
+    pub child: Child,
+    pub public: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+/// The shipped configuration in `dir/config`, its ports free ones, its ledger in `dir/var`.
+/// `edits` are (from, to) in tollgate.yaml. Returns the settings file.
+pub fn write_config(
+    dir: &Path,
+    upstream: SocketAddr,
+    edits: &[(&str, &str)],
+) -> (PathBuf, SocketAddr, SocketAddr) {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let to = dir.join("config");
+    std::fs::create_dir_all(&to).unwrap();
+    for file in ["tollgate.yaml", "catalog.yaml", "accounts.yaml"] {
+        std::fs::copy(from.join(file), to.join(file)).unwrap();
+    }
+    let public: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+    let admin: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+    let settings = to.join("tollgate.yaml");
+    let mut text = std::fs::read_to_string(&settings).unwrap();
+    let ports = [
+        ("127.0.0.1:8080", public.to_string()),
+        ("127.0.0.1:9090", admin.to_string()),
+        ("127.0.0.1:8000", upstream.to_string()),
+    ];
+    for (from, to) in ports
+        .iter()
+        .map(|(a, b)| (*a, b.as_str()))
+        .chain(edits.iter().copied())
+    {
+        assert!(
+            text.contains(from),
+            "{from:?} stands in the shipped settings"
+        );
+        text = text.replace(from, to);
+    }
+    std::fs::write(&settings, text).unwrap();
+    (settings, public, admin)
+}
+
+impl Process {
+    /// Starts `tollgate serve` on a configuration that [`write_config`] wrote, and waits until it is ready.
+    pub async fn start(settings: &Path, public: SocketAddr, admin: SocketAddr) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+            .args(["serve", "--config"])
+            .arg(settings)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let process = Self {
+            child,
+            public,
+            admin,
+        };
+        wait_ready(admin).await;
+        process
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args(["-s", name, &self.child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until `/readyz` says 200.
+pub async fn wait_ready(admin: SocketAddr) {
+    for _ in 0..600 {
+        let request = Request::get("/readyz")
+            .header("host", "x")
+            .body(Full::default())
+            .unwrap();
+        if let Ok((StatusCode::OK, _, _)) = try_send(admin, request).await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("the gate does not become ready");
+}
