@@ -426,8 +426,12 @@ async fn read<T: Send + 'static>(
     .map_err(|error| failed(error.to_string()))?;
     match asked.map_err(failed)? {
         Ok(answer) => Ok(answer),
+        // 410: the records are gone. 400: they never were; the ledger was replaced or the cursor is another's.
         Err(error @ ReadError::CursorTooOld { .. }) => {
             Err(problem(StatusCode::GONE, &error.to_string()))
+        }
+        Err(error @ ReadError::CursorAhead { .. }) => {
+            Err(problem(StatusCode::BAD_REQUEST, &error.to_string()))
         }
         Err(error) => Err(failed(error.to_string())),
     }
