@@ -1,4 +1,56 @@
 //! tollgate: the gate in front of an API that is sold by the call or by the QPS.
+//!
+//! # The map
+//! A request's way is one function, [`proxy::Proxy`]'s `way`, read top to bottom: accept ([`server`]) →
+//! identify ([`identity`], against the current [`policy`]) → admit ([`admission`]) → forward
+//! ([`upstream`]) → count ([`usage`]) → answer ([`proxy`]). Around it: [`config`] turns files into
+//! values, [`reload`] puts new ones in force, [`serve`] builds, starts and drains the whole, [`admin`]
+//! shows it to operators and billers, [`metrics`] to Prometheus, [`demo`] to visitors.
+//!
+//! # Which room may know which
+//! `main` over `demo` over `serve`; `serve` over `admin`, `reload` and `server`; these over `proxy`; `proxy`
+//! over `policy`; `policy` over the ground rooms `config`, `usage`, `metrics`, `admission`, `identity`,
+//! `upstream`. The ground rooms know none of each other, only [`words`] and [`clock`]. Each foreign
+//! idea has one door: YAML in `config`, prometheus in `metrics`, SQL in `usage::ledger`, the HTTP client
+//! in `upstream`. A test reads the sources and checks it.
+//!
+//! # Decisions
+//! 1. **Sliding log, not a bucket.** A bucket of 20 per second lets 39 starts into one trailing second.
+//!    The log of starts is exact, O(1) and 8 bytes a start (P1).
+//! 2. **Starts are trimmed by the age of the newest start**, never by the caller's `now` and never by the
+//!    quota: a thread that read its clock early decides late, and a quota that was cut may be raised again.
+//! 3. **The quota and the standing live in the gate**, under the lock of its window; a reload replaces
+//!    them there. So a decision has one quota, and a flood is throttled from one atomic.
+//! 4. **The monotonic clock is the machine's** (`CLOCK_MONOTONIC`), not the runtime's: starts of two
+//!    processes can be compared, which is how a restart is shown to keep the cap.
+//! 5. **One second of hold after the ledger's lock.** What an earlier process admitted is not in our
+//!    windows; after a second it no longer matters.
+//! 6. **A call that hangs up before it is decided counts as refused** (`client_closed`): every received call
+//!    has one decision, and P4 closes.
+//! 7. **TC3 bodies are read before the decision, API-key bodies stream after it.** A signature covers the
+//!    body; a key does not. `UNSIGNED-PAYLOAD` streams too: nothing in its body is proven anyway.
+//! 8. **An action named by `X-TC-Action` must agree with the path**, unless that is `/`: else a free
+//!    action's name would open a paid action's path behind the gate.
+//! 9. **Secrets stay at the gate.** API keys are not forwarded; a TC3 `Authorization` is, being no secret
+//!    and verifiable by the upstream.
+//! 10. **Failing credentials are held back, never locked out.** Refusing a peer would refuse its
+//!     neighbours behind the same address; a delayed answer makes guessing slow all the same.
+//! 11. **No tower layer on the way of a call.** The upstream is one type with one method; a boxed
+//!     service in front of it would have no second user. tower sheds load at the admin listener, where
+//!     queries of the ledger can pile up.
+//! 12. **At `limits.connections` nobody is refused**: the next connection waits unread. A 503 would have to
+//!     be given to clients who did nothing wrong, in a dialect that is not known yet.
+//! 13. **`SO_REUSEPORT` listeners, after a bind without it**: a second gate on the same port must fail
+//!     loudly instead of taking half of the calls.
+//! 14. **A vendor call whose upstream answers anything but 200 gets the envelope** `FailedOperation.ServerError`:
+//!     its SDKs lose code and message of any other status. The record keeps the upstream's status.
+//! 15. **A failed commit reopens the file and asks it** whether the batch is there, because only the file
+//!     knows; what the callers were told and what the ledger says is the same in every case.
+//! 16. **The rollup is written in the commit of its records**, so the two cannot disagree; per-batch aggregation
+//!     makes that one row for each kind of call in the batch.
+//! 17. **YAML is read into a tree with places first**: serde's derives stop at the first mistake, know no
+//!     duplicate keys and lose the line.
+
 pub mod admin;
 pub mod admission;
 pub mod clock;

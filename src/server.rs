@@ -76,8 +76,8 @@ fn listen(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener>
 }
 
 /// Accepts and serves until the phase says otherwise and the last call has ended. `connections` is
-/// shared by all listeners: at its limit nobody is refused, the next connection waits in the backlog
-/// until another one closes.
+/// shared by all listeners: at its limit nobody is refused, the next connections wait, unread, until
+/// others close.
 pub async fn run(
     listener: TcpListener,
     proxy: Arc<Proxy>,
@@ -108,21 +108,31 @@ pub async fn run(
         let accepted = tokio::select! {
             biased;
             () = reached(&mut phase, Phase::Drain) => break,
-            accepted = accept(&listener, &connections) => accepted,
+            accepted = listener.accept() => accepted,
         };
-        match accepted {
-            Ok((stream, peer, permit)) => serve(&mut open, stream, peer, permit),
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, most likely: the connection stays in the backlog.
                 tracing::warn!(%error, "cannot accept");
                 tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
             }
+        };
+        // Accepted first: an idle worker that held a place would keep it from a busy one.
+        let permit = tokio::select! {
+            permit = connections.clone().acquire_owned() => permit,
+            () = reached(&mut phase, Phase::Abandon) => break,
+        };
+        if let Ok(permit) = permit {
+            serve(&mut open, stream, peer, permit);
         }
     }
     // Closing a listener resets what its backlog holds: those have connected and are served first.
-    while let Some(Ok((stream, peer, permit))) =
-        futures_util::FutureExt::now_or_never(accept(&listener, &connections))
-    {
+    while let Some(Ok((stream, peer))) = futures_util::FutureExt::now_or_never(listener.accept()) {
+        let Ok(permit) = connections.clone().try_acquire_owned() else {
+            break;
+        };
         serve(&mut open, stream, peer, permit);
     }
     drop(listener);
@@ -137,19 +147,6 @@ pub async fn run(
 /// Waits for the phase. When nobody is left to say it, the gate is being dropped: every phase is reached.
 async fn reached(phase: &mut watch::Receiver<Phase>, at_least: Phase) {
     let _ = phase.wait_for(|phase| *phase >= at_least).await;
-}
-
-async fn accept(
-    listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = connections
-        .clone()
-        .acquire_owned()
-        .await
-        .map_err(io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, permit))
 }
 
 async fn connection(

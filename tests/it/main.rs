@@ -1,4 +1,5 @@
 //! The gate as its users meet it: on real sockets, with real processes and real clients.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod cap;
 mod hang_up;
