@@ -220,11 +220,16 @@ fn the_shipped_files_are_right_and_hold_the_contract() {
 }
 
 #[test]
-fn the_shipped_settings_are_the_defaults() {
+fn the_shipped_settings_are_the_defaults_but_for_fewer_connections() {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tollgate.yaml");
     let shipped = load(&shipped).unwrap().settings;
     let mut default = Files::good().load().unwrap().settings;
     default.ledger.path.clone_from(&shipped.ledger.path);
+    assert_eq!(
+        (default.limits.connections, shipped.limits.connections),
+        (10_000, 4_000)
+    );
+    default.limits.connections = 4_000;
     assert_eq!(format!("{default:?}"), format!("{shipped:?}"));
 }
 
