@@ -88,6 +88,10 @@ pub async fn run(
     let mut open = JoinSet::new();
     let own_phase = phase.clone();
     let serve = |open: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr, permit| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "the connection was gone before it was served");
+            return;
+        }
         let connection = connection(
             stream,
             peer,
@@ -149,17 +153,13 @@ async fn reached(phase: &mut watch::Receiver<Phase>, at_least: Phase) {
     let _ = phase.wait_for(|phase| *phase >= at_least).await;
 }
 
-async fn connection(
-    stream: TcpStream,
+async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
     peer: SocketAddr,
     proxy: Arc<Proxy>,
     upstream: Arc<Upstream<ForwardBody>>,
     mut phase: watch::Receiver<Phase>,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "the connection was gone before it was served");
-        return;
-    }
     let service = service_fn(move |request| {
         let answer = proxy.clone().answer(upstream.clone(), peer.ip(), request);
         async move { Ok::<_, Infallible>(answer.await) }
@@ -189,12 +189,12 @@ async fn connection(
 }
 
 /// A stream whose reader is given up when it takes nothing for [`STALLED_READER`].
-struct Patient {
-    stream: TcpStream,
+struct Patient<S> {
+    stream: S,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patient {
+impl<S> Patient<S> {
     fn progress<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -212,7 +212,7 @@ impl Patient {
     }
 }
 
-impl AsyncRead for Patient {
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -222,7 +222,7 @@ impl AsyncRead for Patient {
     }
 }
 
-impl AsyncWrite for Patient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -242,7 +242,7 @@ impl AsyncWrite for Patient {
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -251,5 +251,138 @@ impl AsyncWrite for Patient {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::Gates;
+    use crate::clock::Clock;
+    use crate::config;
+    use crate::metrics::Metrics;
+    use crate::policy::Policy;
+    use crate::usage::{Ledger, LedgerOptions};
+    use crate::words::Durability;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::time::Instant;
+
+    /// A connection in memory, so that time can be paused: nothing here waits for another thread.
+    async fn open(
+        buffer_bytes: usize,
+    ) -> (DuplexStream, tokio::task::JoinHandle<()>, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tollgate.yaml");
+        let config = config::load(&path).unwrap();
+        let clock = Clock::default();
+        let metrics = Arc::new(Metrics::new(10));
+        let options = LedgerOptions {
+            path: dir.path().join("ledger.db"),
+            durability: Durability::Strict,
+            replica: String::new(),
+            pending_limit: 10,
+        };
+        let ledger = Ledger::open(options, clock.clone(), |_| ()).unwrap();
+        let gates = Gates::default();
+        let policy = Policy::build(
+            1,
+            Arc::new(config.catalog),
+            &config.accounts,
+            &gates,
+            &metrics,
+        );
+        let proxy = Arc::new(Proxy::new(
+            &config.settings,
+            clock.clone(),
+            policy,
+            gates,
+            ledger,
+            metrics,
+        ));
+        let upstream = Arc::new(Upstream::new("127.0.0.1".into(), 9, IDLE, clock));
+        let (client, server) = tokio::io::duplex(buffer_bytes);
+        let (phase, seen) = watch::channel(Phase::Serve);
+        let peer: SocketAddr = ([127, 0, 0, 1], 1).into();
+        let connection = tokio::spawn(async move {
+            connection(server, peer, proxy, upstream, seen).await;
+            drop(phase);
+        });
+        (client, connection, dir)
+    }
+
+    async fn lasts(connection: tokio::task::JoinHandle<()>) -> Duration {
+        let began = Instant::now();
+        connection.await.unwrap();
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_sends_nothing_is_closed_when_it_was_idle_for_its_time() {
+        let (_client, connection, _dir) = open(1024).await;
+        let lasted = lasts(connection).await;
+        assert!(
+            lasted >= IDLE && lasted < IDLE + Duration::from_secs(1),
+            "{lasted:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_trickles_in_does_not_hold_a_connection_longer() {
+        let (mut client, connection, _dir) = open(1024).await;
+        let trickle = tokio::spawn(async move {
+            for byte in b"GET / HTTP/1.1\r\nHost: gate.test\r\nX-Slow: "
+                .iter()
+                .chain(std::iter::repeat(&b'x'))
+            {
+                if client.write_all(&[*byte]).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let lasted = lasts(connection).await;
+        trickle.abort();
+        assert!(
+            lasted >= IDLE && lasted < IDLE + Duration::from_secs(2),
+            "{lasted:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_of_its_answer_is_cut_off() {
+        let (mut client, connection, _dir) = open(64).await;
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n")
+            .await
+            .unwrap();
+        let lasted = lasts(connection).await;
+        assert!(
+            lasted >= STALLED_READER && lasted < STALLED_READER + Duration::from_secs(1),
+            "{lasted:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_that_goes_on_reading_gets_its_whole_answer() {
+        let (mut client, connection, _dir) = open(64).await;
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = Vec::new();
+        let mut step = [0; 16];
+        loop {
+            tokio::time::sleep(STALLED_READER / 2).await;
+            match client.read(&mut step).await.unwrap() {
+                0 => break,
+                read => answer.extend_from_slice(&step[..read]),
+            }
+        }
+        connection.await.unwrap();
+        let text = String::from_utf8(answer).unwrap();
+        assert!(
+            text.starts_with("HTTP/1.1 401 ") && text.ends_with('}'),
+            "{text}"
+        );
     }
 }

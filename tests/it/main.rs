@@ -4,4 +4,5 @@
 mod cap;
 mod hang_up;
 mod harness;
+mod streaming;
 mod way;

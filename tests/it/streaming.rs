@@ -1,0 +1,148 @@
+//! Bodies pass through; they do not stay.
+
+use crate::harness::*;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+const BYTES: usize = 256 * 1024 * 1024;
+
+/// Reads a request of `BYTES`, then answers with as many.
+async fn bulk_upstream() -> (std::net::SocketAddr, tokio::task::JoinHandle<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let served = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut buffer = vec![0; 256 * 1024];
+        let (mut head, mut body) = (Vec::new(), 0);
+        loop {
+            let read = stream.read(&mut buffer).await.unwrap();
+            assert!(read > 0, "the request broke off after {body} bytes");
+            if let Some(end) = head.windows(4).position(|w| w == b"\r\n\r\n") {
+                let _ = end;
+                body += read;
+            } else {
+                head.extend_from_slice(&buffer[..read]);
+                if let Some(end) = head.windows(4).position(|w| w == b"\r\n\r\n") {
+                    body = head.len() - end - 4;
+                }
+            }
+            if body >= BYTES {
+                break;
+            }
+        }
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {BYTES}\r\n\r\n");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        let chunk = vec![b'y'; 64 * 1024];
+        for _ in 0..BYTES / chunk.len() {
+            stream.write_all(&chunk).await.unwrap();
+        }
+        body
+    });
+    (address, served)
+}
+
+/// The most memory that a process ever had, in MiB.
+fn peak_memory_mib(process: &Process) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.child.id())).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<usize>()
+        .unwrap()
+        / 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_key_call_streams_both_ways_and_never_stands_in_memory_whole() {
+    let (upstream, served) = bulk_upstream().await;
+    let dir = tempfile::tempdir().unwrap();
+    let edits = [
+        ("body_bytes: 10MiB", "body_bytes: 300MiB"),
+        ("body_memory: 512MiB", "body_memory: 4GiB"),
+    ];
+    let (settings, public, admin) = write_config(dir.path(), upstream, &edits);
+    let process = Process::start(&settings, public, admin).await;
+    let before = peak_memory_mib(&process);
+
+    let mut stream = TcpStream::connect(public).await.unwrap();
+    let head = format!(
+        "POST /v1/portrait/segment HTTP/1.1\r\nHost: gate.test\r\nX-Api-Key: {STUDIO_KEY}\r\n\
+         Content-Length: {BYTES}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let chunk = vec![b'x'; 64 * 1024];
+    for _ in 0..BYTES / chunk.len() {
+        stream.write_all(&chunk).await.unwrap();
+    }
+    let mut received = 0;
+    let mut buffer = vec![0; 256 * 1024];
+    while received < BYTES {
+        let read = tokio::time::timeout(Duration::from_secs(30), stream.read(&mut buffer))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(read > 0, "the answer broke off after {received} bytes");
+        received += read;
+    }
+    assert_eq!(served.await.unwrap(), BYTES);
+    let grown = peak_memory_mib(&process) - before;
+    assert!(
+        grown < 32,
+        "a body of {} MiB made the gate grow by {grown} MiB",
+        BYTES >> 20
+    );
+}
+
+/// Sends a call of `total` bytes at `bytes_per_second`; gives what came back.
+async fn trickle(gate: &Gate, total: usize, bytes_per_second: usize) -> String {
+    let mut stream = TcpStream::connect(gate.public).await.unwrap();
+    let head = format!(
+        "POST /v1/portrait/segment HTTP/1.1\r\nHost: gate.test\r\nX-Api-Key: {STUDIO_KEY}\r\n\
+         Content-Length: {total}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    let writing = tokio::spawn(async move {
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        let step = vec![b'x'; bytes_per_second / 10];
+        for _ in 0..total / step.len() {
+            tick.tick().await;
+            if writer.write_all(&step).await.is_err() {
+                return;
+            }
+        }
+        let _ = writer.write_all(&vec![b'x'; total % step.len()]).await;
+        std::future::pending::<()>().await;
+    });
+    let mut seen = vec![0; 64 * 1024];
+    let read = tokio::time::timeout(Duration::from_secs(40), reader.read(&mut seen))
+        .await
+        .unwrap()
+        .unwrap_or(0);
+    writing.abort();
+    String::from_utf8_lossy(&seen[..read]).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_at_the_minimum_rate_passes_and_a_slower_one_is_given_up_unbilled() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let gate = Gate::start(upstream.address).await;
+    let rate = usize::try_from(tollgate::proxy::UPLOAD_BYTES_PER_SECOND).unwrap();
+    let seconds = usize::try_from(tollgate::proxy::UPLOAD_GRACE.as_secs()).unwrap() + 2;
+    let (at_rate, slower) = tokio::join!(
+        trickle(&gate, rate * seconds, rate),
+        trickle(&gate, rate * seconds, rate / 100)
+    );
+    assert!(at_rate.starts_with("HTTP/1.1 200 "), "{at_rate}");
+    assert!(slower.starts_with("HTTP/1.1 408 "), "{slower}");
+    let samples = gate.at_rest().await;
+    samples.assert_conserved();
+    let records = gate.records();
+    assert_eq!(records.len(), 2);
+    assert_eq!(records.iter().filter(|record| record.billable).count(), 1);
+}
