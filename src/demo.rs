@@ -140,7 +140,7 @@ pub async fn run(
     config.settings.ledger.path = scratch.0.join("ledger.db");
     let month = Month::of(Clock::default().utc(), &config.catalog.time_zone);
     let (from, until) = month.bounds(&config.catalog.time_zone);
-    let running = serve::start(config, config_path.to_owned(), Clock::default()).await?;
+    let running = serve::start(config, Clock::default()).await?;
 
     writeln!(
         out,

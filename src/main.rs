@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tollgate::clock::Clock;
 use tollgate::config::{self, Charging, Config, Mistakes};
+use tollgate::reload::Wish;
 use tollgate::usage::{Month, Reader, backup, usage_table};
 use tollgate::words::AccountId;
 use tollgate::{demo, serve};
@@ -201,11 +202,11 @@ async fn run(path: PathBuf) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let config = load(&path)?;
-    let running = serve::start(config, path, Clock::default()).await?;
+    let running = serve::start(config, Clock::default()).await?;
     loop {
         tokio::select! {
             // What came of it is in the log and the metrics; the old policy serves on if it failed.
-            _ = hangup.recv() => drop(running.reload()),
+            _ = hangup.recv() => drop(running.reload(Wish::default()).await),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }

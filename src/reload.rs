@@ -1,32 +1,241 @@
-//! Reload: files -> load -> build -> swap -> report.
+//! Reload: files -> load -> build -> swap -> report, whoever asked for it.
 //!
-//! Owns the order of these steps. Must never put half a configuration in force, and never touch a
-//! window.
+//! Owns the order of these steps and the configuration in force. Must never put half a configuration
+//! in force, and never touch a window.
 
-use crate::config::{self, Mistakes};
+use crate::config::{self, Config, Mistake, Mistakes, Sources};
 use crate::policy::Policy;
 use crate::proxy::Proxy;
-use std::path::Path;
+use crate::words::Utc;
+use parking_lot::Mutex;
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// Loads the files behind `path` and puts catalogue and accounts in force, whole or not at all.
-/// Settings of tollgate.yaml itself are read at start only. Returns the new generation.
-pub fn reload(proxy: &Proxy, path: &Path) -> Result<u64, Mistakes> {
-    let config = config::load(path).inspect_err(|_| {
-        proxy.metrics.config_reload_failures.inc();
-        proxy.metrics.config_last_reload_success.set(0);
-    })?;
-    let generation = proxy.policy.load().generation + 1;
-    let policy = Policy::build(
-        generation,
-        Arc::new(config.catalog),
-        &config.accounts,
-        &proxy.gates,
-        &proxy.metrics,
+/// How often the files are looked at. A file is read when two looks in a row are the same, so a
+/// change is in force within two of them, and the time to read it, after the last byte was written.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A reload that removes more than this part of the accounts, and more than a few, is likelier a
+/// broken export than an intention.
+const MOST_REMOVED_PERCENT: usize = 10;
+const FEW_ACCOUNTS: usize = 5;
+/// Changes that are logged one by one.
+const LOGGED_CHANGES: usize = 50;
+
+/// What came of a reload.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The files are in force.
+    Reloaded {
+        /// The new generation.
+        generation: u64,
+        /// What is different now, a sentence each.
+        changes: Vec<String>,
+    },
+    /// A dry run: what would be different.
+    Planned {
+        /// A sentence each.
+        changes: Vec<String>,
+    },
+    /// The files say what is in force already.
+    Unchanged,
+    /// Nothing was changed; every mistake with its place.
+    Refused(Mistakes),
+}
+
+/// How a reload is meant.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Wish {
+    /// Even if it removes more than 10 % of the accounts.
+    pub force: bool,
+    /// Only say what would change.
+    pub dry_run: bool,
+}
+
+/// The one way to another generation.
+pub struct Reloader {
+    proxy: Arc<Proxy>,
+    in_force: Mutex<InForce>,
+}
+
+struct InForce {
+    config: Config,
+    /// What the last load read, whatever came of it.
+    sources: Sources,
+}
+
+impl Reloader {
+    /// `config` is in force in `proxy`.
+    pub fn new(proxy: Arc<Proxy>, config: Config) -> Self {
+        let sources = config.sources.clone();
+        Self {
+            proxy,
+            in_force: Mutex::new(InForce { config, sources }),
+        }
+    }
+
+    /// Reads the files and puts catalogue and accounts in force, whole or not at all. Blocks while it
+    /// reads and builds; calls go on meanwhile. One at a time: a second one waits for the first.
+    pub fn reload(&self, wish: Wish) -> Outcome {
+        let mut in_force = self.in_force.lock();
+        let (loaded, sources) = config::load_watched(in_force.config.path());
+        if !wish.dry_run {
+            in_force.sources = sources;
+        }
+        let outcome = self.decide(&mut in_force, loaded, wish);
+        drop(in_force);
+        if !wish.dry_run {
+            self.report(&outcome);
+        }
+        outcome
+    }
+
+    fn decide(
+        &self,
+        in_force: &mut InForce,
+        loaded: Result<Config, Mistakes>,
+        wish: Wish,
+    ) -> Outcome {
+        let new = match loaded {
+            Ok(new) => new,
+            Err(mistakes) => return Outcome::Refused(mistakes),
+        };
+        let old = &in_force.config;
+        if new.digest == old.digest {
+            return Outcome::Unchanged;
+        }
+        let mut mistakes = needs_restart(old, &new);
+        if !wish.force {
+            mistakes.extend(removes_too_many(old, &new));
+        }
+        if !mistakes.is_empty() {
+            return Outcome::Refused(Mistakes(mistakes));
+        }
+        let changes = config::changes(old, &new, self.now());
+        if wish.dry_run {
+            return Outcome::Planned { changes };
+        }
+        let proxy = &self.proxy;
+        let generation = proxy.policy.load().generation + 1;
+        let catalog = Arc::new(new.catalog.clone());
+        let policy = Policy::build(
+            generation,
+            catalog,
+            &new.accounts,
+            &proxy.gates,
+            &proxy.metrics,
+        );
+        policy.put_in_force();
+        // Calls keep what they use, so the retired generation is dropped here, off the workers.
+        drop(proxy.policy.swap(Arc::new(policy)));
+        in_force.config = new;
+        Outcome::Reloaded {
+            generation,
+            changes,
+        }
+    }
+
+    fn now(&self) -> Utc {
+        self.proxy.clock.utc()
+    }
+
+    fn report(&self, outcome: &Outcome) {
+        let metrics = &self.proxy.metrics;
+        match outcome {
+            Outcome::Reloaded {
+                generation,
+                changes,
+            } => {
+                for change in changes.iter().take(LOGGED_CHANGES) {
+                    tracing::info!("{change}");
+                }
+                tracing::info!(generation, changes = changes.len(), "reloaded");
+            }
+            Outcome::Unchanged | Outcome::Planned { .. } => {
+                tracing::info!("reload: nothing is different")
+            }
+            Outcome::Refused(mistakes) => {
+                for mistake in &mistakes.0 {
+                    tracing::error!("{mistake}");
+                }
+                tracing::error!(
+                    mistakes = mistakes.0.len(),
+                    "reload refused; what was in force stays in force"
+                );
+                metrics.config_reload_failures.inc();
+            }
+        }
+        metrics
+            .config_last_reload_success
+            .set(i64::from(!matches!(outcome, Outcome::Refused(_))));
+    }
+
+    /// Reloads when the files have changed and are quiet again. Runs until it is dropped. It looks at
+    /// files and asks no notification service: those miss the swapped links of a Kubernetes volume.
+    pub async fn watch(self: Arc<Self>) {
+        let mut before: Option<Sources> = None;
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let reloader = self.clone();
+            let seen = before.take();
+            let looked = tokio::task::spawn_blocking(move || {
+                let known = reloader.in_force.lock().sources.clone();
+                let look = known.again();
+                if look == known {
+                    return None;
+                }
+                if seen.as_ref() == Some(&look) {
+                    reloader.reload(Wish::default());
+                    return None;
+                }
+                Some(look)
+            })
+            .await;
+            match looked {
+                Ok(look) => before = look,
+                Err(error) => {
+                    tracing::error!(%error, "a reload failed in a way it never should; what was in force stays")
+                }
+            }
+        }
+    }
+}
+
+/// Settings that are read at the start only. Taking half of a changed file would be no help to
+/// whoever changed it: all of it waits for the restart.
+fn needs_restart(old: &Config, new: &Config) -> Vec<Mistake> {
+    let changed = config::changed_settings(&old.settings, &new.settings);
+    changed
+        .into_iter()
+        .map(|(key, before, after)| {
+            let message = format!(
+                "{key}: {before} → {after} takes effect at a restart only: restart, or set it back"
+            );
+            new.mistake_at(key, message)
+        })
+        .collect()
+}
+
+fn removes_too_many(old: &Config, new: &Config) -> Option<Mistake> {
+    let stay: HashSet<&str> = new
+        .accounts
+        .iter()
+        .map(|account| account.id.as_str())
+        .collect();
+    let gone: Vec<&str> = old
+        .accounts
+        .iter()
+        .map(|account| account.id.as_str())
+        .filter(|id| !stay.contains(id))
+        .collect();
+    if gone.len() <= FEW_ACCOUNTS || gone.len() * 100 <= old.accounts.len() * MOST_REMOVED_PERCENT {
+        return None;
+    }
+    let named = gone.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+    let message = format!(
+        "accounts: {} of {} accounts are gone ({named}, ..); if that is meant, POST /v1/reload?force=true",
+        gone.len(),
+        old.accounts.len()
     );
-    policy.put_in_force();
-    // Calls keep what they use, so the retired generation is dropped here, off the workers.
-    drop(proxy.policy.swap(Arc::new(policy)));
-    proxy.metrics.config_last_reload_success.set(1);
-    Ok(generation)
+    Some(new.mistake_at("accounts", message))
 }

@@ -6,11 +6,11 @@
 use crate::admin::{self, State};
 use crate::admission::{Gates, SECOND};
 use crate::clock::Clock;
-use crate::config::{Config, Mistakes, Settings};
+use crate::config::{Config, Settings};
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::proxy::Proxy;
-use crate::reload;
+use crate::reload::{self, Reloader, Wish};
 use crate::server::{self, Phase};
 use crate::upstream::Upstream;
 use crate::usage::{Committed, Ledger, LedgerError, LedgerOptions, Month};
@@ -99,7 +99,7 @@ pub struct Running {
     pub admin: SocketAddr,
     /// What the workers share.
     pub proxy: Arc<Proxy>,
-    config_path: PathBuf,
+    reloader: Arc<Reloader>,
     phase: watch::Sender<Phase>,
     state: watch::Sender<State>,
     workers: Vec<std::thread::JoinHandle<()>>,
@@ -108,18 +108,9 @@ pub struct Running {
 }
 
 /// Starts the gate on the calling runtime, which becomes its control thread; calls run on threads of
-/// their own. Returns when the first call can be accepted. `config_path` is what a reload reads.
-pub async fn start(
-    config: Config,
-    config_path: PathBuf,
-    clock: Clock,
-) -> Result<Running, StartError> {
-    let Config {
-        settings,
-        catalog,
-        accounts,
-        ..
-    } = config;
+/// their own. Returns when the first call can be accepted.
+pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
+    let settings = config.settings.clone();
     raise_file_limit(settings.limits.connections)?;
     let workers = settings
         .workers
@@ -128,10 +119,9 @@ pub async fn start(
     let metrics = Arc::new(Metrics::new(settings.metric_accounts));
     let ledger = open_ledger(&settings, &clock, metrics.clone())?;
     let locked_at = clock.mono();
-    let catalog = Arc::new(catalog);
+    let catalog = Arc::new(config.catalog.clone());
     let gates = Gates::default();
-    let policy = Policy::build(1, catalog, &accounts, &gates, &metrics);
-    drop(accounts);
+    let policy = Policy::build(1, catalog, &config.accounts, &gates, &metrics);
     policy.put_in_force();
 
     let listeners = server::bind(settings.listen, workers).map_err(|cause| StartError::Listen {
@@ -159,7 +149,14 @@ pub async fn start(
         metrics,
     ));
     let (state, state_seen) = watch::channel(State::Starting);
-    let router = admin::router(proxy.clone(), &settings, public, state_seen);
+    let reloader = Arc::new(Reloader::new(proxy.clone(), config));
+    let router = admin::router(
+        proxy.clone(),
+        reloader.clone(),
+        &settings,
+        public,
+        state_seen,
+    );
     let mut control = vec![tokio::spawn(async move {
         if let Err(error) = axum::serve(admin_listener, router).await {
             tracing::error!(%error, "the admin listener ended");
@@ -207,6 +204,7 @@ pub async fn start(
         proxy.clone(),
         settings.ledger.retain_records,
     )));
+    control.push(tokio::spawn(reloader.clone().watch()));
     state.send_replace(State::Serving);
     tracing::info!(%public, %admin, workers, generation = 1, "serving");
     let drain = settings.limits.drain;
@@ -214,7 +212,7 @@ pub async fn start(
         public,
         admin,
         proxy,
-        config_path,
+        reloader,
         phase,
         state,
         workers: threads,
@@ -224,22 +222,13 @@ pub async fn start(
 }
 
 impl Running {
-    /// Reads the files again and puts them in force, whole or not at all; says what came of it.
-    pub fn reload(&self) -> Result<u64, Mistakes> {
-        let reloaded = reload::reload(&self.proxy, &self.config_path);
-        match &reloaded {
-            Ok(generation) => tracing::info!(generation, "reloaded"),
-            Err(mistakes) => {
-                for mistake in &mistakes.0 {
-                    tracing::error!("{mistake}");
-                }
-                tracing::error!(
-                    mistakes = mistakes.0.len(),
-                    "reload refused; the old policy stays in force"
-                );
-            }
-        }
-        reloaded
+    /// Reads the files again and puts them in force, whole or not at all. What came of it is in the log
+    /// and the metrics too.
+    pub async fn reload(&self, wish: Wish) -> Option<reload::Outcome> {
+        let reloader = self.reloader.clone();
+        tokio::task::spawn_blocking(move || reloader.reload(wish))
+            .await
+            .ok()
     }
 
     /// Lets calls finish, then ends: `/readyz` 503, accept for a moment, empty the backlog, finish

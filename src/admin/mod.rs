@@ -8,6 +8,7 @@ use crate::config::Settings;
 use crate::metrics::AccountFigures;
 use crate::policy::{Account, Policy};
 use crate::proxy::{Proxy, counts};
+use crate::reload::{Outcome, Reloader, Wish};
 use crate::usage::{Month, ReadError, Reader};
 use crate::words::{AccountId, Mode, Utc};
 use axum::body::Body;
@@ -16,7 +17,7 @@ use axum::extract::{Path, Query, Request, State as Shared};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -59,6 +60,7 @@ impl State {
 
 struct Admin {
     proxy: Arc<Proxy>,
+    reloader: Arc<Reloader>,
     ledger: PathBuf,
     token: Option<SecretString>,
     public: SocketAddr,
@@ -71,6 +73,7 @@ type App = Shared<Arc<Admin>>;
 /// Every admin path. `public`: the address of the public listener, for `/status`.
 pub fn router(
     proxy: Arc<Proxy>,
+    reloader: Arc<Reloader>,
     settings: &Settings,
     public: SocketAddr,
     state: watch::Receiver<State>,
@@ -82,6 +85,7 @@ pub fn router(
         started_at: proxy.clock.utc(),
         state,
         proxy,
+        reloader,
     });
     let queries = Router::new()
         .route("/v1/usage", get(usage))
@@ -101,6 +105,7 @@ pub fn router(
         .route("/", get(index))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
+        .route("/v1/reload", post(reload))
         .route("/v1/accounts", get(accounts))
         .route("/v1/accounts/{id}", get(account))
         .merge(queries)
@@ -157,6 +162,7 @@ async fn index() -> &'static str {
      GET /readyz                           calls are accepted\n\
      GET /metrics                          for Prometheus\n\
      GET /status                           what this process is doing\n\
+     POST /v1/reload?force=&dry_run=       read the files again; dry_run says what would change\n\
      GET /v1/accounts                      every account\n\
      GET /v1/accounts/ID                   one account: modes, quotas in force, live use\n\
      GET /v1/usage?month=2026-11&account=  a month's counts\n\
@@ -273,6 +279,59 @@ fn time(at: Utc) -> String {
     jiff::Timestamp::from_microsecond(at.0)
         .map(|at| at.to_string())
         .unwrap_or_default()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReloadQuery {
+    #[serde(default)]
+    force: bool,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn reload(Shared(admin): App, Query(query): Query<ReloadQuery>) -> Response {
+    let wish = Wish {
+        force: query.force,
+        dry_run: query.dry_run,
+    };
+    let reloader = admin.reloader.clone();
+    let outcome = tokio::task::spawn_blocking(move || reloader.reload(wish)).await;
+    match outcome {
+        Ok(Outcome::Reloaded {
+            generation,
+            changes,
+        }) => Json(json!({"outcome": "reloaded", "generation": generation, "changes": changes}))
+            .into_response(),
+        Ok(Outcome::Planned { changes }) => {
+            Json(json!({"outcome": "planned", "changes": changes})).into_response()
+        }
+        Ok(Outcome::Unchanged) => Json(json!({"outcome": "unchanged"})).into_response(),
+        Ok(Outcome::Refused(mistakes)) => {
+            let listed: Vec<String> = mistakes.0.iter().map(ToString::to_string).collect();
+            let body = json!({
+                "type": "urn:tollgate:problem:reload_refused",
+                "title": "Reload refused",
+                "status": 422,
+                "detail": "Nothing was changed; correct the mistakes and reload again.",
+                "mistakes": listed,
+            });
+            let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
+            (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                content_type,
+                body.to_string(),
+            )
+                .into_response()
+        }
+        Err(error) => {
+            tracing::error!(%error, "a reload failed in a way it never should; what was in force stays");
+            problem(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the reload failed; see the log",
+            )
+        }
+    }
 }
 
 async fn accounts(Shared(admin): App) -> Json<Value> {

@@ -4,7 +4,7 @@
 //! worth now: that is decided against an instant, elsewhere.
 
 use super::catalog::{self, Charging, MAX_QPS, PerCall};
-use super::reader::{Entry, Fields, Item, all, nearest, quoted};
+use super::reader::{self, Fields, Item, all, nearest, point, quoted};
 use super::yaml::Place;
 use crate::words::{AccountId, GroupId, Mode, Stop, Utc};
 use jiff::tz::TimeZone;
@@ -12,7 +12,9 @@ use jiff::{Span, Timestamp};
 use rust_decimal::Decimal;
 use secrecy::SecretString;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
+use std::path::PathBuf;
 
 /// A customer.
 #[derive(Clone, Debug)]
@@ -139,48 +141,72 @@ pub struct Paid {
     pub voucher: Decimal,
 }
 
-/// Where everything that must be unique was first given.
+/// Where everything that must be unique over all files was first given.
 #[derive(Default)]
-struct Taken {
-    secret_ids: HashMap<Box<str>, Place>,
-    api_keys: HashMap<[u8; 32], Place>,
-    orders: HashMap<Box<str>, Place>,
+pub(super) struct Taken {
+    /// The files read so far, the current one last.
+    files: Vec<PathBuf>,
+    accounts: FirstAt<Box<str>>,
+    secret_ids: FirstAt<Box<str>>,
+    api_keys: FirstAt<[u8; 32]>,
+    orders: FirstAt<Box<str>>,
 }
+
+/// The file, by its place in [`Taken::files`], and the place in it.
+type FirstAt<K> = HashMap<K, (usize, Place)>;
 
 /// Reports that `what` is taken, or takes it.
 fn take<K: Eq + Hash>(
-    taken: &mut HashMap<K, Place>,
+    taken: &mut FirstAt<K>,
+    files: &[PathBuf],
     key: K,
     item: Item<'_>,
+    at: Place,
     what: &str,
     remedy: &str,
 ) -> Option<()> {
     match taken.entry(key) {
-        std::collections::hash_map::Entry::Occupied(first) => {
-            let first = item.source.point(*first.get());
-            item.refuse(format!("{what} is in use already, at {first}: {remedy}"))
+        Entry::Occupied(first) => {
+            let (file, place) = *first.get();
+            let first = files
+                .get(file)
+                .map_or_else(String::new, |file| point(file, place));
+            item.source.refuse(
+                at,
+                item.named(format!("{what} is in use already, at {first}: {remedy}")),
+            );
+            None
         }
-        std::collections::hash_map::Entry::Vacant(free) => {
-            free.insert(item.place());
+        Entry::Vacant(free) => {
+            free.insert((files.len().saturating_sub(1), at));
             Some(())
         }
     }
 }
 
-pub(super) fn read(root: Item<'_>, catalog: &catalog::Reading) -> Option<Vec<Account>> {
+/// Reads one file. `taken` holds what the files before it gave.
+pub(super) fn read(
+    root: Item<'_>,
+    catalog: &catalog::Reading,
+    taken: &mut Taken,
+) -> Option<Vec<Account>> {
+    taken.files.push(root.source.path().to_owned());
     let mut fields = root.fields()?;
-    let mut taken = Taken::default();
     let accounts = fields.required("accounts", "{}", |item| {
         all(item
             .entries()?
             .into_iter()
-            .map(|entry| account(entry, catalog, &mut taken)))
+            .map(|entry| account(entry, catalog, taken)))
     });
     fields.close();
     accounts
 }
 
-fn account(entry: Entry<'_>, catalog: &catalog::Reading, taken: &mut Taken) -> Option<Account> {
+fn account(
+    entry: reader::Entry<'_>,
+    catalog: &catalog::Reading,
+    taken: &mut Taken,
+) -> Option<Account> {
     let id = AccountId::new(entry.key);
     if id.is_none() {
         let message = format!(
@@ -189,6 +215,23 @@ fn account(entry: Entry<'_>, catalog: &catalog::Reading, taken: &mut Taken) -> O
         );
         entry.value.source.refuse(entry.at, message);
     }
+    let what = format!("account {}", quoted(entry.key));
+    let id = id.filter(|_| {
+        let remedy = "an account stands in one file; merge the two";
+        let Taken {
+            files, accounts, ..
+        } = &mut *taken;
+        take(
+            accounts,
+            files,
+            entry.key.into(),
+            entry.value,
+            entry.at,
+            &what,
+            remedy,
+        )
+        .is_some()
+    });
     let mut fields = entry.value.fields()?;
     let name = fields.required("name", "Example Studio", |i| i.text().map(str::to_owned));
     let credentials = fields.or("keys", Vec::new(), |item| {
@@ -229,7 +272,8 @@ fn credential(item: Item<'_>, taken: &mut Taken) -> Option<Credential> {
                 return id.refuse("is not a secret id: use 1 to 128 of 0-9, A-Z, a-z, _ and -");
             }
             let remedy = "a credential names one account; issue another";
-            take(&mut taken.secret_ids, text.into(), id, "this secret id", remedy)?;
+            let Taken { files, secret_ids, .. } = &mut *taken;
+            take(secret_ids, files, text.into(), id, id.place(), "this secret id", remedy)?;
             Some(Credential::Tc3 {
                 secret_id: text.into(),
                 secret_key: secret_key?,
@@ -243,7 +287,8 @@ fn credential(item: Item<'_>, taken: &mut Taken) -> Option<Credential> {
                 return item.refuse("expected the SHA-256 of the key as 64 lowercase hex digits, not the key itself");
             }
             let remedy = "a credential names one account; issue another";
-            take(&mut taken.api_keys, sha256, item, "this API key", remedy)?;
+            let Taken { files, api_keys, .. } = &mut *taken;
+            take(api_keys, files, sha256, item, item.place(), "this API key", remedy)?;
             Some(Credential::ApiKey { sha256 })
         }
         _ => item.refuse("a key is either {secret_id, secret_key} or {api_key_sha256}: give one of the two, whole"),
@@ -262,12 +307,16 @@ fn order(item: Item<'_>, taken: &mut Taken) -> Option<Box<str>> {
         },
     )?;
     let what = format!("order {}", quoted(&order));
+    let Taken { files, orders, .. } = &mut *taken;
+    let remedy = "an order is entered once; correct one of the two";
     take(
-        &mut taken.orders,
+        orders,
+        files,
         order.clone(),
         item,
+        item.place(),
         &what,
-        "an order is entered once; correct one of the two",
+        remedy,
     )?;
     Some(order)
 }
@@ -294,7 +343,11 @@ enum Offer<'c> {
     Unsound,
 }
 
-fn service(entry: Entry<'_>, catalog: &catalog::Reading, taken: &mut Taken) -> Option<Service> {
+fn service(
+    entry: reader::Entry<'_>,
+    catalog: &catalog::Reading,
+    taken: &mut Taken,
+) -> Option<Service> {
     let item = entry.value;
     let offer = match &catalog.groups {
         None => Some(Offer::Unsound),

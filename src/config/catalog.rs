@@ -2,7 +2,7 @@
 //!
 //! Owns the shape of the offer. Must hold no price, cap or size of its own (CONTRACT, head).
 
-use super::reader::{Fields, Item, all, quoted};
+use super::reader::{Fields, Item, all, point, quoted};
 use super::yaml::Place;
 use crate::words::{Action, Bill, GroupId, Utc};
 use http::Method;
@@ -316,7 +316,7 @@ fn actions(item: Item<'_>, taken: &mut Taken) -> Option<Vec<ActionSpec>> {
             }
             Some(action) => {
                 if let Some(first) = taken.actions.insert(action.clone(), entry.at) {
-                    let first = item.source.point(first);
+                    let first = point(item.source.path(), first);
                     let message = format!("{action} is an action of another group already, at {first}: an action belongs to one group");
                     item.source.refuse(entry.at, message);
                 }
@@ -326,7 +326,7 @@ fn actions(item: Item<'_>, taken: &mut Taken) -> Option<Vec<ActionSpec>> {
         let route = fields.optional("route", |item| {
             let route = route(item)?;
             if let Some(first) = taken.routes.insert(route.clone(), item.place()) {
-                let first = item.source.point(first);
+                let first = point(item.source.path(), first);
                 return item.refuse(format!("{} {} leads to another action already, at {first}: give each action a route of its own", route.method, route.path));
             }
             Some(route)
@@ -429,7 +429,7 @@ fn per_call(item: Item<'_>) -> Option<PerCall> {
                 match sizes.insert(calls, item.place()) {
                     Some(first) => item.refuse(format!(
                         "packs of {calls} have a price already, at {}: keep one",
-                        item.source.point(first)
+                        point(item.source.path(), first)
                     )),
                     None => Some(calls),
                 }

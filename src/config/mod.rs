@@ -10,8 +10,10 @@
 
 mod accounts;
 mod catalog;
+mod changes;
 mod reader;
 mod settings;
+mod sources;
 mod yaml;
 
 #[cfg(test)]
@@ -21,12 +23,18 @@ pub use accounts::{Account, Credential, Origin, Pack, Paid, Payment, QpsPurchase
 pub use catalog::{
     ActionSpec, Catalog, Charging, Group, PackPrice, PerCall, QpsPrice, Route, Tier, TierBasis,
 };
-pub use settings::{AdminSettings, Endpoint, LedgerSettings, Limits, Settings, UpstreamSettings};
+pub use changes::changes;
+pub use settings::{
+    AdminSettings, Endpoint, LedgerSettings, Limits, Settings, UpstreamSettings, changed_settings,
+};
+pub use sources::Sources;
 
-use reader::{Item, Source};
+use reader::{Item, SeenFile, Source};
+use sha2::{Digest, Sha256};
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use yaml::Place;
 
 /// The most bytes of `tollgate.yaml` and of `catalog.yaml`.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -40,8 +48,15 @@ pub struct Config {
     pub settings: Settings,
     /// `catalog.yaml`: what is sold.
     pub catalog: Catalog,
-    /// `accounts.yaml`: who bought what, in the order of the file.
+    /// `accounts.yaml`: who bought what, in the order of the file (of a directory's files by name).
     pub accounts: Vec<Account>,
+    /// The SHA-256 of all that was read: equal configurations of equal files have equal ones.
+    pub digest: [u8; 32],
+    /// The files that it came from.
+    pub sources: Sources,
+    /// Where each top-level setting stands, for mistakes that are found later.
+    places: Vec<(String, Place)>,
+    path: PathBuf,
     /// What is allowed but likely not meant.
     pub warnings: Vec<Mistake>,
 }
@@ -86,23 +101,55 @@ impl fmt::Display for Mistakes {
 
 impl std::error::Error for Mistakes {}
 
-/// Reads `tollgate.yaml` at `path`, the two files that it names (relative to it), and the secrets
+impl Config {
+    /// `tollgate.yaml` as given to [`load`].
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A mistake at the top-level setting `key` (the first part of a dotted one).
+    pub fn mistake_at(&self, key: &str, message: String) -> Mistake {
+        let top = key.split('.').next().unwrap_or(key);
+        let place = self.places.iter().find(|(known, _)| known == top);
+        let Place { line, column } = place.map_or(Place::START, |(_, place)| *place);
+        Mistake {
+            file: self.path.clone(),
+            line,
+            column,
+            message,
+        }
+    }
+}
+
+/// Reads `tollgate.yaml` at `path`, the files that it names (relative to it), and the secrets
 /// that these point to. Reads files and the environment; blocks.
 ///
 /// # Errors
-/// Every mistake of all three files at once.
+/// Every mistake of all files at once.
 pub fn load(path: &Path) -> Result<Config, Mistakes> {
+    load_watched(path).0
+}
+
+/// As [`load`], and which files were read or looked for: when one of them changes, another load may
+/// end otherwise.
+pub fn load_watched(path: &Path) -> (Result<Config, Mistakes>, Sources) {
+    let mut files = Files::default();
     let mut mistakes = Vec::new();
     let mut warnings = Vec::new();
-    let mut keep = |source: Source| {
+    let mut keep = |source: Source, files: &mut Files| {
+        source
+            .take_read()
+            .into_iter()
+            .for_each(|file| files.saw(file));
         let (wrong, odd) = source.findings();
         mistakes.extend(wrong);
         warnings.extend(odd);
     };
 
     let source = Source::new(path.to_path_buf());
-    let root = read(path, MAX_FILE_BYTES)
-        .map_err(|e| source.refuse(yaml::Place::START, format!("cannot be read: {e}")))
+    let root = files
+        .read(path, MAX_FILE_BYTES)
+        .map_err(|e| source.refuse(Place::START, format!("cannot be read: {e}")))
         .ok()
         .and_then(|bytes| source.parse(&bytes));
     let (settings, paths) = root
@@ -110,42 +157,99 @@ pub fn load(path: &Path) -> Result<Config, Mistakes> {
         .map_or((None, settings::Paths::default()), |root| {
             settings::read(source.root(root))
         });
+    let places = root
+        .as_ref()
+        .map_or(Vec::new(), |root| source.root(root).keys());
     // A file that cannot be read is a mistake of the line that names it.
-    let opened = |named: Option<Item<'_>>, limit| {
+    let mut opened = |named: Option<Item<'_>>, limit, directory_too| {
         let named = named?;
         let path = source.beside(named.text()?);
-        match read(&path, limit) {
-            Ok(bytes) => Some((Source::new(path), bytes)),
-            Err(e) => named.refuse(format!("{} cannot be read: {e}", path.display())),
+        let paths = if directory_too && path.is_dir() {
+            match files.sources.add_directory(&path) {
+                Ok(paths) if paths.is_empty() => {
+                    return named.refuse(format!(
+                        "{} holds no *.yaml file: put one there",
+                        path.display()
+                    ));
+                }
+                Ok(paths) => paths,
+                Err(e) => return named.refuse(format!("{} cannot be read: {e}", path.display())),
+            }
+        } else {
+            vec![path]
+        };
+        let mut opened = Vec::new();
+        for path in paths {
+            match files.read(&path, limit) {
+                Ok(bytes) => opened.push((Source::new(path), bytes)),
+                Err(e) => return named.refuse(format!("{} cannot be read: {e}", path.display())),
+            }
         }
+        Some(opened)
     };
-    let catalog_file = opened(paths.catalog, MAX_FILE_BYTES);
-    let accounts_file = opened(paths.accounts, MAX_ACCOUNTS_BYTES);
-    keep(source);
+    let catalog_file = opened(paths.catalog, MAX_FILE_BYTES, false);
+    let accounts_files = opened(paths.accounts, MAX_ACCOUNTS_BYTES, true);
+    keep(source, &mut files);
 
     let mut catalog = catalog::Reading::default();
-    if let Some((source, bytes)) = catalog_file {
+    for (source, bytes) in catalog_file.into_iter().flatten() {
         if let Some(root) = source.parse(&bytes) {
             catalog = catalog::read(source.root(&root));
         }
-        keep(source);
+        keep(source, &mut files);
     }
-    let mut accounts = None;
-    if let Some((source, bytes)) = accounts_file {
-        if let Some(root) = source.parse(&bytes) {
-            accounts = accounts::read(source.root(&root), &catalog);
-        }
-        keep(source);
+    let mut accounts = accounts_files.as_ref().map(|_| Vec::new());
+    let mut taken = accounts::Taken::default();
+    for (source, bytes) in accounts_files.into_iter().flatten() {
+        let root = source.parse(&bytes);
+        let read = root
+            .as_ref()
+            .and_then(|root| accounts::read(source.root(root), &catalog, &mut taken));
+        accounts = accounts.zip(read).map(|(mut all, more)| {
+            all.extend(more);
+            all
+        });
+        drop(root);
+        keep(source, &mut files);
     }
 
-    match (settings, catalog.complete(), accounts) {
+    let result = match (settings, catalog.complete(), accounts) {
         (Some(settings), Some(catalog), Some(accounts)) if mistakes.is_empty() => Ok(Config {
             settings,
             catalog,
             accounts,
+            digest: files.digest.clone().finalize().into(),
+            sources: files.sources.clone(),
+            places,
+            path: path.to_owned(),
             warnings,
         }),
         _ => Err(Mistakes(mistakes)),
+    };
+    (result, files.sources)
+}
+
+/// What a load has read so far.
+#[derive(Default)]
+struct Files {
+    digest: Sha256,
+    sources: Sources,
+}
+
+impl Files {
+    fn read(&mut self, path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+        let stamp = sources::stamp(path);
+        let bytes = read(path, limit);
+        let read = bytes.as_ref().map_or(&[][..], Vec::as_slice);
+        self.saw(SeenFile::new(path.to_owned(), stamp, read));
+        bytes
+    }
+
+    fn saw(&mut self, file: SeenFile) {
+        self.digest.update(file.path.as_os_str().as_encoded_bytes());
+        self.digest.update([0]);
+        self.digest.update(file.sha256);
+        self.sources.add_file(file.path, file.stamp);
     }
 }
 

@@ -4,12 +4,14 @@
 //! Must never know a particular file's keys. Every reader gives `None` after it has reported.
 
 use super::Mistake;
+use super::sources::{Stamp, stamp};
 use super::yaml::{self, Node, Place, Value};
 use crate::words::Utc;
 use bytesize::ByteSize;
 use jiff::Timestamp;
 use rust_decimal::Decimal;
 use secrecy::SecretString;
+use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -21,9 +23,31 @@ use std::time::Duration;
 /// The most bytes of a file that holds a secret: far more than any key, far less than a wrong file.
 const MAX_SECRET_BYTES: u64 = 4096;
 
+/// A file that was read or looked for.
+pub(super) struct SeenFile {
+    pub path: PathBuf,
+    /// How it looked just before.
+    pub stamp: Option<Stamp>,
+    /// Of its content; of nothing when it could not be read.
+    pub sha256: [u8; 32],
+}
+
+impl SeenFile {
+    pub(super) fn new(path: PathBuf, stamp: Option<Stamp>, bytes: &[u8]) -> Self {
+        let sha256 = Sha256::digest(bytes).into();
+        Self {
+            path,
+            stamp,
+            sha256,
+        }
+    }
+}
+
 /// One file and what was found wrong in it so far.
 pub(super) struct Source {
     path: PathBuf,
+    /// The secret files that it names.
+    read: RefCell<Vec<SeenFile>>,
     mistakes: RefCell<Vec<Mistake>>,
     warnings: RefCell<Vec<Mistake>>,
 }
@@ -32,6 +56,7 @@ impl Source {
     pub(super) fn new(path: PathBuf) -> Self {
         Self {
             path,
+            read: RefCell::default(),
             mistakes: RefCell::default(),
             warnings: RefCell::default(),
         }
@@ -65,14 +90,18 @@ impl Source {
         }
     }
 
-    /// `file:line:column`, to name a second place in a message.
-    pub(super) fn point(&self, at: Place) -> String {
-        format!("{}:{}:{}", self.path.display(), at.line, at.column)
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// A path written in this file, which is relative to the file's directory.
     pub(super) fn beside(&self, path: &str) -> PathBuf {
         self.path.parent().unwrap_or(Path::new("")).join(path)
+    }
+
+    /// The secret files that were read or looked for.
+    pub(super) fn take_read(&self) -> Vec<SeenFile> {
+        self.read.take()
     }
 
     /// Mistakes and warnings, in the order of the text.
@@ -120,7 +149,7 @@ impl<'a> Item<'a> {
         self.source.warnings.borrow_mut().push(mistake);
     }
 
-    fn named(self, message: impl Display) -> String {
+    pub(super) fn named(self, message: impl Display) -> String {
         if self.name.is_empty() {
             message.to_string()
         } else {
@@ -352,6 +381,7 @@ impl<'a> Item<'a> {
     fn secret_file(self) -> Option<SecretString> {
         let path = self.source.beside(self.text()?);
         let shown = path.display();
+        let seen = stamp(&path);
         let read = std::fs::metadata(&path).and_then(|metadata| {
             let mut bytes = Vec::new();
             // Not opened unless it is a file: opening a pipe would wait for a writer.
@@ -362,6 +392,9 @@ impl<'a> Item<'a> {
             }
             Ok((metadata, bytes))
         });
+        let bytes = read.as_ref().map_or(&[][..], |(_, bytes)| bytes);
+        let seen = SeenFile::new(path.clone(), seen, bytes);
+        self.source.read.borrow_mut().push(seen);
         let (metadata, bytes) = match read {
             Ok((metadata, _)) if !metadata.is_file() => {
                 return self.refuse(format!("{shown} is not a file"));
@@ -432,7 +465,7 @@ impl<'a> Item<'a> {
                 }
             };
             if let Some(first) = first.get(text.as_str()) {
-                let first = self.source.point(*first);
+                let first = point(&self.source.path, *first);
                 let message = format!(
                     "duplicate key {}: first given at {first}; keep one",
                     quoted(text)
@@ -453,6 +486,18 @@ impl<'a> Item<'a> {
             });
         }
         Some(entries)
+    }
+
+    /// The keys of a map and their places, without a word about what is wrong with them.
+    pub(super) fn keys(self) -> Vec<(String, Place)> {
+        let Value::Map(map) = &self.node.value else {
+            return Vec::new();
+        };
+        let named = |key: &Node| match &key.value {
+            Value::Text(text) => Some((text.clone(), key.place)),
+            _ => None,
+        };
+        map.iter().filter_map(|(key, _)| named(key)).collect()
     }
 
     /// The map's keys, to be asked for by name.
@@ -545,6 +590,11 @@ impl<'a> Fields<'a> {
             self.of.source.refuse(entry.at, message);
         }
     }
+}
+
+/// `file:line:column`, to name a second place in a message.
+pub(super) fn point(file: &Path, at: Place) -> String {
+    format!("{}:{}:{}", file.display(), at.line, at.column)
 }
 
 /// Everything, or `None` after all were read: a plain `collect` would stop at the first `None`.

@@ -5,7 +5,7 @@
 use super::reader::{Item, quoted};
 use crate::words::Durability;
 use ipnet::IpNet;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -103,6 +103,62 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// How long a stopping gate waits for calls in flight.
     pub drain: Duration,
+}
+
+/// Every setting in which the two differ: its key as written in the file, before, after. A secret is
+/// not shown.
+pub fn changed_settings(old: &Settings, new: &Settings) -> Vec<(&'static str, String, String)> {
+    let shown = |s: &Settings| {
+        let workers = s.workers.map_or("auto".to_owned(), |n| n.to_string());
+        let proxies: Vec<String> = s.trusted_proxies.iter().map(ToString::to_string).collect();
+        [
+            ("listen", s.listen.to_string()),
+            ("behind_tls", s.behind_tls.to_string()),
+            ("workers", workers),
+            ("admin.listen", s.admin.listen.to_string()),
+            ("upstream.endpoints", s.upstream.endpoint.to_string()),
+            (
+                "upstream.connect_timeout",
+                format!("{:?}", s.upstream.connect_timeout),
+            ),
+            (
+                "upstream.response_timeout",
+                format!("{:?}", s.upstream.response_timeout),
+            ),
+            ("ledger.path", s.ledger.path.display().to_string()),
+            ("ledger.durability", s.ledger.durability.to_string()),
+            (
+                "ledger.retain_records",
+                format!("{:?}", s.ledger.retain_records),
+            ),
+            ("admission.max_delay", format!("{:?}", s.max_delay)),
+            ("metrics.accounts", s.metric_accounts.to_string()),
+            ("limits.connections", s.limits.connections.to_string()),
+            ("limits.header_bytes", s.limits.header_bytes.to_string()),
+            ("limits.body_bytes", s.limits.body_bytes.to_string()),
+            ("limits.body_memory", s.limits.body_memory.to_string()),
+            (
+                "limits.request_timeout",
+                format!("{:?}", s.limits.request_timeout),
+            ),
+            ("limits.drain", format!("{:?}", s.limits.drain)),
+            ("trusted_proxies", format!("[{}]", proxies.join(", "))),
+        ]
+    };
+    let both = shown(old).into_iter().zip(shown(new));
+    let mut changed: Vec<_> = both
+        .filter(|((_, before), (_, after))| before != after)
+        .map(|((key, before), (_, after))| (key, before, after))
+        .collect();
+    let token = |s: &Settings| s.admin.token.as_ref().map(|t| t.expose_secret().to_owned());
+    if token(old) != token(new) {
+        changed.push((
+            "admin.token",
+            "(a secret)".to_owned(),
+            "(another)".to_owned(),
+        ));
+    }
+    changed
 }
 
 /// Where the other two files are, as far as it is known.

@@ -66,8 +66,7 @@ impl Gate {
         let mut config = shipped_config(dir.path(), upstream);
         change(&mut config);
         let clock = Clock::default();
-        let path = PathBuf::from("not-reloaded.yaml");
-        let running = serve::start(config, path, clock.clone())
+        let running = serve::start(config, clock.clone())
             .await
             .expect("the gate starts");
         Self {

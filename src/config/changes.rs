@@ -1,0 +1,353 @@
+//! What is different between two configurations, in the words of the contract.
+//!
+//! Owns the sentences that `check --against`, a dry run and a reload's report print. Pure. Must never
+//! show a secret, and never leave out a difference that moves money or calls.
+
+use super::{Account, Catalog, Charging, Config, Credential, Group, Pack, QpsPurchase, Service};
+use crate::words::{Mode, Utc};
+use jiff::tz::TimeZone;
+use secrecy::ExposeSecret;
+use std::collections::BTreeMap;
+use std::fmt::{Debug, Display};
+
+/// Every difference from `old` to `new` as of `now`, a sentence each: first the catalogue's, then by
+/// account. Empty when nothing is different.
+pub fn changes(old: &Config, new: &Config, now: Utc) -> Vec<String> {
+    let mut said = Vec::new();
+    catalog(&mut said, &old.catalog, &new.catalog);
+    let old_accounts: BTreeMap<&str, &Account> =
+        old.accounts.iter().map(|a| (a.id.as_str(), a)).collect();
+    let new_accounts: BTreeMap<&str, &Account> =
+        new.accounts.iter().map(|a| (a.id.as_str(), a)).collect();
+    let both = Both {
+        old: &old.catalog,
+        new: &new.catalog,
+        now,
+    };
+    for (id, account) in &old_accounts {
+        match new_accounts.get(id) {
+            None => said.push(format!("{id} removed: its keys are unknown from now")),
+            Some(later) => both.account(&mut said, account, later),
+        }
+    }
+    for (id, account) in &new_accounts {
+        if !old_accounts.contains_key(id) {
+            let services: Vec<String> = account
+                .services
+                .iter()
+                .map(|s| format!("{} ({})", s.group, s.mode))
+                .collect();
+            said.push(format!(
+                "{id} added with {} key(s): {}",
+                account.credentials.len(),
+                services.join(", ")
+            ));
+        }
+    }
+    said
+}
+
+fn catalog(said: &mut Vec<String>, old: &Catalog, new: &Catalog) {
+    let mut compare = |what: &str, old: String, new: String| {
+        if old != new {
+            said.push(format!("catalog: {what} {old} → {new}"));
+        }
+    };
+    let zone = |catalog: &Catalog| catalog.time_zone.iana_name().unwrap_or("UTC").to_owned();
+    compare("time_zone", zone(old), zone(new));
+    compare("currency", old.currency.clone(), new.currency.clone());
+    compare("bill", old.bill.to_string(), new.bill.to_string());
+    compare(
+        "settle_day",
+        old.settle_day.to_string(),
+        new.settle_day.to_string(),
+    );
+    compare("services", old.services.join(", "), new.services.join(", "));
+    compare("versions", old.versions.join(", "), new.versions.join(", "));
+    compare(
+        "host_aliases",
+        old.host_aliases.join(", "),
+        new.host_aliases.join(", "),
+    );
+    for group in &old.groups {
+        match new.groups.iter().find(|later| later.id == group.id) {
+            None => said.push(format!("catalog {} removed", group.id)),
+            Some(later) => catalog_group(said, group, later),
+        }
+    }
+    for group in new
+        .groups
+        .iter()
+        .filter(|later| old.groups.iter().all(|group| group.id != later.id))
+    {
+        said.push(format!("catalog {} added", group.id));
+    }
+}
+
+fn catalog_group(said: &mut Vec<String>, old: &Group, new: &Group) {
+    let id = &old.id;
+    let mut differ = |what: &str, old: &dyn Debug, new: &dyn Debug| {
+        if format!("{old:?}") != format!("{new:?}") {
+            said.push(format!("catalog {id}: {what} changed"));
+        }
+    };
+    differ("title", &old.title, &new.title);
+    differ("regions", &old.regions, &new.regions);
+    differ("actions", &old.actions, &new.actions);
+    match (&old.charging, &new.charging) {
+        (
+            Charging::Paid {
+                per_call: a,
+                qps: p,
+            },
+            Charging::Paid {
+                per_call: b,
+                qps: q,
+            },
+        ) => {
+            differ("free calls", &a.free_calls, &b.free_calls);
+            differ(
+                "price ladder",
+                &(&a.tiers, &a.tier_basis),
+                &(&b.tiers, &b.tier_basis),
+            );
+            differ(
+                "packs",
+                &(&a.packs, a.pack_months, a.notice_below),
+                &(&b.packs, b.pack_months, b.notice_below),
+            );
+            differ("QPS prices", p, q);
+        }
+        (Charging::Free { .. }, Charging::Free { .. }) => {}
+        (_, later) => {
+            let how = if matches!(later, Charging::Free { .. }) {
+                "free"
+            } else {
+                "paid"
+            };
+            said.push(format!("catalog {id}: is {how} from now"));
+        }
+    }
+    let cap = |charging: &Charging| match charging {
+        Charging::Paid { per_call, .. } => per_call.qps,
+        Charging::Free { qps_per_action } => *qps_per_action,
+    };
+    if cap(&old.charging) != cap(&new.charging) {
+        said.push(format!(
+            "catalog {id}: cap {} → {} QPS from now",
+            cap(&old.charging),
+            cap(&new.charging)
+        ));
+    }
+}
+
+/// The two catalogues, and when.
+struct Both<'c> {
+    old: &'c Catalog,
+    new: &'c Catalog,
+    now: Utc,
+}
+
+impl Both<'_> {
+    fn account(&self, said: &mut Vec<String>, old: &Account, new: &Account) {
+        let id = &old.id;
+        if old.name != new.name {
+            said.push(format!("{id}: name {:?} → {:?}", old.name, new.name));
+        }
+        credentials(said, old, new);
+        for service in &old.services {
+            match new
+                .services
+                .iter()
+                .find(|later| later.group == service.group)
+            {
+                None => said.push(format!("{id} {}: not opened from now", service.group)),
+                Some(later) => {
+                    self.service(said, &format!("{id} {}", service.group), service, later)
+                }
+            }
+        }
+        for service in &new.services {
+            if old
+                .services
+                .iter()
+                .all(|earlier| earlier.group != service.group)
+            {
+                let opened = time(service.opened, &self.new.time_zone);
+                said.push(format!(
+                    "{id} {}: opened at {opened} ({})",
+                    service.group, service.mode
+                ));
+            }
+        }
+        orders(
+            said,
+            id,
+            "payment",
+            &old.payments,
+            &new.payments,
+            |p| &p.order,
+            |p| p.amount.to_string(),
+        );
+    }
+
+    fn service(&self, said: &mut Vec<String>, what: &str, old: &Service, new: &Service) {
+        if old.opened != new.opened {
+            let zone = &self.new.time_zone;
+            said.push(format!(
+                "{what}: opened {} → {}",
+                time(old.opened, zone),
+                time(new.opened, zone)
+            ));
+        }
+        if old.mode != new.mode {
+            said.push(format!("{what}: mode {} → {} from now", old.mode, new.mode));
+        }
+        let (before, after) = (
+            quota(old, self.old, self.now),
+            quota(new, self.new, self.now),
+        );
+        if before != after {
+            said.push(format!("{what}: quota {before} → {after} from now"));
+        }
+        match (old.stopped, new.stopped) {
+            (before, after) if before == after => {}
+            (_, Some(stop)) => said.push(format!("{what}: stopped ({stop}) from now")),
+            (_, None) => said.push(format!("{what}: resumed from now")),
+        }
+        let zone = &self.new.time_zone;
+        let purchase = |p: &QpsPurchase| {
+            format!(
+                "{} QPS, {} to {}",
+                p.qps,
+                time(p.from, zone),
+                time(p.until, zone)
+            )
+        };
+        orders(
+            said,
+            what,
+            "purchase",
+            &old.qps_purchases,
+            &new.qps_purchases,
+            |p| &p.order,
+            purchase,
+        );
+        let pack = |p: &Pack| {
+            format!(
+                "{} × {} calls, until {}",
+                p.count,
+                p.calls,
+                time(p.expires, zone)
+            )
+        };
+        orders(
+            said,
+            what,
+            "pack",
+            &old.packs,
+            &new.packs,
+            |p| &p.order,
+            pack,
+        );
+    }
+}
+
+fn credentials(said: &mut Vec<String>, old: &Account, new: &Account) {
+    let named = |account: &Account| -> BTreeMap<String, Option<String>> {
+        account
+            .credentials
+            .iter()
+            .map(|credential| match credential {
+                Credential::Tc3 {
+                    secret_id,
+                    secret_key,
+                } => (
+                    format!("key {secret_id}"),
+                    Some(secret_key.expose_secret().to_owned()),
+                ),
+                Credential::ApiKey { sha256 } => (
+                    format!("API key with SHA-256 {}…", hex::encode(&sha256[..6])),
+                    None,
+                ),
+            })
+            .collect()
+    };
+    let (id, before, after) = (&old.id, named(old), named(new));
+    for (name, secret) in &before {
+        match after.get(name) {
+            None => said.push(format!("{id}: {name} removed")),
+            Some(later) if later != secret => said.push(format!("{id}: {name} has another secret")),
+            Some(_) => {}
+        }
+    }
+    for name in after.keys().filter(|name| !before.contains_key(*name)) {
+        said.push(format!("{id}: {name} added"));
+    }
+}
+
+/// What was ordered, by order id: added, removed, changed.
+fn orders<T: Debug>(
+    said: &mut Vec<String>,
+    whose: impl Display,
+    kind: &str,
+    old: &[T],
+    new: &[T],
+    order: impl Fn(&T) -> &str,
+    describe: impl Fn(&T) -> String,
+) {
+    for item in old {
+        let id = order(item);
+        match new.iter().find(|later| order(later) == id) {
+            None => said.push(format!("{whose}: {kind} {id} removed ({})", describe(item))),
+            Some(later) if format!("{later:?}") != format!("{item:?}") => {
+                said.push(format!(
+                    "{whose}: {kind} {id} changed ({} → {})",
+                    describe(item),
+                    describe(later)
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    for item in new
+        .iter()
+        .filter(|item| old.iter().all(|earlier| order(earlier) != order(item)))
+    {
+        said.push(format!(
+            "{whose}: {kind} {} added ({})",
+            order(item),
+            describe(item)
+        ));
+    }
+}
+
+/// The quota in force at `now` (R4–R6), of a service in good standing.
+fn quota(service: &Service, catalog: &Catalog, now: Utc) -> u32 {
+    let charging = catalog
+        .groups
+        .iter()
+        .find(|group| group.id == service.group)
+        .map(|group| &group.charging);
+    match (charging, service.mode) {
+        (None, _) => 0,
+        (Some(Charging::Free { qps_per_action }), _) => *qps_per_action,
+        (Some(Charging::Paid { .. }), Mode::Qps) => {
+            let in_force = service
+                .qps_purchases
+                .iter()
+                .filter(|p| p.from <= now && now < p.until);
+            in_force.map(|p| p.qps).sum()
+        }
+        (Some(Charging::Paid { per_call, .. }), _) => per_call.qps,
+    }
+}
+
+/// RFC 3339 in the catalogue's zone, as the files have it.
+fn time(at: Utc, zone: &TimeZone) -> String {
+    let Ok(timestamp) = jiff::Timestamp::from_microsecond(at.0) else {
+        return String::new();
+    };
+    let offset = zone.to_offset(timestamp);
+    timestamp.display_with_offset(offset).to_string()
+}

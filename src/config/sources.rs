@@ -1,0 +1,152 @@
+//! Which files a configuration came from, and whether they changed since.
+//!
+//! Owns the look at a file without reading it. Must never read one: a watcher looks twice a second.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The files that a load read or looked for and the directories that it listed, as they looked just
+/// before. Two that are equal: nothing was written, replaced, added or removed in between.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Sources {
+    files: Vec<(PathBuf, Option<Stamp>)>,
+    directories: Vec<(PathBuf, Vec<PathBuf>)>,
+}
+
+/// Device, inode, size, and the times of the last change of content and of the file itself. The
+/// last one nobody can set, so a file that is written in place and dated back is seen too.
+pub(super) type Stamp = (u64, u64, u64, (i64, i64), (i64, i64));
+
+impl Sources {
+    pub(super) fn add_file(&mut self, path: PathBuf, stamp: Option<Stamp>) {
+        self.files.push((path, stamp));
+    }
+
+    /// Lists the `*.yaml` files of a directory by name, and remembers it.
+    pub(super) fn add_directory(&mut self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        let files = yaml_files(path)?;
+        self.directories.push((path.to_owned(), files.clone()));
+        Ok(files)
+    }
+
+    /// How the same files and directories look now.
+    pub fn again(&self) -> Self {
+        let files = self
+            .files
+            .iter()
+            .map(|(path, _)| (path.clone(), stamp(path)))
+            .collect();
+        let list = |(path, _): &(PathBuf, _)| (path.clone(), yaml_files(path).unwrap_or_default());
+        Self {
+            files,
+            directories: self.directories.iter().map(list).collect(),
+        }
+    }
+}
+
+/// Looks at a file, through symbolic links, so that a swapped link is a change. `None` when there is
+/// nothing to look at.
+pub(super) fn stamp(path: &Path) -> Option<Stamp> {
+    let m = std::fs::metadata(path).ok()?;
+    Some((
+        m.dev(),
+        m.ino(),
+        m.size(),
+        (m.mtime(), m.mtime_nsec()),
+        (m.ctime(), m.ctime_nsec()),
+    ))
+}
+
+/// Hidden files are left out: a Kubernetes volume keeps its older versions there.
+fn yaml_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden
+            && path
+                .extension()
+                .is_some_and(|extension| extension == "yaml")
+            && !path.is_dir()
+        {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn watched(directory: &Path, files: &[&str]) -> Sources {
+        let mut sources = Sources::default();
+        for file in files {
+            let path = directory.join(file);
+            let seen = stamp(&path);
+            sources.add_file(path, seen);
+        }
+        sources
+    }
+
+    #[test]
+    fn what_nobody_touched_looks_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.yaml"), "a").unwrap();
+        let sources = watched(dir.path(), &["a.yaml", "absent.yaml"]);
+        assert_eq!(sources.again(), sources);
+    }
+
+    #[test]
+    fn a_write_that_keeps_size_and_date_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.yaml");
+        fs::write(&path, "a").unwrap();
+        let sources = watched(dir.path(), &["a.yaml"]);
+        let dated = fs::metadata(&path).unwrap().modified().unwrap();
+        // The clock of the file system ticks every few milliseconds.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        fs::write(&path, "b").unwrap();
+        fs::File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(dated)
+            .unwrap();
+        assert_ne!(sources.again(), sources);
+    }
+
+    #[test]
+    fn a_swapped_link_a_new_file_and_a_removed_one_are_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        for version in ["v1", "v2"] {
+            fs::create_dir(dir.path().join(version)).unwrap();
+            fs::write(dir.path().join(version).join("a.yaml"), "same").unwrap();
+        }
+        let link = dir.path().join("data");
+        std::os::unix::fs::symlink("v1", &link).unwrap();
+        let sources = watched(&link, &["a.yaml"]);
+        fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink("v2", &link).unwrap();
+        assert_ne!(sources.again(), sources);
+
+        let mut listed = Sources::default();
+        assert_eq!(
+            listed.add_directory(&dir.path().join("v1")).unwrap().len(),
+            1
+        );
+        fs::write(dir.path().join("v1/.hidden.yaml"), "").unwrap();
+        assert_eq!(listed.again(), listed);
+        fs::write(dir.path().join("v1/b.yaml"), "").unwrap();
+        assert_ne!(listed.again(), listed);
+        fs::remove_file(dir.path().join("v1/b.yaml")).unwrap();
+        assert_eq!(listed.again(), listed);
+        fs::remove_file(dir.path().join("v1/a.yaml")).unwrap();
+        assert_ne!(listed.again(), listed);
+    }
+}
