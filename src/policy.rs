@@ -3,14 +3,15 @@
 //! Owns the lookups, all resolved when the generation is built, so that a call only follows
 //! references. Must never be changed once built, nor held over an await (a call keeps its account).
 
-use crate::admission::{Gate, GateKey, Gates, Purchase, Quota, Terms};
+use crate::admission::{Gate, GateKey, Gates, Now, Purchase, Quota, Terms};
 use crate::config::{self, Catalog, Charging, Credential};
 use crate::identity::{api_key::ApiKeyDigest, tc3::SigningSecret};
 use crate::metrics::{Decision, Metrics};
-use crate::words::{AccountId, Action, GroupId, Mode};
+use crate::words::{AccountId, Action, GroupId, Mode, Utc};
 use http::Method;
 use prometheus::IntCounter;
-use std::collections::HashMap;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -228,6 +229,63 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// What `account` may do at `now` and why, by group: what self-service and the admin listener show,
+    /// read from the gates that decide. A free group has one entry for each action.
+    pub fn describe(&self, account: &Account, now: Now) -> BTreeMap<&str, Vec<(Arc<Gate>, Value)>> {
+        let mut services: BTreeMap<&str, Vec<(Arc<Gate>, Value)>> = BTreeMap::new();
+        for operation in &self.operations {
+            let Some(gate) = account.gate(operation) else {
+                continue;
+            };
+            let gates = services.entry(operation.group.as_str()).or_default();
+            if gates.iter().any(|(known, _)| Arc::ptr_eq(known, gate)) {
+                // The actions of a paid group share one gate.
+                continue;
+            }
+            let (terms, in_force, in_use) = gate.snapshot(now);
+            let mut described = json!({
+                "mode": terms.mode.as_str(),
+                "opened": rfc3339(terms.opened),
+                "stopped": terms.stopped.map(|stop| stop.as_str()),
+                "quota_qps": in_force.qps,
+                "because": because(&terms, now.utc),
+                "in_use": in_use,
+            });
+            if terms.mode == Mode::Free {
+                described["action"] = json!(operation.action.as_str());
+            }
+            if in_force.until != Utc(i64::MAX) {
+                let then = terms.quota.at(in_force.until).qps;
+                described["next_change"] =
+                    json!({"at": rfc3339(in_force.until), "quota_qps": then});
+            }
+            gates.push((gate.clone(), described));
+        }
+        services
+    }
+}
+
+/// Where a quota comes from.
+fn because(terms: &Terms, now: Utc) -> Vec<Value> {
+    match terms.mode {
+        Mode::PerCall => vec![json!({"rule": "the group's cap in per-call mode, the same for every account"})],
+        Mode::Free => vec![json!({"rule": "the free group's cap for each action"})],
+        Mode::Qps => terms
+            .quota
+            .purchases_at(now)
+            .map(|p| json!({"order": p.order, "qps": p.qps, "from": rfc3339(p.from), "until": rfc3339(p.until)}))
+            .collect(),
+    }
+}
+
+/// RFC 3339 in UTC; empty outside the years that it can write.
+pub fn rfc3339(at: Utc) -> String {
+    jiff::Timestamp::from_microsecond(at.0)
+        .map(|at| at.to_string())
+        .unwrap_or_default()
+}
+
 fn operations(catalog: &Catalog, metrics: &Metrics) -> Vec<Arc<Operation>> {
     let specs = catalog
         .groups
@@ -272,6 +330,7 @@ fn terms(service: &config::Service, charging: &Charging) -> Terms {
                 .qps_purchases
                 .iter()
                 .map(|purchase| Purchase {
+                    order: purchase.order.clone(),
                     qps: purchase.qps,
                     from: purchase.from,
                     until: purchase.until,

@@ -193,6 +193,9 @@ spelled! {
     }
 }
 
+/// The path on the public listener where a customer sees its own quota. No route may have it.
+pub const QUOTA_PATH: &str = "/v1/quota";
+
 /// Names one call, in the answer, in the record and towards the upstream. A UUIDv7: sorted by time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RequestId(pub uuid::Uuid);

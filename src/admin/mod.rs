@@ -6,11 +6,11 @@
 use crate::admission::Now;
 use crate::config::Settings;
 use crate::metrics::AccountFigures;
-use crate::policy::{Account, Policy};
+use crate::policy::{Account, Policy, rfc3339};
 use crate::proxy::{Proxy, counts};
 use crate::reload::{Outcome, Reloader, Wish};
 use crate::usage::{Month, ReadError, Reader};
-use crate::words::{AccountId, Mode, Utc};
+use crate::words::{AccountId, Utc};
 use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::{Path, Query, Request, State as Shared};
@@ -252,7 +252,7 @@ async fn status(Shared(admin): App) -> Json<Value> {
         "version": env!("CARGO_PKG_VERSION"),
         "state": admin.state.borrow().as_str(),
         "listen": admin.public.to_string(),
-        "started_at": time(admin.started_at),
+        "started_at": rfc3339(admin.started_at),
         "policy": {
             "generation": policy.generation,
             "accounts": policy.accounts().count(),
@@ -265,20 +265,13 @@ async fn status(Shared(admin): App) -> Json<Value> {
             "path": admin.ledger.display().to_string(),
             "healthy": proxy.ledger.healthy(),
             "last_seq": ledger.last_seq,
-            "last_commit_at": ledger.last_commit_at.map(time),
+            "last_commit_at": ledger.last_commit_at.map(rfc3339),
             "pending": ledger.pending,
             "bytes": ledger.bytes,
             "wal_bytes": ledger.wal_bytes,
             "free_bytes": ledger.free_bytes,
         },
     }))
-}
-
-/// RFC 3339 in UTC.
-fn time(at: Utc) -> String {
-    jiff::Timestamp::from_microsecond(at.0)
-        .map(|at| at.to_string())
-        .unwrap_or_default()
 }
 
 #[derive(Deserialize)]
@@ -358,34 +351,22 @@ async fn account(Shared(admin): App, Path(id): Path<String>) -> Response {
     }
 }
 
-/// One account: what it may do now, and what it did since the gate knows it.
+/// One account: what it may do now and why, and what it did since the gate knows it.
 fn describe(policy: &Policy, account: &Account, now: Now) -> Value {
-    let mut services: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
-    for operation in policy.operations() {
-        let Some(gate) = account.gate(operation) else {
-            continue;
-        };
-        let (terms, in_force, in_use) = gate.snapshot(now);
-        let [admitted, throttled, refused] = counts(gate);
-        let mut described = json!({
-            "mode": terms.mode.as_str(),
-            "opened": time(terms.opened),
-            "stopped": terms.stopped.map(|stop| stop.as_str()),
-            "quota_qps": in_force.qps,
-            "in_use": in_use,
-            "admitted": admitted,
-            "throttled": throttled,
-            "refused": refused,
-        });
-        let gates = services.entry(operation.group.as_str()).or_default();
-        if terms.mode == Mode::Free {
-            described["action"] = json!(operation.action.as_str());
-        } else if !gates.is_empty() {
-            // The actions of a paid group share one gate.
-            continue;
-        }
-        gates.push(described);
-    }
+    let services: BTreeMap<&str, Vec<Value>> = policy
+        .describe(account, now)
+        .into_iter()
+        .map(|(group, gates)| {
+            let with_counts = gates.into_iter().map(|(gate, mut described)| {
+                let [admitted, throttled, refused] = counts(&gate);
+                described["admitted"] = json!(admitted);
+                described["throttled"] = json!(throttled);
+                described["refused"] = json!(refused);
+                described
+            });
+            (group, with_counts.collect())
+        })
+        .collect();
     json!({"id": account.id.as_str(), "name": account.name, "services": services})
 }
 

@@ -62,6 +62,8 @@ pub enum Quota {
 /// A bought quota, in force in `[from, until)`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Purchase {
+    /// The order that bought it.
+    pub order: Box<str>,
     /// Calls per second.
     pub qps: u32,
     /// First instant.
@@ -112,6 +114,17 @@ impl Quota {
             }
         }
         now
+    }
+
+    /// The purchases in force at `at`; none when the quota was not bought.
+    pub fn purchases_at(&self, at: Utc) -> impl Iterator<Item = &Purchase> {
+        let purchases: &[Purchase] = match self {
+            Self::Fixed(_) => &[],
+            Self::Purchased(purchases) => purchases,
+        };
+        purchases
+            .iter()
+            .filter(move |p| p.from <= at && at < p.until)
     }
 
     /// When the next purchase begins after `at`, if one is known.

@@ -254,6 +254,7 @@ fn a_throttle_changes_nothing_so_a_flood_does_not_starve_its_own_account() {
 fn purchases_begin_and_end_to_the_second_without_new_terms() {
     let second = 1_000_000;
     let purchase = |qps, from: i64, until: i64| Purchase {
+        order: "Q-1".into(),
         qps,
         from: Utc(from * second),
         until: Utc(until * second),

@@ -4,7 +4,7 @@
 
 use super::reader::{Fields, Item, all, point, quoted};
 use super::yaml::Place;
-use crate::words::{Action, Bill, GroupId, Utc};
+use crate::words::{Action, Bill, GroupId, QUOTA_PATH, Utc};
 use http::Method;
 use jiff::civil::date;
 use jiff::tz::TimeZone;
@@ -360,6 +360,11 @@ fn route(item: Item<'_>) -> Option<Route> {
         return item.refuse(
             "`/` belongs to calls that name their action in X-TC-Action: give a longer path",
         );
+    }
+    if path == QUOTA_PATH {
+        return item.refuse(format!(
+            "{QUOTA_PATH} is the gate's own, where customers see their quota: give another path"
+        ));
     }
     Some(Route {
         method,

@@ -8,6 +8,7 @@ mod body;
 mod dialect;
 mod memory;
 mod permit;
+mod quota;
 
 pub use body::{AnswerBody, ForwardBody, UPLOAD_BYTES_PER_SECOND, UPLOAD_GRACE};
 pub use dialect::{Dialect, Refusal};
@@ -23,7 +24,7 @@ use crate::metrics::{Decision, Metrics};
 use crate::policy::{Account, Operation, Policy};
 use crate::upstream::{self, Answer, NotAnswered, Upstream};
 use crate::usage::{Ledger, Slot};
-use crate::words::{Bill, Mode, Mono, Outcome, RequestId};
+use crate::words::{Bill, Mode, Mono, Outcome, QUOTA_PATH, RequestId};
 use arc_swap::ArcSwap;
 use body::{Buffered, Progress, Relay, Upload, UploadFailure};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -61,6 +62,7 @@ pub struct Proxy {
     pub metrics: Arc<Metrics>,
     hold_down: HoldDown,
     body_memory: Arc<BodyMemory>,
+    quota_questions: tokio::sync::Semaphore,
     limits: Limits,
     max_delay: Duration,
     response_timeout: Duration,
@@ -103,6 +105,7 @@ impl Proxy {
             metrics,
             hold_down: HoldDown::new(),
             body_memory: BodyMemory::new(settings.limits.body_memory),
+            quota_questions: tokio::sync::Semaphore::new(quota::AT_ONCE),
             limits: settings.limits.clone(),
             max_delay: settings.max_delay,
             response_timeout: settings.upstream.response_timeout,
@@ -170,7 +173,11 @@ impl Proxy {
         let trace_id = parts.headers.get(X_TC_TRACE_ID).cloned();
 
         let mut upload = Some(upload);
-        let result = self.way(&mut visit, &upstream, parts, &mut upload).await;
+        let result = if parts.uri.path() == QUOTA_PATH {
+            self.quota(&mut visit, &parts).await
+        } else {
+            self.way(&mut visit, &upstream, parts, &mut upload).await
+        };
 
         let mut close = two_framings;
         let mut response = match result {
@@ -593,8 +600,12 @@ impl<'p> Visit<'p> {
         received_at: Mono,
         progress: Arc<Progress>,
     ) -> Self {
-        proxy.metrics.received.inc();
-        proxy.metrics.pending.inc();
+        // The gate's own endpoint is no call: nothing is decided about it, nothing counted.
+        let is_call = parts.uri.path() != QUOTA_PATH;
+        if is_call {
+            proxy.metrics.received.inc();
+            proxy.metrics.pending.inc();
+        }
         Self {
             proxy,
             id: RequestId(uuid::Uuid::now_v7()),
@@ -603,7 +614,7 @@ impl<'p> Visit<'p> {
             peer: peer(socket, &parts.headers, &proxy.trusted_proxies),
             received_at,
             decided_at: received_at,
-            decided: false,
+            decided: !is_call,
             progress,
             account: None,
             operation: None,

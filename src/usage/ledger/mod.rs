@@ -321,6 +321,11 @@ impl Ledger {
         Ok(Slot(Some(shared.clone())))
     }
 
+    /// The real path of the file, for a [`Reader`].
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether new calls can be counted, as far as is known.
     pub fn healthy(&self) -> bool {
         self.shared.health.load(Ordering::Acquire) == HEALTHY

@@ -1,0 +1,114 @@
+//! `GET /v1/quota`: a customer sees its own quota, live, with its own credential.
+//!
+//! Owns this one answer. Must never take quota or make a record, show another account, or keep a
+//! worker waiting for the disk.
+
+use super::body::AnswerBody;
+use super::{Proxy, Refusal, Visit};
+use crate::admission::Now;
+use crate::identity::api_key::api_key;
+use crate::identity::{Failure, tc3};
+use crate::policy::Account;
+use crate::usage::{Month, Reader, UsageLine};
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use http::{Method, Response};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+/// Such questions at once; more are told to come back, so that they cannot crowd out the ledger.
+pub(super) const AT_ONCE: usize = 8;
+
+impl Proxy {
+    /// Answers from the gates that decide and from the ledger's totals.
+    pub(super) async fn quota(
+        &self,
+        visit: &mut Visit<'_>,
+        parts: &Parts,
+    ) -> Result<Response<AnswerBody>, Refusal> {
+        if parts.method != Method::GET {
+            return Err(Refusal::Method {
+                allowed: vec![Method::GET],
+            });
+        }
+        let account = self.own_account(parts)?;
+        visit.account = Some(account.clone());
+        let _place = self
+            .quota_questions
+            .try_acquire()
+            .map_err(|_| Refusal::LedgerTrouble)?;
+        let zone = self.policy.load().catalog.time_zone.clone();
+        let month = Month::of(self.clock.utc(), &zone);
+        let (from, until) = month.bounds(&zone);
+        let (ledger, id) = (self.ledger.path().to_owned(), account.id.clone());
+        let lines = tokio::task::spawn_blocking(move || {
+            let reader = Reader::open(&ledger).map_err(|error| error.to_string())?;
+            reader
+                .usage(from, until, Some(&id))
+                .map_err(|error| error.to_string())
+        })
+        .await
+        .unwrap_or_else(|error| Err(error.to_string()))
+        .map_err(|error| {
+            tracing::error!("cannot read the ledger: {error}");
+            Refusal::LedgerTrouble
+        })?;
+        let body = self.describe(&account, month, &lines);
+        let mut response = Response::new(AnswerBody::from(Bytes::from(body.to_string())));
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(response)
+    }
+
+    /// Whose credential it is. A signature covers the body, and this call has none.
+    fn own_account(&self, parts: &Parts) -> Result<Arc<Account>, Refusal> {
+        let policy = self.policy.load();
+        if let Some(key) = api_key(&parts.headers) {
+            let digest = key.map_err(Refusal::Credential)?;
+            return policy
+                .api_key(&digest)
+                .cloned()
+                .ok_or(Refusal::Credential(Failure::UnknownKey));
+        }
+        let now = self.clock.utc().seconds();
+        let claim =
+            tc3::claim(parts, now, &policy.catalog.services).map_err(Refusal::Credential)?;
+        let known = policy
+            .tc3(claim.secret_id())
+            .ok_or(Refusal::Credential(Failure::UnknownId))?;
+        let no_body: [u8; 32] = Sha256::digest([]).into();
+        claim
+            .verify(parts, &known.secret, &no_body, &policy.catalog.host_aliases)
+            .map_err(Refusal::Credential)?;
+        Ok(known.account.clone())
+    }
+
+    fn describe(&self, account: &Account, month: Month, lines: &[UsageLine]) -> Value {
+        let policy = self.policy.load();
+        let services = policy.describe(account, Now::read(&self.clock));
+        let services: serde_json::Map<String, Value> = services
+            .into_iter()
+            .map(|(group, gates)| {
+                let of_group = || lines.iter().filter(|line| line.group.as_str() == group);
+                let calls: u64 = of_group().map(|line| line.calls).sum();
+                let billable: u64 = of_group()
+                    .filter(|line| line.billable)
+                    .map(|line| line.calls)
+                    .sum();
+                let gates: Vec<Value> = gates.into_iter().map(|(_, described)| described).collect();
+                let described = json!({
+                    "quotas": gates,
+                    "month": {"month": month.to_string(), "admitted": calls, "billable": billable},
+                });
+                (group.to_owned(), described)
+            })
+            .collect();
+        json!({"account": account.id.as_str(), "name": account.name, "services": services})
+    }
+}
