@@ -57,6 +57,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod identity;
+pub mod key;
 pub mod metrics;
 pub mod policy;
 pub mod proxy;
