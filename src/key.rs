@@ -31,12 +31,17 @@ impl NewKey {
     /// From the system's random source; an error when there is none.
     pub fn tc3() -> Result<Self, getrandom::Error> {
         let secret_id = format!("AKID{}", letters(ID_LETTERS)?);
-        Ok(Self::Tc3 { secret_id, secret_key: letters(SECRET_LETTERS)? })
+        Ok(Self::Tc3 {
+            secret_id,
+            secret_key: letters(SECRET_LETTERS)?,
+        })
     }
 
     /// From the system's random source; an error when there is none.
     pub fn api_key() -> Result<Self, getrandom::Error> {
-        Ok(Self::ApiKey { key: format!("tg_{}", letters(SECRET_LETTERS)?) })
+        Ok(Self::ApiKey {
+            key: format!("tg_{}", letters(SECRET_LETTERS)?),
+        })
     }
 }
 
@@ -46,7 +51,9 @@ fn letters(count: usize) -> Result<String, getrandom::Error> {
     while text.len() < count {
         getrandom::fill(&mut bytes)?;
         // Bytes from 248 on would make the first letters likelier.
-        let fair = bytes.iter().filter(|byte| usize::from(**byte) < 4 * ALPHABET.len());
+        let fair = bytes
+            .iter()
+            .filter(|byte| usize::from(**byte) < 4 * ALPHABET.len());
         let letters = fair.map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]));
         text.extend(letters.take(count - text.len()));
     }
@@ -57,17 +64,39 @@ impl fmt::Display for NewKey {
     /// YAML for an account's `keys`, with what to do as comments.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tc3 { secret_id, secret_key } => {
-                writeln!(f, "# Give the customer both. This is the only time that the secret is shown.")?;
-                writeln!(f, "# Put the line under the account's `keys`; in production keep the secret in a file")?;
-                writeln!(f, "# of its own and write `secret_key: {{file: secrets/NAME.key}}` instead.")?;
+            Self::Tc3 {
+                secret_id,
+                secret_key,
+            } => {
+                writeln!(
+                    f,
+                    "# Give the customer both. This is the only time that the secret is shown."
+                )?;
+                writeln!(
+                    f,
+                    "# Put the line under the account's `keys`; in production keep the secret in a file"
+                )?;
+                writeln!(
+                    f,
+                    "# of its own and write `secret_key: {{file: secrets/NAME.key}}` instead."
+                )?;
                 writeln!(f, "- {{secret_id: {secret_id}, secret_key: {secret_key}}}")
             }
             Self::ApiKey { key } => {
-                writeln!(f, "# Give the customer this key. It is shown this once and cannot be found out again:")?;
+                writeln!(
+                    f,
+                    "# Give the customer this key. It is shown this once and cannot be found out again:"
+                )?;
                 writeln!(f, "#   {key}")?;
-                writeln!(f, "# Put the line under the account's `keys`; it holds the key's hash only.")?;
-                writeln!(f, "- {{api_key_sha256: {}}}", hex::encode(Sha256::digest(key)))
+                writeln!(
+                    f,
+                    "# Put the line under the account's `keys`; it holds the key's hash only."
+                )?;
+                writeln!(
+                    f,
+                    "- {{api_key_sha256: {}}}",
+                    hex::encode(Sha256::digest(key))
+                )
             }
         }
     }
@@ -90,7 +119,9 @@ mod tests {
     #[test]
     fn an_api_keys_line_holds_its_hash_and_not_the_key() {
         let made = NewKey::api_key().unwrap();
-        let NewKey::ApiKey { key } = &made else { panic!("an API key was asked for") };
+        let NewKey::ApiKey { key } = &made else {
+            panic!("an API key was asked for")
+        };
         let text = made.to_string();
         let line = text.lines().last().unwrap();
         assert!(line.contains(&hex::encode(Sha256::digest(key))) && !line.contains(key.as_str()));

@@ -1,0 +1,151 @@
+//! What stands in deploy/ is read by the programs that it is for.
+
+use crate::harness::*;
+use http::StatusCode;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+fn deploy(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("deploy")
+        .join(file)
+}
+
+/// Runs a Debian program; its absence is a failure with the remedy.
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| {
+            panic!("{program}: {error}; `make test` installs what the tests need")
+        });
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {said}");
+    said
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_unit() {
+    let dir = tempfile::tempdir().unwrap();
+    let unit = std::fs::read_to_string(deploy("tollgate.service")).unwrap();
+    let unit = unit.replace("/usr/local/bin/tollgate", env!("CARGO_BIN_EXE_tollgate"));
+    let path = dir.path().join("tollgate.service");
+    std::fs::write(&path, unit).unwrap();
+    let said = run("systemd-analyze", &["verify", path.to_str().unwrap()]);
+    assert_eq!(
+        said.lines()
+            .filter(|line| line.contains("tollgate.service"))
+            .count(),
+        0,
+        "{said}"
+    );
+}
+
+#[test]
+fn promtool_accepts_the_scrape_configuration_and_the_rules() {
+    run(
+        "promtool",
+        &[
+            "check",
+            "config",
+            deploy("prometheus.yml").to_str().unwrap(),
+        ],
+    );
+    run(
+        "promtool",
+        &[
+            "check",
+            "rules",
+            deploy("tollgate.rules.yml").to_str().unwrap(),
+        ],
+    );
+}
+
+#[test]
+fn every_metric_in_the_rules_exists() {
+    let rules = std::fs::read_to_string(deploy("tollgate.rules.yml")).unwrap();
+    let metrics =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/metrics.rs"))
+            .unwrap();
+    let named = rules
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter_map(|w| w.strip_prefix("tollgate_"));
+    let mut count = 0;
+    for name in named {
+        assert!(metrics.contains(&format!("\"{name}\"")), "tollgate_{name}");
+        count += 1;
+    }
+    assert!(count >= 4);
+}
+
+/// Ends with the test, however that ends.
+struct Prometheus(std::process::Child);
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_prometheus_scrapes_the_gate_and_its_figures_are_the_ledgers() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let gate = Gate::start(upstream.address).await;
+    for _ in 0..7 {
+        assert_eq!(
+            send(gate.public, segment(STUDIO_KEY)).await.0,
+            StatusCode::OK
+        );
+    }
+    gate.at_rest().await;
+
+    let config = std::fs::read_to_string(deploy("prometheus.yml")).unwrap();
+    let config = config
+        .replace("127.0.0.1:9090", &gate.admin.to_string())
+        .replace("scrape_interval: 15s", "scrape_interval: 1s")
+        .replace(
+            "tollgate.rules.yml",
+            deploy("tollgate.rules.yml").to_str().unwrap(),
+        );
+    let dir = gate.dir.path();
+    std::fs::write(dir.join("prometheus.yml"), config).unwrap();
+    let address = format!("127.0.0.1:{}", free_port());
+    let prometheus = Command::new("prometheus")
+        .arg(format!(
+            "--config.file={}",
+            dir.join("prometheus.yml").display()
+        ))
+        .arg(format!(
+            "--storage.tsdb.path={}",
+            dir.join("tsdb").display()
+        ))
+        .arg(format!("--web.listen-address={address}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| {
+            panic!("prometheus: {error}; `make test` installs what the tests need")
+        });
+    let _prometheus = Prometheus(prometheus);
+
+    let query = "/api/v1/query?query=sum(tollgate_records_total)%20==%20sum(tollgate_requests_total%7Bdecision=%22admitted%22%7D)";
+    let mut answer = String::new();
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let request = http::Request::get(query)
+            .header("host", &address)
+            .body(Default::default())
+            .unwrap();
+        if let Ok((StatusCode::OK, _, body)) = try_send(address.parse().unwrap(), request).await {
+            answer = String::from_utf8_lossy(&body).into_owned();
+            if answer.contains("\"7\"") {
+                return;
+            }
+        }
+    }
+    panic!("Prometheus never had the 7 calls: {answer}");
+}
