@@ -4,5 +4,6 @@
 mod cap;
 mod hang_up;
 mod harness;
+mod sdk;
 mod streaming;
 mod way;
