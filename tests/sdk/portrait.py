@@ -30,9 +30,9 @@ def client(port, key, region="ap-guangzhou", method="POST", unsigned_payload=Fal
     return bda_client.BdaClient(credential.Credential(*key), region, profile)
 
 
-def segment(to):
+def segment(to, image=IMAGE):
     request = models.SegmentPortraitPicRequest()
-    request.Image, request.Scene = IMAGE, "GEN"
+    request.Image, request.Scene = image, "GEN"
     answer = to.SegmentPortraitPic(request)
     assert answer.HasForeground is True and answer.ResultMask == IMAGE, answer
     return answer.RequestId
@@ -54,6 +54,10 @@ def describe(to):
     answer = to.DescribeSegmentationTask(request)
     assert answer.TaskStatus == "PROCESSING", answer
     return answer.RequestId
+
+
+def segment_too_large(to):
+    return segment(to, "too large")
 
 
 def told(call, to):
@@ -80,6 +84,7 @@ def each(port):
         "free of charge": told(describe, client(port, VIDEO)),
         "another region": told(segment, client(port, STUDIO, region="ap-nowhere")),
         "no region": told(segment, client(port, STUDIO, region=None)),
+        "image too large": told(segment_too_large, client(port, STUDIO)),
     }
 
 
