@@ -128,14 +128,19 @@ fn main() -> ExitCode {
         Command::Demo { config, seconds } => {
             log_to_stderr("warn");
             control_thread(async {
-                let ctrl_c = async { drop(tokio::signal::ctrl_c().await) };
-                demo::run(
-                    &config,
-                    seconds.map(Duration::from_secs),
-                    std::io::stdout(),
-                    ctrl_c,
-                )
-                .await
+                // Listened for from the start: the default action would leave the scratch ledger.
+                let mut interrupt = signal(SignalKind::interrupt())?;
+                let mut terminate = signal(SignalKind::terminate())?;
+                let mut hangup = signal(SignalKind::hangup())?;
+                let stop = async {
+                    tokio::select! {
+                        _ = interrupt.recv() => {}
+                        _ = terminate.recv() => {}
+                        _ = hangup.recv() => {}
+                    }
+                };
+                let duration = seconds.map(Duration::from_secs);
+                demo::run(&config, duration, std::io::stdout(), stop).await
             })
         }
         Command::Check(flag) => check(&flag.config),
