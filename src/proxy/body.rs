@@ -6,12 +6,12 @@
 use super::memory::Lease;
 use crate::clock::Clock;
 use crate::identity::tc3::BodyHash;
+use crate::metrics::IntCounter;
 use crate::upstream::Answer;
 use crate::words::Mono;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use prometheus::IntCounter;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;

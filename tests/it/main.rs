@@ -5,6 +5,7 @@ mod cap;
 mod demo;
 mod hang_up;
 mod harness;
+mod house;
 mod sdk;
 mod streaming;
 mod way;
