@@ -237,9 +237,12 @@ impl Watch {
         if !broken.is_empty() {
             bail!("a promise was broken:\n  {}", broken.join("\n  "));
         }
+        if self.terminal {
+            writeln!(out)?;
+        }
         writeln!(
             out,
-            "\ncap kept: no account has more starts in any one second than its cap\n\
+            "cap kept: no account has more starts in any one second than its cap\n\
              conserved: received {received} = admitted {admitted} + throttled {throttled} + refused {refused}\n\
              conserved: admitted {admitted} = recorded {recorded}"
         )?;
