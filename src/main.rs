@@ -365,10 +365,9 @@ fn records(path: &Path, after: u64, limit: u64, format: RecordsFormat) -> anyhow
         (after, left) = (last.seq, left - page.len() as u64);
         for r in &page {
             let written = match format {
-                RecordsFormat::Jsonl => {
-                    serde_json::to_writer(&mut out, r)?;
-                    writeln!(out)
-                }
+                RecordsFormat::Jsonl => serde_json::to_writer(&mut out, r)
+                    .map_err(std::io::Error::from)
+                    .and_then(|()| writeln!(out)),
                 RecordsFormat::Csv => {
                     let status = r
                         .status
