@@ -5,5 +5,6 @@ mod cap;
 mod crash;
 mod hang_up;
 mod harness;
+mod process;
 mod streaming;
 mod way;
