@@ -5,6 +5,7 @@ mod cap;
 mod crash;
 mod hang_up;
 mod harness;
+mod ledger_trouble;
 mod process;
 mod streaming;
 mod way;
