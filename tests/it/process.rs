@@ -195,10 +195,10 @@ async fn a_second_process_on_a_ledger_and_a_taken_port_exit_1_and_say_what_to_do
 #[test]
 fn too_few_open_files_exit_1_and_name_the_remedy() {
     let house = House::new(nowhere(), &[]);
-    let serve = format!("ulimit -n 64 && exec \"$@\"");
+    let serve = "ulimit -n 64 && exec \"$@\"";
     // Root may raise the hard limit, and then there is nothing to refuse.
     let root = rustix::process::geteuid().is_root();
-    let mut wrapper = vec!["sh", "-c", &serve, "sh"];
+    let mut wrapper = vec!["sh", "-c", serve, "sh"];
     if root {
         wrapper.extend([
             "setpriv",
@@ -581,6 +581,28 @@ async fn the_commands_and_the_admin_paths_tell_the_same_while_the_gate_serves() 
     assert!(done.out.contains("copy.db"), "{}", done.out);
     assert_eq!(whole_ledger(&copy), all);
     assert_eq!(house.run(&backup).code, Some(1), "it never overwrites");
+
+    // So is a cursor whose records have been deleted; the month's counts stay whole.
+    let sql = rusqlite::Connection::open(house.ledger()).unwrap();
+    sql.execute_batch(
+        "BEGIN IMMEDIATE; DELETE FROM raw WHERE seq <= 5; UPDATE pruned SET first_kept = 6; COMMIT",
+    )
+    .unwrap();
+    drop(sql);
+    let old = house.run(&["records", "--after", "4"]);
+    assert_eq!((old.code, old.out.as_str()), (Some(1), ""), "{}", old.err);
+    assert!(
+        old.err.contains("those before 6 have been deleted"),
+        "{}",
+        old.err
+    );
+    let detail = refused(house.admin, "/v1/records?after=4", StatusCode::GONE).await;
+    assert!(
+        detail.contains("those before 6 have been deleted"),
+        "{detail}"
+    );
+    let kept = house.run(&["records", "--after", "5"]);
+    assert_eq!((kept.code, kept.out.lines().count()), (Some(0), 14));
 
     // And all of it when nothing serves any more.
     process.signal("TERM");
