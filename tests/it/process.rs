@@ -809,7 +809,7 @@ async fn sigint_drains_as_well() {
     let upstream = Upstream::after(Duration::ZERO).await;
     let house = House::new(upstream.address, &[]);
     let mut process = house.start().await;
-    let (_, headers, _) = send(house.public, segment(STUDIO_KEY)).await;
+    let (_, headers, _) = send(process.public, segment(STUDIO_KEY)).await;
     process.signal("INT");
     assert_eq!(process.ended().await.code(), Some(0));
     let by_id: HashMap<String, u64> = whole_ledger(&house.ledger())
