@@ -186,6 +186,9 @@ fn log_to_stderr(default: &str) {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Else a log that cannot be written (a full disk, a reader that ended) is told to standard
+        // error with `eprintln!`, which panics when that is what cannot be written.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         logs.init();
@@ -205,6 +208,11 @@ async fn run(path: PathBuf) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // A file at its size limit (RLIMIT_FSIZE) is trouble of the ledger, which waits for room. Unhandled,
+    // this signal would end the process instead of failing the write.
+    drop(signal(SignalKind::from_raw(
+        rustix::process::Signal::XFSZ.as_raw(),
+    ))?);
     let config = load(&path)?;
     let running = serve::start(config, path, Clock::default()).await?;
     loop {
@@ -370,10 +378,9 @@ fn records(path: &Path, after: u64, limit: u64, format: RecordsFormat) -> anyhow
         (after, left) = (last.seq, left - page.len() as u64);
         for r in &page {
             let written = match format {
-                RecordsFormat::Jsonl => {
-                    serde_json::to_writer(&mut out, r)?;
-                    writeln!(out)
-                }
+                RecordsFormat::Jsonl => serde_json::to_writer(&mut out, r)
+                    .map_err(std::io::Error::from)
+                    .and_then(|()| writeln!(out)),
                 RecordsFormat::Csv => {
                     let status = r
                         .status

@@ -257,11 +257,11 @@ impl Running {
         } = self;
         state.send_replace(State::Draining);
         tokio::pin!(hurry);
-        let mut in_time = true;
-        tokio::select! {
-            () = tokio::time::sleep(NOTICE) => {}
-            () = hurry.as_mut() => {}
-        }
+        // Asked once only: a future that has resolved must not be polled again.
+        let mut in_time = tokio::select! {
+            () = tokio::time::sleep(NOTICE) => true,
+            () = hurry.as_mut() => false,
+        };
         phase.send_replace(Phase::Drain);
         let (all_ended, mut ended) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
@@ -270,10 +270,12 @@ impl Running {
             }
             let _ = all_ended.send(());
         });
-        tokio::select! {
-            _ = &mut ended => {}
-            () = tokio::time::sleep(drain) => in_time = false,
-            () = hurry.as_mut() => in_time = false,
+        if in_time {
+            in_time = tokio::select! {
+                _ = &mut ended => true,
+                () = tokio::time::sleep(drain) => false,
+                () = hurry.as_mut() => false,
+            };
         }
         if !in_time {
             tracing::warn!(

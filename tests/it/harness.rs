@@ -249,14 +249,22 @@ impl Client {
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> Result<(StatusCode, HeaderMap, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-        self.sender.ready().await?;
-        let response = self.sender.send_request(request).await?;
+        let response = self.head(request).await?;
         let (parts, body) = response.into_parts();
         Ok((
             parts.status,
             parts.headers,
             body.collect().await?.to_bytes(),
         ))
+    }
+
+    /// The answer as soon as its head is there: from then on the caller has been answered.
+    pub async fn head(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<hyper::body::Incoming>, Box<dyn std::error::Error + Send + Sync>> {
+        self.sender.ready().await?;
+        Ok(self.sender.send_request(request).await?)
     }
 }
 
@@ -425,13 +433,20 @@ pub fn json(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
         .unwrap()
 }
 
-/// A port that is free now.
+/// A port that is free now, and stays so while its gate is restarted: it lies below the range from
+/// which the kernel takes ports for outgoing connections.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 22_000;
+    static GIVEN: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    loop {
+        let nth = GIVEN.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let port = FIRST + (std::process::id().wrapping_mul(131).wrapping_add(nth)) % COUNT;
+        let port = u16::try_from(port).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// The real binary, with the shipped configuration copied into a directory and edited there.
@@ -481,14 +496,18 @@ pub fn write_config(
 impl Process {
     /// Starts `tollgate serve` on a configuration that [`write_config`] wrote, and waits until it is ready.
     pub async fn start(settings: &Path, public: SocketAddr, admin: SocketAddr) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
-            .args(["serve", "--config"])
-            .arg(settings)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        command.args(["serve", "--config"]).arg(settings);
+        Self::start_by(command.stderr(Stdio::null()), public, admin).await
+    }
+
+    /// Starts it by a command of the test's own, and waits until it is ready.
+    pub async fn start_by(command: &mut Command, public: SocketAddr, admin: SocketAddr) -> Self {
+        let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
             .spawn()
-            .unwrap();
+            .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
         let process = Self {
             child,
             public,
@@ -496,6 +515,17 @@ impl Process {
         };
         wait_ready(admin).await;
         process
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&mut self) -> std::process::ExitStatus {
+        for _ in 0..1_200 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("the gate does not end");
     }
 
     /// SIGKILL, and waits until it is gone.
@@ -534,4 +564,240 @@ pub async fn wait_ready(admin: SocketAddr) {
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
     panic!("the gate does not become ready");
+}
+
+/// The shipped configuration in a directory of its own, for the real binary.
+pub struct House {
+    pub dir: tempfile::TempDir,
+    pub settings: PathBuf,
+    pub public: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+/// What a command that ended said.
+#[derive(Debug)]
+pub struct Said {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl House {
+    /// `edits` are (from, to) in tollgate.yaml.
+    pub fn new(upstream: SocketAddr, edits: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (settings, public, admin) = write_config(dir.path(), upstream, edits);
+        Self {
+            dir,
+            settings,
+            public,
+            admin,
+        }
+    }
+
+    pub fn ledger(&self) -> PathBuf {
+        self.dir.path().join("var/ledger.db")
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join("config").join(name)
+    }
+
+    /// Replaces `from` by `to` in one of the three files.
+    pub fn edit(&self, name: &str, from: &str, to: &str) {
+        let path = self.file(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from:?} stands in {name}");
+        std::fs::write(path, text.replace(from, to)).unwrap();
+    }
+
+    /// What the gates of this house wrote to standard error.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Starts `program args.. tollgate serve`, with its standard error added to [`House::log`].
+    pub async fn start_under(&self, wrapper: &[&str]) -> Process {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("log"))
+            .unwrap();
+        let mut command = self.command(wrapper, &["serve"]);
+        Process::start_by(command.stderr(log), self.public, self.admin).await
+    }
+
+    pub async fn start(&self) -> Process {
+        self.start_under(&[]).await
+    }
+
+    /// Runs `tollgate COMMAND --config .. args..` to its end. Blocks.
+    pub fn run(&self, args: &[&str]) -> Said {
+        said(&mut self.command(&[], args))
+    }
+
+    pub fn command(&self, wrapper: &[&str], args: &[&str]) -> Command {
+        let mut words = wrapper.to_vec();
+        words.push(env!("CARGO_BIN_EXE_tollgate"));
+        let mut command = Command::new(words[0]);
+        command
+            .args(&words[1..])
+            .arg(args[0])
+            .arg("--config")
+            .arg(&self.settings)
+            .args(&args[1..])
+            .env_remove("TOLLGATE_CONFIG")
+            .env_remove("TOLLGATE_LOG")
+            .stdin(Stdio::null());
+        command
+    }
+}
+
+pub fn said(command: &mut Command) -> Said {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    Said {
+        code: output.status.code(),
+        out: text(&output.stdout),
+        err: text(&output.stderr),
+    }
+}
+
+/// What callers of the real binary were told, by request id.
+#[derive(Default, Debug)]
+pub struct Told {
+    /// The upstream's answer.
+    pub answered: Vec<String>,
+    /// Over the cap.
+    pub throttled: Vec<String>,
+    /// That the call cannot be counted.
+    pub not_counted: Vec<String>,
+    /// Anything else, as it came.
+    pub odd: Vec<String>,
+}
+
+impl Told {
+    /// Sorts one answer in. The vendor's dialect says in the body what the plain one says in the head.
+    pub fn note(&mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
+        let id = headers
+            .get("x-request-id")
+            .map(|id| id.to_str().unwrap().to_owned())
+            .unwrap_or_default();
+        let body = String::from_utf8_lossy(body);
+        let code = |code: &str| body.contains(&format!("\"Code\":\"{code}\""));
+        let list = match status {
+            StatusCode::OK if !body.contains("\"Error\"") => &mut self.answered,
+            StatusCode::OK if code("RequestLimitExceeded") => &mut self.throttled,
+            StatusCode::OK if code("ServiceUnavailable") || code("InternalError") => {
+                &mut self.not_counted
+            }
+            StatusCode::TOO_MANY_REQUESTS => &mut self.throttled,
+            StatusCode::SERVICE_UNAVAILABLE => &mut self.not_counted,
+            _ => {
+                self.odd.push(format!("{status} {id} {body}"));
+                return;
+            }
+        };
+        list.push(id);
+    }
+}
+
+/// Calls over a keep-alive connection, one every `pace`, and connects again whenever it breaks, until
+/// the task is dropped.
+pub async fn keep_calling(
+    public: SocketAddr,
+    request: impl Fn() -> Request<Full<Bytes>>,
+    pace: Duration,
+    told: Arc<Mutex<Told>>,
+) {
+    let mut tick = tokio::time::interval(pace);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let Ok(mut client) = Client::connect(public).await else {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        loop {
+            tick.tick().await;
+            let request = request();
+            let is_plain = !request.headers().contains_key("x-tc-action");
+            let Ok(response) = client.head(request).await else {
+                break;
+            };
+            let (parts, body) = response.into_parts();
+            let body = body.collect().await.map(|body| body.to_bytes());
+            if is_plain || body.is_ok() {
+                let body = body.as_deref().unwrap_or_default();
+                told.lock().note(parts.status, &parts.headers, body);
+            }
+            if body.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+/// Asserts that the ledger is whole and agrees with itself: seq without a gap, no id twice, the rollup
+/// equal to a recount of the records, SQLite's own check. Gives the records.
+pub fn whole_ledger(path: &Path) -> Vec<StoredRecord> {
+    let all = records(path);
+    for (at, record) in all.iter().enumerate() {
+        assert_eq!(record.seq, at as u64 + 1, "seq has no gap and no repeat");
+    }
+    let ids: std::collections::HashSet<_> = all.iter().map(|record| record.id).collect();
+    assert_eq!(ids.len(), all.len(), "no id is recorded twice");
+
+    let mut recount = BTreeMap::new();
+    for r in &all {
+        let key = (
+            r.account.clone(),
+            r.group.clone(),
+            r.action.clone(),
+            r.mode,
+            r.outcome,
+            r.billable,
+            r.reason,
+        );
+        *recount.entry(key).or_insert(0) += 1;
+    }
+    let first_hour = tollgate::words::Utc(0);
+    let last_hour = tollgate::words::Utc(4_000_000_000 / 3_600 * 3_600 * 1_000_000);
+    let lines = Reader::open(path)
+        .unwrap()
+        .usage(first_hour, last_hour, None)
+        .unwrap();
+    let rollup: BTreeMap<_, u64> = lines
+        .into_iter()
+        .map(|l| {
+            (
+                (
+                    l.account, l.group, l.action, l.mode, l.outcome, l.billable, l.reason,
+                ),
+                l.calls,
+            )
+        })
+        .collect();
+    assert_eq!(rollup, recount, "the rollup is the recount of the records");
+
+    let sql = rusqlite::Connection::open(path).unwrap();
+    let verdict: String = sql
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(verdict, "ok");
+    all
+}
+
+/// Asserts P1 on recorded starts: at most `quota` of them in any trailing second.
+pub fn assert_capped(mut starts: Vec<Mono>, quota: usize) {
+    starts.sort();
+    for pair in starts.windows(quota + 1) {
+        let span = pair[quota].since(pair[0]);
+        assert!(
+            span >= Duration::from_secs(1),
+            "{} starts within {span:?}, quota {quota}",
+            quota + 1
+        );
+    }
 }

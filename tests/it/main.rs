@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod cap;
+mod crash;
 mod demo;
 mod hang_up;
 mod harness;
 mod house;
+mod ledger_trouble;
+mod process;
 mod sdk;
 mod streaming;
 mod way;
