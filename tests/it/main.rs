@@ -1,8 +1,11 @@
 //! The gate as its users meet it: on real sockets, with real processes and real clients.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod answers;
+mod bad_input;
 mod cap;
 mod hang_up;
 mod harness;
+mod identity;
 mod streaming;
 mod way;
