@@ -317,13 +317,13 @@ impl Refusal {
             Self::LedgerTrouble | Self::NotDurable => {
                 "The call cannot be counted now and is not billed; try again.".into()
             }
+            // Whether these are billed is for the record to say: it depends on the upstream's status,
+            // its veto and `bill`.
             Self::UpstreamUnreachable | Self::UpstreamCut => {
-                "The service behind the gate did not answer; this call is not billed.".into()
+                "The service behind the gate did not answer.".into()
             }
-            Self::UpstreamNonsense => "The service behind the gate failed; this call is not billed.".into(),
-            Self::UpstreamTimeout => {
-                "The service behind the gate did not answer in time; this call is not billed.".into()
-            }
+            Self::UpstreamNonsense => "The service behind the gate failed.".into(),
+            Self::UpstreamTimeout => "The service behind the gate did not answer in time.".into(),
         }
     }
 
