@@ -239,7 +239,9 @@ impl Proxy {
                 Some(answer.status().as_u16()),
                 is_vetoed(answer.headers()),
             ),
-            Err(Refusal::Upload(_)) => (Outcome::ClientIncomplete, None, false),
+            Err(Refusal::Upload(_) | Refusal::BodyTooLarge { .. }) => {
+                (Outcome::ClientIncomplete, None, false)
+            }
             Err(_) => (Outcome::UpstreamFailed, None, false),
         };
         self.metrics
