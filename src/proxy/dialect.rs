@@ -24,8 +24,12 @@ pub enum Dialect {
 
 impl Dialect {
     /// Vendor if `X-TC-Action` is present, `Authorization` begins `TC3` or is `SKIP`, or the call has
-    /// the marks of the vendor's older methods, whose SDKs read nothing but the envelope.
+    /// the marks of the vendor's older methods, whose SDKs read nothing but the envelope. Never for
+    /// CONNECT, to which a 200 would mean that a tunnel is open.
     pub fn of(method: &Method, uri: &Uri, headers: &HeaderMap) -> Self {
+        if method == Method::CONNECT {
+            return Self::Plain;
+        }
         let authorization = headers
             .get(header::AUTHORIZATION)
             .map(HeaderValue::as_bytes);
