@@ -64,6 +64,7 @@ pub struct Proxy {
     limits: Limits,
     max_delay: Duration,
     response_timeout: Duration,
+    upstream_host: Option<HeaderValue>,
     trusted_proxies: Vec<IpNet>,
     abandoning: AtomicBool,
 }
@@ -106,6 +107,7 @@ impl Proxy {
             limits: settings.limits.clone(),
             max_delay: settings.max_delay,
             response_timeout: settings.upstream.response_timeout,
+            upstream_host: HeaderValue::try_from(settings.upstream.endpoint.to_string()).ok(),
             trusted_proxies: settings.trusted_proxies.clone(),
             abandoning: AtomicBool::new(false),
         }
@@ -491,6 +493,12 @@ impl Proxy {
             for name in ours {
                 headers.remove(name);
             }
+        }
+        // HTTP/1.0 may come without a Host; it leaves as HTTP/1.1, which must have one.
+        if let Some(host) = &self.upstream_host
+            && !headers.contains_key(header::HOST)
+        {
+            headers.insert(header::HOST, host.clone());
         }
         let forwarded_for = forwarded_for(visit, &headers);
         let texts = [
