@@ -419,7 +419,11 @@ impl Proxy {
         let attempted = tokio::select! {
             biased;
             attempted = attempt => attempted,
-            () = self.head_is_late(visit) => return Err(Refusal::UpstreamTimeout),
+            // A client that is late at the same deadline may hear of it here first.
+            () = self.head_is_late(visit) => return Err(match visit.progress.is_awaited() {
+                true => Refusal::Upload(UploadFailure::TooSlow),
+                false => Refusal::UpstreamTimeout,
+            }),
         };
         match attempted {
             // An upgrade or an interim answer ends nothing that we could forward.
