@@ -166,21 +166,18 @@ impl Proxy {
             received_at,
             upload.progress().clone(),
         );
-        // Two framings: one reached us, and the connection is not trusted further (RFC 9112 §6.1).
-        let two_framings = parts.headers.contains_key(header::TRANSFER_ENCODING)
-            && parts.headers.contains_key(header::CONTENT_LENGTH);
         let trace_id = parts.headers.get(X_TC_TRACE_ID).cloned();
 
         let mut upload = Some(upload);
         let result = self.way(&mut visit, &upstream, parts, &mut upload).await;
 
-        let mut close = two_framings;
+        let mut close = false;
         let mut response = match result {
             Ok(response) => response,
             Err(refusal) => {
                 visit.refused(&refusal);
                 self.hold_if_guessing(&visit, &refusal).await;
-                close |= match &mut upload {
+                close = match &mut upload {
                     Some(upload) => !upload.drain().await,
                     None => visit.progress.whole_at().is_none(),
                 };
