@@ -99,6 +99,16 @@ fn nothing() -> Change {
     Box::new(|_| ())
 }
 
+/// Key, change, status, reason, title, fields.
+type PlainCase = (
+    &'static str,
+    Change,
+    u16,
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_plain_refusal_is_a_problem_with_its_status_its_reason_and_its_remedy() {
     let upstream = Upstream::after(Duration::ZERO).await;
@@ -107,7 +117,7 @@ async fn every_plain_refusal_is_a_problem_with_its_status_its_reason_and_its_rem
     let none: &[(&str, &str)] = &[];
     let bearer: &[(&str, &str)] = &[("www-authenticate", "Bearer")];
     #[rustfmt::skip]
-    let cases: Vec<(&str, Change, u16, &str, &str, &[(&str, &str)])> = vec![
+    let cases: Vec<PlainCase> = vec![
         (STUDIO_KEY, without("x-api-key"), 401, "missing", "Not identified", bearer),
         ("nobodys", nothing(), 401, "unknown_key", "Not identified", bearer),
         ("", nothing(), 401, "malformed", "Not identified", bearer),

@@ -751,8 +751,6 @@ pub struct RawRequest {
 /// A connection from the gate.
 pub struct RawConnection {
     pub stream: TcpStream,
-    /// Counted from 0.
-    pub number: usize,
     unread: Vec<u8>,
     requests: Arc<Mutex<Vec<RawRequest>>>,
 }
@@ -807,9 +805,9 @@ impl RawUpstream {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).unwrap();
+                counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                 tokio::spawn(script(RawConnection {
                     stream,
-                    number: counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst),
                     unread: Vec::new(),
                     requests: noted.clone(),
                 }));
