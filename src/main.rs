@@ -33,7 +33,8 @@ enum Command {
     /// Run the gate.
     ///
     /// SIGHUP reads catalogue and accounts again, whole or not at all. SIGTERM or SIGINT drains: calls
-    /// finish, the ledger is closed, exit 0; a second one ends the drain at once.
+    /// finish, the ledger is closed, exit 0 (1 when an admitted call could not be recorded); a second one ends
+    /// the drain at once.
     Serve(ConfigFlag),
     /// Read the configuration and say what was understood, or every mistake with its place.
     Check(ConfigFlag),
@@ -230,8 +231,8 @@ async fn run(path: PathBuf) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {}
             }
         })
-        .await;
-    Ok(())
+        .await
+        .context("the ledger was not closed whole")
 }
 
 /// Loads the configuration; warnings go to standard error.

@@ -13,7 +13,7 @@ use crate::proxy::Proxy;
 use crate::reload;
 use crate::server::{self, Phase};
 use crate::upstream::Upstream;
-use crate::usage::{Committed, Ledger, LedgerError, LedgerOptions, Month};
+use crate::usage::{CloseError, Committed, Ledger, LedgerError, LedgerOptions, Month};
 use crate::words::{Durability, Outcome, Utc};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
@@ -244,8 +244,12 @@ impl Running {
 
     /// Lets calls finish, then ends: `/readyz` 503, accept for a moment, empty the backlog, finish
     /// calls for at most `limits.drain` (or until `hurry` resolves), settle the rest as `gate_failed`,
-    /// close the ledger. True when nothing had to be dropped.
-    pub async fn drain(self, hurry: impl Future<Output = ()>) -> bool {
+    /// close the ledger. A missed deadline is a warning.
+    ///
+    /// # Errors
+    /// When admitted calls could not be written to the ledger: none of them was answered as served
+    /// (strict), and the log says how many.
+    pub async fn drain(self, hurry: impl Future<Output = ()>) -> Result<(), CloseError> {
         let Self {
             proxy,
             phase,
@@ -288,16 +292,12 @@ impl Running {
         }
         let closing = proxy.clone();
         let closed = tokio::task::spawn_blocking(move || closing.ledger.close(CLOSING)).await;
-        match closed {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the ledger was not closed whole"),
-            Err(error) => tracing::error!(%error, "the ledger was not closed"),
-        }
         for task in control {
             task.abort();
         }
+        closed.unwrap_or(Err(CloseError::WriterDied))?;
         tracing::info!("drained");
-        in_time
+        Ok(())
     }
 }
 

@@ -99,7 +99,7 @@ pub async fn run(
     let _ = tokio::time::timeout(LAST_ANSWERS, last_answers).await;
     callers.shutdown().await;
     let kept = watch.settle(&mut out, must_show).await;
-    running.drain(std::future::pending()).await;
+    running.drain(std::future::pending()).await?;
 
     let month = Month::of(clock.utc(), &zone);
     let (from, until) = month.bounds(&zone);

@@ -41,7 +41,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("subtle", &["admin"]),
     ("hmac", &["identity/tc3", "demo/sample"]),
     ("socket2", &["server"]),
-    ("rustix", &["clock", "serve", "usage/ledger"]),
+    ("rustix", &["clock", "main", "serve", "usage/ledger"]),
     ("clap", &["main"]),
     ("anyhow", &["main", "demo"]),
     ("tracing_subscriber", &["main"]),

@@ -256,7 +256,7 @@ async fn a_drain_while_the_disk_is_full_ends_and_says_what_is_not_in_the_ledger(
         .status();
     assert!(lifted.unwrap().success());
     process.signal("TERM");
-    assert_eq!(process.ended().await.code(), Some(0));
+    assert_eq!(process.ended().await.code(), Some(1));
     let log = house.log();
     assert!(log.contains("1 calls are not in the ledger"), "{log}");
     assert_kept_its_word(&told, &whole_ledger(&house.ledger()));
@@ -364,7 +364,7 @@ async fn a_ledger_that_was_deleted_or_put_back_to_an_older_state_is_not_written(
     assert_eq!(told.not_counted.len(), 2);
     assert_eq!(whole_ledger(&ledger).len(), 1);
     process.signal("TERM");
-    assert_eq!(process.ended().await.code(), Some(0));
+    assert_eq!(process.ended().await.code(), Some(1));
     let log = house.log();
     assert!(log.contains("1 calls are not in the ledger"), "{log}");
     assert_eq!(whole_ledger(&ledger).len(), 1);
