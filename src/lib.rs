@@ -50,6 +50,8 @@
 //!     makes that one row for each kind of call in the batch.
 //! 17. **YAML is read into a tree with places first**: serde's derives stop at the first mistake, know no
 //!     duplicate keys and lose the line.
+//! 18. **A commit counts only if the ledger's files are still at their paths** (two stats a commit): SQLite in
+//!     WAL mode goes on writing into a file that was deleted, and the records would go with the process.
 
 pub mod admin;
 pub mod admission;

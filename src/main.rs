@@ -34,7 +34,8 @@ enum Command {
     /// Run the gate.
     ///
     /// SIGHUP reads catalogue and accounts again, whole or not at all. SIGTERM or SIGINT drains: calls
-    /// finish, the ledger is closed, exit 0; a second one ends the drain at once.
+    /// finish, the ledger is closed, exit 0 (1 when an admitted call could not be recorded); a second one ends
+    /// the drain at once.
     Serve(ConfigFlag),
     /// Read the configuration and say what was understood, or every mistake with its place.
     Check(ConfigFlag),
@@ -129,14 +130,19 @@ fn main() -> ExitCode {
         Command::Demo { config, seconds } => {
             log_to_stderr("warn");
             control_thread(async {
-                let ctrl_c = async { drop(tokio::signal::ctrl_c().await) };
-                demo::run(
-                    &config,
-                    seconds.map(Duration::from_secs),
-                    std::io::stdout(),
-                    ctrl_c,
-                )
-                .await
+                // Listened for from the start: the default action would leave the scratch ledger.
+                let mut interrupt = signal(SignalKind::interrupt())?;
+                let mut terminate = signal(SignalKind::terminate())?;
+                let mut hangup = signal(SignalKind::hangup())?;
+                let stop = async {
+                    tokio::select! {
+                        _ = interrupt.recv() => {}
+                        _ = terminate.recv() => {}
+                        _ = hangup.recv() => {}
+                    }
+                };
+                let duration = seconds.map(Duration::from_secs);
+                demo::run(&config, duration, std::io::stdout(), stop).await
             })
         }
         Command::Check(flag) => check(&flag.config),
@@ -182,6 +188,9 @@ fn log_to_stderr(default: &str) {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Else a log that cannot be written (a full disk, a reader that ended) is told to standard
+        // error with `eprintln!`, which panics when that is what cannot be written.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         logs.init();
@@ -201,6 +210,11 @@ async fn run(path: PathBuf) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // A file at its size limit (RLIMIT_FSIZE) is trouble of the ledger, which waits for room. Unhandled,
+    // this signal would end the process instead of failing the write.
+    drop(signal(SignalKind::from_raw(
+        rustix::process::Signal::XFSZ.as_raw(),
+    ))?);
     let config = load(&path)?;
     let running = serve::start(config, Clock::default()).await?;
     loop {
@@ -218,8 +232,8 @@ async fn run(path: PathBuf) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {}
             }
         })
-        .await;
-    Ok(())
+        .await
+        .context("the ledger was not closed whole")
 }
 
 /// Loads the configuration; warnings go to standard error.
@@ -366,10 +380,9 @@ fn records(path: &Path, after: u64, limit: u64, format: RecordsFormat) -> anyhow
         (after, left) = (last.seq, left - page.len() as u64);
         for r in &page {
             let written = match format {
-                RecordsFormat::Jsonl => {
-                    serde_json::to_writer(&mut out, r)?;
-                    writeln!(out)
-                }
+                RecordsFormat::Jsonl => serde_json::to_writer(&mut out, r)
+                    .map_err(std::io::Error::from)
+                    .and_then(|()| writeln!(out)),
                 RecordsFormat::Csv => {
                     let status = r
                         .status

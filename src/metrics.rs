@@ -4,10 +4,12 @@
 //! never make a series from something that a client chose.
 
 use crate::words::{AccountId, GroupId, Mode, Outcome};
+/// A counter that was resolved once and is kept where it counts.
+pub use prometheus::IntCounter;
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
 };
 use std::collections::{HashMap, HashSet};
 

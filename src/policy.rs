@@ -6,10 +6,9 @@
 use crate::admission::{Gate, GateKey, Gates, Now, Purchase, Quota, Terms};
 use crate::config::{self, Catalog, Charging, Credential};
 use crate::identity::{api_key::ApiKeyDigest, tc3::SigningSecret};
-use crate::metrics::{Decision, Metrics};
+use crate::metrics::{Decision, IntCounter, Metrics};
 use crate::words::{AccountId, Action, GroupId, Mode, Utc};
 use http::Method;
-use prometheus::IntCounter;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -204,7 +204,7 @@ impl Reloader {
 /// Settings that are read at the start only. Taking half of a changed file would be no help to
 /// whoever changed it: all of it waits for the restart.
 fn needs_restart(old: &Config, new: &Config) -> Vec<Mistake> {
-    let changed = config::changed_settings(&old.settings, &new.settings);
+    let changed = old.changed_settings(new);
     changed
         .into_iter()
         .map(|(key, before, after)| {

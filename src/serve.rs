@@ -13,7 +13,7 @@ use crate::proxy::Proxy;
 use crate::reload::{self, Reloader, Wish};
 use crate::server::{self, Phase};
 use crate::upstream::Upstream;
-use crate::usage::{Committed, Ledger, LedgerError, LedgerOptions, Month};
+use crate::usage::{CloseError, Committed, Ledger, LedgerError, LedgerOptions, Month};
 use crate::words::{Durability, Outcome, Utc};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
@@ -233,8 +233,12 @@ impl Running {
 
     /// Lets calls finish, then ends: `/readyz` 503, accept for a moment, empty the backlog, finish
     /// calls for at most `limits.drain` (or until `hurry` resolves), settle the rest as `gate_failed`,
-    /// close the ledger. True when nothing had to be dropped.
-    pub async fn drain(self, hurry: impl Future<Output = ()>) -> bool {
+    /// close the ledger. A missed deadline is a warning.
+    ///
+    /// # Errors
+    /// When admitted calls could not be written to the ledger: none of them was answered as served
+    /// (strict), and the log says how many.
+    pub async fn drain(self, hurry: impl Future<Output = ()>) -> Result<(), CloseError> {
         let Self {
             proxy,
             phase,
@@ -246,11 +250,11 @@ impl Running {
         } = self;
         state.send_replace(State::Draining);
         tokio::pin!(hurry);
-        let mut in_time = true;
-        tokio::select! {
-            () = tokio::time::sleep(NOTICE) => {}
-            () = hurry.as_mut() => {}
-        }
+        // Asked once only: a future that has resolved must not be polled again.
+        let mut in_time = tokio::select! {
+            () = tokio::time::sleep(NOTICE) => true,
+            () = hurry.as_mut() => false,
+        };
         phase.send_replace(Phase::Drain);
         let (all_ended, mut ended) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
@@ -259,10 +263,12 @@ impl Running {
             }
             let _ = all_ended.send(());
         });
-        tokio::select! {
-            _ = &mut ended => {}
-            () = tokio::time::sleep(drain) => in_time = false,
-            () = hurry.as_mut() => in_time = false,
+        if in_time {
+            in_time = tokio::select! {
+                _ = &mut ended => true,
+                () = tokio::time::sleep(drain) => false,
+                () = hurry.as_mut() => false,
+            };
         }
         if !in_time {
             tracing::warn!(
@@ -275,16 +281,12 @@ impl Running {
         }
         let closing = proxy.clone();
         let closed = tokio::task::spawn_blocking(move || closing.ledger.close(CLOSING)).await;
-        match closed {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the ledger was not closed whole"),
-            Err(error) => tracing::error!(%error, "the ledger was not closed"),
-        }
         for task in control {
             task.abort();
         }
+        closed.unwrap_or(Err(CloseError::WriterDied))?;
         tracing::info!("drained");
-        in_time
+        Ok(())
     }
 }
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 
 /// Idle connections older than this are closed rather than reused: the upstream may be about to
 /// close them, and a call that meets that moment is lost.
@@ -53,13 +54,26 @@ pub struct Upstream<B> {
 }
 
 struct Idle<B> {
-    sender: SendRequest<B>,
+    link: Link<B>,
     since: Mono,
+}
+
+/// A connection and the task that moves its bytes. The task ends with it: left alone it would try
+/// to flush a request that nobody waits for, for as long as the upstream does not read.
+struct Link<B> {
+    sender: SendRequest<B>,
+    driver: AbortHandle,
+}
+
+impl<B> Drop for Link<B> {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
 }
 
 /// A connection taken for one call.
 pub struct Connection<B> {
-    sender: SendRequest<B>,
+    link: Link<B>,
     reused: bool,
     home: Arc<Upstream<B>>,
 }
@@ -90,36 +104,36 @@ where
 
     /// A connection that waits for work, the last used first; else a new one.
     pub async fn connection(self: &Arc<Self>) -> Result<Connection<B>, Failure> {
-        while let Some(Idle { sender, since }) = self.pop_idle() {
-            if sender.is_ready() && self.clock.mono().since(since) < IDLE {
+        while let Some(Idle { link, since }) = self.pop_idle() {
+            if link.sender.is_ready() && self.clock.mono().since(since) < IDLE {
                 return Ok(Connection {
-                    sender,
+                    link,
                     reused: true,
                     home: self.clone(),
                 });
             }
         }
-        let sender = match tokio::time::timeout(self.connect_timeout, self.connect()).await {
-            Ok(Ok(sender)) => sender,
+        let link = match tokio::time::timeout(self.connect_timeout, self.connect()).await {
+            Ok(Ok(link)) => link,
             Ok(Err(cause)) => return Err(self.unreachable(cause)),
             Err(_) => return Err(self.unreachable(std::io::ErrorKind::TimedOut.into())),
         };
         Ok(Connection {
-            sender,
+            link,
             reused: false,
             home: self.clone(),
         })
     }
 
-    async fn connect(&self) -> std::io::Result<SendRequest<B>> {
+    async fn connect(&self) -> std::io::Result<Link<B>> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(std::io::Error::other)?;
-        // It ends when the sender is dropped or the upstream closes; its errors reach the call.
-        tokio::spawn(connection);
-        Ok(sender)
+        // Its errors reach the call.
+        let driver = tokio::spawn(connection).abort_handle();
+        Ok(Link { sender, driver })
     }
 
     fn unreachable(&self, cause: std::io::Error) -> Failure {
@@ -135,17 +149,17 @@ impl<B> Upstream<B> {
         self.idle.lock().pop_back()
     }
 
-    fn give_back(&self, sender: SendRequest<B>) {
+    fn give_back(&self, link: Link<B>) {
         let now = self.clock.mono();
         let mut idle = self.idle.lock();
         while idle
             .front()
-            .is_some_and(|oldest| now.since(oldest.since) >= IDLE || oldest.sender.is_closed())
+            .is_some_and(|oldest| now.since(oldest.since) >= IDLE || oldest.link.sender.is_closed())
         {
             idle.pop_front();
         }
-        if !sender.is_closed() {
-            idle.push_back(Idle { sender, since: now });
+        if !link.sender.is_closed() {
+            idle.push_back(Idle { link, since: now });
         }
     }
 }
@@ -160,11 +174,11 @@ where
         mut self,
         request: Request<B>,
     ) -> Result<Response<Answer<B>>, NotAnswered<B>> {
-        match self.sender.try_send_request(request).await {
+        match self.link.sender.try_send_request(request).await {
             Ok(response) => Ok(response.map(|body| Answer {
                 body,
                 ended: false,
-                connection: Some((self.sender, self.home)),
+                connection: Some((self.link, self.home)),
             })),
             Err(mut error) => match error.take_message() {
                 Some(request) if self.reused => Err(NotAnswered::Unsent(request)),
@@ -186,7 +200,7 @@ where
 pub struct Answer<B> {
     body: Incoming,
     ended: bool,
-    connection: Option<(SendRequest<B>, Arc<Upstream<B>>)>,
+    connection: Option<(Link<B>, Arc<Upstream<B>>)>,
 }
 
 impl<B> Body for Answer<B> {
@@ -213,10 +227,10 @@ impl<B> Body for Answer<B> {
 
 impl<B> Drop for Answer<B> {
     fn drop(&mut self) {
-        if let Some((sender, home)) = self.connection.take()
+        if let Some((link, home)) = self.connection.take()
             && (self.ended || self.body.is_end_stream())
         {
-            home.give_back(sender);
+            home.give_back(link);
         }
     }
 }

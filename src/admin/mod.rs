@@ -13,6 +13,7 @@ use crate::usage::{Month, ReadError, Reader};
 use crate::words::{AccountId, Utc};
 use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State as Shared};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -69,6 +70,8 @@ struct Admin {
 }
 
 type App = Shared<Arc<Admin>>;
+/// A query, or what is wrong with it.
+type Asked<T> = Result<Query<T>, QueryRejection>;
 
 /// Every admin path. `public`: the address of the public listener, for `/status`.
 pub fn router(
@@ -377,7 +380,11 @@ struct UsageQuery {
     account: Option<String>,
 }
 
-async fn usage(Shared(admin): App, Query(query): Query<UsageQuery>) -> Response {
+async fn usage(Shared(admin): App, query: Asked<UsageQuery>) -> Response {
+    let query = match query {
+        Ok(Query(query)) => query,
+        Err(why) => return problem(StatusCode::BAD_REQUEST, &why.body_text()),
+    };
     let zone = admin.proxy.policy.load().catalog.time_zone.clone();
     let month = match query.month.as_deref().map(Month::parse) {
         None => Month::of(admin.proxy.clock.utc(), &zone),
@@ -413,7 +420,11 @@ struct RecordsQuery {
     limit: Option<usize>,
 }
 
-async fn records(Shared(admin): App, Query(query): Query<RecordsQuery>) -> Response {
+async fn records(Shared(admin): App, query: Asked<RecordsQuery>) -> Response {
+    let query = match query {
+        Ok(Query(query)) => query,
+        Err(why) => return problem(StatusCode::BAD_REQUEST, &why.body_text()),
+    };
     let limit = query.limit.unwrap_or(DEFAULT_RECORDS);
     if !(1..=MAX_RECORDS).contains(&limit) {
         return problem(

@@ -414,3 +414,24 @@ fn a_gate_is_forgotten_only_when_nobody_holds_it_and_its_second_is_past() {
     gates.sweep(Mono(21_001 * MS), |_, _| ());
     assert!(gates.is_empty());
 }
+
+#[test]
+fn a_call_belongs_to_the_mode_in_force_at_its_admission_and_a_switch_refills_nothing() {
+    let gate = gate(&fixed(2));
+    let before = gate.reserve(now(10_000 * MS), MAX_DELAY).unwrap();
+    let switched = Terms {
+        mode: Mode::Qps,
+        ..fixed(2)
+    };
+    gate.set_terms(&switched);
+    let after = gate.reserve(now(10_001 * MS), MAX_DELAY).unwrap();
+    assert_eq!((before.mode, after.mode), (Mode::PerCall, Mode::Qps));
+    // One start of each mode: the window is theirs together.
+    assert!(matches!(
+        gate.reserve(now(10_002 * MS), MAX_DELAY),
+        Err(Denied::Throttled {
+            mode: Mode::Qps,
+            ..
+        })
+    ));
+}

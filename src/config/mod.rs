@@ -24,9 +24,7 @@ pub use catalog::{
     ActionSpec, Catalog, Charging, Group, PackPrice, PerCall, QpsPrice, Route, Tier, TierBasis,
 };
 pub use changes::changes;
-pub use settings::{
-    AdminSettings, Endpoint, LedgerSettings, Limits, Settings, UpstreamSettings, changed_settings,
-};
+pub use settings::{AdminSettings, Endpoint, LedgerSettings, Limits, Settings, UpstreamSettings};
 pub use sources::Sources;
 
 use reader::{Item, SeenFile, Source};
@@ -54,6 +52,8 @@ pub struct Config {
     pub digest: [u8; 32],
     /// The files that it came from.
     pub sources: Sources,
+    /// [`Self::settings`] before a program changed them (the demo takes free ports).
+    written: Settings,
     /// Where each top-level setting stands, for mistakes that are found later.
     places: Vec<(String, Place)>,
     path: PathBuf,
@@ -102,6 +102,11 @@ impl fmt::Display for Mistakes {
 impl std::error::Error for Mistakes {}
 
 impl Config {
+    /// Every setting that the files of `later` write otherwise than these: key, before, after.
+    pub fn changed_settings(&self, later: &Self) -> Vec<(&'static str, String, String)> {
+        settings::changed(&self.written, &later.written)
+    }
+
     /// `tollgate.yaml` as given to [`load`].
     pub fn path(&self) -> &Path {
         &self.path
@@ -215,6 +220,7 @@ pub fn load_watched(path: &Path) -> (Result<Config, Mistakes>, Sources) {
 
     let result = match (settings, catalog.complete(), accounts) {
         (Some(settings), Some(catalog), Some(accounts)) if mistakes.is_empty() => Ok(Config {
+            written: settings.clone(),
             settings,
             catalog,
             accounts,

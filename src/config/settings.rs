@@ -107,7 +107,7 @@ pub struct Limits {
 
 /// Every setting in which the two differ: its key as written in the file, before, after. A secret is
 /// not shown.
-pub fn changed_settings(old: &Settings, new: &Settings) -> Vec<(&'static str, String, String)> {
+pub(super) fn changed(old: &Settings, new: &Settings) -> Vec<(&'static str, String, String)> {
     let shown = |s: &Settings| {
         let workers = s.workers.map_or("auto".to_owned(), |n| n.to_string());
         let proxies: Vec<String> = s.trusted_proxies.iter().map(ToString::to_string).collect();

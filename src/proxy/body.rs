@@ -6,12 +6,12 @@
 use super::memory::Lease;
 use crate::clock::Clock;
 use crate::identity::tc3::BodyHash;
+use crate::metrics::IntCounter;
 use crate::upstream::Answer;
 use crate::words::Mono;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use prometheus::IntCounter;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -54,6 +54,7 @@ pub struct Progress {
     end: AtomicU8,
     whole_at: AtomicU64,
     handed_over: AtomicBool,
+    awaited: AtomicBool,
 }
 
 const FLOWING: u8 = 0;
@@ -87,6 +88,11 @@ impl Progress {
     /// Whether the whole request went to the upstream.
     pub fn sent_whole(&self) -> bool {
         self.handed_over.load(Ordering::Acquire) && self.whole_at().is_some()
+    }
+
+    /// Whether it is the client whose bytes are waited for, rather than whoever takes them.
+    pub fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed) && self.end.load(Ordering::Acquire) == FLOWING
     }
 
     /// Why the body broke off, if it did.
@@ -167,7 +173,11 @@ impl Upload {
             return Poll::Ready(None);
         };
         let failure = loop {
-            match Pin::new(&mut *body).poll_frame(cx) {
+            let polled = Pin::new(&mut *body).poll_frame(cx);
+            self.progress
+                .awaited
+                .store(polled.is_pending(), Ordering::Relaxed);
+            match polled {
                 Poll::Ready(Some(Ok(frame))) => {
                     // Trailers belong to the hop.
                     let Ok(data) = frame.into_data() else {

@@ -24,8 +24,12 @@ pub enum Dialect {
 
 impl Dialect {
     /// Vendor if `X-TC-Action` is present, `Authorization` begins `TC3` or is `SKIP`, or the call has
-    /// the marks of the vendor's older methods, whose SDKs read nothing but the envelope.
+    /// the marks of the vendor's older methods, whose SDKs read nothing but the envelope. Never for
+    /// CONNECT, to which a 200 would mean that a tunnel is open.
     pub fn of(method: &Method, uri: &Uri, headers: &HeaderMap) -> Self {
+        if method == Method::CONNECT {
+            return Self::Plain;
+        }
         let authorization = headers
             .get(header::AUTHORIZATION)
             .map(HeaderValue::as_bytes);
@@ -317,13 +321,13 @@ impl Refusal {
             Self::LedgerTrouble | Self::NotDurable => {
                 "The call cannot be counted now and is not billed; try again.".into()
             }
+            // Whether these are billed is for the record to say: it depends on the upstream's status,
+            // its veto and `bill`.
             Self::UpstreamUnreachable | Self::UpstreamCut => {
-                "The service behind the gate did not answer; this call is not billed.".into()
+                "The service behind the gate did not answer.".into()
             }
-            Self::UpstreamNonsense => "The service behind the gate failed; this call is not billed.".into(),
-            Self::UpstreamTimeout => {
-                "The service behind the gate did not answer in time; this call is not billed.".into()
-            }
+            Self::UpstreamNonsense => "The service behind the gate failed.".into(),
+            Self::UpstreamTimeout => "The service behind the gate did not answer in time.".into(),
         }
     }
 

@@ -66,6 +66,7 @@ pub struct Proxy {
     limits: Limits,
     max_delay: Duration,
     response_timeout: Duration,
+    upstream_host: Option<HeaderValue>,
     trusted_proxies: Vec<IpNet>,
     abandoning: AtomicBool,
 }
@@ -109,6 +110,7 @@ impl Proxy {
             limits: settings.limits.clone(),
             max_delay: settings.max_delay,
             response_timeout: settings.upstream.response_timeout,
+            upstream_host: HeaderValue::try_from(settings.upstream.endpoint.to_string()).ok(),
             trusted_proxies: settings.trusted_proxies.clone(),
             abandoning: AtomicBool::new(false),
         }
@@ -167,9 +169,6 @@ impl Proxy {
             received_at,
             upload.progress().clone(),
         );
-        // Two framings: one reached us, and the connection is not trusted further (RFC 9112 §6.1).
-        let two_framings = parts.headers.contains_key(header::TRANSFER_ENCODING)
-            && parts.headers.contains_key(header::CONTENT_LENGTH);
         let trace_id = parts.headers.get(X_TC_TRACE_ID).cloned();
 
         let mut upload = Some(upload);
@@ -179,13 +178,13 @@ impl Proxy {
             self.way(&mut visit, &upstream, parts, &mut upload).await
         };
 
-        let mut close = two_framings;
+        let mut close = false;
         let mut response = match result {
             Ok(response) => response,
             Err(refusal) => {
                 visit.refused(&refusal);
                 self.hold_if_guessing(&visit, &refusal).await;
-                close |= match &mut upload {
+                close = match &mut upload {
                     Some(upload) => !upload.drain().await,
                     None => visit.progress.whole_at().is_none(),
                 };
@@ -246,7 +245,9 @@ impl Proxy {
                 Some(answer.status().as_u16()),
                 is_vetoed(answer.headers()),
             ),
-            Err(Refusal::Upload(_)) => (Outcome::ClientIncomplete, None, false),
+            Err(Refusal::Upload(_) | Refusal::BodyTooLarge { .. }) => {
+                (Outcome::ClientIncomplete, None, false)
+            }
             Err(_) => (Outcome::UpstreamFailed, None, false),
         };
         self.metrics
@@ -422,7 +423,11 @@ impl Proxy {
         let attempted = tokio::select! {
             biased;
             attempted = attempt => attempted,
-            () = self.head_is_late(visit) => return Err(Refusal::UpstreamTimeout),
+            // A client that is late at the same deadline may hear of it here first.
+            () = self.head_is_late(visit) => return Err(match visit.progress.is_awaited() {
+                true => Refusal::Upload(UploadFailure::TooSlow),
+                false => Refusal::UpstreamTimeout,
+            }),
         };
         match attempted {
             // An upgrade or an interim answer ends nothing that we could forward.
@@ -496,6 +501,12 @@ impl Proxy {
             for name in ours {
                 headers.remove(name);
             }
+        }
+        // HTTP/1.0 may come without a Host; it leaves as HTTP/1.1, which must have one.
+        if let Some(host) = &self.upstream_host
+            && !headers.contains_key(header::HOST)
+        {
+            headers.insert(header::HOST, host.clone());
         }
         let forwarded_for = forwarded_for(visit, &headers);
         let texts = [

@@ -9,27 +9,33 @@ pub fn usage_table(out: &mut dyn Write, month: Month, lines: &[UsageLine]) -> io
         return writeln!(out, "no calls in {month}");
     }
     writeln!(out, "calls of {month}")?;
-    writeln!(
-        out,
-        "{:<16} {:<22} {:<30} {:<9} {:<18} {:<10} {:>10}",
-        "account", "group", "action", "mode", "outcome", "billable", "calls"
-    )?;
-    for line in lines {
+    let head = [
+        "account", "group", "action", "mode", "outcome", "billable", "calls",
+    ]
+    .map(str::to_owned);
+    let rows = lines.iter().map(|line| {
         let billable = if line.billable {
             "yes"
         } else {
             line.reason.as_str()
         };
+        [
+            line.account.to_string(),
+            line.group.to_string(),
+            line.action.to_string(),
+            line.mode.to_string(),
+            line.outcome.to_string(),
+            billable.to_owned(),
+            line.calls.to_string(),
+        ]
+    });
+    let rows: Vec<[String; 7]> = std::iter::once(head).chain(rows).collect();
+    let [a, g, c, m, o, b, n] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0));
+    for [account, group, action, mode, outcome, billable, calls] in &rows {
         writeln!(
             out,
-            "{:<16} {:<22} {:<30} {:<9} {:<18} {:<10} {:>10}",
-            line.account.as_str(),
-            line.group.as_str(),
-            line.action.as_str(),
-            line.mode.as_str(),
-            line.outcome.as_str(),
-            billable,
-            line.calls
+            "{account:a$}  {group:g$}  {action:c$}  {mode:m$}  {outcome:o$}  {billable:b$}  {calls:>n$}"
         )?;
     }
     let total: u64 = lines.iter().map(|line| line.calls).sum();

@@ -96,15 +96,6 @@ impl Gate {
     pub async fn at_rest(&self) -> Samples {
         at_rest(self.admin).await
     }
-
-    /// Drains within the configured time; true when nothing was dropped.
-    pub async fn drain(&mut self) -> bool {
-        self.running
-            .take()
-            .unwrap()
-            .drain(std::future::pending())
-            .await
-    }
 }
 
 pub fn records(ledger: &Path) -> Vec<StoredRecord> {
@@ -248,14 +239,22 @@ impl Client {
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> Result<(StatusCode, HeaderMap, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-        self.sender.ready().await?;
-        let response = self.sender.send_request(request).await?;
+        let response = self.head(request).await?;
         let (parts, body) = response.into_parts();
         Ok((
             parts.status,
             parts.headers,
             body.collect().await?.to_bytes(),
         ))
+    }
+
+    /// The answer as soon as its head is there: from then on the caller has been answered.
+    pub async fn head(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<hyper::body::Incoming>, Box<dyn std::error::Error + Send + Sync>> {
+        self.sender.ready().await?;
+        Ok(self.sender.send_request(request).await?)
     }
 }
 
@@ -298,26 +297,6 @@ pub fn signed(id: &str, secret: &str, action: &str, body: &str) -> Request<Full<
         )
         .body(Full::new(Bytes::from(body.to_owned())))
         .unwrap()
-}
-
-/// Writes `bytes` to a fresh connection and reads until the gate closes it or nothing comes for
-/// `quiet`. For requests that no well-behaved client would send.
-pub async fn raw(address: SocketAddr, bytes: &[u8], quiet: Duration) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let _ = stream.write_all(bytes).await;
-    read_until_quiet(&mut stream, quiet).await
-}
-
-pub async fn read_until_quiet(stream: &mut TcpStream, quiet: Duration) -> Vec<u8> {
-    let mut seen = Vec::new();
-    let mut buffer = [0; 16 * 1024];
-    while let Ok(Ok(read)) = tokio::time::timeout(quiet, stream.read(&mut buffer)).await {
-        if read == 0 {
-            break;
-        }
-        seen.extend_from_slice(&buffer[..read]);
-    }
-    seen
 }
 
 /// What the upstream saw of a request.
@@ -424,13 +403,20 @@ pub fn json(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
         .unwrap()
 }
 
-/// A port that is free now.
+/// A port that is free now, and stays so while its gate is restarted: it lies below the range from
+/// which the kernel takes ports for outgoing connections.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 22_000;
+    static GIVEN: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    loop {
+        let nth = GIVEN.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let port = FIRST + (std::process::id().wrapping_mul(131).wrapping_add(nth)) % COUNT;
+        let port = u16::try_from(port).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// The real binary, with the shipped configuration copied into a directory and edited there.
@@ -480,14 +466,18 @@ pub fn write_config(
 impl Process {
     /// Starts `tollgate serve` on a configuration that [`write_config`] wrote, and waits until it is ready.
     pub async fn start(settings: &Path, public: SocketAddr, admin: SocketAddr) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
-            .args(["serve", "--config"])
-            .arg(settings)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        command.args(["serve", "--config"]).arg(settings);
+        Self::start_by(command.stderr(Stdio::null()), public, admin).await
+    }
+
+    /// Starts it by a command of the test's own, and waits until it is ready.
+    pub async fn start_by(command: &mut Command, public: SocketAddr, admin: SocketAddr) -> Self {
+        let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
             .spawn()
-            .unwrap();
+            .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
         let process = Self {
             child,
             public,
@@ -495,6 +485,17 @@ impl Process {
         };
         wait_ready(admin).await;
         process
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&mut self) -> std::process::ExitStatus {
+        for _ in 0..1_200 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("the gate does not end");
     }
 
     /// SIGKILL, and waits until it is gone.
@@ -533,4 +534,557 @@ pub async fn wait_ready(admin: SocketAddr) {
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
     panic!("the gate does not become ready");
+}
+
+/// The shipped configuration in a directory of its own, for the real binary.
+pub struct House {
+    pub dir: tempfile::TempDir,
+    pub settings: PathBuf,
+    pub public: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+/// What a command that ended said.
+#[derive(Debug)]
+pub struct Said {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl House {
+    /// `edits` are (from, to) in tollgate.yaml.
+    pub fn new(upstream: SocketAddr, edits: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (settings, public, admin) = write_config(dir.path(), upstream, edits);
+        Self {
+            dir,
+            settings,
+            public,
+            admin,
+        }
+    }
+
+    pub fn ledger(&self) -> PathBuf {
+        self.dir.path().join("var/ledger.db")
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join("config").join(name)
+    }
+
+    /// Replaces `from` by `to` in one of the three files.
+    pub fn edit(&self, name: &str, from: &str, to: &str) {
+        let path = self.file(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from:?} stands in {name}");
+        std::fs::write(path, text.replace(from, to)).unwrap();
+    }
+
+    /// What the gates of this house wrote to standard error.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Starts `program args.. tollgate serve`, with its standard error added to [`House::log`].
+    pub async fn start_under(&self, wrapper: &[&str]) -> Process {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("log"))
+            .unwrap();
+        let mut command = self.command(wrapper, &["serve"]);
+        Process::start_by(command.stderr(log), self.public, self.admin).await
+    }
+
+    pub async fn start(&self) -> Process {
+        self.start_under(&[]).await
+    }
+
+    /// Runs `tollgate COMMAND --config .. args..` to its end. Blocks.
+    pub fn run(&self, args: &[&str]) -> Said {
+        said(&mut self.command(&[], args))
+    }
+
+    pub fn command(&self, wrapper: &[&str], args: &[&str]) -> Command {
+        let mut words = wrapper.to_vec();
+        words.push(env!("CARGO_BIN_EXE_tollgate"));
+        let mut command = Command::new(words[0]);
+        command
+            .args(&words[1..])
+            .arg(args[0])
+            .arg("--config")
+            .arg(&self.settings)
+            .args(&args[1..])
+            .env_remove("TOLLGATE_CONFIG")
+            .env_remove("TOLLGATE_LOG")
+            .stdin(Stdio::null());
+        command
+    }
+}
+
+pub fn said(command: &mut Command) -> Said {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    Said {
+        code: output.status.code(),
+        out: text(&output.stdout),
+        err: text(&output.stderr),
+    }
+}
+
+/// What callers of the real binary were told, by request id.
+#[derive(Default, Debug)]
+pub struct Told {
+    /// The upstream's answer.
+    pub answered: Vec<String>,
+    /// Over the cap.
+    pub throttled: Vec<String>,
+    /// That the call cannot be counted.
+    pub not_counted: Vec<String>,
+    /// Anything else, as it came.
+    pub odd: Vec<String>,
+}
+
+impl Told {
+    /// Sorts one answer in. The vendor's dialect says in the body what the plain one says in the head.
+    pub fn note(&mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
+        let id = headers
+            .get("x-request-id")
+            .map(|id| id.to_str().unwrap().to_owned())
+            .unwrap_or_default();
+        let body = String::from_utf8_lossy(body);
+        let code = |code: &str| body.contains(&format!("\"Code\":\"{code}\""));
+        let list = match status {
+            StatusCode::OK if !body.contains("\"Error\"") => &mut self.answered,
+            StatusCode::OK if code("RequestLimitExceeded") => &mut self.throttled,
+            StatusCode::OK if code("ServiceUnavailable") || code("InternalError") => {
+                &mut self.not_counted
+            }
+            StatusCode::TOO_MANY_REQUESTS => &mut self.throttled,
+            StatusCode::SERVICE_UNAVAILABLE => &mut self.not_counted,
+            _ => {
+                self.odd.push(format!("{status} {id} {body}"));
+                return;
+            }
+        };
+        list.push(id);
+    }
+}
+
+/// Calls over a keep-alive connection, one every `pace`, and connects again whenever it breaks, until
+/// the task is dropped.
+pub async fn keep_calling(
+    public: SocketAddr,
+    request: impl Fn() -> Request<Full<Bytes>>,
+    pace: Duration,
+    told: Arc<Mutex<Told>>,
+) {
+    let mut tick = tokio::time::interval(pace);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let Ok(mut client) = Client::connect(public).await else {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        loop {
+            tick.tick().await;
+            let request = request();
+            let is_plain = !request.headers().contains_key("x-tc-action");
+            let Ok(response) = client.head(request).await else {
+                break;
+            };
+            let (parts, body) = response.into_parts();
+            let body = body.collect().await.map(|body| body.to_bytes());
+            if is_plain || body.is_ok() {
+                let body = body.as_deref().unwrap_or_default();
+                told.lock().note(parts.status, &parts.headers, body);
+            }
+            if body.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+/// Asserts that the ledger is whole and agrees with itself: seq without a gap, no id twice, the rollup
+/// equal to a recount of the records, SQLite's own check. Gives the records.
+pub fn whole_ledger(path: &Path) -> Vec<StoredRecord> {
+    let all = records(path);
+    for (at, record) in all.iter().enumerate() {
+        assert_eq!(record.seq, at as u64 + 1, "seq has no gap and no repeat");
+    }
+    let ids: std::collections::HashSet<_> = all.iter().map(|record| record.id).collect();
+    assert_eq!(ids.len(), all.len(), "no id is recorded twice");
+
+    let mut recount = BTreeMap::new();
+    for r in &all {
+        let key = (
+            r.account.clone(),
+            r.group.clone(),
+            r.action.clone(),
+            r.mode,
+            r.outcome,
+            r.billable,
+            r.reason,
+        );
+        *recount.entry(key).or_insert(0) += 1;
+    }
+    let first_hour = tollgate::words::Utc(0);
+    let last_hour = tollgate::words::Utc(4_000_000_000 / 3_600 * 3_600 * 1_000_000);
+    let lines = Reader::open(path)
+        .unwrap()
+        .usage(first_hour, last_hour, None)
+        .unwrap();
+    let rollup: BTreeMap<_, u64> = lines
+        .into_iter()
+        .map(|l| {
+            (
+                (
+                    l.account, l.group, l.action, l.mode, l.outcome, l.billable, l.reason,
+                ),
+                l.calls,
+            )
+        })
+        .collect();
+    assert_eq!(rollup, recount, "the rollup is the recount of the records");
+
+    let sql = rusqlite::Connection::open(path).unwrap();
+    let verdict: String = sql
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(verdict, "ok");
+    all
+}
+
+/// Asserts P1 on recorded starts: at most `quota` of them in any trailing second.
+pub fn assert_capped(mut starts: Vec<Mono>, quota: usize) {
+    starts.sort();
+    for pair in starts.windows(quota + 1) {
+        let span = pair[quota].since(pair[0]);
+        assert!(
+            span >= Duration::from_secs(1),
+            "{} starts within {span:?}, quota {quota}",
+            quota + 1
+        );
+    }
+}
+
+/// The longest that a test waits for something that is due.
+pub const BOUND: Duration = Duration::from_secs(20);
+
+/// A connection on which the test writes every byte itself and reads one answer after another.
+pub struct Wire {
+    pub stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+/// One answer as it stood on the wire.
+#[derive(Debug)]
+pub struct Reply {
+    pub version: String,
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+    /// The body came to the end that its framing announced.
+    pub whole: bool,
+}
+
+impl Reply {
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error} in {:?}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// The vendor's error code; empty when there is none.
+    pub fn code(&self) -> String {
+        let body = self.json();
+        let code = body["Response"]["Error"]["Code"].as_str();
+        code.unwrap_or_default().to_owned()
+    }
+
+    pub fn says_close(&self) -> bool {
+        self.headers
+            .get("connection")
+            .is_some_and(|value| value == "close")
+    }
+}
+
+impl Wire {
+    pub async fn connect(address: SocketAddr) -> Self {
+        Self::connect_from([127, 0, 0, 1], address).await
+    }
+
+    /// From an address of the loopback network: to the gate each is another peer.
+    pub async fn connect_from(source: [u8; 4], address: SocketAddr) -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        let stream = socket.connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream,
+            unread: Vec::new(),
+        }
+    }
+
+    pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// Writes and reads at once: what a client does that can be answered before it is done.
+    pub async fn exchange(&mut self, bytes: impl AsRef<[u8]>) -> Reply {
+        let (mut reading, mut writing) = self.stream.split();
+        let unread = &mut self.unread;
+        let (_, reply) = tokio::join!(
+            writing.write_all(bytes.as_ref()),
+            read_reply(&mut reading, unread)
+        );
+        reply.expect("an answer")
+    }
+
+    /// The next answer.
+    pub async fn reply(&mut self) -> Reply {
+        self.try_reply().await.expect("an answer")
+    }
+
+    /// The next answer; `None` when the gate closes before its head is whole.
+    pub async fn try_reply(&mut self) -> Option<Reply> {
+        read_reply(&mut self.stream, &mut self.unread).await
+    }
+
+    /// Waits until the gate closes; false when anything comes before that.
+    pub async fn is_closed(&mut self) -> bool {
+        let mut buffer = [0; 1];
+        let read = tokio::time::timeout(BOUND, self.stream.read(&mut buffer)).await;
+        self.unread.is_empty() && !matches!(read.expect("the gate closes"), Ok(1..))
+    }
+
+    /// Whether nothing comes for so long, neither a byte nor the end.
+    pub async fn is_silent_for(&mut self, quiet: Duration) -> bool {
+        let mut buffer = [0; 1];
+        let read = tokio::time::timeout(quiet, self.stream.read(&mut buffer)).await;
+        self.unread.is_empty() && read.is_err()
+    }
+}
+
+async fn read_reply(
+    stream: &mut (impl AsyncReadExt + Unpin),
+    unread: &mut Vec<u8>,
+) -> Option<Reply> {
+    let head = loop {
+        if let Some(end) = find(unread, b"\r\n\r\n") {
+            break unread.drain(..end + 4).collect::<Vec<u8>>();
+        }
+        read_more(stream, unread).await.then_some(())?;
+    };
+    let (first, headers) = parse_head(&head);
+    let (version, rest) = first.split_once(' ').unwrap();
+    let status = rest[..3].parse().unwrap();
+    let bodiless = status < 200 || status == 204 || status == 304;
+    let (body, whole) = match bodiless {
+        true => (Vec::new(), true),
+        false => read_body(stream, unread, &headers, true).await,
+    };
+    Some(Reply {
+        version: version.to_owned(),
+        status,
+        headers,
+        body,
+        whole,
+    })
+}
+
+/// The body after a head, and whether it came whole. `to_close`: without a framing it ends with the connection.
+async fn read_body(
+    stream: &mut (impl AsyncReadExt + Unpin),
+    unread: &mut Vec<u8>,
+    headers: &HeaderMap,
+    to_close: bool,
+) -> (Vec<u8>, bool) {
+    let mut body = Vec::new();
+    if headers.contains_key("transfer-encoding") {
+        loop {
+            while find(unread, b"\r\n").is_none() {
+                if !read_more(stream, unread).await {
+                    return (body, false);
+                }
+            }
+            let end = find(unread, b"\r\n").unwrap();
+            let size = String::from_utf8_lossy(&unread[..end]).into_owned();
+            let size = usize::from_str_radix(size.split(';').next().unwrap().trim(), 16).unwrap();
+            while unread.len() < end + 2 + size + 2 {
+                if !read_more(stream, unread).await {
+                    body.extend_from_slice(&unread[end + 2..]);
+                    return (body, false);
+                }
+            }
+            let chunk: Vec<u8> = unread.drain(..end + 2 + size + 2).collect();
+            body.extend_from_slice(&chunk[end + 2..end + 2 + size]);
+            if size == 0 {
+                return (body, true);
+            }
+        }
+    }
+    let length = headers
+        .get("content-length")
+        .map(|value| value.to_str().unwrap().parse::<usize>().unwrap());
+    let wanted = length.unwrap_or(if to_close { usize::MAX } else { 0 });
+    while unread.len() < wanted && read_more(stream, unread).await {}
+    body.extend(unread.drain(..wanted.min(unread.len())));
+    let whole = length.is_none_or(|length| length == body.len());
+    (body, whole)
+}
+
+async fn read_more(stream: &mut (impl AsyncReadExt + Unpin), unread: &mut Vec<u8>) -> bool {
+    let mut buffer = [0; 64 * 1024];
+    let read = tokio::time::timeout(BOUND, stream.read(&mut buffer)).await;
+    match read.expect("bytes or an end") {
+        Ok(0) | Err(_) => false,
+        Ok(read) => {
+            unread.extend_from_slice(&buffer[..read]);
+            true
+        }
+    }
+}
+
+fn parse_head(head: &[u8]) -> (String, HeaderMap) {
+    let text = String::from_utf8_lossy(head).into_owned();
+    let mut lines = text.trim_end().split("\r\n");
+    let first = lines.next().unwrap().to_owned();
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        let (name, value) = line.split_once(':').unwrap();
+        headers.append(
+            http::HeaderName::from_bytes(name.as_bytes()).unwrap(),
+            value.trim().parse().unwrap(),
+        );
+    }
+    (first, headers)
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|w| w == wanted)
+}
+
+/// An upstream that reads and writes bytes, for answers that no sound server would give.
+pub struct RawUpstream {
+    pub address: SocketAddr,
+    pub connections: Arc<std::sync::atomic::AtomicUsize>,
+    pub requests: Arc<Mutex<Vec<RawRequest>>>,
+}
+
+/// A request as it stood on the wire to the upstream.
+#[derive(Clone, Debug)]
+pub struct RawRequest {
+    pub line: String,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+    pub whole: bool,
+}
+
+/// A connection from the gate.
+pub struct RawConnection {
+    pub stream: TcpStream,
+    unread: Vec<u8>,
+    requests: Arc<Mutex<Vec<RawRequest>>>,
+}
+
+impl RawConnection {
+    /// The head of the next request; `None` when the gate closes.
+    pub async fn head(&mut self) -> Option<(String, HeaderMap)> {
+        loop {
+            if let Some(end) = find(&self.unread, b"\r\n\r\n") {
+                let head: Vec<u8> = self.unread.drain(..end + 4).collect();
+                return Some(parse_head(&head));
+            }
+            let mut buffer = [0; 64 * 1024];
+            match self.stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => return None,
+                Ok(read) => self.unread.extend_from_slice(&buffer[..read]),
+            }
+        }
+    }
+
+    /// The next request, read by its framing and remembered.
+    pub async fn request(&mut self) -> Option<RawRequest> {
+        let (line, headers) = self.head().await?;
+        let (body, whole) = read_body(&mut self.stream, &mut self.unread, &headers, false).await;
+        let request = RawRequest {
+            line,
+            headers,
+            body,
+            whole,
+        };
+        self.requests.lock().push(request.clone());
+        Some(request)
+    }
+
+    pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.write_all(bytes.as_ref()).await;
+    }
+}
+
+impl RawUpstream {
+    /// Runs `script` on every connection that comes.
+    pub async fn scripted<F, A>(script: F) -> Self
+    where
+        F: Fn(RawConnection) -> A + Clone + Send + 'static,
+        A: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let requests: Arc<Mutex<Vec<RawRequest>>> = Arc::default();
+        let (counted, noted) = (connections.clone(), requests.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).unwrap();
+                counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                tokio::spawn(script(RawConnection {
+                    stream,
+                    unread: Vec::new(),
+                    requests: noted.clone(),
+                }));
+            }
+        });
+        Self {
+            address,
+            connections,
+            requests,
+        }
+    }
+
+    /// Answers every request with these bytes and keeps the connection.
+    pub async fn answering(bytes: &'static str) -> Self {
+        Self::scripted(move |mut connection| async move {
+            while connection.request().await.is_some() {
+                connection.write(bytes).await;
+            }
+        })
+        .await
+    }
+
+    pub fn requests(&self) -> Vec<RawRequest> {
+        self.requests.lock().clone()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+/// For [`Gate::start_with`]: the account of [`RETAIL_KEY`] may call as often as it likes.
+pub fn retail_unlimited(config: &mut Config) {
+    config.accounts[1].services[0].qps_purchases[0].qps = 100_000;
+}
+
+/// Polls until `done`, within [`BOUND`].
+pub async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let until = Clock::default().mono().plus(BOUND);
+    while !done() {
+        assert!(Clock::default().mono() < until, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

@@ -1,9 +1,18 @@
 //! The gate as its users meet it: on real sockets, with real processes and real clients.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod answers;
+mod bad_input;
 mod cap;
+mod crash;
+mod demo;
 mod deploy;
 mod hang_up;
 mod harness;
+mod house;
+mod identity;
+mod ledger_trouble;
+mod process;
+mod sdk;
 mod streaming;
 mod way;

@@ -1,3 +1,5 @@
+//! TC3 against recorded requests of the vendor's SDKs, and against what code changes survived before.
+
 use super::*;
 use http::{HeaderName, HeaderValue, Request};
 use proptest::prelude::*;

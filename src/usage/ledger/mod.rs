@@ -96,6 +96,20 @@ pub enum LedgerError {
         "this file system cannot hold a ledger (no WAL mode): use a local disk, not a network share"
     )]
     NoWal,
+    /// Another file is at the path now.
+    #[error("{0} was replaced while it was open: put the file back that was there")]
+    Replaced(PathBuf),
+    /// Going on from here would give seqs a second time.
+    #[error(
+        "the ledger ends with record {found}, and {written} were written: it is an older one; put the newer one back, or \
+         restart to go on from this one"
+    )]
+    Older {
+        /// Its newest seq.
+        found: i64,
+        /// The newest that this process wrote or found.
+        written: i64,
+    },
     /// A backup would overwrite something.
     #[error("{0} exists already: a backup never overwrites a file")]
     Exists(PathBuf),

@@ -248,9 +248,23 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(%error, "the ledger cannot be written: calls are refused until it can");
-                self.sit_out(decision)
+                self.sit_out(decision, error.to_string())
             }
         }
+    }
+
+    /// Opens the file again. It must hold at least what was durable before: whatever took it away may
+    /// have put another one in its place.
+    fn reopen(&self) -> Result<Store, LedgerError> {
+        let store = self.place.open()?;
+        let (found, written) = (
+            store.next_seq() - 1,
+            self.shared.last_seq.load(Ordering::Acquire),
+        );
+        if found < written {
+            return Err(LedgerError::Older { found, written });
+        }
+        Ok(store)
     }
 
     /// Gets all that is held into the ledger, once. On an error it is still held, and the next try
@@ -262,7 +276,7 @@ impl Writer {
         }
         let mut store = match self.store.take() {
             Some(store) => store,
-            None => self.place.open()?,
+            None => self.reopen()?,
         };
         let doubt = Doubt {
             first_seq: store.next_seq(),
@@ -280,7 +294,7 @@ impl Writer {
                 self.doubt = Some(doubt);
                 match self.settle_doubt() {
                     Ok(()) if self.held.is_empty() => Ok(()),
-                    _ => Err(error.into()),
+                    _ => Err(error),
                 }
             }
         }
@@ -293,7 +307,7 @@ impl Writer {
         };
         // The old connection may believe what the file does not say.
         self.store = None;
-        let mut store = self.place.open()?;
+        let mut store = self.reopen()?;
         let batch = self.held.get(..doubt.records).unwrap_or_default();
         let committed = match batch.first() {
             Some(first) => store.holds(doubt.first_seq, first.id)?,
@@ -333,7 +347,7 @@ impl Writer {
 
     /// Trouble: refuses new calls and tries again until the file can be written. Breaks when the ledger was closed
     /// before that.
-    fn sit_out(&mut self, decision: Decision) -> ControlFlow<()> {
+    fn sit_out(&mut self, decision: Decision, mut reason: String) -> ControlFlow<()> {
         let shared = self.shared.clone();
         let queued = {
             let mut queue = shared.queue.lock();
@@ -381,7 +395,12 @@ impl Writer {
                     tracing::info!("the ledger can be written again");
                     return ControlFlow::Continue(());
                 }
-                Err(error) => tracing::debug!(%error, "the ledger still cannot be written"),
+                // Told once: it is tried each second.
+                Err(error) if error.to_string() != reason => {
+                    reason = error.to_string();
+                    tracing::error!(%error, "the ledger still cannot be written");
+                }
+                Err(_) => {}
             }
         }
     }
@@ -389,7 +408,7 @@ impl Writer {
     fn prune(&mut self, keep_from: Utc) {
         let pruned = match &mut self.store {
             Some(store) => store.prune(keep_from).map_err(LedgerError::from),
-            None => self.place.open().and_then(|store| {
+            None => self.reopen().and_then(|store| {
                 let store = self.store.insert(store);
                 Ok(store.prune(keep_from)?)
             }),

@@ -1,0 +1,158 @@
+//! What `tollgate demo` adds: a sample upstream, sample callers, a live table.
+//!
+//! Owns nothing that the gate uses. Must never compute a figure apart: what it shows is read from
+//! the gate's metrics and ledger over HTTP, as an operator would.
+
+mod sample;
+mod watch;
+
+pub use sample::sign;
+
+use crate::clock::Clock;
+use crate::config::{self, Endpoint};
+use crate::serve;
+use crate::upstream::{NotAnswered, Upstream};
+use crate::usage::{Month, Reader, usage_table};
+use anyhow::Context;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use sample::{CALLERS, WORK, sample_upstream, send_calls};
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use watch::Watch;
+
+/// Connections that the callers may need; the configured number would need more open files than a
+/// stock machine may allow.
+const CONNECTIONS: usize = 400;
+/// How long the callers may wait for their last answers.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// After so long an admitted and a throttled call must have been seen, or the demo shows nothing.
+const SHOWN_AFTER: Duration = Duration::from_secs(3);
+
+/// Runs the demo until `duration` is over or `stop` resolves. An error when a promise was broken.
+pub async fn run(
+    config_path: &Path,
+    duration: Option<Duration>,
+    mut out: impl Write + IsTerminal,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    tokio::pin!(stop);
+    let scratch = Scratch::new()?;
+    let ledger = scratch.0.join("ledger.db");
+    let mut config = config::load(config_path)?;
+    let upstream = sample_upstream().await?;
+    let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
+    config.settings.listen = loopback;
+    config.settings.admin.listen = loopback;
+    config.settings.admin.token = None;
+    config.settings.upstream.endpoint = Endpoint {
+        host: upstream.ip().to_string(),
+        port: upstream.port(),
+    };
+    config.settings.ledger.path = ledger.clone();
+    config.settings.limits.connections = CONNECTIONS;
+    let zone = config.catalog.time_zone.clone();
+    let clock = Clock::default();
+    let running = tokio::select! {
+        started = serve::start(config, clock.clone()) => started?,
+        () = &mut stop => return Ok(()),
+    };
+
+    let (public, admin) = (running.public, running.admin);
+    let served = config_path.display();
+    writeln!(out, "tollgate serves {served} on http://{public}")?;
+    writeln!(out, "  upstream http://{upstream} (answers after {WORK:?})")?;
+    writeln!(out, "  metrics  http://{admin}/metrics")?;
+    writeln!(out, "  ledger   {}", ledger.display())?;
+    for caller in CALLERS.iter().filter(|caller| !caller.about.is_empty()) {
+        writeln!(out, "  caller   {}", caller.about)?;
+    }
+    writeln!(
+        out,
+        "cap: calls a second that the account may make; peak: the most starts in any one\n\
+         second; recorded and peak are read from the ledger. Ctrl-C ends the demo.\n"
+    )?;
+
+    let began = clock.mono();
+    let (stop_calling, calling) = tokio::sync::watch::channel(());
+    let mut callers = JoinSet::new();
+    for caller in CALLERS {
+        callers.spawn(send_calls(public, caller, calling.clone()));
+    }
+    let mut watch = Watch::new(admin, out.is_terminal());
+    let end = async { tokio::time::sleep(duration.unwrap_or(Duration::MAX / 4)).await };
+    tokio::select! {
+        watched = watch.follow(&mut out) => watched?,
+        () = end => {}
+        () = stop => {}
+    }
+    let must_show = clock.mono().since(began) >= SHOWN_AFTER;
+    // A caller that just vanished would leave calls on the wire behind the back of the last look.
+    drop(stop_calling);
+    let last_answers = async { while callers.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(LAST_ANSWERS, last_answers).await;
+    callers.shutdown().await;
+    let kept = watch.settle(&mut out, must_show).await;
+    running.drain(std::future::pending()).await?;
+
+    let month = Month::of(clock.utc(), &zone);
+    let (from, until) = month.bounds(&zone);
+    let lines = Reader::open(&ledger)?.usage(from, until, None)?;
+    writeln!(out)?;
+    usage_table(&mut out, month, &lines)?;
+    kept
+}
+
+/// A directory of the demo's own, gone when it ends.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> anyhow::Result<Self> {
+        let name = format!("tollgate-demo-{}", uuid::Uuid::now_v7());
+        let path = std::env::temp_dir().join(name);
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+type Client = Upstream<Full<Bytes>>;
+
+fn client(to: SocketAddr) -> Arc<Client> {
+    Arc::new(Upstream::new(
+        to.ip().to_string(),
+        to.port(),
+        Duration::from_secs(2),
+        Clock::default(),
+    ))
+}
+
+async fn fetch(
+    client: &Arc<Client>,
+    mut request: Request<Full<Bytes>>,
+) -> anyhow::Result<(StatusCode, Bytes)> {
+    loop {
+        match client.connection().await?.send(request).await {
+            Ok(answer) => {
+                let status = answer.status();
+                return Ok((status, answer.into_body().collect().await?.to_bytes()));
+            }
+            Err(NotAnswered::Unsent(back)) => request = back,
+            Err(NotAnswered::Failed(failure)) => return Err(failure.into()),
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The sample upstream and the sample callers: both ends of the wire around the gate.
+//!
+//! Owns what is called how often, and the signing of it. Must never look into the gate: to it these
+//! are clients and an upstream like any other.
+
+use super::{client, fetch};
+use crate::clock::Clock;
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
+use http::{HeaderMap, Method, Request};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// How long the sample upstream works on a call.
+pub(super) const WORK: Duration = Duration::from_millis(30);
+
+/// The bundled accounts' credentials, as config/accounts.yaml has them (keys of trial accounts).
+const STUDIO_ID: &str = "AKIDEXAMPLESTUDIO00000000000000000001";
+const STUDIO_SECRET: &str = "trial-secret-of-example-studio";
+
+/// One sample caller: what it sends, and how often.
+pub(super) struct Caller {
+    /// Who it is, for people; empty where the line before says it.
+    pub(super) about: &'static str,
+    calls_per_second: u32,
+    credential: Credential,
+    action: &'static str,
+    path: &'static str,
+    region: &'static str,
+}
+
+#[derive(Clone, Copy)]
+enum Credential {
+    Tc3 {
+        id: &'static str,
+        secret: &'static str,
+    },
+    ApiKey(&'static str),
+}
+
+const SEGMENT: (&str, &str) = ("SegmentPortraitPic", "/v1/portrait/segment");
+const CUSTOM: (&str, &str) = (
+    "SegmentCustomizedPortraitPic",
+    "/v1/portrait/segment-custom",
+);
+const DESCRIBE: (&str, &str) = ("DescribeSegmentationTask", "/v1/video/tasks/describe");
+
+const fn caller(
+    about: &'static str,
+    calls_per_second: u32,
+    credential: Credential,
+    (action, path): (&'static str, &'static str),
+) -> Caller {
+    Caller {
+        about,
+        calls_per_second,
+        credential,
+        action,
+        path,
+        region: "ap-guangzhou",
+    }
+}
+
+const STUDIO: Credential = Credential::Tc3 {
+    id: STUDIO_ID,
+    secret: STUDIO_SECRET,
+};
+pub(super) const CALLERS: &[Caller] = &[
+    caller(
+        "1250000001 pays by the call (cap 20), signs TC3, makes 30 calls/s",
+        18,
+        STUDIO,
+        SEGMENT,
+    ),
+    caller("", 12, STUDIO, CUSTOM),
+    caller(
+        "1250000002 bought 30 QPS, sends an API key, makes 45 calls/s",
+        45,
+        Credential::ApiKey("demo-retail-key"),
+        SEGMENT,
+    ),
+    caller(
+        "1250000003 is in arrears",
+        2,
+        Credential::ApiKey("demo-arrears-key"),
+        SEGMENT,
+    ),
+    caller(
+        "1250000004 opened only the free video service, tries both",
+        10,
+        Credential::ApiKey("demo-video-key"),
+        DESCRIBE,
+    ),
+    caller("", 1, Credential::ApiKey("demo-video-key"), SEGMENT),
+    caller(
+        "somebody without an account guesses keys",
+        1,
+        Credential::ApiKey("guessed"),
+        SEGMENT,
+    ),
+];
+
+/// An upstream that answers every action with the vendor's fields.
+pub(super) async fn sample_upstream() -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let _ = stream.set_nodelay(true);
+            tokio::spawn(
+                http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service_fn(sample_answer)),
+            );
+        }
+    });
+    Ok(address)
+}
+
+async fn sample_answer(
+    request: Request<Incoming>,
+) -> Result<http::Response<Full<Bytes>>, Infallible> {
+    let header = |name: &str| {
+        request
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (action, id) = (header("x-tollgate-action"), header("x-request-id"));
+    let _ = request.into_body().collect().await;
+    tokio::time::sleep(WORK).await;
+    let body = match action.as_str() {
+        "SegmentPortraitPic" => {
+            json!({"ResultMask": "iVBORw0KGgo=", "HasForeground": true, "RequestId": id})
+        }
+        "SegmentCustomizedPortraitPic" => {
+            json!({"PortraitImage": "iVBORw0KGgo=", "ImageRects": [], "RequestId": id})
+        }
+        _ => json!({"TaskStatus": "PROCESSING", "RequestId": id}),
+    };
+    let response = http::Response::builder().header(http::header::CONTENT_TYPE, "application/json");
+    let body = Full::new(Bytes::from(json!({"Response": body}).to_string()));
+    Ok(response.body(body).unwrap_or_default())
+}
+
+/// Sends one caller's calls at an even pace, each on its own so that a slow one delays none. Ends when
+/// the sender of `calling` is gone and the last call is answered.
+pub(super) async fn send_calls(
+    gate: SocketAddr,
+    caller: &'static Caller,
+    mut calling: watch::Receiver<()>,
+) {
+    let client = client(gate);
+    let mut calls = JoinSet::new();
+    let mut tick = tokio::time::interval(Duration::from_secs(1) / caller.calls_per_second);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            _ = calling.changed() => break,
+        }
+        while calls.try_join_next().is_some() {}
+        let client = client.clone();
+        calls.spawn(async move { fetch(&client, sample_call(gate, caller)).await.map(drop) });
+    }
+    while calls.join_next().await.is_some() {}
+}
+
+fn sample_call(gate: SocketAddr, caller: &Caller) -> Request<Full<Bytes>> {
+    let body = json!({"Image": "iVBORw0KGgo=", "TaskID": "t-1"}).to_string();
+    let mut headers = HeaderMap::new();
+    let host = gate.to_string();
+    let path = match caller.credential {
+        Credential::ApiKey(key) => {
+            insert(&mut headers, "x-api-key", key);
+            caller.path
+        }
+        Credential::Tc3 { id, secret } => {
+            let now = Clock::default().utc().seconds();
+            insert(&mut headers, "x-tc-action", caller.action);
+            insert(&mut headers, "x-tc-version", "2020-03-24");
+            insert(&mut headers, "x-tc-region", caller.region);
+            insert(&mut headers, "x-tc-timestamp", &now.to_string());
+            insert(
+                &mut headers,
+                "authorization",
+                &sign(id, secret, now, &host, &body),
+            );
+            "/"
+        }
+    };
+    insert(&mut headers, "host", &host);
+    insert(&mut headers, "content-type", "application/json");
+    let mut request = Request::new(Full::new(Bytes::from(body)));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = http::Uri::from_static(path);
+    *request.headers_mut() = headers;
+    request
+}
+
+fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let Ok(value) = http::HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// The `Authorization` of a JSON POST to `/`, as the vendor's SDKs sign it (PROTOCOL §2).
+pub fn sign(secret_id: &str, secret_key: &str, now_seconds: i64, host: &str, body: &str) -> String {
+    let date = jiff::Timestamp::from_second(now_seconds)
+        .unwrap_or_default()
+        .strftime("%Y-%m-%d")
+        .to_string();
+    let hash = |text: &str| hex::encode(Sha256::digest(text));
+    let canonical = format!(
+        "POST\n/\n\ncontent-type:application/json\nhost:{host}\n\ncontent-type;host\n{}",
+        hash(body)
+    );
+    let scope = format!("{date}/bda/tc3_request");
+    let to_sign = format!(
+        "TC3-HMAC-SHA256\n{now_seconds}\n{scope}\n{}",
+        hash(&canonical)
+    );
+    let mut key = format!("TC3{secret_key}").into_bytes();
+    for step in [date.as_str(), "bda", "tc3_request", &to_sign] {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&key) else {
+            return String::new();
+        };
+        mac.update(step.as_bytes());
+        key = mac.finalize().into_bytes().to_vec();
+    }
+    let signature = hex::encode(key);
+    format!(
+        "TC3-HMAC-SHA256 Credential={secret_id}/{scope}, SignedHeaders=content-type;host, Signature={signature}"
+    )
+}

@@ -1,0 +1,123 @@
+//! `tollgate demo` as somebody sees it who has just cloned the repository.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// The real binary in the repository's root, with a directory of its own for temporary files.
+fn demo(scratch: &Path, arguments: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("TMPDIR", scratch)
+        .arg("demo")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits for its end; a demo that does not end is killed and fails the test.
+fn end(mut demo: Child) -> (Option<i32>, String, String) {
+    let mut streams = (demo.stdout.take().unwrap(), demo.stderr.take().unwrap());
+    let reader = std::thread::spawn(move || {
+        let (mut out, mut err) = (String::new(), String::new());
+        streams.0.read_to_string(&mut out).unwrap();
+        streams.1.read_to_string(&mut err).unwrap();
+        (out, err)
+    });
+    for _ in 0..1_200 {
+        if let Some(status) = demo.try_wait().unwrap() {
+            let (out, err) = reader.join().unwrap();
+            return (status.code(), out, err);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    demo.kill().unwrap();
+    panic!("the demo does not end: {:?}", reader.join().unwrap());
+}
+
+fn interrupt(demo: &Child) {
+    let killed = Command::new("kill")
+        .args(["-s", "INT", &demo.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+}
+
+fn is_empty(directory: &Path) -> bool {
+    std::fs::read_dir(directory).unwrap().next().is_none()
+}
+
+/// The row of `account` in the last table: cap, admitted, throttled, refused, recorded, peak.
+fn last_row(out: &str, account: &str) -> [u64; 6] {
+    let row = out
+        .lines()
+        .take_while(|line| !line.starts_with("cap kept"))
+        .filter(|line| line.starts_with(account))
+        .last()
+        .unwrap_or_else(|| panic!("no row of {account} in:\n{out}"));
+    let cells: Vec<u64> = row
+        .split_whitespace()
+        .skip(2)
+        .map(|cell| cell.parse().unwrap())
+        .collect();
+    cells.try_into().unwrap()
+}
+
+#[test]
+fn the_demo_shows_both_modes_at_their_caps_and_ends_with_the_usage() {
+    let scratch = tempfile::tempdir().unwrap();
+
+    let (code, out, err) = end(demo(scratch.path(), &["--seconds", "4"]));
+
+    assert_eq!(code, Some(0), "{out}\n{err}");
+    assert_eq!(err, "", "nothing to warn of");
+    let [cap, admitted, throttled, _, recorded, peak] = last_row(&out, "1250000001");
+    assert_eq!((cap, recorded), (20, admitted), "{out}");
+    assert!(admitted > 0 && throttled > 0 && peak <= 20, "{out}");
+    let [cap, admitted, throttled, _, recorded, peak] = last_row(&out, "1250000002");
+    assert_eq!((cap, recorded), (30, admitted), "{out}");
+    assert!(admitted > 0 && throttled > 0 && peak <= 30, "{out}");
+    let [_, admitted, _, refused, recorded, _] = last_row(&out, "1250000003");
+    assert_eq!((admitted, recorded), (0, 0), "{out}");
+    assert!(refused > 0, "{out}");
+    for said in [
+        "cap kept: ",
+        "conserved: received ",
+        "conserved: admitted ",
+        "calls of ",
+        " of them billable",
+        "SegmentCustomizedPortraitPic",
+        "DescribeSegmentationTask",
+    ] {
+        assert!(out.contains(said), "{said:?} is missing in:\n{out}");
+    }
+    assert!(is_empty(scratch.path()), "the scratch ledger is gone");
+}
+
+#[test]
+fn ctrl_c_ends_the_demo_cleanly_whenever_it_comes() {
+    // While the gate still starts, and while the callers call.
+    let (starting, calling) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let early = demo(starting.path(), &[]);
+    let late = demo(calling.path(), &[]);
+    for scratch in [&starting, &calling] {
+        for _ in 0..2_400 {
+            if !is_empty(scratch.path()) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    interrupt(&early);
+    std::thread::sleep(Duration::from_millis(1_500));
+    interrupt(&late);
+    for (child, scratch) in [(early, &starting), (late, &calling)] {
+        let (code, out, err) = end(child);
+        assert_eq!(code, Some(0), "{out}\n{err}");
+        assert!(is_empty(scratch.path()), "the scratch ledger is gone");
+    }
+}

@@ -1,0 +1,322 @@
+//! The house itself: which room may know which, and that each foreign idea has one door (DESIGN §4).
+//! Reads the sources as text, comments and unit tests left out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// The rooms from the ground up: each may know only those that stand lower, and not its neighbours.
+const STOREYS: &[&[&str]] = &[
+    &["words"],
+    &["clock"],
+    &[
+        "config",
+        "usage",
+        "metrics",
+        "admission",
+        "identity",
+        "upstream",
+    ],
+    &["policy"],
+    &["proxy"],
+    &["server", "admin", "reload"],
+    &["serve"],
+    &["demo"],
+    &["main"],
+];
+
+/// Where a crate, or a part of one, may be named; everywhere when it is not listed.
+const DOORS: &[(&str, &[&str])] = &[
+    ("serde_yaml", &["config"]),
+    ("bytesize", &["config"]),
+    ("rust_decimal", &["config"]),
+    ("prometheus", &["metrics"]),
+    ("rusqlite", &["usage/ledger"]),
+    ("hyper::client", &["upstream"]),
+    ("hyper::server", &["server", "demo/sample"]),
+    ("TcpListener", &["server", "serve", "demo/sample"]),
+    ("axum", &["admin", "serve"]),
+    ("tower", &["admin"]),
+    ("governor", &["identity/holddown"]),
+    ("dashmap", &["admission/gates"]),
+    ("subtle", &["admin"]),
+    ("hmac", &["identity/tc3", "demo/sample"]),
+    ("socket2", &["server"]),
+    ("rustix", &["clock", "main", "serve", "usage/ledger"]),
+    ("clap", &["main"]),
+    ("anyhow", &["main", "demo"]),
+    ("tracing_subscriber", &["main"]),
+    ("println", &[]),
+    ("unsafe", &[]),
+    ("todo", &[]),
+    ("unimplemented", &[]),
+    ("TODO", &[]),
+    ("FIXME", &[]),
+];
+
+/// The most lines of a file, unit tests left out; above it a reason is due.
+const LINES: usize = 700;
+const LONGER: &[(&str, &str)] = &[(
+    "proxy/mod",
+    "the way of a call is one sentence, read from top to bottom",
+)];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files_under(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files_under(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Every source by its path without `src/` and `.rs`.
+fn sources() -> BTreeMap<String, String> {
+    let src = root().join("src");
+    let mut files = Vec::new();
+    files_under(&src, &mut files);
+    assert!(files.len() > 20, "the sources are found");
+    files
+        .into_iter()
+        .map(|file| {
+            let name = file.strip_prefix(&src).unwrap().with_extension("");
+            let text = std::fs::read_to_string(&file).unwrap();
+            (name.to_str().unwrap().to_owned(), text)
+        })
+        .collect()
+}
+
+/// What is compiled into the binary: no unit tests, no comments.
+fn code(text: &str) -> String {
+    let text = text
+        .split_once("#[cfg(test)]\nmod tests {")
+        .map_or(text, |(code, _)| code);
+    let without_comment = |line: &str| {
+        let end = line.match_indices("//").map(|(at, _)| at);
+        let end = end
+            .into_iter()
+            .find(|at| *at == 0 || line.as_bytes()[at - 1] != b':');
+        line[..end.unwrap_or(line.len())].to_owned()
+    };
+    text.lines()
+        .map(without_comment)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn is_test(name: &str) -> bool {
+    name.ends_with("/tests")
+}
+
+fn room(name: &str) -> &str {
+    name.split('/').next().unwrap_or(name)
+}
+
+fn storey(room: &str) -> Option<usize> {
+    STOREYS.iter().position(|rooms| rooms.contains(&room))
+}
+
+/// The rooms that `code` names by `crate::` (`tollgate::` in main.rs), grouped paths included.
+fn rooms_named(code: &str, by: &str) -> BTreeSet<String> {
+    let mut named = BTreeSet::new();
+    for (at, _) in code.match_indices(by) {
+        let rest = &code[at + by.len()..];
+        let listed = match rest.strip_prefix('{') {
+            Some(group) => top_level(group),
+            None => vec![rest],
+        };
+        for path in listed {
+            let end = path
+                .find(|c: char| !c.is_alphanumeric() && c != '_')
+                .unwrap_or(path.len());
+            named.insert(path[..end].to_owned());
+        }
+    }
+    named
+}
+
+/// The items of `a::{b, c}, d}` up to the closing brace, groups within groups kept whole.
+fn top_level(group: &str) -> Vec<&str> {
+    let (mut depth, mut begins, mut items) = (0, 0, Vec::new());
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            '}' | ',' if depth == 0 => {
+                items.push(group[begins..at].trim());
+                begins = at + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    items.retain(|item| !item.is_empty());
+    items
+}
+
+/// Whether `text` holds `word` with no letter, digit or `_` around it.
+fn names_word(text: &str, word: &str) -> bool {
+    let part = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(word)
+        .any(|(at, _)| !text[..at].ends_with(part) && !text[at + word.len()..].starts_with(part))
+}
+
+#[test]
+fn every_room_knows_only_rooms_that_stand_below_it() {
+    let mut wrong = Vec::new();
+    let sources = sources();
+    for (name, text) in sources.iter().filter(|(name, _)| *name != "lib") {
+        let own = room(name);
+        let Some(height) = storey(own) else {
+            wrong.push(format!("src/{name}.rs: no storey is given to {own}"));
+            continue;
+        };
+        let by = if own == "main" {
+            "tollgate::"
+        } else {
+            "crate::"
+        };
+        let code = code(text);
+        for named in rooms_named(&code, by) {
+            let below = storey(&named).is_some_and(|named| named < height);
+            if named != own && !below {
+                wrong.push(format!("src/{name}.rs: {own} must not know {named}"));
+            }
+        }
+        // `super` must not lead out of the room, past the count above.
+        let depth = name.matches('/').count() - usize::from(name.ends_with("/mod"));
+        if code.contains(&"super::".repeat(depth + 1)) {
+            wrong.push(format!("src/{name}.rs: `super` leads out of {own}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_room_is_on_the_map() {
+    let sources = sources();
+    let rooms: BTreeSet<&str> = sources.keys().map(|name| room(name)).collect();
+    let lib = code(&sources["lib"]);
+    for room in rooms.iter().filter(|room| !["lib", "main"].contains(room)) {
+        assert!(lib.contains(&format!("pub mod {room};")), "lib.rs: {room}");
+    }
+    for room in STOREYS.iter().flat_map(|rooms| rooms.iter()) {
+        assert!(rooms.contains(room), "there is no room {room}");
+    }
+}
+
+#[test]
+fn every_foreign_idea_has_one_door() {
+    let mut wrong = Vec::new();
+    for (name, text) in sources().iter().filter(|(name, _)| !is_test(name)) {
+        let code = code(text);
+        for (idea, doors) in DOORS {
+            let is_door = doors
+                .iter()
+                .any(|door| name == door || name.starts_with(&format!("{door}/")));
+            if !is_door && names_word(&code, idea) {
+                wrong.push(format!("src/{name}.rs names {idea}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_dependency_is_used() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let sources: String = sources().values().map(|text| code(text)).collect();
+    let section = manifest
+        .split("\n[dependencies]\n")
+        .nth(1)
+        .and_then(|rest| rest.split("\n[").next())
+        .unwrap();
+    let named: Vec<String> = section
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| Some(line.split_once(" = ")?.0.replace('-', "_")))
+        .collect();
+    assert!(named.len() > 20, "the dependencies are found");
+    let unused: Vec<&String> = named
+        .iter()
+        .filter(|krate| !names_word(&sources, krate))
+        .collect();
+    assert!(unused.is_empty(), "{unused:?}");
+}
+
+#[test]
+fn every_file_says_what_it_is_and_every_room_what_it_must_never_do() {
+    for (name, text) in sources() {
+        assert!(
+            text.starts_with("//! "),
+            "src/{name}.rs begins without a head"
+        );
+        let head: Vec<&str> = text
+            .lines()
+            .take_while(|line| line.starts_with("//!"))
+            .collect();
+        let is_room = !name.contains('/') || name.ends_with("/mod");
+        let plain = ["lib", "main", "words"].contains(&name.as_str());
+        assert!(
+            !is_room || plain || head.join(" ").contains("ust never"),
+            "src/{name}.rs does not say what it must never do"
+        );
+    }
+}
+
+#[test]
+fn no_file_is_longer_than_one_can_read_at_once_without_a_reason() {
+    for (name, text) in sources().iter().filter(|(name, _)| !is_test(name)) {
+        let lines = code(text).lines().count();
+        let reason = LONGER.iter().find(|(longer, _)| longer == name);
+        assert_eq!(
+            lines > LINES,
+            reason.is_some(),
+            "src/{name}.rs has {lines} lines; the limit is {LINES}: {reason:?}"
+        );
+    }
+}
+
+#[test]
+fn every_test_that_the_readme_names_exists() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let mut files = Vec::new();
+    files_under(&root().join("src"), &mut files);
+    files_under(&root().join("tests"), &mut files);
+    let tests: String = files
+        .iter()
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect();
+    // In backticks, and a sentence: that is a test's name.
+    let named: Vec<&str> = readme
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|text| text.matches('_').count() >= 4)
+        .filter(|text| {
+            text.chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        })
+        .collect();
+    assert!(named.len() >= 10, "the rule table names its tests");
+    for name in named {
+        assert!(tests.contains(&format!("fn {name}(")), "no test {name}");
+    }
+}
+
+#[test]
+fn the_reading_of_the_sources_sees_what_it_should() {
+    let text = "//! crate::head\nuse crate::proxy::Proxy; // crate::comment\nlet url = \"http://crate::text\";\n\
+                use crate::{admin::{State, usage}, words};\n#[cfg(test)]\nmod tests {\n    use crate::server;\n}\n";
+    let named: Vec<String> = rooms_named(&code(text), "crate::").into_iter().collect();
+    assert_eq!(named, ["admin", "proxy", "text", "words"]);
+    assert!(names_word("use tower::util;", "tower"));
+    assert!(!names_word("use tower_http::x; a.tower_b", "tower"));
+}

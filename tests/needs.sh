@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that the tests need and this machine lacks. Without the right to do so
+# it prints the line to run and exits 1.
+set -euo pipefail
+
+missing=()
+need() { command -v "$1" >/dev/null || missing+=("$2"); }
+
+need cc gcc                  # SQLite is built from source; rustc links with it
+need python3 python3
+need strace strace           # sees that a record is synced before its call is answered
+need sqlite3 sqlite3         # reads the ledger as a biller would
+need prlimit util-linux      # bounds what a gate may write
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+install="apt-get install --yes --no-install-recommends ${missing[*]}"
+if ! command -v apt-get >/dev/null; then
+    echo "The tests need what Debian calls: ${missing[*]}" >&2
+    exit 1
+fi
+if [ "$(id -u)" -eq 0 ]; then
+    as_root=(env)
+elif sudo -n true 2>/dev/null; then
+    as_root=(sudo -n env)
+else
+    echo "The tests need packages that are missing. Run this, then again \`make test\`:" >&2
+    echo "  sudo apt-get update && sudo $install" >&2
+    exit 1
+fi
+"${as_root[@]}" apt-get update --quiet
+"${as_root[@]}" DEBIAN_FRONTEND=noninteractive $install
