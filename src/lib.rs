@@ -5,10 +5,10 @@
 //! identify ([`identity`], against the current [`policy`]) → admit ([`admission`]) → forward
 //! ([`upstream`]) → count ([`usage`]) → answer ([`proxy`]). Around it: [`config`] turns files into
 //! values, [`reload`] puts new ones in force, [`serve`] builds, starts and drains the whole, [`admin`]
-//! shows it to operators and billers, [`metrics`] to Prometheus, [`demo`] to visitors.
+//! shows it to operators and billers, [`metrics`] to Prometheus, [`demo`] to visitors; [`key`] makes credentials.
 //!
 //! # Which room may know which
-//! `main` over `demo` over `serve`; `serve` over `admin`, `reload` and `server`; these over `proxy`; `proxy`
+//! `main` over `demo` over `serve`; `serve` over `admin` and `server`, `admin` over `reload`; these over `proxy`; `proxy`
 //! over `policy`; `policy` over the ground rooms `config`, `usage`, `metrics`, `admission`, `identity`,
 //! `upstream`. The ground rooms know none of each other, only [`words`] and [`clock`]. Each foreign
 //! idea has one door: YAML in `config`, prometheus in `metrics`, SQL in `usage::ledger`, the HTTP client

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tollgate::clock::Clock;
 use tollgate::config::{self, Charging, Config, Mistakes};
+use tollgate::key::NewKey;
 use tollgate::reload::Wish;
 use tollgate::usage::{Month, Reader, backup, usage_table};
 use tollgate::words::AccountId;
@@ -38,7 +39,16 @@ enum Command {
     /// the drain at once.
     Serve(ConfigFlag),
     /// Read the configuration and say what was understood, or every mistake with its place.
-    Check(ConfigFlag),
+    Check {
+        #[command(flatten)]
+        config: ConfigFlag,
+        /// Say instead what would change, by account, for a gate that runs with this configuration.
+        #[arg(long, value_name = "OLD.yaml")]
+        against: Option<PathBuf>,
+    },
+    /// Make credentials.
+    #[command(subcommand)]
+    Key(Key),
     /// Show the gate at work: a sample upstream, sample callers in both modes and dialects, a live table.
     ///
     /// Takes free ports and a temporary ledger. Every number shown is read from the gate's own metrics
@@ -89,6 +99,22 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
     },
+}
+
+#[derive(Subcommand)]
+enum Key {
+    /// Print a fresh credential: what the customer gets, shown this once, and the line for accounts.yaml.
+    New {
+        /// A TC3 pair as the vendor's SDKs sign with, or an API key for plain HTTP.
+        #[arg(long, value_enum, default_value_t = KeyKind::Tc3)]
+        kind: KeyKind,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum KeyKind {
+    Tc3,
+    ApiKey,
 }
 
 #[derive(Args)]
@@ -145,7 +171,15 @@ fn main() -> ExitCode {
                 demo::run(&config, duration, std::io::stdout(), stop).await
             })
         }
-        Command::Check(flag) => check(&flag.config),
+        Command::Check {
+            config,
+            against: None,
+        } => check(&config.config),
+        Command::Check {
+            config,
+            against: Some(old),
+        } => check_against(&old, &config.config),
+        Command::Key(Key::New { kind }) => new_key(kind),
         Command::Usage {
             config,
             month,
@@ -254,6 +288,33 @@ fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> anyhow::R
         }
         _ => Ok(()),
     }
+}
+
+fn new_key(kind: KeyKind) -> anyhow::Result<()> {
+    let made = match kind {
+        KeyKind::Tc3 => NewKey::tc3(),
+        KeyKind::ApiKey => NewKey::api_key(),
+    };
+    let made = made.context("the system's random source")?;
+    print(|out| write!(out, "{made}"))
+}
+
+fn check_against(old: &Path, new: &Path) -> anyhow::Result<()> {
+    let (old, new) = (load(old)?, load(new)?);
+    let settings = old.changed_settings(&new);
+    let changes = config::changes(&old, &new, Clock::default().utc());
+    print(|out| {
+        for (key, before, after) in &settings {
+            writeln!(out, "{key}: {before} → {after} at the next restart")?;
+        }
+        for change in &changes {
+            writeln!(out, "{change}")?;
+        }
+        if settings.is_empty() && changes.is_empty() {
+            writeln!(out, "nothing is different")?;
+        }
+        Ok(())
+    })
 }
 
 fn check(path: &Path) -> anyhow::Result<()> {
