@@ -1,0 +1,273 @@
+//! 100,000 accounts: how long a cold load and a reload take, what an account weighs, what a reload
+//! costs the calls that go on meanwhile, and whether a lookup gets slower.
+//!
+//! `cargo bench --bench reload`, with `-- 10000` for another number of accounts. The gate is the real
+//! binary, so that its memory and its processor time are its own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark reports by panicking or printing"
+)]
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tollgate::clock::Clock;
+use tollgate::words::Mono;
+
+/// Calls a second while it is measured, from one open loop.
+const RATE: u64 = 500;
+const MEASURED: Duration = Duration::from_secs(10);
+const KEY: &str = "bench-key-of-the-first-account";
+
+fn main() {
+    // `cargo test --all-targets` runs this too, without the flag: then it need only compile.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let accounts = std::env::args()
+        .skip(1)
+        .find_map(|a| a.parse().ok())
+        .unwrap_or(100_000);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(measure(accounts));
+}
+
+async fn measure(accounts: usize) {
+    let clock = Clock::default();
+    let few = Gate::start(8).await;
+    let (few_calls, _) = few.calls(&clock, async { 0.0 }).await;
+    let base = few.memory_bytes();
+    drop(few);
+
+    let began = clock.mono();
+    let gate = Gate::start(accounts).await;
+    let ready = clock.mono().since(began);
+    let many = gate.memory_bytes();
+    println!(
+        "{accounts} accounts, {} keys, {:.1} MiB of YAML",
+        accounts * 2,
+        gate.yaml_bytes() as f64 / 1_048_576.0
+    );
+    println!(
+        "cold start until ready (1 s of hold in it)   {:>8.2} s",
+        ready.as_secs_f64()
+    );
+    println!(
+        "memory a account, all of it                  {:>8} B",
+        (many - base) / accounts as u64
+    );
+
+    let (quiet, _) = gate.calls(&clock, async { 0.0 }).await;
+    let (busy, reload) = gate.calls(&clock, gate.reload(accounts, &clock)).await;
+    println!("reload of a changed file                     {reload:>8.2} s");
+    println!(
+        "memory after the reload, a account           {:>8} B",
+        (gate.memory_bytes() - base) / accounts as u64
+    );
+    println!("\ncalls at {RATE}/s                    p50       p99     p99.9 (us)");
+    for (what, latencies) in [
+        ("8 accounts", few_calls),
+        ("all accounts", quiet),
+        ("during the reload", busy),
+    ] {
+        let at =
+            |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_micros();
+        println!("{what:<28} {:>9} {:>9} {:>9}", at(0.5), at(0.99), at(0.999));
+    }
+}
+
+struct Gate {
+    child: Child,
+    public: SocketAddr,
+    admin: SocketAddr,
+    dir: tempfile::TempDir,
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Gate {
+    async fn start(accounts: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let upstream = upstream().await;
+        let (public, admin) = (free_address(), free_address());
+        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+        std::fs::copy(config.join("catalog.yaml"), dir.path().join("catalog.yaml")).unwrap();
+        let settings = format!(
+            "listen: {public}\nadmin: {{listen: \"{admin}\"}}\nupstream: {{endpoints: [\"http://{upstream}\"]}}\n\
+             catalog: catalog.yaml\naccounts: accounts.yaml\nledger: {{path: ledger.db}}\nlimits: {{connections: 1000}}\n"
+        );
+        std::fs::write(dir.path().join("tollgate.yaml"), settings).unwrap();
+        write_accounts(&dir.path().join("accounts.yaml"), accounts, 30);
+        let child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+            .args(["serve", "--config"])
+            .arg(dir.path().join("tollgate.yaml"))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let gate = Self {
+            child,
+            public,
+            admin,
+            dir,
+        };
+        while get(admin, "GET", "/readyz", None)
+            .await
+            .is_none_or(|status| status != 200)
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        gate
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("accounts.yaml")
+    }
+
+    fn yaml_bytes(&self) -> u64 {
+        std::fs::metadata(self.file()).unwrap().len()
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            * 1024
+    }
+
+    /// Changes the quota of one account and reloads; gives the seconds that the POST took.
+    async fn reload(&self, accounts: usize, clock: &Clock) -> f64 {
+        tokio::time::sleep(MEASURED / 10).await;
+        write_accounts(&self.file(), accounts, 40);
+        let began = clock.mono();
+        assert_eq!(get(self.admin, "POST", "/v1/reload", None).await, Some(200));
+        clock.mono().since(began).as_secs_f64()
+    }
+
+    /// Calls at an even pace while `meanwhile` runs, for at least [`MEASURED`]; sorted latencies from the
+    /// instant at which each call was due, so that a stall counts for every call that it delayed.
+    async fn calls(
+        &self,
+        clock: &Clock,
+        meanwhile: impl Future<Output = f64>,
+    ) -> (Vec<Duration>, f64) {
+        let public = self.public;
+        let began = clock.mono();
+        let calls = async {
+            let mut tasks = tokio::task::JoinSet::new();
+            for number in 0..RATE * MEASURED.as_secs() {
+                let due = Mono(began.0 + number * 1_000_000_000 / RATE);
+                clock.sleep_until(due).await;
+                let clock = clock.clone();
+                tasks.spawn(async move {
+                    assert!(
+                        get(public, "POST", "/v1/portrait/segment", Some(KEY))
+                            .await
+                            .is_some()
+                    );
+                    clock.mono().since(due)
+                });
+            }
+            tasks.join_all().await
+        };
+        let (mut latencies, other) = tokio::join!(calls, meanwhile);
+        latencies.sort_unstable();
+        (latencies, other)
+    }
+}
+
+fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+/// Each account has a TC3 pair, an API key and one purchase.
+fn write_accounts(path: &Path, accounts: usize, first_qps: u32) {
+    use sha2::{Digest, Sha256};
+    let mut text = String::from("accounts:\n");
+    for number in 0..accounts {
+        let key = if number == 0 {
+            KEY.to_owned()
+        } else {
+            format!("key-{number}")
+        };
+        let hash = hex::encode(Sha256::digest(key));
+        let qps = if number == 0 { first_qps * 100 } else { 30 };
+        write!(
+            text,
+            "  \"2{number:09}\":\n    name: Customer {number}\n    keys:\n      - {{secret_id: AKIDBENCH{number:09}, \
+             secret_key: secret-of-customer-{number:09}}}\n      - {{api_key_sha256: {hash}}}\n    services:\n      \
+             portrait-segmentation:\n        opened: 2026-01-01T00:00:00+08:00\n        mode: qps\n        \
+             qps_purchases: [{{order: Q-{number}, qps: {qps}, from: 2026-01-01T00:00:00+08:00, months: 60, paid: {{cash: \"1\"}}}}]\n"
+        )
+        .unwrap();
+    }
+    std::fs::write(path, text).unwrap();
+}
+
+/// An upstream that answers at once.
+async fn upstream() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            stream.set_nodelay(true).unwrap();
+            let service =
+                hyper::service::service_fn(async |request: Request<hyper::body::Incoming>| {
+                    request.into_body().collect().await?;
+                    Ok::<_, hyper::Error>(http::Response::new(Full::new(Bytes::from_static(b"{}"))))
+                });
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service),
+            );
+        }
+    });
+    address
+}
+
+/// The status of one request over a connection of its own.
+async fn get(address: SocketAddr, method: &str, path: &str, key: Option<&str>) -> Option<u16> {
+    let stream = TcpStream::connect(address).await.ok()?;
+    stream.set_nodelay(true).ok()?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .ok()?;
+    tokio::spawn(connection);
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "bench");
+    if let Some(key) = key {
+        request = request.header("x-api-key", key);
+    }
+    let request = request.body(Full::new(Bytes::from_static(b"{}"))).unwrap();
+    let response = sender.send_request(request).await.ok()?;
+    let status = response.status().as_u16();
+    response.into_body().collect().await.ok()?;
+    Some(status)
+}
