@@ -1,7 +1,7 @@
 //! What the gate itself costs a call before it is forwarded: identify, admit, throttle. On one thread,
 //! without sockets; the figures are CPU time.
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use http::Request;
 use http::request::Parts;
 use sha2::{Digest, Sha256};
@@ -91,7 +91,6 @@ fn identify(c: &mut Criterion) {
                     tollgate::demo::sign(id, secret, now, "bda.gate.example", &body),
                 ),
         );
-        group.throughput(Throughput::Elements(1));
         group.bench_function(name, |b| {
             b.iter(|| {
                 let claim = tc3::claim(black_box(&call), now, &policy.catalog.services)
