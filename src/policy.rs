@@ -178,8 +178,8 @@ impl Policy {
     }
 
     /// Puts this generation's terms in force in the gates. Call it as the generation is swapped in.
-    pub fn put_in_force(&self) {
-        for (gate, terms) in &self.terms {
+    pub fn put_in_force(&mut self) {
+        for (gate, terms) in std::mem::take(&mut self.terms) {
             gate.set_terms(terms);
         }
     }

@@ -118,7 +118,7 @@ impl Reloader {
         let proxy = &self.proxy;
         let generation = proxy.policy.load().generation + 1;
         let catalog = Arc::new(new.catalog.clone());
-        let policy = Policy::build(
+        let mut policy = Policy::build(
             generation,
             catalog,
             &new.accounts,

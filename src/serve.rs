@@ -121,7 +121,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let locked_at = clock.mono();
     let catalog = Arc::new(config.catalog.clone());
     let gates = Gates::default();
-    let policy = Policy::build(1, catalog, &config.accounts, &gates, &metrics);
+    let mut policy = Policy::build(1, catalog, &config.accounts, &gates, &metrics);
     policy.put_in_force();
 
     let listeners = server::bind(settings.listen, workers).map_err(|cause| StartError::Listen {

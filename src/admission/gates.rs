@@ -117,10 +117,10 @@ impl Gate {
     }
 
     /// Puts new terms in force. The window stays as it is: what was spent stays spent (P5).
-    pub fn set_terms(&self, terms: &Terms) {
+    pub fn set_terms(&self, terms: Terms) {
         let mut state = self.state.lock();
-        if state.terms != *terms {
-            state.terms = terms.clone();
+        if state.terms != terms {
+            state.terms = terms;
             state.in_force = InForce {
                 qps: 0,
                 from: Utc(i64::MAX),

@@ -143,7 +143,7 @@ fn a_million_arrivals_from_many_threads_keep_the_cap_while_the_quota_moves() {
                         }
                         if arrival % 97 == 0 {
                             let quota = [0, 1, 20, 500, random.u32(0..=500)][random.usize(0..5)];
-                            gate.set_terms(&fixed(quota));
+                            gate.set_terms(fixed(quota));
                         }
                         if let Ok(reservation) = gate.reserve(now(at), MAX_DELAY) {
                             starts.push((reservation.start().0, reservation.quota()));
@@ -175,11 +175,11 @@ fn a_quota_cut_to_zero_and_back_within_a_second_refills_nothing() {
             .count()
     };
     assert_eq!(burst(10_000 * MS), 20);
-    gate.set_terms(&fixed(0));
+    gate.set_terms(fixed(0));
     assert_eq!(burst(10_200 * MS), 0);
-    gate.set_terms(&fixed(30));
+    gate.set_terms(fixed(30));
     assert_eq!(burst(10_400 * MS), 10);
-    gate.set_terms(&fixed(20));
+    gate.set_terms(fixed(20));
     assert_eq!(burst(10_999 * MS), 0);
     assert_eq!(
         burst(11_000 * MS),
@@ -324,7 +324,7 @@ fn a_stopped_or_unopened_service_admits_nothing_and_says_which_even_in_a_flood()
         gate.reserve(now(10_001 * MS), MAX_DELAY),
         Err(Denied::Throttled { .. })
     ));
-    gate.set_terms(&Terms {
+    gate.set_terms(Terms {
         stopped: Some(Stop::Arrears),
         ..fixed(1)
     });
@@ -332,7 +332,7 @@ fn a_stopped_or_unopened_service_admits_nothing_and_says_which_even_in_a_flood()
         gate.reserve(now(10_002 * MS), MAX_DELAY).unwrap_err(),
         Denied::Stopped(Stop::Arrears)
     );
-    gate.set_terms(&Terms {
+    gate.set_terms(Terms {
         opened: Utc(i64::MAX),
         ..fixed(1)
     });
@@ -340,7 +340,7 @@ fn a_stopped_or_unopened_service_admits_nothing_and_says_which_even_in_a_flood()
         gate.reserve(now(10_003 * MS), MAX_DELAY).unwrap_err(),
         Denied::NotOpened
     );
-    gate.set_terms(&fixed(1));
+    gate.set_terms(fixed(1));
     let Err(Denied::Throttled { retry_after, .. }) = gate.reserve(now(10_004 * MS), MAX_DELAY)
     else {
         panic!("the window was refilled");
@@ -423,7 +423,7 @@ fn a_call_belongs_to_the_mode_in_force_at_its_admission_and_a_switch_refills_not
         mode: Mode::Qps,
         ..fixed(2)
     };
-    gate.set_terms(&switched);
+    gate.set_terms(switched);
     let after = gate.reserve(now(10_001 * MS), MAX_DELAY).unwrap();
     assert_eq!((before.mode, after.mode), (Mode::PerCall, Mode::Qps));
     // One start of each mode: the window is theirs together.

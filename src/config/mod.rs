@@ -32,7 +32,7 @@ use sha2::{Digest, Sha256};
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use yaml::Place;
+use yaml::{Place, Places};
 
 /// The most bytes of `tollgate.yaml` and of `catalog.yaml`.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -138,6 +138,14 @@ pub fn load(path: &Path) -> Result<Config, Mistakes> {
 /// As [`load`], and which files were read or looked for: when one of them changes, another load may
 /// end otherwise.
 pub fn load_watched(path: &Path) -> (Result<Config, Mistakes>, Sources) {
+    match load_once(path, Places::Skipped) {
+        (Ok(config), sources) if config.warnings.is_empty() => (Ok(config), sources),
+        _ => load_once(path, Places::Wanted),
+    }
+}
+
+/// `accounts_places`: whether places are wanted in the accounts, which may be many.
+fn load_once(path: &Path, accounts_places: Places) -> (Result<Config, Mistakes>, Sources) {
     let mut files = Files::default();
     let mut mistakes = Vec::new();
     let mut warnings = Vec::new();
@@ -156,7 +164,7 @@ pub fn load_watched(path: &Path) -> (Result<Config, Mistakes>, Sources) {
         .read(path, MAX_FILE_BYTES)
         .map_err(|e| source.refuse(Place::START, format!("cannot be read: {e}")))
         .ok()
-        .and_then(|bytes| source.parse(&bytes));
+        .and_then(|bytes| source.parse(&bytes, Places::Wanted));
     let (settings, paths) = root
         .as_ref()
         .map_or((None, settings::Paths::default()), |root| {
@@ -198,7 +206,7 @@ pub fn load_watched(path: &Path) -> (Result<Config, Mistakes>, Sources) {
 
     let mut catalog = catalog::Reading::default();
     for (source, bytes) in catalog_file.into_iter().flatten() {
-        if let Some(root) = source.parse(&bytes) {
+        if let Some(root) = source.parse(&bytes, Places::Wanted) {
             catalog = catalog::read(source.root(&root));
         }
         keep(source, &mut files);
@@ -206,7 +214,7 @@ pub fn load_watched(path: &Path) -> (Result<Config, Mistakes>, Sources) {
     let mut accounts = accounts_files.as_ref().map(|_| Vec::new());
     let mut taken = accounts::Taken::default();
     for (source, bytes) in accounts_files.into_iter().flatten() {
-        let root = source.parse(&bytes);
+        let root = source.parse(&bytes, accounts_places);
         let read = root
             .as_ref()
             .and_then(|root| accounts::read(source.root(root), &catalog, &mut taken));

@@ -5,7 +5,7 @@
 
 use super::Mistake;
 use super::sources::{Stamp, stamp};
-use super::yaml::{self, Node, Place, Value};
+use super::yaml::{self, Node, Place, Places, Value};
 use crate::words::Utc;
 use bytesize::ByteSize;
 use jiff::Timestamp;
@@ -62,8 +62,8 @@ impl Source {
         }
     }
 
-    pub(super) fn parse(&self, bytes: &[u8]) -> Option<Node> {
-        yaml::parse(&self.path, bytes)
+    pub(super) fn parse(&self, bytes: &[u8], places: Places) -> Option<Node> {
+        yaml::parse(&self.path, bytes, places)
             .map_err(|mistake| self.mistakes.borrow_mut().push(mistake))
             .ok()
     }

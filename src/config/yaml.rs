@@ -6,6 +6,9 @@
 //! The parser has no spans, but it attaches the mark of a scalar to every error that a visitor
 //! returns for it. So the visitor keeps the scalar, refuses it, and reads its place off the error;
 //! the scalar's event has been consumed by then, so the parser goes on behind it.
+//!
+//! An error costs several times what a scalar does. So a large file is read without places first, and
+//! once more with them when there is something to say about it.
 
 use super::Mistake;
 use serde::de::{
@@ -64,8 +67,15 @@ pub(super) enum Value {
     Tagged,
 }
 
+/// Whether the nodes' places are wanted; without them every node stands at the file's start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Places {
+    Wanted,
+    Skipped,
+}
+
 /// The tree of a file that holds one document; else the one mistake that hides the others.
-pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Node, Mistake> {
+pub(super) fn parse(file: &Path, bytes: &[u8], places: Places) -> Result<Node, Mistake> {
     let mistake = |place: Place, message: String| Mistake {
         file: file.to_path_buf(),
         line: place.line,
@@ -78,7 +88,11 @@ pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Node, Mistake> {
             "not UTF-8 text: save the file as UTF-8".to_owned(),
         )
     })?;
-    let progress = Progress::default();
+    let progress = Progress {
+        // An alias is known by its place only, and begins with an asterisk.
+        placed: places == Places::Wanted || bytes.contains(&b'*'),
+        ..Progress::default()
+    };
     let seed = Seed {
         progress: &progress,
         at: None,
@@ -137,6 +151,7 @@ fn syntax(text: &str, error: &serde_yaml::Error) -> (Place, String) {
 /// Scalars come in the order of the text, save those behind an alias: they stand at its anchor.
 #[derive(Default)]
 struct Progress {
+    placed: bool,
     last: Cell<Option<Place>>,
     alias: Cell<Option<Place>>,
 }
@@ -193,6 +208,12 @@ struct NodeVisitor<'p, 's> {
 impl<'p> NodeVisitor<'p, '_> {
     /// Keeps the value and refuses it: see the head of this module.
     fn keep<E: de::Error>(self, value: Value) -> Result<Node, E> {
+        if !self.seed.progress.placed {
+            return Ok(Node {
+                place: Place::START,
+                value,
+            });
+        }
         *self.scalar = Some(value);
         Err(E::custom("kept"))
     }
@@ -314,7 +335,7 @@ mod tests {
             }
         }
         let mut out = Vec::new();
-        match parse(Path::new("f"), text.as_bytes()) {
+        match parse(Path::new("f"), text.as_bytes(), Places::Wanted) {
             Ok(node) => walk(&node, &mut out),
             Err(mistake) => out.push(mistake.to_string()),
         }
@@ -415,7 +436,7 @@ mod tests {
             ["f:1:1: more than one YAML document: keep one, without `---` after it"]
         );
         assert_eq!(
-            parse(Path::new("f"), b"a: 1\nb: \xff")
+            parse(Path::new("f"), b"a: 1\nb: \xff", Places::Wanted)
                 .err()
                 .map(|m| m.to_string()),
             Some("f:2:4: not UTF-8 text: save the file as UTF-8".to_owned())
@@ -428,5 +449,42 @@ mod tests {
             outline("a: !!int hush\n"),
             ["f:1:4: this value does not fit its tag: remove the tag"]
         );
+    }
+
+    #[test]
+    fn the_tree_is_the_same_with_and_without_places() {
+        fn same(a: &Node, b: &Node) -> bool {
+            match (&a.value, &b.value) {
+                (Value::Null, Value::Null) | (Value::Tagged, Value::Tagged) => true,
+                (Value::Bool(a), Value::Bool(b)) => a == b,
+                (Value::Number(a), Value::Number(b)) | (Value::Text(a), Value::Text(b)) => a == b,
+                (Value::List(a), Value::List(b)) => {
+                    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+                }
+                (Value::Map(a), Value::Map(b)) => {
+                    let pair =
+                        |((k, v), (l, w)): (&(Node, Node), &(Node, Node))| same(k, l) && same(v, w);
+                    a.len() == b.len() && a.iter().zip(b).all(pair)
+                }
+                _ => false,
+            }
+        }
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+        let mut texts = vec![
+            "a: 1\n? [k, 2]\n: {x: ~, y: !t z, w: [-3, 1.5, true, \"7\", '8', |-\n]}\n".to_owned(),
+        ];
+        for file in ["tollgate.yaml", "catalog.yaml", "accounts.yaml"] {
+            let text = std::fs::read_to_string(shipped.join(file)).unwrap();
+            assert!(!text.contains('*'), "{file} is read without places");
+            texts.push(text);
+        }
+        for text in texts {
+            let parsed = |places| parse(Path::new("f"), text.as_bytes(), places);
+            match (parsed(Places::Wanted), parsed(Places::Skipped)) {
+                (Ok(a), Ok(b)) => assert!(same(&a, &b), "{text}"),
+                (Err(a), Err(b)) => assert_eq!(a, b),
+                _ => panic!("only one of the two fails: {text}"),
+            }
+        }
     }
 }

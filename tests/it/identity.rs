@@ -442,7 +442,7 @@ fn swap_policy(gate: &Gate, upstream: &Upstream, change: impl FnOnce(&mut Config
     let mut config = shipped_config(gate.dir.path(), upstream.address);
     change(&mut config);
     let proxy = &gate.running.as_ref().unwrap().proxy;
-    let policy = Policy::build(
+    let mut policy = Policy::build(
         proxy.policy.load().generation + 1,
         Arc::new(config.catalog),
         &config.accounts,
