@@ -286,7 +286,11 @@ struct ReloadQuery {
     dry_run: bool,
 }
 
-async fn reload(Shared(admin): App, Query(query): Query<ReloadQuery>) -> Response {
+async fn reload(Shared(admin): App, query: Asked<ReloadQuery>) -> Response {
+    let query = match query {
+        Ok(Query(query)) => query,
+        Err(why) => return problem(StatusCode::BAD_REQUEST, &why.body_text()),
+    };
     let wish = Wish {
         force: query.force,
         dry_run: query.dry_run,

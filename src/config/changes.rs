@@ -3,12 +3,15 @@
 //! Owns the sentences that `check --against`, a dry run and a reload's report print. Pure. Must never
 //! show a secret, and never leave out a difference that moves money or calls.
 
-use super::{Account, Catalog, Charging, Config, Credential, Group, Pack, QpsPurchase, Service};
+use super::{
+    Account, Catalog, Charging, Config, Credential, Group, Origin, Pack, PackPrice, Paid, QpsPrice,
+    QpsPurchase, Service, Tier, TierBasis,
+};
 use crate::words::{Mode, Utc};
 use jiff::tz::TimeZone;
 use secrecy::ExposeSecret;
 use std::collections::BTreeMap;
-use std::fmt::{Debug, Display};
+use std::fmt::Display;
 
 /// Every difference from `old` to `new` as of `now`, a sentence each: first the catalogue's, then by
 /// account. Empty when nothing is different.
@@ -62,12 +65,12 @@ fn catalog(said: &mut Vec<String>, old: &Catalog, new: &Catalog) {
         old.settle_day.to_string(),
         new.settle_day.to_string(),
     );
-    compare("services", old.services.join(", "), new.services.join(", "));
-    compare("versions", old.versions.join(", "), new.versions.join(", "));
+    compare("services", list(&old.services), list(&new.services));
+    compare("versions", list(&old.versions), list(&new.versions));
     compare(
         "host_aliases",
-        old.host_aliases.join(", "),
-        new.host_aliases.join(", "),
+        list(&old.host_aliases),
+        list(&new.host_aliases),
     );
     for group in &old.groups {
         match new.groups.iter().find(|later| later.id == group.id) {
@@ -86,14 +89,29 @@ fn catalog(said: &mut Vec<String>, old: &Catalog, new: &Catalog) {
 
 fn catalog_group(said: &mut Vec<String>, old: &Group, new: &Group) {
     let id = &old.id;
-    let mut differ = |what: &str, old: &dyn Debug, new: &dyn Debug| {
-        if format!("{old:?}") != format!("{new:?}") {
-            said.push(format!("catalog {id}: {what} changed"));
+    let mut compare = |what: &str, old: String, new: String| {
+        if old != new {
+            said.push(format!("catalog {id}: {what} {old} → {new} from now"));
         }
     };
-    differ("title", &old.title, &new.title);
-    differ("regions", &old.regions, &new.regions);
-    differ("actions", &old.actions, &new.actions);
+    compare(
+        "title",
+        format!("{:?}", old.title),
+        format!("{:?}", new.title),
+    );
+    compare("regions", list(&old.regions), list(&new.regions));
+    let actions = |group: &Group| {
+        list(group.actions.iter().map(|spec| match &spec.route {
+            Some(route) => format!("{} ({} {})", spec.action, route.method, route.path),
+            None => spec.action.to_string(),
+        }))
+    };
+    compare("actions", actions(old), actions(new));
+    let cap = |charging: &Charging| match charging {
+        Charging::Paid { per_call, .. } => format!("{} QPS", per_call.qps),
+        Charging::Free { qps_per_action } => format!("{qps_per_action} QPS for each action"),
+    };
+    compare("cap", cap(&old.charging), cap(&new.charging));
     match (&old.charging, &new.charging) {
         (
             Charging::Paid {
@@ -105,40 +123,65 @@ fn catalog_group(said: &mut Vec<String>, old: &Group, new: &Group) {
                 qps: q,
             },
         ) => {
-            differ("free calls", &a.free_calls, &b.free_calls);
-            differ(
-                "price ladder",
-                &(&a.tiers, &a.tier_basis),
-                &(&b.tiers, &b.tier_basis),
+            compare(
+                "free calls",
+                a.free_calls.to_string(),
+                b.free_calls.to_string(),
             );
-            differ(
-                "packs",
-                &(&a.packs, a.pack_months, a.notice_below),
-                &(&b.packs, b.pack_months, b.notice_below),
+            let basis = |basis| match basis {
+                TierBasis::AllCalls => "all calls".to_owned(),
+                TierBasis::PostpaidCalls => "post-paid calls".to_owned(),
+            };
+            compare("tier basis", basis(a.tier_basis), basis(b.tier_basis));
+            let tiers = |tiers: &[Tier]| {
+                list(
+                    tiers
+                        .iter()
+                        .map(|t| format!("{} from {} calls", t.price, t.from)),
+                )
+            };
+            compare("price ladder", tiers(&a.tiers), tiers(&b.tiers));
+            let packs = |packs: &[PackPrice]| {
+                list(
+                    packs
+                        .iter()
+                        .map(|p| format!("{} calls at {}", p.calls, p.price)),
+                )
+            };
+            compare("packs", packs(&a.packs), packs(&b.packs));
+            compare(
+                "validity of packs in months",
+                a.pack_months.to_string(),
+                b.pack_months.to_string(),
             );
-            differ("QPS prices", p, q);
+            compare(
+                "notice below",
+                a.notice_below.to_string(),
+                b.notice_below.to_string(),
+            );
+            let prices = |prices: &[QpsPrice]| {
+                list(prices.iter().map(|p| {
+                    format!(
+                        "{} a month and {} a day from {} QPS",
+                        p.month, p.day, p.from
+                    )
+                }))
+            };
+            compare("QPS prices", prices(p), prices(q));
         }
         (Charging::Free { .. }, Charging::Free { .. }) => {}
-        (_, later) => {
-            let how = if matches!(later, Charging::Free { .. }) {
-                "free"
-            } else {
-                "paid"
-            };
-            said.push(format!("catalog {id}: is {how} from now"));
+        (Charging::Paid { .. }, Charging::Free { .. }) => {
+            said.push(format!("catalog {id}: is free from now"));
+        }
+        (Charging::Free { .. }, Charging::Paid { .. }) => {
+            said.push(format!("catalog {id}: is paid from now"));
         }
     }
-    let cap = |charging: &Charging| match charging {
-        Charging::Paid { per_call, .. } => per_call.qps,
-        Charging::Free { qps_per_action } => *qps_per_action,
-    };
-    if cap(&old.charging) != cap(&new.charging) {
-        said.push(format!(
-            "catalog {id}: cap {} → {} QPS from now",
-            cap(&old.charging),
-            cap(&new.charging)
-        ));
-    }
+}
+
+fn list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    format!("[{}]", items.join(", "))
 }
 
 /// The two catalogues, and when.
@@ -187,7 +230,7 @@ impl Both<'_> {
             &old.payments,
             &new.payments,
             |p| &p.order,
-            |p| p.amount.to_string(),
+            |p| format!("{} at {}", p.amount, time(p.at, &self.new.time_zone)),
         );
     }
 
@@ -217,12 +260,8 @@ impl Both<'_> {
         }
         let zone = &self.new.time_zone;
         let purchase = |p: &QpsPurchase| {
-            format!(
-                "{} QPS, {} to {}",
-                p.qps,
-                time(p.from, zone),
-                time(p.until, zone)
-            )
+            let (from, until) = (time(p.from, zone), time(p.until, zone));
+            format!("{} QPS, {from} to {until}, {}", p.qps, paid(&p.paid))
         };
         orders(
             said,
@@ -234,12 +273,22 @@ impl Both<'_> {
             purchase,
         );
         let pack = |p: &Pack| {
-            format!(
-                "{} × {} calls, until {}",
-                p.count,
-                p.calls,
-                time(p.expires, zone)
-            )
+            let (from, until) = (time(p.delivered, zone), time(p.expires, zone));
+            let (count, calls, paid) = (p.count, p.calls, paid(&p.paid));
+            let mut described = format!("{count} × {calls} calls, {from} to {until}, ");
+            match p.origin {
+                Origin::Bought => {}
+                Origin::Gift => described.push_str("a gift, "),
+                Origin::Promotion => described.push_str("from a promotion, "),
+            }
+            described.push_str(&paid);
+            if !p.refundable {
+                described.push_str(", not refundable");
+            }
+            if let Some(at) = p.refunded {
+                described.push_str(&format!(", refunded at {}", time(at, zone)));
+            }
+            described
         };
         orders(
             said,
@@ -267,7 +316,7 @@ fn credentials(said: &mut Vec<String>, old: &Account, new: &Account) {
                     Some(secret_key.expose_secret().to_owned()),
                 ),
                 Credential::ApiKey { sha256 } => (
-                    format!("API key with SHA-256 {}…", hex::encode(&sha256[..6])),
+                    format!("API key with SHA-256 {}", hex::encode(sha256)),
                     None,
                 ),
             })
@@ -286,8 +335,28 @@ fn credentials(said: &mut Vec<String>, old: &Account, new: &Account) {
     }
 }
 
-/// What was ordered, by order id: added, removed, changed.
-fn orders<T: Debug>(
+/// By which funds an order was paid.
+fn paid(paid: &Paid) -> String {
+    let funds = [
+        ("cash", paid.cash),
+        ("income", paid.income),
+        ("gift", paid.gift),
+        ("deduction", paid.deduction),
+        ("voucher", paid.voucher),
+    ];
+    let used: Vec<String> = funds
+        .iter()
+        .filter(|(_, amount)| !amount.is_zero())
+        .map(|(fund, amount)| format!("{amount} {fund}"))
+        .collect();
+    match used.is_empty() {
+        true => "paid nothing".to_owned(),
+        false => format!("paid {}", used.join(" + ")),
+    }
+}
+
+/// What was ordered, by order id: added, removed, changed. `describe` tells all that an order has.
+fn orders<T>(
     said: &mut Vec<String>,
     whose: impl Display,
     kind: &str,
@@ -300,14 +369,12 @@ fn orders<T: Debug>(
         let id = order(item);
         match new.iter().find(|later| order(later) == id) {
             None => said.push(format!("{whose}: {kind} {id} removed ({})", describe(item))),
-            Some(later) if format!("{later:?}") != format!("{item:?}") => {
-                said.push(format!(
-                    "{whose}: {kind} {id} changed ({} → {})",
-                    describe(item),
-                    describe(later)
-                ));
+            Some(later) => {
+                let (before, after) = (describe(item), describe(later));
+                if before != after {
+                    said.push(format!("{whose}: {kind} {id} changed ({before} → {after})"));
+                }
             }
-            Some(_) => {}
         }
     }
     for item in new

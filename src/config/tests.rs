@@ -1123,3 +1123,495 @@ fn a_damaged_file_is_refused_or_read_but_never_a_panic() {
         }
     }
 }
+
+// What is different between two configurations.
+
+/// The shipped files, and an account with every key that they leave out.
+struct Shipped {
+    files: Files,
+    texts: [(&'static str, String); 2],
+}
+
+const EVERY_KEY: &str = r#"
+  "every-key":
+    name: Every Key
+    keys: [{secret_id: AKIDEVERY, secret_key: hush-hush-hush}]
+    services:
+      portrait-segmentation:
+        opened: 2026-01-01T00:00:00+08:00
+        mode: qps
+        stopped: violation
+        packs:
+          - {order: P-9, calls: 100000, count: 3, delivered: 2026-11-02T10:00:00+08:00, origin: promotion, refundable: false, refunded: 2026-11-03T10:00:00+08:00, paid: {cash: "1", income: "2", gift: "3", deduction: "4", voucher: "5"}}
+        qps_purchases:
+          - {order: Q-9, qps: 10, from: 2026-01-01T00:00:00+08:00, days: 3660, paid: {income: "1", gift: "2", deduction: "3"}}
+"#;
+
+impl Shipped {
+    fn new() -> Self {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+        let files = Files::good();
+        let read = |name: &str| fs::read_to_string(shipped.join(name)).unwrap();
+        files.write("tollgate.yaml", read("tollgate.yaml"));
+        let catalog = read("catalog.yaml").replace("host_aliases: []", "host_aliases: [a.test]");
+        let accounts = read("accounts.yaml") + EVERY_KEY;
+        let texts = [("catalog.yaml", catalog), ("accounts.yaml", accounts)];
+        for (name, text) in &texts {
+            files.write(name, text);
+        }
+        Self { files, texts }
+    }
+
+    /// The sentences about one change; `None` when the changed file is refused.
+    fn changes(&self, name: &str, text: &str) -> Option<Vec<String>> {
+        let old = self.files.load().unwrap_or_else(|e| panic!("{e}"));
+        self.files.write(name, text);
+        let new = self.files.load();
+        let (_, original) = self.texts.iter().find(|(n, _)| *n == name).unwrap();
+        self.files.write(name, original);
+        Some(changes(&old, &new.ok()?, utc("2026-11-24T00:00:00+08:00")))
+    }
+
+    fn said(&self, name: &str, from: &str, to: &str) -> Vec<String> {
+        let (_, text) = self.texts.iter().find(|(n, _)| *n == name).unwrap();
+        assert_eq!(text.matches(from).count(), 1, "{from:?} in {name}");
+        let said = self.changes(name, &text.replace(from, to));
+        said.unwrap_or_else(|| panic!("{from:?} -> {to:?} is refused"))
+    }
+}
+
+#[test]
+fn a_difference_is_told_in_the_words_of_the_contract() {
+    let shipped = Shipped::new();
+    let studio = "AKIDEXAMPLESTUDIO00000000000000000001";
+    let second_pair = format!("secret_id: {studio}, secret_key: trial-secret-of-example-studio");
+    for (name, from, to, expected) in [
+        (
+            "accounts.yaml",
+            "mode: per_call",
+            "mode: qps",
+            vec![
+                "1250000001 portrait-segmentation: mode per_call → qps from now",
+                "1250000001 portrait-segmentation: quota 20 → 0 from now",
+            ],
+        ),
+        (
+            "accounts.yaml",
+            "order: Q-1, qps: 10,",
+            "order: Q-1, qps: 15,",
+            vec![
+                "1250000002 portrait-segmentation: quota 30 → 35 from now",
+                "1250000002 portrait-segmentation: purchase Q-1 changed \
+                 (10 QPS, 2026-01-01T00:00:00+08:00 to 2031-01-01T00:00:00+08:00, paid 468000 cash → \
+                 15 QPS, 2026-01-01T00:00:00+08:00 to 2031-01-01T00:00:00+08:00, paid 468000 cash)",
+            ],
+        ),
+        (
+            // Begins tomorrow: nothing changes now, and the order is told.
+            "accounts.yaml",
+            "          - {order: Q-2,",
+            "          - {order: Q-3, qps: 5, from: 2026-11-25T00:00:00+08:00, days: 1, paid: {cash: \"240\"}}\n          - {order: Q-2,",
+            vec![
+                "1250000002 portrait-segmentation: purchase Q-3 added \
+                 (5 QPS, 2026-11-25T00:00:00+08:00 to 2026-11-26T00:00:00+08:00, paid 240 cash)",
+            ],
+        ),
+        (
+            "accounts.yaml",
+            &format!("      - {{{second_pair}}}\n"),
+            "",
+            vec!["1250000001: key AKIDEXAMPLESTUDIO00000000000000000001 removed"],
+        ),
+        (
+            "accounts.yaml",
+            "trial-secret-of-example-studio",
+            "trial-secret-of-nobody",
+            vec!["1250000001: key AKIDEXAMPLESTUDIO00000000000000000001 has another secret"],
+        ),
+        (
+            "accounts.yaml",
+            "      - {api_key_sha256: bb4ae60a",
+            "      - {secret_id: AKIDNEW, secret_key: hush-hush-hush-2}\n      - {api_key_sha256: bb4ae60a",
+            vec!["1250000002: key AKIDNEW added"],
+        ),
+        (
+            "accounts.yaml",
+            "api_key_sha256: bb4ae60a4",
+            "api_key_sha256: aa4ae60a4",
+            vec![
+                "1250000002: API key with SHA-256 bb4ae60a403b0ef5ec15a0b6dbd1bf60e70b113d7992343d12c68409c8cd3a18 removed",
+                "1250000002: API key with SHA-256 aa4ae60a403b0ef5ec15a0b6dbd1bf60e70b113d7992343d12c68409c8cd3a18 added",
+            ],
+        ),
+        (
+            "accounts.yaml",
+            "stopped: arrears               # or violation",
+            "stopped: violation",
+            vec!["1250000003 portrait-segmentation: stopped (violation) from now"],
+        ),
+        (
+            "accounts.yaml",
+            "        stopped: arrears               # or violation\n",
+            "",
+            vec!["1250000003 portrait-segmentation: resumed from now"],
+        ),
+        (
+            "accounts.yaml",
+            "\"1250000004\":",
+            "\"1250000005\":",
+            vec![
+                "1250000004 removed: its keys are unknown from now",
+                "1250000005 added with 1 key(s): video-segmentation (free)",
+            ],
+        ),
+        (
+            "accounts.yaml",
+            "at: 2026-11-01T00:00:00+08:00, amount: \"500\"",
+            "at: 2026-11-02T00:00:00+08:00, amount: \"500\"",
+            vec![
+                "1250000001: payment T-1 changed \
+                 (500 at 2026-11-01T00:00:00+08:00 → 500 at 2026-11-02T00:00:00+08:00)",
+            ],
+        ),
+        (
+            "accounts.yaml",
+            "refundable: false",
+            "refundable: true",
+            vec![
+                "every-key portrait-segmentation: pack P-9 changed \
+                 (3 × 100000 calls, 2026-11-02T10:00:00+08:00 to 2027-11-02T10:00:00+08:00, from a promotion, \
+                 paid 1 cash + 2 income + 3 gift + 4 deduction + 5 voucher, not refundable, \
+                 refunded at 2026-11-03T10:00:00+08:00 → \
+                 3 × 100000 calls, 2026-11-02T10:00:00+08:00 to 2027-11-02T10:00:00+08:00, from a promotion, \
+                 paid 1 cash + 2 income + 3 gift + 4 deduction + 5 voucher, \
+                 refunded at 2026-11-03T10:00:00+08:00)",
+            ],
+        ),
+        (
+            "catalog.yaml",
+            "free: {qps_per_action: 20}",
+            "free: {qps_per_action: 30}",
+            vec![
+                "catalog video-segmentation: cap 20 QPS for each action → 30 QPS for each action from now",
+                "1250000001 video-segmentation: quota 20 → 30 from now",
+                "1250000002 video-segmentation: quota 20 → 30 from now",
+                "1250000004 video-segmentation: quota 20 → 30 from now",
+            ],
+        ),
+        (
+            "catalog.yaml",
+            "tier_basis: all_calls",
+            "tier_basis: postpaid_calls",
+            vec!["catalog portrait-segmentation: tier basis all calls → post-paid calls from now"],
+        ),
+        (
+            "catalog.yaml",
+            "{from: 10, month: \"780\", day: \"40\"}",
+            "{from: 10, month: \"780\", day: \"39\"}",
+            vec![
+                "catalog portrait-segmentation: QPS prices \
+                 [880 a month and 48 a day from 1 QPS, 780 a month and 40 a day from 10 QPS, \
+                 700 a month and 35 a day from 50 QPS, 630 a month and 30 a day from 100 QPS] → \
+                 [880 a month and 48 a day from 1 QPS, 780 a month and 39 a day from 10 QPS, \
+                 700 a month and 35 a day from 50 QPS, 630 a month and 30 a day from 100 QPS] from now",
+            ],
+        ),
+        (
+            "catalog.yaml",
+            "SegmentPortraitPic: {route: POST /v1/portrait/segment}",
+            "SegmentPortraitPic: {}",
+            vec![
+                "catalog portrait-segmentation: actions \
+                 [SegmentPortraitPic (POST /v1/portrait/segment), \
+                 SegmentCustomizedPortraitPic (POST /v1/portrait/segment-custom)] → \
+                 [SegmentPortraitPic, \
+                 SegmentCustomizedPortraitPic (POST /v1/portrait/segment-custom)] from now",
+            ],
+        ),
+        (
+            "catalog.yaml",
+            "bill: served ",
+            "bill: admitted ",
+            vec!["catalog: bill served → admitted"],
+        ),
+        (
+            "catalog.yaml",
+            "settle_day: 3",
+            "settle_day: 5",
+            vec!["catalog: settle_day 3 → 5"],
+        ),
+    ] {
+        assert_eq!(shipped.said(name, from, to), expected, "{from} -> {to}");
+    }
+}
+
+/// Where the values stand in a file: each scalar that is no key and no comment.
+fn values(text: &str) -> Vec<std::ops::Range<usize>> {
+    let mut found = Vec::new();
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let code = line.find(" #").map_or(line, |at| &line[..at]);
+        let code = if line.starts_with('#') { "" } else { code };
+        let mut at = 0;
+        for token in code.split_inclusive(|c: char| " ,{}[]\n\"".contains(c)) {
+            let end = at
+                + token
+                    .trim_end_matches(|c: char| " ,{}[]\n\"".contains(c))
+                    .len();
+            let value = &code[at..end];
+            // A quoted key keeps its colon outside: `"1250000001":`.
+            let is_key = value.ends_with(':') || code[end..].starts_with("\":");
+            if !value.is_empty() && !is_key && value != "-" && value != ":" {
+                found.push(start + at..start + end);
+            }
+            at += token.len();
+        }
+        start += line.len();
+    }
+    found
+}
+
+/// Other values that could stand there; some of them are refused.
+fn others(value: &str) -> Vec<String> {
+    let swaps = [
+        ("per_call", "qps"),
+        ("arrears", "violation"),
+        ("all_calls", "postpaid_calls"),
+        ("served", "admitted"),
+        ("true", "false"),
+        ("promotion", "gift"),
+        ("Asia/Shanghai", "Asia/Tokyo"),
+        ("CNY", "USD"),
+        ("POST", "PUT"),
+        ("01T00:00:00+08:00", "02T00:00:00+08:00"),
+        ("T10:00:00", "T11:00:00"),
+        ("15%", "16%"),
+        ("10000", "100000"),
+        ("100000", "10000"),
+        ("000000000001", "000000000009"),
+        ("3a1", "3a2"),
+    ];
+    let mut others = Vec::new();
+    for (a, b) in swaps {
+        for (from, to) in [(a, b), (b, a)] {
+            if value.contains(from) {
+                others.push(value.replace(from, to));
+            }
+        }
+    }
+    if let Ok(number) = value.parse::<u64>() {
+        others.extend([number + 1, number + 2, number.saturating_sub(1)].map(|n| n.to_string()));
+    }
+    let last = value.chars().last().unwrap_or('x');
+    others.push(format!("{}{last}", value));
+    others.push(format!("{value}x"));
+    if value.len() == 64 {
+        others.push(format!("{}0", &value[..63]));
+        others.push(format!("{}1", &value[..63]));
+    }
+    others.retain(|other| other != value);
+    others
+}
+
+#[test]
+fn no_value_of_catalogue_and_accounts_changes_silently() {
+    let shipped = Shipped::new();
+    let mut refused = Vec::new();
+    let mut tried = 0;
+    for (name, text) in &shipped.texts {
+        for at in values(text) {
+            let value = &text[at.clone()];
+            let said = others(value).into_iter().find_map(|other| {
+                let changed = format!("{}{other}{}", &text[..at.start], &text[at.end..]);
+                shipped.changes(name, &changed).map(|said| (other, said))
+            });
+            let line = text[..at.start].lines().count();
+            let Some((other, said)) = said else {
+                refused.push(format!("{name}:{line} {value}"));
+                continue;
+            };
+            tried += 1;
+            let place = format!("{name}:{line}: {value} -> {other}");
+            assert!(!said.is_empty(), "{place} changes silently");
+            for sentence in &said {
+                let told = sentence.split_once(" → ").map(|(before, after)| {
+                    (
+                        before.rsplit_once('(').map_or("", |(_, b)| b),
+                        after.trim_end_matches(')'),
+                    )
+                });
+                assert!(
+                    told.is_none_or(|(before, after)| before != after),
+                    "{place}: {sentence}: what is different?"
+                );
+                for secret in ["trial-secret", "hush"] {
+                    assert!(!sentence.contains(secret), "{place}: a secret is shown");
+                }
+            }
+        }
+    }
+    // The ladders begin where they must, and these sizes of packs were bought.
+    let fixed: Vec<_> = refused
+        .iter()
+        .map(|place| place.rsplit(' ').next().unwrap())
+        .collect();
+    assert_eq!(fixed, ["0", "10000", "100000", "1"], "{refused:?}");
+    assert!(tried > 90, "only {tried} values were tried");
+}
+
+#[test]
+fn what_was_removed_or_added_as_a_whole_is_told_too() {
+    let shipped = Shipped::new();
+    let (_, text) = &shipped.texts[1];
+    let (head, _) = text.split_once("\"every-key\"").unwrap();
+    let head = head.trim_end().to_owned() + "\n";
+    let removed = shipped.changes("accounts.yaml", &head).unwrap();
+    assert_eq!(
+        removed,
+        ["every-key removed: its keys are unknown from now"]
+    );
+    for line in text.lines().filter(|line| {
+        ["- {order: ", "payments:", "stopped:"]
+            .iter()
+            .any(|start| line.trim_start().starts_with(start))
+    }) {
+        let without = text.replace(&format!("{line}\n"), "");
+        if let Some(said) = shipped.changes("accounts.yaml", &without) {
+            assert!(!said.is_empty(), "without {line} nothing is said");
+        }
+    }
+    let services = "      video-segmentation:\n        opened: 2026-01-01T00:00:00+08:00\n";
+    let (before, after) = text.rsplit_once(services).unwrap();
+    let said = shipped
+        .changes("accounts.yaml", &format!("{before}      {{}}\n{after}"))
+        .unwrap();
+    assert_eq!(said, ["1250000004 video-segmentation: not opened from now"]);
+}
+
+// A directory of accounts.
+
+#[test]
+fn the_accounts_of_a_directory_are_merged_by_name_and_its_other_files_left_alone() {
+    let files = Files::good();
+    files.change("tollgate.yaml", "accounts.yaml", "accounts.d");
+    fs::create_dir(files.dir.path().join("accounts.d")).unwrap();
+    let (one, two) = ACCOUNTS.split_once("  \"2\"").unwrap();
+    files.write("accounts.d/20.yaml", format!("accounts:\n  \"2\"{two}"));
+    files.write("accounts.d/10.yaml", one);
+    files.write("accounts.d/.hidden.yaml", "not: read");
+    files.write("accounts.d/readme.txt", "not: read");
+    let config = files.load().unwrap_or_else(|e| panic!("{e}"));
+    let ids: Vec<_> = config.accounts.iter().map(|a| a.id.as_str()).collect();
+    assert_eq!(ids, ["1", "2"]);
+    let single = Files::good().load().unwrap();
+    assert_eq!(changes(&single, &config, Utc(0)), [""; 0]);
+}
+
+#[test]
+fn what_two_files_of_a_directory_both_have_is_refused_with_both_places() {
+    let files = Files::good();
+    files.change("tollgate.yaml", "accounts.yaml", "accounts.d");
+    fs::create_dir(files.dir.path().join("accounts.d")).unwrap();
+    files.write("accounts.d/a.yaml", ACCOUNTS);
+    files.write(
+        "accounts.d/b.yaml",
+        r#"accounts:
+  "3": {name: Three, keys: [{secret_id: AKID1, secret_key: other}]}
+  "4": {name: Four, payments: [{order: P-1, at: 2026-11-01T00:00:00+08:00, amount: "1"}]}
+  "1": {name: One again}
+"#,
+    );
+    assert_eq!(
+        files.mistakes(),
+        [
+            "accounts.d/b.yaml:2:41: secret_id: this secret id is in use already, at accounts.d/a.yaml:5:21: a credential names one account; issue another",
+            "accounts.d/b.yaml:3:40: order: order \"P-1\" is in use already, at accounts.d/a.yaml:12:25: an order is entered once; correct one of the two",
+            "accounts.d/b.yaml:4:3: 1: account \"1\" is in use already, at accounts.d/a.yaml:2:3: an account stands in one file; merge the two",
+        ]
+    );
+    for file in ["a.yaml", "b.yaml"] {
+        fs::remove_file(files.dir.path().join("accounts.d").join(file)).unwrap();
+    }
+    assert_eq!(
+        files.mistakes(),
+        ["tollgate.yaml:4:11: accounts: accounts.d holds no *.yaml file: put one there"]
+    );
+}
+
+#[test]
+fn every_setting_that_changed_is_named_and_no_token_is_shown() {
+    let shipped = Shipped::new();
+    let path = shipped.files.dir.path().join("tollgate.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    let old = shipped.files.load().unwrap();
+    for (key, from, to) in [
+        ("listen", "listen: 127.0.0.1:8080", "listen: 127.0.0.1:8081"),
+        ("behind_tls", "behind_tls: false", "behind_tls: true"),
+        ("workers", "workers: auto", "workers: 3"),
+        ("admin.listen", "127.0.0.1:9090}\n\n", "127.0.0.1:9091}\n\n"),
+        (
+            "admin.token",
+            "127.0.0.1:9090}\n\n",
+            "127.0.0.1:9090, token: s3cr3t}\n\n",
+        ),
+        ("upstream.endpoints", "127.0.0.1:8000", "127.0.0.1:8001"),
+        (
+            "upstream.connect_timeout",
+            "connect_timeout: 1s",
+            "connect_timeout: 2s",
+        ),
+        (
+            "upstream.response_timeout",
+            "response_timeout: 50s",
+            "response_timeout: 51s",
+        ),
+        ("ledger.path", "ledger.db", "other.db"),
+        (
+            "ledger.durability",
+            "durability: strict",
+            "durability: relaxed",
+        ),
+        ("ledger.retain_records", "100d", "101d"),
+        (
+            "admission.max_delay",
+            "max_delay: 50ms}",
+            "max_delay: 51ms}",
+        ),
+        ("metrics.accounts", "accounts: 1000", "accounts: 1001"),
+        (
+            "limits.connections",
+            "connections: 4000",
+            "connections: 4001",
+        ),
+        ("limits.header_bytes", "32KiB", "33KiB"),
+        ("limits.body_bytes", "10MiB", "11MiB"),
+        ("limits.body_memory", "512MiB", "513MiB"),
+        (
+            "limits.request_timeout",
+            "request_timeout: 60s",
+            "request_timeout: 59s",
+        ),
+        ("limits.drain", "drain: 60s", "drain: 61s"),
+        (
+            "trusted_proxies",
+            "trusted_proxies: []",
+            "trusted_proxies: [10.0.0.0/8]",
+        ),
+    ] {
+        assert_eq!(text.matches(from).count(), 1, "{from}");
+        fs::write(&path, text.replace(from, to)).unwrap();
+        let new = shipped
+            .files
+            .load()
+            .unwrap_or_else(|e| panic!("{key}: {e}"));
+        let changed = old.changed_settings(&new);
+        let keys: Vec<_> = changed.iter().map(|(key, ..)| *key).collect();
+        assert_eq!(keys, [key]);
+        let (_, before, after) = &changed[0];
+        assert!(before != after && !format!("{before}{after}").contains("s3cr3t"));
+        let top = key.split('.').next().unwrap();
+        let mistake = new.mistake_at(key, String::new());
+        let line = text.lines().nth(mistake.line as usize - 1).unwrap();
+        assert!(line.starts_with(top), "{key} is placed at {line:?}");
+    }
+}

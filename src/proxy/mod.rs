@@ -173,7 +173,10 @@ impl Proxy {
 
         let mut upload = Some(upload);
         let result = if parts.uri.path() == QUOTA_PATH {
-            self.quota(&mut visit, &parts).await
+            match self.check_head(visit.dialect, &parts, upload.as_ref()) {
+                Ok(()) => self.quota(&mut visit, &parts).await,
+                Err(refusal) => Err(refusal),
+            }
         } else {
             self.way(&mut visit, &upstream, parts, &mut upload).await
         };

@@ -4,12 +4,13 @@
 //! worker waiting for the disk.
 
 use super::body::AnswerBody;
-use super::{Proxy, Refusal, Visit};
+use super::{Proxy, Refusal, Visit, X_REQUEST_ID};
 use crate::admission::Now;
 use crate::identity::api_key::api_key;
 use crate::identity::{Failure, tc3};
 use crate::policy::Account;
 use crate::usage::{Month, Reader, UsageLine};
+use crate::words::AccountId;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
@@ -55,7 +56,9 @@ impl Proxy {
             tracing::error!("cannot read the ledger: {error}");
             Refusal::LedgerTrouble
         })?;
-        let body = self.describe(&account, month, &lines);
+        let body = self
+            .describe(&account.id, month, &lines)
+            .ok_or(Refusal::Credential(Failure::UnknownKey))?;
         let mut response = Response::new(AnswerBody::from(Bytes::from(body.to_string())));
         let headers = response.headers_mut();
         headers.insert(
@@ -63,6 +66,9 @@ impl Proxy {
             HeaderValue::from_static("application/json"),
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Ok(id) = HeaderValue::from_str(visit.id.text().as_str()) {
+            headers.insert(X_REQUEST_ID, id);
+        }
         Ok(response)
     }
 
@@ -89,8 +95,11 @@ impl Proxy {
         Ok(known.account.clone())
     }
 
-    fn describe(&self, account: &Account, month: Month, lines: &[UsageLine]) -> Value {
+    /// `None` when the account is gone: another generation may be in force since it was proven, and
+    /// an account finds its gates only by its own generation's operations.
+    fn describe(&self, id: &AccountId, month: Month, lines: &[UsageLine]) -> Option<Value> {
         let policy = self.policy.load();
+        let account = policy.account(id)?;
         let services = policy.describe(account, Now::read(&self.clock));
         let services: serde_json::Map<String, Value> = services
             .into_iter()
@@ -109,6 +118,6 @@ impl Proxy {
                 (group.to_owned(), described)
             })
             .collect();
-        json!({"account": account.id.as_str(), "name": account.name, "services": services})
+        Some(json!({"account": id.as_str(), "name": account.name, "services": services}))
     }
 }

@@ -1088,3 +1088,54 @@ pub async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+/// `POST /v1/reload` with a query such as `?force=true`, and what it answered.
+pub async fn post_reload(admin: SocketAddr, query: &str) -> (StatusCode, serde_json::Value) {
+    let request = Request::post(format!("/v1/reload{query}"))
+        .header("host", admin.to_string())
+        .body(Full::default())
+        .unwrap();
+    let (status, _, body) = send(admin, request).await;
+    let body = serde_json::from_slice(&body)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&body)));
+    (status, body)
+}
+
+/// A GET without a body, signed as TC3 wants it.
+pub fn signed_get(id: &str, secret: &str, path: &str) -> Request<Full<Bytes>> {
+    use hmac::{KeyInit, Mac};
+    use sha2::Digest;
+    const HOST: &str = "bda.gate.test";
+    const FORM: &str = "application/x-www-form-urlencoded";
+    let now = Clock::default().utc().seconds();
+    let hash = |text: &str| hex::encode(sha2::Sha256::digest(text));
+    let date = jiff::Timestamp::from_second(now)
+        .unwrap()
+        .strftime("%Y-%m-%d")
+        .to_string();
+    let (bare, query) = path.split_once('?').unwrap_or((path, ""));
+    let names = "content-type;host";
+    let canonical = format!(
+        "GET\n{bare}\n{query}\ncontent-type:{FORM}\nhost:{HOST}\n\n{names}\n{}",
+        hash("")
+    );
+    let scope = format!("{date}/bda/tc3_request");
+    let to_sign = format!("TC3-HMAC-SHA256\n{now}\n{scope}\n{}", hash(&canonical));
+    let mut key = format!("TC3{secret}").into_bytes();
+    for step in [date.as_str(), "bda", "tc3_request", &to_sign] {
+        let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
+        mac.update(step.as_bytes());
+        key = mac.finalize().into_bytes().to_vec();
+    }
+    let signature = hex::encode(key);
+    Request::get(path)
+        .header("host", HOST)
+        .header("content-type", FORM)
+        .header("x-tc-timestamp", now.to_string())
+        .header(
+            "authorization",
+            format!("TC3-HMAC-SHA256 Credential={id}/{scope}, SignedHeaders={names}, Signature={signature}"),
+        )
+        .body(Full::default())
+        .unwrap()
+}

@@ -13,6 +13,8 @@ mod house;
 mod identity;
 mod ledger_trouble;
 mod process;
+mod quota;
+mod reload;
 mod sdk;
 mod streaming;
 mod way;
