@@ -104,14 +104,12 @@ where
 
     /// A connection that waits for work, the last used first; else a new one.
     pub async fn connection(self: &Arc<Self>) -> Result<Connection<B>, Failure> {
-        while let Some(Idle { link, since }) = self.pop_idle() {
-            if link.sender.is_ready() && self.clock.mono().since(since) < IDLE {
-                return Ok(Connection {
-                    link,
-                    reused: true,
-                    home: self.clone(),
-                });
-            }
+        if let Some(link) = self.take_idle() {
+            return Ok(Connection {
+                link,
+                reused: true,
+                home: self.clone(),
+            });
         }
         let link = match tokio::time::timeout(self.connect_timeout, self.connect()).await {
             Ok(Ok(link)) => link,
@@ -145,8 +143,15 @@ where
 }
 
 impl<B> Upstream<B> {
-    fn pop_idle(&self) -> Option<Idle<B>> {
-        self.idle.lock().pop_back()
+    /// One that was answered before its request had gone whole is not ready and stays as it is: to
+    /// take it would cut that call's upload.
+    fn take_idle(&self) -> Option<Link<B>> {
+        let now = self.clock.mono();
+        let mut idle = self.idle.lock();
+        let ready = idle
+            .iter()
+            .rposition(|idle| idle.link.sender.is_ready() && now.since(idle.since) < IDLE)?;
+        idle.remove(ready).map(|idle| idle.link)
     }
 
     fn give_back(&self, link: Link<B>) {

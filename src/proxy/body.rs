@@ -260,7 +260,8 @@ impl Upload {
         )
     }
 
-    /// After a refusal: whether the connection can be kept. A short rest is read to its end.
+    /// After a refusal, when the answer follows at once: whether the connection can be kept. A short
+    /// rest is read to its end.
     pub async fn drain(&mut self) -> bool {
         if self.progress.whole_at().is_some() {
             return true;
@@ -269,6 +270,9 @@ impl Upload {
             .declared()
             .is_some_and(|declared| declared - self.received <= DRAIN_BYTES);
         if !short || self.expects_continue || self.progress.failure().is_some() {
+            // Who did not wait for `100 Continue` must not lose the answer in a reset either. Once
+            // the answer is on its way, reading asks for nothing.
+            self.asked = true;
             return false;
         }
         let read = async { while let Some(Ok(_)) = self.next().await {} };

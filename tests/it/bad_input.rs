@@ -727,7 +727,7 @@ async fn a_refused_client_that_waits_for_100_continue_is_never_told_to_continue(
     })
     .await;
     let expect = "Expect: 100-continue\r\n";
-    for (what, request, status) in [
+    let cases = [
         (
             "unknown key",
             format!("{}{expect}Content-Length: 2\r\n\r\n", head("nobodys")),
@@ -759,7 +759,9 @@ async fn a_refused_client_that_waits_for_100_continue_is_never_told_to_continue(
             ),
             200,
         ),
-    ] {
+    ];
+    // At once, since each is listened to for the two seconds in which it might send on.
+    let calls = cases.into_iter().map(async |(what, request, status)| {
         let mut wire = Wire::connect(gate.public).await;
         wire.write(request).await;
         let reply = wire.reply().await;
@@ -769,9 +771,28 @@ async fn a_refused_client_that_waits_for_100_continue_is_never_told_to_continue(
             "{what}: whether a body follows cannot be known"
         );
         assert!(wire.is_closed().await, "{what}");
-    }
+    });
+    futures_util::future::join_all(calls).await;
     assert!(upstream.seen().is_empty());
     gate.at_rest().await.assert_conserved();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_client_that_does_not_wait_for_100_continue_loses_nothing_of_the_answer() {
+    let upstream = Upstream::scripted(echo).await;
+    let gate = Gate::start(upstream.address).await;
+    let mut wire = Wire::connect(gate.public).await;
+    let body = "x".repeat(4 * 1024 * 1024);
+    wire.write(format!(
+        "{}Expect: 100-continue\r\nContent-Length: {}\r\n\r\n{body}",
+        head("nobodys"),
+        body.len()
+    ))
+    .await;
+    let reply = wire.reply().await;
+    assert_eq!((reply.status, reply.whole), (401, true));
+    assert!(reply.says_close());
+    assert!(wire.is_closed().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -1041,9 +1062,14 @@ async fn an_upstream_that_is_down_costs_the_caller_an_error_and_no_money() {
     assert_eq!(status, StatusCode::OK);
     let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(body["Response"]["Error"]["Code"], "FailedOperation.RpcFail");
+    // A body that nobody can take is not asked for.
+    let mut wire = Wire::connect(gate.public).await;
+    let expect = "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+    wire.write(head(STUDIO_KEY) + expect).await;
+    assert_eq!(wire.reply().await.status, 502);
     gate.at_rest().await.assert_conserved();
     let records = gate.records();
-    assert_eq!(records.len(), 2);
+    assert_eq!(records.len(), 3);
     for record in records {
         assert_eq!(
             (record.outcome, record.reason, record.status),
@@ -1296,6 +1322,52 @@ async fn calls_one_after_another_share_one_upstream_connection_however_the_answe
         0,
         "whole answers"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_was_answered_early_is_not_cut_by_the_next_call() {
+    let upstream = RawUpstream::scripted(|mut connection| async move {
+        while let Some((_, headers)) = connection.head().await {
+            connection.write(OK).await;
+            connection
+                .rest_of_request("answered early".to_owned(), headers)
+                .await;
+        }
+    })
+    .await;
+    let gate = Gate::start_with(upstream.address, |config| {
+        config.settings.workers = NonZeroUsize::new(1);
+    })
+    .await;
+    let mut slow = Wire::connect(gate.public).await;
+    slow.write(format!(
+        "{}Content-Length: 10\r\n\r\n12345",
+        head(STUDIO_KEY)
+    ))
+    .await;
+    let reply = slow.reply().await;
+    assert_eq!((reply.status, reply.whole), (200, true));
+    for _ in 0..2 {
+        let (status, _, _) = send(gate.public, segment(STUDIO_KEY)).await;
+        assert_eq!(status, StatusCode::OK);
+    }
+    slow.write("67890").await;
+    eventually("all three come whole", || upstream.requests().len() == 3).await;
+    let bodies: Vec<_> = upstream
+        .requests()
+        .into_iter()
+        .map(|request| request.body)
+        .collect();
+    assert_eq!(bodies[2], b"1234567890");
+    assert!(upstream.requests().iter().all(|request| request.whole));
+    assert_eq!(
+        upstream.connections(),
+        2,
+        "the slow one's is not taken, the other one is used again"
+    );
+    let reply = slow.exchange(call(STUDIO_KEY, "{}")).await;
+    assert_eq!(reply.status, 200, "its connection stays");
+    gate.at_rest().await.assert_conserved();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1010,6 +1010,11 @@ impl RawConnection {
     /// The next request, read by its framing and remembered.
     pub async fn request(&mut self) -> Option<RawRequest> {
         let (line, headers) = self.head().await?;
+        Some(self.rest_of_request(line, headers).await)
+    }
+
+    /// What follows a head, read by its framing and remembered.
+    pub async fn rest_of_request(&mut self, line: String, headers: HeaderMap) -> RawRequest {
         let (body, whole) = read_body(&mut self.stream, &mut self.unread, &headers, false).await;
         let request = RawRequest {
             line,
@@ -1018,7 +1023,7 @@ impl RawConnection {
             whole,
         };
         self.requests.lock().push(request.clone());
-        Some(request)
+        request
     }
 
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
