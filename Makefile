@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 VENV  := target/venv
 
-.PHONY: demo test needs bench clean
+.PHONY: demo test torture needs bench clean
 
 # Shows the gate at work until Ctrl-C, or so long: make demo ARGS="--seconds 20"
 demo:
@@ -14,6 +14,10 @@ test: needs $(VENV)/ready
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --all-targets
+
+# What is too long for every change: ten thousand reloads under load.
+torture:
+	TORTURE_RELOADS=10000 cargo test --locked --test it -- --nocapture reload::a_thousand_reloads
 
 # Debian packages, or the line that installs them.
 needs:

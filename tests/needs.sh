@@ -6,11 +6,13 @@ set -euo pipefail
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }
 
-need cc gcc                  # SQLite is built from source; rustc links with it
+need cc gcc                   # SQLite is built from source; rustc links with it
 need python3 python3
-need strace strace           # sees that a record is synced before its call is answered
-need sqlite3 sqlite3         # reads the ledger as a biller would
-need prlimit util-linux      # bounds what a gate may write
+need strace strace            # sees that a record is synced before its call is answered
+need sqlite3 sqlite3          # reads the ledger as a biller would
+need prlimit util-linux       # bounds what a gate may write
+need promtool prometheus      # reads deploy/'s rules, and scrapes a gate
+need systemd-analyze systemd  # reads deploy/'s unit
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 
 [ ${#missing[@]} -eq 0 ] && exit 0

@@ -470,7 +470,7 @@ fn every_number_has_its_bounds() {
         ledger: {path => metrics: {accounts: "10"}\nledger: {path
             5:21: accounts: expected a whole number from 1 to 100000: remove the quotes and leading zeros
         ledger: {path => limits: {header_bytes: 4KiB}\nledger: {path
-            5:24: header_bytes: expected a size from 8.0 KiB to 1.0 MiB, found "4KiB"
+            5:24: header_bytes: expected a size from 8.0 KiB to 128.0 KiB, found "4KiB"
         ledger: {path => limits: {body_bytes: 0B}\nledger: {path
             5:22: body_bytes: expected a size from 1 B to 1.0 GiB, found "0B"
         "#,

@@ -696,7 +696,12 @@ async fn no_way_of_editing_an_account_gives_back_what_it_spent() {
             vec![with("qps: 20,", "qps: 2,"), good.clone()],
             0,
         ),
-        ("removed and added", vec![without, good.clone()], 0),
+        ("removed and added", vec![without.clone(), good.clone()], 0),
+        (
+            "removed for a while",
+            vec![without.clone(), good.clone()],
+            0,
+        ),
         ("moved in the file", vec![moved, good.clone()], 0),
         ("by the call", vec![with("mode: qps", "mode: per_call")], 0),
         (
@@ -718,7 +723,12 @@ async fn no_way_of_editing_an_account_gives_back_what_it_spent() {
         clients.push(Client::connect(house.public).await.unwrap());
     }
     for (what, files, left) in manoeuvres {
-        let mut proved = false;
+        // Gone for so long that the gates are swept in between, most of the times.
+        let (pause, proofs) = match what {
+            "removed for a while" => (Duration::from_millis(600), 3),
+            _ => (Duration::ZERO, 1),
+        };
+        let mut proved = 0;
         for _ in 0..8 {
             std::fs::write(house.file("accounts.yaml"), &good).unwrap();
             post_reload(house.admin, "").await;
@@ -729,16 +739,21 @@ async fn no_way_of_editing_an_account_gives_back_what_it_spent() {
                 std::fs::write(house.file("accounts.yaml"), file).unwrap();
                 let (status, told) = post_reload(house.admin, "").await;
                 assert_eq!(status, StatusCode::OK, "{what}: {told}");
+                if *file == without {
+                    tokio::time::sleep(pause).await;
+                }
             }
             let more = burst(&mut clients, 6).await;
             // On a machine so busy that this took a second, it shows nothing.
-            proved = spent == 30 && clock.mono().since(began) < Duration::from_millis(900);
-            if proved {
+            if spent == 30 && clock.mono().since(began) < Duration::from_millis(900) {
                 assert_eq!(more, left, "{what}");
+                proved += 1;
+            }
+            if proved == proofs {
                 break;
             }
         }
-        assert!(proved, "{what}: no attempt fitted into a second");
+        assert!(proved > 0, "{what}: no attempt fitted into a second");
     }
     // However busy: never more than the highest quota that was ever in force.
     let starts = records(&house.ledger()).iter().map(|r| r.start.0).collect();
