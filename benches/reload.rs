@@ -69,7 +69,7 @@ async fn measure(accounts: usize) {
     );
 
     let (quiet, _) = gate.calls(&clock, async { 0.0 }).await;
-    let (busy, reload) = gate.calls(&clock, gate.reload(accounts, &clock)).await;
+    let (busy, reload) = gate.calls(&clock, gate.reload(&clock)).await;
     println!("reload of a changed file                     {reload:>8.2} s");
     println!(
         "memory after the reload, a account           {:>8} B",
@@ -114,6 +114,7 @@ impl Gate {
         );
         std::fs::write(dir.path().join("tollgate.yaml"), settings).unwrap();
         write_accounts(&dir.path().join("accounts.yaml"), accounts, 30);
+        write_accounts(&dir.path().join("next"), accounts, 40);
         let child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
             .args(["serve", "--config"])
             .arg(dir.path().join("tollgate.yaml"))
@@ -139,6 +140,11 @@ impl Gate {
         self.dir.path().join("accounts.yaml")
     }
 
+    /// The same with one quota changed. Written before the measurement: this process makes the calls.
+    fn next_file(&self) -> PathBuf {
+        self.dir.path().join("next")
+    }
+
     fn yaml_bytes(&self) -> u64 {
         std::fs::metadata(self.file()).unwrap().len()
     }
@@ -158,9 +164,9 @@ impl Gate {
     }
 
     /// Changes the quota of one account and reloads; gives the seconds that the POST took.
-    async fn reload(&self, accounts: usize, clock: &Clock) -> f64 {
+    async fn reload(&self, clock: &Clock) -> f64 {
         tokio::time::sleep(MEASURED / 10).await;
-        write_accounts(&self.file(), accounts, 40);
+        std::fs::rename(self.next_file(), self.file()).unwrap();
         let began = clock.mono();
         assert_eq!(get(self.admin, "POST", "/v1/reload", None).await, Some(200));
         clock.mono().since(began).as_secs_f64()

@@ -75,8 +75,13 @@ impl Reloader {
     }
 
     /// Reads the files and puts catalogue and accounts in force, whole or not at all. Blocks while it
-    /// reads and builds; calls go on meanwhile. One at a time: a second one waits for the first.
+    /// reads and builds; calls go on meanwhile, and go first. One at a time: a second one waits for the
+    /// first.
     pub fn reload(&self, wish: Wish) -> Outcome {
+        behind_the_calls(|| self.reload_now(wish))
+    }
+
+    fn reload_now(&self, wish: Wish) -> Outcome {
         let mut in_force = self.in_force.lock();
         let (loaded, sources) = config::load_watched(in_force.config.path());
         if !wish.dry_run {
@@ -199,6 +204,19 @@ impl Reloader {
             }
         }
     }
+}
+
+/// Runs `work` on a thread that yields the processor to the workers: a large file takes seconds of it.
+/// Not at the lowest priority, or a small one would wait seconds for a busy machine.
+fn behind_the_calls<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    const NICENESS: i32 = 10;
+    let unhurried = || {
+        // Linux keeps a priority for each thread. Refused is no harm: then it is as quick as the others.
+        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
+        work()
+    };
+    let done = std::thread::scope(|scope| scope.spawn(unhurried).join());
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Settings that are read at the start only. Taking half of a changed file would be no help to

@@ -390,9 +390,7 @@ fn limits(item: Option<Item<'_>>) -> Option<Limits> {
         i.size(8 * KIB..=128 * KIB)
             .and_then(|n| usize::try_from(n).ok())
     });
-    let body_bytes = fields.or("body_bytes", default.body_bytes, |i| {
-        i.size(1..=1024 * 128 * KIB)
-    });
+    let body_bytes = fields.or("body_bytes", default.body_bytes, |i| i.size(1..=1024 * MIB));
     let memory_at = fields.get("body_memory");
     let body_memory = fields.or("body_memory", default.body_memory, |i| i.size(1..=1 << 40));
     let request_timeout = fields.or("request_timeout", default.request_timeout, |i| {

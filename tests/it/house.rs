@@ -43,7 +43,10 @@ const DOORS: &[(&str, &[&str])] = &[
     ("subtle", &["admin"]),
     ("hmac", &["identity/tc3", "demo/sample"]),
     ("socket2", &["server"]),
-    ("rustix", &["clock", "main", "serve", "usage/ledger"]),
+    (
+        "rustix",
+        &["clock", "main", "reload", "serve", "usage/ledger"],
+    ),
     ("clap", &["main"]),
     ("anyhow", &["main", "demo"]),
     ("tracing_subscriber", &["main"]),
