@@ -254,10 +254,9 @@ impl Policy {
             if terms.mode == Mode::Free {
                 described["action"] = json!(operation.action.as_str());
             }
-            if in_force.until != Utc(i64::MAX) {
-                let then = terms.quota.at(in_force.until).qps;
+            if let Some(change) = terms.quota.next_change(now.utc) {
                 described["next_change"] =
-                    json!({"at": rfc3339(in_force.until), "quota_qps": then});
+                    json!({"at": rfc3339(change.from), "quota_qps": change.qps});
             }
             gates.push((gate.clone(), described));
         }

@@ -116,6 +116,20 @@ impl Quota {
         now
     }
 
+    /// The next quota after `at` that is another one: a purchase that takes the place of an equal one
+    /// changes nothing.
+    pub fn next_change(&self, at: Utc) -> Option<InForce> {
+        let now = self.at(at);
+        let mut next = now;
+        while next.until != Utc(i64::MAX) {
+            next = self.at(next.until);
+            if next.qps != now.qps {
+                return Some(next);
+            }
+        }
+        None
+    }
+
     /// The purchases in force at `at`; none when the quota was not bought.
     pub fn purchases_at(&self, at: Utc) -> impl Iterator<Item = &Purchase> {
         let purchases: &[Purchase] = match self {

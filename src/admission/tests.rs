@@ -298,6 +298,32 @@ fn purchases_begin_and_end_to_the_second_without_new_terms() {
 }
 
 #[test]
+fn a_purchase_that_takes_the_place_of_an_equal_one_is_no_change() {
+    let purchase = |qps, from, until| Purchase {
+        order: "Q-1".into(),
+        qps,
+        from: Utc(from),
+        until: Utc(until),
+    };
+    let quota = Quota::Purchased(vec![
+        purchase(10, 0, 100),
+        purchase(10, 100, 200),
+        purchase(5, 150, 300),
+    ]);
+    let next = |at| {
+        quota
+            .next_change(Utc(at))
+            .map(|next| (next.from.0, next.qps))
+    };
+    assert_eq!(next(-5), Some((0, 10)));
+    assert_eq!(next(50), Some((150, 15)));
+    assert_eq!(next(160), Some((200, 5)));
+    assert_eq!(next(250), Some((300, 0)));
+    assert_eq!(next(300), None);
+    assert_eq!(Quota::Fixed(20).next_change(Utc(0)), None);
+}
+
+#[test]
 fn the_wall_clock_can_jump_and_the_cap_does_not_care() {
     let gate = gate(&fixed(20));
     let mut admitted = 0;

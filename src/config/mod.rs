@@ -269,8 +269,15 @@ impl Files {
 
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    let taken =
-        std::fs::File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
+    let taken = std::fs::metadata(path).and_then(|metadata| {
+        // Not opened unless it is a file: opening a pipe would wait for a writer.
+        if !metadata.is_file() {
+            return Err(std::io::Error::other("it is not a file"));
+        }
+        std::fs::File::open(path)?
+            .take(limit + 1)
+            .read_to_end(&mut bytes)
+    });
     match taken {
         Err(e) => Err(e.to_string()),
         Ok(n) if n as u64 > limit => Err(format!("it is larger than {} MiB", limit >> 20)),
