@@ -549,7 +549,7 @@ async fn a_broken_file_of_any_kind_changes_nothing_and_is_told_with_its_place_an
     std::fs::remove_file(house.file("catalog.yaml")).unwrap();
     std::fs::create_dir(house.file("catalog.yaml")).unwrap();
     let place = "tollgate.yaml:25:10: catalog: ";
-    let remedy = "catalog.yaml cannot be read: Is a directory";
+    let remedy = "catalog.yaml cannot be read: it is not a file";
     refused(&mut client, "unreadable file", place, remedy, failures + 1).await;
     put_back("catalog.yaml");
     house.edit(
