@@ -5,11 +5,12 @@
 
 use super::body::{AnswerBody, UploadFailure};
 use crate::identity::Failure;
-use crate::words::{Mode, RequestId, Stop};
+use crate::words::{GroupId, Mode, RequestId, Stop};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode, Uri};
-use serde_json::json;
+use serde::Serialize;
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -98,14 +99,14 @@ pub enum Refusal {
     /// Qps mode and no purchase in force.
     NoQuota {
         /// The group.
-        group: String,
+        group: GroupId,
         /// When the next purchase begins, if one is known.
         begins_in: Option<Duration>,
     },
     /// Over the cap.
     Throttled {
         /// The group.
-        group: String,
+        group: GroupId,
         /// The cap, in calls per second.
         quota: u32,
         /// How the account is charged.
@@ -129,6 +130,43 @@ pub enum Refusal {
     UpstreamTimeout,
     /// Admitted, and the record could not be made durable: the call is not billed.
     NotDurable,
+}
+
+/// draft-ietf-httpapi-ratelimit-headers-10 §6
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+
+/// RFC 9457.
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: Cow<'static, str>,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    instance: &'a str,
+    #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
+    violated_policies: Option<[&'a str; 1]>,
+}
+
+/// PROTOCOL §4.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Envelope<'a> {
+    response: Failed<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Failed<'a> {
+    error: Error<'a>,
+    request_id: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Error<'a> {
+    code: &'a str,
+    message: &'a str,
 }
 
 /// What a refusal looks like from outside.
@@ -354,40 +392,42 @@ impl Refusal {
     /// HTTP 200, content type exactly `application/json`, Code, Message and RequestId always:
     /// anything else the SDKs take for success or lose (PROTOCOL §4).
     fn vendor(&self, id: RequestId) -> Response<AnswerBody> {
-        let id_text = id.text();
-        let body = json!({"Response": {
-            "Error": {"Code": self.face().code, "Message": self.detail()},
-            "RequestId": id_text.as_str(),
-        }});
-        own(
-            StatusCode::OK,
-            "application/json",
-            id_text.as_str(),
-            body.to_string(),
-        )
+        let id = id.text();
+        let envelope = Envelope {
+            response: Failed {
+                error: Error {
+                    code: self.face().code,
+                    message: &self.detail(),
+                },
+                request_id: id.as_str(),
+            },
+        };
+        own(StatusCode::OK, "application/json", id.as_str(), &envelope)
     }
 
     fn plain(&self, id: RequestId) -> Response<AnswerBody> {
         let face = self.face();
-        let id_text = id.text();
-        let mut problem = json!({
-            "type": format!("urn:tollgate:problem:{}", self.reason()),
-            "title": face.title,
-            "status": face.status.as_u16(),
-            "detail": self.detail(),
-            "instance": id_text.as_str(),
-        });
-        if let Self::Throttled { group, .. } | Self::NoQuota { group, .. } = self {
-            // draft-ietf-httpapi-ratelimit-headers-10 §6
-            problem["type"] =
-                json!("https://iana.org/assignments/http-problem-types#quota-exceeded");
-            problem["violated-policies"] = json!([group]);
-        }
+        let id = id.text();
+        let over = match self {
+            Self::Throttled { group, .. } | Self::NoQuota { group, .. } => Some(group.as_str()),
+            _ => None,
+        };
+        let problem = Problem {
+            kind: match over {
+                Some(_) => QUOTA_EXCEEDED.into(),
+                None => format!("urn:tollgate:problem:{}", self.reason()).into(),
+            },
+            title: face.title,
+            status: face.status.as_u16(),
+            detail: &self.detail(),
+            instance: id.as_str(),
+            violated_policies: over.map(|group| [group]),
+        };
         let mut response = own(
             face.status,
             "application/problem+json",
-            id_text.as_str(),
-            problem.to_string(),
+            id.as_str(),
+            &problem,
         );
         let headers = response.headers_mut();
         if let Some(wait) = self.retry_after() {
@@ -400,9 +440,11 @@ impl Refusal {
                 retry_after,
                 ..
             } => {
-                rate_limit(headers, group, *quota, Some(*retry_after));
+                rate_limit(headers, group.as_str(), *quota, Some(*retry_after));
             }
-            Self::NoQuota { group, begins_in } => rate_limit(headers, group, 0, *begins_in),
+            Self::NoQuota { group, begins_in } => {
+                rate_limit(headers, group.as_str(), 0, *begins_in)
+            }
             Self::Method { allowed } => {
                 let mut names = String::new();
                 for method in allowed {
@@ -497,8 +539,9 @@ fn own(
     status: StatusCode,
     content_type: &'static str,
     id: &str,
-    body: String,
+    body: &impl Serialize,
 ) -> Response<AnswerBody> {
+    let body = serde_json::to_vec(body).expect("text and numbers are always JSON");
     let mut response = Response::new(AnswerBody::from(Bytes::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();

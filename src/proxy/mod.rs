@@ -765,7 +765,7 @@ fn check_vendor_parameters(
 }
 
 fn refusal(denied: Denied, operation: &Operation) -> Refusal {
-    let group = operation.group.to_string();
+    let group = operation.group.clone();
     match denied {
         Denied::NotOpened => Refusal::NotOpened,
         Denied::Stopped(stop) => Refusal::Stopped(stop),
