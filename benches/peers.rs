@@ -194,7 +194,19 @@ impl Server {
         Self::started(name, address, child, dir).await
     }
 
+    /// Whether a peer can take part; says what is missing when it cannot.
+    fn installed(program: &str, package: &str) -> bool {
+        let found = Command::new(program).arg("-v").output().is_ok();
+        if !found {
+            println!("{program} is missing and left out: apt-get install {package}");
+        }
+        found
+    }
+
     async fn nginx(upstream: SocketAddr) -> Option<Self> {
+        if !Self::installed("nginx", "nginx-light") {
+            return None;
+        }
         let dir = tempfile::tempdir().unwrap();
         let (address, path) = (free_address(), dir.path().display());
         let config = format!(
@@ -222,6 +234,9 @@ impl Server {
     }
 
     async fn haproxy(upstream: SocketAddr) -> Option<Self> {
+        if !Self::installed("haproxy", "haproxy") {
+            return None;
+        }
         let dir = tempfile::tempdir().unwrap();
         let address = free_address();
         let config = format!(
