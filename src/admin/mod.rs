@@ -3,6 +3,10 @@
 //! Owns the paths under the admin address. Must never touch the way of a call: it reads figures,
 //! and the ledger through a connection of its own.
 
+mod listener;
+
+pub use listener::{Bounded, CONNECTIONS};
+
 use crate::admission::Now;
 use crate::config::Settings;
 use crate::metrics::AccountFigures;
