@@ -26,8 +26,9 @@ use tokio::task::JoinHandle;
 
 /// Room in the ledger's queue beyond the calls that are connected: records of clients that hung up.
 const PENDING_BEYOND_CONNECTIONS: usize = 65_536;
-/// File descriptors beyond those of connections: ledger, listeners, runtimes, logs.
-const SPARE_FILES: u64 = 128;
+/// File descriptors beyond those of connections: ledger, listeners, runtimes, logs; and the admin
+/// listener's connections.
+const SPARE_FILES: u64 = 128 + admin::CONNECTIONS as u64;
 /// How long after `/readyz` turned 503 new connections are still accepted: load balancers need to
 /// notice.
 const NOTICE: Duration = Duration::from_secs(1);
@@ -158,7 +159,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         state_seen,
     );
     let mut control = vec![tokio::spawn(async move {
-        if let Err(error) = axum::serve(admin_listener, router).await {
+        if let Err(error) = axum::serve(admin::Bounded::new(admin_listener), router).await {
             tracing::error!(%error, "the admin listener ended");
         }
     })];

@@ -3,6 +3,10 @@
 //! Owns the paths under the admin address. Must never touch the way of a call: it reads figures,
 //! and the ledger through a connection of its own.
 
+mod listener;
+
+pub use listener::{Bounded, CONNECTIONS};
+
 use crate::admission::Now;
 use crate::config::Settings;
 use crate::metrics::AccountFigures;
@@ -103,7 +107,8 @@ pub fn router(
                 }))
                 .load_shed()
                 .concurrency_limit(QUERIES),
-        );
+        )
+        .layer(middleware::from_fn(to_its_end));
     Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
@@ -118,6 +123,18 @@ pub fn router(
         .route("/readyz", get(ready))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such path; GET / lists them"))
         .with_state(admin)
+}
+
+/// A query that has begun reads on when its client has hung up, so it keeps its place until then.
+async fn to_its_end(request: Request, next: Next) -> Response {
+    let answered = tokio::spawn(next.run(request)).await;
+    answered.unwrap_or_else(|error| {
+        tracing::error!(%error, "a query failed in a way it never should");
+        problem(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the query failed; see the log",
+        )
+    })
 }
 
 async fn authorize(Shared(admin): App, request: Request, next: Next) -> Response {

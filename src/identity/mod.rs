@@ -112,6 +112,11 @@ const SINGLE: &[&str] = &[
     "x-tc-version",
 ];
 
+/// Whether a second value of this header (lowercase name) could speak against the one that was judged.
+pub fn must_stand_once(name: &str) -> bool {
+    SINGLE.contains(&name)
+}
+
 fn refuse_repeated(headers: &HeaderMap) -> Result<(), Failure> {
     // As many values as names: nothing repeats, and nearly every call ends here.
     if headers.len() == headers.keys_len() {

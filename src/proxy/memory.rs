@@ -68,7 +68,8 @@ impl BodyMemory {
             return None;
         }
         held.total += bytes;
-        for holder in &holders {
+        // Who holds nothing gives nothing back, and would never be forgotten.
+        for holder in holders.iter().filter(|_| bytes > 0) {
             *held.by_holder.entry(holder.clone()).or_default() += bytes;
         }
         drop(held);
@@ -172,5 +173,14 @@ mod tests {
             memory.held.lock().by_holder.is_empty(),
             "holders are forgotten"
         );
+    }
+
+    #[test]
+    fn a_call_without_a_body_leaves_no_trace_of_its_peer() {
+        let memory = BodyMemory::new(800);
+        for n in 0..=255 {
+            drop(memory.reserve(peer(n), "a", 0).unwrap());
+        }
+        assert_eq!(memory.held.lock().by_holder.len(), 0);
     }
 }

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::{Limits, Settings};
 use crate::identity::api_key::{ApiKeyDigest, api_key};
 use crate::identity::holddown::{Held, HoldDown};
-use crate::identity::{Failure, tc3};
+use crate::identity::{Failure, must_stand_once, tc3};
 use crate::metrics::{Decision, Metrics};
 use crate::policy::{Account, Operation, Policy};
 use crate::upstream::{self, Answer, NotAnswered, Upstream};
@@ -62,7 +62,7 @@ pub struct Proxy {
     pub metrics: Arc<Metrics>,
     hold_down: HoldDown,
     body_memory: Arc<BodyMemory>,
-    quota_questions: tokio::sync::Semaphore,
+    quota_questions: Arc<tokio::sync::Semaphore>,
     limits: Limits,
     max_delay: Duration,
     response_timeout: Duration,
@@ -106,7 +106,7 @@ impl Proxy {
             metrics,
             hold_down: HoldDown::new(),
             body_memory: BodyMemory::new(settings.limits.body_memory),
-            quota_questions: tokio::sync::Semaphore::new(quota::AT_ONCE),
+            quota_questions: Arc::new(tokio::sync::Semaphore::new(quota::AT_ONCE)),
             limits: settings.limits.clone(),
             max_delay: settings.max_delay,
             response_timeout: settings.upstream.response_timeout,
@@ -851,9 +851,20 @@ fn forwarded_for(visit: &Visit<'_>, headers: &HeaderMap) -> String {
     hops + &visit.socket.to_string()
 }
 
-/// Names that only the gate may use.
+/// Names that only the gate may use, and other spellings of those that it sets or has judged: an
+/// upstream that hands fields on as variables (CGI, WSGI) takes `_` for `-`, and would obey either.
 fn is_ours(name: &HeaderName) -> bool {
-    name.as_str().starts_with("x-tollgate-")
+    let name = name.as_str();
+    if name.starts_with("x-tollgate-") {
+        return true;
+    }
+    name.contains('_') && {
+        let dashed = name.replace('_', "-");
+        dashed.starts_with("x-tollgate-")
+            || X_REQUEST_ID == *dashed
+            || X_FORWARDED_FOR == *dashed
+            || must_stand_once(&dashed)
+    }
 }
 
 fn is_vetoed(headers: &HeaderMap) -> bool {

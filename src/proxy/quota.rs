@@ -36,15 +36,18 @@ impl Proxy {
         }
         let account = self.own_account(parts)?;
         visit.account = Some(account.clone());
-        let _place = self
+        let place = self
             .quota_questions
-            .try_acquire()
+            .clone()
+            .try_acquire_owned()
             .map_err(|_| Refusal::LedgerTrouble)?;
         let zone = self.policy.load().catalog.time_zone.clone();
         let month = Month::of(self.clock.utc(), &zone);
         let (from, until) = month.bounds(&zone);
         let (ledger, id) = (self.ledger.path().to_owned(), account.id.clone());
         let lines = tokio::task::spawn_blocking(move || {
+            // Held by the reading itself, which goes on when the client has hung up.
+            let _place = place;
             let reader = Reader::open(&ledger).map_err(|error| error.to_string())?;
             reader
                 .usage(from, until, Some(&id))

@@ -1404,3 +1404,22 @@ async fn calls_at_once_each_have_an_upstream_connection_and_leave_them_for_later
         "{connections} connections for 8 calls at once"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn admin_connections_are_bounded_and_the_next_one_waits_until_one_closes() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let gate = Gate::start(upstream.address).await;
+    let mut silent = Vec::new();
+    for _ in 0..tollgate::admin::CONNECTIONS {
+        silent.push(Wire::connect(gate.admin).await);
+    }
+    let mut next = Wire::connect(gate.admin).await;
+    next.write("GET /livez HTTP/1.1\r\nHost: gate.test\r\n\r\n")
+        .await;
+    let waited = tokio::time::timeout(Duration::from_millis(300), next.reply()).await;
+    assert!(waited.is_err(), "one past the limit is not read");
+    let (status, _, _) = send(gate.public, segment(STUDIO_KEY)).await;
+    assert_eq!(status, StatusCode::OK, "calls do not wait for it");
+    silent.pop();
+    assert_eq!(next.reply().await.status, 200);
+}

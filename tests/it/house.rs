@@ -35,7 +35,10 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rusqlite", &["usage/ledger"]),
     ("hyper::client", &["upstream"]),
     ("hyper::server", &["server", "demo/sample"]),
-    ("TcpListener", &["server", "serve", "demo/sample"]),
+    (
+        "TcpListener",
+        &["server", "serve", "admin/listener", "demo/sample"],
+    ),
     ("axum", &["admin", "serve"]),
     ("tower", &["admin"]),
     ("governor", &["identity/holddown"]),

@@ -230,6 +230,36 @@ async fn names_that_only_the_gate_may_set_are_dropped_when_a_client_sends_them()
     assert_eq!(reply.headers["x-request-id"], id);
 }
 
+/// CGI, WSGI and what builds on them know `X_Tollgate_Account` and `X-Tollgate-Account` by one name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_of_the_gate_or_of_what_it_judged_is_dropped_also_when_it_is_spelled_with_underscores()
+ {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let gate = Gate::start(upstream.address).await;
+    let mut wire = Wire::connect(gate.public).await;
+    wire.write(format!(
+        "POST / HTTP/1.1\r\nHost: gate.test\r\nX-Api-Key: {STUDIO_KEY}\r\n\
+         X-TC-Action: DescribeSegmentationTask\r\nX-TC-Version: 2020-03-24\r\nX-TC-Region: ap-guangzhou\r\n\
+         X_TC_Action: SegmentPortraitPic\r\nx-tc_action: SegmentPortraitPic\r\nX_Tollgate_Account: 1250000002\r\n\
+         X-Tollgate_Group: portrait-segmentation\r\nX_Request_Id: mine\r\nX_Forwarded_For: 203.0.113.9\r\n\
+         X_Api_Key: another\r\nMy_Own: 1\r\nContent-Length: 2\r\n\r\n{{}}"
+    ))
+    .await;
+    assert_eq!(wire.reply().await.status, 200);
+    assert_eq!(
+        gate.records()[0].action.as_str(),
+        "DescribeSegmentationTask"
+    );
+    let seen = upstream.seen().remove(0).headers;
+    let spelled: Vec<_> = seen
+        .keys()
+        .filter(|name| name.as_str().contains('_'))
+        .collect();
+    assert_eq!(spelled, ["my_own"], "the client's own names pass");
+    assert_eq!(seen["x-tc-action"], "DescribeSegmentationTask");
+    assert_eq!(seen["x-tollgate-account"], "1250000001");
+}
+
 // ---- The recorded vectors ----
 
 fn vector_body(body: &Value) -> Vec<u8> {

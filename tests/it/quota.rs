@@ -402,6 +402,49 @@ async fn more_questions_than_the_ledger_can_bear_are_answered_or_told_to_come_ba
     assert_eq!(status, StatusCode::OK, "every place was given back");
 }
 
+/// Makes the ledger of `gate` take seconds to answer, as one of many accounts may.
+fn slow_down(gate: &Gate) {
+    let ledger = rusqlite::Connection::open(gate.ledger()).unwrap();
+    let slow = r#"DROP VIEW rollup;
+        CREATE VIEW rollup AS
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000000)
+        SELECT '' || i AS account, '' AS "group", '' AS action, '' AS mode, '' AS outcome, 0 AS billable, '' AS reason,
+               i AS hour, 1 AS calls, 1 AS first_seq, 1 AS last_seq FROM n;"#;
+    ledger.execute_batch(slow).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_on_the_admin_listener_keeps_its_place_though_its_client_hung_up() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let gate = Gate::start(upstream.address).await;
+    slow_down(&gate);
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        asking.spawn(get(gate.admin, "/v1/usage"));
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    asking.shutdown().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let (status, ..) = get(gate.admin, "/v1/usage").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_keeps_its_place_until_the_ledger_has_answered_though_its_client_hung_up() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let gate = Gate::start(upstream.address).await;
+    slow_down(&gate);
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        asking.spawn(asked(gate.public, own_quota(STUDIO_KEY)));
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    asking.shutdown().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let (status, ..) = asked(gate.public, own_quota(STUDIO_KEY)).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
 #[test]
 fn a_route_with_the_path_of_the_quota_is_refused() {
     let house = House::new(([127, 0, 0, 1], 9).into(), &[]);

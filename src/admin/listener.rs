@@ -1,0 +1,161 @@
+//! The admin listener's connections, which share the open files with the calls' own.
+//!
+//! Owns their number and how long one may stay silent. Must never let them grow until the public
+//! listener cannot accept.
+
+use axum::serve::Listener;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
+
+/// Connections at once; further ones wait, unread. They need no token to exist.
+pub const CONNECTIONS: usize = 32;
+/// A connection that takes no byte of an answer for so long is closed, also one whose head trickles
+/// in. Longer than a scrape interval, so that a scraper keeps its own.
+const SILENT: Duration = Duration::from_secs(75);
+
+/// A listener with at most [`CONNECTIONS`] open.
+pub struct Bounded {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+}
+
+impl Bounded {
+    /// Around a bound listener.
+    pub fn new(listener: TcpListener) -> Self {
+        Self {
+            listener,
+            places: Arc::new(Semaphore::new(CONNECTIONS)),
+        }
+    }
+}
+
+impl Listener for Bounded {
+    type Io = Connection<OwnedSemaphorePermit>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            // Never closed, so that there is always a place some time.
+            let Ok(place) = self.places.clone().acquire_owned().await else {
+                std::future::pending::<()>().await;
+                continue;
+            };
+            match self.listener.accept().await {
+                Ok((stream, peer)) => return (Connection::new(stream, place), peer),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept at the admin listener");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that is given up when it was [`SILENT`] too long. Holds its place till then.
+pub struct Connection<P, S = TcpStream> {
+    stream: S,
+    silent: Option<Pin<Box<Sleep>>>,
+    _place: P,
+}
+
+impl<P, S> Connection<P, S> {
+    fn new(stream: S, place: P) -> Self {
+        Self {
+            stream,
+            silent: None,
+            _place: place,
+        }
+    }
+
+    fn poll_silent(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let silent = self
+            .silent
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(SILENT)));
+        ready!(silent.as_mut().poll(cx));
+        Poll::Ready(io::ErrorKind::TimedOut.into())
+    }
+}
+
+impl<P: Unpin, S: AsyncRead + Unpin> AsyncRead for Connection<P, S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            Poll::Pending => self.poll_silent(cx).map(Err),
+            read => read,
+        }
+    }
+}
+
+impl<P: Unpin, S: AsyncWrite + Unpin> AsyncWrite for Connection<P, S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match Pin::new(&mut self.stream).poll_write(cx, bytes) {
+            Poll::Pending => self.poll_silent(cx).map(Err),
+            written => {
+                self.silent = None;
+                written
+            }
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_given_up_when_it_takes_no_answer_though_bytes_trickle_in() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut server = Connection::new(server, ());
+        let began = Instant::now();
+        server.write_all(b"an answer").await.unwrap();
+        let trickle = tokio::spawn(async move {
+            while client.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let mut step = [0; 8];
+        let error = loop {
+            match server.read(&mut step).await {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        trickle.abort();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let lasted = began.elapsed();
+        assert!(
+            lasted >= SILENT && lasted < SILENT + Duration::from_secs(2),
+            "{lasted:?}"
+        );
+    }
+}
