@@ -15,6 +15,7 @@ use tollgate::reload::Wish;
 use tollgate::usage::{Month, Reader, backup, usage_table};
 use tollgate::words::AccountId;
 use tollgate::{demo, serve};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 
 /// The gate in front of an API that is sold by the call or by the QPS.
 ///
@@ -26,6 +27,9 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// Log lines that may wait for their reader.
+const LOG_LINES: usize = 16_384;
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 it could not be done, and the reason is on standard error; \
                           2 the command line is wrong.";
@@ -150,11 +154,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Serve(flag) => {
-            log_to_stderr("info");
-            control_thread(run(flag.config))
+            let (_flushed, dropped) = log_to_stderr("info");
+            control_thread(run(dropped, flag.config))
         }
         Command::Demo { config, seconds } => {
-            log_to_stderr("warn");
+            let _flushed = log_to_stderr("warn");
             control_thread(async {
                 // Listened for from the start: the default action would leave the scratch ledger.
                 let mut interrupt = signal(SignalKind::interrupt())?;
@@ -217,20 +221,28 @@ fn main() -> ExitCode {
     }
 }
 
-fn log_to_stderr(default: &str) {
+/// Logs until the guard is dropped, which writes what is left. A thread of its own writes: a log that
+/// nobody reads must not hold up a call. Past [`LOG_LINES`] waiting lines the next are dropped, and counted.
+fn log_to_stderr(default: &str) -> (WorkerGuard, ErrorCounter) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("TOLLGATE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LOG_LINES)
+        .finish(std::io::stderr());
+    let dropped = writer.error_counter();
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         // Else a log that cannot be written (a full disk, a reader that ended) is told to standard
         // error with `eprintln!`, which panics when that is what cannot be written.
         .log_internal_errors(false)
-        .with_writer(std::io::stderr);
+        .with_writer(writer);
     if std::io::stderr().is_terminal() {
         logs.init();
     } else {
         logs.json().flatten_event(true).init();
     }
+    (guard, dropped)
 }
 
 fn control_thread(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
@@ -240,7 +252,7 @@ fn control_thread(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Res
         .block_on(work)
 }
 
-async fn run(path: PathBuf) -> anyhow::Result<()> {
+async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -251,8 +263,13 @@ async fn run(path: PathBuf) -> anyhow::Result<()> {
     ))?);
     let config = load(&path)?;
     let running = serve::start(config, Clock::default()).await?;
+    let mut tick = tokio::time::interval(Duration::from_secs(5));
     loop {
         tokio::select! {
+            _ = tick.tick() => {
+                let lines = i64::try_from(dropped.dropped_lines()).unwrap_or(i64::MAX);
+                running.proxy.metrics.log_lines_dropped.set(lines);
+            }
             // What came of it is in the log and the metrics; the old policy serves on if it failed.
             _ = hangup.recv() => drop(running.reload(Wish::default()).await),
             _ = terminate.recv() => break,

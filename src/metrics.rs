@@ -74,6 +74,8 @@ pub struct Metrics {
     pub client_clock_skew: Histogram,
     /// Failing calls held down.
     pub held_down: IntCounter,
+    /// Log lines that nobody took in time.
+    pub log_lines_dropped: IntGauge,
     /// The generation in force.
     pub config_generation: IntGauge,
     /// 1 when the last reload took effect.
@@ -224,6 +226,11 @@ impl Metrics {
                 r,
                 "held_down_total",
                 "Answers to failing credentials that were held back.",
+            ),
+            log_lines_dropped: gauge(
+                r,
+                "log_lines_dropped",
+                "Log lines that were dropped because their reader did not take them.",
             ),
             config_generation: gauge(r, "config_generation", "The policy generation in force."),
             config_last_reload_success: gauge(

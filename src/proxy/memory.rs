@@ -1,37 +1,50 @@
 //! How much memory request bodies may take.
 //!
 //! Owns one budget with a share for each holder. Must never wait: what does not fit now is refused.
+//!
+//! A signed body is read before its signature can be proven, so whoever knows a secret id can have bodies
+//! charged to it. What is not proven therefore gets half of the whole and half of the credential's
+//! share; a peer that has proven the credential before has the rest to itself (P6).
 
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 /// No peer and no credential holds more than this part of the whole.
 pub const SHARE: u64 = 8;
+/// Pairs of peer and credential that are remembered as proven; beyond it all prove themselves anew.
+const PROVEN: usize = 65_536;
 
 /// A budget in bytes.
 pub struct BodyMemory {
     limit: u64,
     held: Mutex<Held>,
+    hasher: foldhash::quality::RandomState,
 }
 
 #[derive(Default)]
 struct Held {
     total: u64,
     by_holder: HashMap<Holder, u64, foldhash::fast::RandomState>,
+    /// Hashes of pairs, with a seed that nobody outside knows.
+    proven: HashSet<u64, foldhash::fast::RandomState>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Holder {
     Peer(IpAddr),
     Credential(Box<str>),
+    /// Everybody who has not proven the credential named.
+    Unproven,
+    UnprovenOf(Box<str>),
 }
 
 /// Memory that is held until this is dropped.
 pub struct Lease {
     memory: Arc<BodyMemory>,
-    holders: [Holder; 2],
+    holders: Vec<Holder>,
     bytes: u64,
 }
 
@@ -41,33 +54,36 @@ impl BodyMemory {
         Arc::new(Self {
             limit,
             held: Mutex::default(),
+            hasher: foldhash::quality::RandomState::default(),
         })
     }
 
-    /// Holds `bytes` for a peer's call with a credential (not yet proven); `None` when the whole or
-    /// either share would be crossed.
+    /// Holds `bytes` for a peer's call with a credential that this call has not proven yet; `None` when
+    /// the whole or a share would be crossed.
     pub fn reserve(self: &Arc<Self>, peer: IpAddr, credential: &str, bytes: u64) -> Option<Lease> {
-        let holders = [
+        let mut holders = vec![
             Holder::Peer(network(peer)),
             Holder::Credential(credential.into()),
         ];
         let mut held = self.held.lock();
-        let fits = held
-            .total
-            .checked_add(bytes)
-            .is_some_and(|total| total <= self.limit)
-            && holders.iter().all(|holder| {
-                held.by_holder
-                    .get(holder)
-                    .copied()
-                    .unwrap_or(0)
-                    .saturating_add(bytes)
-                    <= self.limit / SHARE
-            });
-        if !fits {
+        if !held.proven.contains(&self.pair(peer, credential)) {
+            holders.extend([Holder::Unproven, Holder::UnprovenOf(credential.into())]);
+        }
+        let total = held.total.checked_add(bytes)?;
+        let fits = |holder: &Holder| {
+            let before = held.by_holder.get(holder).copied().unwrap_or(0);
+            let after = before.saturating_add(bytes);
+            match holder {
+                Holder::Peer(_) | Holder::Credential(_) => after <= self.limit / SHARE,
+                Holder::Unproven => after <= self.limit / 2,
+                // The first body of a newcomer may be as large as any.
+                Holder::UnprovenOf(_) => before == 0 || after <= self.limit / SHARE / 2,
+            }
+        };
+        if total > self.limit || !holders.iter().all(fits) {
             return None;
         }
-        held.total += bytes;
+        held.total = total;
         // Who holds nothing gives nothing back, and would never be forgotten.
         for holder in holders.iter().filter(|_| bytes > 0) {
             *held.by_holder.entry(holder.clone()).or_default() += bytes;
@@ -78,6 +94,20 @@ impl BodyMemory {
             holders,
             bytes,
         })
+    }
+
+    /// Remembers that this peer has proven the credential.
+    pub fn proved(&self, peer: IpAddr, credential: &str) {
+        let pair = self.pair(peer, credential);
+        let mut held = self.held.lock();
+        if held.proven.len() >= PROVEN && !held.proven.contains(&pair) {
+            held.proven.clear();
+        }
+        held.proven.insert(pair);
+    }
+
+    fn pair(&self, peer: IpAddr, credential: &str) -> u64 {
+        self.hasher.hash_one((network(peer), credential))
     }
 
     /// Bytes held now.
@@ -130,9 +160,59 @@ mod tests {
         Ipv4Addr::new(192, 0, 2, n).into()
     }
 
+    /// Where every pair of the first nine peers and these credentials is proven.
+    fn proven(limit: u64) -> Arc<BodyMemory> {
+        let memory = BodyMemory::new(limit);
+        for n in 1..=9 {
+            for credential in ["a", "b", &n.to_string()] {
+                memory.proved(peer(n), credential);
+            }
+        }
+        memory
+    }
+
+    #[test]
+    fn who_only_knows_a_secret_id_cannot_take_its_owners_memory() {
+        let memory = BodyMemory::new(1_600);
+        memory.proved(peer(1), "victim");
+        let mut taken = Vec::new();
+        for attacker in 100..200 {
+            taken.extend(memory.reserve(peer(attacker), "victim", 10));
+        }
+        assert_eq!(memory.held(), 100, "half of the credential's eighth");
+        let own = memory.reserve(peer(1), "victim", 100);
+        assert!(own.is_some(), "the other half is the owner's");
+        for attacker in 100..200 {
+            for id in 0..20 {
+                taken.extend(memory.reserve(peer(attacker), &format!("id-{id}"), 10));
+            }
+        }
+        assert_eq!(memory.held(), 900, "half of the whole, and the owner's");
+        assert!(memory.reserve(peer(1), "victim", 1).is_none());
+        drop(own);
+        assert!(memory.reserve(peer(1), "victim", 100).is_some());
+    }
+
+    #[test]
+    fn a_newcomers_first_body_may_be_as_large_as_any() {
+        let memory = BodyMemory::new(800);
+        let first = memory.reserve(peer(1), "a", 100);
+        assert!(first.is_some());
+        assert!(memory.reserve(peer(2), "a", 1).is_none());
+    }
+
+    #[test]
+    fn the_memory_of_who_proved_what_is_bounded() {
+        let memory = BodyMemory::new(800);
+        for n in 0..=PROVEN {
+            memory.proved(peer(1), &n.to_string());
+        }
+        assert_eq!(memory.held.lock().proven.len(), 1);
+    }
+
     #[test]
     fn no_peer_and_no_credential_holds_more_than_an_eighth() {
-        let memory = BodyMemory::new(800);
+        let memory = proven(800);
         let lease = memory.reserve(peer(1), "a", 100).unwrap();
         assert!(
             memory.reserve(peer(1), "b", 1).is_none(),
@@ -156,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_whole_is_never_crossed_and_comes_back_whole() {
-        let memory = BodyMemory::new(800);
+        let memory = proven(800);
         let mut leases: Vec<Lease> = (1..=8)
             .map(|n| memory.reserve(peer(n), &n.to_string(), 100).unwrap())
             .collect();
@@ -177,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_call_without_a_body_leaves_no_trace_of_its_peer() {
-        let memory = BodyMemory::new(800);
+        let memory = proven(800);
         for n in 0..=255 {
             drop(memory.reserve(peer(n), "a", 0).unwrap());
         }

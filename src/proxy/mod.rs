@@ -372,6 +372,7 @@ impl Proxy {
                         &policy.catalog.host_aliases,
                     )
                     .map_err(Refusal::Credential)?;
+                self.body_memory.proved(visit.peer, claim.secret_id());
                 let skew = claim.skew_seconds(self.clock.utc().seconds());
                 self.metrics.client_clock_skew.observe(skew as f64);
                 known.account.clone()

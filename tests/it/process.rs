@@ -2,11 +2,12 @@
 
 use crate::harness::*;
 use http::{Request, StatusCode};
+use http_body_util::Full;
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use tollgate::clock::Clock;
@@ -817,4 +818,30 @@ async fn sigint_drains_as_well() {
         .map(|record| (record.id.to_string(), record.seq))
         .collect();
     assert_eq!(by_id[headers["x-request-id"].to_str().unwrap()], 1);
+}
+
+/// A supervisor that stopped reading is no reason to stop serving.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_holds_up_no_call_and_its_lost_lines_are_counted() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = House::new(upstream.address, &[("workers: auto", "workers: 1")]);
+    let mut command = house.command(&[], &["serve"]);
+    command.env("TOLLGATE_LOG", "debug").stderr(Stdio::piped());
+    let mut process = Process::start_by(&mut command, house.public, house.admin).await;
+    let mut client = Client::connect(house.public).await.unwrap();
+    // A line each: far more than the pipe and the gate's own buffer hold.
+    for _ in 0..20_000 {
+        let nobody = Request::get("/").header("host", "gate.test");
+        let (status, _, _) = client
+            .send(nobody.body(Full::default()).unwrap())
+            .await
+            .unwrap();
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+    }
+    until("the lost lines are counted", async || {
+        let samples = scrape(house.admin).await;
+        samples.sum("tollgate_log_lines_dropped", &[]) > 0
+    })
+    .await;
+    process.kill();
 }
