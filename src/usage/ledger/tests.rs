@@ -943,6 +943,39 @@ fn pruning_deletes_from_the_front_keeps_the_rollup_and_never_gives_a_seq_again()
 }
 
 #[test]
+fn one_accounts_month_is_what_it_has_in_everybodys() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    let accounts = ["a", "b", "c"].map(|id| AccountId::new(id).unwrap());
+    for id in 0..90_u64 {
+        let of = Record {
+            account: accounts[usize::try_from(id % 3).unwrap()].clone(),
+            admitted_at: Utc(DAY.0 + i64::try_from(id).unwrap() * HOUR_US / 2),
+            ..record(id.into())
+        };
+        drop(ledger.reserve().unwrap().commit(of));
+    }
+    close(&ledger);
+    let reader = bench.reader();
+    let hours = |n: i64| Utc(DAY.0 + n * HOUR_US);
+    // Looked up, looked up beyond what there is, and scanned.
+    for (from, until) in [(3, 11), (-5, 9_000), (-5, 9_700), (7, 7)] {
+        let all = reader.usage(hours(from), hours(until), None).unwrap();
+        for account in &accounts {
+            let own = reader
+                .usage(hours(from), hours(until), Some(account))
+                .unwrap();
+            let expected: Vec<_> = all
+                .iter()
+                .filter(|l| l.account == *account)
+                .cloned()
+                .collect();
+            assert_eq!(own, expected, "{from}..{until}");
+        }
+    }
+}
+
+#[test]
 fn a_gate_that_never_rests_is_pruned_as_well() {
     let bench = Bench::new();
     let old = |id| Record {
