@@ -119,7 +119,7 @@ pub fn router(
         .merge(queries)
         .route_layer(middleware::from_fn_with_state(admin.clone(), authorize))
         // Probes carry no token and learn nothing.
-        .route("/livez", get(async || "ok\n"))
+        .route("/livez", get(live))
         .route("/readyz", get(ready))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such path; GET / lists them"))
         .with_state(admin)
@@ -187,6 +187,19 @@ async fn index() -> &'static str {
      GET /v1/accounts/ID                   one account: modes, quotas in force, live use\n\
      GET /v1/usage?month=2026-11&account=  a month's counts\n\
      GET /v1/records?after=SEQ&limit=N     records after a cursor, as JSON lines\n"
+}
+
+/// 503 asks the supervisor for another process: without the ledger's writer this one is of no use.
+async fn live(Shared(admin): App) -> Response {
+    let serving = *admin.state.borrow() == State::Serving;
+    if serving && admin.proxy.ledger.is_closed() {
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the ledger's writer has ended\n",
+        )
+            .into_response();
+    }
+    "ok\n".into_response()
 }
 
 async fn ready(Shared(admin): App) -> Response {

@@ -16,9 +16,12 @@ impl Month {
         let date = text
             .split_once('-')
             .filter(|(year, month)| digits(year, 4) && digits(month, 2))
-            .and_then(|(year, month)| Date::new(year.parse().ok()?, month.parse().ok()?, 1).ok());
-        date.map(Self)
-            .ok_or_else(|| format!("`{text}` is not a month; write it as 2026-11"))
+            .and_then(|(year, month)| Date::new(year.parse().ok()?, month.parse().ok()?, 1).ok())
+            // Years in which a zone that the catalogue takes has whole hours.
+            .filter(|date| (2000..=2100).contains(&date.year()));
+        date.map(Self).ok_or_else(|| {
+            format!("`{text}` is not a month from 2000 to 2100; write it as 2026-11")
+        })
     }
 
     /// The month in which `now` falls in `zone`.
@@ -97,6 +100,8 @@ mod tests {
             "2026-11-01",
             "+026-11",
             "2026-1a",
+            "1900-01",
+            "2101-01",
         ] {
             assert!(Month::parse(text).is_err(), "{text}");
         }

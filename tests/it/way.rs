@@ -64,3 +64,17 @@ async fn a_signed_call_is_answered_in_the_vendors_dialect() {
     assert_eq!(gate.records().len(), 20);
     gate.at_rest().await.assert_conserved();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_whose_ledger_has_ended_says_that_it_must_be_started_again() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let gate = Gate::start(upstream.address).await;
+    assert_eq!(get(gate.admin, "/livez").await.0, StatusCode::OK);
+    let ledger = &gate.running.as_ref().unwrap().proxy.ledger;
+    ledger.close(Duration::ZERO).unwrap();
+    let (status, _, said) = get(gate.admin, "/livez").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{said:?}");
+    let (status, _, _) = send(gate.public, segment(STUDIO_KEY)).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(upstream.seen().is_empty(), "nothing is forwarded uncounted");
+}

@@ -345,6 +345,11 @@ impl Ledger {
         self.shared.health.load(Ordering::Acquire) == HEALTHY
     }
 
+    /// Whether the writer has ended: no call can be counted until the process is started again.
+    pub fn is_closed(&self) -> bool {
+        self.shared.health.load(Ordering::Acquire) == CLOSED
+    }
+
     /// Figures for metrics. Asks the file system: not for the way of a call. What it will not tell is 0.
     pub fn stats(&self) -> LedgerStats {
         let size = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
