@@ -187,6 +187,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
                     connect_timeout,
                     clock,
                 ));
+                tokio::spawn(sweep_connections(upstream.clone()));
                 match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => {
                         server::run(listener, proxy, upstream, connections, phase).await
@@ -341,6 +342,13 @@ async fn housekeeping(proxy: Arc<Proxy>, retain: Duration) {
                 .ledger
                 .prune(keep_from(proxy.clock.utc(), retain, &zone));
         }
+    }
+}
+
+async fn sweep_connections(upstream: Arc<Upstream>) {
+    loop {
+        tokio::time::sleep(SECOND).await;
+        upstream.sweep();
     }
 }
 

@@ -3,7 +3,7 @@
 //! Owns the bounds of a connection: how many, how long idle, how patient with a reader. Must never
 //! read a request itself, nor drop a call that the drain still has time for.
 
-use crate::proxy::{ForwardBody, Proxy};
+use crate::proxy::Proxy;
 use crate::upstream::Upstream;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -81,7 +81,7 @@ fn listen(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener>
 pub async fn run(
     listener: TcpListener,
     proxy: Arc<Proxy>,
-    upstream: Arc<Upstream<ForwardBody>>,
+    upstream: Arc<Upstream>,
     connections: Arc<Semaphore>,
     mut phase: watch::Receiver<Phase>,
 ) {
@@ -157,7 +157,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: SocketAddr,
     proxy: Arc<Proxy>,
-    upstream: Arc<Upstream<ForwardBody>>,
+    upstream: Arc<Upstream>,
     mut phase: watch::Receiver<Phase>,
 ) {
     let service = service_fn(move |request| {

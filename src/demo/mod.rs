@@ -11,7 +11,7 @@ pub use sample::sign;
 use crate::clock::Clock;
 use crate::config::{self, Endpoint};
 use crate::serve;
-use crate::upstream::{NotAnswered, Upstream};
+use crate::upstream::{NotAnswered, Outgoing, RequestHead, Upstream};
 use crate::usage::{Month, Reader, usage_table};
 use anyhow::Context;
 use bytes::Bytes;
@@ -130,9 +130,7 @@ impl Drop for Scratch {
     }
 }
 
-type Client = Upstream<Full<Bytes>>;
-
-fn client(to: SocketAddr) -> Arc<Client> {
+fn client(to: SocketAddr) -> Arc<Upstream> {
     Arc::new(Upstream::new(
         to.ip().to_string(),
         to.port(),
@@ -142,16 +140,22 @@ fn client(to: SocketAddr) -> Arc<Client> {
 }
 
 async fn fetch(
-    client: &Arc<Client>,
-    mut request: Request<Full<Bytes>>,
+    client: &Arc<Upstream>,
+    request: Request<Full<Bytes>>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
+    let (parts, body) = request.into_parts();
+    let mut head = RequestHead::new(parts.method, &parts.uri);
+    for (name, value) in &parts.headers {
+        head.field(name, value);
+    }
+    let mut outgoing = Outgoing::new(head, body);
     loop {
-        match client.connection().await?.send(request).await {
+        match client.connection().await?.send(outgoing).await {
             Ok(answer) => {
                 let status = answer.status();
                 return Ok((status, answer.into_body().collect().await?.to_bytes()));
             }
-            Err(NotAnswered::Unsent(back)) => request = back,
+            Err(NotAnswered::Unsent(back)) => outgoing = back,
             Err(NotAnswered::Failed(failure)) => return Err(failure.into()),
         }
     }

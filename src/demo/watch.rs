@@ -3,7 +3,8 @@
 //! Owns the reading of the gate from outside: metrics, usage, records. Must never ask the gate's own
 //! memory: a promise that only the gate can see is none.
 
-use super::{Client, client, fetch};
+use super::{client, fetch};
+use crate::upstream::Upstream;
 use anyhow::{Context, bail, ensure};
 use http::{Request, StatusCode};
 use http_body_util::Full;
@@ -24,7 +25,7 @@ type Service = [String; 2];
 
 /// Follows the gate from outside.
 pub(super) struct Watch {
-    admin: Arc<Client>,
+    admin: Arc<Upstream>,
     host: String,
     terminal: bool,
     drawn_lines: usize,

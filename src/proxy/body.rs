@@ -371,7 +371,7 @@ pub enum AnswerBody {
 
 /// An upstream's answer on its way out. Counts it as cut when it breaks off after its head.
 pub struct Relay {
-    answer: Answer<ForwardBody>,
+    answer: Answer,
     idle_timeout: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
     ended: bool,
@@ -380,7 +380,7 @@ pub struct Relay {
 
 impl Relay {
     /// `idle_timeout`: the longest pause between two frames; `cut`: where to count a broken answer.
-    pub fn new(answer: Answer<ForwardBody>, idle_timeout: Duration, cut: IntCounter) -> Self {
+    pub fn new(answer: Answer, idle_timeout: Duration, cut: IntCounter) -> Self {
         let ended = answer.is_end_stream();
         Self {
             answer,
@@ -424,7 +424,7 @@ impl Body for AnswerBody {
             Poll::Ready(frame) => {
                 relay.sleep = None;
                 relay.ended |= frame.is_none();
-                Poll::Ready(frame.map(|frame| frame.map_err(std::io::Error::other)))
+                Poll::Ready(frame)
             }
             Poll::Pending => {
                 let timeout = relay.idle_timeout;

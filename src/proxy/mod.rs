@@ -22,14 +22,14 @@ use crate::identity::holddown::{Held, HoldDown};
 use crate::identity::{Failure, must_stand_once, tc3};
 use crate::metrics::{Decision, Metrics};
 use crate::policy::{Account, Operation, Policy};
-use crate::upstream::{self, Answer, NotAnswered, Upstream};
+use crate::upstream::{self, Answer, HopByHop, NotAnswered, Outgoing, RequestHead, Upstream};
 use crate::usage::{Ledger, Slot};
-use crate::words::{Bill, Mode, Mono, Outcome, QUOTA_PATH, RequestId};
+use crate::words::{Bill, Mode, Mono, Outcome, QUOTA_PATH, RequestId, RequestIdText};
 use arc_swap::ArcSwap;
 use body::{Buffered, Progress, Relay, Upload, UploadFailure};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use memory::BodyMemory;
@@ -66,7 +66,7 @@ pub struct Proxy {
     limits: Limits,
     max_delay: Duration,
     response_timeout: Duration,
-    upstream_host: Option<HeaderValue>,
+    upstream_host: String,
     trusted_proxies: Vec<IpNet>,
     abandoning: AtomicBool,
 }
@@ -110,7 +110,7 @@ impl Proxy {
             limits: settings.limits.clone(),
             max_delay: settings.max_delay,
             response_timeout: settings.upstream.response_timeout,
-            upstream_host: HeaderValue::try_from(settings.upstream.endpoint.to_string()).ok(),
+            upstream_host: settings.upstream.endpoint.to_string(),
             trusted_proxies: settings.trusted_proxies.clone(),
             abandoning: AtomicBool::new(false),
         }
@@ -146,7 +146,7 @@ impl Proxy {
     /// Answers one request. Never fails: what goes wrong is said in the caller's dialect.
     pub async fn answer(
         self: Arc<Self>,
-        upstream: Arc<Upstream<ForwardBody>>,
+        upstream: Arc<Upstream>,
         socket: IpAddr,
         request: Request<Incoming>,
     ) -> Response<AnswerBody> {
@@ -211,7 +211,7 @@ impl Proxy {
     async fn way(
         self: &Arc<Self>,
         visit: &mut Visit<'_>,
-        upstream: &Arc<Upstream<ForwardBody>>,
+        upstream: &Arc<Upstream>,
         parts: Parts,
         upload: &mut Option<Upload>,
     ) -> Result<Response<AnswerBody>, Refusal> {
@@ -238,8 +238,8 @@ impl Proxy {
             (None, Some(upload)) => ForwardBody::Streamed(upload),
             (None, None) => return Err(Refusal::Upload(UploadFailure::Incomplete)),
         };
-        let request = self.rewrite(visit, parts, body, permit.call());
-        let answered = self.forward(visit, upstream, request).await;
+        let outgoing = Outgoing::new(self.upstream_head(visit, parts, permit.call()), body);
+        let answered = self.forward(visit, upstream, outgoing).await;
         let answered_at = self.clock.mono();
 
         let (outcome, status, vetoed) = match &answered {
@@ -410,16 +410,16 @@ impl Proxy {
     async fn forward(
         &self,
         visit: &Visit<'_>,
-        upstream: &Arc<Upstream<ForwardBody>>,
-        mut request: Request<ForwardBody>,
-    ) -> Result<Response<Answer<ForwardBody>>, Refusal> {
+        upstream: &Arc<Upstream>,
+        mut outgoing: Outgoing<ForwardBody>,
+    ) -> Result<Response<Answer>, Refusal> {
         let attempt = async {
             loop {
                 let connection = upstream.connection().await?;
                 visit.progress.hand_over();
-                match connection.send(request).await {
+                match connection.send(outgoing).await {
                     Ok(answer) => return Ok(answer),
-                    Err(NotAnswered::Unsent(back)) => request = back,
+                    Err(NotAnswered::Unsent(back)) => outgoing = back,
                     Err(NotAnswered::Failed(failure)) => return Err(failure),
                 }
             }
@@ -434,8 +434,6 @@ impl Proxy {
             }),
         };
         match attempted {
-            // An upgrade or an interim answer ends nothing that we could forward.
-            Ok(answer) if answer.status().is_informational() => Err(Refusal::UpstreamNonsense),
             Ok(answer) => Ok(answer),
             Err(failure) => {
                 if let Some(failure) = visit.progress.failure() {
@@ -471,73 +469,34 @@ impl Proxy {
         }
     }
 
-    /// The request as the upstream gets it: hop-by-hop fields dropped, credentials that are secrets
-    /// dropped, the identity set here and nowhere else.
-    fn rewrite(
-        &self,
-        visit: &Visit<'_>,
-        parts: Parts,
-        body: ForwardBody,
-        call: &Call,
-    ) -> Request<ForwardBody> {
-        let Parts {
-            method,
-            uri,
-            mut headers,
-            ..
-        } = parts;
-        upstream::strip_hop_by_hop(&mut headers);
-        headers.remove(header::EXPECT);
-        headers.remove("x-api-key");
-        // A TC3 signature is no secret, and the upstream may want to verify it; a bearer key is one.
-        if headers
-            .get(header::AUTHORIZATION)
-            .is_some_and(|value| !value.as_bytes().starts_with(b"TC3"))
-        {
-            headers.remove(header::AUTHORIZATION);
-        }
-        if headers.keys().any(is_ours) {
-            let ours: Vec<HeaderName> = headers
-                .keys()
-                .filter(|name| is_ours(name))
-                .cloned()
-                .collect();
-            for name in ours {
-                headers.remove(name);
+    /// The head as the upstream gets it: what ends at this hop is left out, and so are credentials that
+    /// are secrets; the identity is set here and nowhere else.
+    fn upstream_head(&self, visit: &Visit<'_>, parts: Parts, call: &Call) -> RequestHead {
+        let headers = &parts.headers;
+        let mut head = RequestHead::new(parts.method, &parts.uri);
+        let hop = HopByHop::of(headers);
+        for (name, value) in headers {
+            if !hop.contains(name) && !stays_here(name, value) {
+                head.field(name, value);
             }
         }
         // HTTP/1.0 may come without a Host; it leaves as HTTP/1.1, which must have one.
-        if let Some(host) = &self.upstream_host
-            && !headers.contains_key(header::HOST)
-        {
-            headers.insert(header::HOST, host.clone());
+        if !headers.contains_key(header::HOST) {
+            head.text("host", &self.upstream_host);
         }
-        let forwarded_for = forwarded_for(visit, &headers);
-        let texts = [
-            ("x-tollgate-account", call.account.id.as_str()),
-            ("x-tollgate-group", call.operation.group.as_str()),
-            ("x-tollgate-action", call.operation.action.as_str()),
-            ("x-request-id", visit.id.text().as_str()),
-            ("x-forwarded-for", &forwarded_for),
-        ]
-        .map(|(name, text)| (HeaderName::from_static(name), HeaderValue::from_str(text)));
-        for (name, value) in texts {
-            if let Ok(value) = value {
-                headers.insert(name, value);
-            }
-        }
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
-        *request.uri_mut() = origin_form(&uri);
-        *request.headers_mut() = headers;
-        request
+        head.text("x-tollgate-account", call.account.id.as_str());
+        head.text("x-tollgate-group", call.operation.group.as_str());
+        head.text("x-tollgate-action", call.operation.action.as_str());
+        head.text("x-request-id", visit.id_text.as_str());
+        head.text("x-forwarded-for", &forwarded_for(visit, headers));
+        head
     }
 
     /// Answer: the upstream's words with our name on them.
     fn relay(
         &self,
         visit: &Visit<'_>,
-        answer: Response<Answer<ForwardBody>>,
+        answer: Response<Answer>,
     ) -> Response<AnswerBody> {
         if visit.dialect == Dialect::Vendor && answer.status() != StatusCode::OK {
             // The SDKs lose whatever comes with another status (PROTOCOL §4).
@@ -547,9 +506,8 @@ impl Proxy {
         let mut response = answer
             .map(|answer| AnswerBody::Upstream(Relay::new(answer, self.response_timeout, cut)));
         let headers = response.headers_mut();
-        upstream::strip_hop_by_hop(headers);
         headers.remove(X_BILLABLE);
-        if let Ok(id) = HeaderValue::from_str(visit.id.text().as_str()) {
+        if let Ok(id) = HeaderValue::from_str(visit.id_text.as_str()) {
             headers.insert(X_REQUEST_ID, id);
         }
         if visit.dialect == Dialect::Vendor {
@@ -593,6 +551,7 @@ impl Proxy {
 struct Visit<'p> {
     proxy: &'p Proxy,
     id: RequestId,
+    id_text: RequestIdText,
     dialect: Dialect,
     /// Whose connection it is.
     socket: IpAddr,
@@ -621,9 +580,11 @@ impl<'p> Visit<'p> {
             proxy.metrics.received.inc();
             proxy.metrics.pending.inc();
         }
+        let id = RequestId(uuid::Uuid::now_v7());
         Self {
             proxy,
-            id: RequestId(uuid::Uuid::now_v7()),
+            id,
+            id_text: id.text(),
             dialect: Dialect::of(&parts.method, &parts.uri, &parts.headers),
             socket,
             peer: peer(socket, &parts.headers, &proxy.trusted_proxies),
@@ -852,6 +813,16 @@ fn forwarded_for(visit: &Visit<'_>, headers: &HeaderMap) -> String {
     hops + &visit.socket.to_string()
 }
 
+/// What was for the gate, and what it says itself. A TC3 signature is no secret, and the upstream may
+/// want to verify it; a bearer key is one.
+fn stays_here(name: &HeaderName, value: &HeaderValue) -> bool {
+    match name.as_str() {
+        "authorization" => !value.as_bytes().starts_with(b"TC3"),
+        "expect" | "x-api-key" | "x-forwarded-for" | "x-request-id" => true,
+        _ => is_ours(name),
+    }
+}
+
 /// Names that only the gate may use, and other spellings of those that it sets or has judged: an
 /// upstream that hands fields on as variables (CGI, WSGI) takes `_` for `-`, and would obey either.
 fn is_ours(name: &HeaderName) -> bool {
@@ -872,13 +843,6 @@ fn is_vetoed(headers: &HeaderMap) -> bool {
     headers
         .get(X_BILLABLE)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"false"))
-}
-
-fn origin_form(uri: &Uri) -> Uri {
-    uri.path_and_query()
-        .cloned()
-        .map(Uri::from)
-        .unwrap_or_default()
 }
 
 /// A gate's counts in the order of the metric's decisions.

@@ -1,0 +1,473 @@
+//! Forward: one call over one connection to the upstream.
+//!
+//! Owns the pool of connections and what is said over them. Must never send anything twice that may
+//! have been read, and never reuse a connection before both the request and its answer have ended.
+
+mod wire;
+
+pub use wire::{HopByHop, RequestHead};
+
+use crate::clock::Clock;
+use crate::words::Mono;
+use bytes::{Bytes, BytesMut};
+use http::{Method, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use wire::{AnswerHead, Framing, Outbox};
+
+/// Idle connections older than this are closed rather than reused: the upstream may be about to
+/// close them, and a call that meets that moment is lost.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// What is read of an answer at once: little at first, and as much as comes when more of it comes.
+const READ_BYTES: usize = 8 * 1024;
+const BULK_READ_BYTES: usize = 128 * 1024;
+
+/// Why no answer came.
+#[derive(thiserror::Error, Debug)]
+pub enum Failure {
+    /// No connection. Nothing was sent.
+    #[error("cannot connect to the upstream {endpoint}: {cause}")]
+    Unreachable {
+        /// `host:port`.
+        endpoint: String,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The connection broke before the head of the answer, or the request broke off.
+    #[error("the upstream closed the connection before it answered: {0}")]
+    Cut(io::Error),
+    /// What came is not an HTTP response.
+    #[error(transparent)]
+    Nonsense(#[from] Nonsense),
+}
+
+/// What came is not HTTP, or where it ends cannot be told.
+#[derive(thiserror::Error, Clone, Copy, Debug)]
+#[error("the upstream's answer is not HTTP: {0}")]
+pub struct Nonsense(&'static str);
+
+/// Where to connect, and the connections that wait for work. One per worker.
+pub struct Upstream {
+    host: String,
+    port: u16,
+    connect_timeout: Duration,
+    clock: Clock,
+    idle: Mutex<VecDeque<Idle>>,
+}
+
+struct Idle {
+    link: Link,
+    since: Mono,
+}
+
+/// A connection, and what was read from it and not yet taken.
+struct Link {
+    stream: TcpStream,
+    input: BytesMut,
+    read_bytes: usize,
+}
+
+/// A connection taken for one call.
+pub struct Connection {
+    link: Link,
+    reused: bool,
+    home: Arc<Upstream>,
+}
+
+/// What became of a request that got no answer.
+pub enum NotAnswered<B> {
+    /// A kept connection had gone; nothing of the request was sent. Take another connection.
+    Unsent(Outgoing<B>),
+    /// It failed.
+    Failed(Failure),
+}
+
+impl Upstream {
+    /// An empty pool towards `host:port`.
+    pub fn new(host: String, port: u16, connect_timeout: Duration, clock: Clock) -> Self {
+        Self {
+            host,
+            port,
+            connect_timeout,
+            clock,
+            idle: Mutex::default(),
+        }
+    }
+
+    /// A connection that waits for work, the last used first; else a new one.
+    pub async fn connection(self: &Arc<Self>) -> Result<Connection, Failure> {
+        if let Some(link) = self.take_idle() {
+            return Ok(Connection {
+                link,
+                reused: true,
+                home: self.clone(),
+            });
+        }
+        let stream = match tokio::time::timeout(self.connect_timeout, self.connect()).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(cause)) => return Err(self.unreachable(cause)),
+            Err(_) => return Err(self.unreachable(io::ErrorKind::TimedOut.into())),
+        };
+        let link = Link {
+            stream,
+            input: BytesMut::new(),
+            read_bytes: READ_BYTES,
+        };
+        Ok(Connection {
+            link,
+            reused: false,
+            home: self.clone(),
+        })
+    }
+
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    fn unreachable(&self, cause: io::Error) -> Failure {
+        Failure::Unreachable {
+            endpoint: format!("{}:{}", self.host, self.port),
+            cause,
+        }
+    }
+
+    fn take_idle(&self) -> Option<Link> {
+        let now = self.clock.mono();
+        let mut idle = self.idle.lock();
+        loop {
+            let Idle { link, since } = idle.pop_back()?;
+            if now.since(since) < IDLE && link.is_quiet() {
+                return Some(link);
+            }
+        }
+    }
+
+    fn give_back(&self, mut link: Link) {
+        if !link.is_quiet() {
+            return;
+        }
+        // What one bulky answer needed is not kept for the small ones.
+        link.input = BytesMut::new();
+        link.read_bytes = READ_BYTES;
+        let since = self.clock.mono();
+        self.idle.lock().push_back(Idle { link, since });
+    }
+
+    /// Closes the connections that have waited too long, or that the upstream has closed. Call it once
+    /// a second or so.
+    pub fn sweep(&self) {
+        let now = self.clock.mono();
+        self.idle
+            .lock()
+            .retain(|idle| now.since(idle.since) < IDLE && idle.link.is_quiet());
+    }
+}
+
+impl Link {
+    /// Open, as far as is known, and nothing has come unasked. Costs a system call only when the
+    /// runtime has heard of something.
+    fn is_quiet(&self) -> bool {
+        let nothing = self.stream.try_read(&mut [0]);
+        self.input.is_empty()
+            && nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Reads what has come, at least a byte; 0 at the end of the stream.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.input.reserve(self.read_bytes);
+        let room = self.input.capacity() - self.input.len();
+        let read = ready!(pin!(self.stream.read_buf(&mut self.input)).poll(cx))?;
+        if read == room {
+            self.read_bytes = (2 * self.read_bytes).min(BULK_READ_BYTES);
+        }
+        Poll::Ready(Ok(read))
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A request on its way out.
+pub struct Outgoing<B> {
+    method: Method,
+    outbox: Outbox,
+    /// `None` when all of it is in the outbox.
+    body: Option<B>,
+    /// The body had nothing to go with the head, and was given time once.
+    head_waited: bool,
+}
+
+impl<B> Outgoing<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    /// The framing follows from the body: its length, or chunks when it does not know it.
+    pub fn new(head: RequestHead, body: B) -> Self {
+        let body = (!body.is_end_stream()).then_some(body);
+        let length = body
+            .as_ref()
+            .map_or(Some(0), |body| body.size_hint().exact());
+        Self {
+            method: head.method().clone(),
+            outbox: Outbox::new(head, length),
+            body,
+            head_waited: false,
+        }
+    }
+
+    fn boxed(self) -> Outgoing<UnsyncBoxBody<Bytes, BoxError>>
+    where
+        B: Send + 'static,
+    {
+        Outgoing {
+            method: self.method,
+            outbox: self.outbox,
+            body: self
+                .body
+                .map(|body| body.map_err(Into::into).boxed_unsync()),
+            head_waited: self.head_waited,
+        }
+    }
+
+    /// Writes as much as there is and as the upstream takes; ready when all has gone.
+    fn poll_send(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let broken = |error: &str| io::Error::new(io::ErrorKind::InvalidData, error);
+        loop {
+            let mut body_is_late = false;
+            if let Some(body) = &mut self.body
+                && self.outbox.has_room()
+            {
+                match Pin::new(body).poll_frame(cx) {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        if let Ok(data) = frame.into_data() {
+                            self.outbox
+                                .push(data)
+                                .map_err(|_| broken("a body longer than its length"))?;
+                        }
+                    }
+                    Poll::Ready(Some(Err(error))) => {
+                        return Poll::Ready(Err(io::Error::other(error)));
+                    }
+                    Poll::Ready(None) => self.body = None,
+                    Poll::Pending => body_is_late = true,
+                }
+                if self.body.as_ref().is_some_and(Body::is_end_stream) {
+                    self.body = None;
+                }
+                if self.body.is_none() {
+                    self.outbox
+                        .finish()
+                        .map_err(|_| broken("a body shorter than its length"))?;
+                }
+            }
+            if self.outbox.is_empty() {
+                return match self.body {
+                    None => Poll::Ready(Ok(())),
+                    Some(_) if body_is_late => Poll::Pending,
+                    Some(_) => continue,
+                };
+            }
+            if body_is_late && !self.head_waited {
+                // A small body comes with its head, a turn later: then both go in one write.
+                self.head_waited = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let slices = self.outbox.slices();
+            let written = ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &slices))?;
+            self.outbox.advance(written);
+        }
+    }
+}
+
+/// A request and its answer on their way over one connection.
+struct Exchange<B> {
+    link: Link,
+    /// `None` when all of it has gone.
+    outgoing: Option<Outgoing<B>>,
+    /// Why no more of it can go.
+    broken: Option<io::Error>,
+}
+
+impl<B> Exchange<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    /// Sends what can be sent now; ready when there is nothing more to do about it.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.broken.is_none()
+            && let Some(outgoing) = &mut self.outgoing
+        {
+            match ready!(outgoing.poll_send(&mut self.link.stream, cx)) {
+                Ok(()) => self.outgoing = None,
+                Err(error) => self.broken = Some(error),
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Sends, and reads the head of the answer. Both go on side by side: an upstream may answer before
+    /// it has read all.
+    fn poll_head(
+        &mut self,
+        method: &Method,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<AnswerHead, Failure>> {
+        let _ = self.poll_send(cx);
+        loop {
+            match self.link.poll_read(cx) {
+                Poll::Ready(Ok(0)) => {
+                    let closed = io::ErrorKind::UnexpectedEof.into();
+                    let cause = self.broken.take().unwrap_or(closed);
+                    return Poll::Ready(Err(Failure::Cut(cause)));
+                }
+                Poll::Ready(Ok(_)) => {
+                    if let Some(head) = wire::answer_head(&mut self.link.input, method)? {
+                        return Poll::Ready(Ok(head));
+                    }
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Cut(error))),
+                // What can be sent no more is not waited for: the answer would have come before.
+                Poll::Pending => match self.broken.take() {
+                    Some(error) => return Poll::Ready(Err(Failure::Cut(error))),
+                    None => return Poll::Pending,
+                },
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Sends the request and waits for the head of the answer.
+    pub async fn send<B>(self, outgoing: Outgoing<B>) -> Result<Response<Answer>, NotAnswered<B>>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let method = outgoing.method.clone();
+        let mut exchange = Exchange {
+            link: self.link,
+            outgoing: Some(outgoing),
+            broken: None,
+        };
+        let head = match std::future::poll_fn(|cx| exchange.poll_head(&method, cx)).await {
+            Ok(head) => head,
+            Err(failure) => {
+                return Err(match exchange.outgoing {
+                    Some(unsent) if self.reused && !unsent.outbox.begun() => {
+                        NotAnswered::Unsent(unsent)
+                    }
+                    _ => NotAnswered::Failed(failure),
+                });
+            }
+        };
+        let exchange = Exchange {
+            link: exchange.link,
+            outgoing: exchange.outgoing.map(Outgoing::boxed),
+            broken: exchange.broken,
+        };
+        Ok(head.response.map(|()| Answer {
+            framing: head.framing,
+            keeps_alive: head.keeps_alive,
+            exchange: Some(exchange),
+            home: self.home,
+        }))
+    }
+}
+
+/// The body of an answer, and the rest of its request. The connection goes back to the pool when both
+/// have ended, and only then; dropped before, it is closed.
+pub struct Answer {
+    framing: Framing,
+    keeps_alive: bool,
+    /// `None` only while it is dropped.
+    exchange: Option<Exchange<UnsyncBoxBody<Bytes, BoxError>>>,
+    home: Arc<Upstream>,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let Self {
+            framing, exchange, ..
+        } = &mut *self;
+        let Some(exchange) = exchange else {
+            return Poll::Ready(None);
+        };
+        let _ = exchange.poll_send(cx);
+        loop {
+            let taken = framing.take(&mut exchange.link.input);
+            if let Some(data) = taken.map_err(io::Error::other)? {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            if framing.has_ended() {
+                return Poll::Ready(None);
+            }
+            match (ready!(exchange.link.poll_read(cx))?, &mut *framing) {
+                (0, Framing::UntilClose) => *framing = Framing::Length(0),
+                (0, _) => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
+                _ => {}
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.framing.has_ended()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.framing
+            .left()
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let Some(mut exchange) = self.exchange.take() else {
+            return;
+        };
+        if !self.framing.has_ended() {
+            return;
+        }
+        let home = self.keeps_alive.then(|| self.home.clone());
+        let finish = move |exchange: Exchange<_>| {
+            if let Some(home) = home
+                && exchange.outgoing.is_none()
+            {
+                home.give_back(exchange.link);
+            }
+        };
+        match (&exchange.outgoing, Handle::try_current()) {
+            (Some(_), Ok(runtime)) => {
+                // Answered before its request had gone whole: to stop now would cut that upload.
+                runtime.spawn(async move {
+                    std::future::poll_fn(|cx| exchange.poll_send(cx)).await;
+                    finish(exchange);
+                });
+            }
+            _ => finish(exchange),
+        }
+    }
+}
