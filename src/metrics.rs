@@ -54,8 +54,7 @@ pub struct Metrics {
     pub body_memory_bytes: IntGauge,
     /// How long admitted calls waited for their start.
     pub admission_delay: Histogram,
-    /// Sending to the upstream's response head, by outcome.
-    pub upstream: HistogramVec,
+    upstream: [Histogram; Outcome::ALL.len()],
     /// Time in the gate: upstream and admission delay excluded.
     pub overhead: Histogram,
     /// One group commit.
@@ -133,6 +132,17 @@ impl Metrics {
         let info = gauge_vec(r, "build_info", "1, with the version.", &["version"]);
         info.with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1.0);
+        let upstream = register(
+            r,
+            HistogramVec::new(
+                HistogramOpts::new(
+                    "tollgate_upstream_seconds",
+                    "From the start to the upstream's response head, or to giving up.",
+                )
+                .buckets(SECONDS.to_vec()),
+                &["outcome"],
+            ),
+        );
         let metrics = Self {
             received: register(
                 r,
@@ -176,17 +186,9 @@ impl Metrics {
                 "Wait of admitted calls for their start.",
                 SECONDS,
             ),
-            upstream: register(
-                r,
-                HistogramVec::new(
-                    HistogramOpts::new(
-                        "tollgate_upstream_seconds",
-                        "From sending to the upstream's response head, or to giving up.",
-                    )
-                    .buckets(SECONDS.to_vec()),
-                    &["outcome"],
-                ),
-            ),
+            upstream: std::array::from_fn(|outcome| {
+                upstream.with_label_values(&[Outcome::ALL[outcome].as_str()])
+            }),
             overhead: histogram(
                 r,
                 "overhead_seconds",
@@ -275,6 +277,11 @@ impl Metrics {
             decision.as_str(),
             reason,
         ])
+    }
+
+    /// Sending to the upstream's response head, of calls with one outcome.
+    pub fn upstream(&self, outcome: Outcome) -> &Histogram {
+        &self.upstream[outcome as usize]
     }
 
     /// The counter of committed records with one outcome.

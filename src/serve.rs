@@ -180,13 +180,8 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         let connect_timeout = settings.upstream.connect_timeout;
         let work = move || {
             runtime.block_on(async move {
-                let clock = proxy.clock.clone();
-                let upstream = Arc::new(Upstream::new(
-                    endpoint.host,
-                    endpoint.port,
-                    connect_timeout,
-                    clock,
-                ));
+                let upstream =
+                    Arc::new(Upstream::new(endpoint.host, endpoint.port, connect_timeout));
                 tokio::spawn(sweep_connections(upstream.clone()));
                 match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => {

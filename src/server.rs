@@ -3,7 +3,7 @@
 //! Owns the bounds of a connection: how many, how long idle, how patient with a reader. Must never
 //! read a request itself, nor drop a call that the drain still has time for.
 
-use crate::proxy::Proxy;
+use crate::proxy::{ClientAddress, Proxy};
 use crate::upstream::Upstream;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -160,8 +160,14 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
     upstream: Arc<Upstream>,
     mut phase: watch::Receiver<Phase>,
 ) {
+    let client = Arc::new(ClientAddress::from(peer.ip()));
     let service = service_fn(move |request| {
-        let answer = proxy.clone().answer(upstream.clone(), peer.ip(), request);
+        // On the heap at once: as it is handed on it would be copied whole, several times.
+        let answer = Box::pin(
+            proxy
+                .clone()
+                .answer(upstream.clone(), client.clone(), request),
+        );
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()
@@ -299,7 +305,7 @@ mod tests {
             ledger,
             metrics,
         ));
-        let upstream = Arc::new(Upstream::new("127.0.0.1".into(), 9, IDLE, clock));
+        let upstream = Arc::new(Upstream::new("127.0.0.1".into(), 9, IDLE));
         let (client, server) = tokio::io::duplex(buffer_bytes);
         let (phase, seen) = watch::channel(Phase::Serve);
         let peer: SocketAddr = ([127, 0, 0, 1], 1).into();

@@ -251,6 +251,14 @@ impl Mono {
 pub struct Utc(pub i64);
 
 impl Utc {
+    /// This instant moved by `by`, saturating at the end of time.
+    pub fn plus(self, by: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)),
+        )
+    }
+
     /// Whole seconds since the epoch, rounded down.
     pub fn seconds(self) -> i64 {
         self.0.div_euclid(1_000_000)

@@ -76,17 +76,7 @@ impl Gate {
     /// Decides an arrival at `now`, which was read after this gate was obtained. Standing and quota
     /// are those at this instant (R6, R9). Exact for every interleaving of threads (P1).
     pub fn reserve(&self, now: Now, max_delay: Duration) -> Result<Reservation, Denied> {
-        // A flood costs two loads: the window cannot open for it before `not_before`, and only an
-        // admission or new terms, which republish under the lock, can move that instant.
-        let not_before = self.not_before.load(Ordering::Acquire);
-        if now.mono.0 < not_before {
-            let published = self.published.load(Ordering::Relaxed);
-            return Err(Denied::Throttled {
-                quota: published as u32,
-                mode: Mode::ALL[(published >> 32) as usize % Mode::ALL.len()],
-                retry_after: Duration::from_nanos(not_before - now.mono.0) + max_delay,
-            });
-        }
+        self.check_flood(now, max_delay)?;
         let mut state = self.state.lock();
         let state = &mut *state;
         if now.utc < state.terms.opened {
@@ -100,7 +90,12 @@ impl Gate {
         let verdict = state.window.decide(quota, now.mono, max_delay);
         self.publish(state, now, max_delay);
         match verdict {
-            Verdict::Admit(start) => Ok(Reservation { start, mode, quota }),
+            Verdict::Admit(start) => Ok(Reservation {
+                start,
+                decided: now,
+                mode,
+                quota,
+            }),
             Verdict::Throttle(retry_after) => Err(Denied::Throttled {
                 quota,
                 mode,
@@ -114,6 +109,22 @@ impl Gate {
                     .map(|begins| begins.since(now.utc)),
             }),
         }
+    }
+
+    /// Throttles a flood before anything else is done for it, and without the lock.
+    pub fn check_flood(&self, now: Now, max_delay: Duration) -> Result<(), Denied> {
+        // A flood costs two loads: the window cannot open for it before `not_before`, and only an
+        // admission or new terms, which republish under the lock, can move that instant.
+        let not_before = self.not_before.load(Ordering::Acquire);
+        if now.mono.0 < not_before {
+            let published = self.published.load(Ordering::Relaxed);
+            return Err(Denied::Throttled {
+                quota: published as u32,
+                mode: Mode::ALL[(published >> 32) as usize % Mode::ALL.len()],
+                retry_after: Duration::from_nanos(not_before - now.mono.0) + max_delay,
+            });
+        }
+        Ok(())
     }
 
     /// Puts new terms in force. The window stays as it is: what was spent stays spent (P5).

@@ -160,6 +160,7 @@ impl Quota {
 #[derive(Debug)]
 pub struct Reservation {
     start: Mono,
+    decided: Now,
     mode: Mode,
     quota: u32,
 }
@@ -169,6 +170,8 @@ pub struct Reservation {
 pub struct Started {
     /// The instant that the window holds.
     pub start: Mono,
+    /// The same on the wall clock.
+    pub at: Utc,
     /// The mode in force at admission (R3).
     pub mode: Mode,
 }
@@ -186,9 +189,13 @@ impl Reservation {
 
     /// Waits for the start.
     pub async fn wait(self, clock: &Clock) -> Started {
-        clock.sleep_until(self.start).await;
+        let ahead = self.start.since(self.decided.mono);
+        if !ahead.is_zero() {
+            clock.sleep_until(self.start).await;
+        }
         Started {
             start: self.start,
+            at: self.decided.utc.plus(ahead),
             mode: self.mode,
         }
     }

@@ -135,7 +135,6 @@ fn client(to: SocketAddr) -> Arc<Upstream> {
         to.ip().to_string(),
         to.port(),
         Duration::from_secs(2),
-        Clock::default(),
     ))
 }
 

@@ -120,6 +120,7 @@ pub struct Upload {
     limit: u64,
     expects_continue: bool,
     asked: bool,
+    looked: bool,
     clock: Clock,
     began: Mono,
     deadline: Mono,
@@ -147,6 +148,7 @@ impl Upload {
             limit,
             expects_continue,
             asked: false,
+            looked: false,
             clock: clock.clone(),
             began,
             deadline,
@@ -196,6 +198,13 @@ impl Upload {
                 Poll::Ready(None) => {
                     self.progress.end(None, self.clock.mono());
                     return Poll::Ready(None);
+                }
+                Poll::Pending if !self.looked => {
+                    // Until now nobody had asked for the body: what came with the head comes at the
+                    // second look, and then it needs no timer.
+                    self.looked = true;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
                 Poll::Pending => {
                     let (began, deadline, received) = (self.began, self.deadline, self.received);

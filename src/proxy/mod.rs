@@ -34,6 +34,7 @@ use hyper::body::Incoming;
 use ipnet::IpNet;
 use memory::BodyMemory;
 use permit::{Call, Permit};
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -69,6 +70,21 @@ pub struct Proxy {
     upstream_host: String,
     trusted_proxies: Vec<IpNet>,
     abandoning: AtomicBool,
+}
+
+/// The other end of a connection, spelled once for all its calls.
+pub struct ClientAddress {
+    address: IpAddr,
+    text: String,
+}
+
+impl From<IpAddr> for ClientAddress {
+    fn from(address: IpAddr) -> Self {
+        Self {
+            address,
+            text: address.to_string(),
+        }
+    }
 }
 
 /// Who calls, as far as the head tells.
@@ -147,7 +163,7 @@ impl Proxy {
     pub async fn answer(
         self: Arc<Self>,
         upstream: Arc<Upstream>,
-        socket: IpAddr,
+        socket: Arc<ClientAddress>,
         request: Request<Incoming>,
     ) -> Response<AnswerBody> {
         let (parts, body) = request.into_parts();
@@ -164,7 +180,7 @@ impl Proxy {
         );
         let mut visit = Visit::new(
             &self,
-            socket,
+            &socket,
             &parts,
             received_at,
             upload.progress().clone(),
@@ -232,7 +248,6 @@ impl Proxy {
         };
         let permit = Permit::new(self.clone(), call, started, slot, visit.progress.clone());
 
-        let sent_at = self.clock.mono();
         let body = match (buffered, upload.take()) {
             (Some(buffered), _) => ForwardBody::Buffered(buffered),
             (None, Some(upload)) => ForwardBody::Streamed(upload),
@@ -254,17 +269,13 @@ impl Proxy {
             Err(_) => (Outcome::UpstreamFailed, None, false),
         };
         self.metrics
-            .upstream
-            .with_label_values(&[outcome.as_str()])
-            .observe(answered_at.since(sent_at).as_secs_f64());
-        let start = permit.start();
+            .upstream(outcome)
+            .observe(answered_at.since(permit.start()).as_secs_f64());
         if let Some(commit) = permit.settle(outcome, status, vetoed, answered_at) {
             commit.await.map_err(|_| Refusal::NotDurable)?;
         }
-        let now = self.clock.mono();
-        let in_gate = now
-            .since(visit.received_at)
-            .saturating_sub(answered_at.since(sent_at) + start.since(visit.decided_at));
+        let in_gate =
+            visit.decided_at.since(visit.received_at) + self.clock.mono().since(answered_at);
         self.metrics.overhead.observe(in_gate.as_secs_f64());
         Ok(self.relay(visit, answered?))
     }
@@ -386,10 +397,12 @@ impl Proxy {
         }
         let gate = account.gate(&operation).ok_or(Refusal::NotOpened)?;
         visit.gate = Some(gate.clone());
-        // The place in the ledger first: who gets it but no start gives it back.
-        let slot = self.ledger.reserve().map_err(|_| Refusal::LedgerTrouble)?;
         let now = Now::read(&self.clock);
         visit.decided_at = now.mono;
+        gate.check_flood(now, self.max_delay)
+            .map_err(|denied| refusal(denied, &operation))?;
+        // The place in the ledger first: who gets it but no start gives it back.
+        let slot = self.ledger.reserve().map_err(|_| Refusal::LedgerTrouble)?;
         match gate.reserve(now, self.max_delay) {
             Ok(reservation) => {
                 self.metrics
@@ -493,11 +506,7 @@ impl Proxy {
     }
 
     /// Answer: the upstream's words with our name on them.
-    fn relay(
-        &self,
-        visit: &Visit<'_>,
-        answer: Response<Answer>,
-    ) -> Response<AnswerBody> {
+    fn relay(&self, visit: &Visit<'_>, answer: Response<Answer>) -> Response<AnswerBody> {
         if visit.dialect == Dialect::Vendor && answer.status() != StatusCode::OK {
             // The SDKs lose whatever comes with another status (PROTOCOL §4).
             return dialect::vendor_server_error(visit.id);
@@ -554,7 +563,7 @@ struct Visit<'p> {
     id_text: RequestIdText,
     dialect: Dialect,
     /// Whose connection it is.
-    socket: IpAddr,
+    socket: &'p ClientAddress,
     /// Whose request it is: the same, or what a trusted proxy says.
     peer: IpAddr,
     received_at: Mono,
@@ -569,7 +578,7 @@ struct Visit<'p> {
 impl<'p> Visit<'p> {
     fn new(
         proxy: &'p Proxy,
-        socket: IpAddr,
+        socket: &'p ClientAddress,
         parts: &Parts,
         received_at: Mono,
         progress: Arc<Progress>,
@@ -587,7 +596,7 @@ impl<'p> Visit<'p> {
             id_text: id.text(),
             dialect: Dialect::of(&parts.method, &parts.uri, &parts.headers),
             socket,
-            peer: peer(socket, &parts.headers, &proxy.trusted_proxies),
+            peer: peer(socket.address, &parts.headers, &proxy.trusted_proxies),
             received_at,
             decided_at: received_at,
             decided: !is_call,
@@ -793,24 +802,20 @@ fn peer(socket: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
 }
 
 /// What a trusted proxy said of the hops before, and the hop to us; from anybody else only the latter.
-fn forwarded_for(visit: &Visit<'_>, headers: &HeaderMap) -> String {
-    let mut hops = String::new();
-    if visit
-        .proxy
-        .trusted_proxies
-        .iter()
-        .any(|net| net.contains(&visit.socket.to_canonical()))
-    {
-        for line in headers
-            .get_all(&X_FORWARDED_FOR)
-            .iter()
-            .filter_map(|line| line.to_str().ok())
-        {
-            hops.push_str(line);
-            hops.push_str(", ");
-        }
+fn forwarded_for<'v>(visit: &Visit<'v>, headers: &HeaderMap) -> Cow<'v, str> {
+    let socket = visit.socket;
+    let is_trusted = |net: &IpNet| net.contains(&socket.address.to_canonical());
+    if !visit.proxy.trusted_proxies.iter().any(is_trusted) {
+        return socket.text.as_str().into();
     }
-    hops + &visit.socket.to_string()
+    let mut hops = String::new();
+    let lines = headers.get_all(&X_FORWARDED_FOR);
+    for line in lines.iter().filter_map(|line| line.to_str().ok()) {
+        hops.push_str(line);
+        hops.push_str(", ");
+    }
+    hops.push_str(&socket.text);
+    hops.into()
 }
 
 /// What was for the gate, and what it says itself. A TC3 signature is no secret, and the upstream may

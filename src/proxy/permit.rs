@@ -8,7 +8,7 @@ use super::body::Progress;
 use crate::admission::Started;
 use crate::policy::{Account, Operation};
 use crate::usage::{Commit, Record, Slot, billable};
-use crate::words::{Mono, Outcome, RequestId, Utc};
+use crate::words::{Mono, Outcome, RequestId};
 use std::sync::Arc;
 
 /// What a record says of a call besides its ending.
@@ -26,7 +26,6 @@ pub struct Permit {
     proxy: Arc<Proxy>,
     call: Call,
     started: Started,
-    admitted_at: Utc,
     progress: Arc<Progress>,
     slot: Option<Slot>,
 }
@@ -40,13 +39,11 @@ impl Permit {
         slot: Slot,
         progress: Arc<Progress>,
     ) -> Self {
-        let admitted_at = proxy.clock.utc();
         proxy.metrics.in_flight.inc();
         Self {
             proxy,
             call,
             started,
-            admitted_at,
             progress,
             slot: Some(slot),
         }
@@ -89,7 +86,7 @@ impl Permit {
             group: self.call.operation.group.clone(),
             action: self.call.operation.action.clone(),
             mode,
-            admitted_at: self.admitted_at,
+            admitted_at: self.started.at,
             start: self.started.start,
             outcome,
             status,

@@ -7,15 +7,12 @@ mod wire;
 
 pub use wire::{HopByHop, RequestHead};
 
-use crate::clock::Clock;
-use crate::words::Mono;
 use bytes::{Bytes, BytesMut};
 use http::{Method, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use parking_lot::Mutex;
-use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -27,9 +24,9 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use wire::{AnswerHead, Framing, Outbox};
 
-/// Idle connections older than this are closed rather than reused: the upstream may be about to
-/// close them, and a call that meets that moment is lost.
-const IDLE: Duration = Duration::from_secs(30);
+/// A connection that was idle at so many sweeps is closed rather than reused: the upstream may be
+/// about to close it, and a call that meets that moment is lost.
+const IDLE_SWEEPS: u32 = 30;
 
 /// What is read of an answer at once: little at first, and as much as comes when more of it comes.
 const READ_BYTES: usize = 8 * 1024;
@@ -64,13 +61,7 @@ pub struct Upstream {
     host: String,
     port: u16,
     connect_timeout: Duration,
-    clock: Clock,
-    idle: Mutex<VecDeque<Idle>>,
-}
-
-struct Idle {
-    link: Link,
-    since: Mono,
+    idle: Mutex<Vec<Link>>,
 }
 
 /// A connection, and what was read from it and not yet taken.
@@ -78,6 +69,8 @@ struct Link {
     stream: TcpStream,
     input: BytesMut,
     read_bytes: usize,
+    /// At how many sweeps it has been idle since it was last used.
+    idle_sweeps: u32,
 }
 
 /// A connection taken for one call.
@@ -97,12 +90,11 @@ pub enum NotAnswered<B> {
 
 impl Upstream {
     /// An empty pool towards `host:port`.
-    pub fn new(host: String, port: u16, connect_timeout: Duration, clock: Clock) -> Self {
+    pub fn new(host: String, port: u16, connect_timeout: Duration) -> Self {
         Self {
             host,
             port,
             connect_timeout,
-            clock,
             idle: Mutex::default(),
         }
     }
@@ -125,6 +117,7 @@ impl Upstream {
             stream,
             input: BytesMut::new(),
             read_bytes: READ_BYTES,
+            idle_sweeps: 0,
         };
         Ok(Connection {
             link,
@@ -147,11 +140,10 @@ impl Upstream {
     }
 
     fn take_idle(&self) -> Option<Link> {
-        let now = self.clock.mono();
         let mut idle = self.idle.lock();
         loop {
-            let Idle { link, since } = idle.pop_back()?;
-            if now.since(since) < IDLE && link.is_quiet() {
+            let link = idle.pop()?;
+            if link.is_quiet() {
                 return Some(link);
             }
         }
@@ -161,20 +153,22 @@ impl Upstream {
         if !link.is_quiet() {
             return;
         }
-        // What one bulky answer needed is not kept for the small ones.
-        link.input = BytesMut::new();
-        link.read_bytes = READ_BYTES;
-        let since = self.clock.mono();
-        self.idle.lock().push_back(Idle { link, since });
+        if link.read_bytes > READ_BYTES {
+            // What one bulky answer needed is not kept for the small ones.
+            link.input = BytesMut::new();
+            link.read_bytes = READ_BYTES;
+        }
+        link.idle_sweeps = 0;
+        self.idle.lock().push(link);
     }
 
-    /// Closes the connections that have waited too long, or that the upstream has closed. Call it once
-    /// a second or so.
+    /// Closes the connections that have been idle for too long, or that the upstream has closed. To be
+    /// called once a second.
     pub fn sweep(&self) {
-        let now = self.clock.mono();
-        self.idle
-            .lock()
-            .retain(|idle| now.since(idle.since) < IDLE && idle.link.is_quiet());
+        self.idle.lock().retain_mut(|link| {
+            link.idle_sweeps += 1;
+            link.idle_sweeps <= IDLE_SWEEPS && link.is_quiet()
+        });
     }
 }
 

@@ -21,29 +21,16 @@ const TRAILER_BYTES: usize = 16 * 1024;
 /// The fields that end at this hop (RFC 9110 §7.6.1): the usual ones, and those that `Connection` of
 /// this head names.
 pub struct HopByHop<'h> {
-    named: Vec<&'h str>,
+    named: Vec<&'h [u8]>,
 }
 
 impl<'h> HopByHop<'h> {
     /// Reads what `Connection` names.
     pub fn of(headers: &'h HeaderMap) -> Self {
         let lines = headers.get_all(header::CONNECTION).iter();
-        Self::named_by(lines.map(HeaderValue::as_bytes))
-    }
-
-    fn named_by(connection: impl Iterator<Item = &'h [u8]>) -> Self {
-        let named = connection
-            .filter_map(|value| std::str::from_utf8(value).ok())
-            .flat_map(|value| value.split(','))
-            .map(str::trim)
-            // What everybody says costs no memory, and a `Host` must not be lost.
-            .filter(|name| {
-                !["keep-alive", "close", "host"]
-                    .iter()
-                    .any(|usual| name.eq_ignore_ascii_case(usual))
-            });
+        let named = lines.flat_map(|line| tokens(line.as_bytes()));
         Self {
-            named: named.collect(),
+            named: named.filter(|token| is_a_name(token)).collect(),
         }
     }
 
@@ -51,23 +38,41 @@ impl<'h> HopByHop<'h> {
     /// next hop follows from its body.
     pub fn contains(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
-        matches!(
-            name,
-            "connection"
-                | "content-length"
-                | "keep-alive"
-                | "proxy-authenticate"
-                | "proxy-authorization"
-                | "proxy-connection"
-                | "te"
-                | "trailer"
-                | "transfer-encoding"
-                | "upgrade"
-        ) || self
-            .named
-            .iter()
-            .any(|named| named.eq_ignore_ascii_case(name))
+        is_of_one_hop(name)
+            || self
+                .named
+                .iter()
+                .any(|named| named.eq_ignore_ascii_case(name.as_bytes()))
     }
+}
+
+fn is_of_one_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "content-length"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// The words of a list.
+fn tokens(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+}
+
+/// Whether a word of `Connection` is a field's name that ends here. What everybody says costs no
+/// memory, and a `Host` must not be lost.
+fn is_a_name(token: &[u8]) -> bool {
+    !["", "keep-alive", "close", "host"]
+        .iter()
+        .any(|usual| token.eq_ignore_ascii_case(usual.as_bytes()))
 }
 
 /// The head of a request as it goes out: its line and the fields written so far. What goes in was
@@ -97,7 +102,11 @@ impl RequestHead {
 
     /// A field of our own. Left out when the text is anything but visible ASCII and spaces.
     pub fn text(&mut self, name: &'static str, text: &str) {
-        if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        // Every byte is looked at, which is quicker than stopping at the first bad one.
+        let is_visible = text
+            .bytes()
+            .fold(true, |all, byte| all & (b' '..=b'~').contains(&byte));
+        if is_visible {
             for part in [name, ": ", text, "\r\n"] {
                 self.bytes.extend_from_slice(part.as_bytes());
             }
@@ -244,10 +253,12 @@ pub(super) fn answer_head(
     loop {
         let mut fields = [const { MaybeUninit::uninit() }; HEAD_FIELDS];
         let mut parsed = httparse::Response::new(&mut []);
-        let length = match httparse::ParserConfig::default()
-            .parse_response_with_uninit_headers(&mut parsed, input, &mut fields)
-        {
-            Ok(httparse::Status::Complete(length)) => length,
+        let whole = match httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut parsed,
+            input,
+            &mut fields,
+        ) {
+            Ok(httparse::Status::Complete(whole)) => whole,
             Ok(httparse::Status::Partial) if input.len() <= HEAD_BYTES => return Ok(None),
             Ok(httparse::Status::Partial) => return Err(Nonsense("its head is too long")),
             Err(httparse::Error::TooManyHeaders) => return Err(Nonsense("its head is too long")),
@@ -259,71 +270,107 @@ pub(super) fn answer_head(
             return Err(Nonsense("it switches protocols unasked"));
         }
         if status.is_informational() {
-            input.advance(length);
+            input.advance(whole);
             continue;
         }
         let is_1_0 = parsed.version == Some(0);
-        let (framing, keeps_alive) = framing(parsed.headers, is_1_0, method, status)?;
-        let headers = headers(parsed.headers)?;
-        input.advance(length);
+        let Fields {
+            headers,
+            length,
+            codings,
+            close,
+            keep_alive,
+        } = Fields::read(parsed.headers)?;
+        let bodiless = *method == Method::HEAD
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        // RFC 9112 §6.3
+        let framing = match (codings, length) {
+            _ if bodiless => Framing::Length(0),
+            (Codings::None, Some(length)) => Framing::Length(length),
+            (Codings::None, None) => Framing::UntilClose,
+            (Codings::Chunked, None) if !is_1_0 => Framing::Chunked(Chunk::Size),
+            // Two framings, a coding that nobody asked for, or one in HTTP/1.0: not to be guessed at.
+            _ => return Err(Nonsense("its framing is ambiguous")),
+        };
+        input.advance(whole);
         let mut response = Response::new(());
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         return Ok(Some(AnswerHead {
             response,
             framing,
-            keeps_alive,
+            keeps_alive: framing != Framing::UntilClose && if is_1_0 { keep_alive } else { !close },
         }));
     }
 }
 
-fn lines<'h>(
-    fields: &'h [httparse::Header<'h>],
-    name: &'static str,
-) -> impl Iterator<Item = &'h [u8]> {
-    fields
-        .iter()
-        .filter(move |field| field.name.eq_ignore_ascii_case(name))
-        .map(|field| field.value)
+/// The fields of a head: those that are passed on, and what the others say.
+struct Fields {
+    headers: HeaderMap,
+    length: Option<u64>,
+    codings: Codings,
+    close: bool,
+    keep_alive: bool,
 }
 
-/// Where the body of an answer ends (RFC 9112 §6.3), and whether the connection can be kept after it.
-fn framing(
-    fields: &[httparse::Header<'_>],
-    is_1_0: bool,
-    method: &Method,
-    status: StatusCode,
-) -> Result<(Framing, bool), Nonsense> {
-    let says = |token: &str| {
-        lines(fields, "connection")
-            .flat_map(|value| value.split(|byte| *byte == b','))
-            .any(|word| word.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
-    };
-    let keeps_alive = match is_1_0 {
-        false => !says("close"),
-        true => says("keep-alive"),
-    };
-    let mut length = None;
-    for value in lines(fields, "content-length").flat_map(|value| value.split(|byte| *byte == b','))
-    {
-        let value = length_of(value.trim_ascii()).ok_or(Nonsense("its length is no number"))?;
-        if length.is_some_and(|known| known != value) {
-            return Err(Nonsense("it has two lengths"));
+#[derive(Clone, Copy)]
+enum Codings {
+    None,
+    Chunked,
+    Others,
+}
+
+impl Fields {
+    fn read(fields: &[httparse::Header<'_>]) -> Result<Self, Nonsense> {
+        let malformed = Nonsense("a field of its head is malformed");
+        let mut read = Self {
+            headers: HeaderMap::with_capacity(fields.len() + 2),
+            length: None,
+            codings: Codings::None,
+            close: false,
+            keep_alive: false,
+        };
+        let mut named = Vec::new();
+        for field in fields {
+            let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| malformed)?;
+            match name.as_str() {
+                "connection" => {
+                    for token in tokens(field.value) {
+                        read.close |= token.eq_ignore_ascii_case(b"close");
+                        read.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                        if is_a_name(token) {
+                            named.extend(HeaderName::from_bytes(token));
+                        }
+                    }
+                }
+                "content-length" => {
+                    for value in tokens(field.value) {
+                        let value = length_of(value).ok_or(Nonsense("its length is no number"))?;
+                        if read.length.is_some_and(|known| known != value) {
+                            return Err(Nonsense("it has two lengths"));
+                        }
+                        read.length = Some(value);
+                    }
+                }
+                "transfer-encoding" => {
+                    let is_first = matches!(read.codings, Codings::None);
+                    let is_chunked = field.value.trim_ascii().eq_ignore_ascii_case(b"chunked");
+                    read.codings = match is_first && is_chunked {
+                        true => Codings::Chunked,
+                        false => Codings::Others,
+                    };
+                }
+                name if is_of_one_hop(name) => {}
+                _ => {
+                    let value = HeaderValue::from_bytes(field.value).map_err(|_| malformed)?;
+                    read.headers.append(name, value);
+                }
+            }
         }
-        length = Some(value);
-    }
-    let codings: Vec<&[u8]> = lines(fields, "transfer-encoding").collect();
-    let bodiless = *method == Method::HEAD
-        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    match (&codings[..], length) {
-        _ if bodiless => Ok((Framing::Length(0), keeps_alive)),
-        ([], Some(length)) => Ok((Framing::Length(length), keeps_alive)),
-        ([], None) => Ok((Framing::UntilClose, false)),
-        ([coding], None) if !is_1_0 && coding.trim_ascii().eq_ignore_ascii_case(b"chunked") => {
-            Ok((Framing::Chunked(Chunk::Size), keeps_alive))
+        for name in named {
+            read.headers.remove(name);
         }
-        // Two framings, a coding that nobody asked for, or one in HTTP/1.0: not to be guessed at.
-        _ => Err(Nonsense("its framing is ambiguous")),
+        Ok(read)
     }
 }
 
@@ -333,20 +380,6 @@ fn length_of(value: &[u8]) -> Option<u64> {
         return None;
     }
     std::str::from_utf8(value).ok()?.parse().ok()
-}
-
-fn headers(fields: &[httparse::Header<'_>]) -> Result<HeaderMap, Nonsense> {
-    let malformed = Nonsense("a field of its head is malformed");
-    let hop = HopByHop::named_by(lines(fields, "connection"));
-    let mut headers = HeaderMap::with_capacity(fields.len() + 2);
-    for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| malformed)?;
-        if !hop.contains(&name) {
-            let value = HeaderValue::from_bytes(field.value).map_err(|_| malformed)?;
-            headers.append(name, value);
-        }
-    }
-    Ok(headers)
 }
 
 /// Where a body ends.
@@ -442,7 +475,11 @@ impl Chunk {
 
 /// Takes a line off the front of `input`, without its CRLF; `None` while it is not whole.
 fn line(input: &mut BytesMut) -> Result<Option<Bytes>, Nonsense> {
-    match input.iter().take(LINE_BYTES).position(|byte| *byte == b'\n') {
+    match input
+        .iter()
+        .take(LINE_BYTES)
+        .position(|byte| *byte == b'\n')
+    {
         Some(end) if end > 0 && input[end - 1] == b'\r' => {
             let line = input.split_to(end + 1).freeze();
             Ok(Some(line.slice(..end - 1)))
