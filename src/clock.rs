@@ -4,9 +4,11 @@
 
 use crate::words::{Mono, Utc};
 use rustix::time::{ClockId, clock_gettime};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
+use tokio::time::{Instant, Sleep};
 
 /// Reads the machine's clocks. The wall clock can be shifted, which is how tests replay signatures
 /// of another day and show that the cap does not care.
@@ -42,7 +44,31 @@ impl Clock {
             if left == Duration::ZERO {
                 return;
             }
-            tokio::time::sleep(left).await;
+            // On the heap: it is rarely needed, and would make every call's future larger.
+            Box::pin(tokio::time::sleep(left)).await;
+        }
+    }
+}
+
+/// A timer that is set again for each wait rather than made anew. Setting it to a later time than
+/// before takes no lock, and nearly every call sets one that never fires.
+#[derive(Default)]
+pub struct Timer(Option<Pin<Box<Sleep>>>);
+
+impl Timer {
+    /// Waits so long, or a little longer.
+    pub async fn sleep(&mut self, wait: Duration) {
+        let at = Instant::now() + wait;
+        match &mut self.0 {
+            Some(sleep) => {
+                sleep.as_mut().reset(at);
+                sleep.as_mut().await;
+            }
+            none => {
+                none.insert(Box::pin(tokio::time::sleep_until(at)))
+                    .as_mut()
+                    .await
+            }
         }
     }
 }

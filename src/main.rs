@@ -17,6 +17,10 @@ use tollgate::words::AccountId;
 use tollgate::{demo, serve};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 
+/// The C library's allocator keeps most of what a load of the files frees, and is slower.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The gate in front of an API that is sold by the call or by the QPS.
 ///
 /// It knows each customer by a verified credential, lets in what the customer has bought, refuses the

@@ -3,7 +3,7 @@
 //! Owns the bounds of a connection: how many, how long idle, how patient with a reader. Must never
 //! read a request itself, nor drop a call that the drain still has time for.
 
-use crate::proxy::{ClientAddress, Proxy};
+use crate::proxy::{Client, Proxy};
 use crate::upstream::Upstream;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -160,7 +160,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
     upstream: Arc<Upstream>,
     mut phase: watch::Receiver<Phase>,
 ) {
-    let client = Arc::new(ClientAddress::from(peer.ip()));
+    let client = Arc::new(Client::from(peer.ip()));
     let service = service_fn(move |request| {
         // On the heap at once: as it is handed on it would be copied whole, several times.
         let answer = Box::pin(

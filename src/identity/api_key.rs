@@ -3,9 +3,11 @@
 //! Owns where a key may stand and how it is digested. Must never keep or print a key.
 
 use super::{Failure, MAX_CREDENTIAL_BYTES, authorization, refuse_repeated, trimmed};
-use http::HeaderMap;
+use http::header::{HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
 use std::fmt;
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// The SHA-256 of an API key: what is configured, kept and looked up.
 ///
@@ -36,7 +38,7 @@ impl fmt::Debug for ApiKeyDigest {
 pub fn api_key(headers: &HeaderMap) -> Option<Result<ApiKeyDigest, Failure>> {
     let authorization = authorization(headers);
     let bearer = authorization.and_then(bearer);
-    let named = headers.get("x-api-key").map(trimmed);
+    let named = headers.get(X_API_KEY).map(trimmed);
     if bearer.is_none() && named.is_none() {
         return None;
     }

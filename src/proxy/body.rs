@@ -285,7 +285,7 @@ impl Upload {
             return false;
         }
         let read = async { while let Some(Ok(_)) = self.next().await {} };
-        let _ = tokio::time::timeout(DISCARD, read).await;
+        let _ = Box::pin(tokio::time::timeout(DISCARD, read)).await;
         self.progress.whole_at().is_some()
     }
 }

@@ -4,15 +4,17 @@
 //! nor of what stands behind the gate.
 
 use super::body::{AnswerBody, UploadFailure};
+use super::{X_API_KEY, X_REQUEST_ID, X_TC_ACTION};
 use crate::identity::Failure;
-use crate::words::{GroupId, Mode, RequestId, Stop};
+use crate::words::{GroupId, Mode, RequestIdText, Stop};
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode, Uri};
-use serde::Serialize;
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::time::Duration;
+
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// Which tongue the answer is in. It follows the request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +36,7 @@ impl Dialect {
         let authorization = headers
             .get(header::AUTHORIZATION)
             .map(HeaderValue::as_bytes);
-        let vendor = headers.contains_key("x-tc-action")
+        let vendor = headers.contains_key(X_TC_ACTION)
             || authorization.is_some_and(|value| value.starts_with(b"TC3") || value == b"SKIP")
             || (authorization.is_none() && is_older_method(method, uri, headers));
         if vendor { Self::Vendor } else { Self::Plain }
@@ -52,7 +54,7 @@ fn is_older_method(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
         .is_some_and(|query| query.contains("SignatureMethod="))
         || (method == Method::POST
             && uri.path() == "/"
-            && !headers.contains_key("x-api-key")
+            && !headers.contains_key(X_API_KEY)
             && form())
 }
 
@@ -134,40 +136,6 @@ pub enum Refusal {
 
 /// draft-ietf-httpapi-ratelimit-headers-10 §6
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
-
-/// RFC 9457.
-#[derive(Serialize)]
-struct Problem<'a> {
-    #[serde(rename = "type")]
-    kind: Cow<'static, str>,
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-    instance: &'a str,
-    #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
-    violated_policies: Option<[&'a str; 1]>,
-}
-
-/// PROTOCOL §4.
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Envelope<'a> {
-    response: Failed<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Failed<'a> {
-    error: Error<'a>,
-    request_id: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Error<'a> {
-    code: &'a str,
-    message: &'a str,
-}
 
 /// What a refusal looks like from outside.
 struct Face {
@@ -317,16 +285,16 @@ impl Refusal {
     }
 
     /// One sentence for the caller, with the remedy where there is one.
-    fn detail(&self) -> String {
+    fn detail(&self) -> Cow<'static, str> {
         match self {
-            Self::HeadersTooLarge { limit } => format!("The request line and headers are over {limit} bytes."),
-            Self::BodyTooLarge { limit } => format!("The request body is over {limit} bytes."),
-            Self::Upload(failure) => sentence(&failure.to_string()),
+            Self::HeadersTooLarge { limit } => format!("The request line and headers are over {limit} bytes.").into(),
+            Self::BodyTooLarge { limit } => format!("The request body is over {limit} bytes.").into(),
+            Self::Upload(failure) => sentence(&failure.to_string()).into(),
             Self::Method { allowed } => {
                 let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
-                format!("Use {}.", names.join(" or "))
+                format!("Use {}.", names.join(" or ")).into()
             }
-            Self::Credential(failure) => sentence(&failure.to_string()),
+            Self::Credential(failure) => sentence(&failure.to_string()).into(),
             Self::ActionMissing => "Name the action in X-TC-Action, or call one of the documented paths.".into(),
             Self::ActionUnknown => "The action does not exist.".into(),
             Self::ActionMismatch => "X-TC-Action and the path name different actions; send one of them.".into(),
@@ -347,14 +315,23 @@ impl Refusal {
                 "The account is charged by QPS and no purchased quota is in force; buy quota.".into()
             }
             Self::NoQuota { begins_in: Some(wait), .. } => {
-                format!("No purchased quota is in force; the next one begins in {} s.", ceil_seconds(*wait))
+                format!("No purchased quota is in force; the next one begins in {} s.", ceil_seconds(*wait)).into()
             }
-            Self::Throttled { quota, mode, .. } => match mode {
-                Mode::Qps => {
-                    format!("More than the purchased {quota} calls per second; this call is not billed.")
-                }
-                _ => format!("More than {quota} calls per second; this call is not billed."),
-            },
+            Self::Throttled { quota, mode, .. } => {
+                let purchased = match mode {
+                    Mode::Qps => "the purchased ",
+                    _ => "",
+                };
+                let mut number = itoa::Buffer::new();
+                [
+                    "More than ",
+                    purchased,
+                    number.format(*quota),
+                    " calls per second; this call is not billed.",
+                ]
+                .concat()
+                .into()
+            }
             Self::BodyMemory => "Too many large request bodies at once; try again.".into(),
             Self::LedgerTrouble | Self::NotDurable => {
                 "The call cannot be counted now and is not billed; try again.".into()
@@ -382,53 +359,51 @@ impl Refusal {
     }
 
     /// The answer, without connection handling.
-    pub fn response(&self, dialect: Dialect, id: RequestId) -> Response<AnswerBody> {
+    pub fn response(&self, dialect: Dialect, id: &RequestIdText) -> Response<AnswerBody> {
         match dialect {
-            Dialect::Vendor => self.vendor(id),
-            Dialect::Plain => self.plain(id),
+            Dialect::Vendor => self.vendor(id.as_str()),
+            Dialect::Plain => self.plain(id.as_str()),
         }
     }
 
     /// HTTP 200, content type exactly `application/json`, Code, Message and RequestId always:
     /// anything else the SDKs take for success or lose (PROTOCOL §4).
-    fn vendor(&self, id: RequestId) -> Response<AnswerBody> {
-        let id = id.text();
-        let envelope = Envelope {
-            response: Failed {
-                error: Error {
-                    code: self.face().code,
-                    message: &self.detail(),
-                },
-                request_id: id.as_str(),
-            },
-        };
-        own(StatusCode::OK, "application/json", id.as_str(), &envelope)
+    fn vendor(&self, id: &str) -> Response<AnswerBody> {
+        let mut body = Json::new();
+        body.raw(r#"{"Response":{"Error":{"Code":"#);
+        body.text(self.face().code);
+        body.raw(r#","Message":"#);
+        body.text(&self.detail());
+        body.raw(r#"},"RequestId":"#);
+        body.text(id);
+        body.raw("}}");
+        own(StatusCode::OK, "application/json", id, body)
     }
 
-    fn plain(&self, id: RequestId) -> Response<AnswerBody> {
+    /// Problem details (RFC 9457), and what the fields of HTTP say besides.
+    fn plain(&self, id: &str) -> Response<AnswerBody> {
         let face = self.face();
-        let id = id.text();
-        let over = match self {
-            Self::Throttled { group, .. } | Self::NoQuota { group, .. } => Some(group.as_str()),
-            _ => None,
-        };
-        let problem = Problem {
-            kind: match over {
-                Some(_) => QUOTA_EXCEEDED.into(),
-                None => format!("urn:tollgate:problem:{}", self.reason()).into(),
-            },
-            title: face.title,
-            status: face.status.as_u16(),
-            detail: &self.detail(),
-            instance: id.as_str(),
-            violated_policies: over.map(|group| [group]),
-        };
-        let mut response = own(
-            face.status,
-            "application/problem+json",
-            id.as_str(),
-            &problem,
-        );
+        let mut body = Json::new();
+        body.raw(r#"{"type":"#);
+        match self.is_throttle() {
+            true => body.text(QUOTA_EXCEEDED),
+            false => body.text(&format!("urn:tollgate:problem:{}", self.reason())),
+        }
+        body.raw(r#","title":"#);
+        body.text(face.title);
+        body.raw(r#","status":"#);
+        body.raw(face.status.as_str());
+        body.raw(r#","detail":"#);
+        body.text(&self.detail());
+        body.raw(r#","instance":"#);
+        body.text(id);
+        if let Self::Throttled { group, .. } | Self::NoQuota { group, .. } = self {
+            body.raw(r#","violated-policies":["#);
+            body.text(group.as_str());
+            body.raw("]");
+        }
+        body.raw("}");
+        let mut response = own(face.status, "application/problem+json", id, body);
         let headers = response.headers_mut();
         if let Some(wait) = self.retry_after() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(ceil_seconds(wait)));
@@ -446,15 +421,8 @@ impl Refusal {
                 rate_limit(headers, group.as_str(), 0, *begins_in)
             }
             Self::Method { allowed } => {
-                let mut names = String::new();
-                for method in allowed {
-                    let _ = write!(
-                        names,
-                        "{}{method}",
-                        if names.is_empty() { "" } else { ", " }
-                    );
-                }
-                if let Ok(names) = HeaderValue::try_from(names) {
+                let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
+                if let Ok(names) = HeaderValue::try_from(names.join(", ")) {
                     headers.insert(header::ALLOW, names);
                 }
             }
@@ -468,8 +436,37 @@ impl Refusal {
 }
 
 /// The answer in place of an upstream's that the vendor's SDKs could not read: another status than 200.
-pub fn vendor_server_error(id: RequestId) -> Response<AnswerBody> {
-    Refusal::UpstreamNonsense.vendor(id)
+pub fn vendor_server_error(id: &RequestIdText) -> Response<AnswerBody> {
+    Refusal::UpstreamNonsense.vendor(id.as_str())
+}
+
+/// A body, written piece by piece: a flood is answered from here.
+struct Json(String);
+
+impl Json {
+    fn new() -> Self {
+        Self(String::with_capacity(512))
+    }
+
+    /// What is JSON already.
+    fn raw(&mut self, json: &str) {
+        self.0.push_str(json);
+    }
+
+    /// A text in quotes. None of ours needs an escape, which is quickly seen; one that does gets it.
+    fn text(&mut self, text: &str) {
+        let odd = text.bytes().fold(0, |odd, byte| {
+            odd | u8::from(byte < b' ') | u8::from(byte == b'"') | u8::from(byte == b'\\')
+        });
+        match odd == 0 {
+            true => {
+                self.0.push('"');
+                self.0.push_str(text);
+                self.0.push('"');
+            }
+            false => self.0.push_str(&serde_json::Value::from(text).to_string()),
+        }
+    }
 }
 
 fn credential_face(failure: &Failure) -> Face {
@@ -510,14 +507,17 @@ fn credential_face(failure: &Failure) -> Face {
 
 /// The fields of draft-ietf-httpapi-ratelimit-headers-10: the policy's name is the group.
 fn rate_limit(headers: &mut HeaderMap, group: &str, quota: u32, reset: Option<Duration>) {
-    if let Ok(policy) = HeaderValue::try_from(format!("\"{group}\";q={quota};w=1")) {
-        headers.insert("ratelimit-policy", policy);
+    let mut number = itoa::Buffer::new();
+    let policy = ["\"", group, "\";q=", number.format(quota), ";w=1"].concat();
+    if let Ok(policy) = HeaderValue::try_from(policy) {
+        headers.insert(RATELIMIT_POLICY, policy);
     }
-    let reset = reset
-        .map(|wait| format!(";t={}", ceil_seconds(wait)))
-        .unwrap_or_default();
-    if let Ok(limit) = HeaderValue::try_from(format!("\"{group}\";r=0{reset}")) {
-        headers.insert("ratelimit", limit);
+    let limit = match reset {
+        Some(wait) => ["\"", group, "\";r=0;t=", number.format(ceil_seconds(wait))].concat(),
+        None => ["\"", group, "\";r=0"].concat(),
+    };
+    if let Ok(limit) = HeaderValue::try_from(limit) {
+        headers.insert(RATELIMIT, limit);
     }
 }
 
@@ -539,16 +539,16 @@ fn own(
     status: StatusCode,
     content_type: &'static str,
     id: &str,
-    body: &impl Serialize,
+    body: Json,
 ) -> Response<AnswerBody> {
-    let body = serde_json::to_vec(body).expect("text and numbers are always JSON");
-    let mut response = Response::new(AnswerBody::from(Bytes::from(body)));
+    let mut response = Response::new(AnswerBody::from(Bytes::from(body.0)));
     *response.status_mut() = status;
-    let headers = response.headers_mut();
+    let mut headers = HeaderMap::with_capacity(8);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(id) = HeaderValue::try_from(id) {
-        headers.insert("x-request-id", id);
+        headers.insert(X_REQUEST_ID, id);
     }
+    *response.headers_mut() = headers;
     response
 }

@@ -15,7 +15,7 @@ pub use dialect::{Dialect, Refusal};
 pub use memory::SHARE as BODY_MEMORY_SHARE;
 
 use crate::admission::{Denied, Gate, Gates, Now, Reservation};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timer};
 use crate::config::{Limits, Settings};
 use crate::identity::api_key::{ApiKeyDigest, api_key};
 use crate::identity::holddown::{Held, HoldDown};
@@ -33,6 +33,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use memory::BodyMemory;
+use parking_lot::Mutex;
 use permit::{Call, Permit};
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -44,6 +45,7 @@ use std::time::Duration;
 const HOLD: Duration = Duration::from_secs(1);
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const X_TC_ACTION: HeaderName = HeaderName::from_static("x-tc-action");
 const X_TC_TRACE_ID: HeaderName = HeaderName::from_static("x-tc-traceid");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -72,17 +74,21 @@ pub struct Proxy {
     abandoning: AtomicBool,
 }
 
-/// The other end of a connection, spelled once for all its calls.
-pub struct ClientAddress {
+/// The other end of a connection: what its calls, one after another, have in common.
+pub struct Client {
     address: IpAddr,
+    /// The address, spelled.
     text: String,
+    /// For the patience with the upstream.
+    timer: Mutex<Timer>,
 }
 
-impl From<IpAddr> for ClientAddress {
+impl From<IpAddr> for Client {
     fn from(address: IpAddr) -> Self {
         Self {
             address,
             text: address.to_string(),
+            timer: Mutex::default(),
         }
     }
 }
@@ -163,7 +169,7 @@ impl Proxy {
     pub async fn answer(
         self: Arc<Self>,
         upstream: Arc<Upstream>,
-        socket: Arc<ClientAddress>,
+        client: Arc<Client>,
         request: Request<Incoming>,
     ) -> Response<AnswerBody> {
         let (parts, body) = request.into_parts();
@@ -180,7 +186,7 @@ impl Proxy {
         );
         let mut visit = Visit::new(
             &self,
-            &socket,
+            &client,
             &parts,
             received_at,
             upload.progress().clone(),
@@ -207,7 +213,7 @@ impl Proxy {
                     Some(upload) => !upload.drain().await,
                     None => visit.progress.whole_at().is_none(),
                 };
-                refusal.response(visit.dialect, visit.id)
+                refusal.response(visit.dialect, &visit.id_text)
             }
         };
         if visit.dialect == Dialect::Vendor
@@ -437,18 +443,16 @@ impl Proxy {
                 }
             }
         };
+        let mut timer = std::mem::take(&mut *visit.client.timer.lock());
         let attempted = tokio::select! {
             biased;
-            attempted = attempt => attempted,
-            // A client that is late at the same deadline may hear of it here first.
-            () = self.head_is_late(visit) => return Err(match visit.progress.is_awaited() {
-                true => Refusal::Upload(UploadFailure::TooSlow),
-                false => Refusal::UpstreamTimeout,
-            }),
+            attempted = attempt => Some(attempted),
+            () = self.head_is_late(visit, &mut timer) => None,
         };
+        *visit.client.timer.lock() = timer;
         match attempted {
-            Ok(answer) => Ok(answer),
-            Err(failure) => {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(failure)) => {
                 if let Some(failure) = visit.progress.failure() {
                     return Err(self.upload_refusal(failure));
                 }
@@ -459,12 +463,17 @@ impl Proxy {
                     upstream::Failure::Nonsense(_) => Refusal::UpstreamNonsense,
                 })
             }
+            // A client that is late at the same deadline may hear of it here first.
+            None => Err(match visit.progress.is_awaited() {
+                true => Refusal::Upload(UploadFailure::TooSlow),
+                false => Refusal::UpstreamTimeout,
+            }),
         }
     }
 
     /// Ends when the upstream has had the whole request for `response_timeout`, or the call is over
     /// its `request_timeout`.
-    async fn head_is_late(&self, visit: &Visit<'_>) {
+    async fn head_is_late(&self, visit: &Visit<'_>, timer: &mut Timer) {
         let deadline = visit.received_at.plus(self.limits.request_timeout);
         loop {
             let now = self.clock.mono();
@@ -478,7 +487,7 @@ impl Proxy {
             if due <= now {
                 return;
             }
-            self.clock.sleep_until(due).await;
+            timer.sleep(due.since(now)).await;
         }
     }
 
@@ -509,7 +518,7 @@ impl Proxy {
     fn relay(&self, visit: &Visit<'_>, answer: Response<Answer>) -> Response<AnswerBody> {
         if visit.dialect == Dialect::Vendor && answer.status() != StatusCode::OK {
             // The SDKs lose whatever comes with another status (PROTOCOL §4).
-            return dialect::vendor_server_error(visit.id);
+            return dialect::vendor_server_error(&visit.id_text);
         }
         let cut = self.metrics.answers_cut.clone();
         let mut response = answer
@@ -542,7 +551,7 @@ impl Proxy {
                 tracing::warn!(peer = %visit.peer, reason = refusal.reason(), "failing credentials are held down");
             }
             self.metrics.held_down.inc();
-            tokio::time::sleep(HOLD).await;
+            Box::pin(tokio::time::sleep(HOLD)).await;
         }
     }
 
@@ -563,7 +572,7 @@ struct Visit<'p> {
     id_text: RequestIdText,
     dialect: Dialect,
     /// Whose connection it is.
-    socket: &'p ClientAddress,
+    client: &'p Client,
     /// Whose request it is: the same, or what a trusted proxy says.
     peer: IpAddr,
     received_at: Mono,
@@ -578,7 +587,7 @@ struct Visit<'p> {
 impl<'p> Visit<'p> {
     fn new(
         proxy: &'p Proxy,
-        socket: &'p ClientAddress,
+        client: &'p Client,
         parts: &Parts,
         received_at: Mono,
         progress: Arc<Progress>,
@@ -595,8 +604,8 @@ impl<'p> Visit<'p> {
             id,
             id_text: id.text(),
             dialect: Dialect::of(&parts.method, &parts.uri, &parts.headers),
-            socket,
-            peer: peer(socket.address, &parts.headers, &proxy.trusted_proxies),
+            client,
+            peer: peer(client.address, &parts.headers, &proxy.trusted_proxies),
             received_at,
             decided_at: received_at,
             decided: !is_call,
@@ -803,10 +812,10 @@ fn peer(socket: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
 
 /// What a trusted proxy said of the hops before, and the hop to us; from anybody else only the latter.
 fn forwarded_for<'v>(visit: &Visit<'v>, headers: &HeaderMap) -> Cow<'v, str> {
-    let socket = visit.socket;
-    let is_trusted = |net: &IpNet| net.contains(&socket.address.to_canonical());
+    let client = visit.client;
+    let is_trusted = |net: &IpNet| net.contains(&client.address.to_canonical());
     if !visit.proxy.trusted_proxies.iter().any(is_trusted) {
-        return socket.text.as_str().into();
+        return client.text.as_str().into();
     }
     let mut hops = String::new();
     let lines = headers.get_all(&X_FORWARDED_FOR);
@@ -814,7 +823,7 @@ fn forwarded_for<'v>(visit: &Visit<'v>, headers: &HeaderMap) -> Cow<'v, str> {
         hops.push_str(line);
         hops.push_str(", ");
     }
-    hops.push_str(&socket.text);
+    hops.push_str(&client.text);
     hops.into()
 }
 

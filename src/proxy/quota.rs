@@ -69,7 +69,7 @@ impl Proxy {
             HeaderValue::from_static("application/json"),
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Ok(id) = HeaderValue::from_str(visit.id.text().as_str()) {
+        if let Ok(id) = HeaderValue::from_str(visit.id_text.as_str()) {
             headers.insert(X_REQUEST_ID, id);
         }
         Ok(response)

@@ -108,7 +108,8 @@ impl Upstream {
                 home: self.clone(),
             });
         }
-        let stream = match tokio::time::timeout(self.connect_timeout, self.connect()).await {
+        let connecting = Box::pin(tokio::time::timeout(self.connect_timeout, self.connect()));
+        let stream = match connecting.await {
             Ok(Ok(stream)) => stream,
             Ok(Err(cause)) => return Err(self.unreachable(cause)),
             Err(_) => return Err(self.unreachable(io::ErrorKind::TimedOut.into())),

@@ -103,10 +103,10 @@ impl RequestHead {
     /// A field of our own. Left out when the text is anything but visible ASCII and spaces.
     pub fn text(&mut self, name: &'static str, text: &str) {
         // Every byte is looked at, which is quicker than stopping at the first bad one.
-        let is_visible = text
-            .bytes()
-            .fold(true, |all, byte| all & (b' '..=b'~').contains(&byte));
-        if is_visible {
+        let odd = text.bytes().fold(0, |odd, byte| {
+            odd | u8::from(byte < b' ') | u8::from(byte > b'~')
+        });
+        if odd == 0 {
             for part in [name, ": ", text, "\r\n"] {
                 self.bytes.extend_from_slice(part.as_bytes());
             }
@@ -123,26 +123,15 @@ impl RequestHead {
         match length {
             Some(0) if usually_none => self.bytes.extend_from_slice(b"\r\n"),
             Some(length) => {
-                let mut digits = [0; 20];
+                let mut number = itoa::Buffer::new();
                 self.bytes.extend_from_slice(b"content-length: ");
-                self.bytes.extend_from_slice(decimal(length, &mut digits));
+                self.bytes
+                    .extend_from_slice(number.format(length).as_bytes());
                 self.bytes.extend_from_slice(b"\r\n\r\n");
             }
             None => self
                 .bytes
                 .extend_from_slice(b"transfer-encoding: chunked\r\n\r\n"),
-        }
-    }
-}
-
-fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
-    let mut first = digits.len();
-    loop {
-        first -= 1;
-        digits[first] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return &digits[first..];
         }
     }
 }
