@@ -492,3 +492,6 @@ fn chunk_size(line: &[u8]) -> Result<u64, Nonsense> {
         .and_then(|digits| u64::from_str_radix(digits, 16).ok())
         .ok_or(Nonsense("the size of a chunk is no number"))
 }
+
+#[cfg(test)]
+mod tests;

