@@ -137,7 +137,12 @@ impl Answers {
 
 impl Load {
     /// Makes calls for a while over connections that are there when it begins.
-    pub async fn run(&self, connections: Vec<Connection>, lasting: Duration) -> Answers {
+    pub async fn run(
+        &self,
+        name: &'static str,
+        connections: Vec<Connection>,
+        lasting: Duration,
+    ) -> Answers {
         let clock = Clock::default();
         let began = clock.mono();
         let ends = began.plus(lasting);
@@ -157,7 +162,7 @@ impl Load {
                     latencies.push(clock.mono().since(due).as_nanos() as u64);
                     admitted += u64::from(status == 200);
                     let stray = load.status == 429 && status == 200;
-                    assert!(status == load.status || stray, "answered {status}");
+                    assert!(status == load.status || stray, "{name}: answered {status}");
                 }
             });
         }
@@ -170,7 +175,7 @@ impl Load {
         let strays = if self.status == 200 { 0 } else { admitted };
         assert!(
             strays * 100 <= latencies.len() as u64,
-            "{strays} were let in"
+            "{name}: {strays} were let in"
         );
         latencies.sort_unstable();
         Answers {

@@ -106,11 +106,11 @@ pub async fn measure(
         connections.push(Connection::open(address).await);
     }
     tokio::time::sleep(SETTLED).await;
+    let name = server.map_or("directly", |server| server.name);
     let (cpu_before, reached_before) = (server.map(Server::cpu), upstream.answered());
-    let answers = load.run(connections, lasting).await;
+    let answers = load.run(name, connections, lasting).await;
     tokio::time::sleep(SETTLED).await;
     let cpu = server.map(Server::cpu).unwrap_or_default() - cpu_before.unwrap_or_default();
-    let name = server.map_or("directly", |server| server.name);
     assert_eq!(
         upstream.answered() - reached_before,
         answers.admitted,
@@ -202,7 +202,7 @@ impl Server {
     }
 
     /// HAProxy with its log in a ring in memory and refusals without a line in it. Its buffers are what a case
-    /// wants: 64 KiB make large bodies a third cheaper, and small calls a quarter dearer.
+    /// wants: 64 KiB make large bodies cheaper and small calls dearer.
     pub async fn haproxy(
         accounts: Accounts,
         upstream: &Upstream,
