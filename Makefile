@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 VENV  := target/venv
 
-.PHONY: demo test torture needs bench clean
+.PHONY: demo test torture needs bench soak clean
 
 # Shows the gate at work until Ctrl-C, or so long: make demo ARGS="--seconds 20"
 demo:
@@ -30,9 +30,17 @@ $(VENV)/ready: tests/sdk/requirements.txt | needs
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
-# Timings; results and comparisons with the last run are in target/criterion.
+# What a call costs, part by part and beside the peers: benches/README.md. Two quiet cores, about a quarter of an hour.
+# Rounds and cases of the peers: make bench ARGS="3 admitted bodies"
 bench:
-	cargo bench --locked $(ARGS)
+	cargo bench --locked --bench admission
+	cargo bench --locked --bench peers -- $(ARGS)
+	cargo bench --locked --bench reload
+
+# Half load for an hour, or so long: make soak MINUTES=10. Fails when memory grows.
+MINUTES := 60
+soak:
+	cargo bench --locked --bench peers -- $(MINUTES) soak
 
 clean:
 	cargo clean

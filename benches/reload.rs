@@ -9,11 +9,13 @@
     reason = "a benchmark reports by panicking or printing"
 )]
 
+#[path = "shared/accounts.rs"]
+mod accounts;
+
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,7 +27,6 @@ use tollgate::words::Mono;
 /// Calls a second while it is measured, from one open loop.
 const RATE: u64 = 500;
 const MEASURED: Duration = Duration::from_secs(10);
-const KEY: &str = "bench-key-of-the-first-account";
 
 fn main() {
     // `cargo test --all-targets` runs this too, without the flag: then it need only compile.
@@ -113,8 +114,10 @@ impl Gate {
              catalog: catalog.yaml\naccounts: accounts.yaml\nledger: {{path: ledger.db}}\nlimits: {{connections: 1000}}\n"
         );
         std::fs::write(dir.path().join("tollgate.yaml"), settings).unwrap();
-        write_accounts(&dir.path().join("accounts.yaml"), accounts, 30);
-        write_accounts(&dir.path().join("next"), accounts, 40);
+        for (name, of_the_first) in [("accounts.yaml", 3_000), ("next", 4_000)] {
+            let qps = |number| if number == 0 { of_the_first } else { 30 };
+            std::fs::write(dir.path().join(name), accounts::yaml(accounts, qps)).unwrap();
+        }
         let child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
             .args(["serve", "--config"])
             .arg(dir.path().join("tollgate.yaml"))
@@ -150,17 +153,7 @@ impl Gate {
     }
 
     fn memory_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap();
-        line.split_whitespace()
-            .nth(1)
-            .unwrap()
-            .parse::<u64>()
-            .unwrap()
-            * 1024
+        accounts::resident_bytes(self.child.id())
     }
 
     /// Changes the quota of one account and reloads; gives the seconds that the POST took.
@@ -183,13 +176,14 @@ impl Gate {
         let began = clock.mono();
         let calls = async {
             let mut tasks = tokio::task::JoinSet::new();
+            let key = accounts::key(0);
             for number in 0..RATE * MEASURED.as_secs() {
                 let due = Mono(began.0 + number * 1_000_000_000 / RATE);
                 clock.sleep_until(due).await;
-                let clock = clock.clone();
+                let (clock, key) = (clock.clone(), key.clone());
                 tasks.spawn(async move {
                     assert!(
-                        get(public, "POST", "/v1/portrait/segment", Some(KEY))
+                        get(public, "POST", "/v1/portrait/segment", Some(&key))
                             .await
                             .is_some()
                     );
@@ -209,30 +203,6 @@ fn free_address() -> SocketAddr {
         .unwrap()
         .local_addr()
         .unwrap()
-}
-
-/// Each account has a TC3 pair, an API key and one purchase.
-fn write_accounts(path: &Path, accounts: usize, first_qps: u32) {
-    use sha2::{Digest, Sha256};
-    let mut text = String::from("accounts:\n");
-    for number in 0..accounts {
-        let key = if number == 0 {
-            KEY.to_owned()
-        } else {
-            format!("key-{number}")
-        };
-        let hash = hex::encode(Sha256::digest(key));
-        let qps = if number == 0 { first_qps * 100 } else { 30 };
-        write!(
-            text,
-            "  \"2{number:09}\":\n    name: Customer {number}\n    keys:\n      - {{secret_id: AKIDBENCH{number:09}, \
-             secret_key: secret-of-customer-{number:09}}}\n      - {{api_key_sha256: {hash}}}\n    services:\n      \
-             portrait-segmentation:\n        opened: 2026-01-01T00:00:00+08:00\n        mode: qps\n        \
-             qps_purchases: [{{order: Q-{number}, qps: {qps}, from: 2026-01-01T00:00:00+08:00, months: 60, paid: {{cash: \"1\"}}}}]\n"
-        )
-        .unwrap();
-    }
-    std::fs::write(path, text).unwrap();
 }
 
 /// An upstream that answers at once.

@@ -1,0 +1,398 @@
+//! The cases, one function each: who is started, what is sent, what is printed.
+
+use crate::load::{Calls, Load, Pace, SMALL_BODY};
+use crate::servers::{self, Accounts, Figure, Gate, Server};
+use crate::table::{self, Row};
+use crate::upstream::Upstream;
+use rustix::time::{ClockId, clock_gettime};
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+use tollgate::clock::Clock;
+use tollgate::identity::tc3::BodyHash;
+
+const MEASURED: Duration = Duration::from_secs(2);
+/// Of the round that warms caches and connections and is not counted.
+const WARMED: Duration = Duration::from_millis(500);
+const CONNECTIONS: usize = 64;
+/// HAProxy's default, and what large bodies want.
+const SMALL_BUFFER: usize = 16 << 10;
+const LARGE_BUFFER: usize = 64 << 10;
+/// Addresses in `unknown`. The gate forgives each of them ten failed keys at once and one more a second, and
+/// knows 65,536 apart: so many in turn may fail 60,000 times a second for ever without one answer being held back.
+const PEERS: usize = 60_000;
+const MANY_ACCOUNTS: usize = 100_000;
+/// Calls a second in `latency`.
+const RATE: u64 = 2_000;
+
+pub struct Bench {
+    rounds: usize,
+    clock: Clock,
+    upstream: Upstream,
+}
+
+/// One server under one load, measured once a round.
+struct Contender<'a> {
+    label: String,
+    /// `None` calls the upstream directly.
+    server: Option<&'a Server>,
+    traffic: Traffic,
+    pace: Pace,
+    connections: usize,
+    status: u16,
+}
+
+enum Traffic {
+    Keyed(Arc<Calls>),
+    /// Signed anew each round: a signature is valid for five minutes.
+    Signed {
+        different: usize,
+        body_bytes: usize,
+    },
+}
+
+impl<'a> Contender<'a> {
+    fn new(server: &'a Server, calls: &Arc<Calls>) -> Self {
+        Self {
+            label: server.name.to_owned(),
+            server: Some(server),
+            traffic: Traffic::Keyed(calls.clone()),
+            pace: Pace::Closed,
+            connections: CONNECTIONS,
+            status: 200,
+        }
+    }
+
+    fn signed(server: &'a Server, different: usize, body_bytes: usize) -> Self {
+        let traffic = Traffic::Signed {
+            different,
+            body_bytes,
+        };
+        Self {
+            label: format!("{}, signed (TC3)", server.name),
+            traffic,
+            ..Self::new(server, &Calls::with_keys(0..1, body_bytes))
+        }
+    }
+
+    async fn measure(&self, bench: &Bench, lasting: Duration) -> Figure {
+        let calls = match &self.traffic {
+            Traffic::Keyed(calls) => calls.clone(),
+            Traffic::Signed {
+                different,
+                body_bytes,
+            } => Calls::signed(&bench.clock, *different, *body_bytes),
+        };
+        let load = Load {
+            calls,
+            pace: self.pace,
+            connections: self.connections,
+            status: self.status,
+        };
+        let upstream = &bench.upstream;
+        let address = self
+            .server
+            .map_or(upstream.address, |server| server.address);
+        servers::measure(&load, address, self.server, upstream, lasting).await
+    }
+}
+
+impl Bench {
+    pub async fn new(rounds: usize) -> Self {
+        Self {
+            rounds,
+            clock: Clock::default(),
+            upstream: Upstream::start().await,
+        }
+    }
+
+    async fn gate(&self, name: &'static str, gate: Gate, accounts: Accounts) -> Server {
+        Server::gate(name, gate, accounts, &self.upstream).await
+    }
+
+    /// The peers that are installed. HAProxy's buffers are to be its default but for large bodies.
+    async fn peers(&self, accounts: Accounts, buffer_bytes: usize) -> Vec<Server> {
+        let nginx = Server::nginx(accounts, &self.upstream).await;
+        let haproxy = Server::haproxy(accounts, &self.upstream, buffer_bytes).await;
+        nginx.into_iter().chain(haproxy).collect()
+    }
+
+    /// Measures all of them, round by round, and checks afterwards that each gate's ledger agrees.
+    async fn compare(&self, contenders: &[Contender<'_>], lasting: Duration) -> Vec<Row> {
+        let mut rows: Vec<Row> = contenders
+            .iter()
+            .map(|contender| Row {
+                label: contender.label.clone(),
+                rounds: Vec::new(),
+            })
+            .collect();
+        for round in 0..=self.rounds {
+            for (contender, row) in contenders.iter().zip(&mut rows) {
+                let lasting = if round == 0 { WARMED } else { lasting };
+                let figure = contender.measure(self, lasting).await;
+                if round > 0 {
+                    row.rounds.push(figure);
+                }
+            }
+        }
+        for server in contenders.iter().filter_map(|contender| contender.server) {
+            server.verify().await;
+        }
+        rows
+    }
+
+    pub async fn admitted(&self) {
+        let accounts = Accounts { large: 1 };
+        let strict = self.gate("tollgate, strict", Gate::STRICT, accounts).await;
+        let relaxed = self
+            .gate("tollgate, relaxed", Gate::RELAXED, accounts)
+            .await;
+        let peers = self.peers(accounts, SMALL_BUFFER).await;
+        let calls = Calls::with_keys(0..1, SMALL_BODY);
+        let mut contenders = vec![
+            Contender::new(&strict, &calls),
+            Contender::new(&relaxed, &calls),
+            Contender::signed(&strict, 64, SMALL_BODY),
+        ];
+        contenders.extend(peers.iter().map(|peer| Contender::new(peer, &calls)));
+        let rows = self.compare(&contenders, MEASURED).await;
+        table::print("A admitted: POST of 300 B", &rows, "nginx");
+    }
+
+    pub async fn throttled(&self) {
+        let accounts = Accounts { large: 1 };
+        let gate = self.gate("tollgate", Gate::STRICT, accounts).await;
+        let peers = self.peers(accounts, SMALL_BUFFER).await;
+        let throttled = accounts.throttled();
+        let calls = Calls::with_keys(throttled..throttled + 1, SMALL_BODY);
+        let rows = self.refusals(&gate, &peers, &calls, 429).await;
+        table::print("B throttled: POST of 300 B, one account", &rows, "nginx");
+    }
+
+    /// The gate delays its answers to an address from which too many keys fail, so the flood comes from many:
+    /// it believes this client's `X-Forwarded-For`, which all servers are sent alike.
+    pub async fn unknown(&self) {
+        let accounts = Accounts { large: 1 };
+        let gate = self.gate("tollgate", Gate::STRICT, accounts).await;
+        let peers = self.peers(accounts, SMALL_BUFFER).await;
+        let calls = Calls::with_unknown_key(PEERS);
+        let rows = self.refusals(&gate, &peers, &calls, 401).await;
+        table::print("B' unknown key: POST of 300 B", &rows, "nginx");
+    }
+
+    async fn refusals(
+        &self,
+        gate: &Server,
+        peers: &[Server],
+        calls: &Arc<Calls>,
+        status: u16,
+    ) -> Vec<Row> {
+        let contenders: Vec<Contender<'_>> = std::iter::once(gate)
+            .chain(peers)
+            .map(|server| Contender {
+                status,
+                ..Contender::new(server, calls)
+            })
+            .collect();
+        self.compare(&contenders, MEASURED).await
+    }
+
+    pub async fn bodies(&self) {
+        let accounts = Accounts { large: 1 };
+        let gate = self.gate("tollgate", Gate::STRICT, accounts).await;
+        let peers = self.peers(accounts, LARGE_BUFFER).await;
+        for (body_bytes, size) in [(200 << 10, "200 KiB"), (2 << 20, "2 MiB")] {
+            let calls = Calls::with_keys(0..1, body_bytes);
+            let mut contenders = vec![
+                Contender::new(&gate, &calls),
+                Contender::signed(&gate, 2, body_bytes),
+            ];
+            contenders.extend(peers.iter().map(|peer| Contender::new(peer, &calls)));
+            let rows = self.compare(&contenders, MEASURED).await;
+            table::print(&format!("C bodies: POST of {size}"), &rows, "nginx");
+            // A signature covers the body: whoever checks it must hash it, and no peer does.
+            let hash_us = hash_us(body_bytes);
+            println!("{:<44} {hash_us:>11.1}", "SHA-256 of such a body");
+            if let (Some(signed), Some(nginx)) = (
+                table::find(&rows, "tollgate, signed"),
+                table::find(&rows, "nginx"),
+            ) {
+                let rest =
+                    signed.against(nginx, |own, nginx| (own.cpu_us - hash_us) / nginx.cpu_us);
+                println!(
+                    "{:<44} {:>11}  {rest:>11.2}",
+                    "signed, without the hash", ""
+                );
+            }
+        }
+    }
+
+    pub async fn accounts(&self) {
+        let (one, many) = (
+            Accounts { large: 1 },
+            Accounts {
+                large: MANY_ACCOUNTS,
+            },
+        );
+        let mut pairs = vec![(
+            self.gate("tollgate, one account", Gate::STRICT, one).await,
+            self.gate("tollgate, 100,000 accounts", Gate::STRICT, many)
+                .await,
+        )];
+        let nginx = Server::nginx(one, &self.upstream).await;
+        pairs.extend(nginx.zip(Server::nginx(many, &self.upstream).await));
+        let (of_one, of_many) = (
+            Calls::with_keys(0..1, SMALL_BODY),
+            // Each server needs its own turn, to have heard of every account in the end.
+            pairs
+                .iter()
+                .map(|_| Calls::with_keys(0..MANY_ACCOUNTS, SMALL_BODY))
+                .collect::<Vec<_>>(),
+        );
+        let per_account = |(few, all): &(Server, Server)| {
+            let beyond = all.resident_bytes() as f64 - few.resident_bytes() as f64;
+            beyond / MANY_ACCOUNTS as f64
+        };
+        let idle: Vec<f64> = pairs.iter().map(per_account).collect();
+
+        let mut contenders = Vec::new();
+        for ((few, all), of_many) in pairs.iter().zip(&of_many) {
+            contenders.push(Contender::new(few, &of_one));
+            contenders.push(Contender {
+                label: format!("{}, 100,000 in turn", all.name.split(',').next().unwrap()),
+                ..Contender::new(all, of_many)
+            });
+        }
+        // When the rounds begin, every account has called.
+        for (pair, of_many) in contenders.chunks(2).zip(&of_many) {
+            while of_many.taken() < MANY_ACCOUNTS {
+                pair[1].measure(self, MEASURED).await;
+            }
+        }
+        let rows = self.compare(&contenders, MEASURED).await;
+        table::print("D accounts: POST of 300 B", &rows, "nginx");
+        let active: Vec<f64> = pairs.iter().map(per_account).collect();
+
+        let yaml = pairs[0].1.file_bytes("accounts.yaml") as f64 / MANY_ACCOUNTS as f64;
+        println!("\nD memory, bytes an account beyond a server of one account      idle    active");
+        for ((few, _), (idle, active)) in pairs.iter().zip(idle.iter().zip(&active)) {
+            let name = few.name.split(',').next().unwrap();
+            println!("{name:<60} {idle:>8.0}  {active:>8.0}");
+        }
+        println!("{:<60} {yaml:>8.0}", "an account in accounts.yaml");
+        println!(
+            "{:<60} {:>8.0}  {:>8.0}",
+            "tollgate, beyond its text",
+            idle[0] - yaml,
+            active[0] - yaml
+        );
+        // Both gates, so that what a reload leaves behind of its own is not charged to the accounts.
+        pairs[0].0.reload(one).await;
+        pairs[0].1.reload(many).await;
+        let reloaded = per_account(&pairs[0]);
+        println!(
+            "{:<60} {:>8}  {reloaded:>8.0}",
+            "tollgate, after a reload", ""
+        );
+    }
+
+    pub async fn latency(&self) {
+        let accounts = Accounts { large: 1 };
+        let mut servers = vec![
+            self.gate("tollgate, strict", Gate::STRICT, accounts).await,
+            self.gate("tollgate, relaxed", Gate::RELAXED, accounts)
+                .await,
+        ];
+        servers.extend(self.peers(accounts, SMALL_BUFFER).await);
+        let calls = Calls::with_keys(0..1, SMALL_BODY);
+        let mut contenders: Vec<Contender<'_>> = servers
+            .iter()
+            .map(|server| Contender::new(server, &calls))
+            .collect();
+        contenders.push(Contender {
+            label: "directly".to_owned(),
+            server: None,
+            ..Contender::new(&servers[0], &calls)
+        });
+        for contender in &mut contenders {
+            contender.pace = Pace::PerSecond(RATE);
+            contender.connections = 32;
+        }
+        let mut rows = self.compare(&contenders, 2 * MEASURED).await;
+        let direct = rows.pop().expect("the last of the contenders");
+        println!(
+            "\nE latency: {RATE} calls/s of 300 B, us      p50       p99     p99.9  CPU us/call   p50 x nginx"
+        );
+        println!(
+            "{:<38} {:>8.0}  {:>8.0}  {:>8.0}",
+            "directly",
+            direct.median(|figure| figure.p50_us),
+            direct.median(|figure| figure.p99_us),
+            direct.median(|figure| figure.p999_us)
+        );
+        let p50 = |row: &Row| row.against(&direct, |own, direct| own.p50_us - direct.p50_us);
+        let nginx = table::find(&rows, "nginx").map_or(f64::NAN, p50);
+        for row in &rows {
+            println!(
+                "{:<38} {:>+8.0}  {:>+8.0}  {:>+8.0}  {:>11.1}   {:>11.2}",
+                row.label,
+                p50(row),
+                row.against(&direct, |own, direct| own.p99_us - direct.p99_us),
+                row.against(&direct, |own, direct| own.p999_us - direct.p999_us),
+                row.median(|figure| figure.cpu_us),
+                p50(row) / nginx
+            );
+        }
+    }
+
+    /// Both gates and the load may use both cores: two workers and a load cannot have a core each, and so only
+    /// the number of workers differs.
+    pub async fn workers(&self) {
+        let accounts = Accounts { large: 1 };
+        let of = |workers| Gate {
+            workers,
+            cores: "0,1",
+            ..Gate::STRICT
+        };
+        let one = self.gate("one worker", of(1), accounts).await;
+        let two = self.gate("two workers", of(2), accounts).await;
+        let calls = Calls::with_keys(0..1, SMALL_BODY);
+        servers::pin_load("0,1");
+        let contenders = [&one, &two].map(|server| Contender::new(server, &calls));
+        let rows = self.compare(&contenders, MEASURED).await;
+        servers::pin_load("1");
+        table::print("G workers: POST of 300 B, strict", &rows, "one");
+    }
+
+    /// Each commit adds to the hourly total of every account in it.
+    pub async fn ledger(&self) {
+        let accounts = Accounts { large: 1_000 };
+        let gate = self.gate("tollgate, strict", Gate::STRICT, accounts).await;
+        let contenders = [(1, "1 account"), (1_000, "1,000 accounts")].map(|(active, label)| {
+            let calls = Calls::with_keys(0..active, SMALL_BODY);
+            Contender {
+                label: label.to_owned(),
+                ..Contender::new(&gate, &calls)
+            }
+        });
+        let rows = self.compare(&contenders, MEASURED).await;
+        table::print("Ledger: POST of 300 B, strict", &rows, "1 account");
+    }
+}
+
+/// Processor time of hashing so much at once.
+fn hash_us(body_bytes: usize) -> f64 {
+    let body = vec![b'x'; body_bytes];
+    let cpu = || {
+        let spent = clock_gettime(ClockId::ThreadCPUTime);
+        spent.tv_sec as f64 * 1e6 + spent.tv_nsec as f64 / 1e3
+    };
+    let once = |_| {
+        let before = cpu();
+        let mut hash = BodyHash::new();
+        hash.update(black_box(&body));
+        black_box(hash.finish());
+        cpu() - before
+    };
+    table::median((0..51).map(once).collect())
+}
