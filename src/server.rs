@@ -31,6 +31,8 @@ pub const STALLED_READER: Duration = Duration::from_secs(60);
 /// The most of a connection that waits in memory to be parsed or forwarded: large bodies pass in
 /// steps of this size, and a head beyond it is refused by the parser with a bare 431.
 const READ_BUFFER_BYTES: usize = 256 * 1024;
+/// So small an answer is copied into one piece: the system writes that quicker than two.
+const SMALL_BYTES: usize = 1024;
 const BACKLOG: i32 = 1024;
 
 /// How far the process is on its way out.
@@ -243,7 +245,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        let length: usize = bytes.iter().map(|piece| piece.len()).sum();
+        let stream = Pin::new(&mut self.stream);
+        let polled = if length <= SMALL_BYTES {
+            let (mut small, mut end) = ([0; SMALL_BYTES], 0);
+            for piece in bytes {
+                small[end..end + piece.len()].copy_from_slice(piece);
+                end += piece.len();
+            }
+            stream.poll_write(cx, &small[..end])
+        } else {
+            stream.poll_write_vectored(cx, bytes)
+        };
         self.progress(cx, polled)
     }
 

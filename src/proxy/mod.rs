@@ -24,7 +24,7 @@ use crate::metrics::{Decision, Metrics};
 use crate::policy::{Account, Operation, Policy};
 use crate::upstream::{self, Answer, HopByHop, NotAnswered, Outgoing, RequestHead, Upstream};
 use crate::usage::{Ledger, Slot};
-use crate::words::{Bill, Mode, Mono, Outcome, QUOTA_PATH, RequestId, RequestIdText};
+use crate::words::{Bill, Mode, Mono, Outcome, QUOTA_PATH, RequestId, RequestIdText, Utc};
 use arc_swap::ArcSwap;
 use body::{Buffered, Progress, Relay, Upload, UploadFailure};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -173,24 +173,18 @@ impl Proxy {
         request: Request<Incoming>,
     ) -> Response<AnswerBody> {
         let (parts, body) = request.into_parts();
-        let received_at = self.clock.mono();
+        let received = Now::read(&self.clock);
         let expects_continue = parts.headers.contains_key(header::EXPECT);
-        let deadline = received_at.plus(self.limits.request_timeout);
+        let deadline = received.mono.plus(self.limits.request_timeout);
         let upload = Upload::new(
             body,
             self.limits.body_bytes,
             expects_continue,
             &self.clock,
-            received_at,
+            received.mono,
             deadline,
         );
-        let mut visit = Visit::new(
-            &self,
-            &client,
-            &parts,
-            received_at,
-            upload.progress().clone(),
-        );
+        let mut visit = Visit::new(&self, &client, &parts, received, upload.progress().clone());
         let trace_id = parts.headers.get(X_TC_TRACE_ID).cloned();
 
         let mut upload = Some(upload);
@@ -281,7 +275,7 @@ impl Proxy {
             commit.await.map_err(|_| Refusal::NotDurable)?;
         }
         let in_gate =
-            visit.decided_at.since(visit.received_at) + self.clock.mono().since(answered_at);
+            visit.decided_at.since(visit.received.mono) + self.clock.mono().since(answered_at);
         self.metrics.overhead.observe(in_gate.as_secs_f64());
         Ok(self.relay(visit, answered?))
     }
@@ -403,7 +397,7 @@ impl Proxy {
         }
         let gate = account.gate(&operation).ok_or(Refusal::NotOpened)?;
         visit.gate = Some(gate.clone());
-        let now = Now::read(&self.clock);
+        let now = visit.received.later(&self.clock);
         visit.decided_at = now.mono;
         gate.check_flood(now, self.max_delay)
             .map_err(|denied| refusal(denied, &operation))?;
@@ -474,7 +468,7 @@ impl Proxy {
     /// Ends when the upstream has had the whole request for `response_timeout`, or the call is over
     /// its `request_timeout`.
     async fn head_is_late(&self, visit: &Visit<'_>, timer: &mut Timer) {
-        let deadline = visit.received_at.plus(self.limits.request_timeout);
+        let deadline = visit.received.mono.plus(self.limits.request_timeout);
         loop {
             let now = self.clock.mono();
             let due = visit
@@ -575,7 +569,7 @@ struct Visit<'p> {
     client: &'p Client,
     /// Whose request it is: the same, or what a trusted proxy says.
     peer: IpAddr,
-    received_at: Mono,
+    received: Now,
     decided_at: Mono,
     decided: bool,
     progress: Arc<Progress>,
@@ -589,7 +583,7 @@ impl<'p> Visit<'p> {
         proxy: &'p Proxy,
         client: &'p Client,
         parts: &Parts,
-        received_at: Mono,
+        received: Now,
         progress: Arc<Progress>,
     ) -> Self {
         // The gate's own endpoint is no call: nothing is decided about it, nothing counted.
@@ -598,7 +592,7 @@ impl<'p> Visit<'p> {
             proxy.metrics.received.inc();
             proxy.metrics.pending.inc();
         }
-        let id = RequestId(uuid::Uuid::now_v7());
+        let id = request_id(received.utc);
         Self {
             proxy,
             id,
@@ -606,8 +600,8 @@ impl<'p> Visit<'p> {
             dialect: Dialect::of(&parts.method, &parts.uri, &parts.headers),
             client,
             peer: peer(client.address, &parts.headers, &proxy.trusted_proxies),
-            received_at,
-            decided_at: received_at,
+            received,
+            decided_at: received.mono,
             decided: !is_call,
             progress,
             account: None,
@@ -687,6 +681,17 @@ impl Drop for Visit<'_> {
             self.decide();
         }
     }
+}
+
+/// A name of its own for a call: UUIDs of version 7 sort by time.
+fn request_id(now: Utc) -> RequestId {
+    let (seconds, micros) = (now.0.div_euclid(1_000_000), now.0.rem_euclid(1_000_000));
+    let at = uuid::Timestamp::from_unix(
+        uuid::NoContext,
+        u64::try_from(seconds).unwrap_or(0),
+        u32::try_from(micros * 1_000).unwrap_or(0),
+    );
+    RequestId(uuid::Uuid::new_v7(at))
 }
 
 /// Which operation is called: by `X-TC-Action`, else by the route. When both speak they must agree,

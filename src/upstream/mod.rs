@@ -283,8 +283,11 @@ where
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let slices = self.outbox.slices();
-            let written = ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &slices))?;
+            let stream = Pin::new(&mut *stream);
+            let written = ready!(match self.outbox.pieces() {
+                Ok(one) => stream.poll_write(cx, one),
+                Err(several) => stream.poll_write_vectored(cx, &several),
+            })?;
             self.outbox.advance(written);
         }
     }

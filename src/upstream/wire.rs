@@ -14,6 +14,8 @@ use std::mem::MaybeUninit;
 /// The largest head of an answer, in bytes, and the most fields in it.
 const HEAD_BYTES: usize = 64 * 1024;
 const HEAD_FIELDS: usize = 100;
+/// So little data is copied to its head: a write of one piece is cheaper than one of two.
+const SMALL_BYTES: usize = 2 * 1024;
 /// The most bytes of a chunk's size line, and of all trailers together.
 const LINE_BYTES: usize = 4 * 1024;
 const TRAILER_BYTES: usize = 16 * 1024;
@@ -176,7 +178,6 @@ impl Outbox {
 
     /// Takes a piece of the body. Only when there is room.
     pub(super) fn push(&mut self, data: Bytes) -> Result<(), WrongLength> {
-        debug_assert!(self.has_room());
         match &mut self.left {
             Some(left) => *left = left.checked_sub(data.len() as u64).ok_or(WrongLength)?,
             // An empty chunk would be the end.
@@ -187,7 +188,12 @@ impl Outbox {
                 self.tail = b"\r\n";
             }
         }
-        self.data = data;
+        if data.len() <= SMALL_BYTES {
+            self.lead.extend_from_slice(&data);
+            self.lead.extend_from_slice(std::mem::take(&mut self.tail));
+        } else {
+            self.data = data;
+        }
         Ok(())
     }
 
@@ -208,8 +214,12 @@ impl Outbox {
         }
     }
 
-    pub(super) fn slices(&self) -> [IoSlice<'_>; 3] {
-        [&*self.lead, &*self.data, self.tail].map(IoSlice::new)
+    /// What there is to write: one piece, or several.
+    pub(super) fn pieces(&self) -> Result<&[u8], [IoSlice<'_>; 3]> {
+        match self.has_room() {
+            true => Ok(&self.lead),
+            false => Err([&*self.lead, &*self.data, self.tail].map(IoSlice::new)),
+        }
     }
 
     /// So many bytes were written.
