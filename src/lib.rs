@@ -46,8 +46,9 @@
 //!     its SDKs lose code and message of any other status. The record keeps the upstream's status.
 //! 15. **A failed commit reopens the file and asks it** whether the batch is there, because only the file
 //!     knows; what the callers were told and what the ledger says is the same in every case.
-//! 16. **The rollup is written in the commit of its records**, so the two cannot disagree; per-batch aggregation
-//!     makes that one row for each kind of call in the batch.
+//! 16. **The rollup is written behind the commits**, with a mark of how far it came, and readers add the tail of
+//!     records beyond it: as exact as one written in the commit, where it cost every answer two pages more and, at
+//!     1,000 active accounts, nearly a row of `hours` for each record. A roll-up that fails fails no call, for its records are durable.
 //! 17. **YAML is read into a tree with places first**: serde's derives stop at the first mistake, know no
 //!     duplicate keys and lose the line.
 //! 18. **A commit counts only if the ledger's files are still at their paths** (two stats a commit): SQLite in

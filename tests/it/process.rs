@@ -585,8 +585,18 @@ async fn the_commands_and_the_admin_paths_tell_the_same_while_the_gate_serves() 
 
     // So is a cursor whose records have been deleted; the month's counts stay whole.
     let sql = rusqlite::Connection::open(house.ledger()).unwrap();
+    let rolled_up = || -> i64 {
+        sql.query_row("SELECT rolled_up FROM bounds", [], |row| row.get(0))
+            .unwrap()
+    };
+    let rested = async {
+        while rolled_up() < 5 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(BOUND, rested).await.unwrap();
     sql.execute_batch(
-        "BEGIN IMMEDIATE; DELETE FROM raw WHERE seq <= 5; UPDATE pruned SET first_kept = 6; COMMIT",
+        "BEGIN IMMEDIATE; DELETE FROM raw WHERE seq <= 5; UPDATE bounds SET first_kept = 6; COMMIT",
     )
     .unwrap();
     drop(sql);

@@ -13,15 +13,25 @@
 //!   billable), `duration_us`, `replica`.
 //! - view `rollup`, all calls ever, also those whose records have been pruned: `account`, `"group"`,
 //!   `action`, `mode`, `outcome`, `billable`, `reason`, `hour` (hours since the Unix epoch by
-//!   `admitted_at`, UTC; `datetime(hour * 3600, 'unixepoch')`), `calls`, `first_seq`, `last_seq`.
-//! - table `days`: `day` (`YYYY-MM-DD` by `admitted_at`, UTC), `first_seq`, `last_seq`: where in `records` a day lies.
+//!   `admitted_at`, UTC; `datetime(hour * 3600, 'unixepoch')`), `calls`, `first_seq`, `last_seq`. Exact at any time, to be
+//!   summed (`sum(calls)`, `min(first_seq)`, `max(last_seq)`): the newest calls have a row each, until they are rolled up.
+//! - view `days`: `day` (`YYYY-MM-DD` by `admitted_at`, UTC), `first_seq`, `last_seq`: where in `records` a day lies.
 //!   Days overlap at midnight, because a record is written when its call has ended.
 //! - table `runs`: `run`, `replica`, `opened_at` (microseconds).
 //!
 //! Behind the views: `series` holds what the calls of a bill's line have in common (account, group, action, mode,
 //! outcome, billable, reason), so that `raw` (the records) and `hours` (the rollup) carry one integer
 //! instead of seven values; `raw` has no second index, which would make it 5 to 10 times
-//! slower; `pruned` holds the first seq that is kept. The next seq is one past the newest of `days`, which is never pruned.
+//! slower; `bounds` holds the first seq that is kept and the last that is rolled up. The next seq is one past the newest
+//! of these and of `raw`, so none is given twice.
+//!
+//! # The roll-up
+//! A commit appends to `raw` and to nothing else: with the rows of `hours` that its calls belong to, it would write
+//! two pages more, and at 1,000 active accounts many, and every answer would wait for that. `hours` is brought up to
+//! date behind the commits, after 4,096 records, after a second of rest and at the end, each time in one transaction
+//! with the note of how far it came (`bounds.rolled_up`). What lies beyond is the view `tail`, and readers add it. So
+//! the count is exact whatever happens in between, and a roll-up that fails is tried again and fails no
+//! call. Nothing is pruned beyond it.
 //!
 //! # Checkpoints
 //! A commit appends to the WAL and syncs that alone. Copying the WAL back into the file (a checkpoint)

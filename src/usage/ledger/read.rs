@@ -233,10 +233,15 @@ impl Reader {
             // where a scan would read everybody's month.
             format!(
                 "WITH RECURSIVE span(hour) AS
-                     (SELECT ?1 WHERE ?1 < ?2 UNION ALL SELECT hour + 1 FROM span WHERE hour + 1 < ?2)
-                 SELECT {sums} FROM series CROSS JOIN span
-                 CROSS JOIN hours ON hours.hour = span.hour AND hours.series = series.id
-                 WHERE account = ?3 {grouped}"
+                     (SELECT ?1 WHERE ?1 < ?2 UNION ALL SELECT hour + 1 FROM span WHERE hour + 1 < ?2),
+                 counted AS
+                     (SELECT series.*, calls, first_seq, last_seq FROM series CROSS JOIN span
+                      CROSS JOIN hours ON hours.hour = span.hour AND hours.series = series.id
+                      WHERE account = ?3
+                      UNION ALL
+                      SELECT series.*, calls, first_seq, last_seq FROM tail CROSS JOIN series ON series.id = tail.series
+                      WHERE account = ?3 AND hour >= ?1 AND hour < ?2)
+                 SELECT {sums} FROM counted {grouped}"
             )
         } else {
             format!(
@@ -281,15 +286,11 @@ impl Reader {
 }
 
 fn last_seq(connection: &Connection) -> Result<u64, ReadError> {
-    Ok(
-        connection.query_row("SELECT coalesce(max(last_seq), 0) FROM days", [], |row| {
-            unsigned(row, 0)
-        })?,
-    )
+    Ok(u64::try_from(super::store::last_seq(connection)?).unwrap_or(0))
 }
 
 fn first_kept(connection: &Connection) -> Result<u64, ReadError> {
-    Ok(connection.query_row("SELECT first_kept FROM pruned", [], |row| unsigned(row, 0))?)
+    Ok(connection.query_row("SELECT first_kept FROM bounds", [], |row| unsigned(row, 0))?)
 }
 
 fn signed(value: u64) -> i64 {

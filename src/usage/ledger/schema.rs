@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension};
 const APPLICATION_ID: i32 = 0x746f_6c6c;
 
 /// The schema that this program reads and writes. Newer is refused, older is migrated.
-pub(super) const VERSION: i32 = 1;
+pub(super) const VERSION: i32 = 2;
 
 const TABLES: &str = r#"
 CREATE TABLE runs (
@@ -51,17 +51,12 @@ CREATE TABLE hours (
     PRIMARY KEY (hour, series)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE days (
-    day        TEXT PRIMARY KEY,
-    first_seq  INTEGER NOT NULL,
-    last_seq   INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE pruned (
+CREATE TABLE bounds (
     one        INTEGER PRIMARY KEY CHECK (one = 1),
-    first_kept INTEGER NOT NULL
+    first_kept INTEGER NOT NULL,
+    rolled_up  INTEGER NOT NULL
 ) STRICT;
-INSERT INTO pruned VALUES (1, 1);
+INSERT INTO bounds VALUES (1, 1, 0);
 
 CREATE VIEW records AS
 SELECT raw.seq,
@@ -71,9 +66,20 @@ SELECT raw.seq,
        duration_us, replica
 FROM raw CROSS JOIN series ON series.id = raw.series CROSS JOIN runs ON runs.run = raw.run;
 
+CREATE VIEW tail AS
+SELECT admitted_at / 3600000000 AS hour, series, 1 AS calls, seq AS first_seq, seq AS last_seq
+FROM raw WHERE seq > (SELECT rolled_up FROM bounds);
+
 CREATE VIEW rollup AS
 SELECT account, "group", action, mode, outcome, billable, reason, hour, calls, first_seq, last_seq
-FROM hours CROSS JOIN series ON series.id = hours.series;
+FROM hours CROSS JOIN series ON series.id = hours.series
+UNION ALL
+SELECT account, "group", action, mode, outcome, billable, reason, hour, calls, first_seq, last_seq
+FROM tail CROSS JOIN series ON series.id = tail.series;
+
+CREATE VIEW days AS
+SELECT date(hour * 3600, 'unixepoch') AS day, min(first_seq) AS first_seq, max(last_seq) AS last_seq
+FROM rollup GROUP BY day;
 "#;
 
 /// What a file is, by its header alone.

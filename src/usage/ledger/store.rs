@@ -6,12 +6,9 @@ use super::schema::{self, Kind};
 use super::{LedgerError, io_error, suffixed};
 use crate::usage::Record;
 use crate::words::{AccountId, Action, GroupId, Mode, Outcome, Reason, RequestId, Utc};
-use rusqlite::{
-    Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
-};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,6 +37,10 @@ pub(super) struct Faults {
     pub(super) before_commit: std::sync::atomic::AtomicU32,
     /// Report this many commits as failed although they are in the file.
     pub(super) after_commit: std::sync::atomic::AtomicU32,
+    /// Fail this many steps of the roll-up before they reach the file.
+    pub(super) before_roll_up: std::sync::atomic::AtomicU32,
+    /// Report this many steps of the roll-up as failed although they are in the file.
+    pub(super) after_roll_up: std::sync::atomic::AtomicU32,
     /// Fail this many times to open the file.
     pub(super) open: std::sync::atomic::AtomicU32,
     /// Pages that the file may have; 0: no limit. A full disk.
@@ -65,8 +66,8 @@ impl Faults {
 #[derive(Debug)]
 struct Files([(PathBuf, Inode); 2]);
 
-/// Device and number.
-type Inode = (u64, u64);
+/// Device (major, minor) and number.
+type Inode = (u32, u32, u64);
 
 impl Files {
     fn at(path: &Path) -> Result<Self, LedgerError> {
@@ -87,8 +88,11 @@ impl Files {
 }
 
 fn inode(path: &Path) -> Result<Inode, LedgerError> {
-    let metadata = fs::metadata(path).map_err(io_error(path))?;
-    Ok((metadata.dev(), metadata.ino()))
+    // The number alone: a file whose times were asked for has to get new ones, and its inode dirty,
+    // with each write from then on.
+    let found = statx(CWD, path, AtFlags::empty(), StatxFlags::INO)
+        .map_err(|error| io_error(path)(error.into()))?;
+    Ok((found.stx_dev_major, found.stx_dev_minor, found.stx_ino))
 }
 
 /// The open file. After an error it must be dropped and opened again, because only the file knows
@@ -98,6 +102,8 @@ pub(super) struct Store {
     connection: Connection,
     files: Files,
     next_seq: i64,
+    /// The newest seq that `hours` has counted.
+    rolled_up: i64,
     series: FastMap<SeriesKey, i64>,
     #[cfg(test)]
     faults: std::sync::Arc<Faults>,
@@ -132,12 +138,14 @@ impl Store {
         if kind == Kind::Empty {
             schema::create(&connection)?;
         }
-        let next_seq = next_seq(&connection)?;
+        let rolled_up =
+            connection.query_row("SELECT rolled_up FROM bounds", [], |row| row.get(0))?;
         Ok(Self {
             // After the first read: the WAL file is there since.
             files: Files::at(path)?,
+            next_seq: last_seq(&connection)? + 1,
+            rolled_up,
             connection,
-            next_seq,
             series: FastMap::default(),
             #[cfg(test)]
             faults,
@@ -158,63 +166,42 @@ impl Store {
         self.next_seq
     }
 
-    /// Writes `records` in one transaction: the rows, the rollup and the days, so that they can
-    /// never disagree. An error when they went into a file that is not at its path any more.
+    /// How many records are not rolled up.
+    pub(super) fn tail(&self) -> i64 {
+        self.next_seq - 1 - self.rolled_up
+    }
+
+    /// Appends `records` in one transaction. An error when they went into a file that is not at its path
+    /// any more.
     pub(super) fn commit(&mut self, run: i64, records: &[Record]) -> Result<(), LedgerError> {
         #[cfg(test)]
-        {
-            let pages = self
-                .faults
-                .max_page_count
-                .load(std::sync::atomic::Ordering::SeqCst);
-            let pages = if pages == 0 { u32::MAX - 1 } else { pages };
-            self.connection
-                .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
-        }
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut hours = FastMap::<(i64, i64), Span>::default();
-        let mut days = FastMap::<i64, Span>::default();
+        self.limit_pages()?;
+        // Prepared once, which rusqlite's own transactions are not: some 5 % of a commit. Where this ends early
+        // the connection is dropped, and the transaction with it.
+        let execute = |sql| self.connection.prepare_cached(sql)?.execute([]);
+        execute("BEGIN IMMEDIATE")?;
         let mut seq = self.next_seq;
-        {
-            let mut insert = transaction.prepare_cached(
-                "INSERT INTO raw (seq, id, series, admitted_at, start_ns, run, status, duration_us)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            )?;
-            for record in records {
-                let series = series_id(&transaction, &mut self.series, record)?;
-                insert.execute(params![
-                    seq,
-                    record.id.0.as_bytes(),
-                    series,
-                    record.admitted_at.0,
-                    i64::try_from(record.start.0).unwrap_or(i64::MAX),
-                    run,
-                    record.status,
-                    i64::try_from(record.duration.as_micros()).unwrap_or(i64::MAX),
-                ])?;
-                let hour = record.admitted_at.hour();
-                Span::grow(hours.entry((hour, series)), seq);
-                Span::grow(days.entry(hour.div_euclid(24)), seq);
-                seq += 1;
-            }
-        }
-        for ((hour, series), span) in hours {
-            add_to_hour(&transaction, hour, series, span)?;
-        }
-        {
-            let mut upsert = transaction.prepare_cached(
-                "INSERT INTO days (day, first_seq, last_seq) VALUES (date(?1 * 86400, 'unixepoch'), ?2, ?3)
-                 ON CONFLICT (day) DO UPDATE SET last_seq = excluded.last_seq",
-            )?;
-            for (day, span) in days {
-                upsert.execute(params![day, span.first, span.last])?;
-            }
+        let mut insert = self.connection.prepare_cached(
+            "INSERT INTO raw (seq, id, series, admitted_at, start_ns, run, status, duration_us)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?;
+        for record in records {
+            let series = series_id(&self.connection, &mut self.series, record)?;
+            insert.execute(params![
+                seq,
+                record.id.0.as_bytes(),
+                series,
+                record.admitted_at.0,
+                i64::try_from(record.start.0).unwrap_or(i64::MAX),
+                run,
+                record.status,
+                i64::try_from(record.duration.as_micros()).unwrap_or(i64::MAX),
+            ])?;
+            seq += 1;
         }
         #[cfg(test)]
         Faults::strike(&self.faults.before_commit)?;
-        transaction.commit()?;
+        execute("COMMIT")?;
         #[cfg(test)]
         Faults::strike(&self.faults.after_commit)?;
         self.files.still_there()?;
@@ -231,8 +218,8 @@ impl Store {
         Ok(found.as_ref() == Some(id.0.as_bytes()))
     }
 
-    /// Makes the rows from `first_seq` on, the newest of the ledger, say what `records` say, and the
-    /// rollup with them, in one transaction. Does nothing where they already do.
+    /// Makes the rows from `first_seq` on say what `records` say, in one transaction. They are the newest of the
+    /// ledger: nothing is rolled up while the fate of a batch is in doubt, so `hours` has not counted them.
     pub(super) fn correct(
         &mut self,
         first_seq: i64,
@@ -242,63 +229,69 @@ impl Store {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         for (seq, record) in (first_seq..).zip(records) {
-            let hour = record.admitted_at.hour();
-            let wanted = series_id(&transaction, &mut self.series, record)?;
-            let written: i64 =
-                transaction.query_row("SELECT series FROM raw WHERE seq = ?1", [seq], |row| {
-                    row.get(0)
-                })?;
-            if written == wanted {
-                continue;
-            }
-            transaction.execute(
-                "UPDATE raw SET series = ?2, status = ?3 WHERE seq = ?1",
-                params![seq, wanted, record.status],
-            )?;
-            add_to_hour(&transaction, hour, wanted, Span::of(seq))?;
-            // The spans of the old series shrink to the rows that it still has in this hour.
-            let still = "SELECT seq FROM raw WHERE series = ?2 AND seq BETWEEN first_seq AND last_seq
-                         AND admitted_at >= ?1 * 3600000000 AND admitted_at < (?1 + 1) * 3600000000";
-            transaction.execute(
-                "UPDATE hours SET calls = calls - 1 WHERE hour = ?1 AND series = ?2",
-                params![hour, written],
-            )?;
-            transaction.execute(
-                "DELETE FROM hours WHERE hour = ?1 AND series = ?2 AND calls = 0",
-                params![hour, written],
-            )?;
-            transaction.execute(
-                &format!(
-                    "UPDATE hours SET first_seq = ({still} ORDER BY seq LIMIT 1), last_seq = ({still} ORDER BY seq DESC LIMIT 1)
-                     WHERE hour = ?1 AND series = ?2"
-                ),
-                params![hour, written],
-            )?;
+            let series = series_id(&transaction, &mut self.series, record)?;
+            transaction
+                .prepare_cached("UPDATE raw SET series = ?2, status = ?3 WHERE seq = ?1")?
+                .execute(params![seq, series, record.status])?;
         }
         transaction.commit()
     }
 
+    /// Adds up to `step` records, the oldest that are not in `hours` yet, to them, and notes how far it came in the same
+    /// transaction: whatever happens to it, `hours` and the tail together are the recount of all records.
+    pub(super) fn roll_up(&mut self, step: i64) -> Result<(), rusqlite::Error> {
+        #[cfg(test)]
+        self.limit_pages()?;
+        let until = (self.next_seq - 1).min(self.rolled_up + step);
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction
+            .prepare_cached(
+                "INSERT INTO hours (hour, series, calls, first_seq, last_seq)
+                 SELECT hour, series, count(*), min(first_seq), max(last_seq) FROM tail WHERE last_seq <= ?1
+                 GROUP BY hour, series
+                 ON CONFLICT (hour, series) DO UPDATE SET calls = calls + excluded.calls, last_seq = excluded.last_seq",
+            )?
+            .execute([until])?;
+        transaction
+            .prepare_cached("UPDATE bounds SET rolled_up = ?1")?
+            .execute([until])?;
+        #[cfg(test)]
+        Faults::strike(&self.faults.before_roll_up)?;
+        transaction.commit()?;
+        #[cfg(test)]
+        Faults::strike(&self.faults.after_roll_up)?;
+        self.rolled_up = until;
+        Ok(())
+    }
+
     /// Deletes the oldest records in one small step, up to the first that was admitted at `keep_from` or
-    /// later. The rollup and the days stay. `true` when there may be more to delete.
+    /// later, and none that is not rolled up. `true` when there may be more to delete.
     pub(super) fn prune(&mut self, keep_from: Utc) -> Result<bool, rusqlite::Error> {
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let oldest: Vec<(i64, i64)> = transaction
-            .prepare_cached("SELECT seq, admitted_at FROM raw ORDER BY seq LIMIT ?1")?
-            .query_map([PRUNE_STEP], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .prepare_cached(
+                "SELECT seq, admitted_at FROM raw WHERE seq <= ?1 ORDER BY seq LIMIT ?2",
+            )?
+            .query_map(params![self.rolled_up, PRUNE_STEP], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?
             .collect::<Result<_, _>>()?;
         let spent = oldest.iter().take_while(|(_, at)| *at < keep_from.0);
         let Some((last, _)) = spent.clone().last() else {
-            return Ok(false);
+            // Nothing left of what is rolled up, and perhaps something of what is not yet.
+            return Ok(oldest.is_empty() && self.next_seq - 1 > self.rolled_up);
         };
         transaction
             .prepare_cached("DELETE FROM raw WHERE seq <= ?1")?
             .execute([last])?;
         transaction
-            .prepare_cached("UPDATE pruned SET first_kept = ?1 + 1")?
+            .prepare_cached("UPDATE bounds SET first_kept = ?1 + 1")?
             .execute([last])?;
-        let more = spent.count() == PRUNE_STEP as usize;
+        let more = spent.count() == oldest.len();
         transaction.commit()?;
         Ok(more)
     }
@@ -310,6 +303,17 @@ impl Store {
     }
 
     #[cfg(test)]
+    fn limit_pages(&self) -> Result<(), rusqlite::Error> {
+        let pages = self
+            .faults
+            .max_page_count
+            .load(std::sync::atomic::Ordering::SeqCst);
+        let pages = if pages == 0 { u32::MAX - 1 } else { pages };
+        self.connection
+            .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+    }
+
+    #[cfg(test)]
     pub(super) fn synchronous(&self) -> i64 {
         self.connection
             .query_row("PRAGMA synchronous", [], |row| row.get(0))
@@ -317,65 +321,18 @@ impl Store {
     }
 }
 
-/// One past the newest seq that was ever given. Days are never deleted, so they remember it when
-/// every record has been pruned.
-fn next_seq(connection: &Connection) -> Result<i64, rusqlite::Error> {
+/// The newest seq that was ever given, also when its record has been pruned; 0 before the first.
+pub(super) fn last_seq(connection: &Connection) -> Result<i64, rusqlite::Error> {
     connection.query_row(
-        "SELECT coalesce(max(last_seq), 0) + 1 FROM days",
+        "SELECT max(rolled_up, (SELECT coalesce(max(seq), 0) FROM raw)) FROM bounds",
         [],
         |row| row.get(0),
     )
 }
 
-/// How many records, from which seq to which.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    calls: i64,
-    first: i64,
-    last: i64,
-}
-
-impl Span {
-    fn of(seq: i64) -> Self {
-        Self {
-            calls: 1,
-            first: seq,
-            last: seq,
-        }
-    }
-
-    /// Counts `seq`, which is above all that came before.
-    fn grow<K>(entry: std::collections::hash_map::Entry<'_, K, Self>, seq: i64) {
-        entry
-            .and_modify(|span| {
-                span.calls += 1;
-                span.last = seq;
-            })
-            .or_insert(Self::of(seq));
-    }
-}
-
-fn add_to_hour(
-    transaction: &Transaction<'_>,
-    hour: i64,
-    series: i64,
-    span: Span,
-) -> Result<(), rusqlite::Error> {
-    transaction
-        .prepare_cached(
-            "INSERT INTO hours (hour, series, calls, first_seq, last_seq) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (hour, series) DO UPDATE SET
-                 calls = calls + excluded.calls,
-                 first_seq = min(first_seq, excluded.first_seq),
-                 last_seq = max(last_seq, excluded.last_seq)",
-        )?
-        .execute(params![hour, series, span.calls, span.first, span.last])?;
-    Ok(())
-}
-
 /// The id of the record's series, from the cache or the table, new when it never occurred.
 fn series_id(
-    transaction: &Transaction<'_>,
+    connection: &Connection,
     cache: &mut FastMap<SeriesKey, i64>,
     record: &Record,
 ) -> Result<i64, rusqlite::Error> {
@@ -399,13 +356,13 @@ fn series_id(
         key.5.as_str(),
         record.billable(),
     ];
-    transaction
+    connection
         .prepare_cached(
             r#"INSERT INTO series (account, "group", action, mode, outcome, reason, billable)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING"#,
         )?
         .execute(texts)?;
-    let id = transaction
+    let id = connection
         .prepare_cached(
             r#"SELECT id FROM series WHERE account = ?1 AND "group" = ?2 AND action = ?3 AND mode = ?4
                AND outcome = ?5 AND reason = ?6"#,

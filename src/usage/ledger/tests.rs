@@ -32,6 +32,7 @@ impl Bench {
             pace: Pace {
                 probe: Duration::from_millis(2),
                 gather: Duration::from_millis(5),
+                roll_up: 7,
             },
         }
     }
@@ -76,6 +77,23 @@ impl Bench {
         Connection::open_with_flags(self.path(), OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap()
     }
 
+    /// How far the records are rolled up.
+    fn rolled_up(&self) -> i64 {
+        self.sql()
+            .query_row("SELECT rolled_up FROM bounds", [], |row| row.get(0))
+            .unwrap()
+    }
+
+    /// Records that are committed in one go, each waited for.
+    fn commit_all(&self, ledger: &Ledger, records: impl Iterator<Item = Record>) {
+        let commits: Vec<Commit> = records
+            .map(|record| ledger.reserve().unwrap().commit(record))
+            .collect();
+        for commit in commits {
+            wait(commit).unwrap();
+        }
+    }
+
     /// Seqs have no gap, no call is there twice, and the rollup and the days are what a recount gives.
     fn assert_consistent(&self) {
         assert_consistent(&self.path());
@@ -105,9 +123,21 @@ fn assert_consistent(path: &Path) {
          GROUP BY {key}, admitted_at / {HOUR_US} ORDER BY line"
     ));
     let rollup = list(&format!(
-        "SELECT concat_ws(' ', {key}, hour, calls, first_seq, last_seq) AS line FROM rollup ORDER BY line"
+        "SELECT concat_ws(' ', {key}, hour, sum(calls), min(first_seq), max(last_seq)) AS line FROM rollup
+         GROUP BY {key}, hour ORDER BY line"
     ));
     assert_eq!(rollup, recount);
+    // What is rolled up is one row for each kind of call and hour, and is the recount up to there.
+    let key = "series, admitted_at / 3600000000";
+    assert_eq!(
+        list(
+            "SELECT concat_ws(' ', series, hour, calls, first_seq, last_seq) AS line FROM hours ORDER BY line"
+        ),
+        list(&format!(
+            "SELECT concat_ws(' ', {key}, count(*), min(seq), max(seq)) AS line FROM raw
+             WHERE seq <= (SELECT rolled_up FROM bounds) GROUP BY {key} ORDER BY line"
+        ))
+    );
     assert_eq!(
         list("SELECT concat_ws(' ', day, first_seq, last_seq) FROM days ORDER BY day"),
         list(
@@ -368,7 +398,7 @@ proptest! {
     /// Whatever fails and when: what was promised is what stands in the ledger, exactly once, and the rollup agrees.
     #[test]
     fn no_failure_of_the_disk_breaks_a_promise(
-        rounds in prop::collection::vec((1_usize..20, 0_u32..3, 0_u32..3, 0_u32..3), 1..6),
+        rounds in prop::collection::vec((1_usize..20, 0_u32..3, 0_u32..3, 0_u32..3, 0_u32..2, 0_u32..2), 1..6),
         strict in any::<bool>(),
     ) {
         let bench = Bench::new();
@@ -376,9 +406,11 @@ proptest! {
         let ledger = bench.open_with(LedgerOptions { durability, ..bench.options() }).unwrap();
         let mut promised = HashMap::new();
         let mut id = 0;
-        for (records, before, after, open) in rounds {
+        for (records, before, after, open, before_roll_up, after_roll_up) in rounds {
             bench.faults.before_commit.store(before, SeqCst);
             bench.faults.after_commit.store(after, SeqCst);
+            bench.faults.before_roll_up.store(before_roll_up, SeqCst);
+            bench.faults.after_roll_up.store(after_roll_up, SeqCst);
             bench.faults.open.store(open, SeqCst);
             eventually("healthy", || ledger.healthy());
             let mut commits = Vec::new();
@@ -725,7 +757,7 @@ fn a_newer_schema_is_refused_by_writer_and_reader_and_left_as_it_is() {
     assert!(
         matches!(
             refused,
-            Err(LedgerError::OtherVersion { found: 2, known: 1 })
+            Err(LedgerError::OtherVersion { found: 3, known: 2 })
         ),
         "{refused:?}"
     );
@@ -746,37 +778,161 @@ fn a_missing_ledger_is_an_error_for_a_reader_and_is_not_created() {
     assert!(!bench.path().exists());
 }
 
+/// Also between a commit and the roll-up of its records, and between the frames of either.
 #[test]
-fn a_wal_cut_off_anywhere_leaves_whole_commits_only() {
+fn a_wal_cut_off_anywhere_leaves_whole_commits_and_an_exact_rollup() {
     let bench = Bench::new();
     let ledger = bench.open();
     for id in 1..=20 {
         commit(&ledger, varied(id)).unwrap();
     }
+    eventually("two steps of the roll-up", || bench.rolled_up() == 14);
     // As a crash leaves them: the files of a ledger that is still open.
     let file = fs::read(bench.path()).unwrap();
     let wal = fs::read(suffixed(&bench.path(), "-wal")).unwrap();
+    let (head, frame) = (32, 24 + 4_096);
     let mut seen = Vec::new();
-    for cut in (0..=16).map(|part| wal.len() * part / 16) {
-        for garbage in [false, true] {
+    for whole in std::iter::once(0).chain((head..=wal.len()).step_by(frame)) {
+        for cut in [whole, (whole + frame / 2).min(wal.len())] {
             let crashed = Bench::new();
             fs::write(crashed.path(), &file).unwrap();
             let mut left = wal[..cut].to_vec();
-            if garbage {
+            if cut != whole {
                 left.resize(wal.len(), 0xa5);
             }
             fs::write(suffixed(&crashed.path(), "-wal"), left).unwrap();
             // The schema itself may be what was cut off: then it is an empty file, and a ledger is made.
+            crashed.faults.before_roll_up.store(1, SeqCst);
             let ledger = crashed.open();
-            seen.push(ledger.stats().last_seq);
+            seen.push((ledger.stats().last_seq, crashed.rolled_up()));
             crashed.assert_consistent();
+            // It goes on where it was.
             commit(&ledger, varied(1_000)).unwrap();
             crashed.assert_consistent();
         }
     }
-    assert_eq!(seen.first(), Some(&0));
-    assert_eq!(seen.last(), Some(&20));
     assert!(seen.is_sorted());
+    for expected in [(0, 0), (6, 0), (7, 0), (7, 7), (14, 7), (14, 14), (20, 14)] {
+        assert!(seen.contains(&expected), "{expected:?} in {seen:?}");
+    }
+}
+
+// The roll-up.
+
+#[test]
+fn whoever_reads_at_any_time_finds_every_record_counted_once() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    let sql = bench.sql();
+    let sum = |query: &str| -> (i64, i64) {
+        sql.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+    };
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for id in 0..400 {
+                commit(&ledger, varied(id)).unwrap();
+            }
+        });
+        let mut counted = 0;
+        while counted < 400 {
+            for last in ["max(last_seq)", "(SELECT max(seq) FROM records)"] {
+                let last_seq;
+                (counted, last_seq) = sum(&format!(
+                    "SELECT coalesce(sum(calls), 0), coalesce({last}, 0) FROM rollup"
+                ));
+                assert_eq!(counted, last_seq);
+            }
+        }
+        writer.join().unwrap();
+    });
+    bench.assert_consistent();
+}
+
+#[test]
+fn records_are_rolled_up_when_there_are_enough_of_them_and_when_the_ledger_rests_or_ends() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    bench.commit_all(&ledger, (1..=16).map(varied));
+    eventually("rolled up at rest", || bench.rolled_up() == 16);
+    bench.assert_consistent();
+    bench.commit_all(&ledger, (17..=20).map(varied));
+    close(&ledger);
+    assert_eq!(bench.rolled_up(), 20);
+    bench.assert_consistent();
+
+    let mut rest = Bench::new();
+    rest.pace.roll_up = 1_000;
+    let ledger = rest.open();
+    rest.commit_all(&ledger, (1..=20).map(varied));
+    assert_eq!(rest.rolled_up(), 0);
+    rest.assert_consistent();
+    eventually("rolled up at rest", || rest.rolled_up() == 20);
+    rest.assert_consistent();
+}
+
+/// Their records are durable, and counted from the tail: refusing calls would help nobody.
+#[test]
+fn a_roll_up_that_cannot_be_written_fails_no_call_and_changes_no_count() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    bench.faults.before_roll_up.store(u32::MAX, SeqCst);
+    bench.commit_all(&ledger, (1..=100).map(varied));
+    eventually("a roll-up fails", || {
+        bench.faults.before_roll_up.load(SeqCst) < u32::MAX
+    });
+    bench.commit_all(&ledger, (101..=120).map(varied));
+    assert!(ledger.healthy());
+    assert_eq!(bench.rolled_up(), 0);
+    bench.assert_consistent();
+    bench.faults.before_roll_up.store(0, SeqCst);
+    commit(&ledger, varied(121)).unwrap();
+    eventually("rolled up", || bench.rolled_up() == 121);
+    bench.assert_consistent();
+}
+
+#[test]
+fn a_step_of_the_roll_up_that_failed_but_happened_is_not_made_again() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    bench.faults.after_roll_up.store(1, SeqCst);
+    bench.commit_all(&ledger, (1..=10).map(varied));
+    eventually("a step", || bench.rolled_up() >= 7);
+    bench.assert_consistent();
+    commit(&ledger, varied(11)).unwrap();
+    eventually("rolled up", || bench.rolled_up() == 11);
+    bench.assert_consistent();
+}
+
+#[test]
+fn nothing_is_pruned_that_is_not_rolled_up() {
+    let bench = Bench::new();
+    fs::write(bench.path(), "").unwrap();
+    let mut store = Store::open(&bench.path(), true, bench.faults.clone()).unwrap();
+    let run = store.begin_run("", DAY).unwrap();
+    let records: Vec<Record> = (1..=10).map(record).collect();
+    store.commit(run, &records).unwrap();
+    let calls = || {
+        let until = Utc(DAY.0 + HOUR_US);
+        bench.reader().usage(DAY, until, None).unwrap()[0].calls
+    };
+    let all = Utc(i64::MAX);
+    assert!(store.prune(all).unwrap(), "there is more, later");
+    assert_eq!(bench.reader().first_kept_seq().unwrap(), 1);
+    store.roll_up(4).unwrap();
+    assert!(store.prune(all).unwrap());
+    assert_eq!(bench.reader().first_kept_seq().unwrap(), 5);
+    assert_eq!(calls(), 10);
+    // Opened again, it goes on from the same place.
+    drop(store);
+    let mut store = Store::open(&bench.path(), false, bench.faults.clone()).unwrap();
+    assert_eq!((store.next_seq(), store.tail()), (11, 6));
+    store.roll_up(100).unwrap();
+    assert!(store.prune(all).unwrap());
+    assert!(!store.prune(all).unwrap());
+    assert_eq!(bench.reader().first_kept_seq().unwrap(), 11);
+    assert_eq!(calls(), 10);
+    assert_eq!(bench.reader().last_seq().unwrap(), 10);
 }
 
 // Reading.
@@ -944,18 +1100,18 @@ fn pruning_deletes_from_the_front_keeps_the_rollup_and_never_gives_a_seq_again()
 
 #[test]
 fn one_accounts_month_is_what_it_has_in_everybodys() {
-    let bench = Bench::new();
+    let mut bench = Bench::new();
+    bench.pace.roll_up = 60;
     let ledger = bench.open();
     let accounts = ["a", "b", "c"].map(|id| AccountId::new(id).unwrap());
-    for id in 0..90_u64 {
-        let of = Record {
-            account: accounts[usize::try_from(id % 3).unwrap()].clone(),
-            admitted_at: Utc(DAY.0 + i64::try_from(id).unwrap() * HOUR_US / 2),
-            ..record(id.into())
-        };
-        drop(ledger.reserve().unwrap().commit(of));
-    }
-    close(&ledger);
+    let records = (0..90_u64).map(|id| Record {
+        account: accounts[usize::try_from(id % 3).unwrap()].clone(),
+        admitted_at: Utc(DAY.0 + i64::try_from(90 - id).unwrap() * HOUR_US / 2),
+        ..record(id.into())
+    });
+    bench.commit_all(&ledger, records);
+    eventually("one part is rolled up", || bench.rolled_up() > 0);
+    assert!(bench.rolled_up() < 90, "and one is not");
     let reader = bench.reader();
     let hours = |n: i64| Utc(DAY.0 + n * HOUR_US);
     // Looked up, looked up beyond what there is, and scanned.
