@@ -367,7 +367,7 @@ impl Proxy {
                 claim
                     .verify(
                         parts,
-                        &known.secret,
+                        known.secret,
                         body_sha256,
                         &policy.catalog.host_aliases,
                     )
@@ -384,7 +384,9 @@ impl Proxy {
         if visit.dialect == Dialect::Vendor {
             check_vendor_parameters(&policy, &operation, &parts.headers)?;
         }
-        let gate = account.gate(&operation).ok_or(Refusal::NotOpened)?;
+        let gate = policy
+            .gate(&account, &operation, &self.gates)
+            .ok_or(Refusal::NotOpened)?;
         visit.gate = Some(gate.clone());
         // The place in the ledger first: who gets it but no start gives it back.
         let slot = self.ledger.reserve().map_err(|_| Refusal::LedgerTrouble)?;
