@@ -31,17 +31,11 @@ fn policy() -> Policy {
         let mut account = sample.clone();
         account.id = AccountId::new(&format!("bench-{number}")).expect("a valid id");
         let sha256 = Sha256::digest(format!("key-{number}")).into();
-        account.credentials = vec![Credential::ApiKey { sha256 }];
+        account.credentials = Box::new([Credential::ApiKey { sha256 }]);
         accounts.push(account);
     }
     let catalog = Arc::new(config.catalog);
-    Policy::build(
-        1,
-        catalog,
-        &accounts,
-        &Gates::default(),
-        &Metrics::new(1_000),
-    )
+    Policy::build(1, catalog, accounts, &Metrics::new(1_000))
 }
 
 fn parts(request: http::request::Builder) -> Parts {
@@ -99,7 +93,7 @@ fn identify(c: &mut Criterion) {
                 hash.update(black_box(body.as_bytes()));
                 let known = policy.tc3(claim.secret_id()).expect("known");
                 claim
-                    .verify(&call, &known.secret, &hash.finish(), &[])
+                    .verify(&call, known.secret, &hash.finish(), &[])
                     .expect("well signed");
                 known.account.clone()
             });
@@ -120,7 +114,7 @@ fn gate(quota: u32) -> Arc<Gate> {
         mode: Mode::PerCall,
         quota: Quota::Fixed(quota),
     };
-    Gates::default().get_or_insert(key, &terms)
+    Gates::default().get_or_insert(key, 1, terms)
 }
 
 fn now(mono: u64) -> Now {

@@ -322,8 +322,9 @@ fn new_key(kind: KeyKind) -> anyhow::Result<()> {
 
 fn check_against(old: &Path, new: &Path) -> anyhow::Result<()> {
     let (old, new) = (load(old)?, load(new)?);
-    let settings = old.changed_settings(&new);
-    let changes = config::changes(&old, &new, Clock::default().utc());
+    let settings = old.written.changed_settings(&new.written);
+    let now = Clock::default().utc();
+    let changes = config::changes(&old.catalog, &old.accounts, &new, now);
     print(|out| {
         for (key, before, after) in &settings {
             writeln!(out, "{key}: {before} → {after} at the next restart")?;

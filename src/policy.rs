@@ -1,19 +1,23 @@
 //! One immutable generation of what was sold to whom: credentials -> account -> gate per action.
 //!
-//! Owns the lookups, all resolved when the generation is built, so that a call only follows
-//! references. Must never be changed once built, nor held over an await (a call keeps its account).
+//! Owns the accounts, held here and nowhere else, and the lookups, all resolved when the generation is
+//! built, so that a call only follows references; a gate is found at the first call that needs it.
+//! Must never be changed otherwise, nor held over an await (a call keeps its account).
 
 use crate::admission::{Gate, GateKey, Gates, Now, Purchase, Quota, Terms};
 use crate::config::{self, Catalog, Charging, Credential};
-use crate::identity::{api_key::ApiKeyDigest, tc3::SigningSecret};
+use crate::identity::api_key::ApiKeyDigest;
+use crate::identity::tc3::{SigningKeys, SigningSecret};
 use crate::metrics::{Decision, IntCounter, Metrics};
 use crate::words::{AccountId, Action, GroupId, Mode, Utc};
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 use http::Method;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
-
-type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+use std::hash::BuildHasher;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 /// A generation of the catalogue and the accounts.
 pub struct Policy {
@@ -22,18 +26,41 @@ pub struct Policy {
     /// The catalogue as loaded.
     pub catalog: Arc<Catalog>,
     operations: Vec<Arc<Operation>>,
-    routes: Map<String, Vec<(Method, usize)>>,
-    secrets: Map<Box<str>, Arc<Tc3Credential>>,
-    api_keys: Map<[u8; 32], Arc<Account>>,
-    accounts: Map<AccountId, Arc<Account>>,
-    /// What to put in force when this generation is swapped in.
-    terms: Vec<(Arc<Gate>, Terms)>,
+    routes: HashMap<String, Vec<(Method, usize)>, RandomState>,
+    /// By secret id and by digest. The texts stand in the account alone.
+    credentials: HashTable<Known>,
+    hasher: RandomState,
+    /// Sorted by id.
+    accounts: Box<[Arc<Account>]>,
+}
+
+/// A credential: whose, which of its, and what was derived of it.
+struct Known {
+    account: Arc<Account>,
+    index: usize,
+    signing_keys: SigningKeys,
+}
+
+impl Known {
+    fn credential(&self) -> Option<&Credential> {
+        self.account.credentials.get(self.index)
+    }
+
+    fn hash(&self, hasher: &RandomState) -> u64 {
+        match self.credential() {
+            Some(Credential::Tc3 { secret_id, .. }) => hasher.hash_one(&**secret_id),
+            Some(Credential::ApiKey { sha256 }) => hasher.hash_one(sha256),
+            None => 0,
+        }
+    }
 }
 
 /// One action with what a call to it needs.
 pub struct Operation {
-    /// Its place in [`Account::gate`].
-    index: usize,
+    /// Its gate's place among the gates that an account can have: the actions of a paid group share one.
+    scope: u32,
+    /// Its group's place in the catalogue.
+    group_index: usize,
     /// The action.
     pub action: Action,
     /// Its group.
@@ -56,131 +83,150 @@ impl Operation {
     }
 }
 
-/// A customer, with its gates.
+/// A customer as the files have it, with its gates.
 pub struct Account {
-    /// The id.
-    pub id: AccountId,
-    /// The name, for people.
-    pub name: String,
-    gates: Box<[Option<Arc<Gate>>]>,
+    sold: config::Account,
+    entitlements: Box<[Entitlement]>,
 }
 
-impl Account {
-    /// The gate through which this account calls the operation; `None` when it never opened the
-    /// service (R9).
-    pub fn gate(&self, operation: &Operation) -> Option<&Arc<Gate>> {
-        self.gates.get(operation.index)?.as_ref()
+impl Deref for Account {
+    type Target = config::Account;
+
+    fn deref(&self) -> &config::Account {
+        &self.sold
     }
 }
 
+/// What an account may pass, and its gate from the first call on: most of many accounts are idle.
+struct Entitlement {
+    /// As [`Operation::scope`].
+    scope: u32,
+    /// Which of the account's services gives it.
+    service: u32,
+    gate: OnceLock<Arc<Gate>>,
+}
+
 /// A key pair and its owner.
-pub struct Tc3Credential {
+pub struct Tc3Credential<'p> {
     /// What verifies.
-    pub secret: SigningSecret,
+    pub secret: SigningSecret<'p>,
     /// Whose it is.
-    pub account: Arc<Account>,
+    pub account: &'p Arc<Account>,
 }
 
 impl Policy {
-    /// Builds a generation: finds or makes the gate of every entitlement. Nothing is in force yet.
+    /// Builds a generation. Nothing is in force yet.
     pub fn build(
         generation: u64,
         catalog: Arc<Catalog>,
-        accounts: &[config::Account],
-        gates: &Gates,
+        accounts: Vec<config::Account>,
         metrics: &Metrics,
     ) -> Self {
-        let mut policy = Self {
-            generation,
-            operations: operations(&catalog, metrics),
-            catalog,
-            routes: Map::default(),
-            secrets: Map::default(),
-            api_keys: Map::default(),
-            accounts: Map::default(),
-            terms: Vec::new(),
-        };
-        let specs = policy
-            .catalog
-            .groups
-            .iter()
-            .flat_map(|group| &group.actions);
+        let mut routes: HashMap<String, Vec<_>, RandomState> = HashMap::default();
+        let specs = catalog.groups.iter().flat_map(|group| &group.actions);
         for (index, spec) in specs.enumerate() {
             if let Some(route) = &spec.route {
-                policy
-                    .routes
+                routes
                     .entry(route.path.clone())
                     .or_default()
                     .push((route.method.clone(), index));
             }
         }
-        for account in accounts {
-            policy.add(account, gates);
+        let operations = operations(&catalog, metrics);
+        let mut accounts: Box<[_]> = accounts
+            .into_iter()
+            .map(|sold| Arc::new(account(sold, &operations)))
+            .collect();
+        accounts.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        let hasher = RandomState::default();
+        let count = accounts.iter().map(|account| account.credentials.len());
+        let mut credentials = HashTable::with_capacity(count.sum());
+        for account in &accounts {
+            for index in 0..account.credentials.len() {
+                let known = Known {
+                    account: account.clone(),
+                    index,
+                    signing_keys: SigningKeys::default(),
+                };
+                credentials.insert_unique(known.hash(&hasher), known, |k| k.hash(&hasher));
+            }
         }
-        policy
+        Self {
+            generation,
+            catalog,
+            operations,
+            routes,
+            credentials,
+            hasher,
+            accounts,
+        }
     }
 
-    fn add(&mut self, account: &config::Account, gates: &Gates) {
-        let mut own = vec![None; self.operations.len()].into_boxed_slice();
-        for service in &account.services {
-            let Some(group) = self.catalog.groups.iter().find(|g| g.id == service.group) else {
-                continue;
+    /// Puts this generation's terms in force in the gates that there are. Call it as the generation is
+    /// swapped in. A gate that a call of an older generation makes after this gets them at its next call.
+    pub fn put_in_force(&self, gates: &Gates) {
+        gates.each(|key, gate| {
+            let operation = self.operations.iter().find(|operation| {
+                key.group == operation.group
+                    && key.action.is_none() == self.is_paid(operation)
+                    && key.action.as_ref().is_none_or(|a| *a == operation.action)
+            });
+            let Some((account, operation)) = self.account(&key.account).zip(operation) else {
+                return;
             };
-            let terms = terms(service, &group.charging);
-            let mut shared: Option<Arc<Gate>> = None;
-            for operation in self.operations.iter().filter(|o| o.group == group.id) {
-                let key = |action| GateKey {
-                    account: account.id.clone(),
-                    group: group.id.clone(),
-                    action,
-                };
-                let gate = match (&group.charging, &shared) {
-                    (Charging::Paid { .. }, Some(gate)) => gate.clone(),
-                    (Charging::Paid { .. }, None) => gates.get_or_insert(key(None), &terms),
-                    (Charging::Free { .. }, _) => {
-                        gates.get_or_insert(key(Some(operation.action.clone())), &terms)
-                    }
-                };
-                if shared
-                    .as_ref()
-                    .is_none_or(|known| !Arc::ptr_eq(known, &gate))
-                {
-                    self.terms.push((gate.clone(), terms.clone()));
-                }
-                own[operation.index] = Some(gate.clone());
-                shared = Some(gate);
+            if let Some(entitlement) = account.entitlement(operation)
+                && let Some(terms) = self.terms(account, operation, entitlement)
+            {
+                let known = entitlement.gate.get_or_init(|| gate.clone());
+                known.set_terms(self.generation, terms);
             }
-        }
-        let known = Arc::new(Account {
-            id: account.id.clone(),
-            name: account.name.clone(),
-            gates: own,
         });
-        for credential in &account.credentials {
-            match credential {
-                Credential::Tc3 {
-                    secret_id,
-                    secret_key,
-                } => {
-                    let secret = SigningSecret::new(secret_key);
-                    let credential = Tc3Credential {
-                        secret,
-                        account: known.clone(),
-                    };
-                    self.secrets.insert(secret_id.clone(), Arc::new(credential));
-                }
-                Credential::ApiKey { sha256 } => {
-                    self.api_keys.insert(*sha256, known.clone());
-                }
-            }
-        }
-        self.accounts.insert(known.id.clone(), known);
     }
 
-    /// Puts this generation's terms in force in the gates. Call it as the generation is swapped in.
-    pub fn put_in_force(&mut self) {
-        for (gate, terms) in std::mem::take(&mut self.terms) {
-            gate.set_terms(terms);
+    /// The gate through which this account calls the operation; `None` when it never opened the
+    /// service (R9). Both must be of this generation.
+    pub fn gate<'a>(
+        &self,
+        account: &'a Account,
+        operation: &Operation,
+        gates: &Gates,
+    ) -> Option<&'a Arc<Gate>> {
+        let entitlement = account.entitlement(operation)?;
+        if let Some(gate) = entitlement.gate.get() {
+            return Some(gate);
+        }
+        let terms = self.terms(account, operation, entitlement)?;
+        let key = GateKey {
+            account: account.id.clone(),
+            group: operation.group.clone(),
+            action: (!self.is_paid(operation)).then(|| operation.action.clone()),
+        };
+        let make = || gates.get_or_insert(key, self.generation, terms);
+        Some(entitlement.gate.get_or_init(make))
+    }
+
+    fn is_paid(&self, operation: &Operation) -> bool {
+        let group = self.catalog.groups.get(operation.group_index);
+        group.is_some_and(|group| matches!(group.charging, Charging::Paid { .. }))
+    }
+
+    fn terms(&self, account: &Account, of: &Operation, given: &Entitlement) -> Option<Terms> {
+        let service = account.services.get(given.service as usize)?;
+        let group = self.catalog.groups.get(of.group_index)?;
+        Some(terms(service, &group.charging))
+    }
+
+    /// Calls `visit` with account, group and quota in force at `now` of what was not called yet.
+    pub fn each_idle(&self, now: Utc, mut visit: impl FnMut(&AccountId, &GroupId, u32)) {
+        for account in &self.accounts {
+            for operation in &self.operations {
+                if let Some(entitlement) = account.entitlement(operation)
+                    && entitlement.gate.get().is_none()
+                    && let Some(terms) = self.terms(account, operation, entitlement)
+                {
+                    visit(&account.id, &operation.group, terms.quota.at(now).qps);
+                }
+            }
         }
     }
 
@@ -203,23 +249,41 @@ impl Policy {
     }
 
     /// The key pair with this secret id.
-    pub fn tc3(&self, secret_id: &str) -> Option<&Arc<Tc3Credential>> {
-        self.secrets.get(secret_id)
+    pub fn tc3(&self, secret_id: &str) -> Option<Tc3Credential<'_>> {
+        let asked = |known: &Known| matches!(known.credential(), Some(Credential::Tc3 { secret_id: id, .. }) if **id == *secret_id);
+        let known = self
+            .credentials
+            .find(self.hasher.hash_one(secret_id), asked)?;
+        let Credential::Tc3 { secret_key, .. } = known.credential()? else {
+            return None;
+        };
+        Some(Tc3Credential {
+            secret: SigningSecret {
+                secret_key,
+                signing_keys: &known.signing_keys,
+            },
+            account: &known.account,
+        })
     }
 
     /// The account that has this API key.
     pub fn api_key(&self, digest: &ApiKeyDigest) -> Option<&Arc<Account>> {
-        self.api_keys.get(&digest.0)
+        let asked = |known: &Known| matches!(known.credential(), Some(Credential::ApiKey { sha256 }) if *sha256 == digest.0);
+        let known = self
+            .credentials
+            .find(self.hasher.hash_one(digest.0), asked)?;
+        Some(&known.account)
     }
 
     /// The account with this id.
     pub fn account(&self, id: &AccountId) -> Option<&Arc<Account>> {
-        self.accounts.get(id)
+        let found = self.accounts.binary_search_by(|account| account.id.cmp(id));
+        self.accounts.get(found.ok()?)
     }
 
-    /// Every account, in no order.
-    pub fn accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
-        self.accounts.values()
+    /// Every account, by id.
+    pub fn accounts(&self) -> std::slice::Iter<'_, Arc<Account>> {
+        self.accounts.iter()
     }
 
     /// Every operation, in the catalogue's order.
@@ -231,14 +295,22 @@ impl Policy {
 impl Policy {
     /// What `account` may do at `now` and why, by group: what self-service and the admin listener show,
     /// read from the gates that decide. A free group has one entry for each action.
-    pub fn describe(&self, account: &Account, now: Now) -> BTreeMap<&str, Vec<(Arc<Gate>, Value)>> {
+    pub fn describe(
+        &self,
+        account: &Account,
+        gates: &Gates,
+        now: Now,
+    ) -> BTreeMap<&str, Vec<(Arc<Gate>, Value)>> {
         let mut services: BTreeMap<&str, Vec<(Arc<Gate>, Value)>> = BTreeMap::new();
         for operation in &self.operations {
-            let Some(gate) = account.gate(operation) else {
+            let Some(gate) = self.gate(account, operation, gates) else {
                 continue;
             };
-            let gates = services.entry(operation.group.as_str()).or_default();
-            if gates.iter().any(|(known, _)| Arc::ptr_eq(known, gate)) {
+            let described_gates = services.entry(operation.group.as_str()).or_default();
+            if described_gates
+                .iter()
+                .any(|(known, _)| Arc::ptr_eq(known, gate))
+            {
                 // The actions of a paid group share one gate.
                 continue;
             }
@@ -258,7 +330,7 @@ impl Policy {
                 described["next_change"] =
                     json!({"at": rfc3339(change.from), "quota_qps": change.qps});
             }
-            gates.push((gate.clone(), described));
+            described_gates.push((gate.clone(), described));
         }
         services
     }
@@ -288,10 +360,16 @@ fn operations(catalog: &Catalog, metrics: &Metrics) -> Vec<Arc<Operation>> {
     let specs = catalog
         .groups
         .iter()
-        .flat_map(|group| group.actions.iter().map(move |spec| (group, spec)));
-    specs
         .enumerate()
-        .map(|(index, (group, spec))| {
+        .flat_map(|(index, group)| group.actions.iter().map(move |spec| (index, group, spec)));
+    let mut scopes = 0;
+    let mut before = None;
+    specs
+        .map(|(group_index, group, spec)| {
+            let free = matches!(group.charging, Charging::Free { .. });
+            if free || before.replace(group_index) != Some(group_index) {
+                scopes += 1;
+            }
             // No series for modes that the group cannot be in; the slots are filled with one it can.
             let (always, never) = match group.charging {
                 Charging::Free { .. } => (Mode::Free, &[Mode::PerCall, Mode::Qps][..]),
@@ -308,7 +386,8 @@ fn operations(catalog: &Catalog, metrics: &Metrics) -> Vec<Arc<Operation>> {
                 })
             };
             Arc::new(Operation {
-                index,
+                scope: scopes,
+                group_index,
                 action: spec.action.clone(),
                 group: group.id.clone(),
                 regions: group.regions.clone(),
@@ -317,6 +396,37 @@ fn operations(catalog: &Catalog, metrics: &Metrics) -> Vec<Arc<Operation>> {
             })
         })
         .collect()
+}
+
+fn account(sold: config::Account, operations: &[Arc<Operation>]) -> Account {
+    let mut entitlements: Vec<Entitlement> = Vec::new();
+    for (service, group) in (0..).zip(sold.services.iter().map(|service| &service.group)) {
+        for scope in operations
+            .iter()
+            .filter(|o| o.group == *group)
+            .map(|o| o.scope)
+        {
+            if entitlements.last().is_none_or(|last| last.scope != scope) {
+                entitlements.push(Entitlement {
+                    scope,
+                    service,
+                    gate: OnceLock::new(),
+                });
+            }
+        }
+    }
+    Account {
+        entitlements: entitlements.into(),
+        sold,
+    }
+}
+
+impl Account {
+    fn entitlement(&self, operation: &Operation) -> Option<&Entitlement> {
+        self.entitlements
+            .iter()
+            .find(|entitlement| entitlement.scope == operation.scope)
+    }
 }
 
 /// What a service of an account means at its gate (R3-R6, R9).
@@ -342,5 +452,92 @@ fn terms(service: &config::Service, charging: &Charging) -> Terms {
         stopped: service.stopped,
         mode: service.mode,
         quota,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use std::path::Path;
+    use std::time::Duration;
+
+    const STUDIO: &str = "1250000001";
+
+    /// The shipped files, with `per_call` calls a second in per-call mode.
+    fn policy(generation: u64, per_call: u32) -> Policy {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tollgate.yaml");
+        let config = config::load(&path).unwrap();
+        let mut catalog = config.catalog;
+        for group in &mut catalog.groups {
+            if let Charging::Paid { per_call: cap, .. } = &mut group.charging {
+                cap.qps = per_call;
+            }
+        }
+        let metrics = Metrics::new(10);
+        Policy::build(generation, Arc::new(catalog), config.accounts, &metrics)
+    }
+
+    fn gate(policy: &Policy, action: &str, gates: &Gates) -> Option<Arc<Gate>> {
+        let account = policy.account(&AccountId::new(STUDIO).unwrap()).unwrap();
+        let operation = policy.by_action(action).unwrap();
+        policy.gate(account, operation, gates).cloned()
+    }
+
+    /// How many of many calls at one instant are admitted.
+    fn admitted(gate: &Gate) -> usize {
+        let now = Now::read(&Clock::default());
+        let calls = (0..100).filter(|_| gate.reserve(now, Duration::ZERO).is_ok());
+        calls.count()
+    }
+
+    #[test]
+    fn the_actions_of_a_paid_group_share_a_gate_and_a_free_action_has_its_own() {
+        let (policy, gates) = (policy(1, 5), Gates::default());
+        let of = |action| gate(&policy, action, &gates).unwrap();
+        let (a, b) = (of("SegmentPortraitPic"), of("SegmentCustomizedPortraitPic"));
+        assert!(Arc::ptr_eq(&a, &b));
+        let video = AccountId::new("1250000004").unwrap();
+        let of_video = |action| {
+            let account = policy.account(&video).unwrap();
+            let operation = policy.by_action(action).unwrap();
+            policy.gate(account, operation, &gates).unwrap().clone()
+        };
+        let (c, d) = (
+            of_video("CreateSegmentationTask"),
+            of_video("DescribeSegmentationTask"),
+        );
+        assert!(!Arc::ptr_eq(&c, &d));
+        assert_eq!(gates.len(), 3);
+    }
+
+    #[test]
+    fn a_reload_keeps_every_window_and_changes_every_quota() {
+        let (old, new, gates) = (policy(1, 5), policy(2, 7), Gates::default());
+        let before = gate(&old, "SegmentPortraitPic", &gates).unwrap();
+        assert_eq!(admitted(&before), 5);
+        new.put_in_force(&gates);
+        // A call may still hold the old generation.
+        assert_eq!(admitted(&before), 2);
+        let known = Arc::as_ptr(&before);
+        drop((old, before));
+        let a_minute_later = Clock::default().mono().plus(Duration::from_secs(60));
+        gates.sweep(a_minute_later, |_, _| {
+            panic!("its account stays, called again or not")
+        });
+        let after = gate(&new, "SegmentPortraitPic", &gates).unwrap();
+        assert_eq!(Arc::as_ptr(&after), known);
+    }
+
+    #[test]
+    fn a_gate_that_a_late_call_made_with_the_old_policy_gets_the_new_terms() {
+        let (old, new, gates) = (policy(1, 7), policy(2, 5), Gates::default());
+        new.put_in_force(&gates);
+        let late = gate(&old, "SegmentPortraitPic", &gates).unwrap();
+        let after = gate(&new, "SegmentPortraitPic", &gates).unwrap();
+        assert!(Arc::ptr_eq(&late, &after));
+        assert_eq!(admitted(&after), 5);
+        let later_still = gate(&policy(1, 7), "SegmentPortraitPic", &gates).unwrap();
+        assert_eq!(admitted(&later_still), 0);
     }
 }

@@ -3,10 +3,9 @@
 //! Owns the order of these steps and the configuration in force. Must never put half a configuration
 //! in force, and never touch a window.
 
-use crate::config::{self, Config, Mistake, Mistakes, Sources};
+use crate::config::{self, Config, Mistake, Mistakes, Sources, Written};
 use crate::policy::Policy;
 use crate::proxy::Proxy;
-use crate::words::Utc;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -58,19 +57,20 @@ pub struct Reloader {
     in_force: Mutex<InForce>,
 }
 
+/// What is sold is in the policy in force: nothing of it is kept twice.
 struct InForce {
-    config: Config,
+    written: Written,
     /// What the last load read, whatever came of it.
     sources: Sources,
 }
 
 impl Reloader {
-    /// `config` is in force in `proxy`.
-    pub fn new(proxy: Arc<Proxy>, config: Config) -> Self {
-        let sources = config.sources.clone();
+    /// What is in force in `proxy` is `written` so.
+    pub fn new(proxy: Arc<Proxy>, written: Written) -> Self {
+        let sources = written.sources.clone();
         Self {
             proxy,
-            in_force: Mutex::new(InForce { config, sources }),
+            in_force: Mutex::new(InForce { written, sources }),
         }
     }
 
@@ -83,7 +83,7 @@ impl Reloader {
 
     fn reload_now(&self, wish: Wish) -> Outcome {
         let mut in_force = self.in_force.lock();
-        let (loaded, sources) = config::load_watched(in_force.config.path());
+        let (loaded, sources) = config::load_watched(in_force.written.path());
         if !wish.dry_run {
             in_force.sources = sources;
         }
@@ -105,43 +105,36 @@ impl Reloader {
             Ok(new) => new,
             Err(mistakes) => return Outcome::Refused(mistakes),
         };
-        let old = &in_force.config;
-        if new.digest == old.digest {
+        let written = &in_force.written;
+        if new.written.digest == written.digest {
             return Outcome::Unchanged;
         }
-        let mut mistakes = needs_restart(old, &new);
+        let proxy = &self.proxy;
+        let old = proxy.policy.load_full();
+        let mut mistakes = needs_restart(written, &new.written);
         if !wish.force {
-            mistakes.extend(removes_too_many(old, &new));
+            mistakes.extend(removes_too_many(&old, &new));
         }
         if !mistakes.is_empty() {
             return Outcome::Refused(Mistakes(mistakes));
         }
-        let changes = config::changes(old, &new, self.now());
+        let sold = old.accounts().map(|account| &***account);
+        let changes = config::changes(&old.catalog, sold, &new, proxy.clock.utc());
         if wish.dry_run {
             return Outcome::Planned { changes };
         }
-        let proxy = &self.proxy;
-        let generation = proxy.policy.load().generation + 1;
-        let catalog = Arc::new(new.catalog.clone());
-        let mut policy = Policy::build(
-            generation,
-            catalog,
-            &new.accounts,
-            &proxy.gates,
-            &proxy.metrics,
-        );
-        policy.put_in_force();
+        let generation = old.generation + 1;
+        let catalog = Arc::new(new.catalog);
+        let policy = Policy::build(generation, catalog, new.accounts, &proxy.metrics);
+        policy.put_in_force(&proxy.gates);
+        proxy.policy.store(Arc::new(policy));
         // Calls keep what they use, so the retired generation is dropped here, off the workers.
-        drop(proxy.policy.swap(Arc::new(policy)));
-        in_force.config = new;
+        drop(old);
+        in_force.written = new.written;
         Outcome::Reloaded {
             generation,
             changes,
         }
-    }
-
-    fn now(&self) -> Utc {
-        self.proxy.clock.utc()
     }
 
     fn report(&self, outcome: &Outcome) {
@@ -221,7 +214,7 @@ fn behind_the_calls<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 
 /// Settings that are read at the start only. Taking half of a changed file would be no help to
 /// whoever changed it: all of it waits for the restart.
-fn needs_restart(old: &Config, new: &Config) -> Vec<Mistake> {
+fn needs_restart(old: &Written, new: &Written) -> Vec<Mistake> {
     let changed = old.changed_settings(new);
     changed
         .into_iter()
@@ -234,26 +227,26 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<Mistake> {
         .collect()
 }
 
-fn removes_too_many(old: &Config, new: &Config) -> Option<Mistake> {
+fn removes_too_many(old: &Policy, new: &Config) -> Option<Mistake> {
     let stay: HashSet<&str> = new
         .accounts
         .iter()
         .map(|account| account.id.as_str())
         .collect();
     let gone: Vec<&str> = old
-        .accounts
-        .iter()
+        .accounts()
         .map(|account| account.id.as_str())
         .filter(|id| !stay.contains(id))
         .collect();
-    if gone.len() <= FEW_ACCOUNTS || gone.len() * 100 <= old.accounts.len() * MOST_REMOVED_PERCENT {
+    if gone.len() <= FEW_ACCOUNTS || gone.len() * 100 <= old.accounts().len() * MOST_REMOVED_PERCENT
+    {
         return None;
     }
     let named = gone.iter().take(3).copied().collect::<Vec<_>>().join(", ");
     let message = format!(
         "accounts: {} of {} accounts are gone ({named}, ..); if that is meant, POST /v1/reload?force=true",
         gone.len(),
-        old.accounts.len()
+        old.accounts().len()
     );
-    Some(new.mistake_at("accounts", message))
+    Some(new.written.mistake_at("accounts", message))
 }

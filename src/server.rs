@@ -303,13 +303,7 @@ mod tests {
         };
         let ledger = Ledger::open(options, clock.clone(), |_| ()).unwrap();
         let gates = Gates::default();
-        let policy = Policy::build(
-            1,
-            Arc::new(config.catalog),
-            &config.accounts,
-            &gates,
-            &metrics,
-        );
+        let policy = Policy::build(1, Arc::new(config.catalog), config.accounts, &metrics);
         let proxy = Arc::new(Proxy::new(
             &config.settings,
             clock.clone(),

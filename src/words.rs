@@ -193,6 +193,22 @@ spelled! {
     }
 }
 
+spelled! {
+    /// What an order can be paid from (R18).
+    Fund {
+        /// Paid back in a refund.
+        Cash = "cash",
+        /// Paid back in a refund.
+        Income = "income",
+        /// Paid back in a refund.
+        Gift = "gift",
+        /// Not paid back.
+        Deduction = "deduction",
+        /// Not paid back.
+        Voucher = "voucher",
+    }
+}
+
 /// The path on the public listener where a customer sees its own quota. No route may have it.
 pub const QUOTA_PATH: &str = "/v1/quota";
 

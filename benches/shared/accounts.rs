@@ -36,10 +36,32 @@ pub fn yaml(accounts: usize, qps: impl Fn(usize) -> u32) -> String {
     text
 }
 
-/// Memory of a process that is in use now (`VmRSS`).
+/// The bytes of what must be kept of [`yaml`] as it is: id, name, key pair, digest, order id.
+pub fn texts(accounts: usize) -> u64 {
+    let of_one = |number| {
+        let texts = format!(
+            "2{number:09}Customer {number}{}{}Q-{number}",
+            secret_id(number),
+            secret_key(number)
+        );
+        texts.len() as u64 + 32
+    };
+    (0..accounts).map(of_one).sum()
+}
+
+/// Memory of a process that is in use now.
 pub fn resident_bytes(pid: u32) -> u64 {
+    status_bytes(pid, "VmRSS:")
+}
+
+/// The most that it ever was.
+pub fn most_resident_bytes(pid: u32) -> u64 {
+    status_bytes(pid, "VmHWM:")
+}
+
+fn status_bytes(pid: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let line = status.lines().find(|line| line.starts_with(name));
     let kib: u64 = line
         .and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
         .unwrap();

@@ -266,6 +266,12 @@ fn figures(proxy: &Proxy) -> Vec<AccountFigures> {
         }
         *quota = in_force.qps;
     });
+    let policy = proxy.policy.load_full();
+    policy.each_idle(now.utc, |account, group, quota| {
+        by_key
+            .entry((account.clone(), group.clone()))
+            .or_insert(([0; 3], quota));
+    });
     by_key
         .into_iter()
         .map(|((account, group), (counts, quota))| AccountFigures {
@@ -381,17 +387,15 @@ async fn account(Shared(admin): App, Path(id): Path<String>) -> Response {
     let policy = admin.proxy.policy.load();
     let known = AccountId::new(&id).and_then(|id| policy.account(&id).cloned());
     match known {
-        Some(account) => {
-            Json(describe(&policy, &account, Now::read(&admin.proxy.clock))).into_response()
-        }
+        Some(account) => Json(describe(&admin.proxy, &policy, &account)).into_response(),
         None => problem(StatusCode::NOT_FOUND, "no such account"),
     }
 }
 
 /// One account: what it may do now and why, and what it did since the gate knows it.
-fn describe(policy: &Policy, account: &Account, now: Now) -> Value {
+fn describe(proxy: &Proxy, policy: &Policy, account: &Account) -> Value {
     let services: BTreeMap<&str, Vec<Value>> = policy
-        .describe(account, now)
+        .describe(account, &proxy.gates, Now::read(&proxy.clock))
         .into_iter()
         .map(|(group, gates)| {
             let with_counts = gates.into_iter().map(|(gate, mut described)| {

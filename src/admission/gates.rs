@@ -48,13 +48,15 @@ pub struct Gate {
 #[derive(Debug)]
 struct State {
     window: Window,
+    /// The policy generation that the terms are of.
+    generation: u64,
     terms: Terms,
     /// The quota of `terms` around the last instant asked for.
     in_force: InForce,
 }
 
 impl Gate {
-    fn new(terms: Terms) -> Self {
+    fn new(generation: u64, terms: Terms) -> Self {
         // An empty span: the first decision looks the quota up.
         let in_force = InForce {
             qps: 0,
@@ -66,6 +68,7 @@ impl Gate {
             published: AtomicU64::new(0),
             state: Mutex::new(State {
                 window: Window::default(),
+                generation,
                 terms,
                 in_force,
             }),
@@ -127,9 +130,14 @@ impl Gate {
         Ok(())
     }
 
-    /// Puts new terms in force. The window stays as it is: what was spent stays spent (P5).
-    pub fn set_terms(&self, terms: Terms) {
+    /// Puts the terms of a policy generation in force, unless a later one's are: a call may be late
+    /// with the policy that it loaded. The window stays as it is: what was spent stays spent (P5).
+    pub fn set_terms(&self, generation: u64, terms: Terms) {
         let mut state = self.state.lock();
+        if generation < state.generation {
+            return;
+        }
+        state.generation = generation;
         if state.terms != terms {
             state.terms = terms;
             state.in_force = InForce {
@@ -181,21 +189,23 @@ impl State {
     }
 }
 
-/// Every gate by its key.
+/// Every gate that was ever asked for, by its key.
 #[derive(Default, Debug)]
 pub struct Gates {
     map: DashMap<GateKey, Arc<Gate>, foldhash::fast::RandomState>,
 }
 
 impl Gates {
-    /// The gate of `key`, made with `terms` when there is none. An existing gate keeps its terms
-    /// until [`Gate::set_terms`].
-    pub fn get_or_insert(&self, key: GateKey, terms: &Terms) -> Arc<Gate> {
+    /// The gate of `key` under the terms of a policy generation or a later one; made when there is none.
+    pub fn get_or_insert(&self, key: GateKey, generation: u64, terms: Terms) -> Arc<Gate> {
         // Under the map entry, so that two callers cannot make two windows for one key.
-        self.map
+        let gate = self
+            .map
             .entry(key)
-            .or_insert_with(|| Arc::new(Gate::new(terms.clone())))
-            .clone()
+            .or_insert_with(|| Arc::new(Gate::new(generation, terms.clone())))
+            .clone();
+        gate.set_terms(generation, terms);
+        gate
     }
 
     /// Removes the gates that only the registry holds and whose window is past at `now`; frees the

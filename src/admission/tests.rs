@@ -57,7 +57,7 @@ fn gate(terms: &Terms) -> Arc<Gate> {
         group: GroupId::new("g").unwrap(),
         action: None,
     };
-    Gates::default().get_or_insert(key, terms)
+    Gates::default().get_or_insert(key, 1, terms.clone())
 }
 
 #[derive(Clone, Debug)]
@@ -143,7 +143,7 @@ fn a_million_arrivals_from_many_threads_keep_the_cap_while_the_quota_moves() {
                         }
                         if arrival % 97 == 0 {
                             let quota = [0, 1, 20, 500, random.u32(0..=500)][random.usize(0..5)];
-                            gate.set_terms(fixed(quota));
+                            gate.set_terms(1, fixed(quota));
                         }
                         if let Ok(reservation) = gate.reserve(now(at), MAX_DELAY) {
                             starts.push((reservation.start().0, reservation.quota()));
@@ -175,11 +175,11 @@ fn a_quota_cut_to_zero_and_back_within_a_second_refills_nothing() {
             .count()
     };
     assert_eq!(burst(10_000 * MS), 20);
-    gate.set_terms(fixed(0));
+    gate.set_terms(1, fixed(0));
     assert_eq!(burst(10_200 * MS), 0);
-    gate.set_terms(fixed(30));
+    gate.set_terms(1, fixed(30));
     assert_eq!(burst(10_400 * MS), 10);
-    gate.set_terms(fixed(20));
+    gate.set_terms(1, fixed(20));
     assert_eq!(burst(10_999 * MS), 0);
     assert_eq!(
         burst(11_000 * MS),
@@ -350,23 +350,29 @@ fn a_stopped_or_unopened_service_admits_nothing_and_says_which_even_in_a_flood()
         gate.reserve(now(10_001 * MS), MAX_DELAY),
         Err(Denied::Throttled { .. })
     ));
-    gate.set_terms(Terms {
-        stopped: Some(Stop::Arrears),
-        ..fixed(1)
-    });
+    gate.set_terms(
+        1,
+        Terms {
+            stopped: Some(Stop::Arrears),
+            ..fixed(1)
+        },
+    );
     assert_eq!(
         gate.reserve(now(10_002 * MS), MAX_DELAY).unwrap_err(),
         Denied::Stopped(Stop::Arrears)
     );
-    gate.set_terms(Terms {
-        opened: Utc(i64::MAX),
-        ..fixed(1)
-    });
+    gate.set_terms(
+        1,
+        Terms {
+            opened: Utc(i64::MAX),
+            ..fixed(1)
+        },
+    );
     assert_eq!(
         gate.reserve(now(10_003 * MS), MAX_DELAY).unwrap_err(),
         Denied::NotOpened
     );
-    gate.set_terms(fixed(1));
+    gate.set_terms(1, fixed(1));
     let Err(Denied::Throttled { retry_after, .. }) = gate.reserve(now(10_004 * MS), MAX_DELAY)
     else {
         panic!("the window was refilled");
@@ -425,13 +431,13 @@ fn a_gate_is_forgotten_only_when_nobody_holds_it_and_its_second_is_past() {
         group: GroupId::new("g").unwrap(),
         action: None,
     };
-    let gate = gates.get_or_insert(key.clone(), &fixed(1));
+    let gate = gates.get_or_insert(key.clone(), 1, fixed(1));
     assert!(gate.reserve(now(10_000 * MS), MAX_DELAY).is_ok());
     gates.sweep(Mono(20_000 * MS), |_, _| panic!("still held"));
     assert!(gate.reserve(now(20_000 * MS), MAX_DELAY).is_ok());
     drop(gate);
     gates.sweep(Mono(20_500 * MS), |_, _| panic!("its second is not past"));
-    let back = gates.get_or_insert(key, &fixed(1));
+    let back = gates.get_or_insert(key, 1, fixed(1));
     assert!(
         back.reserve(now(20_600 * MS), MAX_DELAY).is_err(),
         "removed and re-added, the window is the same"
@@ -449,7 +455,7 @@ fn a_call_belongs_to_the_mode_in_force_at_its_admission_and_a_switch_refills_not
         mode: Mode::Qps,
         ..fixed(2)
     };
-    gate.set_terms(switched);
+    gate.set_terms(1, switched);
     let after = gate.reserve(now(10_001 * MS), MAX_DELAY).unwrap();
     assert_eq!((before.mode, after.mode), (Mode::PerCall, Mode::Qps));
     // One start of each mode: the window is theirs together.
@@ -460,4 +466,25 @@ fn a_call_belongs_to_the_mode_in_force_at_its_admission_and_a_switch_refills_not
             ..
         })
     ));
+}
+
+#[test]
+fn terms_of_an_older_generation_never_take_the_place_of_later_ones() {
+    let gates = Gates::default();
+    let key = GateKey {
+        account: AccountId::new("a").unwrap(),
+        group: GroupId::new("g").unwrap(),
+        action: None,
+    };
+    let gate = gates.get_or_insert(key.clone(), 2, fixed(1));
+    assert!(gate.reserve(now(10_000 * MS), MAX_DELAY).is_ok());
+    gates.get_or_insert(key.clone(), 1, fixed(5));
+    assert!(gate.reserve(now(10_001 * MS), MAX_DELAY).is_err());
+    // Made with a policy that was about to go; the next generation's first call finds it.
+    gates.get_or_insert(key, 3, fixed(2));
+    assert!(gate.reserve(now(10_002 * MS), MAX_DELAY).is_ok());
+    assert!(
+        gate.reserve(now(10_003 * MS), MAX_DELAY).is_err(),
+        "what was spent stays spent"
+    );
 }

@@ -13,17 +13,24 @@ use secrecy::ExposeSecret;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-/// Every difference from `old` to `new` as of `now`, a sentence each: first the catalogue's, then by
-/// account. Empty when nothing is different.
-pub fn changes(old: &Config, new: &Config, now: Utc) -> Vec<String> {
+/// Every difference from what was sold to what `new` sells as of `now`, a sentence each: first the
+/// catalogue's, then by account. Empty when nothing is different.
+pub fn changes<'c>(
+    old_catalog: &Catalog,
+    old_accounts: impl IntoIterator<Item = &'c Account>,
+    new: &Config,
+    now: Utc,
+) -> Vec<String> {
     let mut said = Vec::new();
-    catalog(&mut said, &old.catalog, &new.catalog);
-    let old_accounts: BTreeMap<&str, &Account> =
-        old.accounts.iter().map(|a| (a.id.as_str(), a)).collect();
+    catalog(&mut said, old_catalog, &new.catalog);
+    let old_accounts: BTreeMap<&str, &Account> = old_accounts
+        .into_iter()
+        .map(|a| (a.id.as_str(), a))
+        .collect();
     let new_accounts: BTreeMap<&str, &Account> =
         new.accounts.iter().map(|a| (a.id.as_str(), a)).collect();
     let both = Both {
-        old: &old.catalog,
+        old: old_catalog,
         new: &new.catalog,
         now,
     };
@@ -337,16 +344,8 @@ fn credentials(said: &mut Vec<String>, old: &Account, new: &Account) {
 
 /// By which funds an order was paid.
 fn paid(paid: &Paid) -> String {
-    let funds = [
-        ("cash", paid.cash),
-        ("income", paid.income),
-        ("gift", paid.gift),
-        ("deduction", paid.deduction),
-        ("voucher", paid.voucher),
-    ];
-    let used: Vec<String> = funds
-        .iter()
-        .filter(|(_, amount)| !amount.is_zero())
+    let used: Vec<String> = paid
+        .funds()
         .map(|(fund, amount)| format!("{amount} {fund}"))
         .collect();
     match used.is_empty() {

@@ -48,17 +48,24 @@ pub struct Config {
     pub catalog: Catalog,
     /// `accounts.yaml`: who bought what, in the order of the file (of a directory's files by name).
     pub accounts: Vec<Account>,
+    /// The files themselves.
+    pub written: Written,
+    /// What is allowed but likely not meant.
+    pub warnings: Vec<Mistake>,
+}
+
+/// What is kept of the files to compare them with later ones, apart from what they sell.
+#[derive(Clone, Debug)]
+pub struct Written {
     /// The SHA-256 of all that was read: equal configurations of equal files have equal ones.
     pub digest: [u8; 32],
-    /// The files that it came from.
+    /// The files that were read.
     pub sources: Sources,
-    /// [`Self::settings`] before a program changed them (the demo takes free ports).
-    written: Settings,
+    /// [`Config::settings`] before a program changed them (the demo takes free ports).
+    settings: Settings,
     /// Where each top-level setting stands, for mistakes that are found later.
     places: Vec<(String, Place)>,
     path: PathBuf,
-    /// What is allowed but likely not meant.
-    pub warnings: Vec<Mistake>,
 }
 
 /// One thing wrong in a file, where it stands, and what to write instead.
@@ -101,10 +108,10 @@ impl fmt::Display for Mistakes {
 
 impl std::error::Error for Mistakes {}
 
-impl Config {
+impl Written {
     /// Every setting that the files of `later` write otherwise than these: key, before, after.
     pub fn changed_settings(&self, later: &Self) -> Vec<(&'static str, String, String)> {
-        settings::changed(&self.written, &later.written)
+        settings::changed(&self.settings, &later.settings)
     }
 
     /// `tollgate.yaml` as given to [`load`].
@@ -138,10 +145,14 @@ pub fn load(path: &Path) -> Result<Config, Mistakes> {
 /// As [`load`], and which files were read or looked for: when one of them changes, another load may
 /// end otherwise.
 pub fn load_watched(path: &Path) -> (Result<Config, Mistakes>, Sources) {
-    match load_once(path, Places::Skipped) {
+    let load = || match load_once(path, Places::Skipped) {
         (Ok(config), sources) if config.warnings.is_empty() => (Ok(config), sources),
         _ => load_once(path, Places::Wanted),
-    }
+    };
+    // Reading takes many times the memory of what comes of it. The allocator gives the rest back when
+    // the thread that took it ends.
+    let done = std::thread::scope(|scope| scope.spawn(load).join());
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// `accounts_places`: whether places are wanted in the accounts, which may be many.
@@ -164,7 +175,7 @@ fn load_once(path: &Path, accounts_places: Places) -> (Result<Config, Mistakes>,
         .read(path, MAX_FILE_BYTES)
         .map_err(|e| source.refuse(Place::START, format!("cannot be read: {e}")))
         .ok()
-        .and_then(|bytes| source.parse(&bytes, Places::Wanted));
+        .and_then(|bytes| source.parse(&bytes, Places::Wanted, None));
     let (settings, paths) = root
         .as_ref()
         .map_or((None, settings::Paths::default()), |root| {
@@ -206,7 +217,7 @@ fn load_once(path: &Path, accounts_places: Places) -> (Result<Config, Mistakes>,
 
     let mut catalog = catalog::Reading::default();
     for (source, bytes) in catalog_file.into_iter().flatten() {
-        if let Some(root) = source.parse(&bytes, Places::Wanted) {
+        if let Some(root) = source.parse(&bytes, Places::Wanted, None) {
             catalog = catalog::read(source.root(&root));
         }
         keep(source, &mut files);
@@ -214,28 +225,29 @@ fn load_once(path: &Path, accounts_places: Places) -> (Result<Config, Mistakes>,
     let mut accounts = accounts_files.as_ref().map(|_| Vec::new());
     let mut taken = accounts::Taken::default();
     for (source, bytes) in accounts_files.into_iter().flatten() {
-        let root = source.parse(&bytes, accounts_places);
-        let read = root
-            .as_ref()
-            .and_then(|root| accounts::read(source.root(root), &catalog, &mut taken));
+        let read = match accounts_places {
+            Places::Wanted => accounts::read(&source, &bytes, &catalog, &mut taken),
+            Places::Skipped => accounts::read_sound(&source, &bytes, &catalog, &mut taken),
+        };
         accounts = accounts.zip(read).map(|(mut all, more)| {
             all.extend(more);
             all
         });
-        drop(root);
         keep(source, &mut files);
     }
 
     let result = match (settings, catalog.complete(), accounts) {
         (Some(settings), Some(catalog), Some(accounts)) if mistakes.is_empty() => Ok(Config {
-            written: settings.clone(),
+            written: Written {
+                digest: files.digest.clone().finalize().into(),
+                sources: files.sources.clone(),
+                settings: settings.clone(),
+                places,
+                path: path.to_owned(),
+            },
             settings,
             catalog,
             accounts,
-            digest: files.digest.clone().finalize().into(),
-            sources: files.sources.clone(),
-            places,
-            path: path.to_owned(),
             warnings,
         }),
         _ => Err(Mistakes(mistakes)),

@@ -5,7 +5,7 @@
 
 use super::Mistake;
 use super::sources::{Stamp, stamp};
-use super::yaml::{self, Node, Place, Places, Value};
+use super::yaml::{self, Each, Node, Place, Places, Value};
 use crate::words::Utc;
 use bytesize::ByteSize;
 use jiff::Timestamp;
@@ -62,8 +62,13 @@ impl Source {
         }
     }
 
-    pub(super) fn parse(&self, bytes: &[u8], places: Places) -> Option<Node> {
-        yaml::parse(&self.path, bytes, places)
+    pub(super) fn parse(
+        &self,
+        bytes: &[u8],
+        places: Places,
+        each: Option<Each<'_>>,
+    ) -> Option<Node> {
+        yaml::parse(&self.path, bytes, places, each)
             .map_err(|mistake| self.mistakes.borrow_mut().push(mistake))
             .ok()
     }
@@ -74,6 +79,32 @@ impl Source {
             name: "",
             node,
         }
+    }
+
+    /// `None` when the key is not text, which is reported.
+    pub(super) fn entry<'a>(&'a self, key: &'a Node, node: &'a Node) -> Option<Entry<'a>> {
+        let at = key.place;
+        let text = match &key.value {
+            Value::Text(text) => text,
+            Value::Number(n) => {
+                let message = format!("YAML reads the key {n} as a number: write it in quotes");
+                self.refuse(at, message);
+                n
+            }
+            _ => {
+                self.refuse(at, "a key must be text".to_owned());
+                return None;
+            }
+        };
+        Some(Entry {
+            key: text,
+            at,
+            value: Item {
+                source: self,
+                name: text,
+                node,
+            },
+        })
     }
 
     pub(super) fn refuse(&self, at: Place, message: String) {
@@ -196,12 +227,11 @@ impl<'a> Item<'a> {
 
     /// One of a few spellings.
     pub(super) fn choice<T: Copy>(self, choices: &[(&str, T)]) -> Option<T> {
-        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-        self.parsed(names.join(" or "), |text| {
-            choices
-                .iter()
-                .find(|(name, _)| *name == text)
-                .map(|(_, v)| *v)
+        let text = self.text()?;
+        let chosen = choices.iter().find(|(name, _)| *name == text);
+        chosen.map(|(_, value)| *value).or_else(|| {
+            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+            self.expected(names.join(" or "))
         })
     }
 
@@ -218,7 +248,7 @@ impl<'a> Item<'a> {
 
     /// A whole number in `range`.
     pub(super) fn whole(self, range: RangeInclusive<u64>) -> Option<u64> {
-        let what = format!("a whole number from {} to {}", range.start(), range.end());
+        let what = format_args!("a whole number from {} to {}", range.start(), range.end());
         match &self.node.value {
             Value::Number(n) => match n.parse() {
                 Ok(n) if range.contains(&n) => Some(n),
@@ -448,42 +478,31 @@ impl<'a> Item<'a> {
                 _ => self.expected("a map of keys"),
             };
         };
-        let mut entries = Vec::with_capacity(map.len());
-        let mut first = HashMap::with_capacity(map.len());
+        // A record has a few keys, compared one by one; a map of many accounts needs the table.
+        const FEW: usize = 16;
+        let mut entries: Vec<Entry<'a>> = Vec::with_capacity(map.len());
+        let mut table = HashMap::new();
         for (key, node) in map {
-            let at = key.place;
-            let text = match &key.value {
-                Value::Text(text) => text,
-                Value::Number(n) => {
-                    let message = format!("YAML reads the key {n} as a number: write it in quotes");
-                    self.source.refuse(at, message);
-                    n
-                }
-                _ => {
-                    self.source.refuse(at, "a key must be text".to_owned());
-                    continue;
-                }
+            let Some(entry) = self.source.entry(key, node) else {
+                continue;
             };
-            if let Some(first) = first.get(text.as_str()) {
-                let first = point(&self.source.path, *first);
+            let first = match map.len() {
+                ..=FEW => entries.iter().find(|e| e.key == entry.key).map(|e| e.at),
+                _ => table.get(entry.key).copied(),
+            };
+            if let Some(first) = first {
+                let first = point(&self.source.path, first);
                 let message = format!(
                     "duplicate key {}: first given at {first}; keep one",
-                    quoted(text)
+                    quoted(entry.key)
                 );
-                self.source.refuse(at, message);
+                self.source.refuse(entry.at, message);
                 continue;
             }
-            first.insert(text.as_str(), at);
-            let value = Item {
-                source: self.source,
-                name: text,
-                node,
-            };
-            entries.push(Entry {
-                key: text,
-                at,
-                value,
-            });
+            if map.len() > FEW {
+                table.insert(entry.key, entry.at);
+            }
+            entries.push(entry);
         }
         Some(entries)
     }

@@ -1169,7 +1169,12 @@ impl Shipped {
         let new = self.files.load();
         let (_, original) = self.texts.iter().find(|(n, _)| *n == name).unwrap();
         self.files.write(name, original);
-        Some(changes(&old, &new.ok()?, utc("2026-11-24T00:00:00+08:00")))
+        Some(changes(
+            &old.catalog,
+            &old.accounts,
+            &new.ok()?,
+            utc("2026-11-24T00:00:00+08:00"),
+        ))
     }
 
     fn said(&self, name: &str, from: &str, to: &str) -> Vec<String> {
@@ -1504,7 +1509,10 @@ fn the_accounts_of_a_directory_are_merged_by_name_and_its_other_files_left_alone
     let ids: Vec<_> = config.accounts.iter().map(|a| a.id.as_str()).collect();
     assert_eq!(ids, ["1", "2"]);
     let single = Files::good().load().unwrap();
-    assert_eq!(changes(&single, &config, Utc(0)), [""; 0]);
+    assert_eq!(
+        changes(&single.catalog, &single.accounts, &config, Utc(0)),
+        [""; 0]
+    );
 }
 
 #[test]
@@ -1604,13 +1612,13 @@ fn every_setting_that_changed_is_named_and_no_token_is_shown() {
             .files
             .load()
             .unwrap_or_else(|e| panic!("{key}: {e}"));
-        let changed = old.changed_settings(&new);
+        let changed = old.written.changed_settings(&new.written);
         let keys: Vec<_> = changed.iter().map(|(key, ..)| *key).collect();
         assert_eq!(keys, [key]);
         let (_, before, after) = &changed[0];
         assert!(before != after && !format!("{before}{after}").contains("s3cr3t"));
         let top = key.split('.').next().unwrap();
-        let mistake = new.mistake_at(key, String::new());
+        let mistake = new.written.mistake_at(key, String::new());
         let line = text.lines().nth(mistake.line as usize - 1).unwrap();
         assert!(line.starts_with(top), "{key} is placed at {line:?}");
     }

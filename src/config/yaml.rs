@@ -14,7 +14,7 @@ use super::Mistake;
 use serde::de::{
     self, DeserializeSeed, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::path::Path;
 
@@ -74,8 +74,17 @@ pub(super) enum Places {
     Skipped,
 }
 
-/// The tree of a file that holds one document; else the one mistake that hides the others.
-pub(super) fn parse(file: &Path, bytes: &[u8], places: Places) -> Result<Node, Mistake> {
+/// A top-level key, and who takes the entries of the map under it one by one.
+pub(super) type Each<'e> = (&'e str, &'e mut dyn FnMut(Node, Node));
+
+/// The tree of a file that holds one document; else the one mistake that hides the others. What `each`
+/// takes is not in the tree: a large file need never be there as a whole.
+pub(super) fn parse(
+    file: &Path,
+    bytes: &[u8],
+    places: Places,
+    each: Option<Each<'_>>,
+) -> Result<Node, Mistake> {
     let mistake = |place: Place, message: String| Mistake {
         file: file.to_path_buf(),
         line: place.line,
@@ -91,12 +100,15 @@ pub(super) fn parse(file: &Path, bytes: &[u8], places: Places) -> Result<Node, M
     let progress = Progress {
         // An alias is known by its place only, and begins with an asterisk.
         placed: places == Places::Wanted || bytes.contains(&b'*'),
-        ..Progress::default()
+        last: Cell::default(),
+        alias: Cell::default(),
+        each: each.map(RefCell::new),
     };
     let seed = Seed {
         progress: &progress,
         at: None,
         parent: Place::START,
+        level: Level::Root,
     };
     let node = seed
         .deserialize(serde_yaml::Deserializer::from_str(text))
@@ -149,23 +161,33 @@ fn syntax(text: &str, error: &serde_yaml::Error) -> (Place, String) {
 }
 
 /// Scalars come in the order of the text, save those behind an alias: they stand at its anchor.
-#[derive(Default)]
-struct Progress {
+struct Progress<'e> {
     placed: bool,
     last: Cell<Option<Place>>,
     alias: Cell<Option<Place>>,
+    each: Option<RefCell<Each<'e>>>,
+}
+
+/// Where in the tree, as far as [`Each`] asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Root,
+    /// The map whose entries are taken.
+    Taken,
+    Other,
 }
 
 #[derive(Clone, Copy)]
-struct Seed<'p> {
-    progress: &'p Progress,
+struct Seed<'p, 'e> {
+    progress: &'p Progress<'e>,
+    level: Level,
     /// The place of a list or map, when it is known beforehand: its key.
     at: Option<Place>,
     /// The place of what encloses it, for a list or map that holds nothing.
     parent: Place,
 }
 
-impl<'de> DeserializeSeed<'de> for Seed<'_> {
+impl<'de> DeserializeSeed<'de> for Seed<'_, '_> {
     type Value = Node;
 
     fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
@@ -200,12 +222,12 @@ fn place_of(error: &str) -> Place {
     marked.unwrap_or(Place::START)
 }
 
-struct NodeVisitor<'p, 's> {
-    seed: Seed<'p>,
+struct NodeVisitor<'p, 'e, 's> {
+    seed: Seed<'p, 'e>,
     scalar: &'s mut Option<Value>,
 }
 
-impl<'p> NodeVisitor<'p, '_> {
+impl<'p, 'e> NodeVisitor<'p, 'e, '_> {
     /// Keeps the value and refuses it: see the head of this module.
     fn keep<E: de::Error>(self, value: Value) -> Result<Node, E> {
         if !self.seed.progress.placed {
@@ -218,16 +240,17 @@ impl<'p> NodeVisitor<'p, '_> {
         Err(E::custom("kept"))
     }
 
-    fn inner(&self) -> Seed<'p> {
+    fn inner(&self) -> Seed<'p, 'e> {
         Seed {
             progress: self.seed.progress,
+            level: Level::Other,
             at: None,
             parent: self.seed.at.unwrap_or(self.seed.parent),
         }
     }
 }
 
-impl<'de> Visitor<'de> for NodeVisitor<'_, '_> {
+impl<'de> Visitor<'de> for NodeVisitor<'_, '_, '_> {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -288,8 +311,18 @@ impl<'de> Visitor<'de> for NodeVisitor<'_, '_> {
         let mut map: Vec<(Node, Node)> = Vec::new();
         while let Some(key) = entries.next_key_seed(inner)? {
             let at = Some(key.place);
-            let value = entries.next_value_seed(Seed { at, ..inner })?;
-            map.push((key, value));
+            let each = self.seed.progress.each.as_ref();
+            let level = match (self.seed.level, &key.value, each) {
+                (Level::Root, Value::Text(text), Some(each)) if text == each.borrow().0 => {
+                    Level::Taken
+                }
+                _ => Level::Other,
+            };
+            let value = entries.next_value_seed(Seed { at, level, ..inner })?;
+            match each {
+                Some(each) if self.seed.level == Level::Taken => (each.borrow_mut().1)(key, value),
+                _ => map.push((key, value)),
+            }
         }
         let first = map.first().map(|(key, _)| key.place);
         Ok(Node {
@@ -335,7 +368,7 @@ mod tests {
             }
         }
         let mut out = Vec::new();
-        match parse(Path::new("f"), text.as_bytes(), Places::Wanted) {
+        match parse(Path::new("f"), text.as_bytes(), Places::Wanted, None) {
             Ok(node) => walk(&node, &mut out),
             Err(mistake) => out.push(mistake.to_string()),
         }
@@ -436,7 +469,7 @@ mod tests {
             ["f:1:1: more than one YAML document: keep one, without `---` after it"]
         );
         assert_eq!(
-            parse(Path::new("f"), b"a: 1\nb: \xff", Places::Wanted)
+            parse(Path::new("f"), b"a: 1\nb: \xff", Places::Wanted, None)
                 .err()
                 .map(|m| m.to_string()),
             Some("f:2:4: not UTF-8 text: save the file as UTF-8".to_owned())
@@ -479,7 +512,7 @@ mod tests {
             texts.push(text);
         }
         for text in texts {
-            let parsed = |places| parse(Path::new("f"), text.as_bytes(), places);
+            let parsed = |places| parse(Path::new("f"), text.as_bytes(), places, None);
             match (parsed(Places::Wanted), parsed(Places::Skipped)) {
                 (Ok(a), Ok(b)) => assert!(same(&a, &b), "{text}"),
                 (Err(a), Err(b)) => assert_eq!(a, b),

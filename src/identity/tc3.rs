@@ -4,7 +4,7 @@
 //! the signed text that is let pass. Must never build the text anew from parsed parameters: bytes count as received.
 
 use super::{Failure, MAX_CREDENTIAL_BYTES, authorization, refuse_repeated, trimmed};
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use hmac::{Hmac, KeyInit, Mac};
 use http::header::{CONTENT_TYPE, HOST};
 use http::request::Parts;
@@ -132,7 +132,7 @@ impl Claim {
     pub fn verify(
         &self,
         parts: &Parts,
-        secret: &SigningSecret,
+        secret: SigningSecret<'_>,
         body_sha256: &[u8; 32],
         host_aliases: &[String],
     ) -> Result<(), Failure> {
@@ -258,12 +258,19 @@ struct Reading<'a> {
     lowercase: bool,
 }
 
-/// A TC3 secret, kept only as the keyed state of an HMAC. The signing key of a (UTC day, service) is derived at its first
-/// use and kept while it can be needed again. `Debug` shows nothing.
-pub struct SigningSecret {
-    root: Hmac<Sha256>,
-    keys: ArcSwap<Vec<SigningKey>>,
+/// A TC3 secret key as it was given to the customer, with what was derived of it. `Debug` shows nothing.
+#[derive(Clone, Copy)]
+pub struct SigningSecret<'a> {
+    /// The key.
+    pub secret_key: &'a SecretString,
+    /// Belongs to this key alone.
+    pub signing_keys: &'a SigningKeys,
 }
+
+/// The signing keys of one secret key: that of a (UTC day, service) is derived at its first use and kept while it can
+/// be needed again. Empty until then: most of many customers do not call on a given day. `Debug` shows nothing.
+#[derive(Default)]
+pub struct SigningKeys(ArcSwapOption<Vec<SigningKey>>);
 
 #[derive(Clone)]
 struct SigningKey {
@@ -272,21 +279,10 @@ struct SigningKey {
     key: Hmac<Sha256>,
 }
 
-impl SigningSecret {
-    /// Takes a secret key as it was given to the customer.
-    pub fn new(secret_key: &SecretString) -> Self {
-        let secret_key = secret_key.expose_secret();
-        let mut root = Zeroizing::new(Vec::with_capacity("TC3".len() + secret_key.len()));
-        root.extend_from_slice(b"TC3");
-        root.extend_from_slice(secret_key.as_bytes());
-        Self {
-            root: keyed(&root),
-            keys: ArcSwap::default(),
-        }
-    }
-
+impl SigningSecret<'_> {
     fn key(&self, claim: &Claim) -> Hmac<Sha256> {
-        let keys = self.keys.load();
+        let keys = self.signing_keys.0.load();
+        let keys = keys.as_ref().map_or(&[][..], |keys| keys.as_slice());
         let known = keys
             .iter()
             .find(|key| key.day == claim.day && *key.service == *claim.service);
@@ -306,20 +302,30 @@ impl SigningSecret {
             service: claim.service.clone(),
             key: key.clone(),
         });
-        self.keys.store(kept.into());
+        self.signing_keys.0.store(Some(kept.into()));
         key
     }
 
     fn derive(&self, date: &[u8; 10], service: &str) -> Zeroizing<[u8; 32]> {
-        let of_date = hmac(self.root.clone(), date);
+        let secret_key = self.secret_key.expose_secret();
+        let mut root = Zeroizing::new(Vec::with_capacity("TC3".len() + secret_key.len()));
+        root.extend_from_slice(b"TC3");
+        root.extend_from_slice(secret_key.as_bytes());
+        let of_date = hmac(keyed(&root), date);
         let of_service = hmac(keyed(of_date.as_slice()), service.as_bytes());
         hmac(keyed(of_service.as_slice()), TERMINATOR.as_bytes())
     }
 }
 
-impl fmt::Debug for SigningSecret {
+impl fmt::Debug for SigningSecret<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SigningSecret(..)")
+    }
+}
+
+impl fmt::Debug for SigningKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SigningKeys(..)")
     }
 }
 

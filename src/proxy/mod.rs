@@ -378,7 +378,7 @@ impl Proxy {
                 claim
                     .verify(
                         parts,
-                        &known.secret,
+                        known.secret,
                         body_sha256,
                         &policy.catalog.host_aliases,
                     )
@@ -395,7 +395,9 @@ impl Proxy {
         if visit.dialect == Dialect::Vendor {
             check_vendor_parameters(&policy, &operation, &parts.headers)?;
         }
-        let gate = account.gate(&operation).ok_or(Refusal::NotOpened)?;
+        let gate = policy
+            .gate(&account, &operation, &self.gates)
+            .ok_or(Refusal::NotOpened)?;
         visit.gate = Some(gate.clone());
         let now = visit.received.later(&self.clock);
         visit.decided_at = now.mono;

@@ -93,7 +93,7 @@ impl Proxy {
             .ok_or(Refusal::Credential(Failure::UnknownId))?;
         let no_body: [u8; 32] = Sha256::digest([]).into();
         claim
-            .verify(parts, &known.secret, &no_body, &policy.catalog.host_aliases)
+            .verify(parts, known.secret, &no_body, &policy.catalog.host_aliases)
             .map_err(Refusal::Credential)?;
         Ok(known.account.clone())
     }
@@ -103,7 +103,7 @@ impl Proxy {
     fn describe(&self, id: &AccountId, month: Month, lines: &[UsageLine]) -> Option<Value> {
         let policy = self.policy.load();
         let account = policy.account(id)?;
-        let services = policy.describe(account, Now::read(&self.clock));
+        let services = policy.describe(account, &self.gates, Now::read(&self.clock));
         let services: serde_json::Map<String, Value> = services
             .into_iter()
             .map(|(group, gates)| {

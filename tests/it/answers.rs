@@ -21,9 +21,9 @@ fn more_accounts(config: &mut Config) {
     let mut add = |key: &str, change: &dyn Fn(&mut Account)| {
         let mut account = config.accounts[1].clone();
         account.id = AccountId::new(key).unwrap();
-        account.credentials = vec![Credential::ApiKey {
+        account.credentials = Box::new([Credential::ApiKey {
             sha256: ApiKeyDigest::of(key.as_bytes()).0,
-        }];
+        }]);
         change(&mut account);
         config.accounts.push(account);
     };
@@ -31,12 +31,12 @@ fn more_accounts(config: &mut Config) {
         account.services[0].stopped = Some(Stop::Violation)
     });
     add(NO_QUOTA_KEY, &|account| {
-        account.services[0].qps_purchases.clear()
+        account.services[0].qps_purchases = Box::default()
     });
     add(LATER_KEY, &|account| {
-        let purchase = &mut account.services[0].qps_purchases[0];
+        let mut purchase = account.services[0].qps_purchases[0].clone();
         purchase.from = Utc(later().0 + 3_600_000_000);
-        account.services[0].qps_purchases.truncate(1);
+        account.services[0].qps_purchases = Box::new([purchase]);
     });
     add(UNOPENED_KEY, &|account| {
         account.services[0].opened = Utc(later().0 + 3_600_000_000)

@@ -311,10 +311,10 @@ fn vector_accounts(config: &mut Config, keys: &Value) {
     let template = config.accounts[1].clone();
     for (account, key) in config.accounts.iter_mut().zip(keys.as_array().unwrap()) {
         account.services = template.services.clone();
-        account.credentials = vec![Credential::Tc3 {
+        account.credentials = Box::new([Credential::Tc3 {
             secret_id: key["secret_id"].as_str().unwrap().into(),
             secret_key: key["secret_key"].as_str().unwrap().into(),
-        }];
+        }]);
         for service in &mut account.services {
             service.opened = Utc(0);
             for purchase in &mut service.qps_purchases {
@@ -472,19 +472,24 @@ fn swap_policy(gate: &Gate, upstream: &Upstream, change: impl FnOnce(&mut Config
     let mut config = shipped_config(gate.dir.path(), upstream.address);
     change(&mut config);
     let proxy = &gate.running.as_ref().unwrap().proxy;
-    let mut policy = Policy::build(
+    let policy = Policy::build(
         proxy.policy.load().generation + 1,
         Arc::new(config.catalog),
-        &config.accounts,
-        &proxy.gates,
+        config.accounts,
         &proxy.metrics,
     );
-    policy.put_in_force();
+    policy.put_in_force(&proxy.gates);
     proxy.policy.swap(Arc::new(policy));
 }
 
 fn studio(config: &mut Config) -> &mut config::Service {
     &mut config.accounts[0].services[0]
+}
+
+fn revoke(config: &mut Config, index: usize) {
+    let mut left = config.accounts[0].credentials.to_vec();
+    left.remove(index);
+    config.accounts[0].credentials = left.into();
 }
 
 type Change = fn(&mut Config);
@@ -508,7 +513,7 @@ async fn what_is_stopped_cut_or_revoked_while_the_body_arrives_is_so_for_that_ca
         (
             "a revoked key",
             |config| {
-                config.accounts[0].credentials.remove(0);
+                revoke(config, 0);
             },
             "AuthFailure.SecretIdNotFound",
         ),
@@ -555,8 +560,8 @@ async fn what_is_stopped_cut_or_revoked_while_the_body_arrives_is_so_for_that_ca
         let operation = policy.by_action("SegmentPortraitPic").unwrap();
         let id = tollgate::words::AccountId::new("1250000001").unwrap();
         let account = policy.account(&id).unwrap().clone();
-        account
-            .gate(operation)
+        policy
+            .gate(&account, operation, &proxy.gates)
             .unwrap()
             .snapshot(tollgate::admission::Now::read(&gate.clock))
     };
@@ -572,7 +577,7 @@ async fn a_key_revoked_between_two_calls_of_one_connection_is_refused_on_the_sec
     let (status, _, _) = client.send(segment(STUDIO_KEY)).await.unwrap();
     assert_eq!(status, StatusCode::OK);
     swap_policy(&gate, &upstream, |config| {
-        config.accounts[0].credentials.remove(1);
+        revoke(config, 1);
     });
     let (status, _, _) = client.send(segment(STUDIO_KEY)).await.unwrap();
     assert_eq!(status, StatusCode::UNAUTHORIZED);

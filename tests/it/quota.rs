@@ -53,11 +53,10 @@ async fn a_purchase_begins_and_ends_to_the_second_without_a_reload() {
         let now = tollgate::clock::Clock::default().utc();
         begins = Utc((now.seconds() + 6) * 1_000_000);
         ends = Utc(begins.0 + 2_000_000);
-        let purchases = &mut config.accounts[1].services[0].qps_purchases;
-        purchases.truncate(1);
-        purchases[0].qps = QPS;
-        purchases[0].from = begins;
-        purchases[0].until = ends;
+        let service = &mut config.accounts[1].services[0];
+        let mut purchase = service.qps_purchases[0].clone();
+        (purchase.qps, purchase.from, purchase.until) = (QPS, begins, ends);
+        service.qps_purchases = Box::new([purchase]);
     })
     .await;
 

@@ -49,10 +49,11 @@ fn with_key_pairs(config: &mut Config) {
             .iter_mut()
             .find(|known| known.id.as_str() == account)
             .unwrap();
-        account.credentials.push(Credential::Tc3 {
+        let pair = Credential::Tc3 {
             secret_id: id.into(),
             secret_key: secret.into(),
-        });
+        };
+        account.credentials = [&account.credentials[..], &[pair]].concat().into();
     }
 }
 

@@ -113,10 +113,25 @@ fn head(vector: &Value) -> Parts {
     parts
 }
 
-fn secret_of(id: &str) -> Option<SigningSecret> {
+struct Secret(SecretString, SigningKeys);
+
+impl Secret {
+    fn new(secret_key: &str) -> Self {
+        Self(secret_key.into(), SigningKeys::default())
+    }
+
+    fn signing(&self) -> SigningSecret<'_> {
+        SigningSecret {
+            secret_key: &self.0,
+            signing_keys: &self.1,
+        }
+    }
+}
+
+fn secret_of(id: &str) -> Option<Secret> {
     let keys = VECTORS["keys"].as_array().unwrap();
     let key = keys.iter().find(|key| key["secret_id"] == id)?;
-    Some(SigningSecret::new(&text(key, "/secret_key").into()))
+    Some(Secret::new(text(key, "/secret_key")))
 }
 
 /// As the gate will judge: the claim, the secret, the signature.
@@ -126,7 +141,7 @@ fn judge(vector: &Value, services: &[&str], aliases: &[&str]) -> Result<(), Fail
     let parts = head(vector);
     let claim = claim(&parts, vector["now"].as_i64().unwrap(), &services)?;
     let secret = secret_of(claim.secret_id()).ok_or(Failure::UnknownId)?;
-    claim.verify(&parts, &secret, &sha256(&body(vector)), &aliases)
+    claim.verify(&parts, secret.signing(), &sha256(&body(vector)), &aliases)
 }
 
 /// PROTOCOL §5.
@@ -268,8 +283,11 @@ fn the_vendors_published_example_is_reproduced_and_verified() {
     let body = text(example, "/body").as_bytes();
     let key = text(example, "/secret_key");
     check_trace(&parts, &claim, key, body, &example["trace"], "example");
-    let secret = SigningSecret::new(&key.into());
-    assert_eq!(claim.verify(&parts, &secret, &sha256(body), &[]), Ok(()));
+    let secret = Secret::new(key);
+    assert_eq!(
+        claim.verify(&parts, secret.signing(), &sha256(body), &[]),
+        Ok(())
+    );
 }
 
 fn check_trace(parts: &Parts, claim: &Claim, key: &str, body: &[u8], trace: &Value, id: &str) {
@@ -302,8 +320,8 @@ fn check_trace(parts: &Parts, claim: &Claim, key: &str, body: &[u8], trace: &Val
     });
     assert_eq!(to_sign, text(trace, "/string_to_sign").as_bytes(), "{id}");
 
-    let secret = SigningSecret::new(&key.into());
-    let derived = secret.derive(&claim.date, &claim.service);
+    let secret = Secret::new(key);
+    let derived = secret.signing().derive(&claim.date, &claim.service);
     assert_eq!(
         hex::encode(derived.as_slice()),
         text(trace, "/signing_key_hex"),
@@ -431,10 +449,10 @@ impl Call {
 
     fn judged(&self) -> Option<Result<(), Failure>> {
         let parts = self.parts()?;
-        let secret = SigningSecret::new(&SECRET_KEY.into());
+        let secret = Secret::new(SECRET_KEY);
         Some(
             claim(&parts, NOW, &["bda".into()])
-                .and_then(|claim| claim.verify(&parts, &secret, &sha256(&self.body), &[])),
+                .and_then(|claim| claim.verify(&parts, secret.signing(), &sha256(&self.body), &[])),
         )
     }
 
@@ -550,9 +568,9 @@ proptest! {
         authorization.splice(at..end, garbage);
         if let (Ok(value), Some(mut parts)) = (HeaderValue::from_bytes(&authorization), call.parts()) {
             parts.headers.insert("authorization", value);
-            let secret = SigningSecret::new(&SECRET_KEY.into());
+            let secret = Secret::new(SECRET_KEY);
             let judged = claim(&parts, NOW, &["bda".into()])
-                .and_then(|claim| claim.verify(&parts, &secret, &sha256(&call.body), &[]).map(|()| claim));
+                .and_then(|claim| claim.verify(&parts, secret.signing(), &sha256(&call.body), &[]).map(|()| claim));
             if let Ok(claim) = judged {
                 // The signature does not cover the secret id: the secret found under it decides (and here is given).
                 // Blanks after commas and around the value are free.
@@ -673,7 +691,10 @@ fn an_unsigned_payload_is_proven_without_its_body() {
     let claim = claim(&parts, NOW, &["bda".into()]).unwrap();
     let secret = secret_of(claim.secret_id()).unwrap();
     assert!(claim.unsigned_payload());
-    assert_eq!(claim.verify(&parts, &secret, &[0; 32], &[]), Ok(()));
+    assert_eq!(
+        claim.verify(&parts, secret.signing(), &[0; 32], &[]),
+        Ok(())
+    );
 }
 
 #[test]
@@ -928,16 +949,16 @@ fn a_target_counts_by_its_path_and_raw_query() {
         let signed = call.signed();
         let mut parts = signed.parts().unwrap();
         parts.uri = target.parse().unwrap();
-        let secret = SigningSecret::new(&SECRET_KEY.into());
+        let secret = Secret::new(SECRET_KEY);
         let claim = claim(&parts, NOW, &["bda".into()]).unwrap();
-        let got = claim.verify(&parts, &secret, &sha256(&signed.body), &[]);
+        let got = claim.verify(&parts, secret.signing(), &sha256(&signed.body), &[]);
         assert_eq!(got, Ok(()), "{target}");
     }
 }
 
 #[test]
 fn signing_keys_of_two_days_are_kept_and_older_ones_go() {
-    let secret = SigningSecret::new(&SECRET_KEY.into());
+    let secret = Secret::new(SECRET_KEY);
     let use_on = |day: i64, service: &str| {
         let noon = NOW + day * 86_400;
         let call = Call {
@@ -950,8 +971,8 @@ fn signing_keys_of_two_days_are_kept_and_older_ones_go() {
         let parts = call.parts().unwrap();
         let claim = claim(&parts, noon, &["bda".into(), "iai".into()]).unwrap();
         let hash = sha256(&call.body);
-        assert_eq!(claim.verify(&parts, &secret, &hash, &[]), Ok(()));
-        secret.keys.load().len()
+        assert_eq!(claim.verify(&parts, secret.signing(), &hash, &[]), Ok(()));
+        secret.1.0.load().as_ref().map_or(0, |keys| keys.len())
     };
     assert_eq!(use_on(0, "bda"), 1);
     assert_eq!(use_on(0, "bda"), 1);
@@ -982,8 +1003,8 @@ fn dates_are_of_utc_and_end_with_the_year_9999() {
 
 #[test]
 fn nothing_that_is_printed_holds_a_secret_or_a_signature() {
-    let secret = SigningSecret::new(&"hunter2-hunter2".into());
-    assert_eq!(format!("{secret:?}"), "SigningSecret(..)");
+    let secret = Secret::new("hunter2-hunter2");
+    assert_eq!(format!("{:?}", secret.signing()), "SigningSecret(..)");
     let printed = format!("{:?}", claimed(|_| ()).unwrap());
     assert!(printed.contains("AKIDproperty"), "{printed}");
     assert!(!printed.contains("signature"), "{printed}");
