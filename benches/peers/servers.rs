@@ -292,6 +292,10 @@ impl Server {
         Duration::from_nanos(of(self.child.id()))
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Memory in use now: nginx's is its worker's.
     pub fn resident_bytes(&self) -> u64 {
         let own = self.child.id();
