@@ -57,8 +57,10 @@
 //!     no second copy of the old ones is kept for it.
 //! 20. **A gate is made by its first call**, since most of many accounts are idle. It remembers of which
 //!     generation its terms are: a call that is late with an older policy cannot put older ones back (P5).
-//! 21. **mimalloc instead of the C library's allocator**: a load of the files takes fifteen times the memory
-//!     of what stays of it, and the C library keeps that.
+//! 21. **Accounts are read in pieces when the file is written the usual way**: the parser holds every event of
+//!     a document at once, twenty times the text. Whatever is found in a piece, the whole is read again to say it.
+//! 22. **mimalloc instead of the C library's allocator**: a reload holds two generations for a moment, and
+//!     the C library keeps the room of both (2.7 kB an account after two reloads instead of 0.95).
 
 pub mod admin;
 pub mod admission;

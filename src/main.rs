@@ -17,7 +17,7 @@ use tollgate::words::AccountId;
 use tollgate::{demo, serve};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 
-/// The C library's allocator keeps most of what a load of the files frees, and is slower.
+/// The C library's allocator keeps what a reload frees.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

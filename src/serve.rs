@@ -335,7 +335,8 @@ async fn housekeeping(proxy: Arc<Proxy>, retain: Duration) {
         tick.tick().await;
         proxy.sweep();
         if second % 10 == 0 {
-            // What a load of the files freed, the allocator gives back a second later, when a thread ends.
+            // The allocator gives back what was freed a second ago when a thread ends, and without calls none
+            // does: an idle gate would keep the room of its last generation.
             std::thread::spawn(|| drop(std::hint::black_box(Box::new(0))));
         }
         if second % 3_600 == 0 {

@@ -5,7 +5,7 @@
 
 use super::catalog::{self, Charging, MAX_QPS, PerCall};
 use super::reader::{self, Fields, Item, Source, all, nearest, point, quoted};
-use super::yaml::{Place, Places};
+use super::yaml::{self, Place, Places};
 use crate::words::{AccountId, Fund, GroupId, Mode, Stop, Utc};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
@@ -15,6 +15,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::path::PathBuf;
+
+/// The least bytes of accounts that are read at once, when they can be.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// A customer. There may be very many: nothing in here has room to spare.
 #[derive(Clone, Debug)]
@@ -181,45 +184,40 @@ fn take<K: Eq + Hash>(
     }
 }
 
-/// Reads one file. `taken` holds what the files before it gave.
+/// Reads one file. `taken` holds what the files before it gave. Without places it goes by pieces when it
+/// can: then it finds a mistake exactly when the whole has one, but cannot say well which one it is.
 pub(super) fn read(
     source: &Source,
     bytes: &[u8],
+    places: Places,
     catalog: &catalog::Reading,
     taken: &mut Taken,
 ) -> Option<Vec<Account>> {
-    let root = source.parse(bytes, Places::Wanted, None)?;
     taken.files.push(source.path().to_owned());
-    let mut fields = source.root(&root).fields()?;
-    let accounts = fields.required("accounts", "{}", |item| {
+    let mut each = |item: Item<'_>| {
         all(item
             .entries()?
             .into_iter()
             .map(|entry| account(entry, catalog, taken)))
-    });
-    fields.close();
-    accounts
-}
-
-/// As [`read`], account by account and without places: a fraction of the memory and the time. It finds
-/// a mistake exactly when [`read`] does, but only [`read`] says well which one it is.
-pub(super) fn read_sound(
-    source: &Source,
-    bytes: &[u8],
-    catalog: &catalog::Reading,
-    taken: &mut Taken,
-) -> Option<Vec<Account>> {
-    taken.files.push(source.path().to_owned());
-    let mut accounts = Vec::new();
-    let mut each = |key, value| {
-        let entry = source.entry(&key, &value);
-        accounts.push(entry.and_then(|entry| account(entry, catalog, taken)));
     };
-    let root = source.parse(bytes, Places::Skipped, Some(("accounts", &mut each)))?;
-    let mut fields = source.root(&root).fields()?;
-    fields.required("accounts", "{}", Item::entries)?;
-    fields.close();
-    accounts.into_iter().collect()
+    let text = std::str::from_utf8(bytes).ok();
+    let pieces = match places {
+        Places::Wanted => None,
+        Places::Skipped => text.and_then(|text| yaml::pieces(text, "accounts", PIECE_BYTES)),
+    };
+    let Some(pieces) = pieces else {
+        let root = source.parse(bytes, places)?;
+        let mut fields = source.root(&root).fields()?;
+        let accounts = fields.required("accounts", "{}", each);
+        fields.close();
+        return accounts;
+    };
+    let mut accounts = Vec::new();
+    for piece in pieces {
+        let entries = source.parse(piece.as_bytes(), places)?;
+        accounts.extend(each(source.root(&entries))?);
+    }
+    Some(accounts)
 }
 
 fn account(

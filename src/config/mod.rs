@@ -145,14 +145,10 @@ pub fn load(path: &Path) -> Result<Config, Mistakes> {
 /// As [`load`], and which files were read or looked for: when one of them changes, another load may
 /// end otherwise.
 pub fn load_watched(path: &Path) -> (Result<Config, Mistakes>, Sources) {
-    let load = || match load_once(path, Places::Skipped) {
+    match load_once(path, Places::Skipped) {
         (Ok(config), sources) if config.warnings.is_empty() => (Ok(config), sources),
         _ => load_once(path, Places::Wanted),
-    };
-    // Reading takes many times the memory of what comes of it. The allocator gives the rest back when
-    // the thread that took it ends.
-    let done = std::thread::scope(|scope| scope.spawn(load).join());
-    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
 }
 
 /// `accounts_places`: whether places are wanted in the accounts, which may be many.
@@ -175,7 +171,7 @@ fn load_once(path: &Path, accounts_places: Places) -> (Result<Config, Mistakes>,
         .read(path, MAX_FILE_BYTES)
         .map_err(|e| source.refuse(Place::START, format!("cannot be read: {e}")))
         .ok()
-        .and_then(|bytes| source.parse(&bytes, Places::Wanted, None));
+        .and_then(|bytes| source.parse(&bytes, Places::Wanted));
     let (settings, paths) = root
         .as_ref()
         .map_or((None, settings::Paths::default()), |root| {
@@ -217,7 +213,7 @@ fn load_once(path: &Path, accounts_places: Places) -> (Result<Config, Mistakes>,
 
     let mut catalog = catalog::Reading::default();
     for (source, bytes) in catalog_file.into_iter().flatten() {
-        if let Some(root) = source.parse(&bytes, Places::Wanted, None) {
+        if let Some(root) = source.parse(&bytes, Places::Wanted) {
             catalog = catalog::read(source.root(&root));
         }
         keep(source, &mut files);
@@ -225,10 +221,7 @@ fn load_once(path: &Path, accounts_places: Places) -> (Result<Config, Mistakes>,
     let mut accounts = accounts_files.as_ref().map(|_| Vec::new());
     let mut taken = accounts::Taken::default();
     for (source, bytes) in accounts_files.into_iter().flatten() {
-        let read = match accounts_places {
-            Places::Wanted => accounts::read(&source, &bytes, &catalog, &mut taken),
-            Places::Skipped => accounts::read_sound(&source, &bytes, &catalog, &mut taken),
-        };
+        let read = accounts::read(&source, &bytes, accounts_places, &catalog, &mut taken);
         accounts = accounts.zip(read).map(|(mut all, more)| {
             all.extend(more);
             all

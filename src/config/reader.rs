@@ -5,7 +5,7 @@
 
 use super::Mistake;
 use super::sources::{Stamp, stamp};
-use super::yaml::{self, Each, Node, Place, Places, Value};
+use super::yaml::{self, Node, Place, Places, Value};
 use crate::words::Utc;
 use bytesize::ByteSize;
 use jiff::Timestamp;
@@ -62,13 +62,8 @@ impl Source {
         }
     }
 
-    pub(super) fn parse(
-        &self,
-        bytes: &[u8],
-        places: Places,
-        each: Option<Each<'_>>,
-    ) -> Option<Node> {
-        yaml::parse(&self.path, bytes, places, each)
+    pub(super) fn parse(&self, bytes: &[u8], places: Places) -> Option<Node> {
+        yaml::parse(&self.path, bytes, places)
             .map_err(|mistake| self.mistakes.borrow_mut().push(mistake))
             .ok()
     }
@@ -79,32 +74,6 @@ impl Source {
             name: "",
             node,
         }
-    }
-
-    /// `None` when the key is not text, which is reported.
-    pub(super) fn entry<'a>(&'a self, key: &'a Node, node: &'a Node) -> Option<Entry<'a>> {
-        let at = key.place;
-        let text = match &key.value {
-            Value::Text(text) => text,
-            Value::Number(n) => {
-                let message = format!("YAML reads the key {n} as a number: write it in quotes");
-                self.refuse(at, message);
-                n
-            }
-            _ => {
-                self.refuse(at, "a key must be text".to_owned());
-                return None;
-            }
-        };
-        Some(Entry {
-            key: text,
-            at,
-            value: Item {
-                source: self,
-                name: text,
-                node,
-            },
-        })
     }
 
     pub(super) fn refuse(&self, at: Place, message: String) {
@@ -483,26 +452,45 @@ impl<'a> Item<'a> {
         let mut entries: Vec<Entry<'a>> = Vec::with_capacity(map.len());
         let mut table = HashMap::new();
         for (key, node) in map {
-            let Some(entry) = self.source.entry(key, node) else {
-                continue;
+            let at = key.place;
+            let text = match &key.value {
+                Value::Text(text) => text.as_str(),
+                Value::Number(n) => {
+                    let message = format!("YAML reads the key {n} as a number: write it in quotes");
+                    self.source.refuse(at, message);
+                    n
+                }
+                _ => {
+                    self.source.refuse(at, "a key must be text".to_owned());
+                    continue;
+                }
             };
             let first = match map.len() {
-                ..=FEW => entries.iter().find(|e| e.key == entry.key).map(|e| e.at),
-                _ => table.get(entry.key).copied(),
+                ..=FEW => entries.iter().find(|e| e.key == text).map(|e| e.at),
+                _ => table.get(text).copied(),
             };
             if let Some(first) = first {
                 let first = point(&self.source.path, first);
                 let message = format!(
                     "duplicate key {}: first given at {first}; keep one",
-                    quoted(entry.key)
+                    quoted(text)
                 );
-                self.source.refuse(entry.at, message);
+                self.source.refuse(at, message);
                 continue;
             }
             if map.len() > FEW {
-                table.insert(entry.key, entry.at);
+                table.insert(text, at);
             }
-            entries.push(entry);
+            let value = Item {
+                source: self.source,
+                name: text,
+                node,
+            };
+            entries.push(Entry {
+                key: text,
+                at,
+                value,
+            });
         }
         Some(entries)
     }

@@ -7,14 +7,15 @@
 //! returns for it. So the visitor keeps the scalar, refuses it, and reads its place off the error;
 //! the scalar's event has been consumed by then, so the parser goes on behind it.
 //!
-//! An error costs several times what a scalar does. So a large file is read without places first, and
-//! once more with them when there is something to say about it.
+//! An error costs several times what a scalar does, and the parser holds every event of a document at
+//! once, which takes twenty times the text. So a large file is read without places and in pieces first,
+//! and once more as a whole and with places when there is something to say about it.
 
 use super::Mistake;
 use serde::de::{
     self, DeserializeSeed, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::path::Path;
 
@@ -74,17 +75,8 @@ pub(super) enum Places {
     Skipped,
 }
 
-/// A top-level key, and who takes the entries of the map under it one by one.
-pub(super) type Each<'e> = (&'e str, &'e mut dyn FnMut(Node, Node));
-
-/// The tree of a file that holds one document; else the one mistake that hides the others. What `each`
-/// takes is not in the tree: a large file need never be there as a whole.
-pub(super) fn parse(
-    file: &Path,
-    bytes: &[u8],
-    places: Places,
-    each: Option<Each<'_>>,
-) -> Result<Node, Mistake> {
+/// The tree of a file that holds one document; else the one mistake that hides the others.
+pub(super) fn parse(file: &Path, bytes: &[u8], places: Places) -> Result<Node, Mistake> {
     let mistake = |place: Place, message: String| Mistake {
         file: file.to_path_buf(),
         line: place.line,
@@ -100,15 +92,12 @@ pub(super) fn parse(
     let progress = Progress {
         // An alias is known by its place only, and begins with an asterisk.
         placed: places == Places::Wanted || bytes.contains(&b'*'),
-        last: Cell::default(),
-        alias: Cell::default(),
-        each: each.map(RefCell::new),
+        ..Progress::default()
     };
     let seed = Seed {
         progress: &progress,
         at: None,
         parent: Place::START,
-        level: Level::Root,
     };
     let node = seed
         .deserialize(serde_yaml::Deserializer::from_str(text))
@@ -124,6 +113,53 @@ pub(super) fn parse(
         ));
     }
     Ok(node)
+}
+
+/// Cuts the text of a file that holds nothing but a map of maps under `key`, the usual way of writing one,
+/// into texts of at least `least` bytes, save the last, that each hold some entries of the inner map; `None` when it is written in another way.
+///
+/// It cuts only before a line that is indented as the first entry is. What stands before such a line and
+/// is whole YAML in itself (nothing open, a map) is the same in the file: no scalar and no block goes on
+/// there. So the pieces are the file's if each of them is a map, and the caller refuses any other.
+pub(super) fn pieces<'t>(text: &'t str, key: &str, least: usize) -> Option<Vec<&'t str>> {
+    let mut indent = None;
+    let mut pieces = Vec::new();
+    let mut begin = None;
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let from = at;
+        at += line.len();
+        let content = line.trim_start_matches(' ');
+        if content.trim().is_empty() || content.starts_with('#') {
+            continue;
+        }
+        let indented = line.len() - content.len();
+        let Some(start) = begin else {
+            let rest = line.strip_prefix(key)?.strip_prefix(':')?;
+            if !(rest.trim().is_empty() || rest.starts_with(" #")) {
+                return None;
+            }
+            begin = Some(at);
+            continue;
+        };
+        // What stands before the first entry goes with it.
+        let Some(entries) = indent else {
+            if indented == 0 {
+                return None;
+            }
+            indent = Some(indented);
+            continue;
+        };
+        if indented < entries {
+            return None;
+        }
+        if indented == entries && from - start >= least {
+            pieces.push(&text[start..from]);
+            begin = Some(from);
+        }
+    }
+    pieces.push(&text[begin?..]);
+    Some(pieces)
 }
 
 /// Place and message of an error that the parser itself raised.
@@ -161,33 +197,23 @@ fn syntax(text: &str, error: &serde_yaml::Error) -> (Place, String) {
 }
 
 /// Scalars come in the order of the text, save those behind an alias: they stand at its anchor.
-struct Progress<'e> {
+#[derive(Default)]
+struct Progress {
     placed: bool,
     last: Cell<Option<Place>>,
     alias: Cell<Option<Place>>,
-    each: Option<RefCell<Each<'e>>>,
-}
-
-/// Where in the tree, as far as [`Each`] asks.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Level {
-    Root,
-    /// The map whose entries are taken.
-    Taken,
-    Other,
 }
 
 #[derive(Clone, Copy)]
-struct Seed<'p, 'e> {
-    progress: &'p Progress<'e>,
-    level: Level,
+struct Seed<'p> {
+    progress: &'p Progress,
     /// The place of a list or map, when it is known beforehand: its key.
     at: Option<Place>,
     /// The place of what encloses it, for a list or map that holds nothing.
     parent: Place,
 }
 
-impl<'de> DeserializeSeed<'de> for Seed<'_, '_> {
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
     type Value = Node;
 
     fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
@@ -222,12 +248,12 @@ fn place_of(error: &str) -> Place {
     marked.unwrap_or(Place::START)
 }
 
-struct NodeVisitor<'p, 'e, 's> {
-    seed: Seed<'p, 'e>,
+struct NodeVisitor<'p, 's> {
+    seed: Seed<'p>,
     scalar: &'s mut Option<Value>,
 }
 
-impl<'p, 'e> NodeVisitor<'p, 'e, '_> {
+impl<'p> NodeVisitor<'p, '_> {
     /// Keeps the value and refuses it: see the head of this module.
     fn keep<E: de::Error>(self, value: Value) -> Result<Node, E> {
         if !self.seed.progress.placed {
@@ -240,17 +266,16 @@ impl<'p, 'e> NodeVisitor<'p, 'e, '_> {
         Err(E::custom("kept"))
     }
 
-    fn inner(&self) -> Seed<'p, 'e> {
+    fn inner(&self) -> Seed<'p> {
         Seed {
             progress: self.seed.progress,
-            level: Level::Other,
             at: None,
             parent: self.seed.at.unwrap_or(self.seed.parent),
         }
     }
 }
 
-impl<'de> Visitor<'de> for NodeVisitor<'_, '_, '_> {
+impl<'de> Visitor<'de> for NodeVisitor<'_, '_> {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -311,18 +336,8 @@ impl<'de> Visitor<'de> for NodeVisitor<'_, '_, '_> {
         let mut map: Vec<(Node, Node)> = Vec::new();
         while let Some(key) = entries.next_key_seed(inner)? {
             let at = Some(key.place);
-            let each = self.seed.progress.each.as_ref();
-            let level = match (self.seed.level, &key.value, each) {
-                (Level::Root, Value::Text(text), Some(each)) if text == each.borrow().0 => {
-                    Level::Taken
-                }
-                _ => Level::Other,
-            };
-            let value = entries.next_value_seed(Seed { at, level, ..inner })?;
-            match each {
-                Some(each) if self.seed.level == Level::Taken => (each.borrow_mut().1)(key, value),
-                _ => map.push((key, value)),
-            }
+            let value = entries.next_value_seed(Seed { at, ..inner })?;
+            map.push((key, value));
         }
         let first = map.first().map(|(key, _)| key.place);
         Ok(Node {
@@ -368,7 +383,7 @@ mod tests {
             }
         }
         let mut out = Vec::new();
-        match parse(Path::new("f"), text.as_bytes(), Places::Wanted, None) {
+        match parse(Path::new("f"), text.as_bytes(), Places::Wanted) {
             Ok(node) => walk(&node, &mut out),
             Err(mistake) => out.push(mistake.to_string()),
         }
@@ -469,7 +484,7 @@ mod tests {
             ["f:1:1: more than one YAML document: keep one, without `---` after it"]
         );
         assert_eq!(
-            parse(Path::new("f"), b"a: 1\nb: \xff", Places::Wanted, None)
+            parse(Path::new("f"), b"a: 1\nb: \xff", Places::Wanted)
                 .err()
                 .map(|m| m.to_string()),
             Some("f:2:4: not UTF-8 text: save the file as UTF-8".to_owned())
@@ -484,24 +499,25 @@ mod tests {
         );
     }
 
+    fn same(a: &Node, b: &Node) -> bool {
+        match (&a.value, &b.value) {
+            (Value::Null, Value::Null) | (Value::Tagged, Value::Tagged) => true,
+            (Value::Bool(a), Value::Bool(b)) => a == b,
+            (Value::Number(a), Value::Number(b)) | (Value::Text(a), Value::Text(b)) => a == b,
+            (Value::List(a), Value::List(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+            }
+            (Value::Map(a), Value::Map(b)) => {
+                let pair =
+                    |((k, v), (l, w)): (&(Node, Node), &(Node, Node))| same(k, l) && same(v, w);
+                a.len() == b.len() && a.iter().zip(b).all(pair)
+            }
+            _ => false,
+        }
+    }
+
     #[test]
     fn the_tree_is_the_same_with_and_without_places() {
-        fn same(a: &Node, b: &Node) -> bool {
-            match (&a.value, &b.value) {
-                (Value::Null, Value::Null) | (Value::Tagged, Value::Tagged) => true,
-                (Value::Bool(a), Value::Bool(b)) => a == b,
-                (Value::Number(a), Value::Number(b)) | (Value::Text(a), Value::Text(b)) => a == b,
-                (Value::List(a), Value::List(b)) => {
-                    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
-                }
-                (Value::Map(a), Value::Map(b)) => {
-                    let pair =
-                        |((k, v), (l, w)): (&(Node, Node), &(Node, Node))| same(k, l) && same(v, w);
-                    a.len() == b.len() && a.iter().zip(b).all(pair)
-                }
-                _ => false,
-            }
-        }
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
         let mut texts = vec![
             "a: 1\n? [k, 2]\n: {x: ~, y: !t z, w: [-3, 1.5, true, \"7\", '8', |-\n]}\n".to_owned(),
@@ -512,7 +528,7 @@ mod tests {
             texts.push(text);
         }
         for text in texts {
-            let parsed = |places| parse(Path::new("f"), text.as_bytes(), places, None);
+            let parsed = |places| parse(Path::new("f"), text.as_bytes(), places);
             match (parsed(Places::Wanted), parsed(Places::Skipped)) {
                 (Ok(a), Ok(b)) => assert!(same(&a, &b), "{text}"),
                 (Err(a), Err(b)) => assert_eq!(a, b),
@@ -520,4 +536,116 @@ mod tests {
             }
         }
     }
+
+    fn map(parsed: Result<Node, Mistake>) -> Option<Vec<(Node, Node)>> {
+        match parsed.ok()?.value {
+            Value::Map(map) => Some(map),
+            _ => None,
+        }
+    }
+
+    /// What the pieces hold together; `None` when it must be read as a whole.
+    fn in_pieces(text: &str) -> Option<Vec<(Node, Node)>> {
+        let read = |piece: &str| map(parse(Path::new("f"), piece.as_bytes(), Places::Skipped));
+        let maps = pieces(text, "top", 1)?.into_iter().map(read);
+        Some(
+            maps.collect::<Option<Vec<_>>>()?
+                .into_iter()
+                .flatten()
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn a_usual_file_is_cut_before_each_entry_once_a_piece_is_long_enough() {
+        let text =
+            "# head\ntop: # of it\n\n  a: {x: 1}\n  # b's\n  b:\n    c: |\n      d: 1\n  e: 2\n";
+        let cut = [
+            "\n  a: {x: 1}\n  # b's\n",
+            "  b:\n    c: |\n      d: 1\n",
+            "  e: 2\n",
+        ];
+        assert_eq!(pieces(text, "top", 1).unwrap(), cut);
+        assert_eq!(pieces(text, "top", 1_000).unwrap(), [cut.concat()]);
+        for whole in [
+            "",
+            "top: {}\n",
+            "top:\na: 1\n",
+            "top:\n  a: 1\nb: 2\n",
+            "b: 1\ntop:\n  a: 1\n",
+            "top:\n  a: 1\n b: 2\n",
+        ] {
+            assert_eq!(pieces(whole, "top", 1), None, "{whole}");
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 4_000, failure_persistence: None, ..Default::default() })]
+        /// Whatever is written: pieces that are maps, all of them, hold what the file holds.
+        #[test]
+        fn what_is_read_in_pieces_is_what_is_read_as_a_whole(lines in proptest::collection::vec(0..LINES.len(), 1..8)) {
+            let lines: Vec<&str> = lines.into_iter().map(|line| LINES[line]).collect();
+            let text = format!("top:\n  first: 1\n{}\n", lines.join("\n"));
+            if let Some(entries) = in_pieces(&text) {
+                let whole = map(parse(Path::new("f"), text.as_bytes(), Places::Skipped));
+                let [(key, value)] = &whole.expect(&text)[..] else {
+                    panic!("{text}");
+                };
+                let read = Node { place: Place::START, value: Value::Map(entries) };
+                assert!(matches!(&key.value, Value::Text(key) if key == "top") && same(value, &read), "{text}");
+            }
+        }
+    }
+
+    /// Lines that open, close or go on with something.
+    const LINES: &[&str] = &[
+        "  a: 1",
+        "  a: {x: 1",
+        "  a: [x,",
+        "  a: \"x",
+        "  a: 'x",
+        "  a: |",
+        "  a: >-",
+        "  a: |2",
+        "  a:",
+        "  a: x",
+        "  a: &x y",
+        "  b: *x",
+        "  b: !t",
+        "  b: &x",
+        "  ? b",
+        "  : b",
+        "  - b",
+        "  -",
+        "    c: 1",
+        "    c",
+        "    - c",
+        "  }",
+        "  ]",
+        "  \"",
+        "  '",
+        "  d\"",
+        "    d'",
+        "  c",
+        " c: 1",
+        "   c: 1",
+        "c: 1",
+        "",
+        "  # c",
+        "# \"",
+        "\t",
+        "  \tc: 1",
+        "---",
+        "...",
+        "%YAML 1.2",
+        "  <<: {}",
+        "  a: x # \"",
+        "  a: \"x\\",
+        "  a: x\u{85}b: 1",
+        "  a: x\rb: 1",
+        "  {c: 1}: 2",
+        "  a: [x]",
+        "  a: \"x\" ",
+        "    ",
+    ];
 }
