@@ -519,10 +519,13 @@ async fn a_broken_file_of_any_kind_changes_nothing_and_is_told_with_its_place_an
             "{what}: {named} .. {remedy}: {listed:#?}"
         );
         for mistake in &listed {
-            assert!(
-                house.log().contains(&json!(mistake).to_string()[1..60]),
-                "it is logged"
-            );
+            let line = &json!(mistake).to_string()[1..60];
+            // The log is written by a thread of its own.
+            let until = Clock::default().mono().plus(BOUND);
+            while !house.log().contains(line) {
+                assert!(Clock::default().mono() < until, "{line} is logged");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
         }
         assert_eq!(figure(&house, "last_reload_success").await, 0, "{what}");
         assert_eq!(

@@ -1,3 +1,5 @@
+//! What an upstream may send and what is nonsense, and that what is written is read back.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -47,10 +47,35 @@ impl Pace {
     };
 }
 
-/// From the start of a commit to the start of the next, under load: a commit costs some 130 us of CPU
-/// whatever is in it (`benches/ledger.rs`), more than half of them in fdatasync, and the calls of one interval
-/// share them. A longer one would cost every answer half of what is added, and a client its pace.
-const GROUP_INTERVAL: Duration = Duration::from_millis(1);
+/// From the start of a commit to the start of the next, under load and at most: a commit costs some 150 us of CPU
+/// whatever is in it, most of it the sync (benches/README.md). Shared by so many calls it is a few us a call.
+const GROUP_INTERVAL: Duration = Duration::from_millis(2);
+
+/// So many records are not kept waiting for more.
+const GROUP_RECORDS: usize = 64;
+
+/// Below so many records a second a commit starts at once: there would be few to share it.
+const LOADED_PER_SECOND: u128 = 4_000;
+
+/// How many records came in how much time, the last few commits counting most.
+#[derive(Clone, Copy, Default, Debug)]
+struct Load {
+    records: u128,
+    nanos: u128,
+}
+
+impl Load {
+    /// Takes in a commit of so many records and the time from the start of the one before to its own.
+    fn commit(&mut self, records: usize, since_last: Duration) {
+        // In 1,024ths, so that a lone record does not decay to nothing.
+        self.records = self.records * 7 / 8 + records as u128 * 1_024;
+        self.nanos = self.nanos * 7 / 8 + since_last.as_nanos() * 1_024;
+    }
+
+    fn is_heavy(self) -> bool {
+        self.records * 1_000_000_000 >= self.nanos * LOADED_PER_SECOND && self.nanos > 0
+    }
+}
 
 /// After so long without a commit the records are rolled up and the WAL is copied into the file.
 const REST: Duration = Duration::from_secs(1);
@@ -117,8 +142,7 @@ pub(super) struct Writer {
     held: Vec<Record>,
     doubt: Option<Doubt>,
     last_start: Mono,
-    /// Records came in during the last commit.
-    loaded: bool,
+    load: Load,
     /// Pages written to the WAL since a checkpoint was last asked for, roughly.
     wal_pages: usize,
     /// The checkpointer was asked under load, so that commits went on beside it.
@@ -147,7 +171,7 @@ impl Writer {
             held: Vec::new(),
             doubt: None,
             last_start: Mono::default(),
-            loaded: false,
+            load: Load::default(),
             wal_pages: 0,
             checkpoint_behind: false,
             prune_at: Mono::default(),
@@ -181,10 +205,10 @@ impl Writer {
     fn next_task(&mut self) -> Task {
         let shared = self.shared.clone();
         let half = (shared.pending_limit / 2).max(1);
-        let interval = match (shared.durability, self.loaded) {
-            (Durability::Relaxed, _) => self.place.pace.gather,
-            (Durability::Strict, true) => GROUP_INTERVAL,
-            (Durability::Strict, false) => Duration::ZERO,
+        let (interval, enough) = match (shared.durability, self.load.is_heavy()) {
+            (Durability::Relaxed, _) => (self.place.pace.gather, half),
+            (Durability::Strict, true) => (GROUP_INTERVAL, half.min(GROUP_RECORDS)),
+            (Durability::Strict, false) => (Duration::ZERO, half),
         };
         let mut queue = shared.queue.lock();
         loop {
@@ -195,10 +219,10 @@ impl Writer {
             let (sleep, wake_at) = if !queue.records.is_empty() {
                 let due = self.last_start.plus(interval);
                 // Half the capacity: a relaxed ledger must not refuse calls while it lets records gather.
-                if now >= due || close_by.is_some() || queue.records.len() >= half {
+                if now >= due || close_by.is_some() || queue.records.len() >= enough {
                     return Task::Write(self.take(&mut queue));
                 }
-                (Some(due.since(now)), half)
+                (Some(due.since(now)), enough)
             } else if let Some(close_by) = close_by {
                 let pending = shared.pending.load(Ordering::Acquire);
                 if pending == 0 || now >= close_by {
@@ -253,11 +277,13 @@ impl Writer {
 
     /// Writes what is held. Breaks when the ledger was closed before that could be done.
     fn write(&mut self, decision: Decision) -> ControlFlow<()> {
-        self.last_start = self.clock.mono();
+        let now = self.clock.mono();
+        self.load
+            .commit(self.held.len(), now.since(self.last_start));
+        self.last_start = now;
         match self.flush() {
             Ok(()) => {
                 decision.durable();
-                self.loaded = !self.shared.queue.lock().records.is_empty();
                 ControlFlow::Continue(())
             }
             Err(error) => {
@@ -445,7 +471,7 @@ impl Writer {
 
     /// A gate that never rests must prune as well.
     fn prune_under_load(&mut self) {
-        if self.loaded && self.clock.mono() >= self.prune_at {
+        if self.load.is_heavy() && self.clock.mono() >= self.prune_at {
             let keep_from = self.shared.queue.lock().keep_from;
             if let Some(keep_from) = keep_from {
                 self.prune(keep_from);
@@ -578,5 +604,34 @@ fn checkpoint_when_asked(path: &Path, asked: &Receiver<()>, busy: &AtomicBool) {
             tracing::warn!(%error, "the WAL could not be copied into the ledger; trying again");
         }
         busy.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(commits: &[(usize, u64)]) -> Load {
+        let mut load = Load::default();
+        for (records, micros) in commits {
+            load.commit(*records, Duration::from_micros(*micros));
+        }
+        load
+    }
+
+    #[test]
+    fn a_ledger_gathers_records_when_many_come_and_not_when_few_do() {
+        assert!(!after(&[]).is_heavy());
+        assert!(!after(&[(1, 0)]).is_heavy());
+        assert!(!after(&[(1, 500); 1_000]).is_heavy());
+        assert!(after(&[(1, 200); 1_000]).is_heavy());
+        assert!(after(&[(64, 2_000); 10]).is_heavy());
+        // A rest ends it, and so does a slower pace soon.
+        assert!(!after(&[(64, 2_000), (64, 2_000), (1, 1_000_000)]).is_heavy());
+        let slower: Vec<_> = [(64, 2_000); 50]
+            .into_iter()
+            .chain([(1, 1_000); 40])
+            .collect();
+        assert!(!after(&slower).is_heavy());
     }
 }
