@@ -5,6 +5,8 @@
 
 use crate::proxy::{Client, Proxy};
 use crate::upstream::Upstream;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -163,12 +165,13 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
     mut phase: watch::Receiver<Phase>,
 ) {
     let client = Arc::new(Client::from(peer.ip()));
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (head, body) = request.into_parts();
         // On the heap at once: as it is handed on it would be copied whole, several times.
         let answer = Box::pin(
             proxy
                 .clone()
-                .answer(upstream.clone(), client.clone(), request),
+                .answer(upstream.clone(), client.clone(), head, body),
         );
         async move { Ok::<_, Infallible>(answer.await) }
     });

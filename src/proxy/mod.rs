@@ -29,7 +29,7 @@ use arc_swap::ArcSwap;
 use body::{Buffered, Progress, Relay, Upload, UploadFailure};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use memory::BodyMemory;
@@ -170,9 +170,9 @@ impl Proxy {
         self: Arc<Self>,
         upstream: Arc<Upstream>,
         client: Arc<Client>,
-        request: Request<Incoming>,
+        parts: Parts,
+        body: Incoming,
     ) -> Response<AnswerBody> {
-        let (parts, body) = request.into_parts();
         let received = Now::read(&self.clock);
         let expects_continue = parts.headers.contains_key(header::EXPECT);
         let deadline = received.mono.plus(self.limits.request_timeout);
@@ -190,11 +190,11 @@ impl Proxy {
         let mut upload = Some(upload);
         let result = if parts.uri.path() == QUOTA_PATH {
             match self.check_head(visit.dialect, &parts, upload.as_ref()) {
-                Ok(()) => self.quota(&mut visit, &parts).await,
+                Ok(()) => Box::pin(self.quota(&mut visit, &parts)).await,
                 Err(refusal) => Err(refusal),
             }
         } else {
-            self.way(&mut visit, &upstream, parts, &mut upload).await
+            self.way(&mut visit, &upstream, &parts, &mut upload).await
         };
 
         let mut close = false;
@@ -228,17 +228,17 @@ impl Proxy {
         self: &Arc<Self>,
         visit: &mut Visit<'_>,
         upstream: &Arc<Upstream>,
-        parts: Parts,
+        parts: &Parts,
         upload: &mut Option<Upload>,
     ) -> Result<Response<AnswerBody>, Refusal> {
-        self.check_head(visit.dialect, &parts, upload.as_ref())?;
-        let (caller, buffered) = self.identify(visit, &parts, upload).await?;
+        self.check_head(visit.dialect, parts, upload.as_ref())?;
+        let (caller, buffered) = self.identify(visit, parts, upload).await?;
         let Admitted {
             account,
             operation,
             reservation,
             slot,
-        } = self.admit(visit, &caller, &parts)?;
+        } = self.admit(visit, &caller, parts)?;
         let started = reservation.wait(&self.clock).await;
         visit.admitted(&operation, started.mode);
         let call = Call {
@@ -254,7 +254,8 @@ impl Proxy {
             (None, None) => return Err(Refusal::Upload(UploadFailure::Incomplete)),
         };
         let outgoing = Outgoing::new(self.upstream_head(visit, parts, permit.call()), body);
-        let answered = self.forward(visit, upstream, outgoing).await;
+        // On the heap, as what only some calls need: every future moves with all that it may ever hold.
+        let answered = Box::pin(self.forward(visit, upstream, outgoing)).await;
         let answered_at = self.clock.mono();
 
         let (outcome, status, vetoed) = match &answered {
@@ -351,7 +352,8 @@ impl Proxy {
             .body_memory
             .reserve(visit.peer, claim.secret_id(), bytes)
             .ok_or(Refusal::BodyMemory)?;
-        let (rest, read) = upload.take().ok_or(incomplete)?.buffer(lease).await;
+        let upload_whole = upload.take().ok_or(incomplete)?.buffer(lease);
+        let (rest, read) = Box::pin(upload_whole).await;
         *upload = Some(rest);
         let (buffered, body_sha256) = read.map_err(|failure| self.upload_refusal(failure))?;
         Ok((Caller::Tc3 { claim, body_sha256 }, Some(buffered)))
@@ -489,9 +491,9 @@ impl Proxy {
 
     /// The head as the upstream gets it: what ends at this hop is left out, and so are credentials that
     /// are secrets; the identity is set here and nowhere else.
-    fn upstream_head(&self, visit: &Visit<'_>, parts: Parts, call: &Call) -> RequestHead {
+    fn upstream_head(&self, visit: &Visit<'_>, parts: &Parts, call: &Call) -> RequestHead {
         let headers = &parts.headers;
-        let mut head = RequestHead::new(parts.method, &parts.uri);
+        let mut head = RequestHead::new(parts.method.clone(), &parts.uri);
         let hop = HopByHop::of(headers);
         for (name, value) in headers {
             if !hop.contains(name) && !stays_here(name, value) {
