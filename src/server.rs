@@ -33,6 +33,9 @@ pub const STALLED_READER: Duration = Duration::from_secs(60);
 /// The most of a connection that waits in memory to be parsed or forwarded: large bodies pass in
 /// steps of this size, and a head beyond it is refused by the parser with a bare 431.
 const READ_BUFFER_BYTES: usize = 256 * 1024;
+/// So many pieces of a bulky body pass before another connection has its turn: a piece that follows
+/// at once finds the buffer in the processor's cache. 4 MiB, a millisecond or so.
+const BULK_TURNS: usize = 16;
 /// So small an answer is copied into one piece: the system writes that quicker than two.
 const SMALL_BYTES: usize = 1024;
 const BACKLOG: i32 = 1024;
@@ -165,13 +168,14 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
     mut phase: watch::Receiver<Phase>,
 ) {
     let client = Arc::new(Client::from(peer.ip()));
+    let caller = client.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (head, body) = request.into_parts();
         // On the heap at once: as it is handed on it would be copied whole, several times.
         let answer = Box::pin(
             proxy
                 .clone()
-                .answer(upstream.clone(), client.clone(), head, body),
+                .answer(upstream.clone(), caller.clone(), head, body),
         );
         async move { Ok::<_, Infallible>(answer.await) }
     });
@@ -187,9 +191,24 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
             service,
         );
     tokio::pin!(connection);
+    // A bulky body goes on at once, while its buffer is in the cache, but not for ever: others wait.
+    let mut poll = |cx: &mut Context<'_>| {
+        for _ in 0..BULK_TURNS {
+            let polled = connection.as_mut().poll(cx);
+            if polled.is_ready() || !client.take_bulk() {
+                return polled;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    };
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = reached(&mut phase, Phase::Drain) => {
+        ended = std::future::poll_fn(&mut poll) => Some(ended),
+        () = reached(&mut phase, Phase::Drain) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

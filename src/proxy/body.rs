@@ -3,6 +3,7 @@
 //! Owns the limits on a body: its size, its pace, its idle time. Must never hold more of a streamed
 //! body than the frame that is passing, and never lose sight of whether it arrived whole.
 
+use super::Client;
 use super::memory::Lease;
 use crate::clock::Clock;
 use crate::identity::tc3::BodyHash;
@@ -31,6 +32,8 @@ pub const UPLOAD_BYTES_PER_SECOND: u64 = 16 * 1024;
 const DISCARD: Duration = Duration::from_secs(2);
 /// A rest of at most this many bytes is read at once and the connection kept.
 const DRAIN_BYTES: u64 = 64 * 1024;
+/// A piece this large is one of many.
+const BULK_BYTES: usize = 32 * 1024;
 /// Frames smaller than this are copied together: a frame costs more than its bytes.
 const SMALL_FRAME: usize = 4 * 1024;
 
@@ -115,6 +118,7 @@ pub fn due(received: u64) -> Duration {
 /// time, unless the client still waits for `100 Continue`: then it is never asked for.
 pub struct Upload {
     body: Option<Incoming>,
+    client: Arc<Client>,
     progress: Arc<Progress>,
     received: u64,
     limit: u64,
@@ -131,6 +135,7 @@ impl Upload {
     /// `limit` in bytes; `deadline` for the last byte.
     pub fn new(
         body: Incoming,
+        client: Arc<Client>,
         limit: u64,
         expects_continue: bool,
         clock: &Clock,
@@ -143,6 +148,7 @@ impl Upload {
         }
         Self {
             body: Some(body),
+            client,
             progress,
             received: 0,
             limit,
@@ -185,6 +191,9 @@ impl Upload {
                     let Ok(data) = frame.into_data() else {
                         continue;
                     };
+                    if data.len() >= BULK_BYTES {
+                        self.client.bulk.store(true, Ordering::Relaxed);
+                    }
                     self.received += data.len() as u64;
                     if self.received > self.limit {
                         break UploadFailure::TooLarge;

@@ -81,6 +81,15 @@ pub struct Client {
     text: String,
     /// For the patience with the upstream.
     timer: Mutex<Timer>,
+    bulk: AtomicBool,
+}
+
+impl Client {
+    /// Whether a large piece of a body has passed since this was last asked: then more of it will
+    /// have come, and is best taken while the memory that it passes through is in the processor's cache.
+    pub fn take_bulk(&self) -> bool {
+        self.bulk.swap(false, Ordering::Relaxed)
+    }
 }
 
 impl From<IpAddr> for Client {
@@ -89,6 +98,7 @@ impl From<IpAddr> for Client {
             address,
             text: address.to_string(),
             timer: Mutex::default(),
+            bulk: AtomicBool::new(false),
         }
     }
 }
@@ -178,6 +188,7 @@ impl Proxy {
         let deadline = received.mono.plus(self.limits.request_timeout);
         let upload = Upload::new(
             body,
+            client.clone(),
             self.limits.body_bytes,
             expects_continue,
             &self.clock,
