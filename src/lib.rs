@@ -11,8 +11,8 @@
 //! `main` over `demo` over `serve`; `serve` over `admin` and `server`, `admin` over `reload`; these over `proxy`; `proxy`
 //! over `policy`; `policy` over the ground rooms `config`, `usage`, `metrics`, `admission`, `identity`,
 //! `upstream`. The ground rooms know none of each other, only [`words`] and [`clock`]. Each foreign
-//! idea has one door: YAML in `config`, prometheus in `metrics`, SQL in `usage::ledger`, the HTTP client
-//! in `upstream`. A test reads the sources and checks it.
+//! idea has one door: YAML in `config`, prometheus in `metrics`, SQL in `usage::ledger`, the upstream's
+//! side of HTTP in `upstream`. A test reads the sources and checks it.
 //!
 //! # Decisions
 //! 1. **Sliding log, not a bucket.** A bucket of 20 per second lets 39 starts into one trailing second.
@@ -61,6 +61,14 @@
 //!     a document at once, twenty times the text. Whatever is found in a piece, the whole is read again to say it.
 //! 22. **mimalloc instead of the C library's allocator**: a reload holds two generations for a moment, and
 //!     the C library keeps the room of both (2.7 kB an account after two reloads instead of 0.95).
+//! 23. **The upstream's side of HTTP/1.1 is written here, on httparse**: hyper's client made a task, two channels and
+//!     two header maps of each call, a third of what an admitted call cost in instructions. Its framing is one pure
+//!     module: what is ambiguous is nonsense (502), and a connection is kept only when request and answer have ended.
+//!     The callers' side stays with hyper, who has seen more of what callers send than we have.
+//! 24. **Under load a commit waits for 64 records or 2 ms**, and starts at once when fewer than 4,000 come in a second: more than
+//!     half of a commit is the sync, whatever is in it, so the calls that share one pay for it (`benches/README.md`).
+//! 25. **A bulky body keeps its turn for a while** instead of giving way after each piece: the next piece then passes
+//!     through memory that is still in the processor's cache, which saves a quarter of a large upload.
 
 pub mod admin;
 pub mod admission;

@@ -33,7 +33,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rust_decimal", &["config"]),
     ("prometheus", &["metrics"]),
     ("rusqlite", &["usage/ledger"]),
-    ("hyper::client", &["upstream"]),
+    ("hyper::client", &[]),
+    ("httparse", &["upstream"]),
     ("hyper::server", &["server", "demo/sample"]),
     (
         "TcpListener",
