@@ -380,10 +380,6 @@ impl Body for ForwardBody {
 }
 
 /// The body that goes to the client.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large one is the usual one: a box would cost each admitted call an allocation"
-)]
 pub enum AnswerBody {
     /// The gate's own words.
     Own(Option<Bytes>),

@@ -10,8 +10,6 @@ pub use wire::{HopByHop, RequestHead};
 use bytes::{Bytes, BytesMut};
 use http::{Method, Response};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
-use http_body_util::combinators::UnsyncBoxBody;
 use parking_lot::Mutex;
 use std::future::Future;
 use std::io;
@@ -19,9 +17,10 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::runtime::Handle;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::task::AbortHandle;
 use wire::{AnswerHead, Framing, Outbox};
 
 /// A connection that was idle at so many sweeps is closed rather than reused: the upstream may be
@@ -64,11 +63,17 @@ pub struct Upstream {
     idle: Mutex<Vec<Link>>,
 }
 
-/// A connection, and what was read from it and not yet taken.
+/// What was read from a connection and not yet taken.
+struct Inbox {
+    bytes: BytesMut,
+    /// How much to read at once.
+    read_bytes: usize,
+}
+
+/// A connection.
 struct Link {
     stream: TcpStream,
-    input: BytesMut,
-    read_bytes: usize,
+    inbox: Inbox,
     /// At how many sweeps it has been idle since it was last used.
     idle_sweeps: u32,
 }
@@ -116,8 +121,7 @@ impl Upstream {
         };
         let link = Link {
             stream,
-            input: BytesMut::new(),
-            read_bytes: READ_BYTES,
+            inbox: Inbox::default(),
             idle_sweeps: 0,
         };
         Ok(Connection {
@@ -154,10 +158,9 @@ impl Upstream {
         if !link.is_quiet() {
             return;
         }
-        if link.read_bytes > READ_BYTES {
+        if link.inbox.read_bytes > READ_BYTES {
             // What one bulky answer needed is not kept for the small ones.
-            link.input = BytesMut::new();
-            link.read_bytes = READ_BYTES;
+            link.inbox = Inbox::default();
         }
         link.idle_sweeps = 0;
         self.idle.lock().push(link);
@@ -178,15 +181,30 @@ impl Link {
     /// runtime has heard of something.
     fn is_quiet(&self) -> bool {
         let nothing = self.stream.try_read(&mut [0]);
-        self.input.is_empty()
+        self.inbox.bytes.is_empty()
             && nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
+}
 
+impl Default for Inbox {
+    fn default() -> Self {
+        Self {
+            bytes: BytesMut::new(),
+            read_bytes: READ_BYTES,
+        }
+    }
+}
+
+impl Inbox {
     /// Reads what has come, at least a byte; 0 at the end of the stream.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.input.reserve(self.read_bytes);
-        let room = self.input.capacity() - self.input.len();
-        let read = ready!(pin!(self.stream.read_buf(&mut self.input)).poll(cx))?;
+    fn poll_read(
+        &mut self,
+        from: &mut (impl AsyncRead + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        self.bytes.reserve(self.read_bytes);
+        let room = self.bytes.capacity() - self.bytes.len();
+        let read = ready!(pin!(from.read_buf(&mut self.bytes)).poll(cx))?;
         if read == room {
             self.read_bytes = (2 * self.read_bytes).min(BULK_READ_BYTES);
         }
@@ -225,22 +243,12 @@ where
         }
     }
 
-    fn boxed(self) -> Outgoing<UnsyncBoxBody<Bytes, BoxError>>
-    where
-        B: Send + 'static,
-    {
-        Outgoing {
-            method: self.method,
-            outbox: self.outbox,
-            body: self
-                .body
-                .map(|body| body.map_err(Into::into).boxed_unsync()),
-            head_waited: self.head_waited,
-        }
-    }
-
     /// Writes as much as there is and as the upstream takes; ready when all has gone.
-    fn poll_send(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_send(
+        &mut self,
+        stream: &mut (impl AsyncWrite + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         let broken = |error: &str| io::Error::new(io::ErrorKind::InvalidData, error);
         loop {
             let mut body_is_late = false;
@@ -329,14 +337,14 @@ where
     ) -> Poll<Result<AnswerHead, Failure>> {
         let _ = self.poll_send(cx);
         loop {
-            match self.link.poll_read(cx) {
+            match self.link.inbox.poll_read(&mut self.link.stream, cx) {
                 Poll::Ready(Ok(0)) => {
                     let closed = io::ErrorKind::UnexpectedEof.into();
                     let cause = self.broken.take().unwrap_or(closed);
                     return Poll::Ready(Err(Failure::Cut(cause)));
                 }
                 Poll::Ready(Ok(_)) => {
-                    if let Some(head) = wire::answer_head(&mut self.link.input, method)? {
+                    if let Some(head) = wire::answer_head(&mut self.link.inbox.bytes, method)? {
                         return Poll::Ready(Ok(head));
                     }
                 }
@@ -375,28 +383,50 @@ impl Connection {
                 });
             }
         };
-        let exchange = Exchange {
-            link: exchange.link,
-            outgoing: exchange.outgoing.map(Outgoing::boxed),
-            broken: exchange.broken,
+        let Exchange {
+            link,
+            outgoing,
+            broken,
+        } = exchange;
+        let keeps_alive = head.keeps_alive && outgoing.is_none();
+        let from = match (outgoing, broken) {
+            (Some(mut rest), None) => {
+                // Answered before it had read all: the rest goes on by itself, for the caller may want to
+                // send all before it reads.
+                let (reader, mut writer) = link.stream.into_split();
+                let sending = tokio::spawn(async move {
+                    let _ = std::future::poll_fn(|cx| rest.poll_send(&mut writer, cx)).await;
+                    // Without saying that no more comes, which some take for a caller that has gone.
+                    writer.forget();
+                });
+                Source::Reader(reader, link.inbox, sending.abort_handle())
+            }
+            _ => Source::Link(link),
         };
         Ok(head.response.map(|()| Answer {
             framing: head.framing,
-            keeps_alive: head.keeps_alive,
-            exchange: Some(exchange),
+            keeps_alive,
+            from: Some(from),
             home: self.home,
         }))
     }
 }
 
-/// The body of an answer, and the rest of its request. The connection goes back to the pool when both
-/// have ended, and only then; dropped before, it is closed.
+/// The body of an answer. Its connection goes back to the pool when it has ended, and its request had
+/// gone whole before it began, and only then; dropped before, the connection is closed.
 pub struct Answer {
     framing: Framing,
     keeps_alive: bool,
     /// `None` only while it is dropped.
-    exchange: Option<Exchange<UnsyncBoxBody<Bytes, BoxError>>>,
+    from: Option<Source>,
     home: Arc<Upstream>,
+}
+
+/// Where an answer is read from.
+enum Source {
+    Link(Link),
+    /// The rest of the request is still being sent.
+    Reader(OwnedReadHalf, Inbox, AbortHandle),
 }
 
 impl Body for Answer {
@@ -407,22 +437,22 @@ impl Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let Self {
-            framing, exchange, ..
-        } = &mut *self;
-        let Some(exchange) = exchange else {
-            return Poll::Ready(None);
+        let Self { framing, from, .. } = &mut *self;
+        let (reader, inbox): (&mut (dyn AsyncRead + Unpin + Send), _) = match from {
+            Some(Source::Link(link)) => (&mut link.stream, &mut link.inbox),
+            Some(Source::Reader(reader, inbox, _)) => (reader, inbox),
+            None => return Poll::Ready(None),
         };
-        let _ = exchange.poll_send(cx);
+        let mut reader = reader;
         loop {
-            let taken = framing.take(&mut exchange.link.input);
+            let taken = framing.take(&mut inbox.bytes);
             if let Some(data) = taken.map_err(io::Error::other)? {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
             if framing.has_ended() {
                 return Poll::Ready(None);
             }
-            match (ready!(exchange.link.poll_read(cx))?, &mut *framing) {
+            match (ready!(inbox.poll_read(&mut reader, cx))?, &mut *framing) {
                 (0, Framing::UntilClose) => *framing = Framing::Length(0),
                 (0, _) => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
                 _ => {}
@@ -443,29 +473,14 @@ impl Body for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        let Some(mut exchange) = self.exchange.take() else {
-            return;
-        };
-        if !self.framing.has_ended() {
-            return;
-        }
-        let home = self.keeps_alive.then(|| self.home.clone());
-        let finish = move |exchange: Exchange<_>| {
-            if let Some(home) = home
-                && exchange.outgoing.is_none()
-            {
-                home.give_back(exchange.link);
+        match self.from.take() {
+            Some(Source::Link(link)) if self.keeps_alive && self.framing.has_ended() => {
+                self.home.give_back(link);
             }
-        };
-        match (&exchange.outgoing, Handle::try_current()) {
-            (Some(_), Ok(runtime)) => {
-                // Answered before its request had gone whole: to stop now would cut that upload.
-                runtime.spawn(async move {
-                    std::future::poll_fn(|cx| exchange.poll_send(cx)).await;
-                    finish(exchange);
-                });
-            }
-            _ => finish(exchange),
+            // Left alone it would try to send what nobody waits for, for as long as the upstream does
+            // not read. Once answered, to stop would cut that upload.
+            Some(Source::Reader(_, _, sending)) if !self.framing.has_ended() => sending.abort(),
+            _ => {}
         }
     }
 }

@@ -98,6 +98,55 @@ async fn an_api_key_call_streams_both_ways_and_never_stands_in_memory_whole() {
     );
 }
 
+/// More than what the sockets between the two ends hold.
+const BULKY: usize = 48 * 1024 * 1024;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_may_send_all_before_it_reads_an_answer_that_came_early() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = listener.local_addr().unwrap();
+    let served = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut first = [0; 64];
+        stream.read_exact(&mut first).await.unwrap();
+        let (mut reader, mut writer) = stream.into_split();
+        let answering = async {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {BULKY}\r\n\r\n");
+            writer.write_all(head.as_bytes()).await.unwrap();
+            writer.write_all(&vec![b'y'; BULKY]).await.unwrap();
+        };
+        let reading = async {
+            let (mut buffer, mut read) = (vec![0; 256 * 1024], 0);
+            while read < BULKY {
+                let more = reader.read(&mut buffer).await.unwrap();
+                assert!(more > 0, "the request broke off after {read} bytes");
+                read += more;
+            }
+        };
+        tokio::join!(answering, reading);
+    });
+    let gate = Gate::start_with(upstream, |config| {
+        config.settings.limits.body_bytes = 1 << 30;
+    })
+    .await;
+    let mut stream = TcpStream::connect(gate.public).await.unwrap();
+    let head = format!(
+        "POST /v1/portrait/segment HTTP/1.1\r\nHost: gate.test\r\nX-Api-Key: {STUDIO_KEY}\r\n\
+         Connection: close\r\nContent-Length: {BULKY}\r\n\r\n"
+    );
+    let bound = Duration::from_secs(40);
+    let sending = async {
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&vec![b'x'; BULKY]).await.unwrap();
+    };
+    tokio::time::timeout(bound, sending).await.unwrap();
+    let mut answer = Vec::new();
+    let reading = stream.read_to_end(&mut answer);
+    tokio::time::timeout(bound, reading).await.unwrap().unwrap();
+    assert!(answer.len() > BULKY, "{} bytes came back", answer.len());
+    served.await.unwrap();
+}
+
 /// Sends a call of `total` bytes at `bytes_per_second`; gives what came back.
 async fn trickle(gate: &Gate, total: usize, bytes_per_second: usize) -> String {
     let mut stream = TcpStream::connect(gate.public).await.unwrap();
