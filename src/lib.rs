@@ -68,7 +68,7 @@
 //! 24. **Under load a commit waits for 64 records or 2 ms**, and starts at once when fewer than 4,000 come in a second: more than
 //!     half of a commit is the sync, whatever is in it, so the calls that share one pay for it (`benches/README.md`).
 //! 25. **A bulky body keeps its turn for a while** instead of giving way after each piece: the next piece then passes
-//!     through memory that is still in the processor's cache, which saves a quarter of a large upload.
+//!     through memory that is still in the processor's cache, which saves a fifth of a large upload.
 
 pub mod admin;
 pub mod admission;
