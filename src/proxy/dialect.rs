@@ -552,3 +552,18 @@ fn own(
     *response.headers_mut() = headers;
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_text_holds_it_is_that_text_in_json() {
+        for text in ["", "plain, 人像", "a \"b\"", "a\\b", "a\nb\u{1}"] {
+            let mut body = Json::new();
+            body.text(text);
+            let read: String = serde_json::from_str(&body.0).unwrap();
+            assert_eq!(read, text);
+        }
+    }
+}
