@@ -2,6 +2,7 @@
 //!
 //! Owns the names. Imports nothing of ours and does nothing: no clock, no I/O, no policy.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,18 @@ macro_rules! name {
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                parsed(deserializer, Self::new)
             }
         }
     };
@@ -112,7 +125,28 @@ macro_rules! spelled {
                 f.write_str(self.as_str())
             }
         }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                parsed(deserializer, Self::parse)
+            }
+        }
     };
+}
+
+/// Reads a text that only some texts are.
+fn parsed<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse(&text).ok_or_else(|| serde::de::Error::custom(format!("what is {text:?}?")))
 }
 
 spelled! {
@@ -194,6 +228,28 @@ spelled! {
 }
 
 spelled! {
+    /// How an account came by a pack (R18).
+    Origin {
+        /// For money.
+        Bought = "bought",
+        /// For nothing.
+        Gift = "gift",
+        /// On the terms of a promotion.
+        Promotion = "promotion",
+    }
+}
+
+spelled! {
+    /// Which of a month's per-call-mode calls are counted to find its tier (R13).
+    TierBasis {
+        /// All billable ones, whatever paid for them.
+        AllCalls = "all_calls",
+        /// Those that are neither in the free pack nor in a prepaid one.
+        PostpaidCalls = "postpaid_calls",
+    }
+}
+
+spelled! {
     /// What an order can be paid from (R18).
     Fund {
         /// Paid back in a refund.
@@ -263,7 +319,9 @@ impl Mono {
 }
 
 /// Microseconds since the Unix epoch on the wall clock: the clock of purchases, signatures and bills.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize,
+)]
 pub struct Utc(pub i64);
 
 impl Utc {

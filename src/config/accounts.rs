@@ -6,7 +6,7 @@
 use super::catalog::{self, Charging, MAX_QPS, PerCall};
 use super::reader::{self, Fields, Item, Source, all, nearest, point, quoted};
 use super::yaml::{self, Place, Places};
-use crate::words::{AccountId, Fund, GroupId, Mode, Stop, Utc};
+use crate::words::{AccountId, Fund, GroupId, Mode, Origin, Stop, Utc};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use rust_decimal::Decimal;
@@ -101,17 +101,6 @@ pub struct Pack {
     pub refundable: bool,
     /// When it was paid back; not before delivery.
     pub refunded: Option<Utc>,
-}
-
-/// How an account came by a pack (R18).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Origin {
-    /// For money.
-    Bought,
-    /// For nothing.
-    Gift,
-    /// On the terms of a promotion.
-    Promotion,
 }
 
 /// An order of quota for a period (R6, R15).
@@ -502,11 +491,12 @@ fn pack(
     let delivered_at = fields.get("delivered");
     let delivered = fields.required("delivered", "2026-11-02T10:00:00+08:00", Item::instant);
     let origin = fields.or("origin", Origin::Bought, |i| {
-        i.choice(&[
-            ("bought", Origin::Bought),
-            ("gift", Origin::Gift),
-            ("promotion", Origin::Promotion),
-        ])
+        i.choice(
+            &Origin::ALL
+                .iter()
+                .map(|o| (o.as_str(), *o))
+                .collect::<Vec<_>>(),
+        )
     });
     let paid = match origin {
         Some(Origin::Bought) => fields.required("paid", "{cash: \"88\"}", paid),

@@ -4,7 +4,7 @@
 
 use super::reader::{Fields, Item, all, point, quoted};
 use super::yaml::Place;
-use crate::words::{Action, Bill, GroupId, QUOTA_PATH, Utc};
+use crate::words::{Action, Bill, GroupId, QUOTA_PATH, TierBasis, Utc};
 use http::Method;
 use jiff::civil::date;
 use jiff::tz::TimeZone;
@@ -105,15 +105,6 @@ pub struct PerCall {
     pub pack_months: u32,
     /// The share of a pack below which a notice is raised (R14); between 0 and 1.
     pub notice_below: Decimal,
-}
-
-/// Which of a month's per-call-mode calls are counted to find its tier (R13).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TierBasis {
-    /// All billable ones, whatever paid for them.
-    AllCalls,
-    /// Those that are neither in the free pack nor in a prepaid one.
-    PostpaidCalls,
 }
 
 /// One tier of the post-paid ladder.

@@ -4,10 +4,10 @@
 //! show a secret, and never leave out a difference that moves money or calls.
 
 use super::{
-    Account, Catalog, Charging, Config, Credential, Group, Origin, Pack, PackPrice, Paid, QpsPrice,
-    QpsPurchase, Service, Tier, TierBasis,
+    Account, Catalog, Charging, Config, Credential, Group, Pack, PackPrice, Paid, QpsPrice,
+    QpsPurchase, Service, Tier,
 };
-use crate::words::{Mode, Utc};
+use crate::words::{Mode, Origin, TierBasis, Utc};
 use jiff::tz::TimeZone;
 use secrecy::ExposeSecret;
 use std::collections::BTreeMap;

@@ -19,9 +19,9 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-pub use accounts::{Account, Credential, Origin, Pack, Paid, Payment, QpsPurchase, Service};
+pub use accounts::{Account, Credential, Pack, Paid, Payment, QpsPurchase, Service};
 pub use catalog::{
-    ActionSpec, Catalog, Charging, Group, PackPrice, PerCall, QpsPrice, Route, Tier, TierBasis,
+    ActionSpec, Catalog, Charging, Group, PackPrice, PerCall, QpsPrice, Route, Tier,
 };
 pub use changes::changes;
 pub use settings::{AdminSettings, Endpoint, LedgerSettings, Limits, Settings, UpstreamSettings};

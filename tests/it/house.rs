@@ -17,7 +17,7 @@ const STOREYS: &[&[&str]] = &[
         "key",
         "upstream",
     ],
-    &["policy"],
+    &["policy", "billing"],
     &["proxy"],
     &["server", "reload"],
     &["admin"],
@@ -30,7 +30,10 @@ const STOREYS: &[&[&str]] = &[
 const DOORS: &[(&str, &[&str])] = &[
     ("serde_yaml", &["config"]),
     ("bytesize", &["config"]),
-    ("rust_decimal", &["config"]),
+    (
+        "rust_decimal",
+        &["config", "billing", "books", "settle", "main"],
+    ),
     ("prometheus", &["metrics"]),
     ("rusqlite", &["usage/ledger"]),
     ("hyper::client", &[]),
