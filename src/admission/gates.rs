@@ -3,9 +3,10 @@
 //! Owns who waits at which window. Must never refill a window because a file changed (P5).
 
 use super::{Denied, InForce, Now, Reservation, SECOND, Terms, Verdict, Window};
-use crate::words::{AccountId, Action, GroupId, Mode, Mono, Utc};
+use crate::words::{AccountId, Action, GroupId, Mode, Mono, Stop, Utc};
 use dashmap::DashMap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -51,12 +52,14 @@ struct State {
     /// The policy generation that the terms are of.
     generation: u64,
     terms: Terms,
+    /// Whether the account's balance is below zero (R17): of no generation, money comes and goes between them.
+    in_arrears: bool,
     /// The quota of `terms` around the last instant asked for.
     in_force: InForce,
 }
 
 impl Gate {
-    fn new(generation: u64, terms: Terms) -> Self {
+    fn new(generation: u64, terms: Terms, in_arrears: bool) -> Self {
         // An empty span: the first decision looks the quota up.
         let in_force = InForce {
             qps: 0,
@@ -70,6 +73,7 @@ impl Gate {
                 window: Window::default(),
                 generation,
                 terms,
+                in_arrears,
                 in_force,
             }),
             counts: Counts::default(),
@@ -85,7 +89,7 @@ impl Gate {
         if now.utc < state.terms.opened {
             return Err(Denied::NotOpened);
         }
-        if let Some(stop) = state.terms.stopped {
+        if let Some(stop) = state.stopped() {
             return Err(Denied::Stopped(stop));
         }
         let quota = state.quota_at(now.utc);
@@ -149,11 +153,24 @@ impl Gate {
         }
     }
 
-    /// The terms, the quota in force and how many calls of it are in use at `now`.
+    /// Stops the gate for arrears, or lets it go on (R17), from the next call that is decided.
+    fn set_arrears(&self, in_arrears: bool) {
+        let mut state = self.state.lock();
+        if state.in_arrears != in_arrears {
+            state.in_arrears = in_arrears;
+            self.not_before.store(0, Ordering::Release);
+        }
+    }
+
+    /// The terms, the quota in force and how many calls of it are in use at `now`. A gate that is stopped for
+    /// arrears says so in its terms.
     pub fn snapshot(&self, now: Now) -> (Terms, InForce, usize) {
         let state = self.state.lock();
         (
-            state.terms.clone(),
+            Terms {
+                stopped: state.stopped(),
+                ..state.terms.clone()
+            },
             state.terms.quota.at(now.utc),
             state.window.in_use(now.mono),
         )
@@ -181,6 +198,12 @@ impl Gate {
 }
 
 impl State {
+    /// A violation is told before arrears: paying would not end it.
+    fn stopped(&self) -> Option<Stop> {
+        let arrears = self.in_arrears.then_some(Stop::Arrears);
+        self.terms.stopped.or(arrears)
+    }
+
     fn quota_at(&mut self, at: Utc) -> u32 {
         if !(self.in_force.from <= at && at < self.in_force.until) {
             self.in_force = self.terms.quota.at(at);
@@ -193,19 +216,35 @@ impl State {
 #[derive(Default, Debug)]
 pub struct Gates {
     map: DashMap<GateKey, Arc<Gate>, foldhash::fast::RandomState>,
+    /// The accounts whose balance is below zero. Locked after a part of the map, never before one.
+    in_arrears: RwLock<HashSet<AccountId>>,
 }
 
 impl Gates {
     /// The gate of `key` under the terms of a policy generation or a later one; made when there is none.
     pub fn get_or_insert(&self, key: GateKey, generation: u64, terms: Terms) -> Arc<Gate> {
         // Under the map entry, so that two callers cannot make two windows for one key.
-        let gate = self
-            .map
-            .entry(key)
-            .or_insert_with(|| Arc::new(Gate::new(generation, terms.clone())))
+        let entry = self.map.entry(key);
+        let in_arrears = self.stops_for_arrears(entry.key());
+        let gate = entry
+            .or_insert_with(|| Arc::new(Gate::new(generation, terms.clone(), in_arrears)))
             .clone();
         gate.set_terms(generation, terms);
         gate
+    }
+
+    /// Stops the paid groups of these accounts, and of no others, for arrears (R17): a free group, whose gates
+    /// have an action of their own, costs nothing and goes on (ours).
+    pub fn set_arrears(&self, accounts: HashSet<AccountId>) {
+        *self.in_arrears.write() = accounts;
+        // A gate that is made meanwhile either sees the new set, or stands in a part of the map that comes yet.
+        for entry in &self.map {
+            entry.set_arrears(self.stops_for_arrears(entry.key()));
+        }
+    }
+
+    fn stops_for_arrears(&self, key: &GateKey) -> bool {
+        key.action.is_none() && self.in_arrears.read().contains(&key.account)
     }
 
     /// Removes the gates that only the registry holds and whose window is past at `now`; frees the

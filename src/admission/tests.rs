@@ -1,7 +1,7 @@
 //! P1 and P2 against brute force.
 
 use super::*;
-use crate::words::{AccountId, GroupId, Stop};
+use crate::words::{AccountId, Action, GroupId, Stop};
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -487,4 +487,55 @@ fn terms_of_an_older_generation_never_take_the_place_of_later_ones() {
         gate.reserve(now(10_003 * MS), MAX_DELAY).is_err(),
         "what was spent stays spent"
     );
+}
+
+#[test]
+fn arrears_stop_the_paid_groups_of_an_account_from_the_next_call_until_they_are_paid() {
+    let gates = Gates::default();
+    let key = |account: &str, action: Option<&str>| GateKey {
+        account: AccountId::new(account).unwrap(),
+        group: GroupId::new("g").unwrap(),
+        action: action.and_then(Action::new),
+    };
+    let in_arrears = |accounts: &[&str]| {
+        let ids = accounts.iter().map(|id| AccountId::new(id).unwrap());
+        gates.set_arrears(ids.collect());
+    };
+    let stopped = |gate: &Gate, ms: u64| {
+        gate.reserve(now(ms * MS), MAX_DELAY)
+            .is_err_and(|denied| denied == Denied::Stopped(Stop::Arrears))
+    };
+    let early = gates.get_or_insert(key("a", None), 1, fixed(1));
+    assert!(early.reserve(now(10_000 * MS), MAX_DELAY).is_ok());
+    assert!(
+        !stopped(&early, 10_001),
+        "a flood that is throttled unlocked"
+    );
+    in_arrears(&["a", "b"]);
+    assert!(stopped(&early, 10_002));
+    assert_eq!(
+        early.snapshot(now(10_003 * MS)).0.stopped,
+        Some(Stop::Arrears)
+    );
+    // Whoever calls for the first time, and whatever the files say meanwhile.
+    let late = gates.get_or_insert(key("b", None), 1, fixed(1));
+    assert!(stopped(&late, 10_000));
+    early.set_terms(2, fixed(5));
+    assert!(stopped(&early, 10_004));
+    let free = gates.get_or_insert(key("a", Some("Describe")), 1, fixed(1));
+    assert!(!stopped(&free, 10_000), "a free group costs nothing");
+    let violation = Terms {
+        stopped: Some(Stop::Violation),
+        ..fixed(5)
+    };
+    early.set_terms(3, violation);
+    assert_eq!(
+        early.reserve(now(10_005 * MS), MAX_DELAY).unwrap_err(),
+        Denied::Stopped(Stop::Violation),
+        "paying would not end it"
+    );
+    in_arrears(&["b"]);
+    early.set_terms(4, fixed(5));
+    assert!(early.reserve(now(10_006 * MS), MAX_DELAY).is_ok());
+    assert!(stopped(&late, 10_006));
 }
