@@ -72,6 +72,7 @@
 
 pub mod admin;
 pub mod admission;
+pub mod background;
 pub mod billing;
 pub mod clock;
 pub mod config;

@@ -3,6 +3,7 @@
 //! Owns the order of these steps and the configuration in force. Must never put half a configuration
 //! in force, and never touch a window.
 
+use crate::background::behind_the_calls;
 use crate::config::{self, Config, Mistake, Mistakes, Sources, Written};
 use crate::policy::Policy;
 use crate::proxy::Proxy;
@@ -197,19 +198,6 @@ impl Reloader {
             }
         }
     }
-}
-
-/// Runs `work` on a thread that yields the processor to the workers: a large file takes seconds of it.
-/// Not at the lowest priority, or a small one would wait seconds for a busy machine.
-fn behind_the_calls<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    const NICENESS: i32 = 10;
-    let unhurried = || {
-        // Linux keeps a priority for each thread. Refused is no harm: then it is as quick as the others.
-        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
-        work()
-    };
-    let done = std::thread::scope(|scope| scope.spawn(unhurried).join());
-    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Settings that are read at the start only. Taking half of a changed file would be no help to

@@ -5,7 +5,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 /// A calendar month of no time zone yet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Month(Date);
 
 impl Month {
@@ -44,17 +44,22 @@ impl Month {
         )
     }
 
+    /// The month after; the same at the end of time.
+    pub fn next(self) -> Self {
+        Self(
+            self.0
+                .checked_add(jiff::Span::new().months(1))
+                .unwrap_or(self.0),
+        )
+    }
+
     /// `[from, until)` in `zone`.
     pub fn bounds(self, zone: &TimeZone) -> (Utc, Utc) {
         let begin = |date: Date| match date.to_zoned_datetime(zone.clone()) {
             Ok(begin) => Utc(begin.timestamp().as_microsecond()),
             Err(_) => Utc(i64::MAX),
         };
-        let next = self
-            .0
-            .checked_add(jiff::Span::new().months(1))
-            .unwrap_or(Date::MAX);
-        (begin(self.0), begin(next))
+        (begin(self.0), begin(self.next().0))
     }
 }
 

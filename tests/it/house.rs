@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The rooms from the ground up: each may know only those that stand lower, and not its neighbours.
 const STOREYS: &[&[&str]] = &[
     &["words"],
-    &["clock"],
+    &["clock", "background"],
     &[
         "config",
         "usage",
@@ -52,7 +52,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("socket2", &["server"]),
     (
         "rustix",
-        &["clock", "main", "reload", "serve", "usage/ledger"],
+        &["background", "clock", "main", "serve", "usage/ledger"],
     ),
     ("clap", &["main"]),
     ("anyhow", &["main", "demo"]),
