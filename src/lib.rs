@@ -80,6 +80,7 @@ pub mod demo;
 pub mod identity;
 pub mod key;
 pub mod metrics;
+pub mod notify;
 pub mod policy;
 pub mod proxy;
 pub mod reload;

@@ -3,7 +3,7 @@
 //! Owns names, labels and their bounds. The only door to prometheus. Must never decide anything, and
 //! never make a series from something that a client chose.
 
-use crate::words::{AccountId, GroupId, Mode, Outcome};
+use crate::words::{AccountId, GroupId, Mode, Outcome, Threshold};
 /// A counter that was resolved once and is kept where it counts.
 pub use prometheus::IntCounter;
 use prometheus::core::Collector;
@@ -81,6 +81,18 @@ pub struct Metrics {
     pub config_last_reload_success: IntGauge,
     /// Reloads refused.
     pub config_reload_failures: IntCounter,
+    /// Notices that the webhook has not taken yet.
+    pub notices_pending: IntGauge,
+    /// Months that could not be settled when it was tried.
+    pub settlement_failures: IntCounter,
+    /// The end of the last month that is settled whole, in seconds since the epoch; the beginning of the
+    /// first month with calls before any is; 0 while there is nothing to settle.
+    pub settlement_last_month: IntGauge,
+    /// Accounts whose balance is below zero, those without a series of their own included.
+    accounts_in_arrears: IntGauge,
+    notices: IntCounterVec,
+    pack_remaining_ratio: GaugeVec,
+    account_balance: GaugeVec,
     account_requests: IntCounterVec,
     quota_qps: GaugeVec,
     accounts: parking_lot::Mutex<AccountSeries>,
@@ -111,9 +123,25 @@ pub struct AccountFigures {
     pub quota: u32,
 }
 
+/// How much is left of one order of prepaid packs that is valid now.
+pub struct PackFigures {
+    /// Whose.
+    pub account: AccountId,
+    /// For which group.
+    pub group: GroupId,
+    /// The order.
+    pub order: String,
+    /// Calls left of the pack of it that is in use; 0 when all of them are used up.
+    pub left: u64,
+    /// The size of one pack.
+    pub size: u64,
+}
+
 const DECISIONS: [Decision; 3] = [Decision::Admitted, Decision::Throttled, Decision::Refused];
 /// The account label of everything beyond `metrics.accounts`.
 const OTHER: &str = "other";
+const DELIVERED: &str = "delivered";
+const FAILED: &str = "failed";
 
 /// From 50 µs (a throttle) to a minute (the longest call).
 const SECONDS: &[f64] = &[
@@ -241,6 +269,44 @@ impl Metrics {
                 "1 when the last reload took effect.",
             ),
             config_reload_failures: counter(r, "config_reload_failures_total", "Reloads refused."),
+            notices_pending: gauge(
+                r,
+                "notices_pending",
+                "Notices that the webhook has not taken yet.",
+            ),
+            settlement_failures: counter(
+                r,
+                "settlement_failures_total",
+                "Months that could not be settled when it was tried.",
+            ),
+            settlement_last_month: gauge(
+                r,
+                "settlement_last_month_timestamp_seconds",
+                "End of the last month that is settled whole.",
+            ),
+            accounts_in_arrears: gauge(
+                r,
+                "accounts_in_arrears",
+                "Accounts whose balance is below zero.",
+            ),
+            notices: counter_vec(
+                r,
+                "notices_total",
+                "Attempts to deliver notices to the webhook.",
+                &["threshold", "outcome"],
+            ),
+            pack_remaining_ratio: gauge_vec(
+                r,
+                "pack_remaining_ratio",
+                "What is left of the pack in use, by valid order; 0 when all of its packs are used up.",
+                &["account", "group", "order"],
+            ),
+            account_balance: gauge_vec(
+                r,
+                "account_balance",
+                "Payments less what settlements debited; the lowest by name.",
+                &["account"],
+            ),
             account_requests: IntCounterVec::new(
                 Opts::new(
                     "tollgate_account_requests_total",
@@ -259,6 +325,14 @@ impl Metrics {
         metrics.config_last_reload_success.set(1);
         for outcome in Outcome::ALL {
             metrics.records.with_label_values(&[outcome.as_str()]);
+        }
+        // A series that begins at 1 has not risen, for Prometheus.
+        for threshold in Threshold::ALL {
+            for outcome in [DELIVERED, FAILED] {
+                metrics
+                    .notices
+                    .with_label_values(&[threshold.as_str(), outcome]);
+            }
         }
         metrics
     }
@@ -296,6 +370,59 @@ impl Metrics {
         match series.named.get_mut(&(account.clone(), group.clone())) {
             Some(base) => add(base, counts.map(|count| -count)),
             None => add(series.other.entry(group.clone()).or_default(), counts),
+        }
+    }
+
+    /// Counts one attempt to deliver a notice.
+    pub fn notice(&self, threshold: Threshold, delivered: bool) {
+        let outcome = if delivered { DELIVERED } else { FAILED };
+        self.notices
+            .with_label_values(&[threshold.as_str(), outcome])
+            .inc();
+    }
+
+    /// Replaces the figures of all packs. At most `metrics.accounts` series: the orders of one account in one
+    /// group together or none of them, those with the least left first.
+    pub fn set_packs(&self, packs: Vec<PackFigures>) {
+        let limit = self.accounts.lock().limit;
+        let mut holders: HashMap<(AccountId, GroupId), Vec<(String, f64)>> = HashMap::new();
+        for pack in packs {
+            // Both are far below 2^53, so that 1,500 of 10,000 is the 0.15 that an alert is written with (R14).
+            let ratio = pack.left as f64 / pack.size.max(1) as f64;
+            let orders = holders.entry((pack.account, pack.group)).or_default();
+            orders.push((pack.order, ratio));
+        }
+        let least = |orders: &[(String, f64)]| orders.iter().map(|o| o.1).fold(1.0, f64::min);
+        let mut holders: Vec<_> = holders.into_iter().collect();
+        holders.sort_by(|(a, x), (b, y)| least(x).total_cmp(&least(y)).then_with(|| a.cmp(b)));
+        let mut room = limit;
+        self.pack_remaining_ratio.reset();
+        for ((account, group), orders) in holders {
+            let Some(left) = room.checked_sub(orders.len()) else {
+                continue;
+            };
+            room = left;
+            for (order, ratio) in orders {
+                self.pack_remaining_ratio
+                    .with_label_values(&[account.as_str(), group.as_str(), &order])
+                    .set(ratio);
+            }
+        }
+    }
+
+    /// Replaces all balances, and counts those below zero. At most `metrics.accounts` series, the lowest
+    /// first. Floats, because Prometheus knows nothing else: to be looked at, never to be computed with.
+    pub fn set_balances(&self, mut balances: Vec<(AccountId, f64)>) {
+        let below = balances.iter().filter(|(_, balance)| *balance < 0.0);
+        self.accounts_in_arrears
+            .set(i64::try_from(below.count()).unwrap_or(i64::MAX));
+        balances.sort_by(|(a, x), (b, y)| x.total_cmp(y).then_with(|| a.cmp(b)));
+        balances.truncate(self.accounts.lock().limit);
+        self.account_balance.reset();
+        for (account, balance) in balances {
+            self.account_balance
+                .with_label_values(&[account.as_str()])
+                .set(balance);
         }
     }
 

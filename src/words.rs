@@ -240,6 +240,16 @@ spelled! {
 }
 
 spelled! {
+    /// What a prepaid pack has come to when a notice is raised (R14).
+    Threshold {
+        /// Less of it is left than the catalogue's `notice_below`.
+        Low = "low",
+        /// Nothing of it is left.
+        Exhausted = "exhausted",
+    }
+}
+
+spelled! {
     /// Which of a month's per-call-mode calls are counted to find its tier (R13).
     TierBasis {
         /// All billable ones, whatever paid for them.

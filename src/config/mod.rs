@@ -24,7 +24,10 @@ pub use catalog::{
     ActionSpec, Catalog, Charging, Group, PackPrice, PerCall, QpsPrice, Route, Tier,
 };
 pub use changes::changes;
-pub use settings::{AdminSettings, Endpoint, LedgerSettings, Limits, Settings, UpstreamSettings};
+pub use settings::{
+    AdminSettings, Endpoint, LedgerSettings, Limits, NoticeSettings, Settings, UpstreamSettings,
+    WebhookUrl,
+};
 pub use sources::Sources;
 
 use reader::{Item, SeenFile, Source};

@@ -31,6 +31,8 @@ pub struct Settings {
     pub max_delay: Duration,
     /// How many accounts have metric series of their own; at least 1.
     pub metric_accounts: usize,
+    /// Where notices are posted (R14); `None` is nowhere.
+    pub notices: Option<NoticeSettings>,
     /// What holds everything finite (P7).
     pub limits: Limits,
     /// Peers whose `X-Forwarded-For` names the real peer.
@@ -88,6 +90,57 @@ pub struct LedgerSettings {
     pub retain_records: Duration,
 }
 
+/// The `notices` section.
+#[derive(Clone, Debug)]
+pub struct NoticeSettings {
+    /// Who takes them.
+    pub webhook: WebhookUrl,
+    /// What it wants to see as `Authorization: Bearer`; visible ASCII.
+    pub token: Option<SecretString>,
+}
+
+/// An address that notices are posted to. What follows the host is often a secret of the receiver's,
+/// so it is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebhookUrl {
+    /// `https`, else `http`.
+    pub tls: bool,
+    /// A name or an address; an IPv6 address without its brackets.
+    pub host: String,
+    /// Not zero.
+    pub port: u16,
+    /// Path and query; begins with `/`.
+    pub path: String,
+}
+
+impl fmt::Display for WebhookUrl {
+    /// As far as it may be seen.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.authority())
+    }
+}
+
+impl fmt::Debug for WebhookUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl WebhookUrl {
+    /// `HOST`, or `HOST:PORT` where the port is not the scheme's own: a `Host` field.
+    pub fn authority(&self) -> String {
+        let Self { host, port, .. } = self;
+        let host = Endpoint {
+            host: host.clone(),
+            port: *port,
+        }
+        .to_string();
+        let own = if self.tls { ":443" } else { ":80" };
+        host.strip_suffix(own).unwrap_or(&host).to_owned()
+    }
+}
+
 /// The `limits` section.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -133,6 +186,12 @@ pub(super) fn changed(old: &Settings, new: &Settings) -> Vec<(&'static str, Stri
             ),
             ("admission.max_delay", format!("{:?}", s.max_delay)),
             ("metrics.accounts", s.metric_accounts.to_string()),
+            (
+                "notices.webhook",
+                s.notices
+                    .as_ref()
+                    .map_or("none".to_owned(), |n| n.webhook.to_string()),
+            ),
             ("limits.connections", s.limits.connections.to_string()),
             ("limits.header_bytes", s.limits.header_bytes.to_string()),
             ("limits.body_bytes", s.limits.body_bytes.to_string()),
@@ -150,13 +209,29 @@ pub(super) fn changed(old: &Settings, new: &Settings) -> Vec<(&'static str, Stri
         .filter(|((_, before), (_, after))| before != after)
         .map(|((key, before), (_, after))| (key, before, after))
         .collect();
-    let token = |s: &Settings| s.admin.token.as_ref().map(|t| t.expose_secret().to_owned());
-    if token(old) != token(new) {
+    let webhook = |s: &Settings| s.notices.as_ref().map(|n| n.webhook.clone());
+    if webhook(old) != webhook(new) && changed.iter().all(|(key, ..)| *key != "notices.webhook") {
+        let shown = |s| webhook(s).map_or(String::new(), |url| url.to_string());
         changed.push((
-            "admin.token",
-            "(a secret)".to_owned(),
-            "(another)".to_owned(),
+            "notices.webhook",
+            format!("{} (and a path)", shown(old)),
+            format!("{} (and another)", shown(new)),
         ));
+    }
+    let revealed = |token: Option<&SecretString>| token.map(|t| t.expose_secret().to_owned());
+    let tokens = |s: &Settings| {
+        [
+            ("admin.token", revealed(s.admin.token.as_ref())),
+            (
+                "notices.token",
+                revealed(s.notices.as_ref().and_then(|n| n.token.as_ref())),
+            ),
+        ]
+    };
+    for ((key, before), (_, after)) in tokens(old).into_iter().zip(tokens(new)) {
+        if before != after {
+            changed.push((key, "(a secret)".to_owned(), "(another)".to_owned()));
+        }
     }
     changed
 }
@@ -226,6 +301,7 @@ pub(super) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
         fields.close();
         accounts
     });
+    let notices = fields.optional("notices", notices);
     let trusted_proxies = fields.or("trusted_proxies", Vec::new(), |item| item.each(network));
     fields.close();
 
@@ -239,6 +315,7 @@ pub(super) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
             ledger: ledger?,
             max_delay: max_delay?,
             metric_accounts: metric_accounts?,
+            notices: notices?,
             limits: limits?,
             trusted_proxies: trusted_proxies?,
         })
@@ -334,20 +411,79 @@ fn endpoint(item: Item<'_>) -> Option<Endpoint> {
             quoted(text)
         ));
     }
-    // Not `uri.port_u16()`: it is as silent about port 99999 as about none.
-    let read = || {
-        let host = uri.host()?;
-        let port = match uri.authority()?.as_str().strip_prefix(host)? {
-            "" => 80,
-            colon_port => colon_port.strip_prefix(':')?.parse().ok()?,
-        };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        (port != 0 && !host.is_empty()).then(|| Endpoint {
-            host: host.to_owned(),
-            port,
-        })
+    item.parsed(WHAT, |_| host_and_port(&uri, 80))
+        .map(|(host, port)| Endpoint { host, port })
+}
+
+/// Not `uri.port_u16()`: it is as silent about port 99999 as about none.
+fn host_and_port(uri: &http::Uri, default: u16) -> Option<(String, u16)> {
+    let host = uri.host()?;
+    let port = match uri.authority()?.as_str().strip_prefix(host)? {
+        "" => default,
+        colon_port => colon_port.strip_prefix(':')?.parse().ok()?,
     };
-    item.parsed(WHAT, |_| read())
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    (port != 0 && !host.is_empty()).then(|| (host.to_owned(), port))
+}
+
+fn notices(item: Item<'_>) -> Option<NoticeSettings> {
+    let mut fields = item.fields()?;
+    let webhook = fields.required("webhook", "https://127.0.0.1:8443/notices", webhook);
+    let token_at = fields.get("token");
+    let token = fields.optional("token", |item| {
+        let token = item.secret()?;
+        if !token.expose_secret().bytes().all(|b| b.is_ascii_graphic()) {
+            return item
+                .refuse("a header cannot carry it: use visible ASCII characters without spaces");
+        }
+        Some(token)
+    });
+    fields.close();
+    let (webhook, token) = (webhook?, token?);
+    let near = webhook.host == "localhost"
+        || webhook
+            .host
+            .parse::<IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback());
+    if !webhook.tls && !near && token.is_some() {
+        token_at.unwrap_or(item).warn(format!(
+            "{webhook} gets the token in clear text: use https, or a relay on this machine"
+        ));
+    }
+    Some(NoticeSettings { webhook, token })
+}
+
+/// No message repeats the text: such a URL often holds a secret of the receiver's.
+fn webhook(item: Item<'_>) -> Option<WebhookUrl> {
+    const WHAT: &str =
+        "is not an address to post to: write http://HOST:PORT/PATH or https://HOST:PORT/PATH";
+    let text = item.text()?;
+    let Ok(uri) = text.parse::<http::Uri>() else {
+        return item.refuse(WHAT);
+    };
+    let tls = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => return item.refuse(WHAT),
+    };
+    if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
+        return item.refuse("holds a name or a password: leave out what stands before @, and give the receiver's secret as `token: {file: PATH}`");
+    }
+    if text.contains('#') {
+        return item.refuse("holds a fragment, which is never sent: leave out # and what follows");
+    }
+    let Some((host, port)) = host_and_port(&uri, if tls { 443 } else { 80 }) else {
+        return item.refuse(WHAT);
+    };
+    let path = uri.path_and_query().map_or("/", |p| p.as_str());
+    // `http://host?query` has a query without a path.
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    Some(WebhookUrl {
+        tls,
+        host,
+        port,
+        path: format!("{slash}{path}"),
+    })
 }
 
 fn ledger(item: Item<'_>) -> Option<LedgerSettings> {

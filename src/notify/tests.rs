@@ -1,0 +1,3 @@
+//! Receivers that fail in every way, and a model of what must come of it.
+
+use super::*;
