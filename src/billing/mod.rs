@@ -4,6 +4,28 @@
 //! clock, no I/O, no floats; whoever asks brings the catalogue's terms, the orders, the counts and the
 //! instant. Must never read a file or the ledger, nor change what was fixed.
 
+mod balance;
+mod explain;
+mod ladder;
+mod notice;
+mod packs;
+mod price;
+mod refund;
+mod statement;
+#[cfg(test)]
+mod tests;
+pub mod text;
+
+pub use balance::balance;
+pub use notice::{Notice, Threshold, notices};
+pub use packs::{PackState, boundaries, pack_in_use};
+pub use price::{Goods, NotSold, Period, Quote, pack_price, qps_price};
+pub use refund::{NotRefundable, Refund, refund};
+pub use statement::{
+    ActionCalls, Fixed, FreeUse, GroupStatement, Line, Local, NotBillable, PackUse, PaidKind,
+    PaidLine, PerCallUse, PostpaidUse, Statement, statement,
+};
+
 use crate::words::{AccountId, Action, Fund, GroupId, Mode, Origin, Reason, TierBasis, Utc};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
@@ -26,6 +48,9 @@ pub struct Inputs {
     pub from: Utc,
     /// The next month's first instant.
     pub until: Utc,
+    /// Calls are counted until here: `until`, or earlier while the month runs. Packs are shown as they
+    /// are at this instant.
+    pub counted_until: Utc,
     /// The groups that the account opened or called, in the catalogue's order.
     pub groups: Vec<GroupInputs>,
 }

@@ -1,0 +1,19 @@
+//! What an account has for post-paid charges (R17).
+
+use crate::words::Utc;
+use rust_decimal::Decimal;
+
+/// What was paid in by `now`, less what settlements debited (R16). The account is in arrears exactly
+/// when this is below zero (R17): a payment that brings it back to zero brings the service back. What was
+/// paid for packs and QPS is no part of it, on either side.
+pub fn balance(
+    payments: impl IntoIterator<Item = (Utc, Decimal)>,
+    debited: Decimal,
+    now: Utc,
+) -> Decimal {
+    payments
+        .into_iter()
+        .filter(|(at, _)| *at <= now)
+        .fold(Decimal::ZERO, |sum, (_, amount)| sum.saturating_add(amount))
+        .saturating_sub(debited)
+}

@@ -1,0 +1,76 @@
+//! When a customer is told that a pack runs out (R14).
+
+use crate::words::AccountId;
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What a pack has crossed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Threshold {
+    /// Under the catalogue's share of its own size is left.
+    Low,
+    /// Nothing is left.
+    Exhausted,
+}
+
+impl fmt::Display for Threshold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Low => "low",
+            Self::Exhausted => "exhausted",
+        })
+    }
+}
+
+/// One thing to tell a customer once.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Notice {
+    /// `ACCOUNT/ORDER/PACK/low` or `.../exhausted`: the same whenever it is computed, so that nobody is
+    /// told twice. Order ids are unique over all accounts and hold no `/`.
+    pub id: String,
+    /// Which pack of the order, from 1 on.
+    pub pack: u32,
+    /// What it crossed.
+    pub threshold: Threshold,
+    /// What is left of this pack.
+    pub left: u64,
+}
+
+/// All thresholds that the packs of one order of `count` packs of `calls` have crossed when `used` of
+/// it are used, oldest first. Packs of an order are used one after the other. Expiry raises none.
+pub fn notices(
+    account: &AccountId,
+    order: &str,
+    calls: u64,
+    count: u32,
+    used: u64,
+    notice_below: Decimal,
+) -> Vec<Notice> {
+    let mut notices = Vec::new();
+    let mut used = used;
+    for pack in 1..=count {
+        if used == 0 {
+            break;
+        }
+        let left = calls.saturating_sub(used);
+        used = used.saturating_sub(calls);
+        let mut raise = |threshold| {
+            notices.push(Notice {
+                id: format!("{account}/{order}/{pack}/{threshold}"),
+                pack,
+                threshold,
+                left,
+            });
+        };
+        // R14: under the share, not at it: 1,499 of 10,000 yes, 1,500 no.
+        if left == 0 || Decimal::from(left) < super::ladder::times(notice_below, calls) {
+            raise(Threshold::Low);
+        }
+        if left == 0 {
+            raise(Threshold::Exhausted);
+        }
+    }
+    notices
+}

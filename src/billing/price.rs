@@ -1,0 +1,150 @@
+//! What packs and quota cost when they are ordered (R11, R15).
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// How long quota is bought for. Calendar months or days (R15).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Period {
+    /// At the price of a month.
+    Months(u32),
+    /// At the price of a day.
+    Days(u32),
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Months(1) => write!(f, "1 month"),
+            Self::Months(n) => write!(f, "{n} months"),
+            Self::Days(1) => write!(f, "1 day"),
+            Self::Days(n) => write!(f, "{n} days"),
+        }
+    }
+}
+
+/// What is ordered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goods {
+    /// Prepaid packs (R11).
+    Packs {
+        /// The size of one.
+        calls: u64,
+        /// How many.
+        count: u32,
+    },
+    /// Quota for a period (R15).
+    Qps {
+        /// How much.
+        qps: u32,
+        /// For how long.
+        period: Period,
+    },
+}
+
+/// What an order costs and why.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Quote {
+    /// What is ordered.
+    pub goods: Goods,
+    /// Of one pack, or of one QPS for one month or day.
+    pub unit_price: Decimal,
+    /// Exact: what is paid when it is ordered.
+    pub amount: Decimal,
+    /// The computation in a line, with its rule.
+    pub how: String,
+}
+
+/// Why there is no price.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NotSold {
+    /// The catalogue has no pack of this size.
+    #[error("no pack of {calls} calls is sold: the catalogue has {}", listed(.sizes))]
+    Size {
+        /// What was asked for.
+        calls: u64,
+        /// What there is.
+        sizes: Vec<u64>,
+    },
+    /// The ladder begins above this quota, or none at all was asked for.
+    #[error("{0} QPS are not sold: ask for more")]
+    Quota(u32),
+    /// No pack, month or day at all.
+    #[error("an order is of at least one pack, or for at least one month or day")]
+    Nothing,
+    /// Past what can be computed exactly.
+    #[error("no order is that large")]
+    TooLarge,
+}
+
+fn listed(sizes: &[u64]) -> String {
+    let sizes: Vec<String> = sizes.iter().map(u64::to_string).collect();
+    sizes.join(", ")
+}
+
+/// R11: a pack has one price, whatever the number of them.
+pub fn pack_price(
+    packs_on_sale: &[(u64, Decimal)],
+    calls: u64,
+    count: u32,
+) -> Result<Quote, NotSold> {
+    let Some((_, unit_price)) = packs_on_sale.iter().find(|(size, _)| *size == calls) else {
+        return Err(NotSold::Size {
+            calls,
+            sizes: packs_on_sale.iter().map(|(size, _)| *size).collect(),
+        });
+    };
+    if count == 0 {
+        return Err(NotSold::Nothing);
+    }
+    let amount = exact(*unit_price, u64::from(count))?;
+    Ok(Quote {
+        goods: Goods::Packs { calls, count },
+        unit_price: *unit_price,
+        amount,
+        how: format!("R11: {count} x {unit_price} for a pack of {calls} calls = {amount}"),
+    })
+}
+
+/// R15: the whole purchase at the price of its own size. `ladder`: `(from, for a month, for a day)` of
+/// one QPS, ascending.
+pub fn qps_price(
+    ladder: &[(u32, Decimal, Decimal)],
+    qps: u32,
+    period: Period,
+) -> Result<Quote, NotSold> {
+    let step = ladder.iter().rposition(|(from, ..)| *from <= qps);
+    let Some((step, (from, month, day))) = step.and_then(|at| Some((at, ladder.get(at)?))) else {
+        return Err(NotSold::Quota(qps));
+    };
+    if qps == 0 {
+        return Err(NotSold::Quota(qps));
+    }
+    let (unit_price, many) = match period {
+        Period::Months(n) => (*month, n),
+        Period::Days(n) => (*day, n),
+    };
+    if many == 0 {
+        return Err(NotSold::Nothing);
+    }
+    let amount = exact(unit_price, u64::from(qps) * u64::from(many))?;
+    let sizes = match ladder.get(step + 1) {
+        Some((next, ..)) => format!("from {from} and below {next} QPS"),
+        None => format!("from {from} QPS on"),
+    };
+    Ok(Quote {
+        goods: Goods::Qps { qps, period },
+        unit_price,
+        amount,
+        how: format!("R15: {qps} QPS x {period} x {unit_price}, the price {sizes}, = {amount}"),
+    })
+}
+
+fn exact(unit_price: Decimal, many: u64) -> Result<Decimal, NotSold> {
+    unit_price
+        .checked_mul(Decimal::from(many))
+        .ok_or(NotSold::TooLarge)
+}

@@ -1,0 +1,479 @@
+//! A month's statement: what was called, what covered it, what is due and what was paid (R10-R16).
+
+use super::explain::computed;
+use super::ladder::price;
+use super::packs::Walk;
+use super::refund::{paid_back, sum};
+use super::{Calls, GroupInputs, Inputs, PackOrder, PackState, QpsOrder, Terms};
+use crate::words::{AccountId, Action, Fund, GroupId, Mode, Origin, Reason, Utc};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// An instant as a person of the provider's zone reads it: RFC 3339 with the zone's offset (R16).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Local(String);
+
+impl Local {
+    /// Nothing of `at` is rounded.
+    pub fn new(at: Utc, zone: &TimeZone) -> Self {
+        let outside = if at.0 < 0 {
+            Timestamp::MIN
+        } else {
+            Timestamp::MAX
+        };
+        let timestamp = Timestamp::from_microsecond(at.0).unwrap_or(outside);
+        let offset = zone.to_offset(timestamp);
+        Self(timestamp.display_with_offset(offset).to_string())
+    }
+}
+
+impl fmt::Display for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One account's bill of one month. Amounts are exact decimals, in JSON as text.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Statement {
+    /// Whose.
+    pub account: AccountId,
+    /// What people call it.
+    pub name: String,
+    /// `2026-11`.
+    pub month: String,
+    /// By its IANA name; every instant here is written in it (R16).
+    pub time_zone: String,
+    /// Of every amount.
+    pub currency: String,
+    /// The month's first instant.
+    pub from: Local,
+    /// The next month's first instant.
+    pub until: Local,
+    /// Calls are counted until here; before `until` while the month runs.
+    pub counted_until: Local,
+    /// In the catalogue's order.
+    pub groups: Vec<GroupStatement>,
+    /// Due at settlement (R16): the sum of all groups' rounded lines (R13).
+    pub due: Decimal,
+    /// Paid when ordered, less what was paid back: the sum of all groups' paid lines (R16).
+    pub paid_when_ordered: Decimal,
+    /// `None` as long as it may change.
+    pub fixed: Option<Fixed>,
+}
+
+/// When a statement was fixed, and on which records.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Fixed {
+    /// Later records of the month are late calls of the next one.
+    pub at: Local,
+    /// The newest record that it counts.
+    pub through_seq: u64,
+    /// The ledger's chain after that record, in hex.
+    pub head: String,
+}
+
+/// One group's part of a statement.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GroupStatement {
+    /// Which.
+    pub group: GroupId,
+    /// What people call it.
+    pub title: String,
+    /// The billable calls, and those of a free group. Late calls are among them.
+    pub calls: Vec<ActionCalls>,
+    /// The other admitted calls, which cost nothing and count for nothing (R8).
+    pub not_billable: Vec<NotBillable>,
+    /// How many of all these are of earlier months: they came after those were fixed.
+    pub late: u64,
+    /// What became of the per-call-mode calls; `None` in a free group.
+    pub per_call: Option<PerCallUse>,
+    /// The billable calls in qps mode, which cost nothing (R5).
+    pub qps_calls: u64,
+    /// What is due at settlement.
+    pub lines: Vec<Line>,
+    /// What was paid when it was ordered, by time.
+    pub paid: Vec<PaidLine>,
+    /// How it was computed, with the contract's rules.
+    pub computed: Vec<String>,
+}
+
+/// Calls of one action in one mode.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ActionCalls {
+    /// What was called.
+    pub action: Action,
+    /// In which mode.
+    pub mode: Mode,
+    /// How many.
+    pub calls: u64,
+}
+
+/// Calls that are not billable for one reason.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NotBillable {
+    /// What was called.
+    pub action: Action,
+    /// In which mode.
+    pub mode: Mode,
+    /// Why not.
+    pub reason: Reason,
+    /// How many.
+    pub calls: u64,
+}
+
+/// What became of the month's billable calls in per-call mode (R12).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PerCallUse {
+    /// All of them: free, in packs and post-paid.
+    pub billable: u64,
+    /// By which terms, so that the statement can be recounted without the catalogue.
+    pub terms: Terms,
+    /// R10.
+    pub free: FreeUse,
+    /// R11, in the order of the file.
+    pub packs: Vec<PackUse>,
+    /// R13.
+    pub postpaid: PostpaidUse,
+}
+
+/// The month's free pack (R10).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FreeUse {
+    /// What the month came with.
+    pub granted: u64,
+    /// In the month.
+    pub used: u64,
+    /// At `counted_until`; void when the month ends.
+    pub left: u64,
+}
+
+/// An order of packs and what the month used of it (R11).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PackUse {
+    /// The order's id.
+    pub order: String,
+    /// How the account came by it.
+    pub origin: Origin,
+    /// The size of one pack.
+    pub calls: u64,
+    /// How many of them.
+    pub count: u32,
+    /// In earlier months.
+    pub used_before: u64,
+    /// In this month.
+    pub used: u64,
+    /// Of all the order's packs. Covers nothing any more unless the order is valid.
+    pub left: u64,
+    /// Covers calls from here on.
+    pub delivered: Local,
+    /// Excluded.
+    pub expires: Local,
+    /// Covers nothing from here on either (R18).
+    pub refunded: Option<Local>,
+    /// At `counted_until`.
+    pub state: PackState,
+}
+
+/// The calls that neither the free pack nor a pack covered (R13).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PostpaidUse {
+    /// How many.
+    pub calls: u64,
+    /// The calls that decided the tier, by the terms' basis.
+    pub tier_calls: u64,
+    /// Where the tier reached begins.
+    pub tier_from: u64,
+    /// For each of the calls.
+    pub unit_price: Decimal,
+    /// Rounded once.
+    pub amount: Decimal,
+}
+
+/// A line of what is due.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Line {
+    /// What for.
+    pub what: String,
+    /// How many.
+    pub calls: u64,
+    /// Exact.
+    pub unit_price: Decimal,
+    /// Rounded once, half up, to the fen (R13).
+    pub amount: Decimal,
+}
+
+/// Something paid when it was ordered, or paid back.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PaidLine {
+    /// The order's id.
+    pub order: String,
+    /// Which of the three.
+    pub kind: PaidKind,
+    /// What was ordered.
+    pub what: String,
+    /// When it was delivered, begins, or was paid back.
+    pub at: Local,
+    /// The sum of the funds; below zero when paid back.
+    pub amount: Decimal,
+    /// Fund by fund; below zero when paid back, and then without deductions and vouchers (R18).
+    pub funds: BTreeMap<Fund, Decimal>,
+}
+
+/// What a [`PaidLine`] is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PaidKind {
+    /// An order of packs (R11).
+    Packs,
+    /// A QPS purchase (R15).
+    Qps,
+    /// An order of packs that was paid back (R18).
+    PaidBack,
+}
+
+/// The whole month, or the month so far. A function of `inputs` alone: anybody who has them can compute
+/// it again.
+pub fn statement(inputs: &Inputs) -> Statement {
+    // The catalogue takes only zones that there are; anything else shows as a statement that differs.
+    let zone = TimeZone::get(&inputs.time_zone).unwrap_or(TimeZone::UTC);
+    let groups: Vec<GroupStatement> = inputs
+        .groups
+        .iter()
+        .map(|group| group_statement(inputs, group, &zone))
+        .collect();
+    let lines = groups.iter().flat_map(|group| &group.lines);
+    let paid = groups.iter().flat_map(|group| &group.paid);
+    Statement {
+        account: inputs.account.clone(),
+        name: inputs.name.clone(),
+        month: inputs.month.clone(),
+        time_zone: inputs.time_zone.clone(),
+        currency: inputs.currency.clone(),
+        from: Local::new(inputs.from, &zone),
+        until: Local::new(inputs.until, &zone),
+        counted_until: Local::new(inputs.counted_until, &zone),
+        // R13: the total is the sum of the rounded lines, not the rounded sum.
+        due: sum(lines.map(|line| line.amount)),
+        paid_when_ordered: sum(paid.map(|line| line.amount)),
+        groups,
+        fixed: None,
+    }
+}
+
+fn group_statement(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> GroupStatement {
+    // Late calls come first: they are billed as calls of the month's first instant (ours).
+    let late = group.late.iter().map(|calls| (inputs.from, calls));
+    let counted = group
+        .intervals
+        .iter()
+        .flat_map(|interval| interval.calls.iter().map(|calls| (interval.from, calls)));
+    let all = || late.clone().chain(counted.clone());
+
+    let per_call = group.terms.as_ref().map(|terms| {
+        let mut walk = Walk::new(terms.free_calls, &group.packs);
+        let mut billable = 0u64;
+        for (at, calls) in all().filter(|(_, calls)| kind(calls) == Kind::PerCall) {
+            billable = billable.saturating_add(calls.calls);
+            walk.take(at, calls.calls);
+        }
+        (terms, walk, billable)
+    });
+
+    let (mut calls, mut not_billable) = (BTreeMap::new(), BTreeMap::new());
+    let mut qps_calls = 0u64;
+    for (_, of) in all().filter(|(_, of)| of.calls > 0) {
+        let same = match kind(of) {
+            Kind::NotBillable => not_billable
+                .entry((of.action.clone(), of.mode, of.reason))
+                .or_insert(0u64),
+            Kind::PerCall | Kind::Qps | Kind::Free => {
+                calls.entry((of.action.clone(), of.mode)).or_insert(0u64)
+            }
+        };
+        *same = same.saturating_add(of.calls);
+        if kind(of) == Kind::Qps {
+            qps_calls = qps_calls.saturating_add(of.calls);
+        }
+    }
+
+    let mut statement = GroupStatement {
+        group: group.group.clone(),
+        title: group.title.clone(),
+        calls: calls
+            .into_iter()
+            .map(|((action, mode), calls)| ActionCalls {
+                action,
+                mode,
+                calls,
+            })
+            .collect(),
+        not_billable: not_billable
+            .into_iter()
+            .map(|((action, mode, reason), calls)| NotBillable {
+                action,
+                mode,
+                reason,
+                calls,
+            })
+            .collect(),
+        late: late.fold(0, |sum, (_, calls)| sum.saturating_add(calls.calls)),
+        per_call: per_call.as_ref().map(|(terms, walk, billable)| {
+            per_call_use(terms, walk, *billable, group, inputs.counted_until, zone)
+        }),
+        qps_calls,
+        lines: Vec::new(),
+        paid: paid_lines(inputs, group, zone),
+        computed: Vec::new(),
+    };
+    statement.lines = lines(&statement);
+    statement.computed = computed(
+        inputs,
+        &statement,
+        per_call.as_ref().map(|(_, walk, _)| walk),
+        zone,
+    );
+    statement
+}
+
+/// What the contract does with a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Free pack, packs, post-paid (R12).
+    PerCall,
+    /// Inside a quota that was paid for (R5).
+    Qps,
+    /// In a free group (R2).
+    Free,
+    /// Admitted, and nothing is charged for it.
+    NotBillable,
+}
+
+fn kind(calls: &Calls) -> Kind {
+    match (calls.mode, calls.reason) {
+        (Mode::PerCall, Reason::Billable) => Kind::PerCall,
+        (Mode::Qps, Reason::Billable) => Kind::Qps,
+        (Mode::Free, Reason::Free | Reason::Billable) => Kind::Free,
+        _ => Kind::NotBillable,
+    }
+}
+
+fn per_call_use(
+    terms: &Terms,
+    walk: &Walk<'_>,
+    billable: u64,
+    group: &GroupInputs,
+    at: Utc,
+    zone: &TimeZone,
+) -> PerCallUse {
+    let pack = |(pack, left): (&PackOrder, &u64)| PackUse {
+        order: pack.order.clone(),
+        origin: pack.origin,
+        calls: pack.calls,
+        count: pack.count,
+        used_before: pack.used_before,
+        used: pack
+            .granted()
+            .saturating_sub(pack.used_before)
+            .saturating_sub(*left),
+        left: *left,
+        delivered: Local::new(pack.delivered, zone),
+        expires: Local::new(pack.expires, zone),
+        refunded: pack.refunded.map(|refunded| Local::new(refunded, zone)),
+        state: pack.state(*left, at),
+    };
+    let price = price(terms, billable, walk.postpaid);
+    PerCallUse {
+        billable,
+        terms: terms.clone(),
+        free: FreeUse {
+            granted: terms.free_calls,
+            used: terms.free_calls.saturating_sub(walk.free_left),
+            left: walk.free_left,
+        },
+        packs: group.packs.iter().zip(&walk.left).map(pack).collect(),
+        postpaid: PostpaidUse {
+            calls: walk.postpaid,
+            tier_calls: price.tier_calls,
+            tier_from: price.tier_from,
+            unit_price: price.unit_price,
+            amount: price.amount,
+        },
+    }
+}
+
+/// R13, R16: only post-paid calls are debited, one line a group.
+fn lines(group: &GroupStatement) -> Vec<Line> {
+    let postpaid = group.per_call.iter().map(|per_call| &per_call.postpaid);
+    postpaid
+        .filter(|postpaid| postpaid.calls > 0)
+        .map(|postpaid| Line {
+            what: format!("post-paid calls, tier from {}", postpaid.tier_from),
+            calls: postpaid.calls,
+            unit_price: postpaid.unit_price,
+            amount: postpaid.amount,
+        })
+        .collect()
+}
+
+/// R16: packs and QPS were paid when ordered, and are shown apart.
+fn paid_lines(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> Vec<PaidLine> {
+    let in_month = |at: Utc| inputs.from <= at && at < inputs.until;
+    let mut paid = Vec::new();
+    let mut line = |at: Utc, order: &str, kind, what, funds: Vec<(Fund, Decimal)>| {
+        let mut by_fund = BTreeMap::new();
+        for (fund, amount) in &funds {
+            let of: &mut Decimal = by_fund.entry(*fund).or_default();
+            *of = of.saturating_add(*amount);
+        }
+        let line = PaidLine {
+            order: order.to_owned(),
+            kind,
+            what,
+            at: Local::new(at, zone),
+            amount: sum(funds.into_iter().map(|(_, amount)| amount)),
+            funds: by_fund,
+        };
+        paid.push((at, line));
+    };
+    for pack in group.packs.iter().filter(|pack| in_month(pack.delivered)) {
+        let PackOrder { order, paid, .. } = pack;
+        line(
+            pack.delivered,
+            order,
+            PaidKind::Packs,
+            packs_named(pack),
+            paid.clone(),
+        );
+    }
+    for purchase in group.purchases.iter().filter(|order| in_month(order.from)) {
+        let QpsOrder { order, paid, .. } = purchase;
+        let what = format!(
+            "{} QPS until {}",
+            purchase.qps,
+            Local::new(purchase.until, zone)
+        );
+        line(purchase.from, order, PaidKind::Qps, what, paid.clone());
+    }
+    for pack in &group.packs {
+        if let Some(at) = pack.refunded.filter(|at| in_month(*at)) {
+            let back = paid_back(&pack.paid).map(|(fund, amount)| (fund, -amount));
+            let what = format!("paid back: {}", packs_named(pack));
+            line(at, &pack.order, PaidKind::PaidBack, what, back.collect());
+        }
+    }
+    paid.sort_by_key(|(at, _)| *at);
+    paid.into_iter().map(|(_, line)| line).collect()
+}
+
+fn packs_named(pack: &PackOrder) -> String {
+    let (calls, origin) = (pack.calls, pack.origin);
+    match pack.count {
+        1 => format!("1 pack of {calls} calls, {origin}"),
+        count => format!("{count} packs of {calls} calls, {origin}"),
+    }
+}

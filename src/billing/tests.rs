@@ -1,0 +1,1 @@
+//! The rules of money, by examples from the contract.

@@ -1,0 +1,362 @@
+//! A statement for people's eyes (`table`) and for spreadsheets (`csv`). JSON is serde's.
+//!
+//! Shows what a [`Statement`] says. Must never compute an amount.
+
+use super::{GroupStatement, Statement};
+use rust_decimal::Decimal;
+use std::io::{self, Write};
+
+/// Columns aligned, titles in any script; money with two decimals, unit prices exact.
+pub fn table(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
+    let (currency, due) = (&statement.currency, money(statement.due));
+    writeln!(
+        out,
+        "statement of {} for {} ({})",
+        statement.month, statement.account, statement.name
+    )?;
+    writeln!(
+        out,
+        "from {} until {} ({}), amounts in {currency}",
+        statement.from, statement.until, statement.time_zone
+    )?;
+    match &statement.fixed {
+        Some(fixed) => writeln!(
+            out,
+            "fixed at {} on the records up to {}, chain head {}",
+            fixed.at, fixed.through_seq, fixed.head
+        )?,
+        None => writeln!(
+            out,
+            "not fixed yet: calls until {}",
+            statement.counted_until
+        )?,
+    }
+    for group in &statement.groups {
+        writeln!(out, "\n{} {}", group.group, group.title)?;
+        group_tables(out, group)?;
+    }
+    let paid = money(statement.paid_when_ordered);
+    let width = due.len().max(paid.len());
+    writeln!(out, "\ndue at settlement  {due:>width$} {currency}")?;
+    writeln!(out, "paid when ordered  {paid:>width$} {currency}")
+}
+
+fn group_tables(out: &mut dyn Write, group: &GroupStatement) -> io::Result<()> {
+    let mut calls = Table::new(&["<action", "<mode", "<billable", ">calls"]);
+    for of in &group.calls {
+        let billable = match of.mode {
+            crate::words::Mode::Free => "free",
+            _ => "yes",
+        };
+        calls.row(&[&of.action, &of.mode, &billable, &of.calls]);
+    }
+    for of in &group.not_billable {
+        calls.row(&[&of.action, &of.mode, &of.reason, &of.calls]);
+    }
+    calls.write(out, "calls")?;
+
+    if let Some(per_call) = &group.per_call {
+        let mut covered = Table::new(&[
+            "<covered by",
+            ">calls",
+            ">used before",
+            ">used",
+            ">left",
+            "<from",
+            "<until",
+            "<state",
+        ]);
+        let free = &per_call.free;
+        covered.row(&[
+            &"free pack",
+            &free.granted,
+            &"",
+            &free.used,
+            &free.left,
+            &"",
+            &"",
+            &"",
+        ]);
+        for pack in &per_call.packs {
+            covered.row(&[
+                &pack.order,
+                &format_args!("{} x {}", pack.count, pack.calls),
+                &pack.used_before,
+                &pack.used,
+                &pack.left,
+                &pack.delivered,
+                &pack.expires,
+                &pack.state,
+            ]);
+        }
+        covered.row(&[
+            &"post-paid",
+            &"",
+            &"",
+            &per_call.postpaid.calls,
+            &"",
+            &"",
+            &"",
+            &"",
+        ]);
+        covered.write(out, "billable calls in per-call mode")?;
+    }
+
+    let mut due = Table::new(&["<what", ">calls", ">unit price", ">amount"]);
+    for line in &group.lines {
+        due.row(&[
+            &line.what,
+            &line.calls,
+            &line.unit_price,
+            &money(line.amount),
+        ]);
+    }
+    due.write(out, "due at settlement")?;
+
+    let mut paid = Table::new(&["<order", "<what", "<at", "<funds", ">amount"]);
+    for line in &group.paid {
+        let funds: Vec<String> = line
+            .funds
+            .iter()
+            .map(|(fund, amount)| format!("{fund} {}", money(*amount)))
+            .collect();
+        paid.row(&[
+            &line.order,
+            &line.what,
+            &line.at,
+            &funds.join(", "),
+            &money(line.amount),
+        ]);
+    }
+    paid.write(out, "paid when ordered")?;
+
+    if !group.computed.is_empty() {
+        writeln!(out, "  how it was computed")?;
+    }
+    for said in &group.computed {
+        writeln!(out, "    {said}")?;
+    }
+    Ok(())
+}
+
+/// The columns of [`csv`]; they stay as they are.
+const COLUMNS: &str = "month,account,currency,group,row,name,mode,reason,state,calls,left,unit_price,amount,from,until";
+
+/// A header, then a row for each figure of the statement. `row` says what it is: `calls`,
+/// `not_billable`, `free_pack`, `pack`, `due`, `paid`, `paid_back`, and last `total_due` and `total_paid`.
+pub fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
+    writeln!(out, "{COLUMNS}")?;
+    let mut put = |group: &str, row: &str, cells: Cells| {
+        let Cells {
+            name,
+            mode,
+            reason,
+            state,
+            calls,
+            left,
+            unit_price,
+            amount,
+            from,
+            until,
+        } = cells;
+        let cells = [
+            statement.month.clone(),
+            statement.account.to_string(),
+            statement.currency.clone(),
+            group.to_owned(),
+            row.to_owned(),
+            name,
+            mode,
+            reason,
+            state,
+            calls,
+            left,
+            unit_price,
+            amount,
+            from,
+            until,
+        ];
+        writeln!(out, "{}", cells.map(|cell| quoted(&cell)).join(","))
+    };
+    for group in &statement.groups {
+        let id = group.group.as_str();
+        for of in &group.calls {
+            let cells = Cells {
+                name: of.action.to_string(),
+                mode: of.mode.to_string(),
+                calls: of.calls.to_string(),
+                ..Cells::default()
+            };
+            put(id, "calls", cells)?;
+        }
+        for of in &group.not_billable {
+            let cells = Cells {
+                name: of.action.to_string(),
+                mode: of.mode.to_string(),
+                reason: of.reason.to_string(),
+                calls: of.calls.to_string(),
+                ..Cells::default()
+            };
+            put(id, "not_billable", cells)?;
+        }
+        if let Some(per_call) = &group.per_call {
+            let cells = Cells {
+                calls: per_call.free.used.to_string(),
+                left: per_call.free.left.to_string(),
+                ..Cells::default()
+            };
+            put(id, "free_pack", cells)?;
+            for pack in &per_call.packs {
+                let cells = Cells {
+                    name: pack.order.clone(),
+                    state: pack.state.to_string(),
+                    calls: pack.used.to_string(),
+                    left: pack.left.to_string(),
+                    from: pack.delivered.to_string(),
+                    until: pack.expires.to_string(),
+                    ..Cells::default()
+                };
+                put(id, "pack", cells)?;
+            }
+        }
+        for line in &group.lines {
+            let cells = Cells {
+                name: line.what.clone(),
+                calls: line.calls.to_string(),
+                unit_price: line.unit_price.to_string(),
+                amount: money(line.amount),
+                ..Cells::default()
+            };
+            put(id, "due", cells)?;
+        }
+        for line in &group.paid {
+            let row = match line.kind {
+                super::PaidKind::Packs | super::PaidKind::Qps => "paid",
+                super::PaidKind::PaidBack => "paid_back",
+            };
+            let cells = Cells {
+                name: line.order.clone(),
+                amount: money(line.amount),
+                from: line.at.to_string(),
+                ..Cells::default()
+            };
+            put(id, row, cells)?;
+        }
+    }
+    for (row, amount) in [
+        ("total_due", statement.due),
+        ("total_paid", statement.paid_when_ordered),
+    ] {
+        let cells = Cells {
+            amount: money(amount),
+            ..Cells::default()
+        };
+        put("", row, cells)?;
+    }
+    Ok(())
+}
+
+/// The cells of a row that differ by its kind.
+#[derive(Default)]
+struct Cells {
+    name: String,
+    mode: String,
+    reason: String,
+    state: String,
+    calls: String,
+    left: String,
+    unit_price: String,
+    amount: String,
+    from: String,
+    until: String,
+}
+
+/// RFC 4180.
+fn quoted(cell: &str) -> String {
+    if cell.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", cell.replace('"', "\"\""))
+    } else {
+        cell.to_owned()
+    }
+}
+
+/// Two decimals; more only when the amount has them, for nothing is cut off.
+fn money(amount: Decimal) -> String {
+    let mut amount = amount.normalize();
+    if amount.scale() < 2 {
+        amount.rescale(2);
+    }
+    amount.to_string()
+}
+
+/// Cells in columns, each as wide as its widest cell.
+struct Table {
+    /// By column: whether its cells stand at the right.
+    right: Vec<bool>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// `<` before a column's head: its cells stand at the left; `>`: at the right.
+    fn new(heads: &[&str]) -> Self {
+        Self {
+            right: heads.iter().map(|head| head.starts_with('>')).collect(),
+            rows: vec![
+                heads
+                    .iter()
+                    .map(|head| head.trim_start_matches(['<', '>']).to_owned())
+                    .collect(),
+            ],
+        }
+    }
+
+    fn row(&mut self, cells: &[&dyn std::fmt::Display]) {
+        self.rows
+            .push(cells.iter().map(|cell| cell.to_string()).collect());
+    }
+
+    /// Under its title; nothing when there is no row.
+    fn write(&self, out: &mut dyn Write, title: &str) -> io::Result<()> {
+        if self.rows.len() < 2 {
+            return Ok(());
+        }
+        writeln!(out, "  {title}")?;
+        let cell = |row: &[String], column: usize| row.get(column).map_or(0, |cell| width(cell));
+        let widths: Vec<usize> = (0..self.right.len())
+            .map(|column| self.rows.iter().map(|row| cell(row, column)).max())
+            .map(|widest| widest.unwrap_or(0))
+            .collect();
+        for row in &self.rows {
+            let mut line = String::new();
+            for ((cell, right), widest) in row.iter().zip(&self.right).zip(&widths) {
+                let space = " ".repeat(widest.saturating_sub(width(cell)));
+                line.push_str("  ");
+                match right {
+                    true => line.extend([space.as_str(), cell]),
+                    false => line.extend([cell, space.as_str()]),
+                }
+            }
+            writeln!(out, "  {}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// The columns that a terminal gives a text: CJK characters take two.
+fn width(text: &str) -> usize {
+    text.chars()
+        .map(|c| match u32::from(c) {
+            0x300..=0x36F | 0x200B..=0x200F => 0,
+            0x1100..=0x115F
+            | 0x2E80..=0xA4CF
+            | 0xAC00..=0xD7A3
+            | 0xF900..=0xFAFF
+            | 0xFE30..=0xFE4F
+            | 0xFF00..=0xFF60
+            | 0xFFE0..=0xFFE6
+            | 0x1F300..=0x1F64F
+            | 0x20000..=0x3FFFD => 2,
+            _ => 1,
+        })
+        .sum()
+}
