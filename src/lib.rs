@@ -6,11 +6,15 @@
 //! ([`upstream`]) → count ([`usage`]) → answer ([`proxy`]). Around it: [`config`] turns files into
 //! values, [`reload`] puts new ones in force, [`serve`] builds, starts and drains the whole, [`admin`]
 //! shows it to operators and billers, [`metrics`] to Prometheus, [`demo`] to visitors; [`key`] makes credentials.
+//! Behind the calls: [`billing`] is the contract's rules of money, [`books`] brings orders and counts before them,
+//! [`settle`] fixes the months, stops for arrears and raises notices, which [`notify`] delivers; [`background`] runs
+//! such work; [`commands`] prints what people ask for on the command line.
 //!
 //! # Which room may know which
-//! `main` over `demo` over `serve`; `serve` over `admin` and `server`, `admin` over `reload`; these over `proxy`; `proxy`
-//! over `policy`; `policy` over the ground rooms `config`, `usage`, `metrics`, `admission`, `identity`,
-//! `upstream`. The ground rooms know none of each other, only [`words`] and [`clock`]. Each foreign
+//! `main` over `demo` and `commands`; `demo` over `serve`; `serve` over `admin` and `server`, `admin` over `reload` and `settle`; these
+//! over `proxy`; `proxy` over `policy` and `books`; `books` over `billing`; these over the ground rooms `config`, `usage`,
+//! `metrics`, `admission`, `identity`, `upstream`. The ground rooms know none of each other, only [`words`], [`clock`] and
+//! [`background`]; `notify` stands over `config` and `metrics`. Each foreign
 //! idea has one door: YAML in `config`, prometheus in `metrics`, SQL in `usage::ledger`, the upstream's
 //! side of HTTP in `upstream`. A test reads the sources and checks it.
 //!
@@ -74,7 +78,9 @@ pub mod admin;
 pub mod admission;
 pub mod background;
 pub mod billing;
+pub mod books;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod demo;
 pub mod identity;
@@ -86,6 +92,7 @@ pub mod proxy;
 pub mod reload;
 pub mod serve;
 pub mod server;
+pub mod settle;
 pub mod upstream;
 pub mod usage;
 pub mod words;

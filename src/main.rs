@@ -1,19 +1,21 @@
 //! The command line: flags, exit codes, signals. What a command does stands in the library.
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::future::Future;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tollgate::billing::Period;
 use tollgate::clock::Clock;
+use tollgate::commands::{self, Format, Order, RecordsFormat, Which, load, print};
 use tollgate::config::{self, Charging, Config, Mistakes};
 use tollgate::key::NewKey;
 use tollgate::reload::Wish;
-use tollgate::usage::{Month, Reader, backup, usage_table};
-use tollgate::words::AccountId;
+use tollgate::usage::{Month, backup};
+use tollgate::words::{AccountId, GroupId};
 use tollgate::{demo, serve};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 
@@ -80,18 +82,70 @@ enum Command {
         #[arg(long, value_name = "ID", value_parser = account_id)]
         account: Option<AccountId>,
         /// How to print it.
-        #[arg(long, value_enum, default_value_t = UsageFormat::Table)]
-        format: UsageFormat,
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
     },
-    /// Admitted calls from the ledger, one line each, after a cursor.
+    /// A month's statement of an account, as it was fixed or as it stands, and how it was computed.
+    Statement {
+        #[command(flatten)]
+        config: ConfigFlag,
+        /// Whose.
+        #[arg(long, value_name = "ID", value_parser = account_id)]
+        account: AccountId,
+        /// The calendar month in the catalogue's time zone, as 2026-11; the current one by default.
+        #[arg(long, value_name = "YYYY-MM", value_parser = Month::parse)]
+        month: Option<Month>,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// What an order costs by the catalogue: a pack of calls, or quota for months or days.
+    Price {
+        #[command(flatten)]
+        config: ConfigFlag,
+        /// The group.
+        #[arg(long, value_name = "GROUP", value_parser = group_id)]
+        group: GroupId,
+        #[command(flatten)]
+        goods: Goods,
+    },
+    /// Whether an order of packs is paid back, why, and how much by which fund.
     ///
-    /// The last line's seq is the next cursor. A cursor older than the first kept record exits 1.
+    /// Exits 0 when it is, 1 when it is not or cannot be told.
+    Refund {
+        #[command(flatten)]
+        config: ConfigFlag,
+        /// The order's id in the accounts file.
+        #[arg(long, value_name = "ORDER")]
+        order: String,
+    },
+    /// Recompute chain, days, rollup and fixed statements from the records that the ledger keeps.
+    ///
+    /// Exits 1 and names the first row that does not fit. The chain proves that nothing was changed before a head that
+    /// was published: give one from the log or a statement as --checkpoint, or all rows could have been written anew.
+    Verify {
+        #[command(flatten)]
+        config: ConfigFlag,
+        /// A head that must be in the chain: 64 hex digits.
+        #[arg(long, value_name = "HEAD", value_parser = head)]
+        checkpoint: Option<[u8; 32]>,
+    },
+    /// Admitted calls from the ledger, one line each: everybody's after a cursor, or one account's of a month.
+    ///
+    /// The last line's seq is the next cursor. A cursor older than the first kept record exits 1. A month of an account
+    /// is all that it takes to recount its statement.
     Records {
         #[command(flatten)]
         config: ConfigFlag,
         /// Print the records after this seq.
-        #[arg(long, default_value_t = 0, value_name = "SEQ")]
+        #[arg(long, default_value_t = 0, value_name = "SEQ", conflicts_with_all = ["account", "month"])]
         after: u64,
+        /// Print this account's records of `--month`, all of them.
+        #[arg(long, value_name = "ID", value_parser = account_id, requires = "month", conflicts_with = "limit")]
+        account: Option<AccountId>,
+        /// The calendar month in the catalogue's time zone, as 2026-11.
+        #[arg(long, value_name = "YYYY-MM", value_parser = Month::parse, requires = "account")]
+        month: Option<Month>,
         /// Print at most so many.
         #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         limit: u64,
@@ -137,17 +191,45 @@ struct ConfigFlag {
     config: PathBuf,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum UsageFormat {
-    Table,
-    Json,
-    Csv,
+/// What is to be priced.
+#[derive(Args)]
+struct Goods {
+    /// Prepaid packs of so many calls.
+    #[arg(long, value_name = "CALLS", required_unless_present = "qps", conflicts_with_all = ["qps", "months", "days"])]
+    pack: Option<u64>,
+    /// How many packs.
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "qps")]
+    count: u32,
+    /// Quota in calls per second.
+    #[arg(long, value_name = "N")]
+    qps: Option<u32>,
+    /// For so many calendar months.
+    #[arg(long, value_name = "N", requires = "qps", conflicts_with = "days", required_unless_present_any = ["days", "pack"])]
+    months: Option<u32>,
+    /// For so many days.
+    #[arg(long, value_name = "N", requires = "qps")]
+    days: Option<u32>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum RecordsFormat {
-    Jsonl,
-    Csv,
+impl Goods {
+    fn order(&self) -> Order {
+        match (self.pack, self.qps, self.months, self.days) {
+            (None, Some(qps), Some(months), _) => Order::Qps(qps, Period::Months(months)),
+            (None, Some(qps), None, days) => Order::Qps(qps, Period::Days(days.unwrap_or(0))),
+            (calls, ..) => Order::Packs(calls.unwrap_or(0), self.count),
+        }
+    }
+}
+
+fn group_id(text: &str) -> Result<GroupId, String> {
+    GroupId::new(text).ok_or_else(|| "a group is 1 to 64 of a-z, 0-9 and -".into())
+}
+
+fn head(text: &str) -> Result<[u8; 32], String> {
+    let mut head = [0; 32];
+    hex::decode_to_slice(text, &mut head)
+        .map_err(|_| "a head is 64 hex digits, as the log and statements have them")?;
+    Ok(head)
 }
 
 fn account_id(text: &str) -> Result<AccountId, String> {
@@ -193,13 +275,41 @@ fn main() -> ExitCode {
             month,
             account,
             format,
-        } => usage(&config.config, month, account, format),
+        } => commands::usage(&config.config, month, account, format),
+        Command::Statement {
+            config,
+            account,
+            month,
+            format,
+        } => commands::statement(&config.config, &account, month, format),
+        Command::Price {
+            config,
+            group,
+            goods,
+        } => commands::price(&config.config, &group, &goods.order()),
+        Command::Refund { config, order } => {
+            match commands::refund(&config.config, &order) {
+                Ok(true) => Ok(()),
+                // The answer is on standard output.
+                Ok(false) => return ExitCode::FAILURE,
+                Err(error) => Err(error),
+            }
+        }
+        Command::Verify { config, checkpoint } => commands::verify(&config.config, checkpoint),
         Command::Records {
             config,
             after,
+            account,
+            month,
             limit,
             format,
-        } => records(&config.config, after, limit, format),
+        } => {
+            let (which, limit) = match (account, month) {
+                (Some(account), Some(month)) => (Which::Of(account, month), u64::MAX),
+                _ => (Which::After(after), limit),
+            };
+            commands::records(&config.config, which, limit, format)
+        }
         Command::Backup { config, to } => load(&config.config).and_then(|config| {
             backup(&config.settings.ledger.path, &to)?;
             print(|out| {
@@ -289,26 +399,6 @@ async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
         })
         .await
         .context("the ledger was not closed whole")
-}
-
-/// Loads the configuration; warnings go to standard error.
-fn load(path: &Path) -> anyhow::Result<Config> {
-    let config = config::load(path)?;
-    for warning in &config.warnings {
-        eprintln!("warning: {warning}");
-    }
-    Ok(config)
-}
-
-/// Writes to standard output; a reader that went away (`| head`) is no error.
-fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> anyhow::Result<()> {
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    match write(&mut out).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context("standard output")
-        }
-        _ => Ok(()),
-    }
 }
 
 fn new_key(kind: KeyKind) -> anyhow::Result<()> {
@@ -409,93 +499,4 @@ fn check(path: &Path) -> anyhow::Result<()> {
         }
         Ok(())
     })
-}
-
-fn usage(
-    path: &Path,
-    month: Option<Month>,
-    account: Option<AccountId>,
-    format: UsageFormat,
-) -> anyhow::Result<()> {
-    let config = load(path)?;
-    let zone = &config.catalog.time_zone;
-    let month = month.unwrap_or_else(|| Month::of(Clock::default().utc(), zone));
-    let (from, until) = month.bounds(zone);
-    let lines = Reader::open(&config.settings.ledger.path)?.usage(from, until, account.as_ref())?;
-    print(|out| match format {
-        UsageFormat::Json => {
-            let document = serde_json::json!({"month": month.to_string(), "lines": lines});
-            writeln!(out, "{document}")
-        }
-        UsageFormat::Csv => {
-            writeln!(
-                out,
-                "month,account,group,action,mode,outcome,billable,reason,calls,first_seq,last_seq"
-            )?;
-            for l in &lines {
-                let (a, g, c) = (&l.account, &l.group, &l.action);
-                write!(out, "{month},{a},{g},{c},{},{},", l.mode, l.outcome)?;
-                writeln!(
-                    out,
-                    "{},{},{},{},{}",
-                    l.billable, l.reason, l.calls, l.first_seq, l.last_seq
-                )?;
-            }
-            Ok(())
-        }
-        UsageFormat::Table => usage_table(out, month, &lines),
-    })
-}
-
-fn records(path: &Path, after: u64, limit: u64, format: RecordsFormat) -> anyhow::Result<()> {
-    const PAGE: u64 = 10_000;
-    let config = load(path)?;
-    let reader = Reader::open(&config.settings.ledger.path)?;
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let (mut after, mut left) = (after, limit);
-    if let RecordsFormat::Csv = format {
-        let fields = "seq,id,account,group,action,mode,admitted_at,start_ns,run,outcome,status,billable,reason,duration_us,replica";
-        writeln!(out, "{fields}")?;
-    }
-    while left > 0 {
-        let page = reader.records(after, usize::try_from(left.min(PAGE))?)?;
-        let Some(last) = page.last() else { break };
-        (after, left) = (last.seq, left - page.len() as u64);
-        for r in &page {
-            let written = match format {
-                RecordsFormat::Jsonl => serde_json::to_writer(&mut out, r)
-                    .map_err(std::io::Error::from)
-                    .and_then(|()| writeln!(out)),
-                RecordsFormat::Csv => {
-                    let status = r
-                        .status
-                        .map(|status| status.to_string())
-                        .unwrap_or_default();
-                    let (us, start, duration) = (r.admitted_at.0, r.start.0, r.duration_us);
-                    write!(
-                        out,
-                        "{},{},{},{},{},{},{us},{start},{},",
-                        r.seq, r.id, r.account, r.group, r.action, r.mode, r.run
-                    )
-                    .and_then(|()| {
-                        writeln!(
-                            out,
-                            "{},{status},{},{},{duration},{}",
-                            r.outcome, r.billable, r.reason, r.replica
-                        )
-                    })
-                }
-            };
-            match written {
-                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-                written => written?,
-            }
-        }
-    }
-    match out.flush() {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            bail!("standard output: {error}")
-        }
-        _ => Ok(()),
-    }
 }

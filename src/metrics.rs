@@ -124,6 +124,7 @@ pub struct AccountFigures {
 }
 
 /// How much is left of one order of prepaid packs that is valid now.
+#[derive(Clone, Debug)]
 pub struct PackFigures {
     /// Whose.
     pub account: AccountId,

@@ -6,22 +6,24 @@
 use crate::admin::{self, State};
 use crate::admission::{Gates, SECOND};
 use crate::clock::Clock;
-use crate::config::{Config, Settings};
+use crate::config::{Config, NoticeSettings, Settings};
 use crate::metrics::Metrics;
+use crate::notify::{self, Webhook};
 use crate::policy::Policy;
 use crate::proxy::Proxy;
 use crate::reload::{self, Reloader, Wish};
 use crate::server::{self, Phase};
+use crate::settle::{self, SettleError, Settler};
 use crate::upstream::Upstream;
-use crate::usage::{CloseError, Committed, Ledger, LedgerError, LedgerOptions, Month};
-use crate::words::{Durability, Outcome, Utc};
+use crate::usage::{CloseError, Committed, Ledger, LedgerError, LedgerOptions};
+use crate::words::{Durability, Outcome};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 
 /// Room in the ledger's queue beyond the calls that are connected: records of clients that hung up.
@@ -74,6 +76,9 @@ pub enum StartError {
         /// What would fit.
         fits: u64,
     },
+    /// What was settled cannot be read.
+    #[error("the books cannot be read: {0}")]
+    Books(#[from] SettleError),
     /// The system refused a thread or a runtime.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -152,6 +157,16 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         ledger,
         metrics,
     ));
+    let raised = Arc::new(Notify::new());
+    let settler = {
+        let (proxy, raised) = (proxy.clone(), raised.clone());
+        let retain = settings.ledger.retain_records;
+        // Before the first call: who is in arrears must not be admitted again by a restart.
+        tokio::task::spawn_blocking(move || Settler::start(proxy, retain, raised))
+            .await
+            .map_err(io::Error::other)?
+    };
+    let settler = Arc::new(settler?);
     let (state, state_seen) = watch::channel(State::Starting);
     let reloader = Arc::new(Reloader::new(proxy.clone(), written));
     let router = admin::router(
@@ -200,10 +215,11 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
                 .spawn(work)?,
         );
     }
-    control.push(tokio::spawn(housekeeping(
-        proxy.clone(),
-        settings.ledger.retain_records,
-    )));
+    control.push(tokio::spawn(housekeeping(proxy.clone())));
+    control.push(tokio::spawn(settler.run()));
+    if let Some(notices) = &settings.notices {
+        control.push(tokio::spawn(deliver(proxy.clone(), notices, raised)));
+    }
     control.push(tokio::spawn(reloader.clone().watch()));
     state.send_replace(State::Serving);
     tracing::info!(%public, %admin, workers, generation = 1, "serving");
@@ -327,8 +343,8 @@ fn open_ledger(
     })
 }
 
-/// Once a second: what is past is forgotten. Once an hour: records beyond their time may go.
-async fn housekeeping(proxy: Arc<Proxy>, retain: Duration) {
+/// Once a second: what is past is forgotten.
+async fn housekeeping(proxy: Arc<Proxy>) {
     let mut tick = tokio::time::interval(SECOND);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for second in 0_u64.. {
@@ -339,13 +355,21 @@ async fn housekeeping(proxy: Arc<Proxy>, retain: Duration) {
             // does: an idle gate would keep the room of its last generation.
             std::thread::spawn(|| drop(std::hint::black_box(Box::new(0))));
         }
-        if second % 3_600 == 0 {
-            let zone = proxy.policy.load().catalog.time_zone.clone();
-            proxy
-                .ledger
-                .prune(keep_from(proxy.clock.utc(), retain, &zone));
-        }
     }
+}
+
+/// Delivers the notices that the ledger has, each until it was taken.
+fn deliver(
+    proxy: Arc<Proxy>,
+    settings: &NoticeSettings,
+    raised: Arc<Notify>,
+) -> impl Future<Output = ()> + use<> {
+    let webhook = Webhook::new(settings);
+    let (metrics, clock) = (proxy.metrics.clone(), proxy.clock.clone());
+    let ledger = proxy.clone();
+    let unsent = move || settle::unsent(&ledger);
+    let sent = move |id: &str| settle::sent(&proxy, id);
+    notify::deliver(webhook, metrics, clock, raised, unsent, sent)
 }
 
 async fn sweep_connections(upstream: Arc<Upstream>) {
@@ -353,16 +377,6 @@ async fn sweep_connections(upstream: Arc<Upstream>) {
         tokio::time::sleep(SECOND).await;
         upstream.sweep();
     }
-}
-
-/// The first instant whose records must stay: within `retain`, and never in the running month or the
-/// one before, which may not be settled yet (R16).
-fn keep_from(now: Utc, retain: Duration, zone: &jiff::tz::TimeZone) -> Utc {
-    let retained = Utc(now
-        .0
-        .saturating_sub(i64::try_from(retain.as_micros()).unwrap_or(i64::MAX)));
-    let (unsettled, _) = Month::of(now, zone).previous().bounds(zone);
-    retained.min(unsettled)
 }
 
 fn default_workers() -> usize {
@@ -388,23 +402,4 @@ fn raise_file_limit(connections: usize) -> Result<(), StartError> {
         allowed,
         fits: allowed.saturating_sub(SPARE_FILES) / 2,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn records_of_an_unsettled_month_stay_however_short_they_are_retained() {
-        let zone = jiff::tz::TimeZone::get("Asia/Shanghai").unwrap();
-        let utc = |text: &str| Utc(text.parse::<jiff::Timestamp>().unwrap().as_microsecond());
-        let day = Duration::from_secs(86_400);
-        // The 1st in Shanghai, still the 30th in UTC: November's predecessor in Shanghai is October.
-        let now = utc("2026-10-31T16:00:00Z");
-        assert_eq!(keep_from(now, day, &zone), utc("2026-09-30T16:00:00Z"));
-        assert_eq!(
-            keep_from(now, 100 * day, &zone),
-            utc("2026-07-23T16:00:00Z")
-        );
-    }
 }

@@ -8,6 +8,7 @@ mod listener;
 pub use listener::{Bounded, CONNECTIONS};
 
 use crate::admission::Now;
+use crate::books::{Balances, Books, BooksError, Sold};
 use crate::config::Settings;
 use crate::metrics::AccountFigures;
 use crate::policy::{Account, Policy, rfc3339};
@@ -97,6 +98,8 @@ pub fn router(
     let queries = Router::new()
         .route("/v1/usage", get(usage))
         .route("/v1/records", get(records))
+        .route("/v1/statements/{id}", get(statement))
+        .route("/v1/accounts/{id}", get(account))
         .layer(
             ServiceBuilder::new()
                 .layer(HandleErrorLayer::new(|_| async {
@@ -115,7 +118,6 @@ pub fn router(
         .route("/status", get(status))
         .route("/v1/reload", post(reload))
         .route("/v1/accounts", get(accounts))
-        .route("/v1/accounts/{id}", get(account))
         .merge(queries)
         .route_layer(middleware::from_fn_with_state(admin.clone(), authorize))
         // Probes carry no token and learn nothing.
@@ -184,7 +186,8 @@ async fn index() -> &'static str {
      GET /status                           what this process is doing\n\
      POST /v1/reload?force=&dry_run=       read the files again; dry_run says what would change\n\
      GET /v1/accounts                      every account\n\
-     GET /v1/accounts/ID                   one account: modes, quotas in force, live use\n\
+     GET /v1/accounts/ID                   one account: modes, quotas in force, live use, what is left and owed\n\
+     GET /v1/statements/ID?month=2026-11   a month's statement, as it was fixed or as it stands\n\
      GET /v1/usage?month=2026-11&account=  a month's counts\n\
      GET /v1/records?after=SEQ&limit=N     records after a cursor, as JSON lines\n"
 }
@@ -384,16 +387,25 @@ async fn accounts(Shared(admin): App) -> Json<Value> {
 }
 
 async fn account(Shared(admin): App, Path(id): Path<String>) -> Response {
-    let policy = admin.proxy.policy.load();
+    let policy = admin.proxy.policy.load_full();
     let known = AccountId::new(&id).and_then(|id| policy.account(&id).cloned());
-    match known {
-        Some(account) => Json(describe(&admin.proxy, &policy, &account)).into_response(),
-        None => problem(StatusCode::NOT_FOUND, "no such account"),
+    let Some(account) = known else {
+        return problem(StatusCode::NOT_FOUND, "no such account");
+    };
+    let now = admin.proxy.clock.utc();
+    let (catalog, sold) = (policy.catalog.clone(), account.clone());
+    let asked = read(&admin, move |reader| {
+        let catalog = &catalog;
+        Books { catalog, reader, now }.balances(&sold)
+    });
+    match asked.await {
+        Ok(balances) => Json(describe(&admin.proxy, &policy, &account, &balances)).into_response(),
+        Err(response) => response,
     }
 }
 
-/// One account: what it may do now and why, and what it did since the gate knows it.
-fn describe(proxy: &Proxy, policy: &Policy, account: &Account) -> Value {
+/// One account: what it may do now and why, what it did since the gate knows it, what it has left.
+fn describe(proxy: &Proxy, policy: &Policy, account: &Account, balances: &Balances) -> Value {
     let services: BTreeMap<&str, Vec<Value>> = policy
         .describe(account, &proxy.gates, Now::read(&proxy.clock))
         .into_iter()
@@ -408,7 +420,51 @@ fn describe(proxy: &Proxy, policy: &Policy, account: &Account) -> Value {
             (group, with_counts.collect())
         })
         .collect();
-    json!({"id": account.id.as_str(), "name": account.name, "services": services})
+    json!({"id": account.id, "name": account.name, "services": services, "balances": balances})
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatementQuery {
+    month: Option<String>,
+}
+
+async fn statement(
+    Shared(admin): App,
+    Path(id): Path<String>,
+    query: Asked<StatementQuery>,
+) -> Response {
+    let query = match query {
+        Ok(Query(query)) => query,
+        Err(why) => return problem(StatusCode::BAD_REQUEST, &why.body_text()),
+    };
+    let Some(id) = AccountId::new(&id) else {
+        return problem(StatusCode::NOT_FOUND, "no such account");
+    };
+    let policy = admin.proxy.policy.load_full();
+    let now = admin.proxy.clock.utc();
+    let month = match query.month.as_deref().map(Month::parse) {
+        None => Month::of(now, &policy.catalog.time_zone),
+        Some(Ok(month)) => month,
+        Some(Err(why)) => return problem(StatusCode::BAD_REQUEST, &why),
+    };
+    let asked = read(&admin, move |reader| {
+        let account = policy.account(&id);
+        let catalog = &policy.catalog;
+        let sold = Sold {
+            id: &id,
+            account: account.map(|account| &***account),
+        };
+        let statement = Books { catalog, reader, now }.statement(sold, month)?;
+        // Whoever the files do not name any more has statements all the same, when it called.
+        let is_known = account.is_some() || !statement.groups.is_empty();
+        Ok::<_, BooksError>(is_known.then_some(statement))
+    });
+    match asked.await {
+        Ok(Some(statement)) => Json(statement).into_response(),
+        Ok(None) => problem(StatusCode::NOT_FOUND, "no such account"),
+        Err(response) => response,
+    }
 }
 
 #[derive(Deserialize)]
@@ -495,9 +551,9 @@ async fn records(Shared(admin): App, query: Asked<RecordsQuery>) -> Response {
 }
 
 /// Asks the ledger on a blocking thread and says what went wrong.
-async fn read<T: Send + 'static>(
+async fn read<T: Send + 'static, E: Into<BooksError> + Send + 'static>(
     admin: &Admin,
-    ask: impl FnOnce(&Reader) -> Result<T, ReadError> + Send + 'static,
+    ask: impl FnOnce(&Reader) -> Result<T, E> + Send + 'static,
 ) -> Result<T, Response> {
     let path = admin.ledger.clone();
     let failed = |why: String| {
@@ -509,17 +565,17 @@ async fn read<T: Send + 'static>(
     };
     let asked = tokio::task::spawn_blocking(move || {
         let reader = Reader::open(&path).map_err(|error| error.to_string())?;
-        Ok::<_, String>(ask(&reader))
+        Ok::<_, String>(ask(&reader).map_err(Into::into))
     })
     .await
     .map_err(|error| failed(error.to_string()))?;
     match asked.map_err(failed)? {
         Ok(answer) => Ok(answer),
         // 410: the records are gone. 400: they never were; the ledger was replaced or the cursor is another's.
-        Err(error @ ReadError::CursorTooOld { .. }) => {
-            Err(problem(StatusCode::GONE, &error.to_string()))
-        }
-        Err(error @ ReadError::CursorAhead { .. }) => {
+        Err(BooksError::Read(
+            error @ (ReadError::CursorTooOld { .. } | ReadError::Pruned { .. }),
+        )) => Err(problem(StatusCode::GONE, &error.to_string())),
+        Err(BooksError::Read(error @ ReadError::CursorAhead { .. })) => {
             Err(problem(StatusCode::BAD_REQUEST, &error.to_string()))
         }
         Err(error) => Err(failed(error.to_string())),

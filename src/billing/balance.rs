@@ -17,3 +17,8 @@ pub fn balance(
         .fold(Decimal::ZERO, |sum, (_, amount)| sum.saturating_add(amount))
         .saturating_sub(debited)
 }
+
+/// Whether a settlement that left this balance stops the service (R17).
+pub fn in_arrears(balance: Decimal) -> bool {
+    balance < Decimal::ZERO
+}

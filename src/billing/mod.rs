@@ -16,8 +16,8 @@ mod statement;
 mod tests;
 pub mod text;
 
-pub use balance::balance;
-pub use notice::{Notice, Threshold, notices};
+pub use balance::{balance, in_arrears};
+pub use notice::{Notice, notices};
 pub use packs::{PackState, boundaries, pack_in_use};
 pub use price::{Goods, NotSold, Period, Quote, pack_price, qps_price};
 pub use refund::{NotRefundable, Refund, refund};

@@ -1,28 +1,8 @@
 //! When a customer is told that a pack runs out (R14).
 
-use crate::words::AccountId;
+use crate::words::{AccountId, Threshold};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
-use std::fmt;
-
-/// What a pack has crossed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Threshold {
-    /// Under the catalogue's share of its own size is left.
-    Low,
-    /// Nothing is left.
-    Exhausted,
-}
-
-impl fmt::Display for Threshold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Low => "low",
-            Self::Exhausted => "exhausted",
-        })
-    }
-}
 
 /// One thing to tell a customer once.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -30,8 +10,12 @@ pub struct Notice {
     /// `ACCOUNT/ORDER/PACK/low` or `.../exhausted`: the same whenever it is computed, so that nobody is
     /// told twice. Order ids are unique over all accounts and hold no `/`.
     pub id: String,
-    /// Which pack of the order, from 1 on.
+    /// The order.
+    pub order: String,
+    /// Which pack of it, from 1 on.
     pub pack: u32,
+    /// The pack's size.
+    pub calls: u64,
     /// What it crossed.
     pub threshold: Threshold,
     /// What is left of this pack.
@@ -59,7 +43,9 @@ pub fn notices(
         let mut raise = |threshold| {
             notices.push(Notice {
                 id: format!("{account}/{order}/{pack}/{threshold}"),
+                order: order.to_owned(),
                 pack,
+                calls,
                 threshold,
                 left,
             });

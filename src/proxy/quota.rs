@@ -6,10 +6,11 @@
 use super::body::AnswerBody;
 use super::{Proxy, Refusal, Visit, X_REQUEST_ID};
 use crate::admission::Now;
+use crate::books::{Balances, Books};
 use crate::identity::api_key::api_key;
 use crate::identity::{Failure, tc3};
 use crate::policy::Account;
-use crate::usage::{Month, Reader, UsageLine};
+use crate::usage::Reader;
 use crate::words::AccountId;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -41,17 +42,23 @@ impl Proxy {
             .clone()
             .try_acquire_owned()
             .map_err(|_| Refusal::LedgerTrouble)?;
-        let zone = self.policy.load().catalog.time_zone.clone();
-        let month = Month::of(self.clock.utc(), &zone);
-        let (from, until) = month.bounds(&zone);
-        let (ledger, id) = (self.ledger.path().to_owned(), account.id.clone());
-        let lines = tokio::task::spawn_blocking(move || {
+        let catalog = self.policy.load().catalog.clone();
+        let (ledger, sold, now) = (
+            self.ledger.path().to_owned(),
+            account.clone(),
+            self.clock.utc(),
+        );
+        let balances = tokio::task::spawn_blocking(move || {
             // Held by the reading itself, which goes on when the client has hung up.
             let _place = place;
-            let reader = Reader::open(&ledger).map_err(|error| error.to_string())?;
-            reader
-                .usage(from, until, Some(&id))
-                .map_err(|error| error.to_string())
+            let reader = &Reader::open(&ledger).map_err(|error| error.to_string())?;
+            let catalog = &catalog;
+            let books = Books {
+                catalog,
+                reader,
+                now,
+            };
+            books.balances(&sold).map_err(|error| error.to_string())
         })
         .await
         .unwrap_or_else(|error| Err(error.to_string()))
@@ -60,7 +67,7 @@ impl Proxy {
             Refusal::LedgerTrouble
         })?;
         let body = self
-            .describe(&account.id, month, &lines)
+            .describe(&account.id, &balances)
             .ok_or(Refusal::Credential(Failure::UnknownKey))?;
         let mut response = Response::new(AnswerBody::from(Bytes::from(body.to_string())));
         let headers = response.headers_mut();
@@ -100,27 +107,36 @@ impl Proxy {
 
     /// `None` when the account is gone: another generation may be in force since it was proven, and
     /// an account finds its gates only by its own generation's operations.
-    fn describe(&self, id: &AccountId, month: Month, lines: &[UsageLine]) -> Option<Value> {
+    fn describe(&self, id: &AccountId, balances: &Balances) -> Option<Value> {
         let policy = self.policy.load();
         let account = policy.account(id)?;
-        let services = policy.describe(account, &self.gates, Now::read(&self.clock));
-        let services: serde_json::Map<String, Value> = services
+        let quotas = policy.describe(account, &self.gates, Now::read(&self.clock));
+        let services: serde_json::Map<String, Value> = quotas
             .into_iter()
             .map(|(group, gates)| {
-                let of_group = || lines.iter().filter(|line| line.group.as_str() == group);
-                let calls: u64 = of_group().map(|line| line.calls).sum();
-                let billable: u64 = of_group()
-                    .filter(|line| line.billable)
-                    .map(|line| line.calls)
-                    .sum();
                 let gates: Vec<Value> = gates.into_iter().map(|(_, described)| described).collect();
-                let described = json!({
-                    "quotas": gates,
-                    "month": {"month": month.to_string(), "admitted": calls, "billable": billable},
-                });
+                let mut described = json!({"quotas": gates});
+                let service = balances.services.iter().find(|(id, _)| id.as_str() == group);
+                if let Some((_, service)) = service {
+                    described["month"] = json!({
+                        "month": balances.month,
+                        "admitted": service.admitted,
+                        "billable": service.billable,
+                    });
+                    described["free_calls"] = json!(service.free_calls);
+                    described["packs"] = json!(service.packs);
+                    described["notices"] = json!(service.notices);
+                }
                 (group.to_owned(), described)
             })
             .collect();
-        Some(json!({"account": id.as_str(), "name": account.name, "services": services}))
+        Some(json!({
+            "account": id,
+            "name": account.name,
+            "balance": balances.balance,
+            "in_arrears": balances.in_arrears,
+            "due_so_far": balances.due_so_far,
+            "services": services,
+        }))
     }
 }

@@ -18,11 +18,12 @@ const STOREYS: &[&[&str]] = &[
         "upstream",
     ],
     &["policy", "billing", "notify"],
+    &["books"],
     &["proxy"],
-    &["server", "reload"],
+    &["server", "reload", "settle"],
     &["admin"],
     &["serve"],
-    &["demo"],
+    &["demo", "commands"],
     &["main"],
 ];
 
@@ -32,7 +33,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("bytesize", &["config"]),
     (
         "rust_decimal",
-        &["config", "billing", "books", "settle", "main"],
+        &["config", "billing", "books", "settle"],
     ),
     ("prometheus", &["metrics"]),
     ("rusqlite", &["usage/ledger"]),
@@ -57,7 +58,7 @@ const DOORS: &[(&str, &[&str])] = &[
         &["background", "clock", "main", "serve", "usage/ledger"],
     ),
     ("clap", &["main"]),
-    ("anyhow", &["main", "demo"]),
+    ("anyhow", &["main", "demo", "commands"]),
     ("tracing_subscriber", &["main"]),
     ("println", &[]),
     ("unsafe", &[]),

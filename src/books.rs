@@ -1,0 +1,550 @@
+//! The books of an account: what it ordered (the files) and what it called (the ledger), brought before
+//! the rules of [`billing`].
+//!
+//! Owns which records belong to which month's statement, and what is carried from one month to the next. Must
+//! never decide a rule itself, and never compute a statement again that was fixed: it is read as it was stored.
+//!
+//! A settlement fixes a month with the newest seq that it has seen. So each record is on exactly one statement:
+//! that of the month it was admitted in, or, when it came after that one was fixed, the next one as a late call.
+
+use crate::billing::{
+    self, Calls, FreeUse, GroupInputs, GroupStatement, Inputs, Interval, Local, Notice, PackOrder,
+    PackState, QpsOrder, Statement, Terms,
+};
+use crate::config::{Account, Catalog, Charging, Pack, Service};
+use crate::usage::{Debit, Month, ReadError, Reader, StoredStatement, UsageLine};
+use crate::words::{AccountId, GroupId, Utc};
+use rust_decimal::Decimal;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Why the books cannot tell.
+#[derive(Debug, thiserror::Error)]
+pub enum BooksError {
+    /// The ledger would not.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A stored statement is not one that this program understands.
+    #[error("the statement of {account} for {month} in the ledger cannot be read: {why}")]
+    Stored {
+        /// Whose.
+        account: AccountId,
+        /// Of which month.
+        month: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A stored statement is not what it was computed from.
+    #[error("the statement of {account} for {month} does not fit: {why}")]
+    Misfit {
+        /// Whose.
+        account: AccountId,
+        /// Of which month.
+        month: String,
+        /// What does not.
+        why: String,
+    },
+}
+
+/// The files in force and the ledger, at one instant.
+pub struct Books<'b> {
+    /// What is sold.
+    pub catalog: &'b Catalog,
+    /// What was called.
+    pub reader: &'b Reader,
+    /// By which payments, packs and months are judged.
+    pub now: Utc,
+}
+
+/// An account as the files have it; the files may not know it any more.
+#[derive(Clone, Copy)]
+pub struct Sold<'b> {
+    /// Its id.
+    pub id: &'b AccountId,
+    /// What they say of it.
+    pub account: Option<&'b Account>,
+}
+
+impl<'b> From<&'b Account> for Sold<'b> {
+    fn from(account: &'b Account) -> Self {
+        Self {
+            id: &account.id,
+            account: Some(account),
+        }
+    }
+}
+
+impl<'b> Sold<'b> {
+    fn services(self) -> &'b [Service] {
+        self.account.map_or(&[], |account| &account.services)
+    }
+}
+
+/// How many calls each order of packs has covered.
+type Used = HashMap<String, u64>;
+
+impl Books<'_> {
+    /// The month's statement: as it was fixed, or as it stands now.
+    pub fn statement(&self, sold: Sold<'_>, month: Month) -> Result<Statement, BooksError> {
+        match self.stored(sold.id, month)? {
+            Some(fixed) => Ok(fixed),
+            None => Ok(billing::statement(&self.inputs(sold, month)?)),
+        }
+    }
+
+    /// What is stored of the month; `None` when it is not fixed, or there was nothing to fix.
+    pub fn stored(&self, id: &AccountId, month: Month) -> Result<Option<Statement>, BooksError> {
+        let stored = self.reader.stored_statement(&month.to_string(), id)?;
+        stored.map(|stored| parse(id, &stored)).transpose()
+    }
+
+    /// What the month's statement is computed from, whether or not it was fixed since: with the records that the
+    /// month's settlement had seen, or with all that there are.
+    pub fn inputs(&self, sold: Sold<'_>, month: Month) -> Result<Inputs, BooksError> {
+        let before = self
+            .reader
+            .last_statement(sold.id, &month.to_string())?
+            .map(|stored| parse(sold.id, &stored))
+            .transpose()?;
+        let mut used = before.as_ref().map_or_else(Used::new, used_after);
+        // A settled month without a statement of this account had no calls of it.
+        let fixed = [
+            before.and_then(|statement| Month::parse(&statement.month).ok()),
+            self.reader
+                .last_settled()?
+                .and_then(|settlement| Month::parse(&settlement.month).ok()),
+        ];
+        let first = match fixed.into_iter().flatten().max() {
+            Some(last) => last.next(),
+            None => {
+                let first = self.reader.first_admitted()?.unwrap_or(self.now);
+                Month::of(first, &self.catalog.time_zone)
+            }
+        };
+        let mut unsettled = first;
+        while unsettled < month {
+            let inputs = self.inputs_of(sold, unsettled, &used)?;
+            used = used_after(&billing::statement(&inputs));
+            unsettled = unsettled.next();
+        }
+        self.inputs_of(sold, month, &used)
+    }
+
+    /// One month's inputs after what was `used` before it.
+    fn inputs_of(&self, sold: Sold<'_>, month: Month, used: &Used) -> Result<Inputs, BooksError> {
+        let zone = &self.catalog.time_zone;
+        let (from, until) = month.bounds(zone);
+        let settlement = self.reader.settlement(&month.to_string())?;
+        let through = settlement.map_or(u64::MAX, |settlement| settlement.through_seq);
+
+        let mut groups: Vec<GroupInputs> = Vec::new();
+        for group in &self.catalog.groups {
+            let service = sold.services().iter().find(|s| s.group == group.id);
+            let mut inputs = empty_group(&group.id, &group.title);
+            if let Charging::Paid { per_call, .. } = &group.charging {
+                inputs.terms = Some(Terms {
+                    free_calls: per_call.free_calls,
+                    tier_basis: per_call.tier_basis,
+                    tiers: per_call.tiers.iter().map(|t| (t.from, t.price)).collect(),
+                });
+            }
+            if let Some(service) = service {
+                inputs.packs = packs(service, from, until, used);
+                inputs.purchases = purchases(service, from, until);
+            }
+            groups.push(inputs);
+        }
+
+        let all_packs: Vec<PackOrder> = groups.iter().flat_map(|g| g.packs.clone()).collect();
+        // While the month runs there are no calls beyond now, and the rest of it needs no parts.
+        let counted_until = until.min(self.now.max(from));
+        let mut instants = vec![from];
+        instants.extend(billing::boundaries(&all_packs, from, counted_until));
+        instants.push(until);
+        for pair in instants.windows(2) {
+            let [from, until] = [pair[0], pair[1]];
+            let lines = self.reader.usage(from, until, Some(sold.id), 0..=through)?;
+            for (group, calls) in by_group(&lines) {
+                let interval = Interval { from, until, calls };
+                group_of(&mut groups, group).intervals.push(interval);
+            }
+        }
+        if let Some(fixed) = self.reader.settlement(&month.previous().to_string())? {
+            let late = fixed.through_seq + 1..=through;
+            let earliest = self.earliest_late(month);
+            let lines = self.reader.usage(earliest, from, Some(sold.id), late)?;
+            for (group, calls) in by_group(&lines) {
+                group_of(&mut groups, group).late = calls;
+            }
+        }
+        // Also what the files do not name any more: it was called, so it is on the statement.
+        groups.retain(|group| {
+            sold.services().iter().any(|s| s.group == group.group)
+                || !group.intervals.is_empty()
+                || !group.late.is_empty()
+        });
+        Ok(Inputs {
+            account: sold.id.clone(),
+            name: sold
+                .account
+                .map_or_else(String::new, |account| account.name.clone()),
+            month: month.to_string(),
+            time_zone: zone.iana_name().unwrap_or("UTC").to_owned(),
+            currency: self.catalog.currency.clone(),
+            from,
+            until,
+            counted_until,
+            groups,
+        })
+    }
+}
+
+/// What an account has left and owes, for whoever asks: the operator, the customer, the notices.
+#[derive(Clone, Debug, Serialize)]
+pub struct Balances {
+    /// The running month.
+    pub month: String,
+    /// Payments less what settlements debited (R17).
+    pub balance: Decimal,
+    /// Whether the balance is below zero, which stops the paid services.
+    pub in_arrears: bool,
+    /// What the running month's post-paid calls come to so far.
+    pub due_so_far: Decimal,
+    /// By group: those that it opened or called.
+    pub services: BTreeMap<GroupId, ServiceBalance>,
+}
+
+/// What is left in one group.
+#[derive(Clone, Debug, Serialize)]
+pub struct ServiceBalance {
+    /// The calls on the running month's statement so far.
+    pub admitted: u64,
+    /// How many of them are billable.
+    pub billable: u64,
+    /// The month's free pack (R10); `None` in a free group.
+    pub free_calls: Option<FreeUse>,
+    /// The orders of packs that can cover calls now, in the order in which they will (R12).
+    pub packs: Vec<PackBalance>,
+    /// The notices that these orders have given rise to (R14).
+    pub notices: Vec<Notice>,
+}
+
+/// What is left of an order of packs.
+#[derive(Clone, Debug, Serialize)]
+pub struct PackBalance {
+    /// The order.
+    pub order: String,
+    /// The size of one pack.
+    pub calls: u64,
+    /// How many packs.
+    pub count: u32,
+    /// What is left of all of them.
+    pub left: u64,
+    /// What is left of the pack in use: 0 when all are used up.
+    pub left_in_use: u64,
+    /// When it ends.
+    pub expires: Local,
+}
+
+impl Books<'_> {
+    /// What the account has left and owes now.
+    pub fn balances(&self, account: &Account) -> Result<Balances, BooksError> {
+        let month = Month::of(self.now, &self.catalog.time_zone);
+        let statement = self.statement(account.into(), month)?;
+        let balance = balance(account, debited(self.reader, &account.id)?, self.now);
+        let mut services = BTreeMap::new();
+        for group in &statement.groups {
+            services.insert(group.group.clone(), self.service_balance(account, group));
+        }
+        Ok(Balances {
+            month: statement.month,
+            balance,
+            in_arrears: billing::in_arrears(balance),
+            due_so_far: statement.due,
+            services,
+        })
+    }
+
+    fn service_balance(&self, account: &Account, group: &GroupStatement) -> ServiceBalance {
+        let notice_below = self.notice_below(&group.group);
+        let use_of = group.per_call.as_ref();
+        let valid = use_of.into_iter().flat_map(|use_of| &use_of.packs);
+        let valid = valid.filter(|pack| matches!(pack.state, PackState::Valid | PackState::Exhausted));
+        let (mut packs, mut notices) = (Vec::new(), Vec::new());
+        for pack in valid {
+            let used = pack.used_before + pack.used;
+            let (left_in_use, size) = billing::pack_in_use(pack.calls, pack.count, used);
+            packs.push(PackBalance {
+                order: pack.order.clone(),
+                calls: size,
+                count: pack.count,
+                left: pack.left,
+                left_in_use,
+                expires: pack.expires.clone(),
+            });
+            notices.extend(billing::notices(
+                &account.id,
+                &pack.order,
+                pack.calls,
+                pack.count,
+                used,
+                notice_below,
+            ));
+        }
+        let served: u64 = group.calls.iter().map(|calls| calls.calls).sum();
+        let not_billable: u64 = group.not_billable.iter().map(|calls| calls.calls).sum();
+        ServiceBalance {
+            admitted: served + not_billable,
+            billable: use_of.map_or(0, |use_of| use_of.billable) + group.qps_calls,
+            free_calls: use_of.map(|use_of| use_of.free.clone()),
+            packs,
+            notices,
+        }
+    }
+
+    fn notice_below(&self, group: &GroupId) -> Decimal {
+        let of_group = self.catalog.groups.iter().find(|known| known.id == *group);
+        match of_group.map(|group| &group.charging) {
+            Some(Charging::Paid { per_call, .. }) => per_call.notice_below,
+            _ => Decimal::ZERO,
+        }
+    }
+}
+
+impl Books<'_> {
+    /// Who has something on a statement of the month: calls, late ones included, or an order that was paid in it.
+    pub fn on_the_books<'a>(
+        &self,
+        accounts: impl Iterator<Item = &'a Account>,
+        month: Month,
+    ) -> Result<BTreeSet<AccountId>, BooksError> {
+        let zone = &self.catalog.time_zone;
+        let (from, until) = month.bounds(zone);
+        let settlement = self.reader.settlement(&month.to_string())?;
+        let through = settlement.map_or(u64::MAX, |settlement| settlement.through_seq);
+        let called = self.reader.called(from, until, 0..=through)?;
+        let mut on_the_books: BTreeSet<AccountId> = called.into_iter().collect();
+        if let Some(fixed) = self.reader.settlement(&month.previous().to_string())? {
+            let late = fixed.through_seq + 1..=through;
+            let late = self.reader.called(self.earliest_late(month), from, late)?;
+            on_the_books.extend(late);
+        }
+        let in_month = |at: Utc| from <= at && at < until;
+        let ordered = accounts.filter(|account| {
+            account.services.iter().any(|service| {
+                let mut packs = service.packs.iter();
+                packs.any(|p| in_month(p.delivered) || p.refunded.is_some_and(in_month))
+                    || service.qps_purchases.iter().any(|q| in_month(q.from))
+            })
+        });
+        on_the_books.extend(ordered.map(|account| account.id.clone()));
+        Ok(on_the_books)
+    }
+
+    /// From when on a late call still finds its way to the next statement: two months before it.
+    fn earliest_late(&self, month: Month) -> Utc {
+        let earliest = month.previous().previous();
+        earliest.bounds(&self.catalog.time_zone).0
+    }
+
+    /// The order as the rules know it, and how many calls it has ever covered.
+    pub fn used(&self, account: &Account, pack: &Pack) -> Result<(PackOrder, u64), BooksError> {
+        let month = Month::of(self.now, &self.catalog.time_zone);
+        let statement = self.statement(account.into(), month)?;
+        // An order that ended before this month is on none of its statements; whether it was used
+        // decides nothing any more.
+        let used = used_after(&statement).get(&*pack.order).copied();
+        let order = order(pack, used.unwrap_or(0));
+        let used = order.used_before;
+        Ok((order, used))
+    }
+}
+
+/// Payments that count by `now`, less what was debited (R17).
+pub fn balance(account: &Account, debited: Decimal, now: Utc) -> Decimal {
+    let payments = account.payments.iter().map(|p| (p.at, p.amount));
+    billing::balance(payments, debited, now)
+}
+
+/// What the settlements have debited, by account.
+pub fn debits(reader: &Reader) -> Result<HashMap<AccountId, Decimal>, BooksError> {
+    let mut debits: HashMap<AccountId, Decimal> = HashMap::new();
+    for stored in reader.debits(None)? {
+        *debits.entry(stored.account.clone()).or_default() += due(&stored)?;
+    }
+    Ok(debits)
+}
+
+/// What the settlements have debited from one account.
+pub fn debited(reader: &Reader, id: &AccountId) -> Result<Decimal, BooksError> {
+    let mut debited = Decimal::ZERO;
+    for stored in reader.debits(Some(id))? {
+        debited += due(&stored)?;
+    }
+    Ok(debited)
+}
+
+fn due(stored: &Debit) -> Result<Decimal, BooksError> {
+    stored.due.parse().map_err(|error: rust_decimal::Error| BooksError::Stored {
+        account: stored.account.clone(),
+        month: stored.month.clone(),
+        why: error.to_string(),
+    })
+}
+
+fn parse(id: &AccountId, stored: &StoredStatement) -> Result<Statement, BooksError> {
+    serde_json::from_str(&stored.statement).map_err(|error| BooksError::Stored {
+        account: id.clone(),
+        month: stored.month.clone(),
+        why: error.to_string(),
+    })
+}
+
+fn empty_group(group: &GroupId, title: &str) -> GroupInputs {
+    GroupInputs {
+        group: group.clone(),
+        title: title.to_owned(),
+        terms: None,
+        packs: Vec::new(),
+        purchases: Vec::new(),
+        intervals: Vec::new(),
+        late: Vec::new(),
+    }
+}
+
+/// The group's inputs. One that the catalogue does not sell any more is listed without a price.
+fn group_of<'g>(groups: &'g mut Vec<GroupInputs>, id: &GroupId) -> &'g mut GroupInputs {
+    let index = groups.iter().position(|group| group.group == *id);
+    let index = index.unwrap_or_else(|| {
+        groups.push(empty_group(id, id.as_str()));
+        groups.len() - 1
+    });
+    &mut groups[index]
+}
+
+/// The orders that can cover calls of the month.
+fn packs(service: &Service, from: Utc, until: Utc, used: &Used) -> Vec<PackOrder> {
+    let of_the_month = service.packs.iter().filter(|pack| {
+        let ends = pack
+            .refunded
+            .map_or(pack.expires, |refunded| refunded.min(pack.expires));
+        pack.delivered < until && ends > from
+    });
+    of_the_month
+        .map(|pack| order(pack, used.get(&*pack.order).copied().unwrap_or(0)))
+        .collect()
+}
+
+fn order(pack: &Pack, used_before: u64) -> PackOrder {
+    PackOrder {
+        order: pack.order.to_string(),
+        calls: pack.calls,
+        count: pack.count,
+        delivered: pack.delivered,
+        expires: pack.expires,
+        refunded: pack.refunded,
+        origin: pack.origin,
+        paid: pack.paid.funds().collect(),
+        used_before,
+    }
+}
+
+fn purchases(service: &Service, from: Utc, until: Utc) -> Vec<QpsOrder> {
+    let of_the_month = service
+        .qps_purchases
+        .iter()
+        .filter(|purchase| from <= purchase.from && purchase.from < until);
+    of_the_month
+        .map(|purchase| QpsOrder {
+            order: purchase.order.to_string(),
+            qps: purchase.qps,
+            from: purchase.from,
+            until: purchase.until,
+            paid: purchase.paid.funds().collect(),
+        })
+        .collect()
+}
+
+/// The lines by group, those that differ only in what a bill does not ask added together.
+fn by_group(lines: &[UsageLine]) -> BTreeMap<&GroupId, Vec<Calls>> {
+    let mut groups: BTreeMap<&GroupId, Vec<Calls>> = BTreeMap::new();
+    for line in lines {
+        let calls = groups.entry(&line.group).or_default();
+        let alike = calls.iter_mut().find(|calls| {
+            calls.action == line.action && calls.mode == line.mode && calls.reason == line.reason
+        });
+        match alike {
+            Some(alike) => alike.calls += line.calls,
+            None => calls.push(Calls {
+                action: line.action.clone(),
+                mode: line.mode,
+                reason: line.reason,
+                calls: line.calls,
+            }),
+        }
+    }
+    groups
+}
+
+fn used_after(statement: &Statement) -> Used {
+    let packs = statement
+        .groups
+        .iter()
+        .filter_map(|group| group.per_call.as_ref())
+        .flat_map(|per_call| &per_call.packs);
+    packs
+        .map(|pack| (pack.order.clone(), pack.used_before + pack.used))
+        .collect()
+}
+
+/// Computes every fixed statement again from the inputs that are stored with it, and the inputs' counts from the
+/// ledger, as far as its records are kept. How many there are; or what does not fit.
+pub fn verify_statements(reader: &Reader) -> Result<u64, BooksError> {
+    let mut count = 0;
+    let mut after = None;
+    while let Some(stored) = reader.next_statement(after.as_ref())? {
+        let misfit = |why: String| BooksError::Misfit {
+            account: stored.account.clone(),
+            month: stored.month.clone(),
+            why,
+        };
+        let fixed = parse(&stored.account, &stored)?;
+        let inputs: Inputs =
+            serde_json::from_str(&stored.inputs).map_err(|error| misfit(error.to_string()))?;
+        let again = Statement {
+            fixed: fixed.fixed.clone(),
+            ..billing::statement(&inputs)
+        };
+        if again != fixed {
+            return Err(misfit("its inputs give another statement".to_owned()));
+        }
+        if fixed.due.to_string() != stored.due {
+            return Err(misfit(format!("{} was debited, not {}", stored.due, fixed.due)));
+        }
+        if stored.account != inputs.account || stored.month != inputs.month {
+            return Err(misfit(format!("it is of {} for {}", inputs.account, inputs.month)));
+        }
+        let settlement = reader.settlement(&stored.month)?;
+        let settlement = settlement.ok_or_else(|| misfit("its month was never settled".to_owned()))?;
+        for interval in inputs.groups.iter().flat_map(|group| &group.intervals) {
+            let (from, until) = (interval.from, interval.until);
+            let lines = match reader.usage(from, until, Some(&stored.account), 0..=settlement.through_seq) {
+                Err(ReadError::Pruned { .. }) => continue,
+                lines => lines?,
+            };
+            let counted: u64 = lines.iter().map(|line| line.calls).sum();
+            let billed = inputs.groups.iter().flat_map(|group| &group.intervals);
+            let billed = billed.filter(|same| (same.from, same.until) == (from, until));
+            let billed: u64 = billed.flat_map(|i| &i.calls).map(|calls| calls.calls).sum();
+            if counted != billed {
+                return Err(misfit(format!(
+                    "it has {billed} calls from {} to {}, the ledger has {counted}",
+                    from.0, until.0
+                )));
+            }
+        }
+        count += 1;
+        after = Some((stored.month.clone(), stored.account.clone()));
+    }
+    Ok(count)
+}

@@ -1,0 +1,309 @@
+//! What the commands that only read print: counts, records, statements, prices.
+//!
+//! Owns the shapes of their output. Must never write to the ledger, nor decide what a rule of [`crate::billing`] decides.
+
+use crate::billing::{self, Local, Period, Quote, Refund};
+use crate::books::{self, Books, Sold};
+use crate::clock::Clock;
+use crate::config::{self, Account, Charging, Config, Pack, Service};
+use crate::usage::{Month, Reader, StoredRecord, usage_table};
+use crate::words::{AccountId, GroupId, Stop};
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use std::io::Write;
+use std::path::Path;
+
+/// How counts and statements are printed.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// One document.
+    Json,
+    /// A row each, with a head.
+    Csv,
+}
+
+/// How records are printed.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum RecordsFormat {
+    /// A JSON document in each line.
+    Jsonl,
+    /// A row each, with a head.
+    Csv,
+}
+
+/// Loads the configuration; warnings go to standard error.
+pub fn load(path: &Path) -> anyhow::Result<Config> {
+    let config = config::load(path)?;
+    for warning in &config.warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(config)
+}
+
+/// Writes to standard output; a reader that went away (`| head`) is no error.
+pub fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> anyhow::Result<()> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("standard output")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A month's counts.
+pub fn usage(
+    path: &Path,
+    month: Option<Month>,
+    account: Option<AccountId>,
+    format: Format,
+) -> anyhow::Result<()> {
+    let config = load(path)?;
+    let zone = &config.catalog.time_zone;
+    let month = month.unwrap_or_else(|| Month::of(Clock::default().utc(), zone));
+    let (from, until) = month.bounds(zone);
+    let lines = Reader::open(&config.settings.ledger.path)?.usage(from, until, account.as_ref())?;
+    print(|out| match format {
+        Format::Json => {
+            let document = serde_json::json!({"month": month.to_string(), "lines": lines});
+            writeln!(out, "{document}")
+        }
+        Format::Csv => {
+            writeln!(
+                out,
+                "month,account,group,action,mode,outcome,billable,reason,calls,first_seq,last_seq"
+            )?;
+            for l in &lines {
+                let (a, g, c) = (&l.account, &l.group, &l.action);
+                write!(out, "{month},{a},{g},{c},{},{},", l.mode, l.outcome)?;
+                writeln!(
+                    out,
+                    "{},{},{},{},{}",
+                    l.billable, l.reason, l.calls, l.first_seq, l.last_seq
+                )?;
+            }
+            Ok(())
+        }
+        Format::Table => usage_table(out, month, &lines),
+    })
+}
+
+/// Which records.
+pub enum Which {
+    /// Everybody's after a cursor.
+    After(u64),
+    /// One account's of a month: what it needs to recount its bill.
+    Of(AccountId, Month),
+}
+
+/// Admitted calls, one line each; at most `limit`.
+pub fn records(path: &Path, which: Which, limit: u64, format: RecordsFormat) -> anyhow::Result<()> {
+    const PAGE: u64 = 10_000;
+    let config = load(path)?;
+    let reader = Reader::open(&config.settings.ledger.path)?;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut left = limit;
+    let mut after = match &which {
+        Which::After(after) => *after,
+        Which::Of(..) => 0,
+    };
+    if let RecordsFormat::Csv = format {
+        let fields = "seq,id,account,group,action,mode,admitted_at,start_ns,run,outcome,status,billable,reason,duration_us,replica";
+        writeln!(out, "{fields}")?;
+    }
+    while left > 0 {
+        let most = usize::try_from(left.min(PAGE))?;
+        let page = match &which {
+            Which::After(_) => reader.records(after, most)?,
+            Which::Of(account, month) => {
+                let (from, until) = month.bounds(&config.catalog.time_zone);
+                reader.records_of(account, from, until, after, most)?
+            }
+        };
+        let Some(last) = page.last() else { break };
+        (after, left) = (last.seq, left - page.len() as u64);
+        for record in &page {
+            match write_record(&mut out, record, format) {
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+                written => written?,
+            }
+        }
+    }
+    match out.flush() {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            bail!("standard output: {error}")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn write_record(
+    out: &mut impl Write,
+    r: &StoredRecord,
+    format: RecordsFormat,
+) -> std::io::Result<()> {
+    match format {
+        RecordsFormat::Jsonl => {
+            serde_json::to_writer(&mut *out, r)?;
+            writeln!(out)
+        }
+        RecordsFormat::Csv => {
+            let status = r.status.map(|status| status.to_string()).unwrap_or_default();
+            let (us, start, duration) = (r.admitted_at.0, r.start.0, r.duration_us);
+            write!(
+                out,
+                "{},{},{},{},{},{},{us},{start},{},",
+                r.seq, r.id, r.account, r.group, r.action, r.mode, r.run
+            )?;
+            writeln!(
+                out,
+                "{},{status},{},{},{duration},{}",
+                r.outcome, r.billable, r.reason, r.replica
+            )
+        }
+    }
+}
+
+/// A month's statement: as it was fixed, or as it stands.
+pub fn statement(
+    path: &Path,
+    id: &AccountId,
+    month: Option<Month>,
+    format: Format,
+) -> anyhow::Result<()> {
+    let config = load(path)?;
+    let reader = Reader::open(&config.settings.ledger.path)?;
+    let now = Clock::default().utc();
+    let books = books(&config, &reader, now);
+    let month = month.unwrap_or_else(|| Month::of(now, &config.catalog.time_zone));
+    let account = config.accounts.iter().find(|account| account.id == *id);
+    let sold = Sold { id, account };
+    let statement = books.statement(sold, month)?;
+    if account.is_none() && statement.groups.is_empty() {
+        bail!("no account {id} in the files, and no calls of it in {month}");
+    }
+    print(|out| match format {
+        Format::Table => billing::text::table(out, &statement),
+        Format::Csv => billing::text::csv(out, &statement),
+        Format::Json => writeln!(out, "{}", serde_json::json!(statement)),
+    })
+}
+
+fn books<'b>(config: &'b Config, reader: &'b Reader, now: crate::words::Utc) -> Books<'b> {
+    Books {
+        catalog: &config.catalog,
+        reader,
+        now,
+    }
+}
+
+/// What is to be priced.
+pub enum Order {
+    /// Prepaid packs of this size, so many.
+    Packs(u64, u32),
+    /// Quota for a period.
+    Qps(u32, Period),
+}
+
+/// What an order costs by the catalogue (R11, R15).
+pub fn price(path: &Path, group: &GroupId, order: &Order) -> anyhow::Result<()> {
+    let config = load(path)?;
+    let known = config.catalog.groups.iter().find(|known| known.id == *group);
+    let Some(known) = known else {
+        let ids: Vec<&str> = config.catalog.groups.iter().map(|g| g.id.as_str()).collect();
+        bail!("no group {group} in the catalogue: it has {}", ids.join(", "));
+    };
+    let Charging::Paid { per_call, qps } = &known.charging else {
+        bail!("{group} is free: there is nothing to buy (R2)");
+    };
+    let Quote {
+        unit_price,
+        amount,
+        how,
+        ..
+    } = match order {
+        Order::Packs(calls, count) => {
+            let on_sale: Vec<_> = per_call.packs.iter().map(|p| (p.calls, p.price)).collect();
+            billing::pack_price(&on_sale, *calls, *count)?
+        }
+        Order::Qps(quota, period) => {
+            let ladder: Vec<_> = qps.iter().map(|q| (q.from, q.month, q.day)).collect();
+            billing::qps_price(&ladder, *quota, *period)?
+        }
+    };
+    let currency = &config.catalog.currency;
+    print(|out| {
+        writeln!(out, "{amount} {currency}")?;
+        writeln!(out, "{how} (unit price {unit_price})")
+    })
+}
+
+/// Whether an order of packs is paid back (R18), with the rule and the amount; `false` when it is not.
+pub fn refund(path: &Path, order: &str) -> anyhow::Result<bool> {
+    let config = load(path)?;
+    let Some((account, service, pack)) = find_order(&config.accounts, order)? else {
+        bail!("no order {order} in the files");
+    };
+    let reader = Reader::open(&config.settings.ledger.path)?;
+    let now = Clock::default().utc();
+    let zone = &config.catalog.time_zone;
+    let books = books(&config, &reader, now);
+    let (packs, used) = books.used(account, pack)?;
+    let balance = books::balance(account, books::debited(&reader, &account.id)?, now);
+    let arrears = billing::in_arrears(balance);
+    let standing = service.stopped.or(arrears.then_some(Stop::Arrears));
+    let violation = account
+        .services
+        .iter()
+        .any(|service| service.stopped == Some(Stop::Violation));
+    let answer = billing::refund(&packs, used, standing, violation, pack.refundable, zone, now);
+    let currency = &config.catalog.currency;
+    print(|out| match &answer {
+        Refund::Yes { back, total, until } => {
+            writeln!(out, "yes: {total} {currency} are paid back, if it is asked for before {}", Local::new(*until, zone))?;
+            for (fund, amount) in back {
+                writeln!(out, "  {fund} {amount}")?;
+            }
+            writeln!(out, "R18: bought, unused, within seven days of its delivery. The provider may still refuse suspected abuse.")?;
+            writeln!(out, "Enter `refunded: {}` at the order when it is done.", Local::new(now, zone))
+        }
+        Refund::No { reason } => writeln!(out, "no: {reason}"),
+    })?;
+    Ok(matches!(answer, Refund::Yes { .. }))
+}
+
+fn find_order<'c>(
+    accounts: &'c [Account],
+    order: &str,
+) -> anyhow::Result<Option<(&'c Account, &'c Service, &'c Pack)>> {
+    for account in accounts {
+        for service in &account.services {
+            if let Some(pack) = service.packs.iter().find(|pack| &*pack.order == order) {
+                return Ok(Some((account, service, pack)));
+            }
+            if service.qps_purchases.iter().any(|q| &*q.order == order) {
+                bail!("no: {order} is a QPS purchase, which is not paid back (R18)");
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Recomputes all that the ledger says from the records that it keeps.
+pub fn verify(path: &Path, checkpoint: Option<[u8; 32]>) -> anyhow::Result<()> {
+    let config = load(path)?;
+    let reader = Reader::open(&config.settings.ledger.path)?;
+    let verified = reader.verify(checkpoint)?;
+    let statements = books::verify_statements(&reader)?;
+    print(|out| {
+        writeln!(
+            out,
+            "{} records, {} to {}: chain, days and rollup are what these records give",
+            verified.records, verified.first_seq, verified.last_seq
+        )?;
+        writeln!(out, "head {}", hex::encode(verified.head))?;
+        writeln!(out, "{statements} fixed statements are what their inputs and the records give")
+    })
+}
