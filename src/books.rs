@@ -269,7 +269,8 @@ impl Books<'_> {
         let notice_below = self.notice_below(&group.group);
         let use_of = group.per_call.as_ref();
         let valid = use_of.into_iter().flat_map(|use_of| &use_of.packs);
-        let valid = valid.filter(|pack| matches!(pack.state, PackState::Valid | PackState::Exhausted));
+        let valid =
+            valid.filter(|pack| matches!(pack.state, PackState::Valid | PackState::Exhausted));
         let (mut packs, mut notices) = (Vec::new(), Vec::new());
         for pack in valid {
             let used = pack.used_before + pack.used;
@@ -385,11 +386,14 @@ pub fn debited(reader: &Reader, id: &AccountId) -> Result<Decimal, BooksError> {
 }
 
 fn due(stored: &Debit) -> Result<Decimal, BooksError> {
-    stored.due.parse().map_err(|error: rust_decimal::Error| BooksError::Stored {
-        account: stored.account.clone(),
-        month: stored.month.clone(),
-        why: error.to_string(),
-    })
+    stored
+        .due
+        .parse()
+        .map_err(|error: rust_decimal::Error| BooksError::Stored {
+            account: stored.account.clone(),
+            month: stored.month.clone(),
+            why: error.to_string(),
+        })
 }
 
 fn parse(id: &AccountId, stored: &StoredStatement) -> Result<Statement, BooksError> {
@@ -519,16 +523,28 @@ pub fn verify_statements(reader: &Reader) -> Result<u64, BooksError> {
             return Err(misfit("its inputs give another statement".to_owned()));
         }
         if fixed.due.to_string() != stored.due {
-            return Err(misfit(format!("{} was debited, not {}", stored.due, fixed.due)));
+            return Err(misfit(format!(
+                "{} was debited, not {}",
+                stored.due, fixed.due
+            )));
         }
         if stored.account != inputs.account || stored.month != inputs.month {
-            return Err(misfit(format!("it is of {} for {}", inputs.account, inputs.month)));
+            return Err(misfit(format!(
+                "it is of {} for {}",
+                inputs.account, inputs.month
+            )));
         }
         let settlement = reader.settlement(&stored.month)?;
-        let settlement = settlement.ok_or_else(|| misfit("its month was never settled".to_owned()))?;
+        let settlement =
+            settlement.ok_or_else(|| misfit("its month was never settled".to_owned()))?;
         for interval in inputs.groups.iter().flat_map(|group| &group.intervals) {
             let (from, until) = (interval.from, interval.until);
-            let lines = match reader.usage(from, until, Some(&stored.account), 0..=settlement.through_seq) {
+            let lines = match reader.usage(
+                from,
+                until,
+                Some(&stored.account),
+                0..=settlement.through_seq,
+            ) {
                 Err(ReadError::Pruned { .. }) => continue,
                 lines => lines?,
             };

@@ -64,7 +64,12 @@ pub fn usage(
     let zone = &config.catalog.time_zone;
     let month = month.unwrap_or_else(|| Month::of(Clock::default().utc(), zone));
     let (from, until) = month.bounds(zone);
-    let lines = Reader::open(&config.settings.ledger.path)?.usage(from, until, account.as_ref())?;
+    let lines = Reader::open(&config.settings.ledger.path)?.usage(
+        from,
+        until,
+        account.as_ref(),
+        0..=u64::MAX,
+    )?;
     print(|out| match format {
         Format::Json => {
             let document = serde_json::json!({"month": month.to_string(), "lines": lines});
@@ -150,7 +155,10 @@ fn write_record(
             writeln!(out)
         }
         RecordsFormat::Csv => {
-            let status = r.status.map(|status| status.to_string()).unwrap_or_default();
+            let status = r
+                .status
+                .map(|status| status.to_string())
+                .unwrap_or_default();
             let (us, start, duration) = (r.admitted_at.0, r.start.0, r.duration_us);
             write!(
                 out,
@@ -210,10 +218,22 @@ pub enum Order {
 /// What an order costs by the catalogue (R11, R15).
 pub fn price(path: &Path, group: &GroupId, order: &Order) -> anyhow::Result<()> {
     let config = load(path)?;
-    let known = config.catalog.groups.iter().find(|known| known.id == *group);
+    let known = config
+        .catalog
+        .groups
+        .iter()
+        .find(|known| known.id == *group);
     let Some(known) = known else {
-        let ids: Vec<&str> = config.catalog.groups.iter().map(|g| g.id.as_str()).collect();
-        bail!("no group {group} in the catalogue: it has {}", ids.join(", "));
+        let ids: Vec<&str> = config
+            .catalog
+            .groups
+            .iter()
+            .map(|g| g.id.as_str())
+            .collect();
+        bail!(
+            "no group {group} in the catalogue: it has {}",
+            ids.join(", ")
+        );
     };
     let Charging::Paid { per_call, qps } = &known.charging else {
         bail!("{group} is free: there is nothing to buy (R2)");
@@ -258,16 +278,35 @@ pub fn refund(path: &Path, order: &str) -> anyhow::Result<bool> {
         .services
         .iter()
         .any(|service| service.stopped == Some(Stop::Violation));
-    let answer = billing::refund(&packs, used, standing, violation, pack.refundable, zone, now);
+    let answer = billing::refund(
+        &packs,
+        used,
+        standing,
+        violation,
+        pack.refundable,
+        zone,
+        now,
+    );
     let currency = &config.catalog.currency;
     print(|out| match &answer {
         Refund::Yes { back, total, until } => {
-            writeln!(out, "yes: {total} {currency} are paid back, if it is asked for before {}", Local::new(*until, zone))?;
+            writeln!(
+                out,
+                "yes: {total} {currency} are paid back, if it is asked for before {}",
+                Local::new(*until, zone)
+            )?;
             for (fund, amount) in back {
                 writeln!(out, "  {fund} {amount}")?;
             }
-            writeln!(out, "R18: bought, unused, within seven days of its delivery. The provider may still refuse suspected abuse.")?;
-            writeln!(out, "Enter `refunded: {}` at the order when it is done.", Local::new(now, zone))
+            writeln!(
+                out,
+                "R18: bought, unused, within seven days of its delivery. The provider may still refuse suspected abuse."
+            )?;
+            writeln!(
+                out,
+                "Enter `refunded: {}` at the order when it is done.",
+                Local::new(now, zone)
+            )
         }
         Refund::No { reason } => writeln!(out, "no: {reason}"),
     })?;
@@ -304,6 +343,9 @@ pub fn verify(path: &Path, checkpoint: Option<[u8; 32]>) -> anyhow::Result<()> {
             verified.records, verified.first_seq, verified.last_seq
         )?;
         writeln!(out, "head {}", hex::encode(verified.head))?;
-        writeln!(out, "{statements} fixed statements are what their inputs and the records give")
+        writeln!(
+            out,
+            "{statements} fixed statements are what their inputs and the records give"
+        )
     })
 }

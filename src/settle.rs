@@ -131,7 +131,8 @@ impl Settler {
                 continue;
             }
             let settler = self.clone();
-            let done = tokio::task::spawn_blocking(move || behind_the_calls(|| settler.tick())).await;
+            let done =
+                tokio::task::spawn_blocking(move || behind_the_calls(|| settler.tick())).await;
             let failure = match done {
                 Ok(Ok(())) => String::new(),
                 Ok(Err(error)) => error.to_string(),
@@ -187,7 +188,9 @@ impl Settler {
             settled?;
         }
         let unsettled = unsettled(&reader, zone)?.unwrap_or_else(|| Month::of(now, zone));
-        self.proxy.ledger.prune(keep_from(now, self.retain, unsettled, zone));
+        self.proxy
+            .ledger
+            .prune(keep_from(now, self.retain, unsettled, zone));
         self.raise_notices(&reader, &policy, state, now)
     }
 
@@ -206,7 +209,13 @@ impl Settler {
             head,
         } = self.proxy.ledger.seal(&day.to_string())?;
         // Published: whoever keeps the log can hold the ledger to it (`tollgate verify --checkpoint`).
-        tracing::info!(day, first_seq, last_seq, head = hex::encode(head), "sealed the day");
+        tracing::info!(
+            day,
+            first_seq,
+            last_seq,
+            head = hex::encode(head),
+            "sealed the day"
+        );
         Ok(())
     }
 
@@ -359,7 +368,11 @@ impl Settler {
                 state.packs.remove(&id);
                 continue;
             };
-            if account.services.iter().all(|service| service.packs.is_empty()) {
+            if account
+                .services
+                .iter()
+                .all(|service| service.packs.is_empty())
+            {
                 continue;
             }
             let balances = books.balances(account)?;
@@ -461,7 +474,9 @@ fn due(reader: &Reader, zone: &TimeZone, now: Utc) -> Result<Option<Month>, Sett
 /// The first instant whose records must stay: within `retain`, and never in the running month, in the one
 /// before, which may be disputed (R16), or in one that is not settled.
 fn keep_from(now: Utc, retain: Duration, unsettled: Month, zone: &TimeZone) -> Utc {
-    let retained = now.0.saturating_sub(i64::try_from(retain.as_micros()).unwrap_or(i64::MAX));
+    let retained = now
+        .0
+        .saturating_sub(i64::try_from(retain.as_micros()).unwrap_or(i64::MAX));
     let stays = Month::of(now, zone).previous().min(unsettled);
     let (stays, _) = stays.bounds(zone);
     Utc(retained).min(stays)
@@ -471,7 +486,9 @@ fn keep_from(now: Utc, retain: Duration, unsettled: Month, zone: &TimeZone) -> U
 fn next_seal(now: Utc, zone: &TimeZone) -> Utc {
     let next = last_day_over(now, zone).checked_add(jiff::Span::new().days(2));
     let midnight = next.and_then(|day| day.to_zoned_datetime(zone.clone()));
-    midnight.map_or(Utc(i64::MAX), |midnight| Utc(midnight.timestamp().as_microsecond() + GRACE_US))
+    midnight.map_or(Utc(i64::MAX), |midnight| {
+        Utc(midnight.timestamp().as_microsecond() + GRACE_US)
+    })
 }
 
 /// The newest day that has been over for long enough.
@@ -494,8 +511,13 @@ fn local_date(at: Utc, zone: &TimeZone) -> Date {
 
 fn is_valid(policy: &Policy, id: &AccountId, order: &str, now: Utc) -> bool {
     let services = policy.account(id).map(|account| &account.services);
-    let mut packs = services.into_iter().flatten().flat_map(|service| &service.packs);
-    packs.any(|pack| *pack.order == *order && now < pack.expires && pack.refunded.is_none_or(|at| now < at))
+    let mut packs = services
+        .into_iter()
+        .flatten()
+        .flat_map(|service| &service.packs);
+    packs.any(|pack| {
+        *pack.order == *order && now < pack.expires && pack.refunded.is_none_or(|at| now < at)
+    })
 }
 
 /// What the metric shows of an account's packs, and until when. An order that is used up is shown while it is the last:
@@ -504,7 +526,11 @@ fn figures(account: &Account, balances: &Balances) -> Vec<PackFigures> {
     let mut shown = Vec::new();
     for (group, service) in &balances.services {
         let any_left = service.packs.iter().any(|pack| pack.left > 0);
-        for pack in service.packs.iter().filter(|pack| pack.left > 0 || !any_left) {
+        for pack in service
+            .packs
+            .iter()
+            .filter(|pack| pack.left > 0 || !any_left)
+        {
             let figures = PackFigures {
                 account: account.id.clone(),
                 group: group.clone(),
@@ -534,7 +560,10 @@ mod tests {
         // The 1st in Shanghai, still the 30th in UTC: November's predecessor in Shanghai is October.
         let now = utc("2026-10-31T16:00:00Z");
         let settled = month("2026-11");
-        assert_eq!(keep_from(now, day, settled, &zone), utc("2026-09-30T16:00:00Z"));
+        assert_eq!(
+            keep_from(now, day, settled, &zone),
+            utc("2026-09-30T16:00:00Z")
+        );
         let long = keep_from(now, 100 * day, settled, &zone);
         assert_eq!(long, utc("2026-07-23T16:00:00Z"));
         let late = keep_from(now, day, month("2026-08"), &zone);
@@ -550,7 +579,10 @@ mod tests {
         for now in ["2026-11-30T16:59:59Z", "2026-11-30T08:00:00Z"] {
             assert_eq!(next_seal(utc(now), &zone), utc("2026-11-30T17:00:00Z"));
         }
-        assert_eq!(next_seal(utc("2026-11-30T17:00:00Z"), &zone), utc("2026-12-01T17:00:00Z"));
+        assert_eq!(
+            next_seal(utc("2026-11-30T17:00:00Z"), &zone),
+            utc("2026-12-01T17:00:00Z")
+        );
         let november = Month::parse("2026-11").unwrap();
         assert_eq!(last_day(november, &zone).to_string(), "2026-11-30");
     }

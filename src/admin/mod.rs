@@ -396,7 +396,12 @@ async fn account(Shared(admin): App, Path(id): Path<String>) -> Response {
     let (catalog, sold) = (policy.catalog.clone(), account.clone());
     let asked = read(&admin, move |reader| {
         let catalog = &catalog;
-        Books { catalog, reader, now }.balances(&sold)
+        Books {
+            catalog,
+            reader,
+            now,
+        }
+        .balances(&sold)
     });
     match asked.await {
         Ok(balances) => Json(describe(&admin.proxy, &policy, &account, &balances)).into_response(),
@@ -455,7 +460,12 @@ async fn statement(
             id: &id,
             account: account.map(|account| &***account),
         };
-        let statement = Books { catalog, reader, now }.statement(sold, month)?;
+        let statement = Books {
+            catalog,
+            reader,
+            now,
+        }
+        .statement(sold, month)?;
         // Whoever the files do not name any more has statements all the same, when it called.
         let is_known = account.is_some() || !statement.groups.is_empty();
         Ok::<_, BooksError>(is_known.then_some(statement))
@@ -497,7 +507,7 @@ async fn usage(Shared(admin): App, query: Asked<UsageQuery>) -> Response {
     };
     let (from, until) = month.bounds(&zone);
     let read = read(&admin, move |reader| {
-        reader.usage(from, until, account.as_ref())
+        reader.usage(from, until, account.as_ref(), 0..=u64::MAX)
     })
     .await;
     match read {

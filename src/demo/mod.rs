@@ -103,7 +103,7 @@ pub async fn run(
 
     let month = Month::of(clock.utc(), &zone);
     let (from, until) = month.bounds(&zone);
-    let lines = Reader::open(&ledger)?.usage(from, until, None)?;
+    let lines = Reader::open(&ledger)?.usage(from, until, None, 0..=u64::MAX)?;
     writeln!(out)?;
     usage_table(&mut out, month, &lines)?;
     kept

@@ -116,7 +116,10 @@ impl Proxy {
             .map(|(group, gates)| {
                 let gates: Vec<Value> = gates.into_iter().map(|(_, described)| described).collect();
                 let mut described = json!({"quotas": gates});
-                let service = balances.services.iter().find(|(id, _)| id.as_str() == group);
+                let service = balances
+                    .services
+                    .iter()
+                    .find(|(id, _)| id.as_str() == group);
                 if let Some((_, service)) = service {
                     described["month"] = json!({
                         "month": balances.month,

@@ -9,8 +9,9 @@ pub mod record;
 pub mod report;
 
 pub use ledger::{
-    CloseError, Commit, Committed, Ledger, LedgerError, LedgerOptions, LedgerStats, NotDurable,
-    ReadError, Reader, Slot, StoredRecord, Trouble, UsageLine, backup,
+    CloseError, Commit, Committed, Debit, Entry, Ledger, LedgerError, LedgerOptions, LedgerStats,
+    Link, NotDurable, ReadError, Reader, Seal, Settlement, Slot, StoreError, StoredNotice,
+    StoredRecord, StoredStatement, Trouble, UsageLine, Verified, backup,
 };
 pub use month::Month;
 pub use record::{Record, billable};

@@ -736,7 +736,7 @@ pub fn whole_ledger(path: &Path) -> Vec<StoredRecord> {
     let last_hour = tollgate::words::Utc(4_000_000_000 / 3_600 * 3_600 * 1_000_000);
     let lines = Reader::open(path)
         .unwrap()
-        .usage(first_hour, last_hour, None)
+        .usage(first_hour, last_hour, None, 0..=u64::MAX)
         .unwrap();
     let rollup: BTreeMap<_, u64> = lines
         .into_iter()

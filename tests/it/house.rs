@@ -31,10 +31,7 @@ const STOREYS: &[&[&str]] = &[
 const DOORS: &[(&str, &[&str])] = &[
     ("serde_yaml", &["config"]),
     ("bytesize", &["config"]),
-    (
-        "rust_decimal",
-        &["config", "billing", "books", "settle"],
-    ),
+    ("rust_decimal", &["config", "billing", "books", "settle"]),
     ("prometheus", &["metrics"]),
     ("rusqlite", &["usage/ledger"]),
     ("hyper::client", &["notify"]),

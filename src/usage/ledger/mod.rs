@@ -15,14 +15,19 @@
 //!   `action`, `mode`, `outcome`, `billable`, `reason`, `hour` (hours since the Unix epoch by
 //!   `admitted_at`, UTC; `datetime(hour * 3600, 'unixepoch')`), `calls`, `first_seq`, `last_seq`. Exact at any time, to be
 //!   summed (`sum(calls)`, `min(first_seq)`, `max(last_seq)`): the newest calls have a row each, until they are rolled up.
-//! - view `days`: `day` (`YYYY-MM-DD` by `admitted_at`, UTC), `first_seq`, `last_seq`: where in `records` a day lies.
-//!   Days overlap at midnight, because a record is written when its call has ended.
+//! - table `days`: `day` (`YYYY-MM-DD` in the catalogue's zone), `first_seq`, `last_seq`: what was recorded until the day was
+//!   sealed, an hour after its end, and not yet at the seal before; `head`: the link of `last_seq`, which the log has too.
+//! - table `settlements`: `month` (`YYYY-MM`), `through_seq`: the newest record that its statements know, `head`: the link of
+//!   that record, `fixed_at`, `settled_at` (microseconds; null until every statement is there).
+//! - table `statements`: `month`, `account`, `due` (a decimal as text), `inputs` and `statement` (JSON).
+//! - table `notices`: `id`, `account`, `"order"`, `raised_at`, `body` (JSON), `sent_at` (null until it was taken).
 //! - table `runs`: `run`, `replica`, `opened_at` (microseconds).
 //!
 //! Behind the views: `series` holds what the calls of a bill's line have in common (account, group, action, mode,
 //! outcome, billable, reason), so that `raw` (the records) and `hours` (the rollup) carry one integer
 //! instead of seven values; `raw` has no second index, which would make it 5 to 10 times
-//! slower; `bounds` holds the first seq that is kept and the last that is rolled up. The next seq is one past the newest
+//! slower; `links` holds the chain ([`chain`]), a row for each step of the roll-up: `last_seq`, its whole `link`, and in `marks` the
+//! first 8 bytes of the link of each record of the step; `bounds` holds the first seq that is kept and the last that is rolled up. The next seq is one past the newest
 //! of these and of `raw`, so none is given twice.
 //!
 //! # The roll-up
@@ -31,7 +36,8 @@
 //! date behind the commits, after 4,096 records, after a second of rest and at the end, each time in one transaction
 //! with the note of how far it came (`bounds.rolled_up`). What lies beyond is the view `tail`, and readers add it. So
 //! the count is exact whatever happens in between, and a roll-up that fails is tried again and fails no
-//! call. Nothing is pruned beyond it.
+//! call. Nothing is pruned beyond it. The chain is made in the same step: it costs a commit nothing, and no head is published
+//! of what is not linked.
 //!
 //! # Checkpoints
 //! A commit appends to the WAL and syncs that alone. Copying the WAL back into the file (a checkpoint)
@@ -40,18 +46,24 @@
 //! meanwhile, and SQLite starts the WAL over only when all of it was copied: so the writer
 //! then copies the little that came since. Otherwise the WAL would grow for ever.
 
+mod chain;
 mod commit;
 mod read;
 mod schema;
+mod settled;
 mod store;
+mod verify;
 mod writer;
 
+pub use chain::Link;
 pub use commit::{Commit, NotDurable};
 pub use read::{ReadError, Reader, StoredRecord, UsageLine, backup};
+pub use settled::{Debit, Seal, Settlement, StoredNotice, StoredStatement};
+pub use verify::Verified;
 
 use crate::clock::Clock;
 use crate::usage::Record;
-use crate::words::{Durability, Outcome, Utc};
+use crate::words::{AccountId, Durability, Outcome, Utc};
 use commit::Batch;
 use parking_lot::{Condvar, Mutex};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -59,6 +71,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use store::Store;
@@ -91,6 +104,14 @@ pub enum LedgerError {
     /// The file is something else. It was not changed.
     #[error("this file is not a tollgate ledger; it was left as it is")]
     NotALedger,
+    /// The file was written by the version before, and only a writer may change it.
+    #[error(
+        "the ledger has schema {found}: start `tollgate serve` on it once, which copies it and brings it up to date"
+    )]
+    NotMigrated {
+        /// `user_version` of the file.
+        found: i32,
+    },
     /// The file was written by another version of tollgate. It was not changed.
     #[error(
         "the ledger has schema {found}, this tollgate knows {known}: use the tollgate that wrote it or a newer one"
@@ -160,6 +181,86 @@ pub enum Trouble {
     Closed,
 }
 
+/// Why something could not be kept. Whoever asked asks again later.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Calls come first: the file cannot be written, or the ledger is closed.
+    #[error("the ledger cannot be written now")]
+    Trouble,
+    /// It was tried.
+    #[error("the ledger cannot be written: {0}")]
+    Failed(String),
+}
+
+/// What the ledger keeps besides records. To keep the same again changes nothing.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// A month is fixed as of a seal; its statements follow.
+    Settlement {
+        /// `2026-11`.
+        month: String,
+        /// The newest record that the statements know.
+        through_seq: u64,
+        /// The link of that record.
+        head: Link,
+        /// When.
+        fixed_at: Utc,
+    },
+    /// One account's statement of a fixed month, which debits it.
+    Statement {
+        /// `2026-11`.
+        month: String,
+        /// Whose.
+        account: AccountId,
+        /// What it debits: a decimal.
+        due: String,
+        /// JSON: what it was computed from.
+        inputs: String,
+        /// JSON: the statement.
+        statement: String,
+    },
+    /// Every statement of the month is there.
+    Settled {
+        /// `2026-11`.
+        month: String,
+        /// When.
+        at: Utc,
+    },
+    /// A notice was raised and is to be delivered (R14).
+    Notice {
+        /// By which it is known to be the same.
+        id: String,
+        /// Whom it is about.
+        account: AccountId,
+        /// Which order.
+        order: String,
+        /// When.
+        raised_at: Utc,
+        /// JSON: what is delivered.
+        body: String,
+    },
+    /// A notice was delivered.
+    NoticeSent {
+        /// Which.
+        id: String,
+        /// When.
+        at: Utc,
+    },
+}
+
+/// What the writer is asked for besides records.
+#[derive(Debug)]
+struct Chore {
+    wish: Wish,
+    told: SyncSender<Result<Option<Seal>, StoreError>>,
+}
+
+#[derive(Debug)]
+enum Wish {
+    Seal(String),
+    Keep(Vec<Entry>),
+}
+
 /// What was lost when the ledger was closed. None of it was promised to anybody in strict mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CloseError {
@@ -226,6 +327,8 @@ struct Queue {
     wake_at: usize,
     /// Records admitted before this may be deleted.
     keep_from: Option<Utc>,
+    /// To be done when no record waits, or between commits under load. One at a time.
+    chore: Option<Chore>,
     /// Set by `close`: how long to wait for the slots that are out.
     closing: Option<Duration>,
 }
@@ -236,6 +339,8 @@ pub struct Ledger {
     shared: Arc<Shared>,
     path: PathBuf,
     wal_path: PathBuf,
+    /// Held by whoever asks for a chore.
+    chores: Mutex<()>,
     /// Held as long as the process may write. Released by the operating system however it ends.
     lock: Mutex<Option<Running>>,
 }
@@ -297,6 +402,7 @@ impl Ledger {
                 batch: Batch::new(),
                 wake_at: usize::MAX,
                 keep_from: None,
+                chore: None,
                 closing: None,
             }),
             wake: Condvar::new(),
@@ -320,6 +426,7 @@ impl Ledger {
             shared,
             wal_path: suffixed(&path, "-wal"),
             path,
+            chores: Mutex::new(()),
             lock: Mutex::new(Some(Running {
                 writer,
                 _lock: lock,
@@ -376,11 +483,38 @@ impl Ledger {
     }
 
     /// Lets the writer delete the records that were admitted before `keep_from`, oldest first, in small steps between
-    /// commits. The caller sees to it that no unsettled month is among them. It stops at the first record that must be
-    /// kept, so that what is kept is always one run of seqs. The rollup keeps all.
+    /// commits. The caller sees to it that no unsettled month is among them. It stops at the first step of the chain in which
+    /// a record must be kept, so that what is kept is always one run of seqs that can be verified. The rollup keeps all.
     pub fn prune(&self, keep_from: Utc) {
         self.shared.queue.lock().keep_from = Some(keep_from);
         self.shared.wake.notify_one();
+    }
+
+    /// Seals `day` (`2026-11-30`): links all that is recorded by now and stores its head under that name; gives what is
+    /// stored when that was done before. Days are sealed in their order. Blocks.
+    pub fn seal(&self, day: &str) -> Result<Seal, StoreError> {
+        let sealed = self.ask(Wish::Seal(day.to_owned()))?;
+        sealed.ok_or(StoreError::Trouble)
+    }
+
+    /// Keeps all of the entries, or none. Durable when it returns. Blocks.
+    pub fn keep(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
+        self.ask(Wish::Keep(entries)).map(drop)
+    }
+
+    fn ask(&self, wish: Wish) -> Result<Option<Seal>, StoreError> {
+        let _one_at_a_time = self.chores.lock();
+        let (told, answer) = sync_channel(1);
+        {
+            let mut queue = self.shared.queue.lock();
+            if !self.healthy() {
+                return Err(StoreError::Trouble);
+            }
+            queue.chore = Some(Chore { wish, told });
+        }
+        self.shared.wake.notify_one();
+        // The writer drops it in trouble and when it ends.
+        answer.recv().unwrap_or(Err(StoreError::Trouble))
     }
 
     /// Writes what is queued, waits up to `patience` for the slots that are still out (and, in trouble, for

@@ -10,7 +10,10 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension};
 const APPLICATION_ID: i32 = 0x746f_6c6c;
 
 /// The schema that this program reads and writes. Newer is refused, older is migrated.
-pub(super) const VERSION: i32 = 2;
+pub(super) const VERSION: i32 = 3;
+
+/// The one before, which is migrated.
+pub(super) const BEFORE: i32 = 2;
 
 const TABLES: &str = r#"
 CREATE TABLE runs (
@@ -77,9 +80,51 @@ UNION ALL
 SELECT account, "group", action, mode, outcome, billable, reason, hour, calls, first_seq, last_seq
 FROM tail CROSS JOIN series ON series.id = tail.series;
 
-CREATE VIEW days AS
-SELECT date(hour * 3600, 'unixepoch') AS day, min(first_seq) AS first_seq, max(last_seq) AS last_seq
-FROM rollup GROUP BY day;
+"#;
+
+/// What schema 3 added: the chain, and what was settled and told by it.
+const SETTLED: &str = r#"
+CREATE TABLE links (
+    last_seq  INTEGER PRIMARY KEY,
+    link      BLOB NOT NULL,
+    marks     BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE days (
+    day        TEXT NOT NULL PRIMARY KEY,
+    first_seq  INTEGER NOT NULL,
+    last_seq   INTEGER NOT NULL,
+    head       BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE settlements (
+    month        TEXT NOT NULL PRIMARY KEY,
+    through_seq  INTEGER NOT NULL,
+    head         BLOB NOT NULL,
+    fixed_at     INTEGER NOT NULL,
+    settled_at   INTEGER
+) STRICT;
+
+CREATE TABLE statements (
+    month      TEXT NOT NULL,
+    account    TEXT NOT NULL,
+    due        TEXT NOT NULL,
+    inputs     TEXT NOT NULL,
+    statement  TEXT NOT NULL,
+    PRIMARY KEY (month, account)
+) STRICT;
+CREATE INDEX statements_of_account ON statements (account, month, due);
+
+CREATE TABLE notices (
+    number     INTEGER PRIMARY KEY,
+    id         TEXT NOT NULL UNIQUE,
+    account    TEXT NOT NULL,
+    "order"    TEXT NOT NULL,
+    raised_at  INTEGER NOT NULL,
+    body       TEXT NOT NULL,
+    sent_at    INTEGER
+) STRICT;
+CREATE INDEX unsent_notices ON notices (number) WHERE sent_at IS NULL;
 "#;
 
 /// What a file is, by its header alone.
@@ -87,6 +132,8 @@ FROM rollup GROUP BY day;
 pub(super) enum Kind {
     /// A ledger in the schema [`VERSION`].
     Ledger,
+    /// A ledger in the schema [`BEFORE`].
+    Older,
     /// Nothing was ever written to it.
     Empty,
 }
@@ -103,6 +150,7 @@ pub(super) fn identify(connection: &Connection) -> Result<Kind, LedgerError> {
     if application_id == APPLICATION_ID {
         return match pragma("user_version")? {
             VERSION => Ok(Kind::Ledger),
+            BEFORE => Ok(Kind::Older),
             found => Err(LedgerError::OtherVersion {
                 found,
                 known: VERSION,
@@ -122,6 +170,17 @@ pub(super) fn identify(connection: &Connection) -> Result<Kind, LedgerError> {
 /// Makes an empty file a ledger, as a whole or not at all.
 pub(super) fn create(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
+        "BEGIN IMMEDIATE; {TABLES} {SETTLED} INSERT INTO links VALUES (0, zeroblob(32), x'');
+         PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
+    ))
+}
+
+/// Makes a ledger of schema [`BEFORE`] one of [`VERSION`], inside a transaction of the caller's. Its chain begins with
+/// the records that it still has; the caller links them.
+pub(super) fn migrate(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.execute_batch(&format!(
+        "DROP VIEW days; {SETTLED}
+         INSERT INTO links SELECT first_kept - 1, zeroblob(32), x'' FROM bounds;
+         PRAGMA user_version = {VERSION};"
     ))
 }

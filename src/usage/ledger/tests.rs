@@ -520,7 +520,10 @@ fn a_commit_that_nobody_can_tell_about_is_not_billed_even_when_it_turns_out_to_h
     assert_eq!(found[2].status, None);
     bench.assert_consistent();
     let until = Utc(DAY.0 + HOUR_US);
-    let lines = bench.reader().usage(DAY, until, None).unwrap();
+    let lines = bench
+        .reader()
+        .usage(DAY, until, None, 0..=u64::MAX)
+        .unwrap();
     let billed = lines.iter().find(|line| line.billable).unwrap();
     assert_eq!((billed.calls, billed.first_seq, billed.last_seq), (2, 1, 2));
     // The reports say what is in the ledger, not what was tried.
@@ -914,7 +917,11 @@ fn nothing_is_pruned_that_is_not_rolled_up() {
     store.commit(run, &records).unwrap();
     let calls = || {
         let until = Utc(DAY.0 + HOUR_US);
-        bench.reader().usage(DAY, until, None).unwrap()[0].calls
+        bench
+            .reader()
+            .usage(DAY, until, None, 0..=u64::MAX)
+            .unwrap()[0]
+            .calls
     };
     let all = Utc(i64::MAX);
     assert!(store.prune(all).unwrap(), "there is more, later");
@@ -996,7 +1003,7 @@ fn usage_is_summed_over_the_hours_asked_for_and_by_account() {
     }
     let until = Utc(DAY.0 + 2 * HOUR_US);
     let reader = bench.reader();
-    let lines = reader.usage(DAY, until, None).unwrap();
+    let lines = reader.usage(DAY, until, None, 0..=u64::MAX).unwrap();
     let figures: Vec<_> = lines
         .iter()
         .map(|line| {
@@ -1010,9 +1017,12 @@ fn usage_is_summed_over_the_hours_asked_for_and_by_account() {
         .collect();
     assert_eq!(figures, [("a", 3, 2, 5), ("b", 1, 4, 4)]);
     let b = AccountId::new("b").unwrap();
-    assert_eq!(reader.usage(DAY, until, Some(&b)).unwrap(), lines[1..]);
+    assert_eq!(
+        reader.usage(DAY, until, Some(&b), 0..=u64::MAX).unwrap(),
+        lines[1..]
+    );
     assert!(matches!(
-        reader.usage(Utc(DAY.0 + 1), until, None),
+        reader.usage(Utc(DAY.0 + 1), until, None, 0..=u64::MAX),
         Err(ReadError::NotOnTheHour(_))
     ));
 }
@@ -1081,7 +1091,10 @@ fn pruning_deletes_from_the_front_keeps_the_rollup_and_never_gives_a_seq_again()
     ));
     assert!(bench.reader().records(0, 1).is_err());
     let until = Utc(DAY.0 + 48 * HOUR_US);
-    let lines = bench.reader().usage(DAY, until, None).unwrap();
+    let lines = bench
+        .reader()
+        .usage(DAY, until, None, 0..=u64::MAX)
+        .unwrap();
     assert_eq!(lines[0].calls, 1_210);
 
     ledger.prune(Utc(DAY.0 + 1_000 * HOUR_US));
@@ -1116,10 +1129,12 @@ fn one_accounts_month_is_what_it_has_in_everybodys() {
     let hours = |n: i64| Utc(DAY.0 + n * HOUR_US);
     // Looked up, looked up beyond what there is, and scanned.
     for (from, until) in [(3, 11), (-5, 9_000), (-5, 9_700), (7, 7)] {
-        let all = reader.usage(hours(from), hours(until), None).unwrap();
+        let all = reader
+            .usage(hours(from), hours(until), None, 0..=u64::MAX)
+            .unwrap();
         for account in &accounts {
             let own = reader
-                .usage(hours(from), hours(until), Some(account))
+                .usage(hours(from), hours(until), Some(account), 0..=u64::MAX)
                 .unwrap();
             let expected: Vec<_> = all
                 .iter()

@@ -12,7 +12,9 @@
 
 use super::commit::{Batch, Decision};
 use super::store::Store;
-use super::{CLOSED, Committed, FAILING, HEALTHY, LedgerError, Queue, Shared};
+use super::{
+    CLOSED, Chore, Committed, FAILING, HEALTHY, LedgerError, Queue, Seal, Shared, StoreError, Wish,
+};
 use crate::clock::Clock;
 use crate::usage::Record;
 use crate::words::{Durability, Mono, Outcome, Utc};
@@ -126,6 +128,7 @@ enum Task {
     Write(Decision),
     RollUp,
     Prune(Utc),
+    Chore(Chore),
     /// With the number of calls that are not in the ledger.
     End(usize),
 }
@@ -190,12 +193,14 @@ impl Writer {
                         let unrecorded = self.shared.pending.load(Ordering::Acquire);
                         return self.end(unrecorded);
                     }
+                    self.chore_under_load();
                     self.roll_up_under_load();
                     self.prune_under_load();
                     self.checkpoint_under_load();
                 }
                 Task::RollUp => self.roll_up(),
                 Task::Prune(keep_from) => self.prune(keep_from),
+                Task::Chore(chore) => self.chore(chore),
                 Task::End(unrecorded) => return self.end(unrecorded),
             }
         }
@@ -230,6 +235,8 @@ impl Writer {
                     return Task::End(pending);
                 }
                 (Some(POLL), 1)
+            } else if let Some(chore) = queue.chore.take() {
+                return Task::Chore(chore);
             } else if let Some(keep_from) = prune {
                 return Task::Prune(keep_from);
             } else if self.tail() > 0 && now >= self.roll_up_at.max(self.last_start.plus(REST)) {
@@ -426,6 +433,8 @@ impl Writer {
                     }
                 }
                 self.held.append(&mut queue.records);
+                // Whoever asked for it is told, and asks again later.
+                queue.chore = None;
             }
             self.last_start = self.clock.mono();
             match self.flush() {
@@ -476,6 +485,36 @@ impl Writer {
             if let Some(keep_from) = keep_from {
                 self.prune(keep_from);
             }
+        }
+    }
+
+    /// Does what was asked for and says how it went.
+    fn chore(&mut self, chore: Chore) {
+        let Chore { wish, told } = chore;
+        let done = match self.store.take().map_or_else(|| self.reopen(), Ok) {
+            Ok(mut store) => match fulfil(&mut store, wish, self.place.pace.roll_up) {
+                Ok(done) => {
+                    self.store = Some(store);
+                    Ok(done)
+                }
+                Err(error) => Err(StoreError::Failed(error.to_string())),
+            },
+            Err(error) => Err(StoreError::Failed(error.to_string())),
+        };
+        self.wal_pages += 16;
+        // Who asked may have stopped waiting.
+        let _ = told.send(done);
+    }
+
+    /// A gate that never rests settles its months as well.
+    fn chore_under_load(&mut self) {
+        if self.load.is_heavy()
+            && let Some(chore) = {
+                let mut queue = self.shared.queue.lock();
+                queue.chore.take()
+            }
+        {
+            self.chore(chore);
         }
     }
 
@@ -535,6 +574,21 @@ impl Writer {
     }
 }
 
+fn fulfil(store: &mut Store, wish: Wish, step: i64) -> Result<Option<Seal>, LedgerError> {
+    match wish {
+        Wish::Seal(day) => {
+            while store.tail() > 0 {
+                store.roll_up(step)?;
+            }
+            Ok(Some(store.seal(&day)?))
+        }
+        Wish::Keep(entries) => {
+            store.keep(&entries)?;
+            Ok(None)
+        }
+    }
+}
+
 /// However the writer ends, nobody waits for it afterwards.
 struct Farewell(Arc<Shared>);
 
@@ -542,6 +596,7 @@ impl Drop for Farewell {
     fn drop(&mut self) {
         let mut queue = self.0.queue.lock();
         self.0.health.store(CLOSED, Ordering::Release);
+        queue.chore = None;
         Decision::new(std::mem::replace(&mut queue.batch, Batch::new())).not_durable();
     }
 }

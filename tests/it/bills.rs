@@ -1,0 +1,423 @@
+//! From counted calls to a statement that anybody can check, and back to the gate: with the real binary, whose ledger
+//! holds last month's calls before it starts.
+
+use crate::harness::*;
+use http::StatusCode;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use tollgate::clock::Clock;
+use tollgate::usage::{Ledger, LedgerOptions, Month, Record};
+use tollgate::words::*;
+
+const PORTRAIT: &str = "portrait-segmentation";
+const KEY: &str = "demo-studio-key";
+const KEY_SHA256: &str = "57b552b937c96bc4f2ad78e065bd94c66b7bd1cfe138efe9c313f3de74d3575a";
+const HOUR_US: i64 = 3_600_000_000;
+
+fn zone() -> jiff::tz::TimeZone {
+    jiff::tz::TimeZone::get("Asia/Shanghai").unwrap()
+}
+
+/// The month before the running one, by the provider's clock.
+fn last_month() -> Month {
+    Month::of(Clock::default().utc(), &zone()).previous()
+}
+
+fn rfc3339(at: Utc) -> String {
+    jiff::Timestamp::from_microsecond(at.0).unwrap().to_string()
+}
+
+/// So long after the beginning of last month.
+fn into_last_month(us: i64) -> Utc {
+    Utc(last_month().bounds(&zone()).0.0 + us)
+}
+
+fn call(account: &str, at: Utc, mode: Mode, reason: Reason) -> Record {
+    Record {
+        id: RequestId(uuid::Uuid::now_v7()),
+        account: AccountId::new(account).unwrap(),
+        group: GroupId::new(PORTRAIT).unwrap(),
+        action: Action::new("SegmentPortraitPic").unwrap(),
+        mode,
+        admitted_at: at,
+        start: Mono(1),
+        outcome: Outcome::Answered,
+        status: Some(if reason == Reason::ServerError { 503 } else { 200 }),
+        reason,
+        duration: Duration::from_millis(30),
+    }
+}
+
+/// Writes a ledger before any gate has it.
+fn seed(ledger: &Path, records: impl IntoIterator<Item = Record>) {
+    std::fs::create_dir_all(ledger.parent().unwrap()).unwrap();
+    let options = LedgerOptions {
+        path: ledger.to_owned(),
+        durability: Durability::Relaxed,
+        replica: String::new(),
+        pending_limit: 1_000_000,
+    };
+    let ledger = Ledger::open(options, Clock::default(), |_| ()).unwrap();
+    for record in records {
+        drop(ledger.reserve().unwrap().commit(record));
+    }
+    ledger.close(Duration::from_secs(60)).unwrap();
+}
+
+/// One account that pays by the call; `packs` and `payments` are YAML lists.
+fn accounts(packs: &str, payments: &str) -> String {
+    format!(
+        "accounts:\n  \"2000000001\":\n    name: First Customer\n    keys: [{{api_key_sha256: {KEY_SHA256}}}]\n    \
+         payments: {payments}\n    services:\n      {PORTRAIT}:\n        opened: 2026-01-01T00:00:00+08:00\n        \
+         mode: per_call\n        packs: {packs}\n"
+    )
+}
+
+const CUSTOMER: &str = "2000000001";
+
+fn house(upstream: std::net::SocketAddr, packs: &str, payments: &str) -> House {
+    let house = House::new(upstream, &[]);
+    std::fs::write(house.file("accounts.yaml"), accounts(packs, payments)).unwrap();
+    house
+}
+
+/// Last month: 14,000 billable calls from its first hour on, one a second, and some that are not. A pack of 10,000 that
+/// was delivered in the midst of an hour, after 1,500 of them.
+fn busy_month(house: &House) {
+    let from = into_last_month(0);
+    let calls = (0..14_000).map(|n| {
+        let at = Utc(from.0 + n * 1_000_000);
+        call(CUSTOMER, at, Mode::PerCall, Reason::Billable)
+    });
+    let others = (0..30).map(|n| {
+        let reason = [Reason::Vetoed, Reason::ServerError, Reason::UpstreamFailed][n % 3];
+        call(CUSTOMER, Utc(from.0 + 5 * HOUR_US), Mode::PerCall, reason)
+    });
+    seed(&house.ledger(), calls.chain(others));
+}
+
+/// Delivered 1,500 seconds into last month: in the midst of its first hour.
+fn pack() -> String {
+    let delivered = rfc3339(into_last_month(1_500_000_000));
+    format!("[{{order: P-1, calls: 10000, delivered: {delivered}, paid: {{cash: \"88\"}}}}]")
+}
+
+fn statement(house: &House) -> Value {
+    let month = last_month().to_string();
+    let said = house.run(&["statement", "--account", CUSTOMER, "--month", &month, "--format", "json"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    serde_json::from_str(&said.out).unwrap()
+}
+
+async fn admin_json(house: &House, path: &str) -> Value {
+    let (status, _, body) = get(house.admin, path).await;
+    assert_eq!(status, StatusCode::OK, "{path}: {body:?}");
+    serde_json::from_slice(&body).unwrap()
+}
+
+/// Waits until the gate has settled last month.
+async fn settled(house: &House) -> Value {
+    let path = format!("/v1/statements/{CUSTOMER}?month={}", last_month());
+    for _ in 0..600 {
+        let statement = admin_json(house, &path).await;
+        if !statement["fixed"].is_null() {
+            return statement;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the month is not settled; the log:\n{}", house.log());
+}
+
+/// The customer's own recount, from what it can export, by a program that shares nothing with this one.
+fn recount(house: &House) -> Said {
+    let month = last_month().to_string();
+    let dir = house.dir.path();
+    for (command, format, file) in [("statement", "json", "statement.json"), ("records", "jsonl", "records.jsonl")] {
+        let said = house.run(&[command, "--account", CUSTOMER, "--month", &month, "--format", format]);
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        std::fs::write(dir.join(file), said.out).unwrap();
+    }
+    recount_files(dir)
+}
+
+fn recount_files(dir: &Path) -> Said {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recount/recount.py");
+    said(
+        Command::new("python3")
+            .arg(script)
+            .arg(dir.join("statement.json"))
+            .arg(dir.join("records.jsonl")),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_month_is_settled_once_whatever_the_files_say_later_and_arrears_end_when_they_are_paid() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = house(upstream.address, &pack(), "[]");
+    busy_month(&house);
+
+    // 1,000 free, then 500 before the pack came, 10,000 by the pack, 2,500 after it: 14,000 reach the tier of 0.009.
+    let open = statement(&house);
+    let use_of = &open["groups"][0]["per_call"];
+    assert_eq!(use_of["free"]["used"], 1_000);
+    assert_eq!(use_of["packs"][0]["used"], 10_000);
+    assert_eq!(use_of["postpaid"]["calls"], 3_000);
+    assert_eq!(open["due"], "27.00");
+    assert_eq!(open["fixed"], Value::Null);
+    assert_eq!(open["groups"][0]["not_billable"].as_array().unwrap().len(), 3);
+
+    let process = house.start().await;
+    let fixed = settled(&house).await;
+    assert_eq!(fixed["due"], "27.00");
+    assert_eq!(fixed["fixed"]["through_seq"], 14_030);
+    assert_eq!(statement(&house), fixed, "the command reads what was stored");
+
+    // R17: no payment, so the balance is below zero, and the service stops at the next call.
+    let (status, _, body) = send(house.public, segment(KEY)).await;
+    assert_eq!(status, StatusCode::PAYMENT_REQUIRED, "{body:?}");
+    let balances = &admin_json(&house, &format!("/v1/accounts/{CUSTOMER}")).await["balances"];
+    assert_eq!(balances["balance"], "-27.00");
+    assert_eq!(balances["in_arrears"], true);
+    let samples = scrape(house.admin).await;
+    assert_eq!(samples.sum("tollgate_accounts_in_arrears", &[]), 1);
+
+    // A restart changes nothing of it: the first call after it is refused too.
+    drop(process);
+    let _process = house.start().await;
+    assert_eq!(send(house.public, segment(KEY)).await.0, StatusCode::PAYMENT_REQUIRED);
+
+    // Too little, and the pack is gone from the files: the statement stays as it was fixed.
+    let now = rfc3339(Clock::default().utc());
+    let paid = |amount: &str| format!("[{{order: T-1, at: {now}, amount: \"{amount}\"}}]");
+    std::fs::write(house.file("accounts.yaml"), accounts("[]", &paid("26.99"))).unwrap();
+    post_reload(&house).await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(send(house.public, segment(KEY)).await.0, StatusCode::PAYMENT_REQUIRED);
+    assert_eq!(statement(&house), fixed);
+
+    std::fs::write(house.file("accounts.yaml"), accounts("[]", &paid("27"))).unwrap();
+    post_reload(&house).await;
+    let mut status = StatusCode::PAYMENT_REQUIRED;
+    for _ in 0..100 {
+        status = send(house.public, segment(KEY)).await.0;
+        if status == StatusCode::OK {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(status, StatusCode::OK, "it comes back by itself");
+    let own = send(house.public, plain("GET", "/v1/quota", KEY, "")).await.2;
+    let own: Value = serde_json::from_slice(&own).unwrap();
+    assert_eq!((&own["balance"], &own["in_arrears"]), (&json!("0.00"), &json!(false)));
+    assert_eq!(own["services"][PORTRAIT]["free_calls"]["left"], 999);
+    assert_eq!(house.log().matches("settled the month").count(), 1);
+}
+
+async fn post_reload(house: &House) {
+    let request = plain("POST", "/v1/reload", "", "");
+    let (status, _, body) = send(house.admin, request).await;
+    assert_eq!(status, StatusCode::OK, "{body:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_customer_recounts_its_bill_and_a_bill_that_was_changed_does_not_pass() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = house(upstream.address, &pack(), "[]");
+    busy_month(&house);
+    let process = house.start().await;
+    settled(&house).await;
+    drop(process);
+
+    let honest = recount(&house);
+    assert_eq!(honest.code, Some(0), "{}{}", honest.out, honest.err);
+
+    let file = house.dir.path().join("statement.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    for (from, to) in [
+        ("\"due\":\"27.00\"", "\"due\":\"27.01\""),
+        ("\"used\":10000", "\"used\":9999"),
+        ("\"unit_price\":\"0.009\"", "\"unit_price\":\"0.01\""),
+    ] {
+        assert!(text.contains(from), "{from} in {text}");
+        std::fs::write(&file, text.replace(from, to)).unwrap();
+        let forged = recount_files(house.dir.path());
+        assert_eq!(forged.code, Some(1), "{to}: {}{}", forged.out, forged.err);
+    }
+    std::fs::write(&file, &text).unwrap();
+    let records = house.dir.path().join("records.jsonl");
+    let lines = std::fs::read_to_string(&records).unwrap();
+    let (_, one_less) = lines.split_once('\n').unwrap();
+    std::fs::write(&records, one_less).unwrap();
+    assert_eq!(recount_files(house.dir.path()).code, Some(1), "a call that is not there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_changed_by_hand_in_the_ledger_is_found_and_named() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = house(upstream.address, &pack(), "[]");
+    busy_month(&house);
+    let process = house.start().await;
+    let fixed = settled(&house).await;
+    drop(process);
+    let head = fixed["fixed"]["head"].as_str().unwrap();
+
+    let honest = house.run(&["verify", "--checkpoint", head]);
+    assert_eq!(honest.code, Some(0), "{}{}", honest.out, honest.err);
+    let unknown = house.run(&["verify", "--checkpoint", &"0123456789abcdef".repeat(4)]);
+    assert_eq!(unknown.code, Some(1), "a head that is not of this ledger");
+
+    let whole = std::fs::read(house.ledger()).unwrap();
+    for (change, named) in [
+        ("UPDATE raw SET status = 500 WHERE seq = 777", "777"),
+        ("DELETE FROM raw WHERE seq = 778", "778"),
+        ("UPDATE series SET billable = 0, reason = 'vetoed' WHERE reason = ''", "record 1"),
+        ("UPDATE hours SET calls = calls - 1 WHERE calls > 1000", "hours"),
+        ("UPDATE statements SET due = '26.00'", "26.00"),
+        (
+            "UPDATE statements SET statement = replace(statement, '\"due\":\"27.00\"', '\"due\":\"26.00\"'), due = '26.00'",
+            CUSTOMER,
+        ),
+    ] {
+        for file in ["-wal", "-shm"] {
+            let mut path = house.ledger().into_os_string();
+            path.push(file);
+            let _ = std::fs::remove_file(path);
+        }
+        std::fs::write(house.ledger(), &whole).unwrap();
+        let connection = rusqlite::Connection::open(house.ledger()).unwrap();
+        assert!(connection.execute(change, []).unwrap() > 0, "{change}");
+        drop(connection);
+        let said = house.run(&["verify", "--checkpoint", head]);
+        assert_eq!(said.code, Some(1), "{change}: {}", said.out);
+        assert!(said.err.contains(named), "{change}: {}", said.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settlement_that_is_killed_again_and_again_debits_every_account_once() {
+    const ACCOUNTS: usize = 700;
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = House::new(upstream.address, &[]);
+    let mut file = accounts("[]", "[]");
+    for n in 0..ACCOUNTS {
+        file += &format!(
+            "  \"many-{n}\":\n    name: one of many\n    services:\n      {PORTRAIT}: {{opened: 2026-01-01T00:00:00+08:00, mode: per_call}}\n"
+        );
+    }
+    std::fs::write(house.file("accounts.yaml"), file).unwrap();
+    // 1,100 calls each would take long to write: the free pack is small instead.
+    house.edit("catalog.yaml", "free_calls: 1000", "free_calls: 0");
+    let at = into_last_month(HOUR_US);
+    let calls = (0..ACCOUNTS * 3).map(|n| {
+        let account = format!("many-{}", n % ACCOUNTS);
+        call(&account, at, Mode::PerCall, Reason::Billable)
+    });
+    seed(&house.ledger(), calls);
+
+    let mut kills = 0;
+    let statements = || {
+        let sql = "SELECT count(*), count(DISTINCT account), coalesce(sum(due = '0.03'), 0) FROM statements";
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let open = rusqlite::Connection::open_with_flags(house.ledger(), flags).unwrap();
+        let counts = open.query_row(sql, [], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]));
+        counts.unwrap_or([0_usize; 3])
+    };
+    for _ in 0..40 {
+        let mut process = house.start().await;
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(900..1_600))).await;
+        process.kill();
+        let [count, ..] = statements();
+        if count == ACCOUNTS {
+            break;
+        }
+        kills += usize::from(count > 0);
+    }
+    let _process = house.start().await;
+    for _ in 0..400 {
+        if house.log().contains("settled the month") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    eprintln!("{kills} kills in the midst of the settlement");
+    assert_eq!(statements(), [ACCOUNTS; 3]);
+    let verified = house.run(&["verify"]);
+    assert_eq!(verified.code, Some(0), "{}{}", verified.out, verified.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_runs_out_is_told_to_the_webhook_and_not_twice() {
+    let receiver = Upstream::after(Duration::ZERO).await;
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let edits = format!("upstream: {{endpoints");
+    let with_webhook = format!("notices: {{webhook: \"http://{}/notices\"}}\nupstream: {{endpoints", receiver.address);
+    let house = House::new(upstream.address, &[(&edits, &with_webhook)]);
+    let delivered = rfc3339(into_last_month(0));
+    let packs = format!("[{{order: P-1, calls: 10000, delivered: {delivered}, paid: {{cash: \"88\"}}}}]");
+    std::fs::write(house.file("accounts.yaml"), accounts(&packs, "[]")).unwrap();
+    house.edit("catalog.yaml", "free_calls: 1000", "free_calls: 0");
+    // 1,501 are left: two calls more, and it is under 15 %.
+    let (month, _) = last_month().next().bounds(&zone());
+    let calls = (0..8_499).map(|n| call(CUSTOMER, Utc(month.0 + n), Mode::PerCall, Reason::Billable));
+    seed(&house.ledger(), calls);
+
+    let process = house.start().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(receiver.seen().len(), 0, "1,501 of 10,000 are left");
+    assert_eq!(send(house.public, segment(KEY)).await.0, StatusCode::OK);
+    assert_eq!(send(house.public, segment(KEY)).await.0, StatusCode::OK);
+    for _ in 0..600 {
+        if !receiver.seen().is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let seen = receiver.seen();
+    assert_eq!(seen.len(), 1, "{}", house.log());
+    let notice: Value = serde_json::from_slice(&seen[0].body).unwrap();
+    assert_eq!(notice["id"], format!("{CUSTOMER}/P-1/1/low"));
+    assert_eq!((&notice["left"], &notice["calls"]), (&json!(1_499), &json!(10_000)));
+    let samples = scrape(house.admin).await;
+    assert_eq!(samples.sum("tollgate_notices_total", &["outcome=\"delivered\""]), 1);
+    drop(process);
+
+    let _process = house.start().await;
+    assert_eq!(send(house.public, segment(KEY)).await.0, StatusCode::OK);
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(receiver.seen().len(), 1, "it was told already");
+}
+
+#[test]
+fn prices_and_refunds_are_quoted_with_their_rule() {
+    let house = House::new(([127, 0, 0, 1], 9).into(), &[]);
+    let yesterday = rfc3339(Utc(Clock::default().utc().0 - 24 * HOUR_US));
+    let packs = format!(
+        "[{{order: P-1, calls: 10000, delivered: {yesterday}, paid: {{cash: \"80\", voucher: \"8\"}}}}, \
+          {{order: P-2, calls: 10000, delivered: 2026-01-01T00:00:00+08:00, paid: {{cash: \"88\"}}}}]"
+    );
+    std::fs::write(house.file("accounts.yaml"), accounts(&packs, "[]")).unwrap();
+    seed(&house.ledger(), []);
+    let price = |words: &[&str]| {
+        let mut all = vec!["price", "--group", PORTRAIT];
+        all.extend(words);
+        let said = house.run(&all);
+        (said.code, said.out.lines().next().unwrap_or_default().to_owned())
+    };
+    assert_eq!(price(&["--qps", "10", "--months", "1"]), (Some(0), "7800 CNY".into()));
+    assert_eq!(price(&["--qps", "9", "--days", "3"]), (Some(0), "1296 CNY".into()));
+    assert_eq!(price(&["--pack", "10000", "--count", "3"]), (Some(0), "264 CNY".into()));
+    assert_eq!(price(&["--pack", "123"]).0, Some(1));
+    assert_eq!(price(&["--qps", "10"]).0, Some(2), "for how long?");
+
+    let yes = house.run(&["refund", "--order", "P-1"]);
+    assert_eq!(yes.code, Some(0), "{}{}", yes.out, yes.err);
+    assert!(yes.out.starts_with("yes: 80 CNY") && yes.out.contains("R18"), "{}", yes.out);
+    let no = house.run(&["refund", "--order", "P-2"]);
+    assert_eq!(no.code, Some(1));
+    assert!(no.out.starts_with("no: R18"), "{}", no.out);
+    let unknown = house.run(&["refund", "--order", "P-9"]);
+    assert_eq!(unknown.code, Some(1));
+    assert!(unknown.err.contains("no order P-9"), "{}", unknown.err);
+}
