@@ -450,6 +450,9 @@ fn check(path: &Path) -> anyhow::Result<()> {
             settings.ledger.path.display(),
             settings.ledger.durability
         )?;
+        if let Some(notices) = &settings.notices {
+            writeln!(out, "  notices    {}", notices.webhook)?;
+        }
         writeln!(
             out,
             "catalogue: {} group(s), months in {}",

@@ -383,7 +383,7 @@ impl Metrics {
     }
 
     /// Replaces the figures of all packs. At most `metrics.accounts` series: the orders of one account in one
-    /// group together or none of them, those with the least left first.
+    /// group together or none of them, those first whose remaining calls are nearest to their end.
     pub fn set_packs(&self, packs: Vec<PackFigures>) {
         let limit = self.accounts.lock().limit;
         let mut holders: HashMap<(AccountId, GroupId), Vec<(String, f64)>> = HashMap::new();
@@ -393,9 +393,13 @@ impl Metrics {
             let orders = holders.entry((pack.account, pack.group)).or_default();
             orders.push((pack.order, ratio));
         }
-        let least = |orders: &[(String, f64)]| orders.iter().map(|o| o.1).fold(1.0, f64::min);
+        // Of what is not used up: a customer who bought again must not take the place of one who runs out.
+        let nearest = |orders: &[(String, f64)]| {
+            let left = orders.iter().map(|(_, ratio)| *ratio).filter(|r| *r > 0.0);
+            left.min_by(f64::total_cmp).unwrap_or(0.0)
+        };
         let mut holders: Vec<_> = holders.into_iter().collect();
-        holders.sort_by(|(a, x), (b, y)| least(x).total_cmp(&least(y)).then_with(|| a.cmp(b)));
+        holders.sort_by(|(a, x), (b, y)| nearest(x).total_cmp(&nearest(y)).then_with(|| a.cmp(b)));
         let mut room = limit;
         self.pack_remaining_ratio.reset();
         for ((account, group), orders) in holders {
@@ -611,5 +615,102 @@ mod tests {
         assert_eq!(seen, HashMap::from([("b".into(), 0), ("other".into(), 10)]));
         let seen = admitted(&metrics, vec![figures("b", 7)]);
         assert_eq!(seen, HashMap::from([("b".into(), 3), ("other".into(), 10)]));
+    }
+
+    fn shown(metrics: &Metrics, family: &str) -> Vec<String> {
+        let text = String::from_utf8(metrics.expose(Vec::new())).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines
+            .filter_map(|line| line.strip_prefix(&format!("tollgate_{family}")))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn pack(account: &str, order: &str, left: u64, size: u64) -> PackFigures {
+        PackFigures {
+            account: AccountId::new(account).unwrap(),
+            group: GroupId::new("g").unwrap(),
+            order: order.to_owned(),
+            left,
+            size,
+        }
+    }
+
+    #[test]
+    fn the_packs_nearest_to_their_end_have_series_and_an_accounts_orders_stay_together() {
+        let metrics = Metrics::new(4);
+        metrics.set_packs(vec![
+            pack("again", "A-1", 0, 10_000),
+            pack("again", "A-2", 1_501, 10_000),
+            pack("full", "F-1", 10_000, 10_000),
+            pack("low", "L-1", 1_500, 10_000),
+            pack("low", "L-2", 10_000, 10_000),
+            pack("odd", "O-1", 1, 0),
+            pack("out", "O-2", 0, 10_000),
+            pack("third", "T-1", 1_500, 10_000),
+        ]);
+        assert_eq!(
+            shown(&metrics, "pack_remaining_ratio"),
+            [
+                r#"{account="low",group="g",order="L-1"} 0.15"#,
+                r#"{account="low",group="g",order="L-2"} 1"#,
+                r#"{account="out",group="g",order="O-2"} 0"#,
+                r#"{account="third",group="g",order="T-1"} 0.15"#,
+            ]
+        );
+        metrics.set_packs(vec![pack("low", "L-1", 1_499, 10_000)]);
+        assert_eq!(
+            shown(&metrics, "pack_remaining_ratio"),
+            [r#"{account="low",group="g",order="L-1"} 0.1499"#]
+        );
+    }
+
+    #[test]
+    fn an_account_whose_orders_do_not_all_fit_has_none_and_gives_its_place_to_the_next() {
+        let metrics = Metrics::new(1);
+        metrics.set_packs(vec![
+            pack("a", "A-1", 0, 10),
+            pack("a", "A-2", 9, 10),
+            pack("b", "B-1", 5, 10),
+        ]);
+        assert_eq!(
+            shown(&metrics, "pack_remaining_ratio"),
+            [r#"{account="b",group="g",order="B-1"} 0.5"#]
+        );
+    }
+
+    #[test]
+    fn the_lowest_balances_have_series_and_all_that_are_below_zero_are_counted() {
+        let metrics = Metrics::new(2);
+        let balances = |list: &[(&str, f64)]| {
+            let balances = list.iter().map(|(a, b)| (AccountId::new(a).unwrap(), *b));
+            metrics.set_balances(balances.collect());
+        };
+        balances(&[
+            ("a", 1.5),
+            ("b", -0.01),
+            ("c", 0.0),
+            ("d", -3.0),
+            ("e", -2.0),
+        ]);
+        assert_eq!(
+            shown(&metrics, "account_balance"),
+            [r#"{account="d"} -3"#, r#"{account="e"} -2"#]
+        );
+        assert_eq!(shown(&metrics, "accounts_in_arrears"), [" 3"]);
+        balances(&[("c", 0.0)]);
+        assert_eq!(shown(&metrics, "account_balance"), [r#"{account="c"} 0"#]);
+        assert_eq!(shown(&metrics, "accounts_in_arrears"), [" 0"]);
+    }
+
+    #[test]
+    fn attempts_to_deliver_are_there_before_the_first() {
+        let metrics = Metrics::new(1);
+        assert_eq!(shown(&metrics, "notices_total").len(), 4);
+        metrics.notice(Threshold::Low, false);
+        assert!(
+            shown(&metrics, "notices_total")
+                .contains(&r#"{outcome="failed",threshold="low"} 1"#.to_owned())
+        );
     }
 }

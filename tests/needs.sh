@@ -12,6 +12,7 @@ need strace strace            # sees that a record is synced before its call is 
 need sqlite3 sqlite3          # reads the ledger as a biller would
 need prlimit util-linux       # bounds what a gate may write
 need promtool prometheus      # reads deploy/'s rules, and scrapes a gate
+need amtool prometheus-alertmanager   # reads deploy/'s ways to people
 need systemd-analyze systemd  # reads deploy/'s unit
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 

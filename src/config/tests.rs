@@ -249,6 +249,7 @@ accounts: accounts.yaml
 ledger: {path: ../l.db, durability: relaxed, retain_records: 40d}
 admission: {max_delay: 200ms}
 metrics: {accounts: 5}
+notices: {webhook: "https://[::1]/hooks/a?key=b", token: {file: admin.token}}
 limits: {connections: 7, header_bytes: 8KiB, body_bytes: 1MiB, body_memory: 8MiB, request_timeout: 3m, drain: 1h}
 trusted_proxies: [10.0.0.0/8, "fd00::/8"]
 "#,
@@ -266,6 +267,14 @@ trusted_proxies: [10.0.0.0/8, "fd00::/8"]
     assert_eq!(settings.ledger.retain_records.as_secs(), 40 * 86_400);
     assert_eq!(settings.max_delay.as_millis(), 200);
     assert_eq!(settings.metric_accounts, 5);
+    let notices = settings.notices.unwrap();
+    let webhook = notices.webhook;
+    assert_eq!(
+        (webhook.tls, webhook.host.as_str(), webhook.port),
+        (true, "::1", 443)
+    );
+    assert_eq!(webhook.path, "/hooks/a?key=b");
+    assert_eq!(notices.token.unwrap().expose_secret(), "hush");
     assert_eq!(settings.limits.connections, 7);
     assert_eq!(settings.limits.header_bytes, 8192);
     assert_eq!(settings.limits.body_memory, 8 << 20);
@@ -651,6 +660,82 @@ fn the_upstream_is_one_plain_endpoint_without_a_path() {
             2:23: endpoints: expected a list in [ ], found "http://127.0.0.1:8000"
         "#,
     );
+}
+
+#[test]
+fn notices_go_to_an_address_whose_path_is_never_shown() {
+    for (url, tls, authority, path) in [
+        ("http://a", false, "a", "/"),
+        ("http://a:80/", false, "a", "/"),
+        ("http://a:443/x", false, "a:443", "/x"),
+        ("https://a:443/x", true, "a", "/x"),
+        ("https://a:80/x", true, "a:80", "/x"),
+        ("https://a?key=s3cr3t", true, "a", "/?key=s3cr3t"),
+        ("https://a/s3cr3t/?k=s3cr3t", true, "a", "/s3cr3t/?k=s3cr3t"),
+        ("http://[fd00::1]:8/x", false, "[fd00::1]:8", "/x"),
+    ] {
+        let files = Files::good();
+        let notices = format!("notices: {{webhook: \"{url}\"}}\nledger:");
+        files.change("tollgate.yaml", "ledger:", &notices);
+        let settings = files.load().unwrap().settings;
+        let webhook = settings.notices.clone().unwrap().webhook;
+        assert_eq!(
+            (webhook.tls, webhook.authority().as_str(), &*webhook.path),
+            (tls, authority, path)
+        );
+        assert!(!format!("{settings:?} {webhook}").contains("s3cr3t"));
+    }
+    assert!(Files::good().load().unwrap().settings.notices.is_none());
+    refuses(
+        "tollgate.yaml",
+        r#"
+        ledger: => notices: {}\nledger:
+            5:1: notices: missing key "webhook": add it, such as `webhook: https://127.0.0.1:8443/notices`
+        ledger: => notices: {webhook: ftp://a/s3cr3t}\nledger:
+            5:20: webhook: is not an address to post to: write http://HOST:PORT/PATH or https://HOST:PORT/PATH
+        ledger: => notices: {webhook: a:80/s3cr3t}\nledger:
+            5:20: webhook: is not an address to post to: write http://HOST:PORT/PATH or https://HOST:PORT/PATH
+        ledger: => notices: {webhook: /s3cr3t}\nledger:
+            5:20: webhook: is not an address to post to: write http://HOST:PORT/PATH or https://HOST:PORT/PATH
+        ledger: => notices: {webhook: https://a:0/s3cr3t}\nledger:
+            5:20: webhook: is not an address to post to: write http://HOST:PORT/PATH or https://HOST:PORT/PATH
+        ledger: => notices: {webhook: https://a:99999/s3cr3t}\nledger:
+            5:20: webhook: is not an address to post to: write http://HOST:PORT/PATH or https://HOST:PORT/PATH
+        ledger: => notices: {webhook: https:///s3cr3t}\nledger:
+            5:20: webhook: is not an address to post to: write http://HOST:PORT/PATH or https://HOST:PORT/PATH
+        ledger: => notices: {webhook: "https://a/s3 cr3t"}\nledger:
+            5:20: webhook: is not an address to post to: write http://HOST:PORT/PATH or https://HOST:PORT/PATH
+        ledger: => notices: {webhook: https://u:s3cr3t@a/}\nledger:
+            5:20: webhook: holds a name or a password: leave out what stands before @, and give the receiver's secret as `token: {file: PATH}`
+        ledger: => notices: {webhook: https://a/s3cr3t#b}\nledger:
+            5:20: webhook: holds a fragment, which is never sent: leave out # and what follows
+        ledger: => notices: {webhook: https://a/, token: s3cr3t s3cr3t}\nledger:
+            5:39: token: a header cannot carry it: use visible ASCII characters without spaces
+        ledger: => notices: {webhook: https://a/, token: {file: none}}\nledger:
+            5:46: token: none cannot be read: No such file or directory (os error 2)
+        ledger: => notices: {webhook: https://a/, tokens: x}\nledger:
+            5:32: unknown key "tokens": did you mean "token"?
+        "#,
+    );
+}
+
+#[test]
+fn a_token_of_the_webhook_in_clear_text_is_a_warning() {
+    for (url, warned) in [
+        ("http://127.0.0.1:80/s3cr3t", false),
+        ("http://[::1]:80/s3cr3t", false),
+        ("http://localhost/s3cr3t", false),
+        ("https://relay.example/s3cr3t", false),
+        ("http://relay.example/s3cr3t", true),
+    ] {
+        let files = Files::good();
+        let notices = format!("notices: {{webhook: \"{url}\", token: s3cr3t}}\nledger:");
+        files.change("tollgate.yaml", "ledger:", &notices);
+        let said = files.warnings();
+        let expected = "token: http://relay.example gets the token in clear text: use https, or a relay on this machine";
+        assert_eq!(said.len(), usize::from(warned), "{url}: {said:?}");
+        assert!(said.iter().all(|w| w.ends_with(expected)), "{said:?}");
+    }
 }
 
 #[test]
@@ -1049,7 +1134,7 @@ fn no_secret_is_ever_shown() {
     files.change(
         "tollgate.yaml",
         "ledger:",
-        "admin: {token: s3cr3t-s3cr3t}\nledger:",
+        "admin: {token: s3cr3t-s3cr3t}\nnotices: {webhook: https://a/s3cr3t, token: s3cr3t}\nledger:",
     );
     assert!(!format!("{:?}", files.load().unwrap()).contains("s3cr3t"));
     for wrong in [
@@ -1550,7 +1635,9 @@ fn what_two_files_of_a_directory_both_have_is_refused_with_both_places() {
 fn every_setting_that_changed_is_named_and_no_token_is_shown() {
     let shipped = Shipped::new();
     let path = shipped.files.dir.path().join("tollgate.yaml");
-    let text = fs::read_to_string(&path).unwrap();
+    let notices = "notices: {webhook: http://relay/s3cr3t, token: s3cr3t}\n";
+    let text = fs::read_to_string(&path).unwrap() + notices;
+    fs::write(&path, &text).unwrap();
     let old = shipped.files.load().unwrap();
     for (key, from, to) in [
         ("listen", "listen: 127.0.0.1:8080", "listen: 127.0.0.1:8081"),
@@ -1586,6 +1673,10 @@ fn every_setting_that_changed_is_named_and_no_token_is_shown() {
             "max_delay: 51ms}",
         ),
         ("metrics.accounts", "accounts: 1000", "accounts: 1001"),
+        ("notices.webhook", "http://relay", "https://relay"),
+        ("notices.webhook", "/s3cr3t,", "/s3cr3t?2,"),
+        ("notices.webhook", notices, ""),
+        ("notices.token", "token: s3cr3t", "token: another"),
         (
             "limits.connections",
             "connections: 4000",
@@ -1614,6 +1705,10 @@ fn every_setting_that_changed_is_named_and_no_token_is_shown() {
             .unwrap_or_else(|e| panic!("{key}: {e}"));
         let changed = old.written.changed_settings(&new.written);
         let keys: Vec<_> = changed.iter().map(|(key, ..)| *key).collect();
+        if to.is_empty() {
+            assert_eq!(keys, ["notices.webhook", "notices.token"]);
+            continue;
+        }
         assert_eq!(keys, [key]);
         let (_, before, after) = &changed[0];
         assert!(before != after && !format!("{before}{after}").contains("s3cr3t"));

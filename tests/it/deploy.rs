@@ -64,8 +64,56 @@ fn promtool_accepts_the_scrape_configuration_and_the_rules() {
 }
 
 #[test]
+fn the_rules_of_billing_fire_and_clear_when_the_contract_says() {
+    let tests = ["tollgate.rules.test.yml", "settlement.rules.test.yml"].map(deploy);
+    let [rules, settlement] = tests.each_ref().map(|path| path.to_str().unwrap());
+    run("promtool", &["test", "rules", rules, settlement]);
+}
+
+#[test]
+fn every_rule_of_billing_has_a_case() {
+    let read = |file| std::fs::read_to_string(deploy(file)).unwrap();
+    let cases = read("tollgate.rules.test.yml") + &read("settlement.rules.test.yml");
+    let rules = read("tollgate.rules.yml");
+    let (_, billing) = rules.split_once("name: tollgate-billing").unwrap();
+    let alerts: Vec<_> = billing
+        .lines()
+        .filter_map(|line| line.split_once("- alert: "))
+        .collect();
+    assert_eq!(alerts.len(), 5);
+    for (_, alert) in alerts {
+        assert!(cases.contains(&format!("alertname: {alert}")), "{alert}");
+    }
+}
+
+#[test]
+fn amtool_accepts_the_ways_to_people_and_a_customers_notice_goes_to_the_customer() {
+    let config = deploy("alertmanager.yml");
+    let config = config.to_str().unwrap();
+    run("amtool", &["check-config", config]);
+    let flag = format!("--config.file={config}");
+    let route = |labels: &[&str]| {
+        let arguments = [&["config", "routes", "test", flag.as_str()], labels].concat();
+        // A warning about its own flags may follow.
+        let said = run("amtool", &arguments);
+        said.lines().next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(
+        route(&["alertname=TollgatePackLow", "audience=customer"]),
+        "customers"
+    );
+    assert_eq!(route(&["alertname=TollgateSettlementLate"]), "operators");
+}
+
+#[test]
 fn every_metric_in_the_rules_exists() {
-    let rules = std::fs::read_to_string(deploy("tollgate.rules.yml")).unwrap();
+    let rules = [
+        "tollgate.rules.yml",
+        "tollgate.rules.test.yml",
+        "settlement.rules.test.yml",
+    ]
+    .map(|file| std::fs::read_to_string(deploy(file)).unwrap())
+    .concat();
     let metrics =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/metrics.rs"))
             .unwrap();
