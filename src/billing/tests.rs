@@ -1156,8 +1156,148 @@ from 2026-11-01T00:00:00+08:00 until 2026-12-01T00:00:00+08:00 (Asia/Shanghai), 
 fixed at 2026-12-01T01:00:03+08:00 on the records up to 123456, chain head 00ff
 
 portrait-segmentation 人像分割
+  calls
+    action                        mode      billable  calls
+    SegmentCustomizedPortraitPic  per_call  yes        1000
+    SegmentPortraitPic            per_call  yes       98999
+    SegmentPortraitPic            qps       yes         500
+    SegmentPortraitPic            per_call  vetoed        3
+  billable calls in per-call mode
+    covered by      calls  used before   used   left  from                       until                      state
+    free pack        1000                1000      0
+    P-1         2 x 10000        18000   2000      0  2026-10-02T10:00:00+08:00  2027-10-02T10:00:00+08:00  exhausted
+    P-2         1 x 10000            0      0  10000  2026-11-02T10:00:00+08:00  2027-11-02T10:00:00+08:00  refunded
+    post-paid                           96999
+  due at settlement
+    what                              calls  unit price  amount
+    post-paid calls, tier from 10000  96999       0.009  872.99
+  paid when ordered
+    order  what                                      at                         funds                      amount
+    P-2    1 pack of 10000 calls, bought             2026-11-02T10:00:00+08:00  cash 80.00, voucher 8.00    88.00
+    P-2    paid back: 1 pack of 10000 calls, bought  2026-11-03T10:00:00+08:00  cash -80.00                -80.00
+    Q-1    10 QPS until 2026-12-10T00:00:00+08:00    2026-11-10T00:00:00+08:00  cash 7800.00              7800.00
+  how it was computed
+    R16: 12 calls of earlier months came after their statements were fixed; they are counted here, as calls of 2026-11-01T00:00:00+08:00
+    R8: 3 admitted calls are not billable: they cost nothing and count for nothing
+    R5: SegmentPortraitPic 500 calls in qps mode: inside the quota that was paid for, they cost nothing and decide no tier
+    R1: SegmentCustomizedPortraitPic 1000 + SegmentPortraitPic 98999 = 99999 calls in per-call mode
+    R10: the free pack of 1000 calls: 1000 used, 0 left
+    R12: order P-1 of 2 x 10000 calls, from 2026-10-02T10:00:00+08:00 until 2027-10-02T10:00:00+08:00: 18000 used before, 2000 used, 0 left
+    R12: order P-2 of 1 x 10000 calls, from 2026-11-02T10:00:00+08:00 until 2026-11-03T10:00:00+08:00: 0 used before, 0 used, 10000 left, paid back
+    R12: 99999 - 1000 free - 2000 by P-1 = 96999 post-paid calls
+    R13: the tier is decided by all billable calls in per-call mode (all_calls): 99999 reach the tier from 10000, 0.009 CNY a call
+    R13: 96999 x 0.009 = 872.991, rounded half up to 872.99 CNY
+
+video-segmentation 视频人像分割
+  calls
+    action                  mode  billable  calls
+    CreateSegmentationTask  free  free          7
+  how it was computed
+    R2: CreateSegmentationTask 7 calls in a free group: they cost nothing
+
+due at settlement   872.99 CNY
+paid when ordered  7808.00 CNY
 ";
+    assert_eq!(String::from_utf8(out).unwrap(), expected);
+}
+
+#[test]
+fn a_statement_of_a_running_month_says_until_when_it_counts() {
+    let now = at("2026-11-10T12:00:00+08:00");
+    let running = statement(&Inputs {
+        counted_until: now,
+        ..inputs(vec![])
+    });
+    let mut out = Vec::new();
+    text::table(&mut out, &running).unwrap();
     let text = String::from_utf8(out).unwrap();
-    assert!(text.starts_with(expected), "{text}");
-    println!("{text}");
+    assert!(text.contains("\nnot fixed yet: calls until 2026-11-10T12:00:00+08:00\n"));
+    assert!(text.ends_with("\ndue at settlement  0.00 CNY\npaid when ordered  0.00 CNY\n"));
+}
+
+#[test]
+fn a_statement_is_a_row_a_figure_in_csv_and_its_columns_stay() {
+    let mut out = Vec::new();
+    text::csv(&mut out, &rich()).unwrap();
+    let expected = "\
+month,account,currency,group,row,name,mode,reason,state,calls,left,unit_price,amount,from,until
+2026-11,1250000001,CNY,portrait-segmentation,calls,SegmentCustomizedPortraitPic,per_call,,,1000,,,,,
+2026-11,1250000001,CNY,portrait-segmentation,calls,SegmentPortraitPic,per_call,,,98999,,,,,
+2026-11,1250000001,CNY,portrait-segmentation,calls,SegmentPortraitPic,qps,,,500,,,,,
+2026-11,1250000001,CNY,portrait-segmentation,not_billable,SegmentPortraitPic,per_call,vetoed,,3,,,,,
+2026-11,1250000001,CNY,portrait-segmentation,free_pack,,,,,1000,0,,,,
+2026-11,1250000001,CNY,portrait-segmentation,pack,P-1,,,exhausted,2000,0,,,2026-10-02T10:00:00+08:00,2027-10-02T10:00:00+08:00
+2026-11,1250000001,CNY,portrait-segmentation,pack,P-2,,,refunded,0,10000,,,2026-11-02T10:00:00+08:00,2027-11-02T10:00:00+08:00
+2026-11,1250000001,CNY,portrait-segmentation,due,\"post-paid calls, tier from 10000\",,,,96999,,0.009,872.99,,
+2026-11,1250000001,CNY,portrait-segmentation,paid,P-2,,,,,,,88.00,2026-11-02T10:00:00+08:00,
+2026-11,1250000001,CNY,portrait-segmentation,paid_back,P-2,,,,,,,-80.00,2026-11-03T10:00:00+08:00,
+2026-11,1250000001,CNY,portrait-segmentation,paid,Q-1,,,,,,,7800.00,2026-11-10T00:00:00+08:00,
+2026-11,1250000001,CNY,video-segmentation,calls,CreateSegmentationTask,free,,,7,,,,,
+2026-11,1250000001,CNY,,total_due,,,,,,,,872.99,,
+2026-11,1250000001,CNY,,total_paid,,,,,,,,7808.00,,
+";
+    assert_eq!(String::from_utf8(out).unwrap(), expected);
+}
+
+#[test]
+fn a_statement_and_its_inputs_come_back_whole_from_json_with_amounts_as_text() {
+    let statement = rich();
+    let json = serde_json::to_string(&statement).unwrap();
+    assert!(json.contains(r#""unit_price":"0.009""#), "{json}");
+    assert!(json.contains(r#""due":"872.99""#));
+    assert!(json.contains(r#""funds":{"cash":"80","voucher":"8"}"#));
+    assert!(json.contains(r#""from":"2026-11-01T00:00:00+08:00""#));
+    assert!(json.contains(r#""state":"refunded""#));
+    let back: Statement = serde_json::from_str(&json).unwrap();
+    assert_eq!(back, statement);
+
+    let inputs = inputs(vec![called(
+        portrait(terms(TierBasis::AllCalls), vec![pack("P-1")]),
+        &[(MID, per_call(20_000))],
+    )]);
+    let json = serde_json::to_string(&inputs).unwrap();
+    let again: Inputs = serde_json::from_str(&json).unwrap();
+    assert_eq!(again, inputs);
+    assert_eq!(super::statement(&again), super::statement(&inputs));
+}
+
+#[test]
+fn inputs_beyond_all_bounds_give_a_statement_and_no_panic() {
+    let most = Calls {
+        calls: u64::MAX,
+        ..per_call(0)
+    };
+    let endless = PackOrder {
+        calls: u64::MAX,
+        count: u32::MAX,
+        used_before: u64::MAX,
+        delivered: Utc(i64::MIN),
+        expires: Utc(i64::MAX),
+        paid: vec![(Fund::Cash, Decimal::MAX), (Fund::Cash, Decimal::MAX)],
+        ..pack("P-1")
+    };
+    let mut terms = terms(TierBasis::AllCalls);
+    terms.tiers = vec![(0, Decimal::MAX)];
+    let mut group = called(
+        portrait(terms.clone(), vec![endless.clone()]),
+        &[(MID, most.clone())],
+    );
+    group.late = vec![most.clone(), qps(u64::MAX), qps(u64::MAX)];
+    let mut no_tiers = group.clone();
+    no_tiers.terms = Some(Terms {
+        tiers: vec![],
+        ..terms
+    });
+    let inputs = Inputs {
+        time_zone: "Nowhere/Land".into(),
+        from: Utc(i64::MIN),
+        ..inputs(vec![group, no_tiers])
+    };
+    let statement = super::statement(&inputs);
+    text::table(&mut Vec::new(), &statement).unwrap();
+    text::csv(&mut Vec::new(), &statement).unwrap();
+    let _ = asked(&endless, MID);
+    assert_eq!(pack_in_use(0, 0, 5), (0, 0));
+    let account = AccountId::new("a").unwrap();
+    assert!(notices(&account, "P", 0, u32::MAX, 5, Decimal::MAX).is_empty());
 }
