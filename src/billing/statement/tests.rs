@@ -495,6 +495,5 @@ fn the_random_months_are_as_varied_as_they_should_be() {
             *seen.entry(what).or_default() += u32::from(holds);
         }
     }
-    println!("{seen:?}");
     assert!(seen.values().all(|times| *times >= 25), "{seen:?}");
 }
