@@ -35,7 +35,7 @@ pub fn notices(
     let mut notices = Vec::new();
     let mut used = used;
     for pack in 1..=count {
-        if used == 0 {
+        if used == 0 || calls == 0 {
             break;
         }
         let left = calls.saturating_sub(used);

@@ -2,7 +2,8 @@
 //!
 //! Shows what a [`Statement`] says. Must never compute an amount.
 
-use super::{GroupStatement, Statement};
+use super::{GroupStatement, PaidKind, Statement};
+use crate::words::Mode;
 use rust_decimal::Decimal;
 use std::io::{self, Write};
 
@@ -45,7 +46,7 @@ fn group_tables(out: &mut dyn Write, group: &GroupStatement) -> io::Result<()> {
     let mut calls = Table::new(&["<action", "<mode", "<billable", ">calls"]);
     for of in &group.calls {
         let billable = match of.mode {
-            crate::words::Mode::Free => "free",
+            Mode::Free => "free",
             _ => "yes",
         };
         calls.row(&[&of.action, &of.mode, &billable, &of.calls]);
@@ -231,8 +232,8 @@ pub fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
         }
         for line in &group.paid {
             let row = match line.kind {
-                super::PaidKind::Packs | super::PaidKind::Qps => "paid",
-                super::PaidKind::PaidBack => "paid_back",
+                PaidKind::Packs | PaidKind::Qps => "paid",
+                PaidKind::PaidBack => "paid_back",
             };
             let cells = Cells {
                 name: line.order.clone(),
@@ -289,7 +290,8 @@ fn money(amount: Decimal) -> String {
     amount.to_string()
 }
 
-/// Cells in columns, each as wide as its widest cell.
+/// Cells in columns, each as wide as its widest cell. Cells are ASCII; what may be of any script, such
+/// as titles and names, ends a line of its own.
 struct Table {
     /// By column: whether its cells stand at the right.
     right: Vec<bool>,
@@ -321,7 +323,7 @@ impl Table {
             return Ok(());
         }
         writeln!(out, "  {title}")?;
-        let cell = |row: &[String], column: usize| row.get(column).map_or(0, |cell| width(cell));
+        let cell = |row: &[String], column: usize| row.get(column).map_or(0, |cell| cell.len());
         let widths: Vec<usize> = (0..self.right.len())
             .map(|column| self.rows.iter().map(|row| cell(row, column)).max())
             .map(|widest| widest.unwrap_or(0))
@@ -329,7 +331,7 @@ impl Table {
         for row in &self.rows {
             let mut line = String::new();
             for ((cell, right), widest) in row.iter().zip(&self.right).zip(&widths) {
-                let space = " ".repeat(widest.saturating_sub(width(cell)));
+                let space = " ".repeat(widest.saturating_sub(cell.len()));
                 line.push_str("  ");
                 match right {
                     true => line.extend([space.as_str(), cell]),
@@ -340,23 +342,4 @@ impl Table {
         }
         Ok(())
     }
-}
-
-/// The columns that a terminal gives a text: CJK characters take two.
-fn width(text: &str) -> usize {
-    text.chars()
-        .map(|c| match u32::from(c) {
-            0x300..=0x36F | 0x200B..=0x200F => 0,
-            0x1100..=0x115F
-            | 0x2E80..=0xA4CF
-            | 0xAC00..=0xD7A3
-            | 0xF900..=0xFAFF
-            | 0xFE30..=0xFE4F
-            | 0xFF00..=0xFF60
-            | 0xFFE0..=0xFFE6
-            | 0x1F300..=0x1F64F
-            | 0x20000..=0x3FFFD => 2,
-            _ => 1,
-        })
-        .sum()
 }
