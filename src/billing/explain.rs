@@ -92,8 +92,8 @@ fn covered(per_call: &PerCallUse, walk: &Walk<'_>, zone: &TimeZone) -> Vec<Strin
         free.granted, free.used, free.left
     )];
     let mut minus = format!(" - {} free", free.used);
-    for (pack, _) in walk.in_order() {
-        let Some(used) = per_call.packs.iter().find(|used| used.order == pack.order) else {
+    for (place, pack) in walk.in_order() {
+        let Some(used) = per_call.packs.get(place) else {
             continue;
         };
         let void = match used.state {

@@ -154,10 +154,11 @@ impl<'a> Walk<'a> {
         self.postpaid = self.postpaid.saturating_add(calls);
     }
 
-    /// The orders in the order of use, each with what is left of it.
-    pub fn in_order(&self) -> impl Iterator<Item = (&'a PackOrder, u64)> {
+    /// The orders in the order of use, each with its place.
+    pub fn in_order(&self) -> impl Iterator<Item = (usize, &'a PackOrder)> {
+        let packs = self.packs;
         self.order
             .iter()
-            .filter_map(|&place| Some((self.packs.get(place)?, *self.left.get(place)?)))
+            .filter_map(move |&place| Some((place, packs.get(place)?)))
     }
 }
