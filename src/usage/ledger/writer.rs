@@ -193,9 +193,9 @@ impl Writer {
                         let unrecorded = self.shared.pending.load(Ordering::Acquire);
                         return self.end(unrecorded);
                     }
-                    self.chore_under_load();
+                    self.chore_between_commits();
                     self.roll_up_under_load();
-                    self.prune_under_load();
+                    self.prune_between_commits();
                     self.checkpoint_under_load();
                 }
                 Task::RollUp => self.roll_up(),
@@ -479,8 +479,8 @@ impl Writer {
     }
 
     /// A gate that never rests must prune as well.
-    fn prune_under_load(&mut self) {
-        if self.load.is_heavy() && self.clock.mono() >= self.prune_at {
+    fn prune_between_commits(&mut self) {
+        if self.clock.mono() >= self.prune_at {
             let keep_from = self.shared.queue.lock().keep_from;
             if let Some(keep_from) = keep_from {
                 self.prune(keep_from);
@@ -507,13 +507,9 @@ impl Writer {
     }
 
     /// A gate that never rests settles its months as well.
-    fn chore_under_load(&mut self) {
-        if self.load.is_heavy()
-            && let Some(chore) = {
-                let mut queue = self.shared.queue.lock();
-                queue.chore.take()
-            }
-        {
+    fn chore_between_commits(&mut self) {
+        let chore = self.shared.queue.lock().chore.take();
+        if let Some(chore) = chore {
             self.chore(chore);
         }
     }
