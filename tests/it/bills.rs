@@ -44,7 +44,11 @@ fn call(account: &str, at: Utc, mode: Mode, reason: Reason) -> Record {
         admitted_at: at,
         start: Mono(1),
         outcome: Outcome::Answered,
-        status: Some(if reason == Reason::ServerError { 503 } else { 200 }),
+        status: Some(if reason == Reason::ServerError {
+            503
+        } else {
+            200
+        }),
         reason,
         duration: Duration::from_millis(30),
     }
@@ -106,7 +110,15 @@ fn pack() -> String {
 
 fn statement(house: &House) -> Value {
     let month = last_month().to_string();
-    let said = house.run(&["statement", "--account", CUSTOMER, "--month", &month, "--format", "json"]);
+    let said = house.run(&[
+        "statement",
+        "--account",
+        CUSTOMER,
+        "--month",
+        &month,
+        "--format",
+        "json",
+    ]);
     assert_eq!(said.code, Some(0), "{}", said.err);
     serde_json::from_str(&said.out).unwrap()
 }
@@ -134,8 +146,19 @@ async fn settled(house: &House) -> Value {
 fn recount(house: &House) -> Said {
     let month = last_month().to_string();
     let dir = house.dir.path();
-    for (command, format, file) in [("statement", "json", "statement.json"), ("records", "jsonl", "records.jsonl")] {
-        let said = house.run(&[command, "--account", CUSTOMER, "--month", &month, "--format", format]);
+    for (command, format, file) in [
+        ("statement", "json", "statement.json"),
+        ("records", "jsonl", "records.jsonl"),
+    ] {
+        let said = house.run(&[
+            command,
+            "--account",
+            CUSTOMER,
+            "--month",
+            &month,
+            "--format",
+            format,
+        ]);
         assert_eq!(said.code, Some(0), "{}", said.err);
         std::fs::write(dir.join(file), said.out).unwrap();
     }
@@ -166,13 +189,20 @@ async fn a_month_is_settled_once_whatever_the_files_say_later_and_arrears_end_wh
     assert_eq!(use_of["postpaid"]["calls"], 3_000);
     assert_eq!(open["due"], "27.00");
     assert_eq!(open["fixed"], Value::Null);
-    assert_eq!(open["groups"][0]["not_billable"].as_array().unwrap().len(), 3);
+    assert_eq!(
+        open["groups"][0]["not_billable"].as_array().unwrap().len(),
+        3
+    );
 
     let process = house.start().await;
     let fixed = settled(&house).await;
     assert_eq!(fixed["due"], "27.00");
     assert_eq!(fixed["fixed"]["through_seq"], 14_030);
-    assert_eq!(statement(&house), fixed, "the command reads what was stored");
+    assert_eq!(
+        statement(&house),
+        fixed,
+        "the command reads what was stored"
+    );
 
     // R17: no payment, so the balance is below zero, and the service stops at the next call.
     let (status, _, body) = send(house.public, segment(KEY)).await;
@@ -186,7 +216,10 @@ async fn a_month_is_settled_once_whatever_the_files_say_later_and_arrears_end_wh
     // A restart changes nothing of it: the first call after it is refused too.
     drop(process);
     let _process = house.start().await;
-    assert_eq!(send(house.public, segment(KEY)).await.0, StatusCode::PAYMENT_REQUIRED);
+    assert_eq!(
+        send(house.public, segment(KEY)).await.0,
+        StatusCode::PAYMENT_REQUIRED
+    );
 
     // Too little, and the pack is gone from the files: the statement stays as it was fixed.
     let now = rfc3339(Clock::default().utc());
@@ -194,7 +227,10 @@ async fn a_month_is_settled_once_whatever_the_files_say_later_and_arrears_end_wh
     std::fs::write(house.file("accounts.yaml"), accounts("[]", &paid("26.99"))).unwrap();
     post_reload(&house).await;
     tokio::time::sleep(Duration::from_millis(2_500)).await;
-    assert_eq!(send(house.public, segment(KEY)).await.0, StatusCode::PAYMENT_REQUIRED);
+    assert_eq!(
+        send(house.public, segment(KEY)).await.0,
+        StatusCode::PAYMENT_REQUIRED
+    );
     assert_eq!(statement(&house), fixed);
 
     std::fs::write(house.file("accounts.yaml"), accounts("[]", &paid("27"))).unwrap();
@@ -208,9 +244,14 @@ async fn a_month_is_settled_once_whatever_the_files_say_later_and_arrears_end_wh
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(status, StatusCode::OK, "it comes back by itself");
-    let own = send(house.public, plain("GET", "/v1/quota", KEY, "")).await.2;
+    let own = send(house.public, plain("GET", "/v1/quota", KEY, ""))
+        .await
+        .2;
     let own: Value = serde_json::from_slice(&own).unwrap();
-    assert_eq!((&own["balance"], &own["in_arrears"]), (&json!("0.00"), &json!(false)));
+    assert_eq!(
+        (&own["balance"], &own["in_arrears"]),
+        (&json!("0.00"), &json!(false))
+    );
     assert_eq!(own["services"][PORTRAIT]["free_calls"]["left"], 999);
     assert_eq!(house.log().matches("settled the month").count(), 1);
 }
@@ -250,7 +291,11 @@ async fn a_customer_recounts_its_bill_and_a_bill_that_was_changed_does_not_pass(
     let lines = std::fs::read_to_string(&records).unwrap();
     let (_, one_less) = lines.split_once('\n').unwrap();
     std::fs::write(&records, one_less).unwrap();
-    assert_eq!(recount_files(house.dir.path()).code, Some(1), "a call that is not there");
+    assert_eq!(
+        recount_files(house.dir.path()).code,
+        Some(1),
+        "a call that is not there"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -272,8 +317,14 @@ async fn what_is_changed_by_hand_in_the_ledger_is_found_and_named() {
     for (change, named) in [
         ("UPDATE raw SET status = 500 WHERE seq = 777", "777"),
         ("DELETE FROM raw WHERE seq = 778", "778"),
-        ("UPDATE series SET billable = 0, reason = 'vetoed' WHERE reason = ''", "record 1"),
-        ("UPDATE hours SET calls = calls - 1 WHERE calls > 1000", "hours"),
+        (
+            "UPDATE series SET mode = 'qps' WHERE reason = ''",
+            "record 1",
+        ),
+        (
+            "UPDATE hours SET calls = calls - 1 WHERE calls > 1000",
+            "hours",
+        ),
         ("UPDATE statements SET due = '26.00'", "26.00"),
         (
             "UPDATE statements SET statement = replace(statement, '\"due\":\"27.00\"', '\"due\":\"26.00\"'), due = '26.00'",
@@ -297,7 +348,7 @@ async fn what_is_changed_by_hand_in_the_ledger_is_found_and_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_settlement_that_is_killed_again_and_again_debits_every_account_once() {
-    const ACCOUNTS: usize = 700;
+    const ACCOUNTS: i64 = 700;
     let upstream = Upstream::after(Duration::ZERO).await;
     let house = House::new(upstream.address, &[]);
     let mut file = accounts("[]", "[]");
@@ -322,7 +373,7 @@ async fn a_settlement_that_is_killed_again_and_again_debits_every_account_once()
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
         let open = rusqlite::Connection::open_with_flags(house.ledger(), flags).unwrap();
         let counts = open.query_row(sql, [], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]));
-        counts.unwrap_or([0_usize; 3])
+        counts.unwrap_or([0_i64; 3])
     };
     for _ in 0..40 {
         let mut process = house.start().await;
@@ -351,16 +402,21 @@ async fn a_settlement_that_is_killed_again_and_again_debits_every_account_once()
 async fn a_pack_that_runs_out_is_told_to_the_webhook_and_not_twice() {
     let receiver = Upstream::after(Duration::ZERO).await;
     let upstream = Upstream::after(Duration::ZERO).await;
-    let edits = format!("upstream: {{endpoints");
-    let with_webhook = format!("notices: {{webhook: \"http://{}/notices\"}}\nupstream: {{endpoints", receiver.address);
-    let house = House::new(upstream.address, &[(&edits, &with_webhook)]);
+    let catalog = "catalog: catalog.yaml";
+    let webhook = format!(
+        "notices: {{webhook: \"http://{}/notices\"}}\n{catalog}",
+        receiver.address
+    );
+    let house = House::new(upstream.address, &[(catalog, &webhook)]);
     let delivered = rfc3339(into_last_month(0));
-    let packs = format!("[{{order: P-1, calls: 10000, delivered: {delivered}, paid: {{cash: \"88\"}}}}]");
+    let packs =
+        format!("[{{order: P-1, calls: 10000, delivered: {delivered}, paid: {{cash: \"88\"}}}}]");
     std::fs::write(house.file("accounts.yaml"), accounts(&packs, "[]")).unwrap();
     house.edit("catalog.yaml", "free_calls: 1000", "free_calls: 0");
     // 1,501 are left: two calls more, and it is under 15 %.
     let (month, _) = last_month().next().bounds(&zone());
-    let calls = (0..8_499).map(|n| call(CUSTOMER, Utc(month.0 + n), Mode::PerCall, Reason::Billable));
+    let calls =
+        (0..8_499).map(|n| call(CUSTOMER, Utc(month.0 + n), Mode::PerCall, Reason::Billable));
     seed(&house.ledger(), calls);
 
     let process = house.start().await;
@@ -378,9 +434,15 @@ async fn a_pack_that_runs_out_is_told_to_the_webhook_and_not_twice() {
     assert_eq!(seen.len(), 1, "{}", house.log());
     let notice: Value = serde_json::from_slice(&seen[0].body).unwrap();
     assert_eq!(notice["id"], format!("{CUSTOMER}/P-1/1/low"));
-    assert_eq!((&notice["left"], &notice["calls"]), (&json!(1_499), &json!(10_000)));
+    assert_eq!(
+        (&notice["left"], &notice["calls"]),
+        (&json!(1_499), &json!(10_000))
+    );
     let samples = scrape(house.admin).await;
-    assert_eq!(samples.sum("tollgate_notices_total", &["outcome=\"delivered\""]), 1);
+    assert_eq!(
+        samples.sum("tollgate_notices_total", &["outcome=\"delivered\""]),
+        1
+    );
     drop(process);
 
     let _process = house.start().await;
@@ -403,17 +465,33 @@ fn prices_and_refunds_are_quoted_with_their_rule() {
         let mut all = vec!["price", "--group", PORTRAIT];
         all.extend(words);
         let said = house.run(&all);
-        (said.code, said.out.lines().next().unwrap_or_default().to_owned())
+        (
+            said.code,
+            said.out.lines().next().unwrap_or_default().to_owned(),
+        )
     };
-    assert_eq!(price(&["--qps", "10", "--months", "1"]), (Some(0), "7800 CNY".into()));
-    assert_eq!(price(&["--qps", "9", "--days", "3"]), (Some(0), "1296 CNY".into()));
-    assert_eq!(price(&["--pack", "10000", "--count", "3"]), (Some(0), "264 CNY".into()));
+    assert_eq!(
+        price(&["--qps", "10", "--months", "1"]),
+        (Some(0), "7800 CNY".into())
+    );
+    assert_eq!(
+        price(&["--qps", "9", "--days", "3"]),
+        (Some(0), "1296 CNY".into())
+    );
+    assert_eq!(
+        price(&["--pack", "10000", "--count", "3"]),
+        (Some(0), "264 CNY".into())
+    );
     assert_eq!(price(&["--pack", "123"]).0, Some(1));
     assert_eq!(price(&["--qps", "10"]).0, Some(2), "for how long?");
 
     let yes = house.run(&["refund", "--order", "P-1"]);
     assert_eq!(yes.code, Some(0), "{}{}", yes.out, yes.err);
-    assert!(yes.out.starts_with("yes: 80 CNY") && yes.out.contains("R18"), "{}", yes.out);
+    assert!(
+        yes.out.starts_with("yes: 80 CNY") && yes.out.contains("R18"),
+        "{}",
+        yes.out
+    );
     let no = house.run(&["refund", "--order", "P-2"]);
     assert_eq!(no.code, Some(1));
     assert!(no.out.starts_with("no: R18"), "{}", no.out);
