@@ -5,7 +5,8 @@
 //! identify ([`identity`], against the current [`policy`]) → admit ([`admission`]) → forward
 //! ([`upstream`]) → count ([`usage`]) → answer ([`proxy`]). Around it: [`config`] turns files into
 //! values, [`reload`] puts new ones in force, [`serve`] builds, starts and drains the whole, [`admin`]
-//! shows it to operators and billers, [`metrics`] to Prometheus, [`demo`] to visitors; [`key`] makes credentials.
+//! shows it to operators and billers, [`metrics`] to Prometheus, [`demo`] to visitors; [`notify`] posts notices to the
+//! provider's webhook; [`key`] makes credentials.
 //!
 //! # Which room may know which
 //! `main` over `demo` over `serve`; `serve` over `admin` and `server`, `admin` over `reload`; these over `proxy`; `proxy`
