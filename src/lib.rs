@@ -11,7 +11,7 @@
 //! such work; [`commands`] prints what people ask for on the command line.
 //!
 //! # Which room may know which
-//! `main` over `demo` and `commands`; `demo` over `serve`; `serve` over `admin` and `server`, `admin` over `reload` and `settle`; these
+//! `main` over `demo` and `commands`; `demo` over `serve`; `serve` over `admin`, `settle` and `server`, `admin` over `reload`; these
 //! over `proxy`; `proxy` over `policy` and `books`; `books` over `billing`; these over the ground rooms `config`, `usage`,
 //! `metrics`, `admission`, `identity`, `upstream`. The ground rooms know none of each other, only [`words`], [`clock`] and
 //! [`background`]; `notify` stands over `config` and `metrics`. Each foreign

@@ -253,15 +253,16 @@ impl Pace {
     }
 }
 
-/// How the attempts for one account went, since a notice of it was last delivered.
-#[derive(Default)]
+/// How the attempts at one notice went.
 struct Attempts {
-    /// In a row.
+    /// Which.
+    id: String,
+    /// How often in a row.
     failed: u32,
-    /// None of its notices is tried before.
+    /// It is not tried before.
     not_before: Mono,
-    /// The notice that the webhook took and that could not be marked: only the mark is tried again.
-    taken: Option<String>,
+    /// The webhook took it and this could not be stored: only the mark is tried again.
+    taken: bool,
 }
 
 /// The accounts whose oldest notice failed. One that cannot be delivered holds the later ones of its own
@@ -294,7 +295,7 @@ impl Failing {
 
     fn was_taken(&self, notice: &Unsent) -> bool {
         let attempts = self.0.get(&notice.account);
-        attempts.is_some_and(|a| a.taken.as_ref() == Some(&notice.id))
+        attempts.is_some_and(|a| a.id == notice.id && a.taken)
     }
 
     /// How often it failed in a row by now.
@@ -305,21 +306,22 @@ impl Failing {
         wait: impl FnOnce(u32) -> Duration,
         now: Mono,
     ) -> u32 {
-        let attempts = self.0.entry(notice.account.clone()).or_default();
-        attempts.failed = attempts.failed.saturating_add(1);
-        attempts.not_before = now.plus(wait(attempts.failed));
-        attempts.taken = taken.then(|| notice.id.clone());
-        attempts.failed
+        let before = self.0.get(&notice.account).filter(|a| a.id == notice.id);
+        let failed = before.map_or(0, |a| a.failed).saturating_add(1);
+        let attempts = Attempts {
+            id: notice.id.clone(),
+            failed,
+            not_before: now.plus(wait(failed)),
+            taken,
+        };
+        self.0.insert(notice.account.clone(), attempts);
+        failed
     }
 
-    fn delivered(&mut self, notice: &Unsent) {
-        self.0.remove(&notice.account);
-    }
-
-    /// Forgets accounts that have nothing to send.
+    /// Forgets what was delivered since.
     fn keep(&mut self, unsent: &[Unsent]) {
-        let accounts: HashSet<_> = unsent.iter().map(|n| &n.account).collect();
-        self.0.retain(|account, _| accounts.contains(account));
+        let ids: HashSet<_> = unsent.iter().map(|n| &n.id).collect();
+        self.0.retain(|_, attempts| ids.contains(&attempts.id));
     }
 }
 
@@ -419,7 +421,7 @@ impl Post {
         if taken {
             let (mark, id) = (sent.clone(), notice.id.clone());
             match blocking(move || mark(&id)).await {
-                Ok(()) => return failing.delivered(notice),
+                Ok(()) => return,
                 Err(cause) => error = format!("it was taken, but this cannot be stored: {cause}"),
             }
         }
