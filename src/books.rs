@@ -1,8 +1,8 @@
 //! The books of an account: what it ordered (the files) and what it called (the ledger), brought before
 //! the rules of [`billing`].
 //!
-//! Owns which records belong to which month's statement, and what is carried from one month to the next. Must
-//! never decide a rule itself, and never compute a statement again that was fixed: it is read as it was stored.
+//! Owns which records belong to which month's statement, and what is carried from one month to the next. Must never
+//! decide a rule itself, nor compute a statement anew that was fixed: it is read as it was stored.
 //!
 //! A settlement fixes a month with the newest seq that it has seen. So each record is on exactly one statement:
 //! that of the month it was admitted in, or, when it came after that one was fixed, the next one as a late call.

@@ -73,6 +73,19 @@
 //!     half of a commit is the sync, whatever is in it, so the calls that share one pay for it (`benches/README.md`).
 //! 25. **A bulky body keeps its turn for a while** instead of giving way after each piece: the next piece then passes
 //!     through memory that is still in the processor's cache, which saves a fifth of a large upload.
+//! 26. **The newest seq at a settlement decides which statement a record is on**, and not the time at which it was computed: so every
+//!     record is on exactly one, and one that comes late is billed in the next month as a call of its first instant. To bill it by its
+//!     own month would change what was fixed.
+//! 27. **Debits are the stored statements.** There is no balance that is written: payments in the file less the sum of what was fixed is the
+//!     balance, so a settlement that ends half-way and goes on cannot debit twice.
+//! 28. **Arrears stand in the registry of gates**, beside the terms and of no policy generation: they come with a settlement or a payment, and
+//!     a reload in between must not undo them.
+//! 29. **What is left of a pack is computed from the month's counts each time it is asked for**, by the function that makes the statement. A
+//!     balance that is kept would be a second truth; an account's month is some thousand look-ups.
+//! 30. **The chain is made behind the commits**, with the roll-up: a link costs a tenth of a microsecond and a half with its row, and on the way
+//!     of a commit every answer would wait for it. A head is published only of what is linked. Eight bytes of each link are kept, so
+//!     that a change can be put down to the very record.
+//! 31. **A month is fixed by the seal of its last day**, an hour after its end, so that the head on a statement is one that was published.
 
 pub mod admin;
 pub mod admission;

@@ -188,6 +188,11 @@ impl Settler {
             settled?;
         }
         let unsettled = unsettled(&reader, zone)?.unwrap_or_else(|| Month::of(now, zone));
+        let (settled_until, _) = unsettled.bounds(zone);
+        self.proxy
+            .metrics
+            .settlement_last_month
+            .set(settled_until.seconds());
         self.proxy
             .ledger
             .prune(keep_from(now, self.retain, unsettled, zone));
@@ -302,8 +307,6 @@ impl Settler {
             month: text.clone(),
             at: now,
         }])?;
-        let (_, end) = month.bounds(&catalog.time_zone);
-        self.proxy.metrics.settlement_last_month.set(end.seconds());
         tracing::info!(
             month = text,
             statements = count,

@@ -8,6 +8,8 @@ mod watch;
 
 pub use sample::sign;
 
+use crate::billing::text;
+use crate::books::Books;
 use crate::clock::Clock;
 use crate::config::{self, Endpoint};
 use crate::serve;
@@ -57,7 +59,7 @@ pub async fn run(
     };
     config.settings.ledger.path = ledger.clone();
     config.settings.limits.connections = CONNECTIONS;
-    let zone = config.catalog.time_zone.clone();
+    let (catalog, accounts) = (config.catalog.clone(), config.accounts.clone());
     let clock = Clock::default();
     let running = tokio::select! {
         started = serve::start(config, clock.clone()) => started?,
@@ -101,11 +103,27 @@ pub async fn run(
     let kept = watch.settle(&mut out, must_show).await;
     running.drain(std::future::pending()).await?;
 
-    let month = Month::of(clock.utc(), &zone);
-    let (from, until) = month.bounds(&zone);
+    let month = Month::of(clock.utc(), &catalog.time_zone);
+    let (from, until) = month.bounds(&catalog.time_zone);
     let lines = Reader::open(&ledger)?.usage(from, until, None, 0..=u64::MAX)?;
     writeln!(out)?;
     usage_table(&mut out, month, &lines)?;
+    let reader = Reader::open(&ledger)?;
+    let now = clock.utc();
+    let books = Books {
+        catalog: &catalog,
+        reader: &reader,
+        now,
+    };
+    for account in &accounts {
+        let statement = books.statement(account.into(), month)?;
+        // The one whose calls are charged is the one with something to show.
+        let mut charged = statement.groups.iter().filter_map(|g| g.per_call.as_ref());
+        if charged.any(|per_call| per_call.billable > 0) {
+            writeln!(out)?;
+            text::table(&mut out, &statement)?;
+        }
+    }
     kept
 }
 

@@ -68,7 +68,7 @@ fn last_row(out: &str, account: &str) -> [u64; 6] {
 }
 
 #[test]
-fn the_demo_shows_both_modes_at_their_caps_and_ends_with_the_usage() {
+fn the_demo_shows_both_modes_at_their_caps_and_ends_with_usage_and_statement() {
     let scratch = tempfile::tempdir().unwrap();
 
     let (code, out, err) = end(demo(scratch.path(), &["--seconds", "4"]));
@@ -92,6 +92,8 @@ fn the_demo_shows_both_modes_at_their_caps_and_ends_with_the_usage() {
         " of them billable",
         "SegmentCustomizedPortraitPic",
         "DescribeSegmentationTask",
+        "Example Studio",
+        "how it was computed",
     ] {
         assert!(out.contains(said), "{said:?} is missing in:\n{out}");
     }

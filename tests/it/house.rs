@@ -54,7 +54,7 @@ const DOORS: &[(&str, &[&str])] = &[
         "rustix",
         &["background", "clock", "main", "serve", "usage/ledger"],
     ),
-    ("clap", &["main"]),
+    ("clap", &["main", "commands"]),
     ("anyhow", &["main", "demo", "commands"]),
     ("tracing_subscriber", &["main"]),
     ("println", &[]),

@@ -1298,7 +1298,7 @@ fn a_slot_that_never_comes_back_holds_the_close_up_only_for_its_patience() {
 fn sealed(bench: &Bench, count: u128) -> Link {
     let ledger = bench.open();
     let call = |id: u128| Record {
-        account: AccountId::new(if id % 3 == 0 { "a" } else { "b" }).unwrap(),
+        account: AccountId::new(if id.is_multiple_of(3) { "a" } else { "b" }).unwrap(),
         admitted_at: Utc(DAY.0 + (id as i64 % 3) * HOUR_US + id as i64),
         ..record(id)
     };
