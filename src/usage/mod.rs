@@ -10,7 +10,7 @@ pub mod report;
 
 pub use ledger::{
     CloseError, Commit, Committed, Debit, Entry, Ledger, LedgerError, LedgerOptions, LedgerStats,
-    Link, NotDurable, ReadError, Reader, Seal, Settlement, Slot, StoreError, StoredNotice,
+    Misfit, NotDurable, ReadError, Reader, Seal, Settlement, Slot, StoreError, StoredNotice,
     StoredRecord, StoredStatement, Trouble, UsageLine, Verified, backup,
 };
 pub use month::Month;

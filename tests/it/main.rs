@@ -3,6 +3,7 @@
 
 mod answers;
 mod bad_input;
+mod billers;
 mod bills;
 mod cap;
 mod crash;

@@ -410,7 +410,9 @@ fn slow_down(gate: &Gate) {
         SELECT '' || i AS account, '' AS "group", '' AS action, '' AS mode, '' AS outcome, 0 AS billable, '' AS reason,
                i AS hour, 1 AS calls, 1 AS first_seq, 1 AS last_seq FROM n;
         ALTER TABLE series RENAME TO kept;
-        CREATE VIEW series AS SELECT hour AS id, account, "group", action, mode, outcome, billable, reason FROM rollup;"#;
+        CREATE VIEW series AS SELECT hour AS id, account, "group", action, mode, outcome, billable, reason FROM rollup;
+        ALTER TABLE hours RENAME TO kept_hours;
+        CREATE VIEW hours AS SELECT hour, hour AS series, calls, first_seq, last_seq FROM rollup;"#;
     ledger.execute_batch(slow).unwrap();
 }
 

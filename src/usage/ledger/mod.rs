@@ -15,19 +15,14 @@
 //!   `action`, `mode`, `outcome`, `billable`, `reason`, `hour` (hours since the Unix epoch by
 //!   `admitted_at`, UTC; `datetime(hour * 3600, 'unixepoch')`), `calls`, `first_seq`, `last_seq`. Exact at any time, to be
 //!   summed (`sum(calls)`, `min(first_seq)`, `max(last_seq)`): the newest calls have a row each, until they are rolled up.
-//! - table `days`: `day` (`YYYY-MM-DD` in the catalogue's zone), `first_seq`, `last_seq`: what was recorded until the day was
-//!   sealed, an hour after its end, and not yet at the seal before; `head`: the link of `last_seq`, which the log has too.
-//! - table `settlements`: `month` (`YYYY-MM`), `through_seq`: the newest record that its statements know, `head`: the link of
-//!   that record, `fixed_at`, `settled_at` (microseconds; null until every statement is there).
-//! - table `statements`: `month`, `account`, `due` (a decimal as text), `inputs` and `statement` (JSON).
-//! - table `notices`: `id`, `account`, `"order"`, `raised_at`, `body` (JSON), `sent_at` (null until it was taken).
+//! - view `days`: `day` (`YYYY-MM-DD` by `admitted_at`, UTC), `first_seq`, `last_seq`: where in `records` a day lies.
+//!   Days overlap at midnight, because a record is written when its call has ended.
 //! - table `runs`: `run`, `replica`, `opened_at` (microseconds).
 //!
 //! Behind the views: `series` holds what the calls of a bill's line have in common (account, group, action, mode,
 //! outcome, billable, reason), so that `raw` (the records) and `hours` (the rollup) carry one integer
 //! instead of seven values; `raw` has no second index, which would make it 5 to 10 times
-//! slower; `links` holds the chain ([`chain`]), a row for each step of the roll-up: `last_seq`, its whole `link`, and in `marks` the
-//! first 8 bytes of the link of each record of the step; `bounds` holds the first seq that is kept and the last that is rolled up. The next seq is one past the newest
+//! slower; `bounds` holds the first seq that is kept and the last that is rolled up. The next seq is one past the newest
 //! of these and of `raw`, so none is given twice.
 //!
 //! # The roll-up
@@ -36,8 +31,7 @@
 //! date behind the commits, after 4,096 records, after a second of rest and at the end, each time in one transaction
 //! with the note of how far it came (`bounds.rolled_up`). What lies beyond is the view `tail`, and readers add it. So
 //! the count is exact whatever happens in between, and a roll-up that fails is tried again and fails no
-//! call. Nothing is pruned beyond it. The chain is made in the same step: it costs a commit nothing, and no head is published
-//! of what is not linked.
+//! call. Nothing is pruned beyond it.
 //!
 //! # Checkpoints
 //! A commit appends to the WAL and syncs that alone. Copying the WAL back into the file (a checkpoint)
@@ -48,24 +42,28 @@
 
 mod chain;
 mod commit;
+mod count;
+mod keep;
+mod migrate;
 mod read;
 mod schema;
-mod settled;
 mod store;
 mod verify;
 mod writer;
 
-pub use chain::Link;
 pub use commit::{Commit, NotDurable};
-pub use read::{ReadError, Reader, StoredRecord, UsageLine, backup};
-pub use settled::{Debit, Seal, Settlement, StoredNotice, StoredStatement};
-pub use verify::Verified;
+pub use count::UsageLine;
+pub use keep::{Debit, Entry, Seal, Settlement, StoreError, StoredNotice, StoredStatement};
+pub use read::{ReadError, Reader, StoredRecord, backup};
+pub use verify::{Misfit, Verified};
 
 use crate::clock::Clock;
 use crate::usage::Record;
-use crate::words::{AccountId, Durability, Outcome, Utc};
+use crate::words::{Durability, Outcome, Utc};
 use commit::Batch;
+use keep::Chore;
 use parking_lot::{Condvar, Mutex};
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -76,6 +74,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use store::Store;
 use writer::{Checkpointer, Pace, Place, Writer};
+
+type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// Where and how records are kept.
 #[derive(Clone, Debug)]
@@ -104,14 +104,6 @@ pub enum LedgerError {
     /// The file is something else. It was not changed.
     #[error("this file is not a tollgate ledger; it was left as it is")]
     NotALedger,
-    /// The file was written by the version before, and only a writer may change it.
-    #[error(
-        "the ledger has schema {found}: start `tollgate serve` on it once, which copies it and brings it up to date"
-    )]
-    NotMigrated {
-        /// `user_version` of the file.
-        found: i32,
-    },
     /// The file was written by another version of tollgate. It was not changed.
     #[error(
         "the ledger has schema {found}, this tollgate knows {known}: use the tollgate that wrote it or a newer one"
@@ -122,6 +114,13 @@ pub enum LedgerError {
         /// The one that this program knows.
         known: i32,
     },
+    /// The file is a ledger of the schema before this one. It was not changed.
+    #[error(
+        "the ledger has schema {}, and this tollgate reads {}: start `tollgate serve` once, which brings it up to date",
+        schema::OLDER,
+        schema::VERSION
+    )]
+    Outdated,
     /// The file system cannot do what SQLite's WAL needs.
     #[error(
         "this file system cannot hold a ledger (no WAL mode): use a local disk, not a network share"
@@ -179,86 +178,6 @@ pub enum Trouble {
     /// [`Ledger::close`] was called.
     #[error("the ledger is closed")]
     Closed,
-}
-
-/// Why something could not be kept. Whoever asked asks again later.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Calls come first: the file cannot be written, or the ledger is closed.
-    #[error("the ledger cannot be written now")]
-    Trouble,
-    /// It was tried.
-    #[error("the ledger cannot be written: {0}")]
-    Failed(String),
-}
-
-/// What the ledger keeps besides records. To keep the same again changes nothing.
-#[derive(Clone, Debug)]
-pub enum Entry {
-    /// A month is fixed as of a seal; its statements follow.
-    Settlement {
-        /// `2026-11`.
-        month: String,
-        /// The newest record that the statements know.
-        through_seq: u64,
-        /// The link of that record.
-        head: Link,
-        /// When.
-        fixed_at: Utc,
-    },
-    /// One account's statement of a fixed month, which debits it.
-    Statement {
-        /// `2026-11`.
-        month: String,
-        /// Whose.
-        account: AccountId,
-        /// What it debits: a decimal.
-        due: String,
-        /// JSON: what it was computed from.
-        inputs: String,
-        /// JSON: the statement.
-        statement: String,
-    },
-    /// Every statement of the month is there.
-    Settled {
-        /// `2026-11`.
-        month: String,
-        /// When.
-        at: Utc,
-    },
-    /// A notice was raised and is to be delivered (R14).
-    Notice {
-        /// By which it is known to be the same.
-        id: String,
-        /// Whom it is about.
-        account: AccountId,
-        /// Which order.
-        order: String,
-        /// When.
-        raised_at: Utc,
-        /// JSON: what is delivered.
-        body: String,
-    },
-    /// A notice was delivered.
-    NoticeSent {
-        /// Which.
-        id: String,
-        /// When.
-        at: Utc,
-    },
-}
-
-/// What the writer is asked for besides records.
-#[derive(Debug)]
-struct Chore {
-    wish: Wish,
-    told: SyncSender<Result<Option<Seal>, StoreError>>,
-}
-
-#[derive(Debug)]
-enum Wish {
-    Seal(String),
-    Keep(Vec<Entry>),
 }
 
 /// What was lost when the ledger was closed. None of it was promised to anybody in strict mode.
@@ -327,7 +246,7 @@ struct Queue {
     wake_at: usize,
     /// Records admitted before this may be deleted.
     keep_from: Option<Utc>,
-    /// To be done when no record waits, or between commits under load. One at a time.
+    /// What the biller asked for, until the writer gets to it.
     chore: Option<Chore>,
     /// Set by `close`: how long to wait for the slots that are out.
     closing: Option<Duration>,
@@ -339,7 +258,7 @@ pub struct Ledger {
     shared: Arc<Shared>,
     path: PathBuf,
     wal_path: PathBuf,
-    /// Held by whoever asks for a chore.
+    /// One chore of the biller at a time: the others wait for it here.
     chores: Mutex<()>,
     /// Held as long as the process may write. Released by the operating system however it ends.
     lock: Mutex<Option<Running>>,
@@ -426,7 +345,7 @@ impl Ledger {
             shared,
             wal_path: suffixed(&path, "-wal"),
             path,
-            chores: Mutex::new(()),
+            chores: Mutex::default(),
             lock: Mutex::new(Some(Running {
                 writer,
                 _lock: lock,
@@ -483,38 +402,45 @@ impl Ledger {
     }
 
     /// Lets the writer delete the records that were admitted before `keep_from`, oldest first, in small steps between
-    /// commits. The caller sees to it that no unsettled month is among them. It stops at the first step of the chain in which
-    /// a record must be kept, so that what is kept is always one run of seqs that can be verified. The rollup keeps all.
+    /// commits. The caller sees to it that no unsettled month is among them. It stops at the first record that must be
+    /// kept, so that what is kept is always one run of seqs. The rollup keeps all.
     pub fn prune(&self, keep_from: Utc) {
         self.shared.queue.lock().keep_from = Some(keep_from);
         self.shared.wake.notify_one();
     }
 
-    /// Seals `day` (`2026-11-30`): links all that is recorded by now and stores its head under that name; gives what is
-    /// stored when that was done before. Days are sealed in their order. Blocks.
+    /// Counts and links all records that are committed and seals `day` with the newest of them, unless it is sealed already:
+    /// then it gives that seal. Days are sealed in order; each begins after the one sealed before, so a day that was
+    /// left out is part of the next. Blocks: not for the way of a call.
     pub fn seal(&self, day: &str) -> Result<Seal, StoreError> {
-        let sealed = self.ask(Wish::Seal(day.to_owned()))?;
-        sealed.ok_or(StoreError::Trouble)
+        let day = day.to_owned();
+        self.ask(|reply| Chore::Seal { day, reply })
     }
 
-    /// Keeps all of the entries, or none. Durable when it returns. Blocks.
+    /// Writes all entries or, on an error, none of them as far as is known. Durable when it returns. What stands there already
+    /// stays as it is. Blocks: not for the way of a call.
     pub fn keep(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
-        self.ask(Wish::Keep(entries)).map(drop)
+        self.ask(|reply| Chore::Keep { entries, reply })
     }
 
-    fn ask(&self, wish: Wish) -> Result<Option<Seal>, StoreError> {
-        let _one_at_a_time = self.chores.lock();
-        let (told, answer) = sync_channel(1);
+    /// Asks the writer for a chore, and waits until it was done between two commits.
+    fn ask<T>(
+        &self,
+        chore: impl FnOnce(SyncSender<Result<T, StoreError>>) -> Chore,
+    ) -> Result<T, StoreError> {
+        let _turn = self.chores.lock();
+        let (reply, answer) = sync_channel(1);
         {
             let mut queue = self.shared.queue.lock();
-            if !self.healthy() {
-                return Err(StoreError::Trouble);
+            match self.shared.health.load(Ordering::Acquire) {
+                HEALTHY => queue.chore = Some(chore(reply)),
+                FAILING => return Err(Trouble::Failing.into()),
+                _ => return Err(Trouble::Closed.into()),
             }
-            queue.chore = Some(Chore { wish, told });
         }
         self.shared.wake.notify_one();
-        // The writer drops it in trouble and when it ends.
-        answer.recv().unwrap_or(Err(StoreError::Trouble))
+        // A writer that died drops the chore, and with it the other end.
+        answer.recv().unwrap_or(Err(Trouble::Closed.into()))
     }
 
     /// Writes what is queued, waits up to `patience` for the slots that are still out (and, in trouble, for

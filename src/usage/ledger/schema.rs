@@ -4,7 +4,7 @@
 //! Owns `application_id` and `user_version`. Must never touch a file that is not a ledger of ours.
 
 use super::LedgerError;
-use rusqlite::{Connection, ErrorCode, OptionalExtension};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
 
 /// "toll", in the header of the file: `file(1)` and [`identify`] know a ledger by it.
 const APPLICATION_ID: i32 = 0x746f_6c6c;
@@ -12,10 +12,11 @@ const APPLICATION_ID: i32 = 0x746f_6c6c;
 /// The schema that this program reads and writes. Newer is refused, older is migrated.
 pub(super) const VERSION: i32 = 3;
 
-/// The one before, which is migrated.
-pub(super) const BEFORE: i32 = 2;
+/// The one that [`super::migrate`] makes it of.
+pub(super) const OLDER: i32 = 2;
 
-const TABLES: &str = r#"
+/// Records and their rollup, as in schema 2.
+const RECORDS: &str = r#"
 CREATE TABLE runs (
     run        INTEGER PRIMARY KEY,
     replica    TEXT NOT NULL,
@@ -79,11 +80,10 @@ FROM hours CROSS JOIN series ON series.id = hours.series
 UNION ALL
 SELECT account, "group", action, mode, outcome, billable, reason, hour, calls, first_seq, last_seq
 FROM tail CROSS JOIN series ON series.id = tail.series;
-
 "#;
 
-/// What schema 3 added: the chain, and what was settled and told by it.
-const SETTLED: &str = r#"
+/// The chain over the records and what is billed from them: what schema 3 added.
+const BILLS: &str = r#"
 CREATE TABLE links (
     last_seq  INTEGER PRIMARY KEY,
     link      BLOB NOT NULL,
@@ -91,19 +91,19 @@ CREATE TABLE links (
 ) STRICT;
 
 CREATE TABLE days (
-    day        TEXT NOT NULL PRIMARY KEY,
+    day        TEXT PRIMARY KEY,
     first_seq  INTEGER NOT NULL,
     last_seq   INTEGER NOT NULL,
     head       BLOB NOT NULL
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE settlements (
-    month        TEXT NOT NULL PRIMARY KEY,
+    month        TEXT PRIMARY KEY,
     through_seq  INTEGER NOT NULL,
     head         BLOB NOT NULL,
     fixed_at     INTEGER NOT NULL,
     settled_at   INTEGER
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE statements (
     month      TEXT NOT NULL,
@@ -116,15 +116,14 @@ CREATE TABLE statements (
 CREATE INDEX statements_of_account ON statements (account, month, due);
 
 CREATE TABLE notices (
-    number     INTEGER PRIMARY KEY,
-    id         TEXT NOT NULL UNIQUE,
+    id         TEXT PRIMARY KEY,
     account    TEXT NOT NULL,
     "order"    TEXT NOT NULL,
     raised_at  INTEGER NOT NULL,
     body       TEXT NOT NULL,
     sent_at    INTEGER
 ) STRICT;
-CREATE INDEX unsent_notices ON notices (number) WHERE sent_at IS NULL;
+CREATE INDEX notices_unsent ON notices (raised_at) WHERE sent_at IS NULL;
 "#;
 
 /// What a file is, by its header alone.
@@ -132,7 +131,7 @@ CREATE INDEX unsent_notices ON notices (number) WHERE sent_at IS NULL;
 pub(super) enum Kind {
     /// A ledger in the schema [`VERSION`].
     Ledger,
-    /// A ledger in the schema [`BEFORE`].
+    /// A ledger in the schema [`OLDER`].
     Older,
     /// Nothing was ever written to it.
     Empty,
@@ -150,7 +149,7 @@ pub(super) fn identify(connection: &Connection) -> Result<Kind, LedgerError> {
     if application_id == APPLICATION_ID {
         return match pragma("user_version")? {
             VERSION => Ok(Kind::Ledger),
-            BEFORE => Ok(Kind::Older),
+            OLDER => Ok(Kind::Older),
             found => Err(LedgerError::OtherVersion {
                 found,
                 known: VERSION,
@@ -170,17 +169,18 @@ pub(super) fn identify(connection: &Connection) -> Result<Kind, LedgerError> {
 /// Makes an empty file a ledger, as a whole or not at all.
 pub(super) fn create(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {TABLES} {SETTLED} INSERT INTO links VALUES (0, zeroblob(32), x'');
+        "BEGIN IMMEDIATE; {RECORDS} {BILLS}
+         INSERT INTO links VALUES (0, zeroblob(32), zeroblob(0));
          PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
     ))
 }
 
-/// Makes a ledger of schema [`BEFORE`] one of [`VERSION`], inside a transaction of the caller's. Its chain begins with
-/// the records that it still has; the caller links them.
-pub(super) fn migrate(connection: &Connection) -> Result<(), rusqlite::Error> {
-    connection.execute_batch(&format!(
-        "DROP VIEW days; {SETTLED}
-         INSERT INTO links SELECT first_kept - 1, zeroblob(32), x'' FROM bounds;
+/// Makes the tables of [`OLDER`] those of [`VERSION`], inside a transaction. The chain begins with the first record
+/// that is kept.
+pub(super) fn migrate(transaction: &Transaction<'_>) -> Result<(), rusqlite::Error> {
+    transaction.execute_batch(&format!(
+        "DROP VIEW days; {BILLS}
+         INSERT INTO links SELECT first_kept - 1, zeroblob(32), zeroblob(0) FROM bounds;
          PRAGMA user_version = {VERSION};"
     ))
 }

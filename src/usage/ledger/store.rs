@@ -2,14 +2,14 @@
 //!
 //! Owns the one writing connection. Must never decide what happens when it fails.
 
-use super::chain::{self, Link, MARK_BYTES};
+use super::chain::{self, Digests, Link};
+use super::keep::{self, Entry, Seal, StoreError};
 use super::schema::{self, Kind};
-use super::{Entry, LedgerError, Seal, io_error, suffixed};
+use super::{FastMap, LedgerError, io_error, migrate, suffixed};
 use crate::usage::Record;
 use crate::words::{AccountId, Action, GroupId, Mode, Outcome, Reason, RequestId, Utc};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,14 +24,10 @@ const WAL_KEPT_BYTES: u32 = 64 << 20;
 /// Series whose ids are remembered. All accounts in all groups fit; it is a bound, not a size.
 const SERIES_CACHED: usize = 1 << 17;
 
-/// Rows that one step of pruning looks at: less than a millisecond of work.
-const PRUNE_STEP: u32 = 500;
-
-/// Records that a migration links at a time.
-const MIGRATION_STEP: i64 = 4_096;
+/// Records that one step of pruning deletes: less than a millisecond of work.
+const PRUNE_STEP: i64 = 512;
 
 type SeriesKey = (AccountId, GroupId, Action, Mode, Outcome, Reason);
-type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// Faults that tests inject. Nothing of it exists in the program.
 #[cfg(test)]
@@ -45,6 +41,10 @@ pub(super) struct Faults {
     pub(super) before_roll_up: std::sync::atomic::AtomicU32,
     /// Report this many steps of the roll-up as failed although they are in the file.
     pub(super) after_roll_up: std::sync::atomic::AtomicU32,
+    /// Fail this many chores of the biller before they reach the file.
+    pub(super) before_chore: std::sync::atomic::AtomicU32,
+    /// Report this many chores of the biller as failed although they are in the file.
+    pub(super) after_chore: std::sync::atomic::AtomicU32,
     /// Fail this many times to open the file.
     pub(super) open: std::sync::atomic::AtomicU32,
     /// Pages that the file may have; 0: no limit. A full disk.
@@ -106,18 +106,18 @@ pub(super) struct Store {
     connection: Connection,
     files: Files,
     next_seq: i64,
-    /// The newest seq that `hours` has counted and the chain holds.
+    /// The newest seq that `hours` has counted.
     rolled_up: i64,
-    /// Of that record.
+    /// The link after it.
     link: Link,
+    digests: Digests,
     series: FastMap<SeriesKey, i64>,
-    kinds: Kinds,
     #[cfg(test)]
     faults: std::sync::Arc<Faults>,
 }
 
 impl Store {
-    /// Opens an existing file; makes it a ledger when it is empty and `create`.
+    /// Opens an existing file; makes it a ledger of this schema when it is empty or older, and `create`.
     pub(super) fn open(
         path: &Path,
         create: bool,
@@ -127,11 +127,14 @@ impl Store {
         Faults::strike(&faults.open)?;
         // Without CREATE: when the volume is gone, an empty ledger in its mount point would hide it.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
+        let mut connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         let kind = schema::identify(&connection)?;
-        if kind != Kind::Ledger && !create {
-            return Err(LedgerError::NotALedger);
+        match kind {
+            Kind::Ledger => {}
+            Kind::Empty | Kind::Older if create => {}
+            Kind::Empty => return Err(LedgerError::NotALedger),
+            Kind::Older => return Err(LedgerError::Outdated),
         }
         let mode: String =
             connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
@@ -143,24 +146,21 @@ impl Store {
             "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = {WAL_KEPT_BYTES};"
         ))?;
         match kind {
-            Kind::Empty => schema::create(&connection)?,
-            Kind::Older => migrate(&connection, path)?,
             Kind::Ledger => {}
+            Kind::Empty => schema::create(&connection)?,
+            Kind::Older => migrate::migrate(&mut connection, path)?,
         }
-        let (rolled_up, link) = connection.query_row(
-            "SELECT rolled_up, link FROM bounds JOIN links ON last_seq = rolled_up",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
+        let rolled_up =
+            connection.query_row("SELECT rolled_up FROM bounds", [], |row| row.get(0))?;
         Ok(Self {
             // After the first read: the WAL file is there since.
             files: Files::at(path)?,
             next_seq: last_seq(&connection)? + 1,
             rolled_up,
-            link,
+            link: chain::head(&connection)?.1,
+            digests: Digests::default(),
             connection,
             series: FastMap::default(),
-            kinds: Kinds::default(),
             #[cfg(test)]
             faults,
         })
@@ -251,8 +251,9 @@ impl Store {
         transaction.commit()
     }
 
-    /// Adds up to `step` records, the oldest that are not in `hours` and in the chain yet, to both, and notes how far it
-    /// came in the same transaction: whatever happens to it, `hours` and the tail together are the recount of all records.
+    /// Adds up to `step` records, the oldest that are not in `hours` yet, to them, links them to the chain, and notes how
+    /// far it came, in one transaction: whatever happens to it, `hours` and the tail together are the recount of all records,
+    /// and what is in `hours` is linked.
     pub(super) fn roll_up(&mut self, step: i64) -> Result<(), rusqlite::Error> {
         #[cfg(test)]
         self.limit_pages()?;
@@ -260,14 +261,24 @@ impl Store {
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let link = link_and_count(
-            &transaction,
-            &mut self.kinds,
-            self.rolled_up,
-            self.link,
-            until,
-            true,
-        )?;
+        let mut hours: FastMap<(i64, i64), (i64, i64, i64)> = FastMap::default();
+        let tail = (self.rolled_up, self.link);
+        let link = chain::extend(&transaction, &mut self.digests, tail, until, |record| {
+            hours
+                .entry((Utc(record.admitted_at).hour(), record.series))
+                .and_modify(|(calls, _, last)| (*calls, *last) = (*calls + 1, record.seq))
+                .or_insert((1, record.seq, record.seq));
+        })?;
+        let mut hours: Vec<_> = hours.into_iter().collect();
+        hours.sort_unstable_by_key(|(key, _)| *key);
+        for ((hour, series), (calls, first, last)) in hours {
+            transaction
+                .prepare_cached(
+                    "INSERT INTO hours (hour, series, calls, first_seq, last_seq) VALUES (?1, ?2, ?3, ?4, ?5)
+                     ON CONFLICT (hour, series) DO UPDATE SET calls = calls + excluded.calls, last_seq = excluded.last_seq",
+                )?
+                .execute([hour, series, calls, first, last])?;
+        }
         transaction
             .prepare_cached("UPDATE bounds SET rolled_up = ?1")?
             .execute([until])?;
@@ -280,122 +291,103 @@ impl Store {
         Ok(())
     }
 
-    /// Seals `day` with all that is rolled up; gives what is stored when it was sealed before.
-    pub(super) fn seal(&mut self, day: &str) -> Result<Seal, rusqlite::Error> {
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute(
-            "INSERT INTO days (day, first_seq, last_seq, head)
-             SELECT ?1, coalesce((SELECT max(last_seq) + 1 FROM days), first_kept), ?2, ?3 FROM bounds
-             WHERE true ON CONFLICT DO NOTHING",
-            params![day, self.rolled_up, self.link],
-        )?;
-        let seal = transaction.query_row(
-            "SELECT day, first_seq, last_seq, head FROM days WHERE day = ?1",
-            [day],
-            Seal::read,
-        )?;
-        transaction.commit()?;
-        Ok(seal)
+    /// Rolls up all that is committed, and seals `day` with the newest record, unless it is sealed already.
+    pub(super) fn seal(&mut self, day: &str, step: i64) -> Result<Seal, StoreError> {
+        if let Some(seal) = keep::sealed(&self.connection, day)? {
+            return Ok(seal);
+        }
+        if let Some(sealed) = keep::last_seal(&self.connection)?.map(|seal| seal.day)
+            && *day < *sealed
+        {
+            let day = day.to_owned();
+            return Err(StoreError::OutOfOrder { day, sealed });
+        }
+        while self.tail() > 0 {
+            self.roll_up(step)?;
+        }
+        let (last_seq, head) = (self.rolled_up, self.link);
+        self.chore(|transaction| keep::insert_seal(transaction, day, last_seq, &head))?;
+        let seal = keep::sealed(&self.connection, day)?;
+        seal.ok_or_else(|| rusqlite::Error::QueryReturnedNoRows.into())
     }
 
-    /// Writes the entries in one transaction. What is there already stays as it is.
-    pub(super) fn keep(&mut self, entries: &[Entry]) -> Result<(), rusqlite::Error> {
+    /// Writes `entries` in one transaction, those that do not stand there yet.
+    pub(super) fn keep(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
+        self.chore(|transaction| {
+            entries
+                .iter()
+                .try_for_each(|entry| keep::insert(transaction, entry))
+        })
+    }
+
+    fn chore(
+        &mut self,
+        write: impl FnOnce(&Connection) -> Result<(), rusqlite::Error>,
+    ) -> Result<(), StoreError> {
         #[cfg(test)]
         self.limit_pages()?;
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let execute = |sql: &str, params: &[&dyn rusqlite::ToSql]| {
-            transaction.prepare_cached(sql)?.execute(params).map(|_| ())
-        };
-        for entry in entries {
-            match entry {
-                Entry::Settlement {
-                    month,
-                    through_seq,
-                    head,
-                    fixed_at,
-                } => execute(
-                    "INSERT INTO settlements (month, through_seq, head, fixed_at) VALUES (?1, ?2, ?3, ?4)
-                     ON CONFLICT DO NOTHING",
-                    params![month, signed(*through_seq), head, fixed_at.0],
-                )?,
-                Entry::Statement {
-                    month,
-                    account,
-                    due,
-                    inputs,
-                    statement,
-                } => execute(
-                    "INSERT INTO statements (month, account, due, inputs, statement) VALUES (?1, ?2, ?3, ?4, ?5)
-                     ON CONFLICT DO NOTHING",
-                    params![month, account.as_str(), due, inputs, statement],
-                )?,
-                Entry::Settled { month, at } => execute(
-                    "UPDATE settlements SET settled_at = ?2 WHERE month = ?1 AND settled_at IS NULL",
-                    params![month, at.0],
-                )?,
-                Entry::Notice {
-                    id,
-                    account,
-                    order,
-                    raised_at,
-                    body,
-                } => execute(
-                    r#"INSERT INTO notices (id, account, "order", raised_at, body) VALUES (?1, ?2, ?3, ?4, ?5)
-                       ON CONFLICT DO NOTHING"#,
-                    params![id, account.as_str(), order, raised_at.0, body],
-                )?,
-                Entry::NoticeSent { id, at } => execute(
-                    "UPDATE notices SET sent_at = ?2 WHERE id = ?1 AND sent_at IS NULL",
-                    params![id, at.0],
-                )?,
-            }
-        }
-        transaction.commit()
+        write(&transaction)?;
+        #[cfg(test)]
+        Faults::strike(&self.faults.before_chore)?;
+        transaction.commit()?;
+        #[cfg(test)]
+        Faults::strike(&self.faults.after_chore)?;
+        Ok(self.files.still_there()?)
     }
 
-    /// Deletes the oldest records in one small step: those of the oldest step of the chain, when all of them were
-    /// admitted before `keep_from`. So what is kept can always be verified from the link before it. `true` when there
-    /// may be more to delete.
+    /// Deletes the oldest records in one small step, up to the first that was admitted at `keep_from` or later, and none
+    /// that is not rolled up. `true` when there may be more to delete.
+    ///
+    /// Links are kept by the step of the roll-up, so whole steps go at a time: `first_kept` passes over all of
+    /// their records at once, and what lies before it is deleted bit by bit.
     pub(super) fn prune(&mut self, keep_from: Utc) -> Result<bool, rusqlite::Error> {
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let steps: Vec<i64> = transaction
-            .prepare_cached("SELECT last_seq FROM links ORDER BY last_seq LIMIT 2")?
-            .query_map([], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        let [base, last] = steps[..] else {
-            // Nothing left of what is rolled up, and perhaps something of what is not yet.
-            return Ok(self.next_seq - 1 > self.rolled_up);
-        };
-        let newest: Option<i64> = transaction
-            .prepare_cached("SELECT max(admitted_at) FROM raw WHERE seq <= ?1")?
-            .query_row([last], |row| row.get(0))?;
-        if newest.is_some_and(|newest| newest >= keep_from.0) {
+        let mut first_kept: i64 = transaction
+            .prepare_cached("SELECT first_kept FROM bounds")?
+            .query_row([], |row| row.get(0))?;
+        let oldest: Option<i64> = transaction
+            .prepare_cached("SELECT min(seq) FROM raw")?
+            .query_row([], |row| row.get(0))?;
+        let Some(oldest) = oldest else {
             return Ok(false);
+        };
+        let mut all_spent = true;
+        while first_kept - oldest < PRUNE_STEP && all_spent {
+            let step: Option<(i64, bool)> = transaction
+                .prepare_cached(
+                    "SELECT last_seq,
+                            NOT EXISTS (SELECT 1 FROM raw WHERE seq >= ?1 AND seq <= last_seq AND admitted_at >= ?2)
+                     FROM links WHERE last_seq >= ?1 ORDER BY last_seq LIMIT 1",
+                )?
+                .query_row([first_kept, keep_from.0], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            match step {
+                Some((last, true)) => first_kept = last + 1,
+                Some((_, false)) => all_spent = false,
+                // Nothing left of what is rolled up, and perhaps something of what is not yet.
+                None => break,
+            }
         }
-        transaction
-            .prepare_cached(
-                "DELETE FROM raw WHERE seq <= min(?1, (SELECT min(seq) FROM raw) + ?2 - 1)",
-            )?
-            .execute(params![last, PRUNE_STEP])?;
-        let first_left: Option<i64> = transaction
-            .prepare_cached("SELECT min(seq) FROM raw WHERE seq <= ?1")?
-            .query_row([last], |row| row.get(0))?;
-        if first_left.is_none() {
+        let until = first_kept.min(oldest + PRUNE_STEP);
+        let more = until < first_kept || all_spent && until < self.next_seq;
+        if until > oldest {
             transaction
-                .prepare_cached("DELETE FROM links WHERE last_seq = ?1")?
-                .execute([base])?;
+                .prepare_cached("DELETE FROM raw WHERE seq < ?1")?
+                .execute([until])?;
+            transaction
+                .prepare_cached("UPDATE bounds SET first_kept = ?1")?
+                .execute([first_kept])?;
+            transaction
+                .prepare_cached("DELETE FROM links WHERE last_seq < ?1 - 1")?
+                .execute([first_kept])?;
+            transaction.commit()?;
         }
-        transaction
-            .prepare_cached("UPDATE bounds SET first_kept = ?1")?
-            .execute([first_left.unwrap_or(last + 1)])?;
-        transaction.commit()?;
-        Ok(true)
+        Ok(more)
     }
 
     /// Copies the WAL into the file as far as no reader stands in the way.
@@ -421,127 +413,6 @@ impl Store {
             .query_row("PRAGMA synchronous", [], |row| row.get(0))
             .unwrap()
     }
-}
-
-/// The half hashes of [`chain::kind`] by series and run.
-pub(super) type Kinds = FastMap<(i64, i64), [u8; 16]>;
-
-/// Links the records after `after`, whose link is `link`, up to `until`; and counts them in `hours` when `count`. Gives the
-/// link of the last.
-fn link_and_count(
-    connection: &Connection,
-    kinds: &mut Kinds,
-    after: i64,
-    mut link: Link,
-    until: i64,
-    count: bool,
-) -> Result<Link, rusqlite::Error> {
-    let mut hours: FastMap<(i64, i64), (i64, i64, i64)> = FastMap::default();
-    let mut marks = Vec::new();
-    let mut select = connection.prepare_cached(
-        "SELECT seq, id, series, admitted_at, start_ns, run, status, duration_us FROM raw
-         WHERE seq > ?1 AND seq <= ?2 ORDER BY seq",
-    )?;
-    let mut rows = select.query([after, until])?;
-    while let Some(row) = rows.next()? {
-        let (series, row) = chained(connection, kinds, row)?;
-        link = row.link(&link);
-        marks.extend_from_slice(&link[..MARK_BYTES]);
-        let hour = Utc(row.admitted_at).hour();
-        let (calls, _, last) = hours.entry((hour, series)).or_insert((0, row.seq, row.seq));
-        (*calls, *last) = (*calls + 1, row.seq);
-    }
-    connection
-        .prepare_cached("INSERT INTO links (last_seq, link, marks) VALUES (?1, ?2, ?3)")?
-        .execute(params![until, link, marks])?;
-    if count {
-        // In the order of the key: neighbours go into the same page.
-        let mut hours: Vec<_> = hours.into_iter().collect();
-        hours.sort_unstable();
-        let mut upsert = connection.prepare_cached(
-            "INSERT INTO hours (hour, series, calls, first_seq, last_seq) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (hour, series) DO UPDATE SET calls = calls + excluded.calls, last_seq = excluded.last_seq",
-        )?;
-        for ((hour, series), (calls, first, last)) in hours {
-            upsert.execute([hour, series, calls, first, last])?;
-        }
-    }
-    Ok(link)
-}
-
-/// A row of `seq, id, series, admitted_at, start_ns, run, status, duration_us` as it goes into the chain, and its series.
-pub(super) fn chained(
-    connection: &Connection,
-    kinds: &mut Kinds,
-    row: &rusqlite::Row<'_>,
-) -> Result<(i64, chain::Row), rusqlite::Error> {
-    let (series, run) = (row.get(2)?, row.get(5)?);
-    let kind = match kinds.get(&(series, run)) {
-        Some(kind) => *kind,
-        None => {
-            let kind = connection
-                .prepare_cached(
-                    r#"SELECT account, "group", action, mode, outcome, reason, billable, replica
-                       FROM series, runs WHERE series.id = ?1 AND run = ?2"#,
-                )?
-                .query_row([series, run], |row| {
-                    let text = |column| -> Result<&str, rusqlite::Error> {
-                        Ok(row.get_ref(column)?.as_str()?)
-                    };
-                    let texts = [text(0)?, text(1)?, text(2)?, text(3)?, text(4)?, text(5)?];
-                    Ok(chain::kind(texts, row.get(6)?, text(7)?))
-                })?;
-            if kinds.len() >= SERIES_CACHED {
-                kinds.clear();
-            }
-            kinds.insert((series, run), kind);
-            kind
-        }
-    };
-    let row = chain::Row {
-        seq: row.get(0)?,
-        id: row.get(1)?,
-        kind,
-        admitted_at: row.get(3)?,
-        start_ns: row.get(4)?,
-        run,
-        status: row.get(6)?,
-        duration_us: row.get(7)?,
-    };
-    Ok((series, row))
-}
-
-/// Copies the file aside and brings it to the schema of today, as a whole or not at all.
-fn migrate(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
-    let copy = suffixed(path, &format!(".schema-{}.bak", schema::BEFORE));
-    // One that is there is of an earlier try, which changed nothing, or somebody's own.
-    if !copy.exists() {
-        super::read::copy_to(connection, &copy)?;
-    }
-    let transaction = connection.unchecked_transaction()?;
-    schema::migrate(&transaction)?;
-    let (first, rolled_up): (i64, i64) =
-        transaction.query_row("SELECT first_kept, rolled_up FROM bounds", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
-    let (mut after, mut link, mut kinds) = (first - 1, chain::GENESIS, Kinds::default());
-    while after < rolled_up {
-        let until = rolled_up.min(after + MIGRATION_STEP);
-        link = link_and_count(&transaction, &mut kinds, after, link, until, false)?;
-        after = until;
-    }
-    transaction.commit()?;
-    tracing::info!(
-        from = schema::BEFORE,
-        to = schema::VERSION,
-        copy = %copy.display(),
-        "migrated the ledger; the copy is as it was before"
-    );
-    Ok(())
-}
-
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// The newest seq that was ever given, also when its record has been pruned; 0 before the first.

@@ -1,320 +1,497 @@
-//! Recomputing what the ledger says from the records that it keeps.
+//! Recomputing what the ledger says of itself from the records that it keeps, also while they become more.
 //!
-//! Owns what is compared and in which order. Must never write to a ledger, nor hold more of it in memory than a few hours'
-//! counts.
+//! Owns the walk over the chain and the order in which it looks. Must never hold more than one step of the roll-up and the
+//! hours that are open there, nor a transaction for longer than a step: a reader that stays keeps the WAL from
+//! being copied back.
 //!
-//! The records are read once, in the order of their seqs, in one read transaction. Each record's link is compared with its mark,
-//! each step's last with its whole link, each sealed day's head with the link at its end; the counts of an hour with the
-//! rows of `hours`, as soon as records have gone two days beyond it. What is left open then (a record that came
-//! later still) is compared at the end.
+//! A record that was changed breaks its own link and all later ones, and the marks tell which was the first. A row of
+//! `hours` is counted from the record that it names as its first to the one that it names as its last. What
+//! the walk cannot see is a chain that was made anew from some record on, with all that is derived from it: for
+//! that there is the checkpoint, a head that somebody kept elsewhere.
 
-use super::chain::{Link, MARK_BYTES};
-use super::read::{ReadError, Reader, first_kept};
-use super::store::{Kinds, chained};
+use super::FastMap;
+use super::chain::{self, Digests, Link, Linked, MARK};
+use super::read::{ReadError, Reader};
 use crate::words::Utc;
-use rusqlite::{Connection, OptionalExtension};
-use std::collections::BTreeMap;
-use std::fmt;
+use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::VecDeque;
 
-/// An hour is compared when a record of so many hours later was read.
-const SETTLES_AFTER_HOURS: i64 = 48;
-
-/// What was found to be what it should be.
+/// What was recomputed and fits.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Verified {
-    /// The oldest record that is kept and was verified.
+    /// The oldest record that is kept.
     pub first_seq: u64,
-    /// The newest that is linked; one below `first_seq` when there is none.
+    /// The newest that is linked; those beyond it are younger than the last roll-up.
     pub last_seq: u64,
-    /// How many.
+    /// How many were linked again.
     pub records: u64,
-    /// The link of the newest.
-    pub head: Link,
+    /// The link after the newest.
+    pub head: [u8; 32],
+    /// How many sealed days have the heads that these records give.
+    pub days: u64,
 }
 
-/// The first row that does not fit.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Misfit {
-    /// The row, as one would look for it.
-    pub row: String,
-    /// What does not fit.
-    pub why: String,
+/// The first thing that does not fit.
+#[derive(Debug, thiserror::Error)]
+pub enum Misfit {
+    /// A row.
+    #[error("{table} {key}: {why}")]
+    Row {
+        /// In which table.
+        table: &'static str,
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The chain does not pass through the checkpoint.
+    #[error("the checkpoint is not in the chain: {0}")]
+    Checkpoint(String),
+    /// It could not be read to the end.
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }
 
-impl fmt::Display for Misfit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} does not fit: {}", self.row, self.why)
+impl From<rusqlite::Error> for Misfit {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Read(error.into())
     }
 }
 
-fn misfit<T>(row: String, why: impl Into<String>) -> Result<T, ReadError> {
-    Err(ReadError::Misfit(Misfit {
-        row,
+fn misfit<T>(table: &'static str, key: impl ToString, why: impl Into<String>) -> Result<T, Misfit> {
+    Err(Misfit::Row {
+        table,
+        key: key.to_string(),
         why: why.into(),
-    }))
+    })
 }
-
-/// A count of `hours`: calls, first and last seq.
-type Count = (i64, i64, i64);
 
 impl Reader {
-    /// Recomputes chain, sealed days and rollup from the records that are kept. `checkpoint`: a head that was published,
-    /// which must be in the chain; without it a ledger whose chain was written anew as a whole passes.
-    pub fn verify(&self, checkpoint: Option<Link>) -> Result<Verified, ReadError> {
-        // One state of the file, whatever is written meanwhile.
-        let read = self.0.unchecked_transaction()?;
-        let mut walk = Walk::begin(&read, checkpoint)?;
-        let mut steps =
-            read.prepare("SELECT last_seq, link, marks FROM links ORDER BY last_seq")?;
-        let mut steps = steps.query([])?;
-        while let Some(step) = steps.next()? {
-            let (until, link): (i64, Link) = (step.get(0)?, step.get(1)?);
-            walk.step(
-                until,
-                link,
-                step.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?,
-            )?;
-        }
-        walk.end()
-    }
-}
-
-struct Walk<'c> {
-    read: &'c Connection,
-    kinds: Kinds,
-    /// The oldest record that can be verified.
-    first: i64,
-    /// The newest record that was, and its link; `None` before the link that it all begins with.
-    at: Option<(i64, Link)>,
-    records: u64,
-    checkpoint: Option<Link>,
-    hours: BTreeMap<(i64, i64), Count>,
-    /// All hours below were compared and fitted, but for those that are still in `hours`.
-    compared: i64,
-    newest_hour: i64,
-}
-
-impl<'c> Walk<'c> {
-    fn begin(read: &'c Connection, checkpoint: Option<Link>) -> Result<Self, ReadError> {
-        Ok(Self {
-            read,
-            kinds: Kinds::default(),
-            first: i64::try_from(first_kept(read)?).unwrap_or(i64::MAX),
-            at: None,
-            records: 0,
-            checkpoint,
-            hours: BTreeMap::new(),
-            compared: i64::MIN,
-            newest_hour: i64::MIN,
-        })
+    /// The newest linked record and its link.
+    pub fn head(&self) -> Result<(u64, Link), ReadError> {
+        let (last_seq, link) = chain::head(&self.0)?;
+        Ok((number(last_seq), link))
     }
 
-    /// The records up to `until`, which one step of the roll-up linked.
-    fn step(&mut self, until: i64, link: Link, marks: &[u8]) -> Result<(), ReadError> {
-        let Some((mut at, mut known)) = self.at else {
-            // What was before is not kept, or not in part: the first whole step begins here.
-            if until + 1 >= self.first {
-                self.first = until + 1;
-                self.at = Some((until, link));
-                self.seen(link);
+    /// Links all records again that are kept, counts them again, and compares links, sealed days, settlements and hours with
+    /// what stands in the ledger. The chain must pass through `checkpoint`: a head that was published. Reads
+    /// every record; memory does not grow with them.
+    pub fn verify(&self, checkpoint: Option<[u8; 32]>) -> Result<Verified, Misfit> {
+        let mut walk = Walk::new(&self.0, checkpoint)?;
+        loop {
+            let page = self.0.unchecked_transaction()?;
+            if walk.step(&page)? {
+                break;
             }
-            return Ok(());
+        }
+        self.every_hour_has_records()?;
+        walk.end(&self.0)
+    }
+
+    /// The walk has seen the rows of `hours` to which records belong. Is there another?
+    fn every_hour_has_records(&self) -> Result<(), Misfit> {
+        const PAGE: usize = 1_000;
+        let (mut hour, mut series) = (i64::MIN, i64::MIN);
+        loop {
+            let page = self.0.unchecked_transaction()?;
+            let (first_kept, rolled_up) = bounds(&page)?;
+            let mut select = page.prepare_cached(
+                "SELECT hours.hour, hours.series, hours.last_seq, raw.series, raw.admitted_at
+                 FROM hours LEFT JOIN raw ON raw.seq = hours.last_seq
+                 WHERE (hours.hour, hours.series) > (?1, ?2) ORDER BY hours.hour, hours.series LIMIT ?3",
+            )?;
+            let mut rows = select.query(params![hour, series, PAGE as i64])?;
+            let mut seen = 0;
+            while let Some(row) = rows.next()? {
+                seen += 1;
+                (hour, series) = (row.get(0)?, row.get(1)?);
+                let last_seq: i64 = row.get(2)?;
+                if last_seq < first_kept {
+                    // Of records that were deleted.
+                    continue;
+                }
+                let record: (Option<i64>, Option<i64>) = (row.get(3)?, row.get(4)?);
+                let belongs = record.0 == Some(series)
+                    && record.1.is_some_and(|at| Utc(at).hour() == hour)
+                    && last_seq <= rolled_up;
+                if !belongs {
+                    let why =
+                        format!("its last record is said to be {last_seq}, which is another's");
+                    return misfit("hours", key(hour, series), why);
+                }
+            }
+            if seen < PAGE {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A row of `hours` whose last record the walk has not reached.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    /// Its records so far.
+    seen: i64,
+    last_seq: i64,
+    /// How many of its records the walk has not come past, at the least: those that were deleted, or that it counted before
+    /// the row grew. `None` when it has seen every one.
+    unseen: Option<i64>,
+}
+
+/// A link that is stated elsewhere.
+#[derive(Debug)]
+struct Stated {
+    seq: i64,
+    head: Vec<u8>,
+    table: &'static str,
+    key: String,
+}
+
+struct Walk {
+    /// Up to which record everything fits, and its link.
+    at: (i64, Link),
+    first: i64,
+    /// The newest record that was rolled up when the walk began.
+    began_with: i64,
+    records: u64,
+    days: u64,
+    digests: Digests,
+    open: FastMap<(i64, i64), Open>,
+    /// In order of seq, those that are still to come.
+    stated: VecDeque<Stated>,
+    checkpoint: Option<Link>,
+    checkpoint_seen: bool,
+}
+
+impl Walk {
+    fn new(connection: &Connection, checkpoint: Option<Link>) -> Result<Self, Misfit> {
+        let page = connection.unchecked_transaction()?;
+        let (first_kept, rolled_up) = bounds(&page)?;
+        let mut walk = Self {
+            at: (first_kept - 1, boundary(&page, first_kept)?),
+            first: first_kept,
+            began_with: rolled_up,
+            records: 0,
+            days: 0,
+            digests: Digests::default(),
+            open: FastMap::default(),
+            stated: VecDeque::new(),
+            checkpoint,
+            checkpoint_seen: false,
         };
-        let mut marks = marks.chunks_exact(MARK_BYTES);
-        let mut select = self.read.prepare_cached(
-            "SELECT seq, id, series, admitted_at, start_ns, run, status, duration_us FROM raw
-             WHERE seq > ?1 AND seq <= ?2 ORDER BY seq",
-        )?;
-        let mut rows = select.query([at, until])?;
+        walk.stated = stated(&page, rolled_up)?;
+        walk.compare()?;
+        Ok(walk)
+    }
+
+    /// Looks at one step of the roll-up. `true` when there is none left, in the state of the ledger that `page` shows.
+    fn step(&mut self, page: &Connection) -> Result<bool, Misfit> {
+        let (first_kept, rolled_up) = bounds(page)?;
+        if self.at.0 < first_kept - 1 {
+            // Deleted while it was looked at: on from there.
+            self.at = (first_kept - 1, boundary(page, first_kept)?);
+            self.first = first_kept;
+            self.open.retain(|_, open| open.last_seq >= first_kept);
+            for open in self.open.values_mut() {
+                open.unseen.get_or_insert(0);
+            }
+            self.compare()?;
+        }
+        let (from, before) = self.at;
+        if from == rolled_up {
+            self.nothing_beyond(page, rolled_up)?;
+            return Ok(true);
+        }
+        let step = page
+            .prepare_cached(
+                "SELECT last_seq, link, marks FROM links WHERE last_seq > ?1 ORDER BY last_seq LIMIT 1",
+            )?
+            .query_row([from], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+            .optional()?;
+        let Some((last, link, marks)): Option<(i64, Vec<u8>, Vec<u8>)> = step else {
+            let why = format!("there is none, but records up to {rolled_up} are rolled up");
+            return misfit("links", format!("after {from}"), why);
+        };
+        if last > rolled_up {
+            let why = format!("only records up to {rolled_up} are rolled up");
+            return misfit("links", last, why);
+        }
+        let is_whole = marks.len() as i64 == (last - from).saturating_mul(MARK as i64);
+        // The first record whose mark is another.
+        let mut unlike = None;
+        let mut computed = before;
+        let mut expected = from + 1;
+        let mut select = page.prepare_cached(chain::LINKED)?;
+        let mut rows = select.query([from, last])?;
         while let Some(row) = rows.next()? {
             let seq: i64 = row.get(0)?;
-            if seq != at + 1 {
-                return misfit(format!("record {}", at + 1), "it is not there");
+            if seq != expected {
+                break;
             }
-            let (series, row) = match chained(self.read, &mut self.kinds, row) {
-                Err(rusqlite::Error::QueryReturnedNoRows) => {
-                    return misfit(
-                        format!("record {seq}"),
-                        "its series or its run is not there",
-                    );
+            expected += 1;
+            let Ok(record) = Linked::read(row) else {
+                return misfit("raw", seq, "its values are not those of a record");
+            };
+            let Some(words) = self.digests.of(page, &record)? else {
+                let (series, run) = (record.series, record.run);
+                let why = format!("there is no series {series} or no run {run}");
+                return misfit("raw", seq, why);
+            };
+            computed = record.link(&computed, &words);
+            let mark = usize::try_from(seq - from - 1).unwrap_or(usize::MAX);
+            let mark = marks.chunks_exact(MARK).nth(mark);
+            if is_whole && mark != Some(&computed[..MARK]) {
+                unlike.get_or_insert((seq, record.series, record.run));
+            }
+            if unlike.is_none() && is_whole {
+                self.at = (seq, computed);
+                self.records += 1;
+                self.compare()?;
+                self.count(page, &record)?;
+            }
+        }
+        match unlike {
+            None if expected <= last => misfit("raw", expected, "this record is missing"),
+            _ if !is_whole => misfit(
+                "links",
+                last,
+                format!("it has not the marks of {} records", last - from),
+            ),
+            Some(_) if computed[..] == link => {
+                misfit("links", last, "its marks are not those of its records")
+            }
+            Some((seq, series, run)) => misfit(
+                "raw",
+                seq,
+                format!(
+                    "it is not the record that was linked, or series {series} or run {run} is not"
+                ),
+            ),
+            None if computed[..] != link => {
+                misfit("links", last, "its link is not that of its last record")
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// Compares what is stated of the link at hand elsewhere.
+    fn compare(&mut self) -> Result<(), Misfit> {
+        let (seq, link) = self.at;
+        self.checkpoint_seen |= self.checkpoint == Some(link);
+        while let Some(stated) = self.stated.front().filter(|stated| stated.seq <= seq) {
+            // Those before it are of records that were deleted.
+            if stated.seq == seq {
+                if stated.head[..] != link {
+                    let why = format!("its head is not the link after record {seq}");
+                    return misfit(stated.table, &stated.key, why);
                 }
-                chained => chained?,
-            };
-            let next = row.link(&known);
-            if marks.next() != Some(&next[..MARK_BYTES]) {
-                return misfit(
-                    format!("record {seq}"),
-                    "it, or what its series and run say, is not what was linked",
-                );
+                self.days += u64::from(stated.table == "days");
             }
-            (at, known) = (seq, next);
-            self.seen(known);
-            self.count(series, Utc(row.admitted_at).hour(), seq)?;
-            self.records += 1;
-        }
-        if at != until {
-            return misfit(format!("record {}", at + 1), "it is not there");
-        }
-        if known != link || marks.next().is_some() {
-            return misfit(
-                format!("the row of links that ends with record {until}"),
-                "its link is not that of its records",
-            );
-        }
-        self.at = Some((at, known));
-        Ok(())
-    }
-
-    fn seen(&mut self, link: Link) {
-        if self.checkpoint == Some(link) {
-            self.checkpoint = None;
-        }
-    }
-
-    fn count(&mut self, series: i64, hour: i64, seq: i64) -> Result<(), ReadError> {
-        let (calls, _, last) = self.hours.entry((hour, series)).or_insert((0, seq, seq));
-        (*calls, *last) = (*calls + 1, seq);
-        if hour > self.newest_hour {
-            self.newest_hour = hour;
-            let settled = hour - SETTLES_AFTER_HOURS;
-            if settled > self.compared {
-                self.compare(settled)?;
-            }
+            self.stated.pop_front();
         }
         Ok(())
     }
 
-    /// Compares the hours below `until`, and lets go of the counts that fit.
-    fn compare(&mut self, until: i64) -> Result<(), ReadError> {
-        let open: Vec<(i64, i64)> = self
-            .hours
-            .range(..(until, i64::MIN))
-            .map(|(k, _)| *k)
-            .collect();
-        let mut select = self.read.prepare_cached(
-            "SELECT calls, first_seq, last_seq FROM hours WHERE hour = ?1 AND series = ?2",
+    /// Counts the record in its hour.
+    fn count(&mut self, page: &Connection, record: &Linked) -> Result<(), Misfit> {
+        let seq = record.seq;
+        let at = (Utc(record.admitted_at).hour(), record.series);
+        let hour = |page: &Connection| -> Result<Option<(i64, i64, i64)>, rusqlite::Error> {
+            page.prepare_cached(
+                "SELECT calls, first_seq, last_seq FROM hours WHERE hour = ?1 AND series = ?2",
+            )?
+            .query_row([at.0, at.1], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+            .optional()
+        };
+        let missing = |at: (i64, i64)| {
+            let why = format!("there is no such row, and record {seq} belongs to it");
+            misfit("hours", key(at.0, at.1), why)
+        };
+        let open = match self.open.entry(at) {
+            std::collections::hash_map::Entry::Occupied(open) => {
+                let open = open.into_mut();
+                open.seen += 1;
+                open
+            }
+            std::collections::hash_map::Entry::Vacant(vacant) => {
+                let Some((_, first_seq, last_seq)) = hour(page)? else {
+                    return missing(at);
+                };
+                let before = first_seq < self.first || first_seq < seq && seq > self.began_with;
+                if !before && first_seq != seq || last_seq < seq {
+                    let why = format!(
+                        "it is said to have records {first_seq} to {last_seq}, and {seq} belongs to it"
+                    );
+                    return misfit("hours", key(at.0, at.1), why);
+                }
+                vacant.insert(Open {
+                    seen: 1,
+                    last_seq,
+                    unseen: before.then_some(1),
+                })
+            }
+        };
+        if seq != open.last_seq {
+            return Ok(());
+        }
+        let Some((calls, _, last_seq)) = hour(page)? else {
+            return missing(at);
+        };
+        if last_seq > seq {
+            // It has grown since it was looked at first.
+            open.last_seq = last_seq;
+            return Ok(());
+        }
+        let seen = open.seen;
+        let fits = match open.unseen {
+            Some(unseen) => seen + unseen <= calls,
+            None => seen == calls,
+        };
+        if !fits {
+            let why = format!("it counts {calls} calls, and has {seen} records");
+            return misfit("hours", key(at.0, at.1), why);
+        }
+        self.open.remove(&at);
+        Ok(())
+    }
+
+    /// All that is rolled up was looked at: no link, no hour and no day may say more, and all that follows must be a run
+    /// of records to its end.
+    fn nothing_beyond(&self, page: &Connection, rolled_up: i64) -> Result<(), Misfit> {
+        let (last, _) = chain::head(page)?;
+        if last != rolled_up {
+            let why = format!("only records up to {rolled_up} are rolled up");
+            return misfit("links", last, why);
+        }
+        if let Some(((hour, series), open)) = self.open.iter().min_by_key(|(at, _)| **at) {
+            let last_seq = open.last_seq;
+            let why = format!("its last record is said to be {last_seq}, which is another's");
+            return misfit("hours", key(*hour, *series), why);
+        }
+        let (calls, missing): (i64, Option<i64>) = page.query_row(
+            "SELECT (SELECT coalesce(sum(calls), 0) FROM hours),
+                    (SELECT min(expected) FROM (SELECT seq, ?1 + row_number() OVER (ORDER BY seq) AS expected FROM raw
+                     WHERE seq > ?1) WHERE seq <> expected)",
+            [rolled_up],
+            |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
-        for key in open {
-            let stored: Option<Count> = select
-                .query_row([key.0, key.1], |row| {
-                    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-                })
-                .optional()?;
-            if stored == self.hours.get(&key).copied() {
-                self.hours.remove(&key);
-            }
+        if let Some(missing) = missing {
+            return misfit("raw", missing, "this record is missing");
         }
-        self.compared = until;
+        if calls != rolled_up {
+            let why = format!("they count {calls} calls, and {rolled_up} records are rolled up");
+            return misfit("hours", "of all times", why);
+        }
         Ok(())
     }
 
-    fn end(mut self) -> Result<Verified, ReadError> {
-        let (last, head) = self.at.unwrap_or((0, super::chain::GENESIS));
-        self.compare(i64::MAX)?;
-        for ((hour, series), counted) in &self.hours {
-            let stored: Option<Count> = self
-                .read
-                .prepare_cached(
-                    "SELECT calls, first_seq, last_seq FROM hours WHERE hour = ?1 AND series = ?2",
-                )?
-                .query_row([hour, series], |row| {
-                    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-                })
+    fn end(self, connection: &Connection) -> Result<Verified, Misfit> {
+        if let Some(checkpoint) = self.checkpoint.filter(|_| !self.checkpoint_seen) {
+            let day: Option<String> = connection
+                .query_row(
+                    "SELECT day FROM days WHERE head = ?1 AND last_seq < ?2 LIMIT 1",
+                    params![checkpoint, self.first],
+                    |row| row.get(0),
+                )
                 .optional()?;
-            let row = format!("the row of hours with hour {hour} and series {series}");
-            // An hour that was recorded in part before the oldest record that is kept cannot be recounted.
-            if stored.is_some_and(|(_, first, _)| first < self.first) {
-                continue;
-            }
-            let (calls, first, last) = counted;
-            return match stored {
-                None => misfit(
-                    row,
-                    format!("it is not there, and the records have {calls} calls of it"),
+            return Err(Misfit::Checkpoint(match day {
+                Some(day) => format!(
+                    "it is the head of {day}, of which no records are kept, so it says nothing of those that are: take a newer one"
                 ),
-                Some(stored) => misfit(
-                    row,
-                    format!(
-                        "it says {stored:?} (calls, first and last seq), and the records say ({calls}, {first}, {last})"
-                    ),
-                ),
-            };
+                None => {
+                    "these are not the records that were there when it was published".to_owned()
+                }
+            }));
         }
-        self.hours_count_all(last)?;
-        self.days(last)?;
-        if let Some(checkpoint) = self.checkpoint
-            && !self.sealed(checkpoint)?
-        {
-            return misfit(
-                "the checkpoint".to_owned(),
-                "no record that is kept has this link, and no day this head: the chain is not the one that was published",
-            );
-        }
-        let unsigned = |seq: i64| u64::try_from(seq).unwrap_or(0);
         Ok(Verified {
-            first_seq: unsigned(self.first),
-            last_seq: unsigned(last),
+            first_seq: number(self.first),
+            last_seq: number(self.at.0),
             records: self.records,
-            head,
+            head: self.at.1,
+            days: self.days,
         })
     }
+}
 
-    /// Whether the rows of `hours` count anything that no record is of.
-    fn hours_count_all(&self, last: i64) -> Result<(), ReadError> {
-        // A seq is never left out, so all rows together count up to the newest that is rolled up. Each row that could be
-        // recounted was; so if there is one too many, the sum is.
-        let counted: i64 =
-            self.read
-                .query_row("SELECT coalesce(sum(calls), 0) FROM hours", [], |row| {
-                    row.get(0)
-                })?;
-        if counted != last {
-            let why =
-                format!("they count {counted} calls, and there were {last} up to record {last}");
-            return misfit("the rows of hours".to_owned(), why);
-        }
-        Ok(())
-    }
+/// The first seq that is kept and the last that is rolled up.
+fn bounds(page: &Connection) -> Result<(i64, i64), rusqlite::Error> {
+    page.prepare_cached("SELECT first_kept, rolled_up FROM bounds")?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
+}
 
-    fn days(&self, last: i64) -> Result<(), ReadError> {
-        let mut days = self
-            .read
-            .prepare("SELECT day, first_seq, last_seq, head FROM days ORDER BY last_seq, day")?;
-        let mut days = days.query([])?;
-        let mut next: Option<i64> = None;
-        while let Some(row) = days.next()? {
-            let (day, from, until, head): (String, i64, i64, Link) =
-                (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-            let row = format!("the row of days with day {day}");
-            if next.is_some_and(|next| next != from) {
-                return misfit(row, "it does not begin where the day before ends");
-            }
-            next = Some(until + 1);
-            if until > last {
-                return misfit(
-                    row,
-                    format!("it ends with record {until}, and the last is {last}"),
-                );
-            }
-            if until >= self.first - 1 && self.link_at(until)? != Some(head) {
-                return misfit(row, "its head is not the link of its last record");
-            }
-        }
-        Ok(())
-    }
-
-    /// A day ends with a step of the roll-up.
-    fn link_at(&self, seq: i64) -> Result<Option<Link>, ReadError> {
-        let mut select = self
-            .read
-            .prepare_cached("SELECT link FROM links WHERE last_seq = ?1")?;
-        Ok(select.query_row([seq], |row| row.get(0)).optional()?)
-    }
-
-    fn sealed(&self, head: Link) -> Result<bool, ReadError> {
-        let mut select = self
-            .read
-            .prepare_cached("SELECT 1 FROM days WHERE head = ?1")?;
-        Ok(select.exists([head])?)
+/// The link before the first record that is kept.
+fn boundary(page: &Connection, first_kept: i64) -> Result<Link, Misfit> {
+    let link = page
+        .prepare_cached("SELECT link FROM links WHERE last_seq = ?1")?
+        .query_row([first_kept - 1], |row| row.get(0))
+        .optional()?;
+    match link {
+        Some(link) => Ok(link),
+        None => misfit(
+            "links",
+            first_kept - 1,
+            format!("there is no such row, and record {first_kept} is the first that is kept"),
+        ),
     }
 }
+
+/// The heads of days and settlements, in order of seq. The days must follow each other.
+fn stated(page: &Connection, rolled_up: i64) -> Result<VecDeque<Stated>, Misfit> {
+    let mut stated = Vec::new();
+    let mut end = 0;
+    let mut select =
+        page.prepare("SELECT day, first_seq, last_seq, head FROM days ORDER BY day")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let (day, first_seq, last_seq): (String, i64, i64) =
+            (row.get(0)?, row.get(1)?, row.get(2)?);
+        if first_seq != end + 1 || last_seq < end || last_seq > rolled_up {
+            let why = format!(
+                "it has records {first_seq} to {last_seq}; the day before ends with {end}, the ledger with {rolled_up}"
+            );
+            return misfit("days", day, why);
+        }
+        end = last_seq;
+        stated.push(Stated {
+            seq: last_seq,
+            head: row.get(3)?,
+            table: "days",
+            key: day,
+        });
+    }
+    let mut select = page.prepare("SELECT month, through_seq, head FROM settlements")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let settlement = Stated {
+            key: row.get(0)?,
+            seq: row.get(1)?,
+            head: row.get(2)?,
+            table: "settlements",
+        };
+        if settlement.seq > rolled_up {
+            let why = format!(
+                "it counts records up to {}, and the ledger ends with {rolled_up}",
+                settlement.seq
+            );
+            return misfit("settlements", settlement.key, why);
+        }
+        stated.push(settlement);
+    }
+    stated.sort_by_key(|stated| stated.seq);
+    Ok(stated.into())
+}
+
+fn key(hour: i64, series: i64) -> String {
+    format!("hour {hour} series {series}")
+}
+
+fn number(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;

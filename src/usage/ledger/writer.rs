@@ -11,10 +11,9 @@
 //! (Relaxed: the callers were told long ago that all is well, so the records stay what they are.)
 
 use super::commit::{Batch, Decision};
+use super::keep::Chore;
 use super::store::Store;
-use super::{
-    CLOSED, Chore, Committed, FAILING, HEALTHY, LedgerError, Queue, Seal, Shared, StoreError, Wish,
-};
+use super::{CLOSED, Committed, FAILING, HEALTHY, LedgerError, Queue, Shared, Trouble};
 use crate::clock::Clock;
 use crate::usage::Record;
 use crate::words::{Durability, Mono, Outcome, Utc};
@@ -126,9 +125,9 @@ struct Doubt {
 
 enum Task {
     Write(Decision),
+    Chore,
     RollUp,
     Prune(Utc),
-    Chore(Chore),
     /// With the number of calls that are not in the ledger.
     End(usize),
 }
@@ -144,6 +143,8 @@ pub(super) struct Writer {
     /// Taken from the queue and, as far as is known, not in the ledger.
     held: Vec<Record>,
     doubt: Option<Doubt>,
+    /// Taken from the queue, to be done when no commit waits.
+    chore: Option<Chore>,
     last_start: Mono,
     load: Load,
     /// Pages written to the WAL since a checkpoint was last asked for, roughly.
@@ -173,6 +174,7 @@ impl Writer {
             on_commit,
             held: Vec::new(),
             doubt: None,
+            chore: None,
             last_start: Mono::default(),
             load: Load::default(),
             wal_pages: 0,
@@ -193,14 +195,14 @@ impl Writer {
                         let unrecorded = self.shared.pending.load(Ordering::Acquire);
                         return self.end(unrecorded);
                     }
-                    self.chore_between_commits();
+                    self.do_chore();
                     self.roll_up_under_load();
-                    self.prune_between_commits();
+                    self.prune_under_load();
                     self.checkpoint_under_load();
                 }
+                Task::Chore => self.do_chore(),
                 Task::RollUp => self.roll_up(),
                 Task::Prune(keep_from) => self.prune(keep_from),
-                Task::Chore(chore) => self.chore(chore),
                 Task::End(unrecorded) => return self.end(unrecorded),
             }
         }
@@ -228,6 +230,9 @@ impl Writer {
                     return Task::Write(self.take(&mut queue));
                 }
                 (Some(due.since(now)), enough)
+            } else if queue.chore.is_some() {
+                self.chore = queue.chore.take();
+                return Task::Chore;
             } else if let Some(close_by) = close_by {
                 let pending = shared.pending.load(Ordering::Acquire);
                 if pending == 0 || now >= close_by {
@@ -235,8 +240,6 @@ impl Writer {
                     return Task::End(pending);
                 }
                 (Some(POLL), 1)
-            } else if let Some(chore) = queue.chore.take() {
-                return Task::Chore(chore);
             } else if let Some(keep_from) = prune {
                 return Task::Prune(keep_from);
             } else if self.tail() > 0 && now >= self.roll_up_at.max(self.last_start.plus(REST)) {
@@ -273,6 +276,8 @@ impl Writer {
 
     /// Moves the queue into the hand.
     fn take(&mut self, queue: &mut Queue) -> Decision {
+        // A gate that never rests must do the biller's chores as well: after this commit.
+        self.chore = self.chore.take().or_else(|| queue.chore.take());
         if self.held.is_empty() {
             // Both keep the room that they once needed.
             std::mem::swap(&mut self.held, &mut queue.records);
@@ -408,6 +413,9 @@ impl Writer {
                 .map(Record::into_gate_failed)
                 .collect();
         }
+        if let Some(chore) = self.chore.take() {
+            chore.refuse(Trouble::Failing);
+        }
         decision.not_durable();
         queued.not_durable();
         let mut tried_since_close = false;
@@ -433,8 +441,6 @@ impl Writer {
                     }
                 }
                 self.held.append(&mut queue.records);
-                // Whoever asked for it is told, and asks again later.
-                queue.chore = None;
             }
             self.last_start = self.clock.mono();
             match self.flush() {
@@ -454,14 +460,42 @@ impl Writer {
         }
     }
 
-    fn prune(&mut self, keep_from: Utc) {
-        let pruned = match &mut self.store {
-            Some(store) => store.prune(keep_from).map_err(LedgerError::from),
-            None => self.reopen().and_then(|store| {
-                let store = self.store.insert(store);
-                Ok(store.prune(keep_from)?)
-            }),
+    /// Lets `write` use the file, opened again when it must be. On an error the file is let go of: only it knows what
+    /// was written.
+    fn with_store<T, E: From<LedgerError>>(
+        &mut self,
+        write: impl FnOnce(&mut Store) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut store = match self.store.take() {
+            Some(store) => store,
+            None => self.reopen()?,
         };
+        let written = write(&mut store)?;
+        self.store = Some(store);
+        Ok(written)
+    }
+
+    /// What the biller asked for. Its failure is no trouble of the calls: whoever asked tries again.
+    fn do_chore(&mut self) {
+        let Some(chore) = self.chore.take() else {
+            return;
+        };
+        let step = self.place.pace.roll_up;
+        // Who asked waits for the answer, unless it has panicked.
+        match chore {
+            Chore::Seal { day, reply } => {
+                let _ = reply.send(self.with_store(|store| store.seal(&day, step)));
+            }
+            Chore::Keep { entries, reply } => {
+                let _ = reply.send(self.with_store(|store| store.keep(&entries)));
+            }
+        }
+        self.wal_pages += 16;
+    }
+
+    fn prune(&mut self, keep_from: Utc) {
+        let pruned: Result<bool, LedgerError> =
+            self.with_store(|store| Ok(store.prune(keep_from)?));
         let now = self.clock.mono();
         match pruned {
             Ok(true) => self.prune_at = now.plus(PRUNE_INTERVAL),
@@ -471,7 +505,6 @@ impl Writer {
             }
             Err(error) => {
                 tracing::warn!(%error, "old records could not be deleted; trying again");
-                self.store = None;
                 self.prune_at = now.plus(CHORE_PAUSE);
             }
         }
@@ -479,38 +512,12 @@ impl Writer {
     }
 
     /// A gate that never rests must prune as well.
-    fn prune_between_commits(&mut self) {
-        if self.clock.mono() >= self.prune_at {
+    fn prune_under_load(&mut self) {
+        if self.load.is_heavy() && self.clock.mono() >= self.prune_at {
             let keep_from = self.shared.queue.lock().keep_from;
             if let Some(keep_from) = keep_from {
                 self.prune(keep_from);
             }
-        }
-    }
-
-    /// Does what was asked for and says how it went.
-    fn chore(&mut self, chore: Chore) {
-        let Chore { wish, told } = chore;
-        let done = match self.store.take().map_or_else(|| self.reopen(), Ok) {
-            Ok(mut store) => match fulfil(&mut store, wish, self.place.pace.roll_up) {
-                Ok(done) => {
-                    self.store = Some(store);
-                    Ok(done)
-                }
-                Err(error) => Err(StoreError::Failed(error.to_string())),
-            },
-            Err(error) => Err(StoreError::Failed(error.to_string())),
-        };
-        self.wal_pages += 16;
-        // Who asked may have stopped waiting.
-        let _ = told.send(done);
-    }
-
-    /// A gate that never rests settles its months as well.
-    fn chore_between_commits(&mut self) {
-        let chore = self.shared.queue.lock().chore.take();
-        if let Some(chore) = chore {
-            self.chore(chore);
         }
     }
 
@@ -570,21 +577,6 @@ impl Writer {
     }
 }
 
-fn fulfil(store: &mut Store, wish: Wish, step: i64) -> Result<Option<Seal>, LedgerError> {
-    match wish {
-        Wish::Seal(day) => {
-            while store.tail() > 0 {
-                store.roll_up(step)?;
-            }
-            Ok(Some(store.seal(&day)?))
-        }
-        Wish::Keep(entries) => {
-            store.keep(&entries)?;
-            Ok(None)
-        }
-    }
-}
-
 /// However the writer ends, nobody waits for it afterwards.
 struct Farewell(Arc<Shared>);
 
@@ -592,7 +584,9 @@ impl Drop for Farewell {
     fn drop(&mut self) {
         let mut queue = self.0.queue.lock();
         self.0.health.store(CLOSED, Ordering::Release);
-        queue.chore = None;
+        if let Some(chore) = queue.chore.take() {
+            chore.refuse(Trouble::Closed);
+        }
         Decision::new(std::mem::replace(&mut queue.batch, Batch::new())).not_durable();
     }
 }

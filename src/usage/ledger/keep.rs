@@ -1,0 +1,453 @@
+//! What the biller keeps in the ledger: sealed days, settlements, statements, notices.
+//!
+//! Owns their tables, and the SQL that writes and reads them. Must never change what was fixed: each is written once,
+//! and writing it again changes nothing.
+
+use super::chain::Link;
+use super::read::{ReadError, Reader, unsigned, word};
+use super::{LedgerError, Trouble};
+use crate::words::{AccountId, Utc};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::sync::mpsc::SyncSender;
+
+/// A day's place in the chain. Days follow each other without a gap of seqs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seal {
+    /// As it was sealed: `2026-11-24`.
+    pub day: String,
+    /// The first record since the day sealed before; one past `last_seq` when there was none.
+    pub first_seq: u64,
+    /// The newest record when it was sealed.
+    pub last_seq: u64,
+    /// The link after `last_seq`: who has it can tell whether any record up to there was changed.
+    pub head: [u8; 32],
+}
+
+/// What the biller writes down.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Entry {
+    /// The month's statements are to be computed from the records up to here.
+    Settlement {
+        /// `2026-11`.
+        month: String,
+        /// The newest record that they count.
+        through_seq: u64,
+        /// The link after it.
+        head: [u8; 32],
+        /// When that was decided.
+        fixed_at: Utc,
+    },
+    /// An account's statement of the month, for ever.
+    Statement {
+        /// `2026-11`.
+        month: String,
+        /// Whose.
+        account: AccountId,
+        /// The sum to debit, a decimal number.
+        due: String,
+        /// What it was computed from, in JSON.
+        inputs: String,
+        /// The statement, in JSON.
+        statement: String,
+    },
+    /// Every statement of the month is stored.
+    Settled {
+        /// `2026-11`.
+        month: String,
+        /// Since when.
+        at: Utc,
+    },
+    /// A notice that is due (R14).
+    Notice {
+        /// The same whenever it is raised again.
+        id: String,
+        /// Whose pack it is about.
+        account: AccountId,
+        /// The order of the pack.
+        order: String,
+        /// When it was found to be due.
+        raised_at: Utc,
+        /// What is delivered, in JSON.
+        body: String,
+    },
+    /// A notice was delivered.
+    NoticeSent {
+        /// Which.
+        id: String,
+        /// When.
+        at: Utc,
+    },
+}
+
+/// Why nothing was written. Whoever asked may ask again: what was written all the same is not written twice.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The ledger is in trouble or closed.
+    #[error(transparent)]
+    Trouble(#[from] Trouble),
+    /// A later day is sealed already, and the ranges of days would not follow each other any more.
+    #[error("{day} cannot be sealed: {sealed}, a later day, is sealed already")]
+    OutOfOrder {
+        /// The day asked for.
+        day: String,
+        /// The newest that is sealed.
+        sealed: String,
+    },
+    /// The file cannot be written.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Ledger(error.into())
+    }
+}
+
+/// What a caller asks the writer for, with where the answer goes.
+#[derive(Debug)]
+pub(super) enum Chore {
+    Seal {
+        day: String,
+        reply: SyncSender<Result<Seal, StoreError>>,
+    },
+    Keep {
+        entries: Vec<Entry>,
+        reply: SyncSender<Result<(), StoreError>>,
+    },
+}
+
+impl Chore {
+    /// Nobody waits for the answer of a call that has panicked, hence no error of a channel counts here.
+    pub(super) fn refuse(self, trouble: Trouble) {
+        match self {
+            Self::Seal { reply, .. } => drop(reply.send(Err(trouble.into()))),
+            Self::Keep { reply, .. } => drop(reply.send(Err(trouble.into()))),
+        }
+    }
+}
+
+const SEALS: &str = "SELECT day, first_seq, last_seq, head FROM days";
+
+fn seal(row: &Row<'_>) -> Result<Seal, rusqlite::Error> {
+    Ok(Seal {
+        day: row.get(0)?,
+        first_seq: unsigned(row, 1)?,
+        last_seq: unsigned(row, 2)?,
+        head: row.get(3)?,
+    })
+}
+
+/// The seal of that day.
+pub(super) fn sealed(connection: &Connection, day: &str) -> Result<Option<Seal>, rusqlite::Error> {
+    connection
+        .query_row(&format!("{SEALS} WHERE day = ?1"), [day], seal)
+        .optional()
+}
+
+/// The seal of the newest day.
+pub(super) fn last_seal(connection: &Connection) -> Result<Option<Seal>, rusqlite::Error> {
+    connection
+        .query_row(&format!("{SEALS} ORDER BY day DESC LIMIT 1"), [], seal)
+        .optional()
+}
+
+/// Seals `day` behind the newest one: `last_seq` is the newest record, and `head` its link.
+pub(super) fn insert_seal(
+    connection: &Connection,
+    day: &str,
+    last_seq: i64,
+    head: &Link,
+) -> Result<(), rusqlite::Error> {
+    connection
+        .prepare_cached(
+            "INSERT INTO days SELECT ?1, coalesce(max(last_seq), 0) + 1, ?2, ?3 FROM days",
+        )?
+        .execute(params![day, last_seq, head])?;
+    Ok(())
+}
+
+/// Writes an entry, unless it stands there already.
+pub(super) fn insert(connection: &Connection, entry: &Entry) -> Result<(), rusqlite::Error> {
+    let execute = |sql, values: &[&dyn rusqlite::ToSql]| {
+        connection.prepare_cached(sql)?.execute(values).map(drop)
+    };
+    match entry {
+        Entry::Settlement {
+            month,
+            through_seq,
+            head,
+            fixed_at,
+        } => execute(
+            "INSERT INTO settlements (month, through_seq, head, fixed_at) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT DO NOTHING",
+            params![month, super::read::signed(*through_seq), head, fixed_at.0],
+        ),
+        Entry::Statement {
+            month,
+            account,
+            due,
+            inputs,
+            statement,
+        } => execute(
+            "INSERT INTO statements (month, account, due, inputs, statement) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT DO NOTHING",
+            params![month, account.as_str(), due, inputs, statement],
+        ),
+        Entry::Settled { month, at } => execute(
+            "UPDATE settlements SET settled_at = ?2 WHERE month = ?1 AND settled_at IS NULL",
+            params![month, at.0],
+        ),
+        Entry::Notice {
+            id,
+            account,
+            order,
+            raised_at,
+            body,
+        } => execute(
+            r#"INSERT INTO notices (id, account, "order", raised_at, body) VALUES (?1, ?2, ?3, ?4, ?5)
+               ON CONFLICT DO NOTHING"#,
+            params![id, account.as_str(), order, raised_at.0, body],
+        ),
+        Entry::NoticeSent { id, at } => execute(
+            "UPDATE notices SET sent_at = ?2 WHERE id = ?1 AND sent_at IS NULL",
+            params![id, at.0],
+        ),
+    }
+}
+
+/// A month whose statements are fixed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settlement {
+    /// `2026-11`.
+    pub month: String,
+    /// The newest record that its statements count.
+    pub through_seq: u64,
+    /// The link after it.
+    pub head: [u8; 32],
+    /// When that was decided.
+    pub fixed_at: Utc,
+    /// When the last of its statements was stored; `None` until then.
+    pub settled_at: Option<Utc>,
+}
+
+/// A statement as it was fixed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredStatement {
+    /// `2026-11`.
+    pub month: String,
+    /// Whose.
+    pub account: AccountId,
+    /// The sum to debit, a decimal number.
+    pub due: String,
+    /// What it was computed from, in JSON.
+    pub inputs: String,
+    /// The statement, in JSON.
+    pub statement: String,
+}
+
+/// What a settlement debited.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Debit {
+    /// Whose.
+    pub account: AccountId,
+    /// Of which month.
+    pub month: String,
+    /// How much, a decimal number.
+    pub due: String,
+}
+
+/// A notice as it was raised.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredNotice {
+    /// Its id.
+    pub id: String,
+    /// Whose pack it is about.
+    pub account: AccountId,
+    /// The order of the pack.
+    pub order: String,
+    /// When it was found to be due.
+    pub raised_at: Utc,
+    /// What is delivered, in JSON.
+    pub body: String,
+    /// When it was; `None` until then.
+    pub sent_at: Option<Utc>,
+}
+
+const SETTLEMENTS: &str = "SELECT month, through_seq, head, fixed_at, settled_at FROM settlements";
+
+fn settlement(row: &Row<'_>) -> Result<Settlement, ReadError> {
+    Ok(Settlement {
+        month: row.get(0)?,
+        through_seq: unsigned(row, 1)?,
+        head: row.get(2)?,
+        fixed_at: Utc(row.get(3)?),
+        settled_at: row.get::<_, Option<i64>>(4)?.map(Utc),
+    })
+}
+
+const STATEMENTS: &str = "SELECT month, account, due, inputs, statement FROM statements";
+
+fn statement(row: &Row<'_>) -> Result<StoredStatement, ReadError> {
+    Ok(StoredStatement {
+        month: row.get(0)?,
+        account: word(row, 1, AccountId::new)?,
+        due: row.get(2)?,
+        inputs: row.get(3)?,
+        statement: row.get(4)?,
+    })
+}
+
+impl Reader {
+    /// Every sealed day, in order.
+    pub fn days(&self) -> Result<Vec<Seal>, ReadError> {
+        self.list(&format!("{SEALS} ORDER BY day"), &[], |row| Ok(seal(row)?))
+    }
+
+    /// The newest day that is sealed.
+    pub fn last_day(&self) -> Result<Option<Seal>, ReadError> {
+        Ok(last_seal(&self.0)?)
+    }
+
+    /// That day, or the first one after it that is sealed.
+    pub fn first_day_from(&self, day: &str) -> Result<Option<Seal>, ReadError> {
+        self.one(
+            &format!("{SEALS} WHERE day >= ?1 ORDER BY day LIMIT 1"),
+            params![day],
+            |row| Ok(seal(row)?),
+        )
+    }
+
+    /// The month's settlement, from when it was fixed.
+    pub fn settlement(&self, month: &str) -> Result<Option<Settlement>, ReadError> {
+        let sql = format!("{SETTLEMENTS} WHERE month = ?1");
+        self.one(&sql, params![month], settlement)
+    }
+
+    /// The newest month that is fixed.
+    pub fn last_settlement(&self) -> Result<Option<Settlement>, ReadError> {
+        let sql = format!("{SETTLEMENTS} ORDER BY month DESC LIMIT 1");
+        self.one(&sql, &[], settlement)
+    }
+
+    /// The newest month of which every statement is stored.
+    pub fn last_settled(&self) -> Result<Option<Settlement>, ReadError> {
+        let sql = format!("{SETTLEMENTS} WHERE settled_at IS NOT NULL ORDER BY month DESC LIMIT 1");
+        self.one(&sql, &[], settlement)
+    }
+
+    /// The account's fixed statement of the month.
+    pub fn stored_statement(
+        &self,
+        month: &str,
+        account: &AccountId,
+    ) -> Result<Option<StoredStatement>, ReadError> {
+        self.one(
+            &format!("{STATEMENTS} WHERE month = ?1 AND account = ?2"),
+            params![month, account.as_str()],
+            statement,
+        )
+    }
+
+    /// The account's newest fixed statement of a month before `month`.
+    pub fn last_statement(
+        &self,
+        account: &AccountId,
+        month: &str,
+    ) -> Result<Option<StoredStatement>, ReadError> {
+        self.one(
+            &format!("{STATEMENTS} WHERE account = ?1 AND month < ?2 ORDER BY month DESC LIMIT 1"),
+            params![account.as_str(), month],
+            statement,
+        )
+    }
+
+    /// The fixed statements one by one, in order of month and account: the first, or the next after that of `after`.
+    pub fn next_statement(
+        &self,
+        after: Option<&(String, AccountId)>,
+    ) -> Result<Option<StoredStatement>, ReadError> {
+        let (month, account) = after.map_or(("", ""), |(month, account)| (month, account.as_str()));
+        self.one(
+            &format!(
+                "{STATEMENTS} WHERE (month, account) > (?1, ?2) ORDER BY month, account LIMIT 1"
+            ),
+            params![month, account],
+            statement,
+        )
+    }
+
+    /// What the settlements have debited, of one account or all: each fixed statement's sum.
+    pub fn debits(&self, account: Option<&AccountId>) -> Result<Vec<Debit>, ReadError> {
+        let debit = |row: &Row<'_>| {
+            Ok(Debit {
+                account: word(row, 0, AccountId::new)?,
+                month: row.get(1)?,
+                due: row.get(2)?,
+            })
+        };
+        let sql = "SELECT account, month, due FROM statements";
+        match account {
+            Some(account) => self.list(
+                &format!("{sql} WHERE account = ?1 ORDER BY month"),
+                params![account.as_str()],
+                debit,
+            ),
+            None => self.list(&format!("{sql} ORDER BY account, month"), &[], debit),
+        }
+    }
+
+    /// Whether that notice was raised, delivered or not.
+    pub fn notice_known(&self, id: &str) -> Result<bool, ReadError> {
+        let sql = "SELECT 1 FROM notices WHERE id = ?1";
+        Ok(self.one(sql, params![id], |_| Ok(()))?.is_some())
+    }
+
+    /// At most `limit` notices that were not delivered yet, the oldest first.
+    pub fn unsent_notices(&self, limit: usize) -> Result<Vec<StoredNotice>, ReadError> {
+        self.list(
+            r#"SELECT id, account, "order", raised_at, body, sent_at FROM notices WHERE sent_at IS NULL
+               ORDER BY raised_at, id LIMIT ?1"#,
+            params![super::read::signed(limit as u64)],
+            |row| {
+                Ok(StoredNotice {
+                    id: row.get(0)?,
+                    account: word(row, 1, AccountId::new)?,
+                    order: row.get(2)?,
+                    raised_at: Utc(row.get(3)?),
+                    body: row.get(4)?,
+                    sent_at: row.get::<_, Option<i64>>(5)?.map(Utc),
+                })
+            },
+        )
+    }
+
+    fn one<T>(
+        &self,
+        sql: &str,
+        values: &[&dyn rusqlite::ToSql],
+        read: impl Fn(&Row<'_>) -> Result<T, ReadError>,
+    ) -> Result<Option<T>, ReadError> {
+        let mut select = self.0.prepare_cached(sql)?;
+        let mut rows = select.query(values)?;
+        rows.next()?.map(read).transpose()
+    }
+
+    fn list<T>(
+        &self,
+        sql: &str,
+        values: &[&dyn rusqlite::ToSql],
+        read: impl Fn(&Row<'_>) -> Result<T, ReadError>,
+    ) -> Result<Vec<T>, ReadError> {
+        let mut select = self.0.prepare_cached(sql)?;
+        let mut rows = select.query(values)?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(read(row)?);
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests;
