@@ -14,6 +14,7 @@ use crate::billing::{
 use crate::config::{Account, Catalog, Charging, Pack, Service};
 use crate::usage::{Debit, Month, ReadError, Reader, StoredStatement, UsageLine};
 use crate::words::{AccountId, GroupId, Utc};
+use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -155,28 +156,17 @@ impl Books<'_> {
             groups.push(inputs);
         }
 
-        let all_packs: Vec<PackOrder> = groups.iter().flat_map(|g| g.packs.clone()).collect();
-        // While the month runs there are no calls beyond now, and the rest of it needs no parts.
+        let before = self.reader.settlement(&month.previous().to_string())?;
         let counted_until = until.min(self.now.max(from));
-        let mut instants = vec![from];
-        instants.extend(billing::boundaries(&all_packs, from, counted_until));
-        instants.push(until);
-        for pair in instants.windows(2) {
-            let [from, until] = [pair[0], pair[1]];
-            let lines = self.reader.usage(from, until, Some(sold.id), 0..=through)?;
-            for (group, calls) in by_group(&lines) {
-                let interval = Interval { from, until, calls };
-                group_of(&mut groups, group).intervals.push(interval);
-            }
-        }
-        if let Some(fixed) = self.reader.settlement(&month.previous().to_string())? {
-            let late = fixed.through_seq + 1..=through;
-            let earliest = self.earliest_late(month);
-            let lines = self.reader.usage(earliest, from, Some(sold.id), late)?;
-            for (group, calls) in by_group(&lines) {
-                group_of(&mut groups, group).late = calls;
-            }
-        }
+        let window = Window {
+            from,
+            until,
+            counted_until,
+            through,
+            after: before.map(|fixed| fixed.through_seq),
+            earliest_late: earliest_late(month, zone),
+        };
+        window.count(self.reader, sold.id, &mut groups)?;
         // Also what the files do not name any more: it was called, so it is on the statement.
         groups.retain(|group| {
             sold.services().iter().any(|s| s.group == group.group)
@@ -327,7 +317,7 @@ impl Books<'_> {
         let mut on_the_books: BTreeSet<AccountId> = called.into_iter().collect();
         if let Some(fixed) = self.reader.settlement(&month.previous().to_string())? {
             let late = fixed.through_seq + 1..=through;
-            let late = self.reader.called(self.earliest_late(month), from, late)?;
+            let late = self.reader.called(earliest_late(month, zone), from, late)?;
             on_the_books.extend(late);
         }
         let in_month = |at: Utc| from <= at && at < until;
@@ -340,12 +330,6 @@ impl Books<'_> {
         });
         on_the_books.extend(ordered.map(|account| account.id.clone()));
         Ok(on_the_books)
-    }
-
-    /// From when on a late call still finds its way to the next statement: two months before it.
-    fn earliest_late(&self, month: Month) -> Utc {
-        let earliest = month.previous().previous();
-        earliest.bounds(&self.catalog.time_zone).0
     }
 
     /// The order as the rules know it, and how many calls it has ever covered.
@@ -396,12 +380,67 @@ fn due(stored: &Debit) -> Result<Decimal, BooksError> {
         })
 }
 
+/// From when on a late call still finds its way to the next statement: two months before it.
+fn earliest_late(month: Month, zone: &TimeZone) -> Utc {
+    month.previous().previous().bounds(zone).0
+}
+
 fn parse(id: &AccountId, stored: &StoredStatement) -> Result<Statement, BooksError> {
     serde_json::from_str(&stored.statement).map_err(|error| BooksError::Stored {
         account: id.clone(),
         month: stored.month.clone(),
         why: error.to_string(),
     })
+}
+
+/// Which calls belong to a statement.
+struct Window {
+    /// The month.
+    from: Utc,
+    until: Utc,
+    /// While the month runs there are no calls beyond now, and the rest of it needs no parts.
+    counted_until: Utc,
+    /// The newest seq that the statement knows.
+    through: u64,
+    /// The newest seq that the statement before knows; `None` when that is not fixed, and takes what is late itself.
+    after: Option<u64>,
+    /// Calls before this are not looked for any more.
+    earliest_late: Utc,
+}
+
+impl Window {
+    /// Counts the account's calls into `groups`, whose packs say where the month is cut.
+    fn count(
+        &self,
+        reader: &Reader,
+        id: &AccountId,
+        groups: &mut Vec<GroupInputs>,
+    ) -> Result<(), ReadError> {
+        let all_packs: Vec<PackOrder> = groups.iter().flat_map(|g| g.packs.clone()).collect();
+        let mut instants = vec![self.from];
+        instants.extend(billing::boundaries(
+            &all_packs,
+            self.from,
+            self.counted_until,
+        ));
+        instants.push(self.until);
+        for pair in instants.windows(2) {
+            let [from, until] = [pair[0], pair[1]];
+            let lines = reader.usage(from, until, Some(id), 0..=self.through)?;
+            for (group, calls) in by_group(&lines) {
+                let interval = Interval { from, until, calls };
+                group_of(groups, group).intervals.push(interval);
+            }
+        }
+        if let Some(after) = self.after {
+            let late = after.saturating_add(1)..=self.through;
+            let lines = reader.usage(self.earliest_late, self.from, Some(id), late)?;
+            for (group, calls) in by_group(&lines) {
+                group_of(groups, group).late = calls;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn empty_group(group: &GroupId, title: &str) -> GroupInputs {
@@ -537,27 +576,29 @@ pub fn verify_statements(reader: &Reader) -> Result<u64, BooksError> {
         let settlement = reader.settlement(&stored.month)?;
         let settlement =
             settlement.ok_or_else(|| misfit("its month was never settled".to_owned()))?;
-        for interval in inputs.groups.iter().flat_map(|group| &group.intervals) {
-            let (from, until) = (interval.from, interval.until);
-            let lines = match reader.usage(
-                from,
-                until,
-                Some(&stored.account),
-                0..=settlement.through_seq,
-            ) {
-                Err(ReadError::Pruned { .. }) => continue,
-                lines => lines?,
-            };
-            let counted: u64 = lines.iter().map(|line| line.calls).sum();
-            let billed = inputs.groups.iter().flat_map(|group| &group.intervals);
-            let billed = billed.filter(|same| (same.from, same.until) == (from, until));
-            let billed: u64 = billed.flat_map(|i| &i.calls).map(|calls| calls.calls).sum();
-            if counted != billed {
-                return Err(misfit(format!(
-                    "it has {billed} calls from {} to {}, the ledger has {counted}",
-                    from.0, until.0
-                )));
+        let month = Month::parse(&stored.month).map_err(misfit)?;
+        let zone = TimeZone::get(&inputs.time_zone).map_err(|error| misfit(error.to_string()))?;
+        let before = reader.settlement(&month.previous().to_string())?;
+        let window = Window {
+            from: inputs.from,
+            until: inputs.until,
+            counted_until: inputs.counted_until,
+            through: settlement.through_seq,
+            after: before.map(|fixed| fixed.through_seq),
+            earliest_late: earliest_late(month, &zone),
+        };
+        let mut counted = inputs.groups.clone();
+        for group in &mut counted {
+            (group.intervals, group.late) = (Vec::new(), Vec::new());
+        }
+        match window.count(reader, &stored.account, &mut counted) {
+            // What is not kept cannot be counted again.
+            Err(ReadError::Pruned { .. }) => {}
+            Err(error) => return Err(error.into()),
+            Ok(()) if counted != inputs.groups => {
+                return Err(misfit("the ledger has other calls for it".to_owned()));
             }
+            Ok(()) => {}
         }
         count += 1;
         after = Some((stored.month.clone(), stored.account.clone()));

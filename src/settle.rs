@@ -15,7 +15,7 @@ use crate::metrics::PackFigures;
 use crate::notify::Unsent;
 use crate::policy::Policy;
 use crate::proxy::Proxy;
-use crate::usage::{Entry, LedgerError, Month, ReadError, Reader, Seal, StoreError};
+use crate::usage::{Entry, LedgerError, Month, ReadError, Reader, Seal, StoreError, Trouble};
 use crate::words::{AccountId, Mono, Threshold, Utc};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -35,8 +35,10 @@ const GRACE_US: i64 = 3_600_000_000;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// From the start of one pass over the accounts that called to the start of the next, at least.
 const PASS_EVERY: Duration = Duration::from_secs(10);
-/// A pass takes at most this part of the time.
-const PASS_SHARE: u32 = 10;
+/// A pass takes at most one part in so many of the time.
+const PASS_SHARE: u32 = 20;
+/// How often old records are looked for.
+const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 /// Statements that are written in one transaction.
 const BATCH: usize = 100;
 /// Notices that are handed on at a time.
@@ -90,6 +92,7 @@ struct State {
     next_pass: Mono,
     /// The end of a day, which is no time to wait for a pass: until when none was sealed.
     next_seal: Utc,
+    next_prune: Mono,
     /// The newest seq that the last pass saw; `None` before the first.
     seen: Option<u64>,
     /// What is left of the packs of the accounts that called.
@@ -111,6 +114,7 @@ impl Settler {
                 next_payment: Utc(i64::MAX),
                 next_pass: Mono::default(),
                 next_seal: Utc(i64::MAX),
+                next_prune: Mono::default(),
                 seen: None,
                 packs: BTreeMap::new(),
             }),
@@ -158,6 +162,18 @@ impl Settler {
             || clock.utc() >= state.next_seal
     }
 
+    /// Long work does not hold up a customer who has paid meanwhile, nor the end of the process.
+    fn keep_up(&self, state: &mut State) -> Result<(), SettleError> {
+        if self.proxy.ledger.is_closed() {
+            return Err(StoreError::Trouble(Trouble::Closed).into());
+        }
+        let generation = self.proxy.policy.load().generation;
+        if state.generation != generation || self.proxy.clock.utc() >= state.next_payment {
+            self.stop_for_arrears(state);
+        }
+        Ok(())
+    }
+
     fn tick(&self) -> Result<(), SettleError> {
         let mut state = self.state.lock();
         let state = &mut *state;
@@ -182,7 +198,7 @@ impl Settler {
         state.next_seal = next_seal(now, zone);
         self.seal_days(&reader, zone, now)?;
         while let Some(month) = due(&reader, &policy.catalog.time_zone, now)? {
-            let settled = self.settle(&reader, &policy, month, now);
+            let settled = self.settle(&reader, &policy, state, month, now);
             state.debits = books::debits(&reader)?;
             self.stop_for_arrears(state);
             settled?;
@@ -193,9 +209,12 @@ impl Settler {
             .metrics
             .settlement_last_month
             .set(settled_until.seconds());
-        self.proxy
-            .ledger
-            .prune(keep_from(now, self.retain, unsettled, zone));
+        let started = self.proxy.clock.mono();
+        if started >= state.next_prune {
+            state.next_prune = started.plus(PRUNE_EVERY);
+            let keep_from = keep_from(now, self.retain, unsettled, zone);
+            self.proxy.ledger.prune(keep_from);
+        }
         self.raise_notices(&reader, &policy, state, now)
     }
 
@@ -229,6 +248,7 @@ impl Settler {
         &self,
         reader: &Reader,
         policy: &Policy,
+        state: &mut State,
         month: Month,
         now: Utc,
     ) -> Result<(), SettleError> {
@@ -273,6 +293,7 @@ impl Settler {
                 id: &id,
                 account: account.map(|account| &***account),
             };
+            self.keep_up(state)?;
             if reader.stored_statement(&text, &id)?.is_some() {
                 continue;
             }
@@ -307,6 +328,14 @@ impl Settler {
             month: text.clone(),
             at: now,
         }])?;
+        let (_, end) = month.bounds(&catalog.time_zone);
+        let settle_by = i64::from(catalog.settle_day) * 24 * 3_600_000_000;
+        if now.0.saturating_sub(end.0) > settle_by {
+            tracing::warn!(
+                month = text,
+                "settled after the catalogue's settle_day (R16): the gate was not running"
+            );
+        }
         tracing::info!(
             month = text,
             statements = count,
@@ -367,6 +396,7 @@ impl Settler {
             now,
         };
         for id in called {
+            self.keep_up(state)?;
             let Some(account) = policy.account(&id) else {
                 state.packs.remove(&id);
                 continue;

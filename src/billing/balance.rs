@@ -11,11 +11,8 @@ pub fn balance(
     debited: Decimal,
     now: Utc,
 ) -> Decimal {
-    payments
-        .into_iter()
-        .filter(|(at, _)| *at <= now)
-        .fold(Decimal::ZERO, |sum, (_, amount)| sum.saturating_add(amount))
-        .saturating_sub(debited)
+    let counted = payments.into_iter().filter(|(at, _)| *at <= now);
+    super::refund::sum(counted.map(|(_, amount)| amount)).saturating_sub(debited)
 }
 
 /// Whether a settlement that left this balance stops the service (R17).

@@ -115,11 +115,14 @@ pub(super) fn paid_back(paid: &[(Fund, Decimal)]) -> impl Iterator<Item = (Fund,
     })
 }
 
-/// Never a panic; the files bound amounts far below where this would stop adding.
+/// With two decimals at least. Never a panic; the files bound amounts far below where this would stop adding.
 pub(super) fn sum(amounts: impl IntoIterator<Item = Decimal>) -> Decimal {
-    amounts
-        .into_iter()
-        .fold(Decimal::ZERO, Decimal::saturating_add)
+    let amounts = amounts.into_iter();
+    let mut sum = amounts.fold(Decimal::ZERO, Decimal::saturating_add);
+    if sum.scale() < 2 {
+        sum.rescale(2);
+    }
+    sum
 }
 
 /// A promotion's pack that something was paid for was bought; one for nothing is its gift (R18).

@@ -563,7 +563,7 @@ fn what_was_paid_when_ordered_stands_apart_and_in_order_of_time() {
             PackOrder {
                 delivered: at("2026-11-20T10:00:00+08:00"),
                 count: 2,
-                paid: vec![(Fund::Cash, yuan("176"))],
+                paid: vec![(Fund::Cash, yuan("176.00"))],
                 ..pack("P-2")
             },
             PackOrder {
@@ -595,13 +595,13 @@ fn what_was_paid_when_ordered_stands_apart_and_in_order_of_time() {
         })
         .collect();
     let expected = [
-        ("P-gift", "1 pack of 10000 calls, gift", "0".to_owned()),
+        ("P-gift", "1 pack of 10000 calls, gift", "0.00".to_owned()),
         (
             "Q-1",
             "10 QPS until 2026-12-10T00:00:00+08:00",
-            "7800".to_owned(),
+            "7800.00".to_owned(),
         ),
-        ("P-2", "2 packs of 10000 calls, bought", "176".to_owned()),
+        ("P-2", "2 packs of 10000 calls, bought", "176.00".to_owned()),
     ];
     assert_eq!(paid, expected);
     assert_eq!(statement.paid_when_ordered, yuan("7976"));

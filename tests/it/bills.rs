@@ -303,9 +303,11 @@ async fn what_is_changed_by_hand_in_the_ledger_is_found_and_named() {
     let upstream = Upstream::after(Duration::ZERO).await;
     let house = house(upstream.address, &pack(), "[]");
     busy_month(&house);
-    let process = house.start().await;
+    let mut process = house.start().await;
     let fixed = settled(&house).await;
-    drop(process);
+    // So that all of it is in the one file that is copied below.
+    process.signal("TERM");
+    assert!(process.ended().await.success());
     let head = fixed["fixed"]["head"].as_str().unwrap();
 
     let honest = house.run(&["verify", "--checkpoint", head]);
@@ -317,10 +319,7 @@ async fn what_is_changed_by_hand_in_the_ledger_is_found_and_named() {
     for (change, named) in [
         ("UPDATE raw SET status = 500 WHERE seq = 777", "777"),
         ("DELETE FROM raw WHERE seq = 778", "778"),
-        (
-            "UPDATE series SET mode = 'qps' WHERE reason = ''",
-            "record 1",
-        ),
+        ("UPDATE series SET mode = 'qps' WHERE reason = ''", "raw 1"),
         (
             "UPDATE hours SET calls = calls - 1 WHERE calls > 1000",
             "hours",
@@ -488,7 +487,7 @@ fn prices_and_refunds_are_quoted_with_their_rule() {
     let yes = house.run(&["refund", "--order", "P-1"]);
     assert_eq!(yes.code, Some(0), "{}{}", yes.out, yes.err);
     assert!(
-        yes.out.starts_with("yes: 80 CNY") && yes.out.contains("R18"),
+        yes.out.starts_with("yes: 80.00 CNY") && yes.out.contains("R18"),
         "{}",
         yes.out
     );
@@ -498,4 +497,38 @@ fn prices_and_refunds_are_quoted_with_their_rule() {
     let unknown = house.run(&["refund", "--order", "P-9"]);
     assert_eq!(unknown.code, Some(1));
     assert!(unknown.err.contains("no order P-9"), "{}", unknown.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_reaches_the_ledger_after_its_month_was_fixed_is_on_the_next_statement() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = house(upstream.address, &pack(), "[]");
+    busy_month(&house);
+    let process = house.start().await;
+    let fixed = settled(&house).await;
+    drop(process);
+
+    // As if it had waited somewhere: admitted last month, recorded now. And one of this month.
+    let (month, _) = last_month().next().bounds(&zone());
+    let late = call(
+        CUSTOMER,
+        into_last_month(HOUR_US),
+        Mode::PerCall,
+        Reason::Billable,
+    );
+    let in_time = call(CUSTOMER, month, Mode::PerCall, Reason::Billable);
+    seed(&house.ledger(), [late, in_time]);
+    assert_eq!(statement(&house), fixed);
+    let running = house.run(&["statement", "--account", CUSTOMER, "--format", "json"]);
+    let running: Value = serde_json::from_str(&running.out).unwrap();
+    let group = &running["groups"][0];
+    assert_eq!(
+        (&group["late"], &group["per_call"]["billable"]),
+        (&json!(1), &json!(2))
+    );
+    // What was used of the pack is carried over from the statement that was fixed.
+    assert_eq!(group["per_call"]["packs"][0]["used_before"], 10_000);
+    assert_eq!(group["per_call"]["free"]["used"], 2);
+    let verified = house.run(&["verify"]);
+    assert_eq!(verified.code, Some(0), "{}{}", verified.out, verified.err);
 }
