@@ -248,7 +248,7 @@ impl Pace {
             .saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX))
             .min(self.most);
         let half = whole / 2;
-        let less = half.as_nanos() * u128::from(jitter) >> 32;
+        let less = (half.as_nanos() * u128::from(jitter)) >> 32;
         whole - Duration::from_nanos(u64::try_from(less).unwrap_or(0))
     }
 }
