@@ -72,6 +72,7 @@
 
 pub mod admin;
 pub mod admission;
+pub mod caller;
 pub mod clock;
 pub mod config;
 pub mod demo;
@@ -85,4 +86,5 @@ pub mod serve;
 pub mod server;
 pub mod upstream;
 pub mod usage;
+pub mod wire;
 pub mod words;

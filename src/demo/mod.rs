@@ -11,7 +11,7 @@ pub use sample::sign;
 use crate::clock::Clock;
 use crate::config::{self, Endpoint};
 use crate::serve;
-use crate::upstream::{NotAnswered, Outgoing, RequestHead, Upstream};
+use crate::upstream::{ForwardHead, NotAnswered, Outgoing, Upstream};
 use crate::usage::{Month, Reader, usage_table};
 use anyhow::Context;
 use bytes::Bytes;
@@ -143,7 +143,7 @@ async fn fetch(
     request: Request<Full<Bytes>>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
     let (parts, body) = request.into_parts();
-    let mut head = RequestHead::new(parts.method, &parts.uri);
+    let mut head = ForwardHead::new(parts.method, &parts.uri);
     for (name, value) in &parts.headers {
         head.field(name, value);
     }

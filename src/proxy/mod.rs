@@ -15,6 +15,7 @@ pub use dialect::{Dialect, Refusal};
 pub use memory::SHARE as BODY_MEMORY_SHARE;
 
 use crate::admission::{Denied, Gate, Gates, Now, Reservation};
+use crate::caller::RequestBody;
 use crate::clock::{Clock, Timer};
 use crate::config::{Limits, Settings};
 use crate::identity::api_key::{ApiKeyDigest, api_key};
@@ -22,15 +23,15 @@ use crate::identity::holddown::{Held, HoldDown};
 use crate::identity::{Failure, must_stand_once, tc3};
 use crate::metrics::{Decision, Metrics};
 use crate::policy::{Account, Operation, Policy};
-use crate::upstream::{self, Answer, HopByHop, NotAnswered, Outgoing, RequestHead, Upstream};
+use crate::upstream::{self, Answer, ForwardHead, HopByHop, NotAnswered, Outgoing, Upstream};
 use crate::usage::{Ledger, Slot};
+use crate::wire::RequestHead;
 use crate::words::{Bill, Mode, Mono, Outcome, QUOTA_PATH, RequestId, RequestIdText, Utc};
 use arc_swap::ArcSwap;
 use body::{Buffered, Progress, Relay, Upload, UploadFailure};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use ipnet::IpNet;
 use memory::BodyMemory;
 use parking_lot::Mutex;
@@ -81,15 +82,6 @@ pub struct Client {
     text: String,
     /// For the patience with the upstream.
     timer: Mutex<Timer>,
-    bulk: AtomicBool,
-}
-
-impl Client {
-    /// Whether a large piece of a body has passed since this was last asked: then more of it will
-    /// have come, and is best taken while the memory that it passes through is in the processor's cache.
-    pub fn take_bulk(&self) -> bool {
-        self.bulk.swap(false, Ordering::Relaxed)
-    }
 }
 
 impl From<IpAddr> for Client {
@@ -98,7 +90,6 @@ impl From<IpAddr> for Client {
             address,
             text: address.to_string(),
             timer: Mutex::default(),
-            bulk: AtomicBool::new(false),
         }
     }
 }
@@ -180,15 +171,16 @@ impl Proxy {
         self: Arc<Self>,
         upstream: Arc<Upstream>,
         client: Arc<Client>,
-        parts: Parts,
-        body: Incoming,
+        head: RequestHead,
+        body: RequestBody,
     ) -> Response<AnswerBody> {
         let received = Now::read(&self.clock);
-        let expects_continue = parts.headers.contains_key(header::EXPECT);
+        let expects_continue = head.expects_continue;
+        let head_bytes = head.bytes;
+        let parts = head.parts;
         let deadline = received.mono.plus(self.limits.request_timeout);
         let upload = Upload::new(
             body,
-            client.clone(),
             self.limits.body_bytes,
             expects_continue,
             &self.clock,
@@ -200,12 +192,13 @@ impl Proxy {
 
         let mut upload = Some(upload);
         let result = if parts.uri.path() == QUOTA_PATH {
-            match self.check_head(visit.dialect, &parts, upload.as_ref()) {
+            match self.check_head(visit.dialect, &parts, head_bytes, upload.as_ref()) {
                 Ok(()) => Box::pin(self.quota(&mut visit, &parts)).await,
                 Err(refusal) => Err(refusal),
             }
         } else {
-            self.way(&mut visit, &upstream, &parts, &mut upload).await
+            self.way(&mut visit, &upstream, &parts, head_bytes, &mut upload)
+                .await
         };
 
         let mut close = false;
@@ -240,9 +233,10 @@ impl Proxy {
         visit: &mut Visit<'_>,
         upstream: &Arc<Upstream>,
         parts: &Parts,
+        head_bytes: usize,
         upload: &mut Option<Upload>,
     ) -> Result<Response<AnswerBody>, Refusal> {
-        self.check_head(visit.dialect, parts, upload.as_ref())?;
+        self.check_head(visit.dialect, parts, head_bytes, upload.as_ref())?;
         let (caller, buffered) = self.identify(visit, parts, upload).await?;
         let Admitted {
             account,
@@ -297,9 +291,10 @@ impl Proxy {
         &self,
         dialect: Dialect,
         parts: &Parts,
+        head_bytes: usize,
         upload: Option<&Upload>,
     ) -> Result<(), Refusal> {
-        if head_bytes(parts) > self.limits.header_bytes {
+        if head_bytes > self.limits.header_bytes {
             return Err(Refusal::HeadersTooLarge {
                 limit: self.limits.header_bytes,
             });
@@ -502,9 +497,9 @@ impl Proxy {
 
     /// The head as the upstream gets it: what ends at this hop is left out, and so are credentials that
     /// are secrets; the identity is set here and nowhere else.
-    fn upstream_head(&self, visit: &Visit<'_>, parts: &Parts, call: &Call) -> RequestHead {
+    fn upstream_head(&self, visit: &Visit<'_>, parts: &Parts, call: &Call) -> ForwardHead {
         let headers = &parts.headers;
-        let mut head = RequestHead::new(parts.method.clone(), &parts.uri);
+        let mut head = ForwardHead::new(parts.method.clone(), &parts.uri);
         let hop = HopByHop::of(headers);
         for (name, value) in headers {
             if !hop.contains(name) && !stays_here(name, value) {
@@ -781,24 +776,6 @@ fn refusal(denied: Denied, operation: &Operation) -> Refusal {
             retry_after,
         },
     }
-}
-
-/// The size of a head as its parts tell: request line and fields with their separators.
-fn head_bytes(parts: &Parts) -> usize {
-    let target = parts
-        .uri
-        .path_and_query()
-        .map_or(1, |target| target.as_str().len())
-        + parts
-            .uri
-            .authority()
-            .map_or(0, |authority| authority.as_str().len());
-    let fields: usize = parts
-        .headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 4)
-        .sum();
-    parts.method.as_str().len() + target + " HTTP/1.1\r\n".len() + 1 + fields
 }
 
 /// Whose request it is: the connection's, or the nearest address in `X-Forwarded-For` that is no
