@@ -286,3 +286,6 @@ impl Interim {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! The head of a request, read: the part of HTTP that whoever calls may write as he likes.
 
-use super::{Coding, Framing, length_of, tokens};
+use super::{Framing, length_of, tokens};
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -35,16 +35,6 @@ impl BadHead {
     /// Too large, or too many fields.
     pub const TOO_LARGE: Self = Self(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     const TARGET_TOO_LONG: Self = Self(StatusCode::URI_TOO_LONG);
-}
-
-impl RequestHead {
-    /// How the body of an answer to it can be framed when its length is not known.
-    pub fn coding_of_unknown_length(&self) -> Coding {
-        match self.parts.version {
-            Version::HTTP_11 => Coding::Chunked,
-            _ => Coding::UntilClose,
-        }
-    }
 }
 
 /// Takes a head off the front of `input`; `None` while it is not whole.
