@@ -85,7 +85,7 @@ impl Inlet {
     pub(super) fn poll_request(
         &self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<(RequestHead, RequestBody)>, BadHead>> {
+    ) -> Poll<Result<Option<(Box<RequestHead>, RequestBody)>, BadHead>> {
         let mut state = self.0.lock();
         loop {
             // Only a new line can make it whole, or bad.

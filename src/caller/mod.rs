@@ -11,9 +11,9 @@ pub use inlet::{Broken, RequestBody};
 pub use outlet::STALLED_READER;
 
 use crate::clock::{Clock, Timer};
-use crate::wire::{BadHead, Coding, Outgoing, RequestHead};
+use crate::wire::{BadHead, Coding, Fields, Lines, Outgoing, RequestHead};
 use bytes::Bytes;
-use http::{Method, Response, StatusCode, header};
+use http::{Method, StatusCode};
 use http_body::Body;
 use inlet::Inlet;
 use outlet::Patient;
@@ -62,12 +62,72 @@ pub enum Next {
     Close,
 }
 
+/// An answer, as far as it does not depend on its connection.
+pub struct Answer<B> {
+    status: StatusCode,
+    lines: Lines,
+    has_date: bool,
+    closes: bool,
+    body: AnswerBody<B>,
+}
+
+enum AnswerBody<B> {
+    /// The gate's own words.
+    Own(Vec<u8>),
+    /// Somebody else's, as they come.
+    Passing(B),
+}
+
+impl<B> Answer<B> {
+    /// In the gate's own words.
+    pub fn own(status: StatusCode, body: Vec<u8>) -> Self {
+        Self {
+            status,
+            lines: Lines::new(Vec::with_capacity(512)),
+            has_date: false,
+            closes: false,
+            body: AnswerBody::Own(body),
+        }
+    }
+
+    /// In somebody else's words: of his fields those of which `passes` holds.
+    pub fn passing(
+        status: StatusCode,
+        fields: &Fields,
+        passes: impl Fn(&[u8]) -> bool,
+        body: B,
+    ) -> Self {
+        let mut answer = Self {
+            status,
+            lines: Lines::new(Vec::with_capacity(512)),
+            has_date: false,
+            closes: false,
+            body: AnswerBody::Passing(body),
+        };
+        for field in fields.iter().filter(|field| passes(field.name())) {
+            answer.has_date |= field.name() == b"date";
+            answer.lines.field(field);
+        }
+        answer
+    }
+
+    /// Its fields, but for those that frame it, its date, and what becomes of the connection.
+    pub fn lines(&mut self) -> &mut Lines {
+        &mut self.lines
+    }
+
+    /// Says that nothing may follow it.
+    pub fn close(&mut self) {
+        self.closes = true;
+    }
+}
+
 impl From<&RequestHead> for Terms {
     fn from(head: &RequestHead) -> Self {
         Self {
-            is_head: head.parts.method == Method::HEAD,
-            is_connect: head.parts.method == Method::CONNECT,
-            is_1_1: head.parts.version == http::Version::HTTP_11,
+            is_head: head.method == Method::HEAD,
+            is_connect: head.method == Method::CONNECT,
+            is_1_1: head.is_1_1,
             keeps_alive: head.keeps_alive,
         }
     }
@@ -90,7 +150,7 @@ impl<W: AsyncWrite + Unpin> Connection<W> {
     pub async fn request(
         &mut self,
         mut is_closing: impl FnMut(&mut Context<'_>) -> bool,
-    ) -> Option<(RequestHead, RequestBody)> {
+    ) -> Option<(Box<RequestHead>, RequestBody)> {
         let read = {
             let inlet = &self.inlet;
             let mut too_long = pin!(self.idle.sleep(IDLE));
@@ -145,59 +205,61 @@ impl<W: AsyncWrite + Unpin> Connection<W> {
     pub async fn answer<B>(
         &mut self,
         terms: Terms,
-        response: Response<B>,
+        answer: Answer<B>,
         closes: bool,
     ) -> io::Result<Next>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let (head, body) = response.into_parts();
-        let mut memory = std::mem::take(&mut self.memory);
-        let says_close = head.headers.get(header::CONNECTION).is_some();
-        let keeps = terms.keeps_alive && !closes && !says_close;
         let bodiless = terms.is_head
             || matches!(
-                head.status,
+                answer.status,
                 StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-            );
-        let length = body.size_hint().exact();
-        outlet::line(&mut memory, terms.is_1_1, head.status);
-        let mut dated = false;
-        for (name, value) in &head.headers {
-            dated |= name == header::DATE;
-            outlet::field(&mut memory, name.as_str(), value.as_bytes());
-        }
+            )
+            || (terms.is_connect && answer.status.is_success());
+        let length = match &answer.body {
+            AnswerBody::Own(body) => Some(body.len() as u64),
+            AnswerBody::Passing(body) => body.size_hint().exact(),
+        };
         let coding = match length {
-            _ if bodiless || (terms.is_connect && head.status.is_success()) => {
-                if let (true, Some(length @ 1..)) = (terms.is_head, length) {
-                    outlet::length(&mut memory, length);
-                }
-                Coding::Length(0)
-            }
-            Some(length) => {
-                outlet::length(&mut memory, length);
-                Coding::Length(length)
-            }
-            None if terms.is_1_1 => {
-                outlet::field(&mut memory, "transfer-encoding", b"chunked");
-                Coding::Chunked
-            }
+            _ if bodiless => Coding::Length(0),
+            Some(length) => Coding::Length(length),
+            None if terms.is_1_1 => Coding::Chunked,
             None => Coding::UntilClose,
         };
-        let keeps = keeps && coding != Coding::UntilClose;
-        match (keeps, terms.is_1_1) {
-            (false, true) if !says_close => outlet::field(&mut memory, "connection", b"close"),
-            (true, false) => outlet::field(&mut memory, "connection", b"keep-alive"),
+        let keeps = terms.keeps_alive && !closes && !answer.closes && coding != Coding::UntilClose;
+
+        let mut head = Lines::new(std::mem::take(&mut self.memory));
+        outlet::first_line(&mut head, terms.is_1_1, answer.status);
+        head.append(&answer.lines);
+        match (coding, length) {
+            // What a GET would get; of a body that the upstream did not send to a HEAD nothing is known.
+            (_, Some(length @ 1..)) if terms.is_head => head.number("content-length", length),
+            (Coding::Length(length), _) if !bodiless => head.number("content-length", length),
+            (Coding::Chunked, _) => head.fixed("transfer-encoding: chunked\r\n"),
             _ => {}
         }
-        if !dated {
-            outlet::date(&mut memory, self.clock.utc());
+        match (keeps, terms.is_1_1) {
+            (false, true) => head.fixed("connection: close\r\n"),
+            (true, false) => head.fixed("connection: keep-alive\r\n"),
+            _ => {}
         }
-        memory.extend_from_slice(b"\r\n");
-
-        let body = (coding != Coding::Length(0)).then_some(body);
-        let mut message = Outgoing::new(memory, coding, body);
+        if !answer.has_date {
+            outlet::date(&mut head, self.clock.utc());
+        }
+        let mut head = head.end();
+        let mut message = match answer.body {
+            AnswerBody::Own(body) => {
+                if !bodiless {
+                    head.extend_from_slice(&body);
+                }
+                Outgoing::new(head, Coding::Length(0), None)
+            }
+            AnswerBody::Passing(body) => {
+                Outgoing::new(head, coding, (coding != Coding::Length(0)).then_some(body))
+            }
+        };
         std::future::poll_fn(|cx| {
             if let Poll::Ready(sent) = message.poll_send(&mut self.writer, cx) {
                 return Poll::Ready(sent);
@@ -236,13 +298,11 @@ impl<W: AsyncWrite + Unpin> Connection<W> {
 
     /// The answer to what is not understood, and the end.
     async fn bare(&mut self, status: StatusCode) {
-        let mut memory = std::mem::take(&mut self.memory);
-        outlet::line(&mut memory, true, status);
-        outlet::length(&mut memory, 0);
-        outlet::field(&mut memory, "connection", b"close");
-        outlet::date(&mut memory, self.clock.utc());
-        memory.extend_from_slice(b"\r\n");
-        if self.writer.write_all(&memory).await.is_ok() {
+        let mut head = Lines::default();
+        outlet::first_line(&mut head, true, status);
+        head.fixed("content-length: 0\r\nconnection: close\r\n");
+        outlet::date(&mut head, self.clock.utc());
+        if self.writer.write_all(&head.end()).await.is_ok() {
             self.end().await;
         }
     }

@@ -1,5 +1,6 @@
 //! What goes to a caller: the lines of heads, at the pace of a reader who reads at all.
 
+use crate::wire::Lines;
 use crate::words::Utc;
 use http::StatusCode;
 use jiff::Timestamp;
@@ -17,41 +18,26 @@ use tokio::time::Sleep;
 pub const STALLED_READER: Duration = Duration::from_secs(60);
 
 /// The first line of an answer.
-pub(super) fn line(out: &mut Vec<u8>, is_1_1: bool, status: StatusCode) {
+pub(super) fn first_line(head: &mut Lines, is_1_1: bool, status: StatusCode) {
     let version = if is_1_1 { "HTTP/1.1 " } else { "HTTP/1.0 " };
     let reason = status.canonical_reason().unwrap_or("");
-    for part in [version, status.as_str(), " ", reason, "\r\n"] {
-        out.extend_from_slice(part.as_bytes());
-    }
-}
-
-/// A field. Its name and value were checked by their types.
-pub(super) fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
-        out.extend_from_slice(part);
-    }
-}
-
-/// The length of the body that follows.
-pub(super) fn length(out: &mut Vec<u8>, length: u64) {
-    let mut number = itoa::Buffer::new();
-    field(out, "content-length", number.format(length).as_bytes());
+    head.first([version, status.as_str(), " ", reason]);
 }
 
 /// The time of the answer (RFC 9110 §6.6.1), written anew once a second.
-pub(super) fn date(out: &mut Vec<u8>, now: Utc) {
+pub(super) fn date(head: &mut Lines, now: Utc) {
     thread_local! {
-        static WRITTEN: RefCell<(i64, Vec<u8>)> = const { RefCell::new((i64::MIN, Vec::new())) };
+        static WRITTEN: RefCell<(i64, Lines)> = RefCell::new((i64::MIN, Lines::default()));
     }
     WRITTEN.with_borrow_mut(|(second, date)| {
         if *second != now.seconds() {
             *second = now.seconds();
-            date.clear();
             let at = Timestamp::from_second(*second).unwrap_or_default();
             let text = DateTimePrinter::new().timestamp_to_rfc9110_string(&at);
-            field(date, "date", text.unwrap_or_default().as_bytes());
+            *date = Lines::default();
+            date.text("date", &text.unwrap_or_default());
         }
-        out.extend_from_slice(date);
+        head.append(date);
     });
 }
 

@@ -2,9 +2,7 @@
 
 use super::*;
 use bytes::BytesMut;
-use http::HeaderValue;
 use http_body::{Frame, SizeHint};
-use http_body_util::{Empty, Full};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,8 +17,8 @@ fn open(buffer_bytes: usize) -> (DuplexStream, Server) {
     (client, Connection::new(reader, writer, Clock::default()))
 }
 
-/// A body that does not know its length.
-struct Pieces(VecDeque<&'static str>);
+/// A body that comes piece by piece, and may know its length.
+struct Pieces(VecDeque<&'static str>, Option<u64>);
 
 impl Body for Pieces {
     type Data = Bytes;
@@ -35,22 +33,39 @@ impl Body for Pieces {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
+        self.1.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
-fn pieces(pieces: &[&'static str]) -> Response<Pieces> {
-    Response::new(Pieces(pieces.iter().copied().collect()))
+/// The fields of a head that has these lines.
+fn fields(lines: &str) -> Fields {
+    let head = format!("GET / HTTP/1.1\r\n{lines}\r\n");
+    let head = crate::wire::request_head(&mut head.as_bytes().into());
+    head.unwrap().unwrap().fields
 }
 
-fn full(text: &'static str) -> Response<Full<Bytes>> {
-    Response::new(Full::new(text.into()))
+fn passing(pieces: &[&'static str], length: Option<u64>) -> Answer<Pieces> {
+    let pieces = Pieces(pieces.iter().copied().collect(), length);
+    Answer::passing(
+        StatusCode::OK,
+        &fields("X-A: 1\r\nX-B: 2\r\n"),
+        |name| name != b"x-b",
+        pieces,
+    )
+}
+
+fn own(status: u16, text: &'static str) -> Answer<Pieces> {
+    Answer::own(StatusCode::from_u16(status).unwrap(), text.into())
+}
+
+fn full(text: &'static str) -> Answer<Pieces> {
+    own(200, text)
 }
 
 /// The next request of a caller who is there.
 async fn next(server: &mut Server) -> (Terms, RequestBody) {
     let (head, body) = server.request(|_| false).await.unwrap();
-    (Terms::from(&head), body)
+    (Terms::from(&*head), body)
 }
 
 async fn all(body: &mut RequestBody) -> Result<Vec<u8>, Broken> {
@@ -77,68 +92,80 @@ async fn an_answer_ends_as_its_request_and_its_status_have_it() {
     for (line, answer, expected, next) in [
         (
             "GET / HTTP/1.1",
-            full("hello").map(boxed),
+            full("hello"),
             "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
             Next::Request,
         ),
         (
             "GET / HTTP/1.1",
-            full("").map(boxed),
+            full(""),
             "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
             Next::Request,
         ),
         (
             "GET / HTTP/1.1",
-            pieces(&["hel", "", "lo"]).map(boxed),
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n",
+            passing(&["hel", "", "lo"], None),
+            "HTTP/1.1 200 OK\r\nx-a: 1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n",
             Next::Request,
         ),
         (
             "HEAD / HTTP/1.1",
-            full("hello").map(boxed),
+            full("hello"),
             "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n",
             Next::Request,
         ),
         (
-            "HEAD / HTTP/1.1",
-            pieces(&["hello"]).map(boxed),
+            "GET / HTTP/1.1",
+            passing(&["hel", "lo"], Some(5)),
+            "HTTP/1.1 200 OK\r\nx-a: 1\r\ncontent-length: 5\r\n\r\nhello",
+            Next::Request,
+        ),
+        (
+            "CONNECT a:1 HTTP/1.1",
+            full("hello"),
             "HTTP/1.1 200 OK\r\n\r\n",
             Next::Request,
         ),
         (
+            "HEAD / HTTP/1.1",
+            passing(&["hello"], None),
+            "HTTP/1.1 200 OK\r\nx-a: 1\r\n\r\n",
+            Next::Request,
+        ),
+        (
             "GET / HTTP/1.1",
-            status(204, full("hello")).map(boxed),
+            own(204, "hello"),
             "HTTP/1.1 204 No Content\r\n\r\n",
             Next::Request,
         ),
         (
             "GET / HTTP/1.1",
-            status(304, full("hello")).map(boxed),
+            own(304, "hello"),
             "HTTP/1.1 304 Not Modified\r\n\r\n",
             Next::Request,
         ),
         (
             "GET / HTTP/1.1\r\nConnection: close",
-            full("hello").map(boxed),
+            full("hello"),
             "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello",
             Next::Close,
         ),
         (
             "GET / HTTP/1.0",
-            full("hello").map(boxed),
+            full("hello"),
             "HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nhello",
             Next::Close,
         ),
         (
             "GET / HTTP/1.0\r\nConnection: keep-alive",
-            full("hello").map(boxed),
+            full("hello"),
             "HTTP/1.0 200 OK\r\ncontent-length: 5\r\nconnection: keep-alive\r\n\r\nhello",
             Next::Request,
         ),
         (
             "GET / HTTP/1.0\r\nConnection: keep-alive",
-            pieces(&["hel", "lo"]).map(boxed),
-            "HTTP/1.0 200 OK\r\n\r\nhello",
+            passing(&["hel", "lo"], None),
+            "HTTP/1.0 200 OK\r\nx-a: 1\r\n\r\nhello",
             Next::Close,
         ),
     ] {
@@ -152,17 +179,6 @@ async fn an_answer_ends_as_its_request_and_its_status_have_it() {
     }
 }
 
-type Boxed = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
-
-fn boxed(body: impl Body<Data = Bytes, Error = Infallible> + Send + 'static) -> Boxed {
-    http_body_util::combinators::UnsyncBoxBody::new(body)
-}
-
-fn status<B>(status: u16, mut response: Response<B>) -> Response<B> {
-    *response.status_mut() = StatusCode::from_u16(status).unwrap();
-    response
-}
-
 #[tokio::test(start_paused = true)]
 async fn an_answer_has_one_date_its_own_or_the_upstreams() {
     let (mut client, mut server) = open(4096);
@@ -172,11 +188,14 @@ async fn an_answer_has_one_date_its_own_or_the_upstreams() {
             .await
             .unwrap();
         let (terms, _) = next(&mut server).await;
-        let mut answer = Response::new(Empty::new());
-        if let Some(date) = theirs {
-            let date = HeaderValue::from_static(date);
-            answer.headers_mut().insert(header::DATE, date);
-        }
+        let answer = match theirs {
+            None => full(""),
+            Some(date) => {
+                let body = Pieces(VecDeque::new(), Some(0));
+                let fields = fields(&format!("Date: {date}\r\n"));
+                Answer::passing(StatusCode::OK, &fields, |_| true, body)
+            }
+        };
         server.answer(terms, answer, false).await.unwrap();
         let mut bytes = vec![0; 4096];
         let read = client.read(&mut bytes).await.unwrap();
@@ -209,7 +228,7 @@ async fn requests_that_come_together_are_read_one_after_the_other_and_bodies_byt
         ("/3", "ok".into()),
     ] {
         let (head, mut read) = server.request(|_| false).await.unwrap();
-        assert_eq!(head.parts.uri.path(), path);
+        assert_eq!(head.uri.path(), path);
         assert_eq!(all(&mut read).await.unwrap(), body.as_bytes());
         assert!(read.has_come());
     }
@@ -300,7 +319,7 @@ async fn who_closes_takes_no_further_request_but_finishes_a_head_that_has_begun(
         client.write_all(b"Host: a\r\n\r\n").await.unwrap();
     };
     let (request, ()) = tokio::join!(server.request(|_| true), rest);
-    let terms = Terms::from(&request.unwrap().0);
+    let terms = Terms::from(&*request.unwrap().0);
     let after = server.answer(terms, full(""), true).await.unwrap();
     assert_eq!(after, Next::Close);
     assert!(said(&mut client).await.contains("connection: close\r\n"));
@@ -332,7 +351,7 @@ async fn the_rest_of_a_body_that_nobody_wants_is_thrown_away_for_two_seconds_at_
         );
         if next == Next::Request {
             let (head, _) = server.request(|_| false).await.unwrap();
-            assert_eq!(head.parts.method, Method::GET);
+            assert_eq!(head.method, Method::GET);
         }
     }
 }
@@ -358,7 +377,7 @@ async fn the_next_request_waits_until_whoever_reads_the_body_has_read_it() {
     assert_eq!(next.unwrap(), Next::Request);
     assert_eq!(reading.await.unwrap().unwrap(), b"hello");
     let (head, _) = server.request(|_| false).await.unwrap();
-    assert_eq!(head.parts.method, Method::GET);
+    assert_eq!(head.method, Method::GET);
 }
 
 #[tokio::test(start_paused = true)]

@@ -144,15 +144,15 @@ async fn fetch(
 ) -> anyhow::Result<(StatusCode, Bytes)> {
     let (parts, body) = request.into_parts();
     let mut head = ForwardHead::new(parts.method, &parts.uri);
-    for (name, value) in &parts.headers {
-        head.field(name, value);
+    for field in &parts.headers {
+        head.field(field.into());
     }
     let mut outgoing = Outgoing::new(head, body);
     loop {
         match client.connection().await?.send(outgoing).await {
             Ok(answer) => {
-                let status = answer.status();
-                return Ok((status, answer.into_body().collect().await?.to_bytes()));
+                let status = answer.status;
+                return Ok((status, answer.body.collect().await?.to_bytes()));
             }
             Err(NotAnswered::Unsent(back)) => outgoing = back,
             Err(NotAnswered::Failed(failure)) => return Err(failure.into()),

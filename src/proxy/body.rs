@@ -8,7 +8,7 @@ use crate::caller::{Broken, RequestBody};
 use crate::clock::Clock;
 use crate::identity::tc3::BodyHash;
 use crate::metrics::IntCounter;
-use crate::upstream::Answer;
+use crate::upstream::AnswerBody;
 use crate::words::Mono;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
@@ -332,17 +332,9 @@ impl Body for ForwardBody {
     }
 }
 
-/// The body that goes to the client.
-pub enum AnswerBody {
-    /// The gate's own words.
-    Own(Option<Bytes>),
-    /// The upstream's, frame by frame.
-    Upstream(Relay),
-}
-
 /// An upstream's answer on its way out. Counts it as cut when it breaks off after its head.
 pub struct Relay {
-    answer: Answer,
+    answer: AnswerBody,
     idle_timeout: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
     ended: bool,
@@ -351,7 +343,7 @@ pub struct Relay {
 
 impl Relay {
     /// `idle_timeout`: the longest pause between two frames; `cut`: where to count a broken answer.
-    pub fn new(answer: Answer, idle_timeout: Duration, cut: IntCounter) -> Self {
+    pub fn new(answer: AnswerBody, idle_timeout: Duration, cut: IntCounter) -> Self {
         let ended = answer.is_end_stream();
         Self {
             answer,
@@ -371,13 +363,7 @@ impl Drop for Relay {
     }
 }
 
-impl From<Bytes> for AnswerBody {
-    fn from(bytes: Bytes) -> Self {
-        Self::Own((!bytes.is_empty()).then_some(bytes))
-    }
-}
-
-impl Body for AnswerBody {
+impl Body for Relay {
     type Data = Bytes;
     type Error = std::io::Error;
 
@@ -385,12 +371,7 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
-        let relay = match &mut *self {
-            Self::Own(bytes) => {
-                return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))));
-            }
-            Self::Upstream(relay) => relay,
-        };
+        let relay = &mut *self;
         match Pin::new(&mut relay.answer).poll_frame(cx) {
             Poll::Ready(frame) => {
                 relay.sleep = None;
@@ -409,19 +390,11 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Own(bytes) => bytes.is_none(),
-            Self::Upstream(relay) => relay.answer.is_end_stream(),
-        }
+        self.answer.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Own(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-            }
-            Self::Upstream(relay) => relay.answer.size_hint(),
-        }
+        self.answer.size_hint()
     }
 }
 

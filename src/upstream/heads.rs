@@ -3,11 +3,10 @@
 //! Pure. What is ambiguous is nonsense.
 
 use super::Nonsense;
-use crate::wire::{Coding, Framing, length_of, tokens};
+use crate::wire::{Coding, Field, Fields, Framing, Lines, Place, length_of, tokens};
 use bytes::{Buf, BytesMut};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, Response, StatusCode, Uri};
+use http::{Method, StatusCode, Uri};
 use std::mem::MaybeUninit;
 
 /// The largest head of an answer, in bytes, and the most fields in it.
@@ -21,9 +20,9 @@ pub struct HopByHop<'h> {
 
 impl<'h> HopByHop<'h> {
     /// Reads what `Connection` names.
-    pub fn of(headers: &'h HeaderMap) -> Self {
-        let lines = headers.get_all(header::CONNECTION).iter();
-        let named = lines.flat_map(|line| tokens(line.as_bytes()));
+    pub fn of(fields: &'h Fields) -> Self {
+        let lines = fields.get_all("connection");
+        let named = lines.flat_map(tokens);
         Self {
             named: named.filter(|token| is_a_name(token)).collect(),
         }
@@ -31,29 +30,25 @@ impl<'h> HopByHop<'h> {
 
     /// Whether the field must not be passed on. `Content-Length` is one of them: the framing of the
     /// next hop follows from its body.
-    pub fn contains(&self, name: &HeaderName) -> bool {
-        let name = name.as_str();
-        is_of_one_hop(name)
-            || self
-                .named
-                .iter()
-                .any(|named| named.eq_ignore_ascii_case(name.as_bytes()))
+    pub fn contains(&self, name: &[u8]) -> bool {
+        let is_named = |named: &&[u8]| named.eq_ignore_ascii_case(name);
+        is_of_one_hop(name) || self.named.iter().any(is_named)
     }
 }
 
-fn is_of_one_hop(name: &str) -> bool {
+fn is_of_one_hop(name: &[u8]) -> bool {
     matches!(
         name,
-        "connection"
-            | "content-length"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
+        b"connection"
+            | b"content-length"
+            | b"keep-alive"
+            | b"proxy-authenticate"
+            | b"proxy-authorization"
+            | b"proxy-connection"
+            | b"te"
+            | b"trailer"
+            | b"transfer-encoding"
+            | b"upgrade"
     )
 }
 
@@ -68,39 +63,27 @@ fn is_a_name(token: &[u8]) -> bool {
 /// The head of a request as it goes out: its line and the fields written so far. What goes in was
 /// checked by its type, so that no value can end a line early.
 pub struct ForwardHead {
-    bytes: Vec<u8>,
+    lines: Lines,
     method: Method,
 }
 
 impl ForwardHead {
     /// `target` is written in origin form.
     pub fn new(method: Method, target: &Uri) -> Self {
-        let mut bytes = Vec::with_capacity(1024);
+        let mut lines = Lines::new(Vec::with_capacity(1024));
         let target = target.path_and_query().map_or("/", PathAndQuery::as_str);
-        for part in [method.as_str(), " ", target, " HTTP/1.1\r\n"] {
-            bytes.extend_from_slice(part.as_bytes());
-        }
-        Self { bytes, method }
+        lines.first([method.as_str(), " ", target, " HTTP/1.1"]);
+        Self { lines, method }
     }
 
     /// A field as it came.
-    pub fn field(&mut self, name: &HeaderName, value: &HeaderValue) {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            self.bytes.extend_from_slice(part);
-        }
+    pub fn field(&mut self, field: Field<'_>) {
+        self.lines.field(field);
     }
 
     /// A field of our own. Left out when the text is anything but visible ASCII and spaces.
     pub fn text(&mut self, name: &'static str, text: &str) {
-        // Every byte is looked at, which is quicker than stopping at the first bad one.
-        let odd = text.bytes().fold(0, |odd, byte| {
-            odd | u8::from(byte < b' ') | u8::from(byte > b'~')
-        });
-        if odd == 0 {
-            for part in [name, ": ", text, "\r\n"] {
-                self.bytes.extend_from_slice(part.as_bytes());
-            }
-        }
+        self.lines.text(name, text);
     }
 
     pub(super) fn method(&self) -> &Method {
@@ -113,28 +96,24 @@ impl ForwardHead {
         let coding = match length {
             Some(0) if usually_none => Coding::Length(0),
             Some(length) => {
-                let mut number = itoa::Buffer::new();
-                for part in ["content-length: ", number.format(length), "\r\n"] {
-                    self.bytes.extend_from_slice(part.as_bytes());
-                }
+                self.lines.number("content-length", length);
                 Coding::Length(length)
             }
             None => {
-                self.bytes
-                    .extend_from_slice(b"transfer-encoding: chunked\r\n");
+                self.lines.fixed("transfer-encoding: chunked\r\n");
                 Coding::Chunked
             }
         };
-        self.bytes.extend_from_slice(b"\r\n");
-        (self.bytes, coding)
+        (self.lines.end(), coding)
     }
 }
 
 /// The head of an answer, read.
 #[derive(Debug)]
 pub(super) struct AnswerHead {
-    /// Without the fields that end here.
-    pub(super) response: Response<()>,
+    pub(super) status: StatusCode,
+    /// Without those that end here.
+    pub(super) fields: Fields,
     pub(super) framing: Framing,
     /// Whether another request may follow on the connection once the answer has ended.
     pub(super) keeps_alive: bool,
@@ -170,13 +149,12 @@ pub(super) fn answer_head(
             continue;
         }
         let is_1_0 = parsed.version == Some(0);
-        let Fields {
-            headers,
+        let Framed {
             length,
             codings,
             close,
             keep_alive,
-        } = Fields::read(parsed.headers)?;
+        } = Framed::read(parsed.headers)?;
         let bodiless = *method == Method::HEAD
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         // RFC 9112 §6.3
@@ -188,21 +166,27 @@ pub(super) fn answer_head(
             // Two framings, a coding that nobody asked for, or one in HTTP/1.0: not to be guessed at.
             _ => return Err(Nonsense("its framing is ambiguous")),
         };
-        input.advance(whole);
-        let mut response = Response::new(());
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
+        let places = Place::of(parsed.headers, input);
+        let mut fields = Fields::take(input, whole, places);
+        let hop = HopByHop::of(&fields);
+        // Mostly nothing is named, and then nothing is copied.
+        let named: Vec<Vec<u8>> = hop
+            .named
+            .into_iter()
+            .map(<[u8]>::to_ascii_lowercase)
+            .collect();
+        fields.retain(|name| !is_of_one_hop(name) && !named.iter().any(|named| named == name));
         return Ok(Some(AnswerHead {
-            response,
+            status,
+            fields,
             framing,
             keeps_alive: framing != Framing::UntilClose && if is_1_0 { keep_alive } else { !close },
         }));
     }
 }
 
-/// The fields of a head: those that are passed on, and what the others say.
-struct Fields {
-    headers: HeaderMap,
+/// What the fields say of where an answer ends and what follows it.
+struct Framed {
     length: Option<u64>,
     codings: Codings,
     close: bool,
@@ -216,55 +200,37 @@ enum Codings {
     Others,
 }
 
-impl Fields {
+impl Framed {
     fn read(fields: &[httparse::Header<'_>]) -> Result<Self, Nonsense> {
-        let malformed = Nonsense("a field of its head is malformed");
         let mut read = Self {
-            headers: HeaderMap::with_capacity(fields.len() + 2),
             length: None,
             codings: Codings::None,
             close: false,
             keep_alive: false,
         };
-        let mut named = Vec::new();
         for field in fields {
-            let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| malformed)?;
-            match name.as_str() {
-                "connection" => {
-                    for token in tokens(field.value) {
-                        read.close |= token.eq_ignore_ascii_case(b"close");
-                        read.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
-                        if is_a_name(token) {
-                            named.extend(HeaderName::from_bytes(token));
-                        }
+            let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+            if is("connection") {
+                for token in tokens(field.value) {
+                    read.close |= token.eq_ignore_ascii_case(b"close");
+                    read.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                }
+            } else if is("content-length") {
+                for value in tokens(field.value) {
+                    let value = length_of(value).ok_or(Nonsense("its length is no number"))?;
+                    if read.length.is_some_and(|known| known != value) {
+                        return Err(Nonsense("it has two lengths"));
                     }
+                    read.length = Some(value);
                 }
-                "content-length" => {
-                    for value in tokens(field.value) {
-                        let value = length_of(value).ok_or(Nonsense("its length is no number"))?;
-                        if read.length.is_some_and(|known| known != value) {
-                            return Err(Nonsense("it has two lengths"));
-                        }
-                        read.length = Some(value);
-                    }
-                }
-                "transfer-encoding" => {
-                    let is_first = matches!(read.codings, Codings::None);
-                    let is_chunked = field.value.trim_ascii().eq_ignore_ascii_case(b"chunked");
-                    read.codings = match is_first && is_chunked {
-                        true => Codings::Chunked,
-                        false => Codings::Others,
-                    };
-                }
-                name if is_of_one_hop(name) => {}
-                _ => {
-                    let value = HeaderValue::from_bytes(field.value).map_err(|_| malformed)?;
-                    read.headers.append(name, value);
-                }
+            } else if is("transfer-encoding") {
+                let is_first = matches!(read.codings, Codings::None);
+                let is_chunked = field.value.trim_ascii().eq_ignore_ascii_case(b"chunked");
+                read.codings = match is_first && is_chunked {
+                    true => Codings::Chunked,
+                    false => Codings::Others,
+                };
             }
-        }
-        for name in named {
-            read.headers.remove(name);
         }
         Ok(read)
     }

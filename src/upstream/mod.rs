@@ -7,10 +7,10 @@ mod heads;
 
 pub use heads::{ForwardHead, HopByHop};
 
-use crate::wire::{self, Framing, Malformed};
+use crate::wire::{self, Fields, Framing, Malformed};
 use bytes::{Bytes, BytesMut};
 use heads::AnswerHead;
-use http::{Method, Response};
+use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use std::future::Future;
@@ -307,7 +307,7 @@ where
 
 impl Connection {
     /// Sends the request and waits for the head of the answer.
-    pub async fn send<B>(self, outgoing: Outgoing<B>) -> Result<Response<Answer>, NotAnswered<B>>
+    pub async fn send<B>(self, outgoing: Outgoing<B>) -> Result<Answer, NotAnswered<B>>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
@@ -350,18 +350,32 @@ impl Connection {
             }
             _ => Source::Link(link),
         };
-        Ok(head.response.map(|()| Answer {
-            framing: head.framing,
-            keeps_alive,
-            from: Some(from),
-            home: self.home,
-        }))
+        Ok(Answer {
+            status: head.status,
+            fields: head.fields,
+            body: AnswerBody {
+                framing: head.framing,
+                keeps_alive,
+                from: Some(from),
+                home: self.home,
+            },
+        })
     }
+}
+
+/// The upstream's answer.
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its fields, without those that end at this hop.
+    pub fields: Fields,
+    /// Its body, as it comes.
+    pub body: AnswerBody,
 }
 
 /// The body of an answer. Its connection goes back to the pool when it has ended, and its request had
 /// gone whole before it began, and only then; dropped before, the connection is closed.
-pub struct Answer {
+pub struct AnswerBody {
     framing: Framing,
     keeps_alive: bool,
     /// `None` only while it is dropped.
@@ -376,7 +390,7 @@ enum Source {
     Reader(OwnedReadHalf, Inbox, AbortHandle),
 }
 
-impl Body for Answer {
+impl Body for AnswerBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -418,7 +432,7 @@ impl Body for Answer {
     }
 }
 
-impl Drop for Answer {
+impl Drop for AnswerBody {
     fn drop(&mut self) {
         match self.from.take() {
             Some(Source::Link(link)) if self.keeps_alive && self.framing.has_ended() => {

@@ -3,11 +3,15 @@
 //! Owns the framing of bodies, the reading of a request's head and the writing of a message. Must never guess where
 //! a message ends: what is ambiguous is malformed, and what follows a message is left alone.
 
+mod fields;
 mod outgoing;
 mod request;
 
+pub use fields::{Field, Fields, Lines};
 pub use outgoing::{Coding, Outbox, Outgoing};
 pub use request::{BadHead, HEAD_BYTES, RequestHead, request_head};
+
+pub(crate) use fields::Place;
 
 use bytes::{Bytes, BytesMut};
 

@@ -1,10 +1,8 @@
 //! The head of a request, read: the part of HTTP that whoever calls may write as he likes.
 
-use super::{Framing, length_of, tokens};
-use bytes::{Bytes, BytesMut};
-use http::header::{self, HeaderName, HeaderValue};
-use http::request::Parts;
-use http::{Method, Request, StatusCode, Uri, Version};
+use super::{Fields, Framing, Place, length_of, tokens};
+use bytes::BytesMut;
+use http::{Method, StatusCode, Uri};
 use std::mem::MaybeUninit;
 
 /// The largest head that is read, in bytes, and the most fields in it.
@@ -14,8 +12,14 @@ const HEAD_FIELDS: usize = 100;
 /// The head of a request.
 #[derive(Debug)]
 pub struct RequestHead {
-    /// Its line and its fields.
-    pub parts: Parts,
+    /// What is to be done.
+    pub method: Method,
+    /// To what.
+    pub uri: Uri,
+    /// HTTP/1.1, as opposed to 1.0.
+    pub is_1_1: bool,
+    /// What else is said.
+    pub fields: Fields,
     /// Its size without the empty line.
     pub bytes: usize,
     /// Where its body ends.
@@ -41,7 +45,7 @@ impl BadHead {
 ///
 /// # Errors
 /// When it is not HTTP/1.1, or where the request ends could be read in two ways.
-pub fn request_head(input: &mut BytesMut) -> Result<Option<RequestHead>, BadHead> {
+pub fn request_head(input: &mut BytesMut) -> Result<Option<Box<RequestHead>>, BadHead> {
     let mut fields = [const { MaybeUninit::uninit() }; HEAD_FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
     let whole = match httparse::ParserConfig::default().parse_request_with_uninit_headers(
@@ -70,44 +74,26 @@ pub fn request_head(input: &mut BytesMut) -> Result<Option<RequestHead>, BadHead
     }
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| BadHead::MALFORMED)?;
     let framed = Framed::read(parsed.headers, is_1_1)?;
-    // The fields refer to the bytes of the head, which are taken as a whole and shared.
-    let at = |part: &[u8]| {
-        let begin = part.as_ptr() as usize - input.as_ptr() as usize;
-        begin..begin + part.len()
-    };
-    let target = at(target.as_bytes());
-    let mut places = [const { (0..0, 0..0) }; HEAD_FIELDS];
-    let count = parsed.headers.len();
-    for (place, field) in places.iter_mut().zip(parsed.headers.iter()) {
-        *place = (at(field.name.as_bytes()), at(field.value));
-    }
-    let head: Bytes = input.split_to(whole).freeze();
-    let uri = Uri::from_maybe_shared(head.slice(target)).map_err(|_| BadHead::MALFORMED)?;
+    let places = Place::of(parsed.headers, input);
+    let begin = target.as_ptr() as usize - input.as_ptr() as usize;
+    let target = begin..begin + target.len();
+    let fields = Fields::take(input, whole, places);
+    let uri = Uri::from_maybe_shared(fields.head().slice(target));
+    let uri = uri.map_err(|_| BadHead::MALFORMED)?;
     if uri.path().is_empty() && method != Method::CONNECT {
         // An authority alone names a tunnel.
         return Err(BadHead::MALFORMED);
     }
-    let (mut parts, ()) = Request::new(()).into_parts();
-    parts.method = method;
-    parts.uri = uri;
-    parts.version = match is_1_1 {
-        true => Version::HTTP_11,
-        false => Version::HTTP_10,
-    };
-    parts.headers.reserve(count);
-    for (name, value) in &places[..count] {
-        let name = HeaderName::from_bytes(&head[name.clone()]).map_err(|_| BadHead::MALFORMED)?;
-        let value = HeaderValue::from_maybe_shared(head.slice(value.clone()))
-            .map_err(|_| BadHead::MALFORMED)?;
-        parts.headers.append(name, value);
-    }
-    Ok(Some(RequestHead {
-        expects_continue: framed.expects_continue && is_1_1,
-        parts,
+    Ok(Some(Box::new(RequestHead {
+        method,
+        uri,
+        is_1_1,
+        fields,
         bytes: whole - 2,
         framing: framed.framing,
         keeps_alive: framed.keeps_alive,
-    }))
+        expects_continue: framed.expects_continue && is_1_1,
+    })))
 }
 
 /// What the fields say about where the request ends and what follows it.
@@ -122,24 +108,24 @@ impl Framed {
         let (mut length, mut is_chunked) = (None, false);
         let (mut close, mut keep_alive, mut expects_continue) = (false, false, false);
         for field in fields {
-            let is = |name: &HeaderName| field.name.eq_ignore_ascii_case(name.as_str());
-            if is(&header::CONTENT_LENGTH) {
+            let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+            if is("content-length") {
                 let value = length_of(field.value).ok_or(BadHead::MALFORMED)?;
                 if length.replace(value).is_some() {
                     return Err(BadHead::MALFORMED);
                 }
-            } else if is(&header::TRANSFER_ENCODING) {
+            } else if is("transfer-encoding") {
                 // Another coding, or this one twice, is one that the next hop may read in another way.
                 if !is_1_1 || is_chunked || !field.value.eq_ignore_ascii_case(b"chunked") {
                     return Err(BadHead::MALFORMED);
                 }
                 is_chunked = true;
-            } else if is(&header::CONNECTION) {
+            } else if is("connection") {
                 for token in tokens(field.value) {
                     close |= token.eq_ignore_ascii_case(b"close");
                     keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
                 }
-            } else if is(&header::EXPECT) {
+            } else if is("expect") {
                 expects_continue = field.value.eq_ignore_ascii_case(b"100-continue");
             }
         }
