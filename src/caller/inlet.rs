@@ -51,7 +51,7 @@ enum Source {
     Coming {
         inlet: Arc<Mutex<State>>,
         left: Option<u64>,
-        /// The client waits for a word before it sends it.
+        /// Its client waits for a word before it sends it.
         expects_continue: bool,
     },
 }
@@ -181,7 +181,8 @@ impl State {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let (wanted, enough) = match self.framing.left() {
             Some(0) => (self.read_bytes, ENOUGH_ROOM),
-            // No more room than the rest of the body needs, nor less than for a head.
+            // No more room than the rest of the body needs, nor less than for a head. What is not written to takes
+            // no memory.
             Some(left) => {
                 let left = usize::try_from(left).unwrap_or(BULK_READ_BYTES);
                 (left.clamp(READ_BYTES, BULK_READ_BYTES), ENOUGH_BODY_ROOM)
@@ -266,14 +267,14 @@ impl RequestBody {
             } => (inlet, left, expects_continue),
         };
         let mut state = inlet.lock();
-        if !state.is_held {
-            return Poll::Ready(Ok(None));
-        }
         state.wants_continue |= std::mem::take(expects_continue);
         let polled = state.poll_data(cx);
         *left = state.framing.left();
         if state.framing.has_ended() {
             state.let_go();
+            drop(state);
+            // What comes from now on belongs to the next request.
+            self.0 = Source::Whole(Bytes::new());
         }
         polled
     }
@@ -282,10 +283,7 @@ impl RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if let Source::Coming { inlet, .. } = &self.0 {
-            let mut state = inlet.lock();
-            if state.is_held {
-                state.let_go();
-            }
+            inlet.lock().let_go();
         }
     }
 }

@@ -363,13 +363,13 @@ impl Refusal {
     /// anything else the SDKs take for success or lose (PROTOCOL §4).
     fn vendor(&self, id: &str) -> Answer<Relay> {
         let mut body = Json::new();
-        body.raw(r#"{"Response":{"Error":{"Code":"#);
-        body.text(self.face().code);
-        body.raw(r#","Message":"#);
+        body.raw(r#"{"Response":{"Error":{"Code":""#);
+        body.raw(self.face().code);
+        body.raw(r#"","Message":"#);
         body.text(&self.detail());
-        body.raw(r#"},"RequestId":"#);
-        body.text(id);
-        body.raw("}}");
+        body.raw(r#"},"RequestId":""#);
+        body.raw(id);
+        body.raw(r#""}}"#);
         let mut answer = Answer::own(StatusCode::OK, body.0.into_bytes());
         let lines = answer.lines();
         lines.fixed("content-type: application/json\r\ncache-control: no-store\r\n");
@@ -381,19 +381,23 @@ impl Refusal {
     fn plain(&self, id: &str) -> Answer<Relay> {
         let face = self.face();
         let mut body = Json::new();
-        body.raw(r#"{"type":"#);
+        body.raw(r#"{"type":""#);
         match self.is_throttle() {
-            true => body.text(QUOTA_EXCEEDED),
-            false => body.text(&format!("urn:tollgate:problem:{}", self.reason())),
+            true => body.raw(QUOTA_EXCEEDED),
+            false => {
+                body.raw("urn:tollgate:problem:");
+                body.raw(self.reason());
+            }
         }
-        body.raw(r#","title":"#);
-        body.text(face.title);
-        body.raw(r#","status":"#);
+        body.raw(r#"","title":""#);
+        body.raw(face.title);
+        body.raw(r#"","status":"#);
         body.raw(face.status.as_str());
         body.raw(r#","detail":"#);
         body.text(&self.detail());
-        body.raw(r#","instance":"#);
-        body.text(id);
+        body.raw(r#","instance":""#);
+        body.raw(id);
+        body.raw("\"");
         if let Self::Throttled { group, .. } | Self::NoQuota { group, .. } = self {
             body.raw(r#","violated-policies":["#);
             body.text(group.as_str());
@@ -443,7 +447,7 @@ impl Json {
         Self(String::with_capacity(512))
     }
 
-    /// What is JSON already.
+    /// What is JSON already, or a part of it: our own names need no escape.
     fn raw(&mut self, json: &str) {
         self.0.push_str(json);
     }

@@ -60,9 +60,10 @@ pub fn request_head(input: &mut BytesMut) -> Result<Option<Box<RequestHead>>, Ba
         }
         Err(_) => return Err(BadHead::MALFORMED),
     };
-    // A line that ends without CR is a line to us and may be a part of a value to who stands before us.
-    let ends = |end: &&[u8]| end.len() == 2 && end[1] == b'\n' && end[0] != b'\r';
-    if input[..whole].windows(2).filter(ends).count() > 0 || input[0] == b'\n' {
+    // A line that ends without CR is a line to us and may be a part of a value to who stands before us. Each CR has its
+    // LF, or it would not have been parsed.
+    let count = |end: u8| input[..whole].iter().filter(|byte| **byte == end).count();
+    if count(b'\n') != count(b'\r') {
         return Err(BadHead::MALFORMED);
     }
     let is_1_1 = parsed.version == Some(1);
