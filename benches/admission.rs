@@ -3,7 +3,6 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::Request;
-use http::request::Parts;
 use sha2::{Digest, Sha256};
 use std::hint::black_box;
 use std::path::Path;
@@ -15,6 +14,7 @@ use tollgate::identity::api_key::{ApiKeyDigest, api_key};
 use tollgate::identity::tc3::{self, BodyHash};
 use tollgate::metrics::Metrics;
 use tollgate::policy::Policy;
+use tollgate::wire::RequestHead;
 use tollgate::words::{AccountId, GroupId, Mode, Mono, Utc};
 
 const MAX_DELAY: Duration = Duration::from_millis(50);
@@ -38,15 +38,25 @@ fn policy() -> Policy {
     Policy::build(1, catalog, accounts, &Metrics::new(1_000))
 }
 
-fn parts(request: http::request::Builder) -> Parts {
-    request.body(()).expect("a valid request").into_parts().0
+/// The head of a request as it is read from the wire.
+fn head(request: http::request::Builder) -> Box<RequestHead> {
+    let (parts, ()) = request.body(()).expect("a valid request").into_parts();
+    let mut wire = format!("{} {} HTTP/1.1\r\n", parts.method, parts.uri).into_bytes();
+    for (name, value) in &parts.headers {
+        wire.extend_from_slice(
+            &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat(),
+        );
+    }
+    wire.extend_from_slice(b"\r\n");
+    let head = tollgate::wire::request_head(&mut wire[..].into());
+    head.ok().flatten().expect("a valid head")
 }
 
 fn identify(c: &mut Criterion) {
     let policy = policy();
     let mut group = c.benchmark_group("identify");
 
-    let call = parts(
+    let call = head(
         Request::post("/v1/portrait/segment")
             .header("host", "gate.example:8080")
             .header("content-type", "application/json")
@@ -55,7 +65,7 @@ fn identify(c: &mut Criterion) {
     group.bench_function("API key", |b| {
         b.iter(|| {
             let digest: Option<ApiKeyDigest> =
-                api_key(black_box(&call.headers)).and_then(Result::ok);
+                api_key(black_box(&call.fields)).and_then(Result::ok);
             digest
                 .and_then(|digest| policy.api_key(&digest).cloned())
                 .expect("known")
@@ -72,7 +82,7 @@ fn identify(c: &mut Criterion) {
         (64 * 1024, "TC3, body of 64 KiB"),
     ] {
         let body = "x".repeat(size);
-        let call = parts(
+        let call = head(
             Request::post("/")
                 .header("host", "bda.gate.example")
                 .header("content-type", "application/json")

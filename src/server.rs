@@ -1,43 +1,24 @@
 //! Accept: the public listener, its connections and their end.
 //!
-//! Owns the bounds of a connection: how many, how long idle, how patient with a reader. Must never
+//! Owns how many connections there are and what becomes of them when the process ends. Must never
 //! read a request itself, nor drop a call that the drain still has time for.
 
+use crate::caller::{self, Next};
 use crate::proxy::{Client, Proxy};
 use crate::upstream::Upstream;
-use http::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::Context;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::Sleep;
 
-/// A connection that sends no complete head for so long is closed, idle or not. Longer than the
-/// SDKs keep theirs, so that it is they who close (PROTOCOL §7).
-pub const IDLE: Duration = Duration::from_secs(75);
-/// A client that takes no byte of its answer for so long is cut off.
-pub const STALLED_READER: Duration = Duration::from_secs(60);
-/// The most of a connection that waits in memory to be parsed or forwarded: large bodies pass in
-/// steps of this size, and a head beyond it is refused by the parser with a bare 431.
-const READ_BUFFER_BYTES: usize = 256 * 1024;
-/// So many pieces of a bulky body pass before another connection has its turn: a piece that follows
-/// at once finds the buffer in the processor's cache. 4 MiB, a millisecond or so.
-const BULK_TURNS: usize = 16;
-/// So small an answer is copied into one piece: the system writes that quicker than two.
-const SMALL_BYTES: usize = 1024;
 const BACKLOG: i32 = 1024;
 
 /// How far the process is on its way out.
@@ -100,7 +81,7 @@ pub async fn run(
             return;
         }
         let connection = connection(
-            stream,
+            stream.into_split(),
             peer,
             proxy.clone(),
             upstream.clone(),
@@ -160,138 +141,58 @@ async fn reached(phase: &mut watch::Receiver<Phase>, at_least: Phase) {
     let _ = phase.wait_for(|phase| *phase >= at_least).await;
 }
 
-async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
+/// The same, asked.
+fn has_reached(phase: &watch::Receiver<Phase>, at_least: Phase) -> bool {
+    match phase.has_changed() {
+        Ok(changed) => changed && *phase.borrow() >= at_least,
+        Err(_) => true,
+    }
+}
+
+async fn connection<R, W>(
+    (reader, writer): (R, W),
     peer: SocketAddr,
     proxy: Arc<Proxy>,
     upstream: Arc<Upstream>,
-    mut phase: watch::Receiver<Phase>,
-) {
+    phase: watch::Receiver<Phase>,
+) where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Unpin,
+{
     let client = Arc::new(Client::from(peer.ip()));
-    let caller = client.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (head, body) = request.into_parts();
+    let mut caller = caller::Connection::new(reader, writer, proxy.clock.clone());
+    let mut told = phase.clone();
+    let mut drain = pin!(reached(&mut told, Phase::Drain));
+    let (mut is_asked, mut is_draining) = (false, false);
+    // Once asked it wakes this task when its time comes: until the phase changes it need not be asked again.
+    let mut is_draining = |cx: &mut Context<'_>| {
+        if !is_draining && (!is_asked || has_reached(&phase, Phase::Drain)) {
+            is_asked = true;
+            is_draining = drain.as_mut().poll(cx).is_ready();
+        }
+        is_draining
+    };
+    while let Some((head, body)) = caller.request(&mut is_draining).await {
+        let terms = caller::Terms::from(&*head);
         // On the heap at once: as it is handed on it would be copied whole, several times.
-        let answer = Box::pin(
+        let call = Box::pin(
             proxy
                 .clone()
-                .answer(upstream.clone(), caller.clone(), head, body),
+                .answer(upstream.clone(), client.clone(), head, body),
         );
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE)
-        .max_buf_size(READ_BUFFER_BYTES)
-        .serve_connection(
-            TokioIo::new(Patient {
-                stream,
-                stalled: None,
-            }),
-            service,
-        );
-    tokio::pin!(connection);
-    // A bulky body goes on at once, while its buffer is in the cache, but not for ever: others wait.
-    let mut poll = |cx: &mut Context<'_>| {
-        for _ in 0..BULK_TURNS {
-            let polled = connection.as_mut().poll(cx);
-            if polled.is_ready() || !client.take_bulk() {
-                return polled;
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    };
-    let ended = tokio::select! {
-        ended = std::future::poll_fn(&mut poll) => Some(ended),
-        () = reached(&mut phase, Phase::Drain) => None,
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "the connection ended early");
-    }
-}
-
-/// A stream whose reader is given up when it takes nothing for [`STALLED_READER`].
-struct Patient<S> {
-    stream: S,
-    stalled: Option<Pin<Box<Sleep>>>,
-}
-
-impl<S> Patient<S> {
-    fn progress<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        polled: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.stalled = None;
-            return polled;
-        }
-        let stalled = self
-            .stalled
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(STALLED_READER)));
-        ready!(stalled.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.progress(cx, polled)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let length: usize = bytes.iter().map(|piece| piece.len()).sum();
-        let stream = Pin::new(&mut self.stream);
-        let polled = if length <= SMALL_BYTES {
-            let (mut small, mut end) = ([0; SMALL_BYTES], 0);
-            for piece in bytes {
-                small[end..end + piece.len()].copy_from_slice(piece);
-                end += piece.len();
-            }
-            stream.poll_write(cx, &small[..end])
-        } else {
-            stream.poll_write_vectored(cx, bytes)
+        let Some(answer) = caller.during(call).await else {
+            tracing::debug!(%peer, "the caller hung up");
+            return;
         };
-        self.progress(cx, polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let closes = has_reached(&phase, Phase::Drain);
+        match caller.answer(terms, answer, closes).await {
+            Ok(Next::Request) => {}
+            Ok(Next::Close) => return,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "the connection ended early");
+                return;
+            }
+        }
     }
 }
 
@@ -299,6 +200,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 mod tests {
     use super::*;
     use crate::admission::Gates;
+    use crate::caller::{IDLE, STALLED_READER};
     use crate::clock::Clock;
     use crate::config;
     use crate::metrics::Metrics;
@@ -339,7 +241,8 @@ mod tests {
         let (phase, seen) = watch::channel(Phase::Serve);
         let peer: SocketAddr = ([127, 0, 0, 1], 1).into();
         let connection = tokio::spawn(async move {
-            connection(server, peer, proxy, upstream, seen).await;
+            let halves = tokio::io::split(server);
+            connection(halves, peer, proxy, upstream, seen).await;
             drop(phase);
         });
         (client, connection, dir)

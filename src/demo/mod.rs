@@ -13,7 +13,7 @@ use crate::books::Books;
 use crate::clock::Clock;
 use crate::config::{self, Endpoint};
 use crate::serve;
-use crate::upstream::{NotAnswered, Outgoing, RequestHead, Upstream};
+use crate::upstream::{ForwardHead, NotAnswered, Outgoing, Upstream};
 use crate::usage::{Month, Reader, usage_table};
 use anyhow::Context;
 use bytes::Bytes;
@@ -161,16 +161,16 @@ async fn fetch(
     request: Request<Full<Bytes>>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
     let (parts, body) = request.into_parts();
-    let mut head = RequestHead::new(parts.method, &parts.uri);
-    for (name, value) in &parts.headers {
-        head.field(name, value);
+    let mut head = ForwardHead::new(parts.method, &parts.uri);
+    for field in &parts.headers {
+        head.field(field.into());
     }
     let mut outgoing = Outgoing::new(head, body);
     loop {
         match client.connection().await?.send(outgoing).await {
             Ok(answer) => {
-                let status = answer.status();
-                return Ok((status, answer.into_body().collect().await?.to_bytes()));
+                let status = answer.status;
+                return Ok((status, answer.body.collect().await?.to_bytes()));
             }
             Err(NotAnswered::Unsent(back)) => outgoing = back,
             Err(NotAnswered::Failed(failure)) => return Err(failure.into()),

@@ -2,12 +2,10 @@
 //!
 //! Owns where a key may stand and how it is digested. Must never keep or print a key.
 
-use super::{Failure, MAX_CREDENTIAL_BYTES, authorization, refuse_repeated, trimmed};
-use http::header::{HeaderMap, HeaderName};
+use super::{Failure, MAX_CREDENTIAL_BYTES, authorization, refuse_repeated};
+use crate::wire::Fields;
 use sha2::{Digest, Sha256};
 use std::fmt;
-
-const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// The SHA-256 of an API key: what is configured, kept and looked up.
 ///
@@ -35,23 +33,23 @@ impl fmt::Debug for ApiKeyDigest {
 /// # Errors
 /// `Malformed` for an empty or overlong key, for two different keys, and for a key beside another credential (which
 /// of them pays would be anybody's guess); `RepeatedHeader` as in PROTOCOL §2.
-pub fn api_key(headers: &HeaderMap) -> Option<Result<ApiKeyDigest, Failure>> {
-    let authorization = authorization(headers);
+pub fn api_key(fields: &Fields) -> Option<Result<ApiKeyDigest, Failure>> {
+    let authorization = authorization(fields);
     let bearer = authorization.and_then(bearer);
-    let named = headers.get(X_API_KEY).map(trimmed);
+    let named = fields.get("x-api-key");
     if bearer.is_none() && named.is_none() {
         return None;
     }
-    Some(single_key(headers, authorization, bearer, named))
+    Some(single_key(fields, authorization, bearer, named))
 }
 
 fn single_key(
-    headers: &HeaderMap,
+    fields: &Fields,
     authorization: Option<&[u8]>,
     bearer: Option<&[u8]>,
     named: Option<&[u8]>,
 ) -> Result<ApiKeyDigest, Failure> {
-    refuse_repeated(headers)?;
+    refuse_repeated(fields)?;
     let key = match (bearer, named) {
         (Some(bearer), Some(named)) if bearer != named => {
             return Err(Failure::Malformed("two different API keys"));
@@ -81,14 +79,14 @@ fn bearer(authorization: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
+    use crate::identity::tests::fields;
 
     fn read(pairs: &[(&'static str, &'static str)]) -> Option<Result<ApiKeyDigest, Failure>> {
-        let mut headers = HeaderMap::new();
-        for (name, value) in pairs {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        api_key(&headers)
+        let pairs: Vec<(&str, &[u8])> = pairs
+            .iter()
+            .map(|(name, value)| (*name, value.as_bytes()))
+            .collect();
+        api_key(&fields(&pairs))
     }
 
     fn malformed(answer: Option<Result<ApiKeyDigest, Failure>>) -> bool {
@@ -167,11 +165,10 @@ mod tests {
 
     #[test]
     fn an_overlong_key_is_malformed_and_an_odd_one_is_not() {
-        let mut headers = HeaderMap::new();
-        headers.insert("x-api-key", HeaderValue::from_bytes(&[0xff; 4096]).unwrap());
-        assert!(matches!(api_key(&headers), Some(Ok(_))));
-        headers.insert("x-api-key", HeaderValue::from_bytes(&[0xff; 4097]).unwrap());
-        assert!(malformed(api_key(&headers)));
+        let odd = fields(&[("x-api-key", &[0xff; 4096])]);
+        assert!(matches!(api_key(&odd), Some(Ok(_))));
+        let overlong = fields(&[("x-api-key", &[0xff; 4097])]);
+        assert!(malformed(api_key(&overlong)));
     }
 
     #[test]

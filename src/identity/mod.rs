@@ -11,8 +11,7 @@ pub mod api_key;
 pub mod holddown;
 pub mod tc3;
 
-use http::HeaderMap;
-use http::header::{AUTHORIZATION, HeaderValue};
+use crate::wire::Fields;
 
 /// Why a credential was not accepted (PROTOCOL §5). Its `Display` is a sentence for the caller: it holds nothing that
 /// the caller did not send, and no secret.
@@ -113,42 +112,28 @@ const SINGLE: &[&str] = &[
 ];
 
 /// Whether a second value of this header (lowercase name) could speak against the one that was judged.
-pub fn must_stand_once(name: &str) -> bool {
-    SINGLE.contains(&name)
+pub fn must_stand_once(name: &[u8]) -> bool {
+    SINGLE.iter().any(|single| single.as_bytes() == name)
 }
 
-fn refuse_repeated(headers: &HeaderMap) -> Result<(), Failure> {
-    // As many values as names: nothing repeats, and nearly every call ends here.
-    if headers.len() == headers.keys_len() {
+fn refuse_repeated(fields: &Fields) -> Result<(), Failure> {
+    // Nothing repeats: nearly every call ends here.
+    if !fields.has_repeated() {
         return Ok(());
     }
     match SINGLE
         .iter()
-        .find(|name| headers.get_all(**name).iter().nth(1).is_some())
+        .find(|name| fields.get_all(name).nth(1).is_some())
     {
         Some(name) => Err(Failure::RepeatedHeader(name)),
         None => Ok(()),
     }
 }
 
-/// The value without the blanks around it, which are no part of it (RFC 9110 §5.5, PROTOCOL §2).
-fn trimmed(value: &HeaderValue) -> &[u8] {
-    let blank = |b: &u8| *b == b' ' || *b == b'\t';
-    let bytes = value.as_bytes();
-    match bytes.iter().position(|b| !blank(b)) {
-        Some(first) => {
-            let last = bytes.iter().rposition(|b| !blank(b)).unwrap_or(first);
-            &bytes[first..=last]
-        }
-        None => &[],
-    }
-}
-
 /// The `Authorization` value; `None` when absent or blank.
-fn authorization(headers: &HeaderMap) -> Option<&[u8]> {
-    headers
-        .get(AUTHORIZATION)
-        .map(trimmed)
+fn authorization(fields: &Fields) -> Option<&[u8]> {
+    fields
+        .get("authorization")
         .filter(|value| !value.is_empty())
 }
 
@@ -156,15 +141,27 @@ fn authorization(headers: &HeaderMap) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
+    /// The fields of a request that has these.
+    pub(super) fn fields(pairs: &[(&str, &[u8])]) -> Fields {
+        let mut head = b"POST / HTTP/1.1\r\n".to_vec();
+        for (name, value) in pairs {
+            head.extend_from_slice(&[name.as_bytes(), b": ", value, b"\r\n"].concat());
+        }
+        head.extend_from_slice(b"\r\n");
+        let head = crate::wire::request_head(&mut head[..].into());
+        head.unwrap().unwrap().fields
+    }
+
     #[test]
     fn every_header_that_must_stand_once_is_refused_twice_even_with_equal_values() {
         for name in SINGLE {
-            let mut headers = HeaderMap::new();
-            headers.append(*name, HeaderValue::from_static("v"));
-            assert_eq!(refuse_repeated(&headers), Ok(()));
-            headers.append(*name, HeaderValue::from_static("v"));
+            assert_eq!(refuse_repeated(&fields(&[(name, b"v")])), Ok(()));
+            let twice = fields(&[(name, b"v"), ("x-other", b"v"), (name, b"v")]);
+            assert_eq!(refuse_repeated(&twice), Err(Failure::RepeatedHeader(name)));
+            let upper = name.to_ascii_uppercase();
+            let spelled_twice = fields(&[(&upper, b"v"), (name, b"v")]);
             assert_eq!(
-                refuse_repeated(&headers),
+                refuse_repeated(&spelled_twice),
                 Err(Failure::RepeatedHeader(name))
             );
         }
@@ -172,23 +169,7 @@ mod tests {
 
     #[test]
     fn another_header_may_repeat() {
-        let mut headers = HeaderMap::new();
-        headers.append("accept", HeaderValue::from_static("a"));
-        headers.append("accept", HeaderValue::from_static("b"));
-        assert_eq!(refuse_repeated(&headers), Ok(()));
-    }
-
-    #[test]
-    fn blanks_around_a_value_are_cut_and_those_inside_stay() {
-        for (sent, kept) in [
-            ("", ""),
-            (" \t ", ""),
-            (" a b\t", "a b"),
-            ("a", "a"),
-            ("\ta", "a"),
-        ] {
-            let value = HeaderValue::from_bytes(sent.as_bytes()).unwrap();
-            assert_eq!(trimmed(&value), kept.as_bytes(), "{sent:?}");
-        }
+        let fields = fields(&[("accept", b"a"), ("accept", b"b")]);
+        assert_eq!(refuse_repeated(&fields), Ok(()));
     }
 }

@@ -3,12 +3,11 @@
 //! Owns the order of the checks (PROTOCOL §3, steps 2 to 4 in [`claim`], 6 in [`Claim::verify`]) and every reading of
 //! the signed text that is let pass. Must never build the text anew from parsed parameters: bytes count as received.
 
-use super::{Failure, MAX_CREDENTIAL_BYTES, authorization, refuse_repeated, trimmed};
+use super::{Failure, MAX_CREDENTIAL_BYTES, authorization, refuse_repeated};
+use crate::wire::{Fields as HeadFields, RequestHead};
 use arc_swap::ArcSwapOption;
 use hmac::{Hmac, KeyInit, Mac};
-use http::header::{CONTENT_TYPE, HOST};
-use http::request::Parts;
-use http::{HeaderMap, Method};
+use http::Method;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -61,11 +60,11 @@ impl fmt::Debug for Claim {
 ///
 /// # Errors
 /// The first check that fails, in the order: repeated headers, shape of `Authorization`, token, timestamp, date, service.
-pub fn claim(parts: &Parts, now_seconds: i64, services: &[String]) -> Result<Claim, Failure> {
-    let headers = &parts.headers;
+pub fn claim(head: &RequestHead, now_seconds: i64, services: &[String]) -> Result<Claim, Failure> {
+    let headers = &head.fields;
     refuse_repeated(headers)?;
     let Some(authorization) = authorization(headers) else {
-        return Err(if is_older_method(parts) {
+        return Err(if is_older_method(head) {
             Failure::OlderMethod
         } else {
             Failure::Missing
@@ -121,7 +120,7 @@ impl Claim {
         self.unsigned_payload
     }
 
-    /// Proves the claim. `parts` are those that [`claim`] judged; `body_sha256` is of the body as received after transfer
+    /// Proves the claim. `head` are those that [`claim`] judged; `body_sha256` is of the body as received after transfer
     /// decoding and is not looked at when the payload is unsigned.
     ///
     /// Let pass is any of the readings of PROTOCOL §2: header values as sent or lowercased, the Host as sent, without its
@@ -131,7 +130,7 @@ impl Claim {
     /// `BadSignature` when no reading fits.
     pub fn verify(
         &self,
-        parts: &Parts,
+        head: &RequestHead,
         secret: SigningSecret<'_>,
         body_sha256: &[u8; 32],
         host_aliases: &[String],
@@ -144,13 +143,13 @@ impl Claim {
         let key = secret.key(self);
         let fits = |reading: Reading<'_>| {
             let mut canonical = Sha256::new();
-            self.canonical(parts, reading, &payload, |piece| canonical.update(piece));
+            self.canonical(head, reading, &payload, |piece| canonical.update(piece));
             let canonical = hex_text(&canonical.finalize().into());
             let mut mac = key.clone();
             self.to_sign(&canonical, |piece| mac.update(piece));
             mac.verify_slice(&self.signature).is_ok() // constant time
         };
-        if self.readings(parts, host_aliases).any(fits) {
+        if self.readings(head, host_aliases).any(fits) {
             Ok(())
         } else {
             Err(Failure::BadSignature)
@@ -160,10 +159,10 @@ impl Claim {
     /// The readings that differ, likeliest first: the SDKs sign what they send, Node without the port.
     fn readings<'a>(
         &'a self,
-        parts: &'a Parts,
+        head: &'a RequestHead,
         host_aliases: &'a [String],
     ) -> impl Iterator<Item = Reading<'a>> {
-        let sent = header(&parts.headers, HOST.as_str());
+        let sent = header(&head.fields, "host");
         let aliases = host_aliases.iter().map(String::as_bytes);
         std::iter::once(sent)
             .chain(without_port(sent))
@@ -180,7 +179,7 @@ impl Claim {
                 // Lazily, since a good signature seldom comes to the second reading.
                 std::iter::once(as_sent).chain(
                     std::iter::once_with(move || {
-                        self.signed_values(parts, host)
+                        self.signed_values(head, host)
                             .any(|(_, value)| value.iter().any(u8::is_ascii_uppercase))
                             .then_some(lowercased)
                     })
@@ -192,14 +191,14 @@ impl Claim {
     /// Name and value of each signed header, Host as this reading has it.
     fn signed_values<'a>(
         &'a self,
-        parts: &'a Parts,
+        head: &'a RequestHead,
         host: &'a [u8],
     ) -> impl Iterator<Item = (&'a str, &'a [u8])> {
         self.signed_headers.split(';').map(move |name| {
-            let value = if name == HOST.as_str() {
+            let value = if name == "host" {
                 host
             } else {
-                header(&parts.headers, name)
+                header(&head.fields, name)
             };
             (name, value)
         })
@@ -208,18 +207,18 @@ impl Claim {
     /// The canonical request of PROTOCOL §2, piece by piece, so that a hash can take it without a copy.
     fn canonical(
         &self,
-        parts: &Parts,
+        head: &RequestHead,
         reading: Reading<'_>,
         payload: &[u8; 64],
         mut put: impl FnMut(&[u8]),
     ) {
-        put(parts.method.as_str().as_bytes());
+        put(head.method.as_str().as_bytes());
         put(b"\n");
-        put(parts.uri.path().as_bytes());
+        put(head.uri.path().as_bytes());
         put(b"\n");
-        put(parts.uri.query().unwrap_or_default().as_bytes());
+        put(head.uri.query().unwrap_or_default().as_bytes());
         put(b"\n");
-        for (name, value) in self.signed_values(parts, reading.host) {
+        for (name, value) in self.signed_values(head, reading.host) {
             put(name.as_bytes());
             put(b":");
             if reading.lowercase {
@@ -436,7 +435,7 @@ fn split(authorization: &str) -> Option<[&str; 3]> {
     Some([credential, signed_headers, signature])
 }
 
-fn check_signed_headers(signed_headers: &str, headers: &HeaderMap) -> Result<(), Failure> {
+fn check_signed_headers(signed_headers: &str, headers: &HeadFields) -> Result<(), Failure> {
     let mut count = 0;
     let mut required = 0;
     let mut previous = "";
@@ -451,13 +450,13 @@ fn check_signed_headers(signed_headers: &str, headers: &HeaderMap) -> Result<(),
                 "SignedHeaders must be lowercase, ascending and without repetition",
             ));
         }
-        let mut values = headers.get_all(name).iter();
+        let mut values = headers.get_all(name);
         if values.next().is_none() || values.next().is_some() {
             return Err(Failure::Malformed(
                 "each header named in SignedHeaders must stand in the request, once",
             ));
         }
-        required += usize::from(name == CONTENT_TYPE.as_str() || name == HOST.as_str());
+        required += usize::from(name == "content-type" || name == "host");
         previous = name;
     }
     if required != 2 {
@@ -469,10 +468,9 @@ fn check_signed_headers(signed_headers: &str, headers: &HeaderMap) -> Result<(),
 }
 
 /// `X-TC-Timestamp` as sent and as Unix seconds.
-fn timestamp(headers: &HeaderMap) -> Result<(&str, i64), Failure> {
+fn timestamp(headers: &HeadFields) -> Result<(&str, i64), Failure> {
     let value = headers
         .get(TIMESTAMP)
-        .map(trimmed)
         .ok_or(Failure::MissingHeader(TIMESTAMP))?;
     let digits = value.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(value)
@@ -499,19 +497,19 @@ fn utc_date(seconds: i64) -> Option<[u8; 10]> {
 
 /// Whether a call without `Authorization` is signed by HmacSHA1 or HmacSHA256: their fields stand in the query or in a
 /// form, and for a form the head must do, since a body is not worth reading only to refuse it.
-fn is_older_method(parts: &Parts) -> bool {
-    let query = parts.uri.query().unwrap_or_default();
+fn is_older_method(head: &RequestHead) -> bool {
+    let query = head.uri.query().unwrap_or_default();
     let in_query = query
         .split('&')
         .any(|field| field.starts_with("SignatureMethod=") || field.starts_with("Signature="));
-    let media_type = header(&parts.headers, CONTENT_TYPE.as_str())
+    let media_type = header(&head.fields, "content-type")
         .split(|b| *b == b';')
         .next()
         .unwrap_or_default();
     let form = media_type
         .trim_ascii()
         .eq_ignore_ascii_case(b"application/x-www-form-urlencoded");
-    in_query || (form && parts.method == Method::POST && parts.uri.path() == "/")
+    in_query || (form && head.method == Method::POST && head.uri.path() == "/")
 }
 
 /// The host cut before `:port`; `None` when there is no port. An IPv6 literal keeps its brackets.
@@ -524,8 +522,8 @@ fn without_port(host: &[u8]) -> Option<&[u8]> {
 }
 
 /// The header's value without the blanks around it; empty when absent.
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a [u8] {
-    headers.get(name).map(trimmed).unwrap_or_default()
+fn header<'a>(headers: &'a HeadFields, name: &str) -> &'a [u8] {
+    headers.get(name).unwrap_or_default()
 }
 
 fn put_lowercase(value: &[u8], mut put: impl FnMut(&[u8])) {

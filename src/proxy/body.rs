@@ -3,16 +3,15 @@
 //! Owns the limits on a body: its size, its pace, its idle time. Must never hold more of a streamed
 //! body than the frame that is passing, and never lose sight of whether it arrived whole.
 
-use super::Client;
 use super::memory::Lease;
+use crate::caller::{Broken, RequestBody};
 use crate::clock::Clock;
 use crate::identity::tc3::BodyHash;
 use crate::metrics::IntCounter;
-use crate::upstream::Answer;
+use crate::upstream::AnswerBody;
 use crate::words::Mono;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -27,13 +26,11 @@ pub const UPLOAD_GRACE: Duration = Duration::from_secs(10);
 /// Bytes per second that an upload makes on average, beyond the grace. 16 KiB/s is below any link
 /// that sends images, and frees what a stalled client holds.
 pub const UPLOAD_BYTES_PER_SECOND: u64 = 16 * 1024;
-/// For so long the rest of a refused body is read and thrown away, so that the answer is not lost
-/// in a reset (PROTOCOL §7).
-const DISCARD: Duration = Duration::from_secs(2);
-/// A rest of at most this many bytes is read at once and the connection kept.
+/// A rest of at most this many bytes of a refused body is read at once and the connection kept, if it comes in time.
 const DRAIN_BYTES: u64 = 64 * 1024;
-/// A piece this large is one of many.
-const BULK_BYTES: usize = 32 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+/// So many pieces are hashed before others have their turn.
+const HASHED_AT_ONCE: usize = 16;
 /// Frames smaller than this are copied together: a frame costs more than its bytes.
 const SMALL_FRAME: usize = 4 * 1024;
 
@@ -114,17 +111,13 @@ pub fn due(received: u64) -> Duration {
     UPLOAD_GRACE + Duration::from_millis(received.saturating_mul(1_000) / UPLOAD_BYTES_PER_SECOND)
 }
 
-/// A client's body on its way in. Dropped unfinished, the rest is read and thrown away for a bounded
-/// time, unless the client still waits for `100 Continue`: then it is never asked for.
+/// A client's body on its way in.
 pub struct Upload {
-    body: Option<Incoming>,
-    client: Arc<Client>,
+    body: RequestBody,
     progress: Arc<Progress>,
     received: u64,
     limit: u64,
     expects_continue: bool,
-    asked: bool,
-    looked: bool,
     clock: Clock,
     began: Mono,
     deadline: Mono,
@@ -134,8 +127,7 @@ pub struct Upload {
 impl Upload {
     /// `limit` in bytes; `deadline` for the last byte.
     pub fn new(
-        body: Incoming,
-        client: Arc<Client>,
+        body: RequestBody,
         limit: u64,
         expects_continue: bool,
         clock: &Clock,
@@ -143,18 +135,15 @@ impl Upload {
         deadline: Mono,
     ) -> Self {
         let progress = Arc::new(Progress::default());
-        if body.is_end_stream() {
+        if body.has_come() {
             progress.end(None, began);
         }
         Self {
-            body: Some(body),
-            client,
+            body,
             progress,
             received: 0,
             limit,
             expects_continue,
-            asked: false,
-            looked: false,
             clock: clock.clone(),
             began,
             deadline,
@@ -169,52 +158,30 @@ impl Upload {
 
     /// The declared length; `None` when chunked.
     pub fn declared(&self) -> Option<u64> {
-        self.body
-            .as_ref()
-            .and_then(|body| body.size_hint().exact())
-            .map(|rest| rest + self.received)
+        self.body.left().map(|left| left + self.received)
     }
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFailure>>> {
-        self.asked = true;
-        let Some(body) = self.body.as_mut() else {
-            return Poll::Ready(None);
-        };
         let failure = loop {
-            let polled = Pin::new(&mut *body).poll_frame(cx);
-            self.progress
-                .awaited
-                .store(polled.is_pending(), Ordering::Relaxed);
+            let polled = self.body.poll_data(cx);
+            let pending = polled.is_pending();
+            self.progress.awaited.store(pending, Ordering::Relaxed);
             match polled {
-                Poll::Ready(Some(Ok(frame))) => {
-                    // Trailers belong to the hop.
-                    let Ok(data) = frame.into_data() else {
-                        continue;
-                    };
-                    if data.len() >= BULK_BYTES {
-                        self.client.bulk.store(true, Ordering::Relaxed);
-                    }
+                Poll::Ready(Ok(Some(data))) => {
                     self.received += data.len() as u64;
                     if self.received > self.limit {
                         break UploadFailure::TooLarge;
                     }
-                    if body.is_end_stream() {
-                        self.progress.end(None, self.clock.mono());
+                    if self.body.has_come() {
+                        self.whole();
                     }
                     return Poll::Ready(Some(Ok(data)));
                 }
-                Poll::Ready(Some(Err(_))) => break UploadFailure::Incomplete,
-                Poll::Ready(None) => {
-                    self.progress.end(None, self.clock.mono());
+                Poll::Ready(Ok(None)) => {
+                    self.whole();
                     return Poll::Ready(None);
                 }
-                Poll::Pending if !self.looked => {
-                    // Until now nobody had asked for the body: what came with the head comes at the
-                    // second look, and then it needs no timer.
-                    self.looked = true;
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
+                Poll::Ready(Err(Broken)) => break UploadFailure::Incomplete,
                 Poll::Pending => {
                     let (began, deadline, received) = (self.began, self.deadline, self.received);
                     let clock = &self.clock;
@@ -235,6 +202,12 @@ impl Upload {
         Poll::Ready(Some(Err(failure)))
     }
 
+    fn whole(&self) {
+        if self.progress.whole_at().is_none() {
+            self.progress.end(None, self.clock.mono());
+        }
+    }
+
     async fn next(&mut self) -> Option<Result<Bytes, UploadFailure>> {
         std::future::poll_fn(|cx| self.poll_data(cx)).await
     }
@@ -246,6 +219,7 @@ impl Upload {
     ) -> (Self, Result<(Buffered, [u8; 32]), UploadFailure>) {
         let mut hash = BodyHash::new();
         let (mut frames, mut small, mut bytes) = (VecDeque::new(), BytesMut::new(), 0);
+        let mut hashed = 0;
         while let Some(data) = self.next().await {
             let data = match data {
                 Ok(data) => data,
@@ -260,6 +234,10 @@ impl Upload {
                     frames.push_back(small.split().freeze());
                 }
                 frames.push_back(data);
+                hashed += 1;
+                if hashed % HASHED_AT_ONCE == 0 {
+                    tokio::task::yield_now().await;
+                }
             }
         }
         if !small.is_empty() {
@@ -288,35 +266,11 @@ impl Upload {
             .declared()
             .is_some_and(|declared| declared - self.received <= DRAIN_BYTES);
         if !short || self.expects_continue || self.progress.failure().is_some() {
-            // Who did not wait for `100 Continue` must not lose the answer in a reset either. Once
-            // the answer is on its way, reading asks for nothing.
-            self.asked = true;
             return false;
         }
         let read = async { while let Some(Ok(_)) = self.next().await {} };
-        let _ = Box::pin(tokio::time::timeout(DISCARD, read)).await;
+        let _ = Box::pin(tokio::time::timeout(DRAIN_TIME, read)).await;
         self.progress.whole_at().is_some()
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        let unasked = self.expects_continue && !self.asked;
-        let broken = self.progress.failure() == Some(UploadFailure::Incomplete);
-        if unasked || broken || self.progress.whole_at().is_some() {
-            return;
-        }
-        let (Some(mut body), Ok(runtime)) =
-            (self.body.take(), tokio::runtime::Handle::try_current())
-        else {
-            return;
-        };
-        runtime.spawn(async move {
-            let read = async {
-                while let Some(Ok(_)) = http_body_util::BodyExt::frame(&mut body).await {}
-            };
-            let _ = tokio::time::timeout(DISCARD, read).await;
-        });
     }
 }
 
@@ -362,7 +316,7 @@ impl Body for ForwardBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Streamed(upload) => upload.progress.whole_at().is_some(),
+            Self::Streamed(upload) => upload.body.left() == Some(0),
             Self::Buffered(buffered) => buffered.frames.is_empty(),
         }
     }
@@ -371,25 +325,16 @@ impl Body for ForwardBody {
         match self {
             Self::Streamed(upload) => upload
                 .body
-                .as_ref()
-                .map(Body::size_hint)
-                .unwrap_or_default(),
+                .left()
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
             Self::Buffered(buffered) => SizeHint::with_exact(buffered.left),
         }
     }
 }
 
-/// The body that goes to the client.
-pub enum AnswerBody {
-    /// The gate's own words.
-    Own(Option<Bytes>),
-    /// The upstream's, frame by frame.
-    Upstream(Relay),
-}
-
 /// An upstream's answer on its way out. Counts it as cut when it breaks off after its head.
 pub struct Relay {
-    answer: Answer,
+    answer: AnswerBody,
     idle_timeout: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
     ended: bool,
@@ -398,7 +343,7 @@ pub struct Relay {
 
 impl Relay {
     /// `idle_timeout`: the longest pause between two frames; `cut`: where to count a broken answer.
-    pub fn new(answer: Answer, idle_timeout: Duration, cut: IntCounter) -> Self {
+    pub fn new(answer: AnswerBody, idle_timeout: Duration, cut: IntCounter) -> Self {
         let ended = answer.is_end_stream();
         Self {
             answer,
@@ -418,13 +363,7 @@ impl Drop for Relay {
     }
 }
 
-impl From<Bytes> for AnswerBody {
-    fn from(bytes: Bytes) -> Self {
-        Self::Own((!bytes.is_empty()).then_some(bytes))
-    }
-}
-
-impl Body for AnswerBody {
+impl Body for Relay {
     type Data = Bytes;
     type Error = std::io::Error;
 
@@ -432,12 +371,7 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
-        let relay = match &mut *self {
-            Self::Own(bytes) => {
-                return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))));
-            }
-            Self::Upstream(relay) => relay,
-        };
+        let relay = &mut *self;
         match Pin::new(&mut relay.answer).poll_frame(cx) {
             Poll::Ready(frame) => {
                 relay.sleep = None;
@@ -456,19 +390,11 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Own(bytes) => bytes.is_none(),
-            Self::Upstream(relay) => relay.answer.is_end_stream(),
-        }
+        self.answer.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Own(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-            }
-            Self::Upstream(relay) => relay.answer.size_hint(),
-        }
+        self.answer.size_hint()
     }
 }
 

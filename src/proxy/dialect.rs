@@ -3,18 +3,15 @@
 //! Owns the codes, statuses and sentences. Must never tell a caller anything of another account,
 //! nor of what stands behind the gate.
 
-use super::body::{AnswerBody, UploadFailure};
+use super::body::{Relay, UploadFailure};
 use super::{X_API_KEY, X_REQUEST_ID, X_TC_ACTION};
+use crate::caller::Answer;
 use crate::identity::Failure;
+use crate::wire::{Lines, RequestHead};
 use crate::words::{GroupId, Mode, RequestIdText, Stop};
-use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Response, StatusCode, Uri};
+use http::{Method, StatusCode};
 use std::borrow::Cow;
 use std::time::Duration;
-
-const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// Which tongue the answer is in. It follows the request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,32 +26,28 @@ impl Dialect {
     /// Vendor if `X-TC-Action` is present, `Authorization` begins `TC3` or is `SKIP`, or the call has
     /// the marks of the vendor's older methods, whose SDKs read nothing but the envelope. Never for
     /// CONNECT, to which a 200 would mean that a tunnel is open.
-    pub fn of(method: &Method, uri: &Uri, headers: &HeaderMap) -> Self {
-        if method == Method::CONNECT {
+    pub fn of(head: &RequestHead) -> Self {
+        if head.method == Method::CONNECT {
             return Self::Plain;
         }
-        let authorization = headers
-            .get(header::AUTHORIZATION)
-            .map(HeaderValue::as_bytes);
-        let vendor = headers.contains_key(X_TC_ACTION)
+        let authorization = head.fields.get("authorization");
+        let vendor = head.fields.contains(X_TC_ACTION)
             || authorization.is_some_and(|value| value.starts_with(b"TC3") || value == b"SKIP")
-            || (authorization.is_none() && is_older_method(method, uri, headers));
+            || (authorization.is_none() && is_older_method(head));
         if vendor { Self::Vendor } else { Self::Plain }
     }
 }
 
-fn is_older_method(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
+fn is_older_method(head: &RequestHead) -> bool {
     let form = || {
-        headers.get(header::CONTENT_TYPE).is_some_and(|t| {
-            t.as_bytes()
-                .starts_with(b"application/x-www-form-urlencoded")
-        })
+        let kind = head.fields.get("content-type");
+        kind.is_some_and(|kind| kind.starts_with(b"application/x-www-form-urlencoded"))
     };
-    uri.query()
-        .is_some_and(|query| query.contains("SignatureMethod="))
-        || (method == Method::POST
-            && uri.path() == "/"
-            && !headers.contains_key(X_API_KEY)
+    let query = head.uri.query();
+    query.is_some_and(|query| query.contains("SignatureMethod="))
+        || (head.method == Method::POST
+            && head.uri.path() == "/"
+            && !head.fields.contains(X_API_KEY)
             && form())
 }
 
@@ -359,7 +352,7 @@ impl Refusal {
     }
 
     /// The answer, without connection handling.
-    pub fn response(&self, dialect: Dialect, id: &RequestIdText) -> Response<AnswerBody> {
+    pub fn answer(&self, dialect: Dialect, id: &RequestIdText) -> Answer<Relay> {
         match dialect {
             Dialect::Vendor => self.vendor(id.as_str()),
             Dialect::Plain => self.plain(id.as_str()),
@@ -368,45 +361,55 @@ impl Refusal {
 
     /// HTTP 200, content type exactly `application/json`, Code, Message and RequestId always:
     /// anything else the SDKs take for success or lose (PROTOCOL §4).
-    fn vendor(&self, id: &str) -> Response<AnswerBody> {
+    fn vendor(&self, id: &str) -> Answer<Relay> {
         let mut body = Json::new();
-        body.raw(r#"{"Response":{"Error":{"Code":"#);
-        body.text(self.face().code);
-        body.raw(r#","Message":"#);
+        body.raw(r#"{"Response":{"Error":{"Code":""#);
+        body.raw(self.face().code);
+        body.raw(r#"","Message":"#);
         body.text(&self.detail());
-        body.raw(r#"},"RequestId":"#);
-        body.text(id);
-        body.raw("}}");
-        own(StatusCode::OK, "application/json", id, body)
+        body.raw(r#"},"RequestId":""#);
+        body.raw(id);
+        body.raw(r#""}}"#);
+        let mut answer = Answer::own(StatusCode::OK, body.0.into_bytes());
+        let lines = answer.lines();
+        lines.fixed("content-type: application/json\r\ncache-control: no-store\r\n");
+        lines.text(X_REQUEST_ID, id);
+        answer
     }
 
     /// Problem details (RFC 9457), and what the fields of HTTP say besides.
-    fn plain(&self, id: &str) -> Response<AnswerBody> {
+    fn plain(&self, id: &str) -> Answer<Relay> {
         let face = self.face();
         let mut body = Json::new();
-        body.raw(r#"{"type":"#);
+        body.raw(r#"{"type":""#);
         match self.is_throttle() {
-            true => body.text(QUOTA_EXCEEDED),
-            false => body.text(&format!("urn:tollgate:problem:{}", self.reason())),
+            true => body.raw(QUOTA_EXCEEDED),
+            false => {
+                body.raw("urn:tollgate:problem:");
+                body.raw(self.reason());
+            }
         }
-        body.raw(r#","title":"#);
-        body.text(face.title);
-        body.raw(r#","status":"#);
+        body.raw(r#"","title":""#);
+        body.raw(face.title);
+        body.raw(r#"","status":"#);
         body.raw(face.status.as_str());
         body.raw(r#","detail":"#);
         body.text(&self.detail());
-        body.raw(r#","instance":"#);
-        body.text(id);
+        body.raw(r#","instance":""#);
+        body.raw(id);
+        body.raw("\"");
         if let Self::Throttled { group, .. } | Self::NoQuota { group, .. } = self {
             body.raw(r#","violated-policies":["#);
             body.text(group.as_str());
             body.raw("]");
         }
         body.raw("}");
-        let mut response = own(face.status, "application/problem+json", id, body);
-        let headers = response.headers_mut();
+        let mut answer = Answer::own(face.status, body.0.into_bytes());
+        let lines = answer.lines();
+        lines.fixed("content-type: application/problem+json\r\ncache-control: no-store\r\n");
+        lines.text(X_REQUEST_ID, id);
         if let Some(wait) = self.retry_after() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(ceil_seconds(wait)));
+            lines.number("retry-after", ceil_seconds(wait));
         }
         match self {
             Self::Throttled {
@@ -415,28 +418,24 @@ impl Refusal {
                 retry_after,
                 ..
             } => {
-                rate_limit(headers, group.as_str(), *quota, Some(*retry_after));
+                rate_limit(lines, group.as_str(), *quota, Some(*retry_after));
             }
-            Self::NoQuota { group, begins_in } => {
-                rate_limit(headers, group.as_str(), 0, *begins_in)
-            }
+            Self::NoQuota { group, begins_in } => rate_limit(lines, group.as_str(), 0, *begins_in),
             Self::Method { allowed } => {
                 let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
-                if let Ok(names) = HeaderValue::try_from(names.join(", ")) {
-                    headers.insert(header::ALLOW, names);
-                }
+                lines.text("allow", &names.join(", "));
             }
             Self::Credential(_) if face.status == StatusCode::UNAUTHORIZED => {
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                lines.fixed("www-authenticate: Bearer\r\n");
             }
             _ => {}
         }
-        response
+        answer
     }
 }
 
 /// The answer in place of an upstream's that the vendor's SDKs could not read: another status than 200.
-pub fn vendor_server_error(id: &RequestIdText) -> Response<AnswerBody> {
+pub fn vendor_server_error(id: &RequestIdText) -> Answer<Relay> {
     Refusal::UpstreamNonsense.vendor(id.as_str())
 }
 
@@ -448,7 +447,7 @@ impl Json {
         Self(String::with_capacity(512))
     }
 
-    /// What is JSON already.
+    /// What is JSON already, or a part of it: our own names need no escape.
     fn raw(&mut self, json: &str) {
         self.0.push_str(json);
     }
@@ -506,18 +505,16 @@ fn credential_face(failure: &Failure) -> Face {
 }
 
 /// The fields of draft-ietf-httpapi-ratelimit-headers-10: the policy's name is the group.
-fn rate_limit(headers: &mut HeaderMap, group: &str, quota: u32, reset: Option<Duration>) {
+fn rate_limit(lines: &mut Lines, group: &str, quota: u32, reset: Option<Duration>) {
     let mut number = itoa::Buffer::new();
-    let policy = ["\"", group, "\";q=", number.format(quota), ";w=1"].concat();
-    if let Ok(policy) = HeaderValue::try_from(policy) {
-        headers.insert(RATELIMIT_POLICY, policy);
-    }
-    let limit = match reset {
-        Some(wait) => ["\"", group, "\";r=0;t=", number.format(ceil_seconds(wait))].concat(),
-        None => ["\"", group, "\";r=0"].concat(),
-    };
-    if let Ok(limit) = HeaderValue::try_from(limit) {
-        headers.insert(RATELIMIT, limit);
+    let quota = number.format(quota);
+    lines.texts("ratelimit-policy", ["\"", group, "\";q=", quota, ";w=1"]);
+    match reset {
+        Some(wait) => {
+            let seconds = number.format(ceil_seconds(wait));
+            lines.texts("ratelimit", ["\"", group, "\";r=0;t=", seconds]);
+        }
+        None => lines.texts("ratelimit", ["\"", group, "\";r=0"]),
     }
 }
 
@@ -533,24 +530,6 @@ fn sentence(text: &str) -> String {
         .map(|first| first.to_uppercase().collect::<String>())
         .unwrap_or_default();
     format!("{first}{}.", letters.as_str())
-}
-
-fn own(
-    status: StatusCode,
-    content_type: &'static str,
-    id: &str,
-    body: Json,
-) -> Response<AnswerBody> {
-    let mut response = Response::new(AnswerBody::from(Bytes::from(body.0)));
-    *response.status_mut() = status;
-    let mut headers = HeaderMap::with_capacity(8);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Ok(id) = HeaderValue::try_from(id) {
-        headers.insert(X_REQUEST_ID, id);
-    }
-    *response.headers_mut() = headers;
-    response
 }
 
 #[cfg(test)]

@@ -10,11 +10,12 @@ mod memory;
 mod permit;
 mod quota;
 
-pub use body::{AnswerBody, ForwardBody, UPLOAD_BYTES_PER_SECOND, UPLOAD_GRACE};
+pub use body::{ForwardBody, Relay, UPLOAD_BYTES_PER_SECOND, UPLOAD_GRACE};
 pub use dialect::{Dialect, Refusal};
 pub use memory::SHARE as BODY_MEMORY_SHARE;
 
 use crate::admission::{Denied, Gate, Gates, Now, Reservation};
+use crate::caller::{Answer, RequestBody};
 use crate::clock::{Clock, Timer};
 use crate::config::{Limits, Settings};
 use crate::identity::api_key::{ApiKeyDigest, api_key};
@@ -22,15 +23,13 @@ use crate::identity::holddown::{Held, HoldDown};
 use crate::identity::{Failure, must_stand_once, tc3};
 use crate::metrics::{Decision, Metrics};
 use crate::policy::{Account, Operation, Policy};
-use crate::upstream::{self, Answer, HopByHop, NotAnswered, Outgoing, RequestHead, Upstream};
+use crate::upstream::{self, ForwardHead, HopByHop, NotAnswered, Outgoing, Upstream};
 use crate::usage::{Ledger, Slot};
+use crate::wire::{Field, Fields, RequestHead};
 use crate::words::{Bill, Mode, Mono, Outcome, QUOTA_PATH, RequestId, RequestIdText, Utc};
 use arc_swap::ArcSwap;
-use body::{Buffered, Progress, Relay, Upload, UploadFailure};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::request::Parts;
-use http::{Method, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use body::{Buffered, Progress, Upload, UploadFailure};
+use http::{Method, StatusCode};
 use ipnet::IpNet;
 use memory::BodyMemory;
 use parking_lot::Mutex;
@@ -44,12 +43,12 @@ use std::time::Duration;
 /// How long the answer to a failing credential is held back once its peer is held down.
 const HOLD: Duration = Duration::from_secs(1);
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-const X_TC_ACTION: HeaderName = HeaderName::from_static("x-tc-action");
-const X_TC_TRACE_ID: HeaderName = HeaderName::from_static("x-tc-traceid");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_BILLABLE: HeaderName = HeaderName::from_static("x-tollgate-billable");
+const X_REQUEST_ID: &str = "x-request-id";
+const X_API_KEY: &str = "x-api-key";
+const X_TC_ACTION: &str = "x-tc-action";
+const X_TC_TRACE_ID: &str = "x-tc-traceid";
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+const X_BILLABLE: &str = "x-tollgate-billable";
 
 /// What all workers share.
 pub struct Proxy {
@@ -81,15 +80,6 @@ pub struct Client {
     text: String,
     /// For the patience with the upstream.
     timer: Mutex<Timer>,
-    bulk: AtomicBool,
-}
-
-impl Client {
-    /// Whether a large piece of a body has passed since this was last asked: then more of it will
-    /// have come, and is best taken while the memory that it passes through is in the processor's cache.
-    pub fn take_bulk(&self) -> bool {
-        self.bulk.swap(false, Ordering::Relaxed)
-    }
 }
 
 impl From<IpAddr> for Client {
@@ -98,7 +88,6 @@ impl From<IpAddr> for Client {
             address,
             text: address.to_string(),
             timer: Mutex::default(),
-            bulk: AtomicBool::new(false),
         }
     }
 }
@@ -180,58 +169,54 @@ impl Proxy {
         self: Arc<Self>,
         upstream: Arc<Upstream>,
         client: Arc<Client>,
-        parts: Parts,
-        body: Incoming,
-    ) -> Response<AnswerBody> {
+        head: Box<RequestHead>,
+        body: RequestBody,
+    ) -> Answer<Relay> {
         let received = Now::read(&self.clock);
-        let expects_continue = parts.headers.contains_key(header::EXPECT);
         let deadline = received.mono.plus(self.limits.request_timeout);
         let upload = Upload::new(
             body,
-            client.clone(),
             self.limits.body_bytes,
-            expects_continue,
+            head.expects_continue,
             &self.clock,
             received.mono,
             deadline,
         );
-        let mut visit = Visit::new(&self, &client, &parts, received, upload.progress().clone());
-        let trace_id = parts.headers.get(X_TC_TRACE_ID).cloned();
+        let mut visit = Visit::new(&self, &client, &head, received, upload.progress().clone());
 
         let mut upload = Some(upload);
-        let result = if parts.uri.path() == QUOTA_PATH {
-            match self.check_head(visit.dialect, &parts, upload.as_ref()) {
-                Ok(()) => Box::pin(self.quota(&mut visit, &parts)).await,
+        let result = if head.uri.path() == QUOTA_PATH {
+            match self.check_head(visit.dialect, &head, upload.as_ref()) {
+                Ok(()) => Box::pin(self.quota(&mut visit, &head)).await,
                 Err(refusal) => Err(refusal),
             }
         } else {
-            self.way(&mut visit, &upstream, &parts, &mut upload).await
+            self.way(&mut visit, &upstream, &head, &mut upload).await
         };
 
-        let mut close = false;
-        let mut response = match result {
-            Ok(response) => response,
+        let mut answer = match result {
+            Ok(answer) => answer,
             Err(refusal) => {
                 visit.refused(&refusal);
                 self.hold_if_guessing(&visit, &refusal).await;
-                close = match &mut upload {
-                    Some(upload) => !upload.drain().await,
-                    None => visit.progress.whole_at().is_none(),
+                let keeps = match &mut upload {
+                    Some(upload) => upload.drain().await,
+                    None => visit.progress.whole_at().is_some(),
                 };
-                refusal.response(visit.dialect, &visit.id_text)
+                let mut answer = refusal.answer(visit.dialect, &visit.id_text);
+                if !keeps {
+                    answer.close();
+                }
+                answer
             }
         };
-        if visit.dialect == Dialect::Vendor
-            && let Some(trace_id) = trace_id
-        {
-            response.headers_mut().insert(X_TC_TRACE_ID, trace_id);
+        if visit.dialect == Dialect::Vendor {
+            let named = |field: &Field<'_>| field.name() == X_TC_TRACE_ID.as_bytes();
+            if let Some(trace_id) = head.fields.iter().find(named) {
+                answer.lines().field(trace_id);
+            }
         }
-        if close {
-            response
-                .headers_mut()
-                .insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
+        answer
     }
 
     /// The sentence: identify, admit, forward, count, answer. The first failure is the answer.
@@ -239,17 +224,17 @@ impl Proxy {
         self: &Arc<Self>,
         visit: &mut Visit<'_>,
         upstream: &Arc<Upstream>,
-        parts: &Parts,
+        head: &RequestHead,
         upload: &mut Option<Upload>,
-    ) -> Result<Response<AnswerBody>, Refusal> {
-        self.check_head(visit.dialect, parts, upload.as_ref())?;
-        let (caller, buffered) = self.identify(visit, parts, upload).await?;
+    ) -> Result<Answer<Relay>, Refusal> {
+        self.check_head(visit.dialect, head, upload.as_ref())?;
+        let (caller, buffered) = self.identify(visit, head, upload).await?;
         let Admitted {
             account,
             operation,
             reservation,
             slot,
-        } = self.admit(visit, &caller, parts)?;
+        } = self.admit(visit, &caller, head)?;
         let started = reservation.wait(&self.clock).await;
         visit.admitted(&operation, started.mode);
         let call = Call {
@@ -264,7 +249,7 @@ impl Proxy {
             (None, Some(upload)) => ForwardBody::Streamed(upload),
             (None, None) => return Err(Refusal::Upload(UploadFailure::Incomplete)),
         };
-        let outgoing = Outgoing::new(self.upstream_head(visit, parts, permit.call()), body);
+        let outgoing = Outgoing::new(self.upstream_head(visit, head, permit.call()), body);
         // On the heap, as what only some calls need: every future moves with all that it may ever hold.
         let answered = Box::pin(self.forward(visit, upstream, outgoing)).await;
         let answered_at = self.clock.mono();
@@ -272,8 +257,8 @@ impl Proxy {
         let (outcome, status, vetoed) = match &answered {
             Ok(answer) => (
                 Outcome::Answered,
-                Some(answer.status().as_u16()),
-                is_vetoed(answer.headers()),
+                Some(answer.status.as_u16()),
+                is_vetoed(&answer.fields),
             ),
             Err(Refusal::Upload(_) | Refusal::BodyTooLarge { .. }) => {
                 (Outcome::ClientIncomplete, None, false)
@@ -296,20 +281,20 @@ impl Proxy {
     fn check_head(
         &self,
         dialect: Dialect,
-        parts: &Parts,
+        head: &RequestHead,
         upload: Option<&Upload>,
     ) -> Result<(), Refusal> {
-        if head_bytes(parts) > self.limits.header_bytes {
+        if head.bytes > self.limits.header_bytes {
             return Err(Refusal::HeadersTooLarge {
                 limit: self.limits.header_bytes,
             });
         }
-        if dialect == Dialect::Vendor && !matches!(parts.method, Method::GET | Method::POST) {
+        if dialect == Dialect::Vendor && !matches!(head.method, Method::GET | Method::POST) {
             return Err(Refusal::Method {
                 allowed: vec![Method::GET, Method::POST],
             });
         }
-        if parts.version == Version::HTTP_11 && !parts.headers.contains_key(header::HOST) {
+        if head.is_1_1 && !head.fields.contains("host") {
             return Err(Refusal::Credential(Failure::MissingHeader("host")));
         }
         if upload
@@ -328,17 +313,17 @@ impl Proxy {
     async fn identify(
         &self,
         visit: &Visit<'_>,
-        parts: &Parts,
+        head: &RequestHead,
         upload: &mut Option<Upload>,
     ) -> Result<(Caller, Option<Buffered>), Refusal> {
-        if let Some(key) = api_key(&parts.headers) {
+        if let Some(key) = api_key(&head.fields) {
             return Ok((Caller::ApiKey(key.map_err(Refusal::Credential)?), None));
         }
         let now = self.clock.utc().seconds();
         let claim = {
             let policy = self.policy.load();
             let claim =
-                tc3::claim(parts, now, &policy.catalog.services).map_err(Refusal::Credential)?;
+                tc3::claim(head, now, &policy.catalog.services).map_err(Refusal::Credential)?;
             if policy.tc3(claim.secret_id()).is_none() {
                 return Err(Refusal::Credential(Failure::UnknownId));
             }
@@ -376,7 +361,7 @@ impl Proxy {
         &self,
         visit: &mut Visit<'_>,
         caller: &Caller,
-        parts: &Parts,
+        head: &RequestHead,
     ) -> Result<Admitted, Refusal> {
         let policy = self.policy.load();
         let account = match caller {
@@ -390,7 +375,7 @@ impl Proxy {
                     .ok_or(Refusal::Credential(Failure::UnknownId))?;
                 claim
                     .verify(
-                        parts,
+                        head,
                         known.secret,
                         body_sha256,
                         &policy.catalog.host_aliases,
@@ -403,10 +388,10 @@ impl Proxy {
             }
         };
         visit.account = Some(account.clone());
-        let operation = operation(&policy, parts)?.clone();
+        let operation = operation(&policy, head)?.clone();
         visit.operation = Some(operation.clone());
         if visit.dialect == Dialect::Vendor {
-            check_vendor_parameters(&policy, &operation, &parts.headers)?;
+            check_vendor_parameters(&policy, &operation, &head.fields)?;
         }
         let gate = policy
             .gate(&account, &operation, &self.gates)
@@ -440,7 +425,7 @@ impl Proxy {
         visit: &Visit<'_>,
         upstream: &Arc<Upstream>,
         mut outgoing: Outgoing<ForwardBody>,
-    ) -> Result<Response<Answer>, Refusal> {
+    ) -> Result<upstream::Answer, Refusal> {
         let attempt = async {
             loop {
                 let connection = upstream.connection().await?;
@@ -502,49 +487,53 @@ impl Proxy {
 
     /// The head as the upstream gets it: what ends at this hop is left out, and so are credentials that
     /// are secrets; the identity is set here and nowhere else.
-    fn upstream_head(&self, visit: &Visit<'_>, parts: &Parts, call: &Call) -> RequestHead {
-        let headers = &parts.headers;
-        let mut head = RequestHead::new(parts.method.clone(), &parts.uri);
-        let hop = HopByHop::of(headers);
-        for (name, value) in headers {
-            if !hop.contains(name) && !stays_here(name, value) {
-                head.field(name, value);
+    fn upstream_head(&self, visit: &Visit<'_>, head: &RequestHead, call: &Call) -> ForwardHead {
+        let fields = &head.fields;
+        let mut forward = ForwardHead::new(head.method.clone(), &head.uri);
+        let hop = HopByHop::of(fields);
+        for field in fields.iter() {
+            if !hop.contains(field.name()) && !stays_here(field) {
+                forward.field(field);
             }
         }
         // HTTP/1.0 may come without a Host; it leaves as HTTP/1.1, which must have one.
-        if !headers.contains_key(header::HOST) {
-            head.text("host", &self.upstream_host);
+        if !fields.contains("host") {
+            forward.text("host", &self.upstream_host);
         }
-        head.text("x-tollgate-account", call.account.id.as_str());
-        head.text("x-tollgate-group", call.operation.group.as_str());
-        head.text("x-tollgate-action", call.operation.action.as_str());
-        head.text("x-request-id", visit.id_text.as_str());
-        head.text("x-forwarded-for", &forwarded_for(visit, headers));
-        head
+        forward.text("x-tollgate-account", call.account.id.as_str());
+        forward.text("x-tollgate-group", call.operation.group.as_str());
+        forward.text("x-tollgate-action", call.operation.action.as_str());
+        forward.text("x-request-id", visit.id_text.as_str());
+        forward.text("x-forwarded-for", &forwarded_for(visit, fields));
+        forward
     }
 
     /// Answer: the upstream's words with our name on them.
-    fn relay(&self, visit: &Visit<'_>, answer: Response<Answer>) -> Response<AnswerBody> {
-        if visit.dialect == Dialect::Vendor && answer.status() != StatusCode::OK {
+    fn relay(&self, visit: &Visit<'_>, answer: upstream::Answer) -> Answer<Relay> {
+        let is_vendor = visit.dialect == Dialect::Vendor;
+        if is_vendor && answer.status != StatusCode::OK {
             // The SDKs lose whatever comes with another status (PROTOCOL §4).
             return dialect::vendor_server_error(&visit.id_text);
         }
+        let upstream::Answer {
+            status,
+            fields,
+            body,
+        } = answer;
         let cut = self.metrics.answers_cut.clone();
-        let mut response = answer
-            .map(|answer| AnswerBody::Upstream(Relay::new(answer, self.response_timeout, cut)));
-        let headers = response.headers_mut();
-        headers.remove(X_BILLABLE);
-        if let Ok(id) = HeaderValue::from_str(visit.id_text.as_str()) {
-            headers.insert(X_REQUEST_ID, id);
+        let relay = Relay::new(body, self.response_timeout, cut);
+        // With a charset the SDKs take an error for a success (PROTOCOL §4).
+        let is_ours = |name: &[u8]| {
+            name == X_BILLABLE.as_bytes()
+                || name == X_REQUEST_ID.as_bytes()
+                || (is_vendor && (name == b"content-type" || name == X_TC_TRACE_ID.as_bytes()))
+        };
+        let mut answer = Answer::passing(status, &fields, |name| !is_ours(name), relay);
+        answer.lines().text(X_REQUEST_ID, visit.id_text.as_str());
+        if is_vendor {
+            answer.lines().fixed("content-type: application/json\r\n");
         }
-        if visit.dialect == Dialect::Vendor {
-            // With a charset the SDKs take an error for a success (PROTOCOL §4).
-            headers.insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("application/json"),
-            );
-        }
-        response
+        answer
     }
 
     /// Makes guessing slow: past the limit the answer to a failing credential is held back. A valid
@@ -597,12 +586,12 @@ impl<'p> Visit<'p> {
     fn new(
         proxy: &'p Proxy,
         client: &'p Client,
-        parts: &Parts,
+        head: &RequestHead,
         received: Now,
         progress: Arc<Progress>,
     ) -> Self {
         // The gate's own endpoint is no call: nothing is decided about it, nothing counted.
-        let is_call = parts.uri.path() != QUOTA_PATH;
+        let is_call = head.uri.path() != QUOTA_PATH;
         if is_call {
             proxy.metrics.received.inc();
             proxy.metrics.pending.inc();
@@ -612,9 +601,9 @@ impl<'p> Visit<'p> {
             proxy,
             id,
             id_text: id.text(),
-            dialect: Dialect::of(&parts.method, &parts.uri, &parts.headers),
+            dialect: Dialect::of(head),
             client,
-            peer: peer(client.address, &parts.headers, &proxy.trusted_proxies),
+            peer: peer(client.address, &head.fields, &proxy.trusted_proxies),
             received,
             decided_at: received.mono,
             decided: !is_call,
@@ -711,24 +700,23 @@ fn request_id(now: Utc) -> RequestId {
 
 /// Which operation is called: by `X-TC-Action`, else by the route. When both speak they must agree,
 /// or a free action's name would open a paid action's path.
-fn operation<'p>(policy: &'p Policy, parts: &Parts) -> Result<&'p Arc<Operation>, Refusal> {
-    let path = parts.uri.path();
+fn operation<'p>(policy: &'p Policy, head: &RequestHead) -> Result<&'p Arc<Operation>, Refusal> {
+    let path = head.uri.path();
     let by_route = || {
         policy
-            .by_route(&parts.method, path)
+            .by_route(&head.method, path)
             .map_err(|allowed| match allowed.is_empty() {
                 true => Refusal::ActionUnknown,
                 false => Refusal::Method { allowed },
             })
     };
-    match parts.headers.get(X_TC_ACTION) {
+    match head.fields.get(X_TC_ACTION) {
         None if path == "/" => Err(Refusal::ActionMissing),
         None => by_route(),
         Some(name) => {
-            let named = name
-                .to_str()
+            let named = std::str::from_utf8(name)
                 .ok()
-                .and_then(|name| policy.by_action(name.trim()));
+                .and_then(|name| policy.by_action(name));
             let named = named.ok_or(Refusal::ActionUnknown)?;
             if path != "/" && by_route()?.action != named.action {
                 return Err(Refusal::ActionMismatch);
@@ -742,12 +730,11 @@ fn operation<'p>(policy: &'p Policy, parts: &Parts) -> Result<&'p Arc<Operation>
 fn check_vendor_parameters(
     policy: &Policy,
     operation: &Operation,
-    headers: &HeaderMap,
+    fields: &Fields,
 ) -> Result<(), Refusal> {
     let text = |name: &str| {
-        headers
-            .get(name)
-            .map(|value| value.to_str().unwrap_or("?").trim())
+        let value = fields.get(name)?;
+        Some(std::str::from_utf8(value).unwrap_or("?"))
     };
     let version = text("x-tc-version").ok_or(Refusal::VersionMissing)?;
     if !policy.catalog.versions.iter().any(|known| known == version) {
@@ -783,27 +770,9 @@ fn refusal(denied: Denied, operation: &Operation) -> Refusal {
     }
 }
 
-/// The size of a head as its parts tell: request line and fields with their separators.
-fn head_bytes(parts: &Parts) -> usize {
-    let target = parts
-        .uri
-        .path_and_query()
-        .map_or(1, |target| target.as_str().len())
-        + parts
-            .uri
-            .authority()
-            .map_or(0, |authority| authority.as_str().len());
-    let fields: usize = parts
-        .headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 4)
-        .sum();
-    parts.method.as_str().len() + target + " HTTP/1.1\r\n".len() + 1 + fields
-}
-
 /// Whose request it is: the connection's, or the nearest address in `X-Forwarded-For` that is no
 /// trusted proxy, read from the right as far as the proxies vouch for it.
-fn peer(socket: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+fn peer(socket: IpAddr, fields: &Fields, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: &IpAddr| {
         trusted
             .iter()
@@ -813,12 +782,8 @@ fn peer(socket: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     if trusted.is_empty() || !is_trusted(&socket) {
         return peer;
     }
-    let lines: Vec<&str> = headers
-        .get_all(&X_FORWARDED_FOR)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .collect();
-    for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+    let lines = forwarded_lines(fields);
+    for hop in lines.rev().flat_map(|line| line.rsplit(',')) {
         let Ok(address) = hop.trim().parse() else {
             break;
         };
@@ -831,15 +796,14 @@ fn peer(socket: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
 }
 
 /// What a trusted proxy said of the hops before, and the hop to us; from anybody else only the latter.
-fn forwarded_for<'v>(visit: &Visit<'v>, headers: &HeaderMap) -> Cow<'v, str> {
+fn forwarded_for<'v>(visit: &Visit<'v>, fields: &Fields) -> Cow<'v, str> {
     let client = visit.client;
     let is_trusted = |net: &IpNet| net.contains(&client.address.to_canonical());
     if !visit.proxy.trusted_proxies.iter().any(is_trusted) {
         return client.text.as_str().into();
     }
     let mut hops = String::new();
-    let lines = headers.get_all(&X_FORWARDED_FOR);
-    for line in lines.iter().filter_map(|line| line.to_str().ok()) {
+    for line in forwarded_lines(fields) {
         hops.push_str(line);
         hops.push_str(", ");
     }
@@ -847,36 +811,44 @@ fn forwarded_for<'v>(visit: &Visit<'v>, headers: &HeaderMap) -> Cow<'v, str> {
     hops.into()
 }
 
+fn forwarded_lines(fields: &Fields) -> impl DoubleEndedIterator<Item = &str> {
+    let lines = fields.get_all(X_FORWARDED_FOR);
+    let ascii = lines.filter(|line| line.is_ascii());
+    ascii.filter_map(|line| std::str::from_utf8(line).ok())
+}
+
 /// What was for the gate, and what it says itself. A TC3 signature is no secret, and the upstream may
 /// want to verify it; a bearer key is one.
-fn stays_here(name: &HeaderName, value: &HeaderValue) -> bool {
-    match name.as_str() {
-        "authorization" => !value.as_bytes().starts_with(b"TC3"),
-        "expect" | "x-api-key" | "x-forwarded-for" | "x-request-id" => true,
-        _ => is_ours(name),
+fn stays_here(field: Field<'_>) -> bool {
+    match field.name() {
+        b"authorization" => !field.value().starts_with(b"TC3"),
+        b"expect" | b"x-api-key" | b"x-forwarded-for" | b"x-request-id" => true,
+        name => is_ours(name),
     }
 }
 
 /// Names that only the gate may use, and other spellings of those that it sets or has judged: an
 /// upstream that hands fields on as variables (CGI, WSGI) takes `_` for `-`, and would obey either.
-fn is_ours(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    if name.starts_with("x-tollgate-") {
+fn is_ours(name: &[u8]) -> bool {
+    if name.starts_with(b"x-tollgate-") {
         return true;
     }
-    name.contains('_') && {
-        let dashed = name.replace('_', "-");
-        dashed.starts_with("x-tollgate-")
-            || X_REQUEST_ID == *dashed
-            || X_FORWARDED_FOR == *dashed
+    name.contains(&b'_') && {
+        let mut dashed = name.to_vec();
+        for byte in dashed.iter_mut().filter(|byte| **byte == b'_') {
+            *byte = b'-';
+        }
+        dashed.starts_with(b"x-tollgate-")
+            || dashed == X_REQUEST_ID.as_bytes()
+            || dashed == X_FORWARDED_FOR.as_bytes()
             || must_stand_once(&dashed)
     }
 }
 
-fn is_vetoed(headers: &HeaderMap) -> bool {
-    headers
+fn is_vetoed(fields: &Fields) -> bool {
+    fields
         .get(X_BILLABLE)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"false"))
+        .is_some_and(|value| value.eq_ignore_ascii_case(b"false"))
 }
 
 /// A gate's counts in the order of the metric's decisions.

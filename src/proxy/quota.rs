@@ -3,19 +3,18 @@
 //! Owns this one answer. Must never take quota or make a record, show another account, or keep a
 //! worker waiting for the disk.
 
-use super::body::AnswerBody;
+use super::body::Relay;
 use super::{Proxy, Refusal, Visit, X_REQUEST_ID};
 use crate::admission::Now;
 use crate::books::{Balances, Books};
+use crate::caller::Answer;
 use crate::identity::api_key::api_key;
 use crate::identity::{Failure, tc3};
 use crate::policy::Account;
 use crate::usage::Reader;
+use crate::wire::RequestHead;
 use crate::words::AccountId;
-use bytes::Bytes;
-use http::header::{self, HeaderValue};
-use http::request::Parts;
-use http::{Method, Response};
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -28,14 +27,14 @@ impl Proxy {
     pub(super) async fn quota(
         &self,
         visit: &mut Visit<'_>,
-        parts: &Parts,
-    ) -> Result<Response<AnswerBody>, Refusal> {
-        if parts.method != Method::GET {
+        head: &RequestHead,
+    ) -> Result<Answer<Relay>, Refusal> {
+        if head.method != Method::GET {
             return Err(Refusal::Method {
                 allowed: vec![Method::GET],
             });
         }
-        let account = self.own_account(parts)?;
+        let account = self.own_account(head)?;
         visit.account = Some(account.clone());
         let place = self
             .quota_questions
@@ -69,23 +68,17 @@ impl Proxy {
         let body = self
             .describe(&account.id, &balances)
             .ok_or(Refusal::Credential(Failure::UnknownKey))?;
-        let mut response = Response::new(AnswerBody::from(Bytes::from(body.to_string())));
-        let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Ok(id) = HeaderValue::from_str(visit.id_text.as_str()) {
-            headers.insert(X_REQUEST_ID, id);
-        }
-        Ok(response)
+        let mut answer = Answer::own(StatusCode::OK, body.to_string().into_bytes());
+        let lines = answer.lines();
+        lines.fixed("content-type: application/json\r\ncache-control: no-store\r\n");
+        lines.text(X_REQUEST_ID, visit.id_text.as_str());
+        Ok(answer)
     }
 
     /// Whose credential it is. A signature covers the body, and this call has none.
-    fn own_account(&self, parts: &Parts) -> Result<Arc<Account>, Refusal> {
+    fn own_account(&self, head: &RequestHead) -> Result<Arc<Account>, Refusal> {
         let policy = self.policy.load();
-        if let Some(key) = api_key(&parts.headers) {
+        if let Some(key) = api_key(&head.fields) {
             let digest = key.map_err(Refusal::Credential)?;
             return policy
                 .api_key(&digest)
@@ -93,14 +86,13 @@ impl Proxy {
                 .ok_or(Refusal::Credential(Failure::UnknownKey));
         }
         let now = self.clock.utc().seconds();
-        let claim =
-            tc3::claim(parts, now, &policy.catalog.services).map_err(Refusal::Credential)?;
+        let claim = tc3::claim(head, now, &policy.catalog.services).map_err(Refusal::Credential)?;
         let known = policy
             .tc3(claim.secret_id())
             .ok_or(Refusal::Credential(Failure::UnknownId))?;
         let no_body: [u8; 32] = Sha256::digest([]).into();
         claim
-            .verify(parts, known.secret, &no_body, &policy.catalog.host_aliases)
+            .verify(head, known.secret, &no_body, &policy.catalog.host_aliases)
             .map_err(Refusal::Credential)?;
         Ok(known.account.clone())
     }

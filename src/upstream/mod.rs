@@ -3,12 +3,14 @@
 //! Owns the pool of connections and what is said over them. Must never send anything twice that may
 //! have been read, and never reuse a connection before both the request and its answer have ended.
 
-mod wire;
+mod heads;
 
-pub use wire::{HopByHop, RequestHead};
+pub use heads::{ForwardHead, HopByHop};
 
+use crate::wire::{self, Fields, Framing, Malformed};
 use bytes::{Bytes, BytesMut};
-use http::{Method, Response};
+use heads::AnswerHead;
+use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use std::future::Future;
@@ -17,11 +19,10 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::AbortHandle;
-use wire::{AnswerHead, Framing, Outbox};
 
 /// A connection that was idle at so many sweeps is closed rather than reused: the upstream may be
 /// about to close it, and a call that meets that moment is lost.
@@ -54,6 +55,12 @@ pub enum Failure {
 #[derive(thiserror::Error, Clone, Copy, Debug)]
 #[error("the upstream's answer is not HTTP: {0}")]
 pub struct Nonsense(&'static str);
+
+impl From<Malformed> for Nonsense {
+    fn from(Malformed(why): Malformed) -> Self {
+        Self(why)
+    }
+}
 
 /// Where to connect, and the connections that wait for work. One per worker.
 pub struct Upstream {
@@ -217,11 +224,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A request on its way out.
 pub struct Outgoing<B> {
     method: Method,
-    outbox: Outbox,
-    /// `None` when all of it is in the outbox.
-    body: Option<B>,
-    /// The body had nothing to go with the head, and was given time once.
-    head_waited: bool,
+    message: wire::Outgoing<B>,
 }
 
 impl<B> Outgoing<B>
@@ -230,73 +233,16 @@ where
     B::Error: Into<BoxError>,
 {
     /// The framing follows from the body: its length, or chunks when it does not know it.
-    pub fn new(head: RequestHead, body: B) -> Self {
+    pub fn new(head: ForwardHead, body: B) -> Self {
         let body = (!body.is_end_stream()).then_some(body);
         let length = body
             .as_ref()
             .map_or(Some(0), |body| body.size_hint().exact());
+        let method = head.method().clone();
+        let (head, coding) = head.end(length);
         Self {
-            method: head.method().clone(),
-            outbox: Outbox::new(head, length),
-            body,
-            head_waited: false,
-        }
-    }
-
-    /// Writes as much as there is and as the upstream takes; ready when all has gone.
-    fn poll_send(
-        &mut self,
-        stream: &mut (impl AsyncWrite + Unpin),
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        let broken = |error: &str| io::Error::new(io::ErrorKind::InvalidData, error);
-        loop {
-            let mut body_is_late = false;
-            if let Some(body) = &mut self.body
-                && self.outbox.has_room()
-            {
-                match Pin::new(body).poll_frame(cx) {
-                    Poll::Ready(Some(Ok(frame))) => {
-                        if let Ok(data) = frame.into_data() {
-                            self.outbox
-                                .push(data)
-                                .map_err(|_| broken("a body longer than its length"))?;
-                        }
-                    }
-                    Poll::Ready(Some(Err(error))) => {
-                        return Poll::Ready(Err(io::Error::other(error)));
-                    }
-                    Poll::Ready(None) => self.body = None,
-                    Poll::Pending => body_is_late = true,
-                }
-                if self.body.as_ref().is_some_and(Body::is_end_stream) {
-                    self.body = None;
-                }
-                if self.body.is_none() {
-                    self.outbox
-                        .finish()
-                        .map_err(|_| broken("a body shorter than its length"))?;
-                }
-            }
-            if self.outbox.is_empty() {
-                return match self.body {
-                    None => Poll::Ready(Ok(())),
-                    Some(_) if body_is_late => Poll::Pending,
-                    Some(_) => continue,
-                };
-            }
-            if body_is_late && !self.head_waited {
-                // A small body comes with its head, a turn later: then both go in one write.
-                self.head_waited = true;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            let stream = Pin::new(&mut *stream);
-            let written = ready!(match self.outbox.pieces() {
-                Ok(one) => stream.poll_write(cx, one),
-                Err(several) => stream.poll_write_vectored(cx, &several),
-            })?;
-            self.outbox.advance(written);
+            method,
+            message: wire::Outgoing::new(head, coding, body),
         }
     }
 }
@@ -320,7 +266,7 @@ where
         if self.broken.is_none()
             && let Some(outgoing) = &mut self.outgoing
         {
-            match ready!(outgoing.poll_send(&mut self.link.stream, cx)) {
+            match ready!(outgoing.message.poll_send(&mut self.link.stream, cx)) {
                 Ok(()) => self.outgoing = None,
                 Err(error) => self.broken = Some(error),
             }
@@ -344,7 +290,7 @@ where
                     return Poll::Ready(Err(Failure::Cut(cause)));
                 }
                 Poll::Ready(Ok(_)) => {
-                    if let Some(head) = wire::answer_head(&mut self.link.inbox.bytes, method)? {
+                    if let Some(head) = heads::answer_head(&mut self.link.inbox.bytes, method)? {
                         return Poll::Ready(Ok(head));
                     }
                 }
@@ -361,7 +307,7 @@ where
 
 impl Connection {
     /// Sends the request and waits for the head of the answer.
-    pub async fn send<B>(self, outgoing: Outgoing<B>) -> Result<Response<Answer>, NotAnswered<B>>
+    pub async fn send<B>(self, outgoing: Outgoing<B>) -> Result<Answer, NotAnswered<B>>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
@@ -376,7 +322,7 @@ impl Connection {
             Ok(head) => head,
             Err(failure) => {
                 return Err(match exchange.outgoing {
-                    Some(unsent) if self.reused && !unsent.outbox.begun() => {
+                    Some(unsent) if self.reused && !unsent.message.begun() => {
                         NotAnswered::Unsent(unsent)
                     }
                     _ => NotAnswered::Failed(failure),
@@ -395,7 +341,8 @@ impl Connection {
                 // send all before it reads.
                 let (reader, mut writer) = link.stream.into_split();
                 let sending = tokio::spawn(async move {
-                    let _ = std::future::poll_fn(|cx| rest.poll_send(&mut writer, cx)).await;
+                    let _ =
+                        std::future::poll_fn(|cx| rest.message.poll_send(&mut writer, cx)).await;
                     // Without saying that no more comes, which some take for a caller that has gone.
                     writer.forget();
                 });
@@ -403,18 +350,32 @@ impl Connection {
             }
             _ => Source::Link(link),
         };
-        Ok(head.response.map(|()| Answer {
-            framing: head.framing,
-            keeps_alive,
-            from: Some(from),
-            home: self.home,
-        }))
+        Ok(Answer {
+            status: head.status,
+            fields: head.fields,
+            body: AnswerBody {
+                framing: head.framing,
+                keeps_alive,
+                from: Some(from),
+                home: self.home,
+            },
+        })
     }
+}
+
+/// The upstream's answer.
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its fields, without those that end at this hop.
+    pub fields: Fields,
+    /// Its body, as it comes.
+    pub body: AnswerBody,
 }
 
 /// The body of an answer. Its connection goes back to the pool when it has ended, and its request had
 /// gone whole before it began, and only then; dropped before, the connection is closed.
-pub struct Answer {
+pub struct AnswerBody {
     framing: Framing,
     keeps_alive: bool,
     /// `None` only while it is dropped.
@@ -429,7 +390,7 @@ enum Source {
     Reader(OwnedReadHalf, Inbox, AbortHandle),
 }
 
-impl Body for Answer {
+impl Body for AnswerBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -471,7 +432,7 @@ impl Body for Answer {
     }
 }
 
-impl Drop for Answer {
+impl Drop for AnswerBody {
     fn drop(&mut self) {
         match self.from.take() {
             Some(Source::Link(link)) if self.keeps_alive && self.framing.has_ended() => {

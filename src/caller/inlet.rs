@@ -1,0 +1,289 @@
+//! What comes from a caller: heads, and the bodies that others read.
+
+use crate::wire::{self, BadHead, Framing, HEAD_BYTES, RequestHead};
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// What is read at once: little at first, and as much as comes when more of it comes. Large bodies pass in steps of
+/// this size.
+const READ_BYTES: usize = 8 * 1024;
+const BULK_READ_BYTES: usize = 256 * 1024;
+/// So much room is read into, between bodies and within one, before more is asked for: what was read before may
+/// still be in use.
+const ENOUGH_ROOM: usize = 1024;
+const ENOUGH_BODY_ROOM: usize = 16 * 1024;
+
+/// The reading half of a connection. Shared with the body that is being read, whoever reads it.
+pub(super) struct Inlet(Arc<Mutex<State>>);
+
+struct State {
+    reader: Box<dyn AsyncRead + Send + Unpin>,
+    bytes: BytesMut,
+    /// How much to read at once.
+    read_bytes: usize,
+    /// Of the bytes of a head that is not whole, so many have been looked at.
+    parsed: usize,
+    /// Of the body that comes; ended when none does.
+    framing: Framing,
+    /// A [`RequestBody`] reads it.
+    is_held: bool,
+    /// Who waits until it is not.
+    waiting: Option<Waker>,
+    wants_continue: bool,
+}
+
+/// The body broke off: its caller hung up, or its framing is broken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Broken;
+
+/// The body of a request, as it comes. Dropped unfinished, the rest is for the connection to deal with.
+pub struct RequestBody(Source);
+
+enum Source {
+    /// It came with its head.
+    Whole(Bytes),
+    Coming {
+        inlet: Arc<Mutex<State>>,
+        left: Option<u64>,
+        /// Its client waits for a word before it sends it.
+        expects_continue: bool,
+    },
+}
+
+impl Inlet {
+    pub(super) fn new(reader: Box<dyn AsyncRead + Send + Unpin>) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            reader,
+            bytes: BytesMut::new(),
+            read_bytes: READ_BYTES,
+            parsed: 0,
+            framing: Framing::Length(0),
+            is_held: false,
+            waiting: None,
+            wants_continue: false,
+        })))
+    }
+
+    /// Whether nothing has been read that was not taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().bytes.is_empty()
+    }
+
+    /// Whether the body of the last request has not been read to its end.
+    pub(super) fn is_in_body(&self) -> bool {
+        !self.0.lock().framing.has_ended()
+    }
+
+    /// The next request, `None` at the end of the stream. Only when the body of the one before has ended.
+    #[allow(clippy::type_complexity)]
+    pub(super) fn poll_request(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<(Box<RequestHead>, RequestBody)>, BadHead>> {
+        let mut state = self.0.lock();
+        loop {
+            // Only a new line can make it whole, or bad.
+            if state.parsed == 0 || state.bytes[state.parsed..].contains(&b'\n') {
+                if !state.bytes.is_empty()
+                    && let Some(head) = wire::request_head(&mut state.bytes)?
+                {
+                    let body = self.body_of(&mut state, &head);
+                    return Poll::Ready(Ok(Some((head, body))));
+                }
+            } else if state.bytes.len() >= HEAD_BYTES {
+                return Poll::Ready(Err(BadHead::TOO_LARGE));
+            }
+            state.parsed = state.bytes.len();
+            match ready!(state.poll_read(cx)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(Ok(None)),
+            }
+        }
+    }
+
+    fn body_of(&self, state: &mut State, head: &RequestHead) -> RequestBody {
+        state.parsed = 0;
+        if let Some(left) = head.framing.left()
+            && let Ok(length) = usize::try_from(left)
+            && length <= state.bytes.len()
+        {
+            let whole = match length {
+                0 => Bytes::new(),
+                length => state.bytes.split_to(length).freeze(),
+            };
+            state.shrink();
+            return RequestBody(Source::Whole(whole));
+        }
+        state.framing = head.framing;
+        state.is_held = true;
+        RequestBody(Source::Coming {
+            inlet: self.0.clone(),
+            left: head.framing.left(),
+            expects_continue: head.expects_continue,
+        })
+    }
+
+    /// Whether somebody has asked for a body whose client waits for `100 Continue`; once.
+    pub(super) fn take_wants_continue(&self) -> bool {
+        std::mem::take(&mut self.0.lock().wants_continue)
+    }
+
+    /// Ready when the client has gone. Looked for only between a whole request and the next one.
+    pub(super) fn poll_hang_up(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.lock();
+        if !state.framing.has_ended() || !state.bytes.is_empty() {
+            return Poll::Pending;
+        }
+        match ready!(state.poll_read(cx)) {
+            Ok(1..) => Poll::Pending,
+            Ok(0) | Err(_) => Poll::Ready(()),
+        }
+    }
+
+    /// Ready when nobody else reads the body any more.
+    pub(super) fn poll_let_go(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.lock();
+        if !state.is_held {
+            return Poll::Ready(());
+        }
+        state.waiting = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Throws the rest of the body away. Only when nobody else reads it.
+    pub(super) fn poll_discard_body(&self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let mut state = self.0.lock();
+        while ready!(state.poll_data(cx))?.is_some() {}
+        Poll::Ready(Ok(()))
+    }
+
+    /// Throws away whatever comes; ready at the end of the stream.
+    pub(super) fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.lock();
+        loop {
+            state.bytes.clear();
+            match ready!(state.poll_read(cx)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+impl State {
+    /// Reads what has come, at least a byte; 0 at the end of the stream.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let (wanted, enough) = match self.framing.left() {
+            Some(0) => (self.read_bytes, ENOUGH_ROOM),
+            // No more room than the rest of the body needs, nor less than for a head. What is not written to takes
+            // no memory.
+            Some(left) => {
+                let left = usize::try_from(left).unwrap_or(BULK_READ_BYTES);
+                (left.clamp(READ_BYTES, BULK_READ_BYTES), ENOUGH_BODY_ROOM)
+            }
+            None => (self.read_bytes, ENOUGH_BODY_ROOM),
+        };
+        let mut room = self.bytes.capacity() - self.bytes.len();
+        // The same memory again, if it is free, for it is in the processor's cache.
+        if !self.bytes.try_reclaim(wanted) && room < wanted.min(enough) {
+            self.bytes.reserve(wanted);
+        }
+        room = room.max(self.bytes.capacity() - self.bytes.len());
+        let read = ready!(pin!(self.reader.read_buf(&mut self.bytes)).poll(cx))?;
+        if read == room {
+            self.read_bytes = (2 * self.read_bytes).min(BULK_READ_BYTES);
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// The next piece of the body; `None` when it has ended.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Broken>> {
+        loop {
+            let taken = self.framing.take(&mut self.bytes);
+            if let Some(data) = taken.map_err(|_| Broken)? {
+                return Poll::Ready(Ok(Some(data)));
+            }
+            if self.framing.has_ended() {
+                return Poll::Ready(Ok(None));
+            }
+            match ready!(self.poll_read(cx)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(Err(Broken)),
+            }
+        }
+    }
+
+    /// What one bulky request needed is not kept for the small ones.
+    fn shrink(&mut self) {
+        self.read_bytes = READ_BYTES;
+        if self.bytes.is_empty() && self.bytes.capacity() > 2 * READ_BYTES {
+            self.bytes = BytesMut::new();
+        }
+    }
+
+    fn let_go(&mut self) {
+        self.is_held = false;
+        self.shrink();
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
+        }
+    }
+}
+
+impl RequestBody {
+    /// Whether all of it has come, taken or not.
+    pub fn has_come(&self) -> bool {
+        match &self.0 {
+            Source::Whole(_) => true,
+            Source::Coming { left, .. } => *left == Some(0),
+        }
+    }
+
+    /// How many bytes have not been taken; `None` while that is not known.
+    pub fn left(&self) -> Option<u64> {
+        match &self.0 {
+            Source::Whole(data) => Some(data.len() as u64),
+            Source::Coming { left, .. } => *left,
+        }
+    }
+
+    /// Takes the next piece; `None` when it has ended.
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Broken>> {
+        let (inlet, left, expects_continue) = match &mut self.0 {
+            Source::Whole(data) => {
+                let data = std::mem::take(data);
+                return Poll::Ready(Ok((!data.is_empty()).then_some(data)));
+            }
+            Source::Coming {
+                inlet,
+                left,
+                expects_continue,
+            } => (inlet, left, expects_continue),
+        };
+        let mut state = inlet.lock();
+        state.wants_continue |= std::mem::take(expects_continue);
+        let polled = state.poll_data(cx);
+        *left = state.framing.left();
+        if state.framing.has_ended() {
+            state.let_go();
+            drop(state);
+            // What comes from now on belongs to the next request.
+            self.0 = Source::Whole(Bytes::new());
+        }
+        polled
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Source::Coming { inlet, .. } = &self.0 {
+            inlet.lock().let_go();
+        }
+    }
+}

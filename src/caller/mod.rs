@@ -1,0 +1,351 @@
+//! The callers' side of HTTP/1.1: one connection, its requests one after another, and their answers.
+//!
+//! Owns what is read from and written to a caller, and how long is waited for either. Must never read a request
+//! before the one ahead of it has been read and answered whole, nor say `100 Continue` for a body that nobody
+//! wants.
+
+mod inlet;
+mod outlet;
+
+pub use inlet::{Broken, RequestBody};
+pub use outlet::STALLED_READER;
+
+use crate::clock::{Clock, Timer};
+use crate::wire::{BadHead, Coding, Fields, Lines, Outgoing, RequestHead};
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use http_body::Body;
+use inlet::Inlet;
+use outlet::Patient;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+/// A connection that sends no complete head for so long is closed, idle or not. Longer than the
+/// SDKs keep theirs, so that it is they who close (PROTOCOL §7).
+pub const IDLE: Duration = Duration::from_secs(75);
+/// For so long what a caller still sends is read and thrown away, so that an answer is not lost in a reset
+/// (PROTOCOL §7).
+const DISCARD: Duration = Duration::from_secs(2);
+/// The memory of a head that is kept for the next one.
+const KEPT_BYTES: usize = 4 * 1024;
+
+/// A caller's connection.
+pub struct Connection<W> {
+    inlet: Inlet,
+    writer: Patient<W>,
+    /// For the head of the next answer.
+    memory: Vec<u8>,
+    idle: Timer,
+    clock: Clock,
+}
+
+/// What an answer has to know of its request.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    is_head: bool,
+    is_connect: bool,
+    /// HTTP/1.1, as opposed to 1.0.
+    is_1_1: bool,
+    keeps_alive: bool,
+}
+
+/// What comes after an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Another request may come.
+    Request,
+    /// The connection has to be closed.
+    Close,
+}
+
+/// An answer, as far as it does not depend on its connection.
+pub struct Answer<B> {
+    status: StatusCode,
+    lines: Lines,
+    has_date: bool,
+    closes: bool,
+    body: AnswerBody<B>,
+}
+
+enum AnswerBody<B> {
+    /// The gate's own words.
+    Own(Vec<u8>),
+    /// Somebody else's, as they come.
+    Passing(B),
+}
+
+impl<B> Answer<B> {
+    /// In the gate's own words.
+    pub fn own(status: StatusCode, body: Vec<u8>) -> Self {
+        Self {
+            status,
+            lines: Lines::new(Vec::with_capacity(512)),
+            has_date: false,
+            closes: false,
+            body: AnswerBody::Own(body),
+        }
+    }
+
+    /// In somebody else's words: of his fields those of which `passes` holds.
+    pub fn passing(
+        status: StatusCode,
+        fields: &Fields,
+        passes: impl Fn(&[u8]) -> bool,
+        body: B,
+    ) -> Self {
+        let mut answer = Self {
+            status,
+            lines: Lines::new(Vec::with_capacity(512)),
+            has_date: false,
+            closes: false,
+            body: AnswerBody::Passing(body),
+        };
+        for field in fields.iter().filter(|field| passes(field.name())) {
+            answer.has_date |= field.name() == b"date";
+            answer.lines.field(field);
+        }
+        answer
+    }
+
+    /// Its fields, but for those that frame it, its date, and what becomes of the connection.
+    pub fn lines(&mut self) -> &mut Lines {
+        &mut self.lines
+    }
+
+    /// Says that nothing may follow it.
+    pub fn close(&mut self) {
+        self.closes = true;
+    }
+}
+
+impl From<&RequestHead> for Terms {
+    fn from(head: &RequestHead) -> Self {
+        Self {
+            is_head: head.method == Method::HEAD,
+            is_connect: head.method == Method::CONNECT,
+            is_1_1: head.is_1_1,
+            keeps_alive: head.keeps_alive,
+        }
+    }
+}
+
+impl<W: AsyncWrite + Unpin> Connection<W> {
+    /// Of the two halves of a stream.
+    pub fn new(reader: impl AsyncRead + Send + Unpin + 'static, writer: W, clock: Clock) -> Self {
+        Self {
+            inlet: Inlet::new(Box::new(reader)),
+            writer: Patient::new(writer),
+            memory: Vec::new(),
+            idle: Timer::default(),
+            clock,
+        }
+    }
+
+    /// The next request; `None` when no more will come. `is_closing` is asked whenever nothing has come yet: if it
+    /// says so, nothing more is waited for.
+    pub async fn request(
+        &mut self,
+        mut is_closing: impl FnMut(&mut Context<'_>) -> bool,
+    ) -> Option<(Box<RequestHead>, RequestBody)> {
+        let read = {
+            let inlet = &self.inlet;
+            let mut too_long = pin!(self.idle.sleep(IDLE));
+            std::future::poll_fn(|cx| {
+                if let Poll::Ready(read) = inlet.poll_request(cx) {
+                    return Poll::Ready(Some(read));
+                }
+                if is_closing(cx) && inlet.is_empty() {
+                    return Poll::Ready(None);
+                }
+                ready!(too_long.as_mut().poll(cx));
+                Poll::Ready(None)
+            })
+            .await?
+        };
+        match read {
+            Ok(request) => request,
+            Err(BadHead(status)) => {
+                self.bare(status).await;
+                None
+            }
+        }
+    }
+
+    /// Lets a call run; `None` when its caller hangs up before it has ended, which is seen only when the
+    /// whole request has come.
+    pub async fn during<T>(&mut self, call: impl Future<Output = T>) -> Option<T> {
+        let mut call = pin!(call);
+        let mut interim = Interim::default();
+        let answer = std::future::poll_fn(|cx| {
+            if let Poll::Ready(answer) = call.as_mut().poll(cx) {
+                return Poll::Ready(Some(answer));
+            }
+            if self.inlet.take_wants_continue() {
+                interim.begin();
+            }
+            if interim.poll(&mut self.writer, cx).is_err() {
+                return Poll::Ready(None);
+            }
+            self.inlet.poll_hang_up(cx).map(|()| None)
+        })
+        .await;
+        // What has not gone of it goes before the answer.
+        self.memory.extend_from_slice(interim.0);
+        answer
+    }
+
+    /// Sends an answer, and deals with what is left of its request. `closes`: nothing may follow it.
+    ///
+    /// # Errors
+    /// When the answer did not go whole.
+    pub async fn answer<B>(
+        &mut self,
+        terms: Terms,
+        answer: Answer<B>,
+        closes: bool,
+    ) -> io::Result<Next>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let bodiless = terms.is_head
+            || matches!(
+                answer.status,
+                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+            )
+            || (terms.is_connect && answer.status.is_success());
+        let length = match &answer.body {
+            AnswerBody::Own(body) => Some(body.len() as u64),
+            AnswerBody::Passing(body) => body.size_hint().exact(),
+        };
+        let coding = match length {
+            _ if bodiless => Coding::Length(0),
+            Some(length) => Coding::Length(length),
+            None if terms.is_1_1 => Coding::Chunked,
+            None => Coding::UntilClose,
+        };
+        let keeps = terms.keeps_alive && !closes && !answer.closes && coding != Coding::UntilClose;
+
+        let mut head = Lines::new(std::mem::take(&mut self.memory));
+        outlet::first_line(&mut head, terms.is_1_1, answer.status);
+        head.append(&answer.lines);
+        match (coding, length) {
+            // What a GET would get; of a body that the upstream did not send to a HEAD nothing is known.
+            (_, Some(length @ 1..)) if terms.is_head => head.number("content-length", length),
+            (Coding::Length(length), _) if !bodiless => head.number("content-length", length),
+            (Coding::Chunked, _) => head.fixed("transfer-encoding: chunked\r\n"),
+            _ => {}
+        }
+        match (keeps, terms.is_1_1) {
+            (false, true) => head.fixed("connection: close\r\n"),
+            (true, false) => head.fixed("connection: keep-alive\r\n"),
+            _ => {}
+        }
+        if !answer.has_date {
+            outlet::date(&mut head, self.clock.utc());
+        }
+        let mut head = head.end();
+        let mut message = match answer.body {
+            AnswerBody::Own(body) => {
+                if !bodiless {
+                    head.extend_from_slice(&body);
+                }
+                Outgoing::new(head, Coding::Length(0), None)
+            }
+            AnswerBody::Passing(body) => {
+                Outgoing::new(head, coding, (coding != Coding::Length(0)).then_some(body))
+            }
+        };
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(sent) = message.poll_send(&mut self.writer, cx) {
+                return Poll::Ready(sent);
+            }
+            match self.inlet.poll_hang_up(cx) {
+                Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await?;
+        self.memory = message.into_memory();
+        self.memory.shrink_to(KEPT_BYTES);
+        if !keeps {
+            self.end().await;
+            return Ok(Next::Close);
+        }
+        Ok(self.rest_of_request().await)
+    }
+
+    /// Waits until whoever reads the body has done so, and reads what nobody wants.
+    async fn rest_of_request(&mut self) -> Next {
+        if !self.inlet.is_in_body() {
+            return Next::Request;
+        }
+        let inlet = &self.inlet;
+        std::future::poll_fn(|cx| inlet.poll_let_go(cx)).await;
+        let discarding = std::future::poll_fn(|cx| inlet.poll_discard_body(cx));
+        match Box::pin(tokio::time::timeout(DISCARD, discarding)).await {
+            Ok(Ok(())) => Next::Request,
+            Ok(Err(Broken)) | Err(_) => {
+                self.end().await;
+                Next::Close
+            }
+        }
+    }
+
+    /// The answer to what is not understood, and the end.
+    async fn bare(&mut self, status: StatusCode) {
+        let mut head = Lines::default();
+        outlet::first_line(&mut head, true, status);
+        head.fixed("content-length: 0\r\nconnection: close\r\n");
+        outlet::date(&mut head, self.clock.utc());
+        if self.writer.write_all(&head.end()).await.is_ok() {
+            self.end().await;
+        }
+    }
+
+    /// Says that no more comes, once whoever reads the body has done so, and reads what may still be coming, so that
+    /// the answer is not lost in a reset.
+    async fn end(&mut self) {
+        let inlet = &self.inlet;
+        std::future::poll_fn(|cx| inlet.poll_let_go(cx)).await;
+        let is_over = inlet.is_empty() && !inlet.is_in_body();
+        if self.writer.shutdown().await.is_err() || is_over {
+            return;
+        }
+        let discarding = std::future::poll_fn(|cx| inlet.poll_discard(cx));
+        let _ = Box::pin(tokio::time::timeout(DISCARD, discarding)).await;
+    }
+}
+
+/// `100 Continue`, as far as it has been sent.
+#[derive(Default)]
+struct Interim(&'static [u8]);
+
+impl Interim {
+    fn begin(&mut self) {
+        self.0 = b"HTTP/1.1 100 Continue\r\n\r\n";
+    }
+
+    fn poll<W: AsyncWrite + Unpin>(
+        &mut self,
+        writer: &mut W,
+        cx: &mut Context<'_>,
+    ) -> io::Result<()> {
+        while !self.0.is_empty() {
+            match pin!(&mut *writer).poll_write(cx, self.0) {
+                Poll::Ready(Ok(written @ 1..)) => self.0 = &self.0[written..],
+                Poll::Ready(Ok(_)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,436 @@
+//! One connection with a caller in memory, and time that is paused: what is said on it, when, and when it ends.
+
+use super::*;
+use bytes::BytesMut;
+use http_body::{Frame, SizeHint};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use tokio::io::{AsyncReadExt, DuplexStream, ReadHalf, WriteHalf, split};
+use tokio::time::Instant;
+
+type Server = Connection<WriteHalf<DuplexStream>>;
+
+fn open(buffer_bytes: usize) -> (DuplexStream, Server) {
+    let (client, server) = tokio::io::duplex(buffer_bytes);
+    let (reader, writer): (ReadHalf<_>, _) = split(server);
+    (client, Connection::new(reader, writer, Clock::default()))
+}
+
+/// A body that comes piece by piece, and may know its length.
+struct Pieces(VecDeque<&'static str>, Option<u64>);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = self.0.pop_front().map(|piece| piece.as_bytes().into());
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.1.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// The fields of a head that has these lines.
+fn fields(lines: &str) -> Fields {
+    let head = format!("GET / HTTP/1.1\r\n{lines}\r\n");
+    let head = crate::wire::request_head(&mut head.as_bytes().into());
+    head.unwrap().unwrap().fields
+}
+
+fn passing(pieces: &[&'static str], length: Option<u64>) -> Answer<Pieces> {
+    let pieces = Pieces(pieces.iter().copied().collect(), length);
+    Answer::passing(
+        StatusCode::OK,
+        &fields("X-A: 1\r\nX-B: 2\r\n"),
+        |name| name != b"x-b",
+        pieces,
+    )
+}
+
+fn own(status: u16, text: &'static str) -> Answer<Pieces> {
+    Answer::own(StatusCode::from_u16(status).unwrap(), text.into())
+}
+
+fn full(text: &'static str) -> Answer<Pieces> {
+    own(200, text)
+}
+
+/// The next request of a caller who is there.
+async fn next(server: &mut Server) -> (Terms, RequestBody) {
+    let (head, body) = server.request(|_| false).await.unwrap();
+    (Terms::from(&*head), body)
+}
+
+async fn all(body: &mut RequestBody) -> Result<Vec<u8>, Broken> {
+    let mut all = Vec::new();
+    while let Some(data) = std::future::poll_fn(|cx| body.poll_data(cx)).await? {
+        all.extend_from_slice(&data);
+    }
+    Ok(all)
+}
+
+/// What has been written up to now, its date left out.
+async fn said(client: &mut DuplexStream) -> String {
+    let mut bytes = BytesMut::new();
+    while let Ok(Ok(1..)) =
+        tokio::time::timeout(Duration::from_millis(1), client.read_buf(&mut bytes)).await
+    {}
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    let lines = text.split_inclusive("\r\n");
+    lines.filter(|line| !line.starts_with("date: ")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_ends_as_its_request_and_its_status_have_it() {
+    for (line, answer, expected, next) in [
+        (
+            "GET / HTTP/1.1",
+            full("hello"),
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+            Next::Request,
+        ),
+        (
+            "GET / HTTP/1.1",
+            full(""),
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            Next::Request,
+        ),
+        (
+            "GET / HTTP/1.1",
+            passing(&["hel", "", "lo"], None),
+            "HTTP/1.1 200 OK\r\nx-a: 1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n",
+            Next::Request,
+        ),
+        (
+            "HEAD / HTTP/1.1",
+            full("hello"),
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n",
+            Next::Request,
+        ),
+        (
+            "GET / HTTP/1.1",
+            passing(&["hel", "lo"], Some(5)),
+            "HTTP/1.1 200 OK\r\nx-a: 1\r\ncontent-length: 5\r\n\r\nhello",
+            Next::Request,
+        ),
+        (
+            "CONNECT a:1 HTTP/1.1",
+            full("hello"),
+            "HTTP/1.1 200 OK\r\n\r\n",
+            Next::Request,
+        ),
+        (
+            "HEAD / HTTP/1.1",
+            passing(&["hello"], None),
+            "HTTP/1.1 200 OK\r\nx-a: 1\r\n\r\n",
+            Next::Request,
+        ),
+        (
+            "GET / HTTP/1.1",
+            own(204, "hello"),
+            "HTTP/1.1 204 No Content\r\n\r\n",
+            Next::Request,
+        ),
+        (
+            "GET / HTTP/1.1",
+            own(304, "hello"),
+            "HTTP/1.1 304 Not Modified\r\n\r\n",
+            Next::Request,
+        ),
+        (
+            "GET / HTTP/1.1\r\nConnection: close",
+            full("hello"),
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello",
+            Next::Close,
+        ),
+        (
+            "GET / HTTP/1.0",
+            full("hello"),
+            "HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+            Next::Close,
+        ),
+        (
+            "GET / HTTP/1.0\r\nConnection: keep-alive",
+            full("hello"),
+            "HTTP/1.0 200 OK\r\ncontent-length: 5\r\nconnection: keep-alive\r\n\r\nhello",
+            Next::Request,
+        ),
+        (
+            "GET / HTTP/1.0\r\nConnection: keep-alive",
+            passing(&["hel", "lo"], None),
+            "HTTP/1.0 200 OK\r\nx-a: 1\r\n\r\nhello",
+            Next::Close,
+        ),
+    ] {
+        let (mut client, mut server) = open(4096);
+        let request = format!("{line}\r\nHost: a\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let (terms, _) = self::next(&mut server).await;
+        let after = server.answer(terms, answer, false).await.unwrap();
+        assert_eq!(after, next, "{line}");
+        assert_eq!(said(&mut client).await, expected, "{line}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_has_one_date_its_own_or_the_upstreams() {
+    let (mut client, mut server) = open(4096);
+    for theirs in [None, Some("Tue, 24 Nov 2026 08:00:00 GMT")] {
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await
+            .unwrap();
+        let (terms, _) = next(&mut server).await;
+        let answer = match theirs {
+            None => full(""),
+            Some(date) => {
+                let body = Pieces(VecDeque::new(), Some(0));
+                let fields = fields(&format!("Date: {date}\r\n"));
+                Answer::passing(StatusCode::OK, &fields, |_| true, body)
+            }
+        };
+        server.answer(terms, answer, false).await.unwrap();
+        let mut bytes = vec![0; 4096];
+        let read = client.read(&mut bytes).await.unwrap();
+        let text = String::from_utf8(bytes[..read].to_vec()).unwrap();
+        let dates: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("date: "))
+            .collect();
+        assert_eq!(dates.len(), 1, "{text}");
+        assert!(dates[0].len() == 29 && dates[0].ends_with(" GMT"), "{text}");
+        assert!(theirs.is_none_or(|theirs| theirs == dates[0]), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_come_together_are_read_one_after_the_other_and_bodies_byte_for_byte() {
+    let (mut client, mut server) = open(64);
+    let one = "POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 200\r\n\r\n".to_owned();
+    let one = one + &"x".repeat(200);
+    let two = "POST /2 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3;e\r\ncde\r\n0\r\nT: 1\r\n\r\n";
+    let three = "POST /3 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok";
+    let sent = [&one, two, three].concat();
+    let sending = tokio::spawn(async move {
+        client.write_all(sent.as_bytes()).await.unwrap();
+        client
+    });
+    for (path, body) in [
+        ("/1", "x".repeat(200)),
+        ("/2", "abcde".into()),
+        ("/3", "ok".into()),
+    ] {
+        let (head, mut read) = server.request(|_| false).await.unwrap();
+        assert_eq!(head.uri.path(), path);
+        assert_eq!(all(&mut read).await.unwrap(), body.as_bytes());
+        assert!(read.has_come());
+    }
+    sending.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_asked_for_when_it_is_read_and_not_before_and_not_when_it_is_there() {
+    let (mut client, mut server) = open(4096);
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    let (terms, mut body) = next(&mut server).await;
+    server
+        .during(tokio::time::sleep(Duration::from_secs(1)))
+        .await
+        .unwrap();
+    assert_eq!(said(&mut client).await, "");
+    let reading = server.during(all(&mut body));
+    let writing = async {
+        assert_eq!(said(&mut client).await, "HTTP/1.1 100 Continue\r\n\r\n");
+        client.write_all(b"ok").await.unwrap();
+    };
+    let (read, ()) = tokio::join!(reading, writing);
+    assert_eq!(read.unwrap().unwrap(), b"ok");
+    server.answer(terms, full(""), false).await.unwrap();
+    said(&mut client).await;
+
+    let whole = format!("{head}ok");
+    client.write_all(whole.as_bytes()).await.unwrap();
+    let (terms, mut body) = next(&mut server).await;
+    assert_eq!(server.during(all(&mut body)).await.unwrap().unwrap(), b"ok");
+    server.answer(terms, full(""), false).await.unwrap();
+    assert!(said(&mut client).await.starts_with("HTTP/1.1 200 OK\r\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_ends_when_its_caller_hangs_up_and_not_when_he_sends_ahead() {
+    let call = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok";
+    let (mut client, mut server) = open(4096);
+    client.write_all(call).await.unwrap();
+    let (_, _body) = next(&mut server).await;
+    let hanging_up = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop(client);
+    };
+    let (answer, ()) = tokio::join!(server.during(std::future::pending::<()>()), hanging_up);
+    assert_eq!(answer, None);
+
+    let (mut client, mut server) = open(4096);
+    client.write_all(&call.repeat(2)).await.unwrap();
+    let (terms, _) = next(&mut server).await;
+    let waited = server.during(tokio::time::sleep(Duration::from_secs(1)));
+    assert_eq!(waited.await, Some(()));
+    let after = server.answer(terms, full(""), false).await.unwrap();
+    assert_eq!(after, Next::Request);
+    next(&mut server).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_connection_is_idle_from_its_last_answer_on() {
+    let (mut client, mut server) = open(4096);
+    for _ in 0..2 {
+        tokio::time::sleep(IDLE / 2).await;
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await
+            .unwrap();
+        let (terms, _) = next(&mut server).await;
+        tokio::time::sleep(IDLE / 2).await;
+        server.answer(terms, full(""), false).await.unwrap();
+    }
+    let began = Instant::now();
+    assert!(server.request(|_| false).await.is_none());
+    let lasted = began.elapsed();
+    assert!(
+        lasted >= IDLE && lasted < IDLE + Duration::from_secs(1),
+        "{lasted:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_closes_takes_no_further_request_but_finishes_a_head_that_has_begun() {
+    let (mut client, mut server) = open(4096);
+    assert!(server.request(|_| true).await.is_none());
+    client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    let rest = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        client.write_all(b"Host: a\r\n\r\n").await.unwrap();
+    };
+    let (request, ()) = tokio::join!(server.request(|_| true), rest);
+    let terms = Terms::from(&*request.unwrap().0);
+    let after = server.answer(terms, full(""), true).await.unwrap();
+    assert_eq!(after, Next::Close);
+    assert!(said(&mut client).await.contains("connection: close\r\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rest_of_a_body_that_nobody_wants_is_thrown_away_for_two_seconds_at_most() {
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe";
+    for (pause, after) in [(DISCARD / 2, Next::Request), (DISCARD * 3, Next::Close)] {
+        let (mut client, mut server) = open(4096);
+        client.write_all(head).await.unwrap();
+        let (terms, _) = next(&mut server).await;
+        let rest = async {
+            tokio::time::sleep(pause).await;
+            let _ = client
+                .write_all(b"lloGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                .await;
+        };
+        let began = Instant::now();
+        let answering = async {
+            let next = server.answer(terms, full("no"), false).await.unwrap();
+            (next, began.elapsed())
+        };
+        let ((next, lasted), ()) = tokio::join!(answering, rest);
+        assert_eq!(next, after);
+        assert!(
+            lasted <= DISCARD * 2 + Duration::from_millis(10),
+            "{lasted:?}"
+        );
+        if next == Next::Request {
+            let (head, _) = server.request(|_| false).await.unwrap();
+            assert_eq!(head.method, Method::GET);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_request_waits_until_whoever_reads_the_body_has_read_it() {
+    let (mut client, mut server) = open(4096);
+    client
+        .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe")
+        .await
+        .unwrap();
+    let (terms, mut body) = next(&mut server).await;
+    // As when the upstream has answered and the rest is still sent to it.
+    let reading = tokio::spawn(async move { all(&mut body).await });
+    let rest = async {
+        tokio::time::sleep(DISCARD * 5).await;
+        client
+            .write_all(b"lloGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await
+            .unwrap();
+    };
+    let (next, ()) = tokio::join!(server.answer(terms, full("early"), false), rest);
+    assert_eq!(next.unwrap(), Next::Request);
+    assert_eq!(reading.await.unwrap().unwrap(), b"hello");
+    let (head, _) = server.request(|_| false).await.unwrap();
+    assert_eq!(head.method, Method::GET);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_has_ended_has_no_part_in_the_next_one_although_it_is_kept() {
+    let (mut client, mut server) = open(4096);
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
+    let mut bodies = Vec::new();
+    for _ in 0..2 {
+        client.write_all(head).await.unwrap();
+        let (terms, mut body) = next(&mut server).await;
+        client.write_all(b"he").await.unwrap();
+        let first = std::future::poll_fn(|cx| body.poll_data(cx)).await;
+        assert_eq!(first.unwrap().unwrap(), "he");
+        client.write_all(b"llo").await.unwrap();
+        // Whoever read the one before asks once more, and lets it go in the middle of this one.
+        if let Some(mut before) = bodies.pop() {
+            assert_eq!(all(&mut before).await.unwrap(), b"");
+            drop(before);
+        }
+        assert_eq!(all(&mut body).await.unwrap(), b"llo");
+        assert!(body.has_come());
+        bodies.push(body);
+        server.answer(terms, full(""), false).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_request_gets_a_bare_answer_and_the_end() {
+    for (bytes, line) in [
+        ("GET / HTTP/1.1\nHost: a\n\n", "HTTP/1.1 400 Bad Request"),
+        ("\u{16}\u{3}\u{1}", "HTTP/1.1 400 Bad Request"),
+    ] {
+        let (mut client, mut server) = open(4096);
+        client.write_all(bytes.as_bytes()).await.unwrap();
+        assert!(server.request(|_| false).await.is_none());
+        let expected = format!("{line}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        assert_eq!(said(&mut client).await, expected);
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "nothing follows");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_grows_for_ever_is_refused_at_its_limit() {
+    let (mut client, mut server) = open(64 * 1024);
+    let sending = tokio::spawn(async move {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: ";
+        client.write_all(head).await.unwrap();
+        for _ in 0..crate::wire::HEAD_BYTES / 1024 {
+            client.write_all(&[b'x'; 1024]).await.unwrap();
+        }
+        said(&mut client).await
+    });
+    assert!(server.request(|_| false).await.is_none());
+    let answer = sending.await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+}

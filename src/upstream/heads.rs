@@ -1,0 +1,240 @@
+//! The heads of HTTP/1.1 towards the upstream: that of a request written, that of an answer read (RFC 9112).
+//!
+//! Pure. What is ambiguous is nonsense.
+
+use super::Nonsense;
+use crate::wire::{Coding, Field, Fields, Framing, Lines, Place, length_of, tokens};
+use bytes::{Buf, BytesMut};
+use http::uri::PathAndQuery;
+use http::{Method, StatusCode, Uri};
+use std::mem::MaybeUninit;
+
+/// The largest head of an answer, in bytes, and the most fields in it.
+const HEAD_BYTES: usize = 64 * 1024;
+const HEAD_FIELDS: usize = 100;
+/// The fields that end at this hop (RFC 9110 §7.6.1): the usual ones, and those that `Connection` of
+/// this head names.
+pub struct HopByHop<'h> {
+    named: Vec<&'h [u8]>,
+}
+
+impl<'h> HopByHop<'h> {
+    /// Reads what `Connection` names.
+    pub fn of(fields: &'h Fields) -> Self {
+        let lines = fields.get_all("connection");
+        let named = lines.flat_map(tokens);
+        Self {
+            named: named.filter(|token| is_a_name(token)).collect(),
+        }
+    }
+
+    /// Whether the field must not be passed on. `Content-Length` is one of them: the framing of the
+    /// next hop follows from its body.
+    pub fn contains(&self, name: &[u8]) -> bool {
+        let is_named = |named: &&[u8]| named.eq_ignore_ascii_case(name);
+        is_of_one_hop(name) || self.named.iter().any(is_named)
+    }
+}
+
+fn is_of_one_hop(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"connection"
+            | b"content-length"
+            | b"keep-alive"
+            | b"proxy-authenticate"
+            | b"proxy-authorization"
+            | b"proxy-connection"
+            | b"te"
+            | b"trailer"
+            | b"transfer-encoding"
+            | b"upgrade"
+    )
+}
+
+/// Whether a word of `Connection` is a field's name that ends here. What everybody says costs no
+/// memory, and a `Host` must not be lost.
+fn is_a_name(token: &[u8]) -> bool {
+    !["", "keep-alive", "close", "host"]
+        .iter()
+        .any(|usual| token.eq_ignore_ascii_case(usual.as_bytes()))
+}
+
+/// The head of a request as it goes out: its line and the fields written so far. What goes in was
+/// checked by its type, so that no value can end a line early.
+pub struct ForwardHead {
+    lines: Lines,
+    method: Method,
+}
+
+impl ForwardHead {
+    /// `target` is written in origin form.
+    pub fn new(method: Method, target: &Uri) -> Self {
+        let mut lines = Lines::new(Vec::with_capacity(1024));
+        let target = target.path_and_query().map_or("/", PathAndQuery::as_str);
+        lines.first([method.as_str(), " ", target, " HTTP/1.1"]);
+        Self { lines, method }
+    }
+
+    /// A field as it came.
+    pub fn field(&mut self, field: Field<'_>) {
+        self.lines.field(field);
+    }
+
+    /// A field of our own. Left out when the text is anything but visible ASCII and spaces.
+    pub fn text(&mut self, name: &'static str, text: &str) {
+        self.lines.text(name, text);
+    }
+
+    pub(super) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// Ends the head with the framing of a body: `length` in bytes, or chunked when it is not known.
+    pub(super) fn end(mut self, length: Option<u64>) -> (Vec<u8>, Coding) {
+        let usually_none = !matches!(self.method, Method::POST | Method::PUT | Method::PATCH);
+        let coding = match length {
+            Some(0) if usually_none => Coding::Length(0),
+            Some(length) => {
+                self.lines.number("content-length", length);
+                Coding::Length(length)
+            }
+            None => {
+                self.lines.fixed("transfer-encoding: chunked\r\n");
+                Coding::Chunked
+            }
+        };
+        (self.lines.end(), coding)
+    }
+}
+
+/// The head of an answer, read.
+#[derive(Debug)]
+pub(super) struct AnswerHead {
+    pub(super) status: StatusCode,
+    /// Without those that end here.
+    pub(super) fields: Fields,
+    pub(super) framing: Framing,
+    /// Whether another request may follow on the connection once the answer has ended.
+    pub(super) keeps_alive: bool,
+}
+
+/// Takes the head of the final answer to a `method` request off the front of `input`; `None` while it is not whole.
+/// Interim answers before it are skipped.
+pub(super) fn answer_head(
+    input: &mut BytesMut,
+    method: &Method,
+) -> Result<Option<AnswerHead>, Nonsense> {
+    loop {
+        let mut fields = [const { MaybeUninit::uninit() }; HEAD_FIELDS];
+        let mut parsed = httparse::Response::new(&mut []);
+        let whole = match httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut parsed,
+            input,
+            &mut fields,
+        ) {
+            Ok(httparse::Status::Complete(whole)) => whole,
+            Ok(httparse::Status::Partial) if input.len() <= HEAD_BYTES => return Ok(None),
+            Ok(httparse::Status::Partial) => return Err(Nonsense("its head is too long")),
+            Err(httparse::Error::TooManyHeaders) => return Err(Nonsense("its head is too long")),
+            Err(_) => return Err(Nonsense("its head is malformed")),
+        };
+        let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
+        let status = status.ok_or(Nonsense("its status is none"))?;
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Nonsense("it switches protocols unasked"));
+        }
+        if status.is_informational() {
+            input.advance(whole);
+            continue;
+        }
+        let is_1_0 = parsed.version == Some(0);
+        let Framed {
+            length,
+            codings,
+            close,
+            keep_alive,
+        } = Framed::read(parsed.headers)?;
+        let bodiless = *method == Method::HEAD
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        // RFC 9112 §6.3
+        let framing = match (codings, length) {
+            _ if bodiless => Framing::Length(0),
+            (Codings::None, Some(length)) => Framing::Length(length),
+            (Codings::None, None) => Framing::UntilClose,
+            (Codings::Chunked, None) if !is_1_0 => Framing::CHUNKED,
+            // Two framings, a coding that nobody asked for, or one in HTTP/1.0: not to be guessed at.
+            _ => return Err(Nonsense("its framing is ambiguous")),
+        };
+        let places = Place::of(parsed.headers, input);
+        let mut fields = Fields::take(input, whole, places);
+        let hop = HopByHop::of(&fields);
+        // Mostly nothing is named, and then nothing is copied.
+        let named: Vec<Vec<u8>> = hop
+            .named
+            .into_iter()
+            .map(<[u8]>::to_ascii_lowercase)
+            .collect();
+        fields.retain(|name| !is_of_one_hop(name) && !named.iter().any(|named| named == name));
+        return Ok(Some(AnswerHead {
+            status,
+            fields,
+            framing,
+            keeps_alive: framing != Framing::UntilClose && if is_1_0 { keep_alive } else { !close },
+        }));
+    }
+}
+
+/// What the fields say of where an answer ends and what follows it.
+struct Framed {
+    length: Option<u64>,
+    codings: Codings,
+    close: bool,
+    keep_alive: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Codings {
+    None,
+    Chunked,
+    Others,
+}
+
+impl Framed {
+    fn read(fields: &[httparse::Header<'_>]) -> Result<Self, Nonsense> {
+        let mut read = Self {
+            length: None,
+            codings: Codings::None,
+            close: false,
+            keep_alive: false,
+        };
+        for field in fields {
+            let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+            if is("connection") {
+                for token in tokens(field.value) {
+                    read.close |= token.eq_ignore_ascii_case(b"close");
+                    read.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                }
+            } else if is("content-length") {
+                for value in tokens(field.value) {
+                    let value = length_of(value).ok_or(Nonsense("its length is no number"))?;
+                    if read.length.is_some_and(|known| known != value) {
+                        return Err(Nonsense("it has two lengths"));
+                    }
+                    read.length = Some(value);
+                }
+            } else if is("transfer-encoding") {
+                let is_first = matches!(read.codings, Codings::None);
+                let is_chunked = field.value.trim_ascii().eq_ignore_ascii_case(b"chunked");
+                read.codings = match is_first && is_chunked {
+                    true => Codings::Chunked,
+                    false => Codings::Others,
+                };
+            }
+        }
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! The fields of a head: read without copying them, and written so that no value can end a line early.
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderName, HeaderValue};
+use std::ops::Range;
+
+/// The fields of a head that was read, in their order. Names are in lowercase, values without the blanks around them.
+#[derive(Debug)]
+pub struct Fields {
+    head: Bytes,
+    places: Vec<Place>,
+}
+
+/// Where a field stands in its head.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    name: Range<u32>,
+    value: Range<u32>,
+}
+
+/// A field that was read: there is no line end in it.
+#[derive(Clone, Copy)]
+pub struct Field<'h> {
+    name: &'h [u8],
+    value: &'h [u8],
+}
+
+impl<'h> Field<'h> {
+    /// In lowercase.
+    pub fn name(self) -> &'h [u8] {
+        self.name
+    }
+
+    /// Without the blanks around it.
+    pub fn value(self) -> &'h [u8] {
+        self.value
+    }
+}
+
+impl<'h> From<(&'h HeaderName, &'h HeaderValue)> for Field<'h> {
+    fn from((name, value): (&'h HeaderName, &'h HeaderValue)) -> Self {
+        Self {
+            name: name.as_str().as_bytes(),
+            value: value.as_bytes(),
+        }
+    }
+}
+
+/// A head is shorter than 4 GiB.
+fn part(range: &Range<u32>) -> Range<usize> {
+    range.start as usize..range.end as usize
+}
+
+impl Place {
+    /// Of fields that were parsed from the front of `input`.
+    pub(crate) fn of(parsed: &[httparse::Header<'_>], input: &[u8]) -> Vec<Self> {
+        let at = |part: &[u8]| {
+            let begin = (part.as_ptr() as usize - input.as_ptr() as usize) as u32;
+            begin..begin + part.len() as u32
+        };
+        let place = |field: &httparse::Header<'_>| Self {
+            name: at(field.name.as_bytes()),
+            value: match field.value.is_empty() {
+                true => 0..0,
+                false => at(field.value),
+            },
+        };
+        parsed.iter().map(place).collect()
+    }
+}
+
+impl Fields {
+    /// Takes a head of `length` bytes off the front of `input`. Each field may stand in it twice.
+    pub(crate) fn take(input: &mut BytesMut, length: usize, places: Vec<Place>) -> Self {
+        let mut head = input.split_to(length);
+        for place in &places {
+            head[part(&place.name)].make_ascii_lowercase();
+        }
+        Self {
+            head: head.freeze(),
+            places,
+        }
+    }
+
+    /// The bytes of the head.
+    pub(crate) fn head(&self) -> &Bytes {
+        &self.head
+    }
+
+    fn field(&self, place: &Place) -> Field<'_> {
+        Field {
+            name: &self.head[part(&place.name)],
+            value: &self.head[part(&place.value)],
+        }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
+        self.places.iter().map(|place| self.field(place))
+    }
+
+    /// The values under a name (lowercase).
+    pub fn get_all<'f>(&'f self, name: &str) -> impl DoubleEndedIterator<Item = &'f [u8]> {
+        let named = move |place: &&Place| {
+            (place.name.end - place.name.start) as usize == name.len()
+                && self.head[part(&place.name)] == *name.as_bytes()
+        };
+        let values = self.places.iter().filter(named);
+        values.map(|place| &self.head[part(&place.value)])
+    }
+
+    /// The first value under a name (lowercase).
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.get_all(name).next()
+    }
+
+    /// Whether there is a field of this name (lowercase).
+    pub fn contains(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// Whether some name stands twice.
+    pub fn has_repeated(&self) -> bool {
+        let name = |place: &Place| &self.head[part(&place.name)];
+        self.places.iter().enumerate().any(|(nth, place)| {
+            let length = place.name.end - place.name.start;
+            self.places[..nth].iter().any(|other| {
+                other.name.end - other.name.start == length && name(other) == name(place)
+            })
+        })
+    }
+
+    /// Keeps those of which this holds.
+    pub fn retain(&mut self, keep: impl Fn(&[u8]) -> bool) {
+        let head = &self.head;
+        self.places.retain(|place| keep(&head[part(&place.name)]));
+    }
+}
+
+/// The lines of a head that is being written.
+#[derive(Debug, Default)]
+pub struct Lines(Vec<u8>);
+
+impl Lines {
+    /// In this memory, after what stands there.
+    pub fn new(memory: Vec<u8>) -> Self {
+        Self(memory)
+    }
+
+    /// A first line, of parts that hold no line end.
+    pub(crate) fn first(&mut self, parts: [&str; 4]) {
+        for part in parts {
+            self.0.extend_from_slice(part.as_bytes());
+        }
+        self.0.extend_from_slice(b"\r\n");
+    }
+
+    /// A field as it came.
+    pub fn field(&mut self, field: Field<'_>) {
+        self.0.reserve(field.name.len() + field.value.len() + 4);
+        for part in [field.name, b": ", field.value, b"\r\n"] {
+            self.0.extend_from_slice(part);
+        }
+    }
+
+    /// Fields of our own, whole lines with their ends.
+    pub fn fixed(&mut self, lines: &'static str) {
+        self.0.extend_from_slice(lines.as_bytes());
+    }
+
+    /// A field of our own. Left out when the text is anything but visible ASCII and spaces.
+    pub fn text(&mut self, name: &'static str, text: &str) {
+        self.texts(name, [text]);
+    }
+
+    /// A field of our own, in pieces. Left out when one is anything but visible ASCII and spaces.
+    pub fn texts<const N: usize>(&mut self, name: &'static str, pieces: [&str; N]) {
+        // Every byte is looked at, which is quicker than stopping at the first bad one.
+        let odd = |text: &&str| {
+            text.bytes().fold(0, |odd, byte| {
+                odd | u8::from(byte < b' ') | u8::from(byte > b'~')
+            }) != 0
+        };
+        if pieces.iter().any(odd) {
+            return;
+        }
+        for part in [name, ": "].iter().chain(&pieces).chain(&["\r\n"]) {
+            self.0.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    /// A field of our own, a number.
+    pub fn number(&mut self, name: &'static str, number: u64) {
+        let mut digits = itoa::Buffer::new();
+        self.texts(name, [digits.format(number)]);
+    }
+
+    /// Those of another head.
+    pub fn append(&mut self, lines: &Self) {
+        self.0.extend_from_slice(&lines.0);
+    }
+
+    /// The whole head, its empty line included.
+    pub fn end(mut self) -> Vec<u8> {
+        self.0.extend_from_slice(b"\r\n");
+        self.0
+    }
+}

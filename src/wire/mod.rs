@@ -1,0 +1,199 @@
+//! HTTP/1.1 on the wire, as both sides of the gate speak it (RFC 9112): heads, and where bodies begin and end.
+//!
+//! Owns the framing of bodies, the reading of a request's head and the writing of a message. Must never guess where
+//! a message ends: what is ambiguous is malformed, and what follows a message is left alone.
+
+mod fields;
+mod outgoing;
+mod request;
+
+pub use fields::{Field, Fields, Lines};
+pub use outgoing::{Coding, Outbox, Outgoing};
+pub use request::{BadHead, HEAD_BYTES, RequestHead, request_head};
+
+pub(crate) use fields::Place;
+
+use bytes::{Bytes, BytesMut};
+
+/// The most bytes of a chunk's size line, and of all extensions and trailers of a body together.
+const LINE_BYTES: usize = 4 * 1024;
+const EXTRA_BYTES: usize = 16 * 1024;
+
+/// What came is not HTTP, or where it ends cannot be told.
+#[derive(thiserror::Error, Clone, Copy, PartialEq, Eq, Debug)]
+#[error("{0}")]
+pub struct Malformed(pub &'static str);
+
+/// The words of a list.
+pub fn tokens(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+}
+
+/// Digits only: no sign, no space.
+pub fn length_of(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// Where a body ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Framing {
+    /// After so many more bytes.
+    Length(u64),
+    /// After the last chunk.
+    Chunked(Chunked),
+    /// With the connection.
+    UntilClose,
+}
+
+/// How far a chunked body has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Chunked {
+    next: Chunk,
+    /// So many bytes of extensions and trailers have come.
+    extra: usize,
+}
+
+/// What comes next in a chunked body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Chunk {
+    /// A size line.
+    Size,
+    /// So many bytes of data.
+    Data(u64),
+    /// The end of the line after the data.
+    DataEnd,
+    /// A trailer or the empty line.
+    Trailers,
+    /// Nothing: it has ended.
+    Ended,
+}
+
+impl Framing {
+    /// Chunked, before its first byte.
+    pub const CHUNKED: Self = Self::Chunked(Chunked {
+        next: Chunk::Size,
+        extra: 0,
+    });
+
+    /// Whether the whole body has been taken.
+    pub fn has_ended(self) -> bool {
+        match self {
+            Self::Length(left) => left == 0,
+            Self::Chunked(chunked) => chunked.next == Chunk::Ended,
+            Self::UntilClose => false,
+        }
+    }
+
+    /// How many bytes are still to come, if the framing tells.
+    pub fn left(self) -> Option<u64> {
+        match self {
+            Self::Length(left) => Some(left),
+            _ => self.has_ended().then_some(0),
+        }
+    }
+
+    /// Takes the next piece of the body off the front of `input`; `None` when more bytes are needed or
+    /// the body has ended. What follows the body stays.
+    ///
+    /// # Errors
+    /// When it is not chunked as it should be.
+    pub fn take(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, Malformed> {
+        match self {
+            Self::Length(left) => Ok(piece(left, input)),
+            Self::UntilClose => Ok((!input.is_empty()).then(|| input.split().freeze())),
+            Self::Chunked(chunked) => chunked.take(input),
+        }
+    }
+}
+
+/// At most `left` bytes off the front.
+fn piece(left: &mut u64, input: &mut BytesMut) -> Option<Bytes> {
+    let length = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
+    *left -= length as u64;
+    (length > 0).then(|| input.split_to(length).freeze())
+}
+
+impl Chunked {
+    fn take(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, Malformed> {
+        loop {
+            self.next = match &mut self.next {
+                Chunk::Size => match line(input)? {
+                    None => return Ok(None),
+                    Some(line) => {
+                        let (size, extension) = chunk_size(&line)?;
+                        self.count(extension)?;
+                        match size {
+                            0 => Chunk::Trailers,
+                            size => Chunk::Data(size),
+                        }
+                    }
+                },
+                Chunk::Data(0) => Chunk::DataEnd,
+                Chunk::Data(left) => return Ok(piece(left, input)),
+                Chunk::DataEnd => match line(input)? {
+                    None => return Ok(None),
+                    Some(line) if line.is_empty() => Chunk::Size,
+                    Some(_) => return Err(Malformed("a chunk is longer than its size")),
+                },
+                Chunk::Trailers => match line(input)? {
+                    None => return Ok(None),
+                    Some(line) if line.is_empty() => Chunk::Ended,
+                    Some(line) => {
+                        self.count(line.len())?;
+                        Chunk::Trailers
+                    }
+                },
+                Chunk::Ended => return Ok(None),
+            }
+        }
+    }
+
+    /// What nobody has use for is bounded: it counts neither as a body's bytes nor as a head's.
+    fn count(&mut self, extra: usize) -> Result<(), Malformed> {
+        self.extra += extra;
+        match self.extra <= EXTRA_BYTES {
+            true => Ok(()),
+            false => Err(Malformed("its extensions and trailers are too long")),
+        }
+    }
+}
+
+/// Takes a line off the front of `input`, without its CRLF; `None` while it is not whole.
+fn line(input: &mut BytesMut) -> Result<Option<Bytes>, Malformed> {
+    let mut bytes = input.iter().take(LINE_BYTES);
+    match bytes.position(|byte| *byte == b'\n') {
+        Some(end) if end > 0 && input[end - 1] == b'\r' => {
+            let line = input.split_to(end + 1).freeze().slice(..end - 1);
+            match line.contains(&b'\r') {
+                false => Ok(Some(line)),
+                true => Err(Malformed("a line of its chunks holds a bare CR")),
+            }
+        }
+        Some(_) => Err(Malformed("a line of its chunks ends without CR")),
+        None if input.len() < LINE_BYTES => Ok(None),
+        None => Err(Malformed("a line of its chunks is too long")),
+    }
+}
+
+/// Hexadecimal digits, then perhaps an extension, which nobody has use for (RFC 9112 §7.1): the size, and the length
+/// of the extension.
+fn chunk_size(line: &[u8]) -> Result<(u64, usize), Malformed> {
+    let no_number = Malformed("the size of a chunk is no number");
+    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit());
+    let digits = &line[..digits.count()];
+    let rest = line[digits.len()..].trim_ascii_start();
+    if rest.first().is_some_and(|byte| *byte != b';') {
+        return Err(no_number);
+    }
+    let size = std::str::from_utf8(digits)
+        .ok()
+        .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+        .ok_or(no_number)?;
+    Ok((size, line.len() - digits.len()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! The head of a request, read: the part of HTTP that whoever calls may write as he likes.
+
+use super::{Fields, Framing, Place, length_of, tokens};
+use bytes::BytesMut;
+use http::{Method, StatusCode, Uri};
+use std::mem::MaybeUninit;
+
+/// The largest head that is read, in bytes, and the most fields in it.
+pub const HEAD_BYTES: usize = 256 * 1024;
+const HEAD_FIELDS: usize = 100;
+
+/// The head of a request.
+#[derive(Debug)]
+pub struct RequestHead {
+    /// What is to be done.
+    pub method: Method,
+    /// To what.
+    pub uri: Uri,
+    /// HTTP/1.1, as opposed to 1.0.
+    pub is_1_1: bool,
+    /// What else is said.
+    pub fields: Fields,
+    /// Its size without the empty line.
+    pub bytes: usize,
+    /// Where its body ends.
+    pub framing: Framing,
+    /// Whether another request may follow on the connection.
+    pub keeps_alive: bool,
+    /// Whether the client waits for `100 Continue` before it sends its body.
+    pub expects_continue: bool,
+}
+
+/// A head that is not read: the status is all that can be said about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BadHead(pub StatusCode);
+
+impl BadHead {
+    const MALFORMED: Self = Self(StatusCode::BAD_REQUEST);
+    /// Too large, or too many fields.
+    pub const TOO_LARGE: Self = Self(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    const TARGET_TOO_LONG: Self = Self(StatusCode::URI_TOO_LONG);
+}
+
+/// Takes a head off the front of `input`; `None` while it is not whole.
+///
+/// # Errors
+/// When it is not HTTP/1.1, or where the request ends could be read in two ways.
+pub fn request_head(input: &mut BytesMut) -> Result<Option<Box<RequestHead>>, BadHead> {
+    let mut fields = [const { MaybeUninit::uninit() }; HEAD_FIELDS];
+    let mut parsed = httparse::Request::new(&mut []);
+    let whole = match httparse::ParserConfig::default().parse_request_with_uninit_headers(
+        &mut parsed,
+        input,
+        &mut fields,
+    ) {
+        Ok(httparse::Status::Complete(whole)) => whole,
+        Ok(httparse::Status::Partial) if input.len() < HEAD_BYTES => return Ok(None),
+        Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+            return Err(BadHead::TOO_LARGE);
+        }
+        Err(_) => return Err(BadHead::MALFORMED),
+    };
+    // A line that ends without CR is a line to us and may be a part of a value to who stands before us. Each CR has its
+    // LF, or it would not have been parsed.
+    let count = |end: u8| input[..whole].iter().filter(|byte| **byte == end).count();
+    if count(b'\n') != count(b'\r') {
+        return Err(BadHead::MALFORMED);
+    }
+    let is_1_1 = parsed.version == Some(1);
+    let (Some(method), Some(target)) = (parsed.method, parsed.path) else {
+        return Err(BadHead::MALFORMED);
+    };
+    if target.len() >= usize::from(u16::MAX) {
+        return Err(BadHead::TARGET_TOO_LONG);
+    }
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| BadHead::MALFORMED)?;
+    let framed = Framed::read(parsed.headers, is_1_1)?;
+    let places = Place::of(parsed.headers, input);
+    let begin = target.as_ptr() as usize - input.as_ptr() as usize;
+    let target = begin..begin + target.len();
+    let fields = Fields::take(input, whole, places);
+    let uri = Uri::from_maybe_shared(fields.head().slice(target));
+    let uri = uri.map_err(|_| BadHead::MALFORMED)?;
+    if uri.path().is_empty() && method != Method::CONNECT {
+        // An authority alone names a tunnel.
+        return Err(BadHead::MALFORMED);
+    }
+    Ok(Some(Box::new(RequestHead {
+        method,
+        uri,
+        is_1_1,
+        fields,
+        bytes: whole - 2,
+        framing: framed.framing,
+        keeps_alive: framed.keeps_alive,
+        expects_continue: framed.expects_continue && is_1_1,
+    })))
+}
+
+/// What the fields say about where the request ends and what follows it.
+struct Framed {
+    framing: Framing,
+    keeps_alive: bool,
+    expects_continue: bool,
+}
+
+impl Framed {
+    fn read(fields: &[httparse::Header<'_>], is_1_1: bool) -> Result<Self, BadHead> {
+        let (mut length, mut is_chunked) = (None, false);
+        let (mut close, mut keep_alive, mut expects_continue) = (false, false, false);
+        for field in fields {
+            let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+            if is("content-length") {
+                let value = length_of(field.value).ok_or(BadHead::MALFORMED)?;
+                if length.replace(value).is_some() {
+                    return Err(BadHead::MALFORMED);
+                }
+            } else if is("transfer-encoding") {
+                // Another coding, or this one twice, is one that the next hop may read in another way.
+                if !is_1_1 || is_chunked || !field.value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(BadHead::MALFORMED);
+                }
+                is_chunked = true;
+            } else if is("connection") {
+                for token in tokens(field.value) {
+                    close |= token.eq_ignore_ascii_case(b"close");
+                    keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                }
+            } else if is("expect") {
+                expects_continue = field.value.eq_ignore_ascii_case(b"100-continue");
+            }
+        }
+        let asked = !close && (is_1_1 || keep_alive);
+        Ok(Self {
+            framing: match is_chunked {
+                true => Framing::CHUNKED,
+                false => Framing::Length(length.unwrap_or(0)),
+            },
+            // Of two framings the coding counts, and nothing after it is read (RFC 9112 §6.1).
+            keeps_alive: asked && !(is_chunked && length.is_some()),
+            expects_continue,
+        })
+    }
+}
