@@ -1,10 +1,11 @@
 //! What the ledger costs: processor time of its threads for each commit and each record, at 1 and at
-//! 1,000 active accounts.
+//! 1,000 active accounts; how long one account's month takes to count, and a whole ledger to verify, with how much memory.
 //!
 //! `cargo bench --bench ledger` (`-- 20` for twenty seconds a line). Callers and ledger share one core, as a worker and
 //! the ledger do under load: a round hands over a number of records, waits until they are durable, and
 //! the next begins 1 ms after it. It is measured in slices, and the figures are those of the lower quartile, because
-//! whatever else runs on the machine only makes them worse. `TMPDIR` chooses the disk.
+//! whatever else runs on the machine only makes them worse. `TMPDIR` chooses the disk. `-- verify` or `-- month` does that
+//! part alone.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -12,12 +13,15 @@
 )]
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tollgate::clock::Clock;
-use tollgate::usage::{Committed, Ledger, LedgerOptions, Record};
-use tollgate::words::{AccountId, Action, Durability, GroupId, Mode, Outcome, Reason, RequestId};
+use tollgate::usage::{Committed, Ledger, LedgerOptions, Reader, Record};
+use tollgate::words::{
+    AccountId, Action, Durability, GroupId, Mode, Outcome, Reason, RequestId, Utc,
+};
 
 /// From the start of a round to the start of the next: what the ledger keeps between commits under load.
 const ROUND: Duration = Duration::from_millis(1);
@@ -31,6 +35,16 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
+    let asked = |part: &str| std::env::args().any(|argument| argument == part);
+    if asked("verify") || asked("month") {
+        if asked("month") {
+            count_a_month();
+        }
+        if asked("verify") {
+            verify_ledgers();
+        }
+        return;
+    }
     let seconds = std::env::args().skip(1).find_map(|a| a.parse().ok());
     let mut one_core = rustix::thread::CpuSet::new();
     one_core.set(0);
@@ -40,6 +54,128 @@ fn main() {
         for records in [1, 32, 64, 1_000] {
             measure(accounts, records, Duration::from_secs(seconds.unwrap_or(5)));
         }
+    }
+    count_a_month();
+    verify_ledgers();
+}
+
+/// One account's month of 50 million calls beside 300 other accounts, from a rollup that is written by hand: whole, parted
+/// by what a settlement has seen, and by a pack that begins in the middle of an hour of 69,000 calls.
+fn count_a_month() {
+    const HOURS: i64 = 720;
+    const CALLS: i64 = 50_000_000;
+    const EACH: i64 = CALLS / HOURS / 12;
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("ledger.db");
+    let options = options(&path);
+    drop(Ledger::open(options, Clock::default(), |_| ()).unwrap());
+    let begin = 1_793_462_400_000_000; // 2026-10-31 16:00 UTC: November in Shanghai
+    let first_hour = begin / 3_600_000_000;
+    let sql = rusqlite::Connection::open(&path).unwrap();
+    // Twelve kinds of calls of the one account, four of each of the others. Its calls of the hour in the middle stand there
+    // one by one, in turn.
+    let middle = HOURS / 2;
+    sql.execute_batch(&format!(
+        "BEGIN;
+         WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 1211)
+         INSERT INTO series SELECT n + 1, iif(n < 12, 'big', 'other' || n / 4), 'portrait-segmentation', 'Action' || n % 4,
+             'per_call', iif(n / 4 % 3 = 2, 'upstream_failed', 'answered'), n / 4 % 3 = 0,
+             CASE n / 4 % 3 WHEN 0 THEN '' WHEN 1 THEN 'vetoed' ELSE 'upstream_failed' END FROM n;
+         WITH RECURSIVE h(h) AS (SELECT 0 UNION ALL SELECT h + 1 FROM h WHERE h < {HOURS} - 1)
+         INSERT INTO hours SELECT {first_hour} + h, id, {EACH}, h * 12 * {EACH} + 1, (h + 1) * 12 * {EACH} FROM h, series;
+         WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 12 * {EACH} - 1)
+         INSERT INTO raw SELECT {middle} * 12 * {EACH} + n + 1, randomblob(16), 1 + n % 12,
+             {begin} + {middle} * 3600000000 + n * 3600000000 / (12 * {EACH}), n, 1, 200, 5 FROM n;
+         UPDATE bounds SET rolled_up = {HOURS} * 12 * {EACH};
+         COMMIT; ANALYZE;"
+    ))
+    .unwrap();
+    drop(sql);
+    let account = AccountId::new("big").unwrap();
+    let (from, until) = (Utc(begin), Utc(begin + HOURS * 3_600_000_000));
+    let half_past = Utc(begin + middle * 3_600_000_000 + 1_800_000_000);
+    let clock = Clock::default();
+    let time = |what: &str, parts: &[(Utc, Utc)], through: u64| {
+        let mut millis = Vec::new();
+        let mut calls = 0;
+        for _ in 0..20 {
+            let began = clock.mono();
+            // As a command or a question finds it: opened for this alone.
+            let reader = Reader::open(&path).unwrap();
+            let lines = parts.iter().map(|(from, until)| {
+                let lines = reader.usage(*from, *until, Some(&account), 0..=through);
+                lines.unwrap().iter().map(|line| line.calls).sum::<u64>()
+            });
+            calls = lines.sum();
+            millis.push(clock.mono().since(began).as_secs_f64() * 1_000.0);
+        }
+        millis.sort_by(f64::total_cmp);
+        println!(
+            "{what:<44} {calls:>10} calls  {:>7.1} ms (median of 20, most {:.1})",
+            millis[10], millis[19]
+        );
+    };
+    println!();
+    time("a month, one account", &[(from, until)], u64::MAX);
+    time(
+        "as far as a settlement has seen",
+        &[(from, until)],
+        49_000_000 / 12 / EACH as u64 * 12 * EACH as u64,
+    );
+    time(
+        "with a pack that begins at half past",
+        &[(from, half_past), (half_past, until)],
+        u64::MAX,
+    );
+}
+
+/// Ledgers of two sizes are verified: the time grows with them, and the memory does not.
+fn verify_ledgers() {
+    println!("\nrecords     verified in   a record   memory at most   growth");
+    for records in [250_000, 1_000_000, 4_000_000] {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("ledger.db");
+        let clock = Clock::default();
+        let ledger = Ledger::open(options(&path), clock.clone(), |_| ()).unwrap();
+        let mut callers = Callers::new(1_000);
+        while callers.made < records {
+            match ledger.reserve() {
+                Ok(slot) => drop(slot.commit(callers.call(&clock))),
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        ledger.close(Duration::from_secs(60)).unwrap();
+        drop(ledger);
+        let began = clock.mono();
+        // Makes the kernel forget what was used at most until now.
+        fs::write("/proc/self/clear_refs", "5").unwrap();
+        let before = status_kib("VmRSS:");
+        let verified = Reader::open(&path).unwrap().verify(None).unwrap();
+        assert_eq!(verified.records, records as u64);
+        let most = status_kib("VmHWM:");
+        let seconds = clock.mono().since(began).as_secs_f64();
+        println!(
+            "{records:>9}  {seconds:>10.2} s   {:>5.2} us   {:>10.1} MiB   {:>4.1} MiB",
+            seconds * 1e6 / records as f64,
+            most / 1_024.0,
+            (most - before) / 1_024.0,
+        );
+    }
+}
+
+fn status_kib(name: &str) -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.unwrap().trim().trim_end_matches(" kB");
+    kib.parse().unwrap()
+}
+
+fn options(path: &Path) -> LedgerOptions {
+    LedgerOptions {
+        path: path.to_owned(),
+        durability: Durability::Strict,
+        replica: String::new(),
+        pending_limit: 100_000,
     }
 }
 
@@ -68,12 +204,7 @@ fn measure(accounts: u32, records: usize, measured: Duration) {
     let clock = Clock::default();
     let totals = Arc::new(Totals::default());
     let reported = totals.clone();
-    let options = LedgerOptions {
-        path: home.path().join("ledger.db"),
-        durability: Durability::Strict,
-        replica: String::new(),
-        pending_limit: 100_000,
-    };
+    let options = options(&home.path().join("ledger.db"));
     let ledger = Ledger::open(options, clock.clone(), move |c| reported.add(c)).unwrap();
     let mut callers = Callers::new(accounts);
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -335,7 +335,7 @@ pub fn verify(path: &Path, checkpoint: Option<[u8; 32]>) -> anyhow::Result<()> {
     let config = load(path)?;
     let reader = Reader::open(&config.settings.ledger.path)?;
     let verified = reader.verify(checkpoint)?;
-    let statements = books::verify_statements(&reader)?;
+    let months = books::verify_statements(&reader, &config.catalog.time_zone)?;
     print(|out| {
         writeln!(
             out,
@@ -343,9 +343,15 @@ pub fn verify(path: &Path, checkpoint: Option<[u8; 32]>) -> anyhow::Result<()> {
             verified.records, verified.first_seq, verified.last_seq
         )?;
         writeln!(out, "head {}", hex::encode(verified.head))?;
-        writeln!(
-            out,
-            "{statements} fixed statements are what their inputs and the records give"
-        )
+        for month in &months {
+            writeln!(
+                out,
+                "{}: {} fixed statements are what their inputs and the records give; digest {}",
+                month.month,
+                month.statements,
+                hex::encode(month.digest)
+            )?;
+        }
+        Ok(())
     })
 }

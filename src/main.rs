@@ -360,10 +360,13 @@ fn log_to_stderr(default: &str) -> (WorkerGuard, ErrorCounter) {
 }
 
 fn control_thread(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()?
-        .block_on(work)
+        .build()?;
+    let done = runtime.block_on(work);
+    // What still reads the ledger on a thread of its own must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
 }
 
 async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {

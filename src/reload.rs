@@ -113,6 +113,13 @@ impl Reloader {
         let proxy = &self.proxy;
         let old = proxy.policy.load_full();
         let mut mistakes = needs_restart(written, &new.written);
+        let zone = |catalog: &config::Catalog| catalog.time_zone.iana_name().map(str::to_owned);
+        if zone(&old.catalog) != zone(&new.catalog) {
+            // A month would begin before the one that was settled has ended, or after.
+            let message =
+                "catalog: months are settled by its time_zone, which stays as it is: set it back";
+            mistakes.push(new.written.mistake_at("catalog", message.to_owned()));
+        }
         if !wish.force {
             mistakes.extend(removes_too_many(&old, &new));
         }

@@ -8,7 +8,7 @@
 //! midst of it loses nothing: the next tick, or the next process, goes on.
 
 use crate::background::behind_the_calls;
-use crate::billing::{self, Fixed, Local};
+use crate::billing::{self, Calls, Fixed, Inputs, Local};
 use crate::books::{self, Balances, Books, BooksError, Sold};
 use crate::config::Account;
 use crate::metrics::PackFigures;
@@ -16,14 +16,14 @@ use crate::notify::Unsent;
 use crate::policy::Policy;
 use crate::proxy::Proxy;
 use crate::usage::{Entry, LedgerError, Month, ReadError, Reader, Seal, StoreError, Trouble};
-use crate::words::{AccountId, Mono, Threshold, Utc};
+use crate::words::{AccountId, Mode, Mono, Reason, Threshold, Utc};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use parking_lot::Mutex;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 use serde_json::json;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -37,12 +37,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const PASS_EVERY: Duration = Duration::from_secs(10);
 /// A pass takes at most one part in so many of the time.
 const PASS_SHARE: u32 = 20;
+/// But it is not waited longer than this.
+const PASS_AT_LEAST: Duration = Duration::from_secs(300);
+/// A wall clock that went so much further than the monotonic one was moved.
+const MOVED: Duration = Duration::from_secs(60);
 /// How often old records are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 /// Statements that are written in one transaction.
 const BATCH: usize = 100;
 /// Notices that are handed on at a time.
-const UNSENT: usize = 1_000;
+const UNSENT: usize = 20_000;
 
 /// Why a step could not be done. It is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +88,11 @@ pub struct Settler {
 struct State {
     /// What the settlements have debited.
     debits: HashMap<AccountId, Decimal>,
+    /// More may have been debited since.
+    debits_are_stale: bool,
+    /// Both clocks at the last pass, and until when the wall clock is not believed because it was moved.
+    clocks: (Mono, Utc),
+    doubtful_until: Mono,
     /// The generation whose payments were last counted.
     generation: u64,
     /// When a payment that is entered already begins to count.
@@ -95,6 +104,8 @@ struct State {
     next_prune: Mono,
     /// The newest seq that the last pass saw; `None` before the first.
     seen: Option<u64>,
+    /// Accounts that the last pass could not look at.
+    unseen: BTreeSet<AccountId>,
     /// What is left of the packs of the accounts that called.
     packs: BTreeMap<AccountId, Vec<PackFigures>>,
 }
@@ -107,15 +118,20 @@ impl Settler {
         raised: Arc<Notify>,
     ) -> Result<Self, SettleError> {
         let reader = Reader::open(proxy.ledger.path())?;
+        books::check_time_zone(&reader, &proxy.policy.load().catalog.time_zone)?;
         let settler = Self {
             state: Mutex::new(State {
                 debits: books::debits(&reader)?,
+                debits_are_stale: false,
+                clocks: (proxy.clock.mono(), proxy.clock.utc()),
+                doubtful_until: Mono::default(),
                 generation: 0,
                 next_payment: Utc(i64::MAX),
                 next_pass: Mono::default(),
                 next_seal: Utc(i64::MAX),
                 next_prune: Mono::default(),
                 seen: None,
+                unseen: BTreeSet::new(),
                 packs: BTreeMap::new(),
             }),
             proxy,
@@ -185,7 +201,7 @@ impl Settler {
         }
         let done = self.pass(state);
         let ended = self.proxy.clock.mono();
-        let pause = (ended.since(began) * PASS_SHARE).max(PASS_EVERY);
+        let pause = (ended.since(began) * PASS_SHARE).clamp(PASS_EVERY, PASS_AT_LEAST);
         state.next_pass = began.plus(pause);
         done
     }
@@ -196,14 +212,62 @@ impl Settler {
         let now = self.proxy.clock.utc();
         let zone = &policy.catalog.time_zone;
         state.next_seal = next_seal(now, zone);
-        self.seal_days(&reader, zone, now)?;
-        while let Some(month) = due(&reader, &policy.catalog.time_zone, now)? {
-            let settled = self.settle(&reader, &policy, state, month, now);
-            state.debits = books::debits(&reader)?;
-            self.stop_for_arrears(state);
-            settled?;
+        let last_seal = reader.last_day()?;
+        let mut settled = Ok(());
+        if self.believes(state, now) {
+            self.seal_days(&reader, zone, now)?;
+            settled = self.settle_due(&reader, &policy, state, now);
+            self.prune(&reader, zone, state, now)?;
         }
-        let unsettled = unsettled(&reader, zone)?.unwrap_or_else(|| Month::of(now, zone));
+        // Whatever hinders a settlement is no reason not to tell a customer that a pack runs out.
+        let raised = self.raise_notices(&reader, &policy, state, last_seal, now);
+        settled.and(raised)
+    }
+
+    /// What is settled stays so: a wall clock that was moved is not believed before it has gone on for an hour.
+    fn believes(&self, state: &mut State, now: Utc) -> bool {
+        let mono = self.proxy.clock.mono();
+        let (last_mono, last_utc) = std::mem::replace(&mut state.clocks, (mono, now));
+        if now.since(last_utc) > mono.since(last_mono) + MOVED {
+            tracing::warn!(
+                "the wall clock was moved forward: nothing is sealed, settled or deleted for an hour"
+            );
+            state.doubtful_until = mono.plus(Duration::from_secs(3_600));
+        }
+        mono >= state.doubtful_until
+    }
+
+    fn settle_due(
+        &self,
+        reader: &Reader,
+        policy: &Policy,
+        state: &mut State,
+        now: Utc,
+    ) -> Result<(), SettleError> {
+        let zone = &policy.catalog.time_zone;
+        let mut settled = Ok(());
+        while settled.is_ok()
+            && let Some(month) = due(reader, zone, now)?
+        {
+            state.debits_are_stale = true;
+            settled = self.settle(reader, policy, state, month, now);
+        }
+        if state.debits_are_stale {
+            state.debits = books::debits(reader)?;
+            state.debits_are_stale = false;
+            self.stop_for_arrears(state);
+        }
+        settled
+    }
+
+    fn prune(
+        &self,
+        reader: &Reader,
+        zone: &TimeZone,
+        state: &mut State,
+        now: Utc,
+    ) -> Result<(), SettleError> {
+        let unsettled = unsettled(reader, zone)?.unwrap_or_else(|| Month::of(now, zone));
         let (settled_until, _) = unsettled.bounds(zone);
         self.proxy
             .metrics
@@ -215,7 +279,7 @@ impl Settler {
             let keep_from = keep_from(now, self.retain, unsettled, zone);
             self.proxy.ledger.prune(keep_from);
         }
-        self.raise_notices(&reader, &policy, state, now)
+        Ok(())
     }
 
     /// Seals yesterday, when it has been over for long enough. Days on which the gate did not run have no seal of their
@@ -297,7 +361,7 @@ impl Settler {
             if reader.stored_statement(&text, &id)?.is_some() {
                 continue;
             }
-            match books.inputs(sold, month) {
+            match books.inputs(sold, month).and_then(priced) {
                 Ok(inputs) => {
                     let mut statement = billing::statement(&inputs);
                     statement.fixed = Some(fixed.clone());
@@ -328,6 +392,7 @@ impl Settler {
             month: text.clone(),
             at: now,
         }])?;
+        let digest = books::digest(reader, month)?;
         let (_, end) = month.bounds(&catalog.time_zone);
         let settle_by = i64::from(catalog.settle_day) * 24 * 3_600_000_000;
         if now.0.saturating_sub(end.0) > settle_by {
@@ -342,6 +407,7 @@ impl Settler {
             due = %due,
             through_seq = settlement.through_seq,
             head = fixed.head,
+            digest = hex::encode(digest),
             "settled the month"
         );
         Ok(())
@@ -378,18 +444,25 @@ impl Settler {
         reader: &Reader,
         policy: &Policy,
         state: &mut State,
+        last_seal: Option<Seal>,
         now: Utc,
     ) -> Result<(), SettleError> {
         let last = reader.last_seq()?;
-        let called = match state.seen {
+        let mut called: BTreeSet<AccountId> = std::mem::take(&mut state.unseen);
+        called.extend(match state.seen {
             Some(seen) => reader.accounts_since(seen, last)?,
-            // What an earlier process did not come to see was called in this month, or is late news.
+            // What an earlier process did not come to see was called in this month, or since the last seal.
             None => {
                 let zone = &policy.catalog.time_zone;
                 let (from, until) = Month::of(now, zone).bounds(zone);
-                reader.called(from, until, 0..=last)?
+                let mut called = reader.called(from, until, 0..=last)?;
+                let sealed = last_seal.map_or(last, |seal| seal.last_seq);
+                called.extend(reader.accounts_since(sealed, last)?);
+                called
             }
-        };
+        });
+        state.seen = Some(last);
+        let mut failure = None;
         let books = Books {
             catalog: &policy.catalog,
             reader,
@@ -408,11 +481,20 @@ impl Settler {
             {
                 continue;
             }
-            let balances = books.balances(account)?;
-            self.write_down(&books, account, &balances)?;
-            state.packs.insert(id, figures(account, &balances));
+            let told = books.balances(account).map_err(SettleError::from);
+            let told = told.and_then(|balances| {
+                self.write_down(&books, account, &balances)?;
+                Ok(balances)
+            });
+            match told {
+                Ok(balances) => drop(state.packs.insert(id, figures(account, &balances))),
+                Err(error) => {
+                    // It is looked at again in the next pass, and holds up nobody else.
+                    failure.get_or_insert(error);
+                    state.unseen.insert(id);
+                }
+            }
         }
-        state.seen = Some(last);
         // What ended since, by its time or by an edit, is not shown any more.
         state.packs.retain(|id, packs| {
             packs.retain(|pack| is_valid(policy, id, &pack.order, now));
@@ -420,7 +502,7 @@ impl Settler {
         });
         let shown = state.packs.values().flatten().cloned().collect();
         self.proxy.metrics.set_packs(shown);
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     fn write_down(
@@ -463,6 +545,29 @@ impl Settler {
             self.raised.notify_one();
         }
         Ok(())
+    }
+}
+
+/// A statement that leaves out what is to be charged must not be fixed.
+fn priced(inputs: Inputs) -> Result<Inputs, BooksError> {
+    let unpriced = inputs.groups.iter().find(|group| {
+        let counted = group.intervals.iter().flat_map(|interval| &interval.calls);
+        let mut calls = counted.chain(&group.late);
+        let is_charged =
+            |calls: &Calls| calls.mode == Mode::PerCall && calls.reason == Reason::Billable;
+        group.terms.is_none() && calls.any(is_charged)
+    });
+    match unpriced {
+        None => Ok(inputs),
+        Some(group) => Err(BooksError::Misfit {
+            why: format!(
+                "{} is not in the catalogue, or free there, and has calls that are charged: put its terms back until the \
+                 month is settled",
+                group.group
+            ),
+            account: inputs.account,
+            month: inputs.month,
+        }),
     }
 }
 

@@ -325,6 +325,11 @@ async fn what_is_changed_by_hand_in_the_ledger_is_found_and_named() {
             "hours",
         ),
         ("UPDATE statements SET due = '26.00'", "26.00"),
+        ("DELETE FROM statements", "it is not there"),
+        (
+            "UPDATE statements SET inputs = replace(inputs, '\"used_before\":0', '\"used_before\":1')",
+            "another statement",
+        ),
         (
             "UPDATE statements SET statement = replace(statement, '\"due\":\"27.00\"', '\"due\":\"26.00\"'), due = '26.00'",
             CUSTOMER,
@@ -531,4 +536,23 @@ async fn a_call_that_reaches_the_ledger_after_its_month_was_fixed_is_on_the_next
     assert_eq!(group["per_call"]["free"]["used"], 2);
     let verified = house.run(&["verify"]);
     assert_eq!(verified.code, Some(0), "{}{}", verified.out, verified.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_was_settled_by_one_time_zone_is_not_settled_by_another() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = house(upstream.address, &pack(), "[]");
+    busy_month(&house);
+    let process = house.start().await;
+    settled(&house).await;
+    house.edit("catalog.yaml", "Asia/Shanghai", "Europe/Berlin");
+    let request = plain("POST", "/v1/reload", "", "");
+    let (status, _, body) = send(house.admin, request).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    let told = String::from_utf8(body.to_vec()).unwrap();
+    assert!(told.contains("time_zone"), "{told}");
+    drop(process);
+    let refused = house.run(&["serve"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.err.contains("Asia/Shanghai"), "{}", refused.err);
 }

@@ -362,12 +362,13 @@ impl Reader {
         )
     }
 
-    /// The fixed statements one by one, in order of month and account: the first, or the next after that of `after`.
+    /// The fixed statements one by one, in order of month and account: the first after that of `account` for `month`.
+    /// Empty texts come before all.
     pub fn next_statement(
         &self,
-        after: Option<&(String, AccountId)>,
+        month: &str,
+        account: &str,
     ) -> Result<Option<StoredStatement>, ReadError> {
-        let (month, account) = after.map_or(("", ""), |(month, account)| (month, account.as_str()));
         self.one(
             &format!(
                 "{STATEMENTS} WHERE (month, account) > (?1, ?2) ORDER BY month, account LIMIT 1"

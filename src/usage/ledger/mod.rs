@@ -1,7 +1,8 @@
-//! The ledger: every admitted call, durable and readable with SQL (P3, DESIGN §6).
+//! The ledger: every admitted call, durable and readable with SQL (P3, DESIGN §6), and what was billed from it.
 //!
 //! Owns the SQLite file, its lock and the one thread that writes it; the only rusqlite. Must never block
-//! a caller on the disk, hold more than `pending_limit` records, or bill what it told a caller it could not count.
+//! a caller on the disk, hold more than `pending_limit` records, bill what it told a caller it could not count, or change
+//! a record or a statement that was fixed.
 //!
 //! # The file
 //! Any SQLite client from 3.37 on may read it while tollgate runs, with `mode=ro`, on a local disk:
@@ -15,9 +16,13 @@
 //!   `action`, `mode`, `outcome`, `billable`, `reason`, `hour` (hours since the Unix epoch by
 //!   `admitted_at`, UTC; `datetime(hour * 3600, 'unixepoch')`), `calls`, `first_seq`, `last_seq`. Exact at any time, to be
 //!   summed (`sum(calls)`, `min(first_seq)`, `max(last_seq)`): the newest calls have a row each, until they are rolled up.
-//! - view `days`: `day` (`YYYY-MM-DD` by `admitted_at`, UTC), `first_seq`, `last_seq`: where in `records` a day lies.
-//!   Days overlap at midnight, because a record is written when its call has ended.
 //! - table `runs`: `run`, `replica`, `opened_at` (microseconds).
+//! - table `days`, one row a sealed day: `day` (`YYYY-MM-DD` by the provider's zone), `first_seq`, `last_seq` (the records
+//!   that came since the day sealed before; a day of none has `last_seq = first_seq - 1`), `head` (the link after `last_seq`).
+//! - table `settlements`, one row a month: `month` (`YYYY-MM`), `through_seq` (its statements count the records up to here),
+//!   `head` (the link after it), `fixed_at`, `settled_at` (microseconds; null until every statement of it is stored).
+//! - table `statements`: `month`, `account`, `due` (a decimal number as text), `inputs`, `statement` (JSON).
+//! - table `notices`: `id`, `account`, `"order"`, `raised_at`, `body` (JSON), `sent_at` (microseconds; null until delivered).
 //!
 //! Behind the views: `series` holds what the calls of a bill's line have in common (account, group, action, mode,
 //! outcome, billable, reason), so that `raw` (the records) and `hours` (the rollup) carry one integer
@@ -32,6 +37,31 @@
 //! with the note of how far it came (`bounds.rolled_up`). What lies beyond is the view `tail`, and readers add it. So
 //! the count is exact whatever happens in between, and a roll-up that fails is tried again and fails no
 //! call. Nothing is pruned beyond it.
+//!
+//! # The chain
+//! The same step links its records: each link stands for a record and all before it, so whoever keeps one can tell later
+//! whether any of them was changed. `links` has a row a step: `last_seq`, `link` (the link after it) and `marks` (the
+//! first 8 bytes of each of its records' links, in order of seq), so that the very record can be named. What is rolled up
+//! is linked; what is not may still be corrected by the writer (see `writer`).
+//!
+//! The link after a record is the SHA-256 of these 113 bytes, numbers in 8 bytes, big endian, two's complement:
+//!
+//! | bytes | what |
+//! |------:|------|
+//! | 32 | the link before; 32 zero bytes before the first |
+//! | 8 | `seq` |
+//! | 16 | `id` |
+//! | 16 | the first of the SHA-256 of: `account`, `group`, `action`, `mode`, `outcome`, `reason`, `replica`, each as UTF-8 after its length in 4 bytes, big endian, then `billable` as a number |
+//! | 8 + 8 + 8 | `admitted_at`, `start_ns`, `run` |
+//! | 1 + 8 | 1 and `status`, or 0 and 0 where it is null |
+//! | 8 | `duration_us` |
+//!
+//! The chain of a ledger that comes from schema 2 begins with the first record that was kept then.
+//!
+//! # Pruning
+//! Whole steps of the roll-up go at a time, and the row of `links` before the first kept record stays, so that what is
+//! kept can be verified from there. `bounds.first_kept` passes over a step at once; rows of `raw` and `records` before it are
+//! about to be deleted and count as gone. `hours`, `days` and what was billed stay for ever.
 //!
 //! # Checkpoints
 //! A commit appends to the WAL and syncs that alone. Copying the WAL back into the file (a checkpoint)

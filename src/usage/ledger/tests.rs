@@ -121,6 +121,8 @@ pub(super) fn assert_consistent(path: &Path) {
     assert_eq!(ids.len(), records.len());
 
     let sql = Connection::open(path).unwrap();
+    // All of it in one state: the ledger may be open, and roll up meanwhile.
+    sql.execute_batch("BEGIN").unwrap();
     let list = |query: &str| -> Vec<String> {
         let mut select = sql.prepare(query).unwrap();
         let rows = select.query_map([], |row| row.get(0)).unwrap();

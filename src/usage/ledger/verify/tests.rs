@@ -15,11 +15,13 @@ const LINKED: i64 = 50;
 /// 58 records in steps of seven, two sealed days and a settlement; the last eight are not linked yet. The heads of its days.
 fn honest(bench: &Bench) -> [Link; 2] {
     let mut store = bench.store();
-    let run = store.begin_run("gate-1", DAY).unwrap();
+    let mut run = store.begin_run("gate-1", DAY).unwrap();
     let records: Vec<Record> = (1..=RECORDS as u128).map(varied).collect();
     let head = |store: &mut Store, day| store.seal(day, 7).unwrap().head;
     store.commit(run, &records[..25]).unwrap();
     let first = head(&mut store, "2026-11-24");
+    // Goes on under another name.
+    run = store.begin_run("gate-2", DAY).unwrap();
     store.commit(run, &records[25..50]).unwrap();
     let second = head(&mut store, "2026-11-25");
     let settlement = Entry::Settlement {
@@ -78,7 +80,7 @@ fn one_value_of_one_record_changed_by_hand_is_found_and_the_record_named() {
             "id = x'00'",
             "series = 1 + series % (SELECT count(*) FROM series)",
             "series = 1000",
-            "run = 2",
+            "run = 3 - run",
         ] {
             let change = format!("UPDATE raw SET {value} WHERE seq = {seq}");
             let found = found_after(&bench.path(), &change);
@@ -176,8 +178,12 @@ fn the_words_of_a_series_or_a_run_changed_by_hand_are_found_at_their_first_recor
         let change = format!("DELETE FROM series WHERE id = {series}");
         assert_eq!(found_after(&bench.path(), &change), format!("raw {first}"));
     }
-    let change = "UPDATE runs SET replica = 'gate-2'";
-    assert_eq!(found_after(&bench.path(), change), "raw 1");
+    for (run, first) in [(1, "raw 1"), (2, "raw 26")] {
+        let change = format!("UPDATE runs SET replica = 'gate-3' WHERE run = {run}");
+        assert_eq!(found_after(&bench.path(), &change), first);
+        let change = format!("DELETE FROM runs WHERE run = {run}");
+        assert_eq!(found_after(&bench.path(), &change), first);
+    }
 }
 
 #[test]
@@ -217,14 +223,15 @@ fn a_row_of_the_rollup_changed_by_hand_is_found_and_named() {
             assert_eq!(found_after(&bench.path(), &change), key, "{change}");
         }
     }
+    // One that counts a record which is not rolled up yet.
+    let change = "INSERT INTO hours SELECT admitted_at / 3600000000, series, 0, seq, seq FROM raw WHERE seq > 50
+        AND NOT EXISTS (SELECT 1 FROM hours WHERE hour = admitted_at / 3600000000 AND hours.series = raw.series)";
+    let found = found_after(&bench.path(), change);
+    assert!(found.starts_with("hours hour "), "{found}");
     // One that no record belongs to.
-    for (first, last) in [(1, 50), (3, 3), (51, 60)] {
-        let change = format!("INSERT INTO hours VALUES (7, 1, 1, {first}, {last})");
-        let found = found_after(&bench.path(), &change);
-        assert!(
-            ["hours of all times", "hours hour 7 series 1"].contains(&&*found),
-            "{found}"
-        );
+    for (first, last) in [(1, 50), (3, 3), (51, 51), (51, 60)] {
+        let change = format!("INSERT INTO hours VALUES (7, 1, 0, {first}, {last})");
+        assert_eq!(found_after(&bench.path(), &change), "hours hour 7 series 1");
     }
 }
 
@@ -464,7 +471,8 @@ fn a_ledger_verifies_while_it_is_written_sealed_and_pruned() {
     });
 }
 
-/// 100 records in order of time, two an hour, in steps of ten, a day sealed at each 20.
+/// 100 records in order of time, two an hour, in steps of ten, a day sealed at each 20. The 25th and the 70th are late:
+/// they belong to the second hour.
 fn in_order(bench: &Bench) -> (Store, Vec<Link>) {
     let mut store = bench.store();
     let run = store.begin_run("", DAY).unwrap();
@@ -472,7 +480,9 @@ fn in_order(bench: &Bench) -> (Store, Vec<Link>) {
     for day in 0..5 {
         let records: Vec<Record> = (day * 20..day * 20 + 20)
             .map(|id| Record {
-                admitted_at: Utc(DAY.0 + id * HOUR_US / 2),
+                admitted_at: Utc(
+                    DAY.0 + if id == 24 || id == 69 { 2 } else { id + 1 } * HOUR_US / 2
+                ),
                 ..record(id.unsigned_abs().into())
             })
             .collect();
@@ -517,8 +527,8 @@ fn a_pruned_ledger_verifies_from_its_first_kept_record_on() {
             "days day 1",
         ),
         (
-            "UPDATE hours SET calls = 9 WHERE first_seq = 51",
-            "hours hour 498769 series 1",
+            "UPDATE hours SET calls = 9 WHERE first_seq = 52",
+            "hours hour 498770 series 1",
         ),
         (
             "UPDATE hours SET calls = 9 WHERE first_seq = 1",
@@ -540,7 +550,7 @@ fn records_that_are_deleted_while_they_are_looked_at_are_passed_over() {
     let reader = bench.reader();
     let mut walk = Walk::new(&reader.0, Some(heads[3])).unwrap();
     assert!(!walk.step(&reader.0).unwrap());
-    // Record 10 and 11 share an hour, and so do those on both sides of the new boundary.
+    // Records 10 and 11 share an hour, and so do those on both sides of the new boundary. The hour of the late one is open.
     prune(&mut store, 37);
     while !walk.step(&reader.0).unwrap() {}
     let verified = walk.end(&reader.0).unwrap();
