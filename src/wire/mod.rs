@@ -14,10 +14,13 @@ pub use request::{BadHead, HEAD_BYTES, RequestHead, request_head};
 pub(crate) use fields::Place;
 
 use bytes::{Bytes, BytesMut};
+use http::{HeaderName, HeaderValue};
 
 /// The most bytes of a chunk's size line, and of all extensions and trailers of a body together.
 const LINE_BYTES: usize = 4 * 1024;
 const EXTRA_BYTES: usize = 16 * 1024;
+/// The most trailers.
+const TRAILERS: u8 = 100;
 
 /// What came is not HTTP, or where it ends cannot be told.
 #[derive(thiserror::Error, Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,8 +68,8 @@ enum Chunk {
     Data(u64),
     /// The end of the line after the data.
     DataEnd,
-    /// A trailer or the empty line.
-    Trailers,
+    /// A trailer or the empty line; so many trailers have come.
+    Trailers(u8),
     /// Nothing: it has ended.
     Ended,
 }
@@ -126,7 +129,7 @@ impl Chunked {
                         let (size, extension) = chunk_size(&line)?;
                         self.count(extension)?;
                         match size {
-                            0 => Chunk::Trailers,
+                            0 => Chunk::Trailers(0),
                             size => Chunk::Data(size),
                         }
                     }
@@ -138,13 +141,15 @@ impl Chunked {
                     Some(line) if line.is_empty() => Chunk::Size,
                     Some(_) => return Err(Malformed("a chunk is longer than its size")),
                 },
-                Chunk::Trailers => match line(input)? {
+                Chunk::Trailers(come) => match line(input)? {
                     None => return Ok(None),
                     Some(line) if line.is_empty() => Chunk::Ended,
-                    Some(line) => {
+                    Some(line) if *come < TRAILERS && is_field(&line) => {
+                        let come = *come + 1;
                         self.count(line.len())?;
-                        Chunk::Trailers
+                        Chunk::Trailers(come)
                     }
+                    Some(_) => return Err(Malformed("its trailers are no fields, or too many")),
                 },
                 Chunk::Ended => return Ok(None),
             }
@@ -178,14 +183,23 @@ fn line(input: &mut BytesMut) -> Result<Option<Bytes>, Malformed> {
     }
 }
 
+/// Whether a trailer could be a field of a head. It is dropped, but what is none may be another message to somebody else.
+fn is_field(line: &[u8]) -> bool {
+    let mut parts = line.splitn(2, |byte| *byte == b':');
+    let name = parts.next().map(HeaderName::from_bytes);
+    let value = parts.next().map(HeaderValue::from_bytes);
+    matches!((name, value), (Some(Ok(_)), Some(Ok(_))))
+}
+
 /// Hexadecimal digits, then perhaps an extension, which nobody has use for (RFC 9112 §7.1): the size, and the length
 /// of the extension.
 fn chunk_size(line: &[u8]) -> Result<(u64, usize), Malformed> {
     let no_number = Malformed("the size of a chunk is no number");
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit());
     let digits = &line[..digits.count()];
-    let rest = line[digits.len()..].trim_ascii_start();
-    if rest.first().is_some_and(|byte| *byte != b';') {
+    let mut rest = line[digits.len()..].iter();
+    let after = rest.find(|byte| !matches!(byte, b' ' | b'\t'));
+    if after.is_some_and(|byte| *byte != b';') {
         return Err(no_number);
     }
     let size = std::str::from_utf8(digits)

@@ -344,12 +344,18 @@ fn requests() -> impl Strategy<Value = Vec<u8>> {
         "5\nhello\r\n0\r\n\r\n",
         "00005 \r\nhello\r\n000\r\n\r\n",
         "5\r\nhello0\r\n\r\n",
+        "5\t;a=\"\r\nhello\r\n0;x\r\nX-T:\r\nY: \t z\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX-T : 1\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX-T: 1\r\n 2\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX-T\r\n\r\n",
+        "05\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n",
+        "5\x0c\r\nhello\r\n0\r\n\r\n",
     ]);
     let request = (line, prop::collection::vec(field, 0..4), body)
         .prop_map(|(line, fields, body)| [line, &fields.concat(), "\r\n", body].concat());
     let change = (
         any::<prop::sample::Index>(),
-        prop::sample::select(b"\0\r\n\t :;,0x\xff".to_vec()),
+        prop::sample::select(b"\0\r\n\t\x0b\x0c\x7f :;,\"(/0-x\xff".to_vec()),
     );
     (
         prop::collection::vec(request, 1..4),
@@ -383,6 +389,14 @@ fn a_chunk_that_is_not_what_it_says_is_nonsense() {
     for wrong in [
         "5;a\rb\r\nhello\r\n0\r\n\r\n",
         "0\r\nA: b\rc\r\n\r\n",
+        "0\r\n\tA: b\r\n\r\n",
+        "0\r\nA : b\r\n\r\n",
+        "0\r\nA: b\r\n c\r\n\r\n",
+        "0\r\nA: b\0c\r\n\r\n",
+        "0\r\n: b\r\n\r\n",
+        "0\r\nno field\r\n\r\n",
+        "0\r\nGET / HTTP/1.1\r\n\r\n",
+        "5\x0c\r\nhello\r\n0\r\n\r\n",
         "5\nhello\r\n0\r\n\r\n",
         "5\r\nhello0\r\n\r\n",
         "5\r\nhello!\r\n0\r\n\r\n",
@@ -406,6 +420,11 @@ fn a_chunk_that_is_not_what_it_says_is_nonsense() {
     let trailer = format!("A: {}\r\n", "x".repeat(4_000));
     let trailers = format!("0\r\n{}", trailer.repeat(5));
     assert!(taken(Framing::CHUNKED, &[trailers.as_bytes()]).is_err());
+    for (count, fits) in [(100, true), (101, false)] {
+        let many = format!("0\r\n{}\r\n", "A: b\r\n".repeat(count));
+        let taken = taken(Framing::CHUNKED, &[many.as_bytes()]);
+        assert_eq!(taken.is_ok(), fits, "{count} trailers");
+    }
     let extended = format!("1;{}\r\nx\r\n", "x".repeat(4_000));
     let extensions = extended.repeat(5);
     assert!(taken(Framing::CHUNKED, &[extensions.as_bytes()]).is_err());
