@@ -352,7 +352,7 @@ async fn what_is_changed_by_hand_in_the_ledger_is_found_and_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_settlement_that_is_killed_again_and_again_debits_every_account_once() {
-    const ACCOUNTS: i64 = 700;
+    const ACCOUNTS: i64 = 300;
     let upstream = Upstream::after(Duration::ZERO).await;
     let house = House::new(upstream.address, &[]);
     let mut file = accounts("[]", "[]");

@@ -1,0 +1,227 @@
+//! Computing again what was fixed.
+//!
+//! Owns what a fixed statement is compared with. Must never write to the ledger, nor take what a stored statement says
+//! of itself for proof.
+
+use super::{BooksError, Window, earliest_late, parse, used_after};
+use crate::billing::{self, Fixed, Inputs, Statement};
+use crate::usage::{Month, ReadError, Reader, StoredStatement};
+use jiff::tz::TimeZone;
+use sha2::{Digest as _, Sha256};
+
+/// Months that were settled by another zone begin and end at other instants: calls would be on two statements, or on none.
+pub fn check_time_zone(reader: &Reader, zone: &TimeZone) -> Result<(), BooksError> {
+    let Some(settled) = reader.last_settled()? else {
+        return Ok(());
+    };
+    let Some(stored) = reader.next_statement(&settled.month, "")? else {
+        return Ok(());
+    };
+    let fixed = parse(&stored.account, &stored)?;
+    if zone.iana_name() == Some(&*fixed.time_zone) {
+        return Ok(());
+    }
+    Err(BooksError::OtherZone {
+        settled: fixed.time_zone,
+        now: zone.iana_name().unwrap_or("UTC").to_owned(),
+    })
+}
+
+/// A month whose fixed statements fit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VerifiedMonth {
+    /// `2026-11`.
+    pub month: String,
+    /// How many statements.
+    pub statements: u64,
+    /// The SHA-256 of all of them with their inputs: what settlement logged.
+    pub digest: [u8; 32],
+}
+
+/// Computes every fixed statement again from the inputs that are stored with it, and the inputs' counts from the
+/// ledger, as far as its records are kept; and looks whether everybody who called has one. What inputs say of prices and
+/// orders is proven by the digest alone, when the one that was logged is at hand. `zone`: the catalogue's.
+pub fn verify_statements(
+    reader: &Reader,
+    zone: &TimeZone,
+) -> Result<Vec<VerifiedMonth>, BooksError> {
+    let mut months: Vec<(VerifiedMonth, Digest)> = Vec::new();
+    let (mut month, mut account) = (String::new(), String::new());
+    while let Some(stored) = reader.next_statement(&month, &account)? {
+        verify_statement(reader, &stored)?;
+        if months
+            .last()
+            .is_none_or(|(last, _)| last.month != stored.month)
+        {
+            let verified = VerifiedMonth {
+                month: stored.month.clone(),
+                statements: 0,
+                digest: [0; 32],
+            };
+            months.push((verified, Digest::default()));
+        }
+        if let Some((verified, digest)) = months.last_mut() {
+            verified.statements += 1;
+            digest.add(&stored);
+        }
+        (month, account) = (stored.month, stored.account.to_string());
+    }
+    everybody_is_billed(reader, zone)?;
+    let with_digest = |(verified, digest): (VerifiedMonth, Digest)| VerifiedMonth {
+        digest: digest.end(),
+        ..verified
+    };
+    Ok(months.into_iter().map(with_digest).collect())
+}
+
+/// Whether each month up to the last one that is settled was settled, and each account that has calls of it has a
+/// statement.
+fn everybody_is_billed(reader: &Reader, zone: &TimeZone) -> Result<(), BooksError> {
+    let (Some(first), Some(last)) = (reader.first_admitted()?, reader.last_settled()?) else {
+        return Ok(());
+    };
+    let last = Month::parse(&last.month).map_err(BooksError::Month)?;
+    let mut month = Month::of(first, zone);
+    while month <= last {
+        let text = month.to_string();
+        let Some(settlement) = reader.settlement(&text)? else {
+            return Err(BooksError::Month(format!(
+                "{text} has calls, a later month is settled, and it is not"
+            )));
+        };
+        let (from, until) = month.bounds(zone);
+        let seqs = 0..=settlement.through_seq;
+        for account in reader.called(from, until, seqs.clone())? {
+            if reader.stored_statement(&text, &account)?.is_some() {
+                continue;
+            }
+            let lines = reader.usage(from, until, Some(&account), seqs.clone());
+            if matches!(&lines, Ok(lines) if lines.is_empty()) {
+                continue;
+            }
+            return Err(BooksError::Misfit {
+                account,
+                month: text,
+                why: "it is not there, and the ledger has calls for it".to_owned(),
+            });
+        }
+        month = month.next();
+    }
+    Ok(())
+}
+
+/// Over the statements of a month, in the order of their accounts.
+#[derive(Default)]
+struct Digest(Sha256);
+
+impl Digest {
+    fn add(&mut self, stored: &StoredStatement) {
+        for text in [
+            stored.account.as_str(),
+            &stored.due,
+            &stored.inputs,
+            &stored.statement,
+        ] {
+            self.0.update(text);
+            self.0.update([0]);
+        }
+    }
+
+    fn end(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+}
+
+/// The digest of a month's fixed statements, as `verify` makes it.
+pub fn digest(reader: &Reader, month: Month) -> Result<[u8; 32], BooksError> {
+    let month = month.to_string();
+    let (mut digest, mut account) = (Digest::default(), String::new());
+    while let Some(stored) = reader.next_statement(&month, &account)? {
+        if stored.month != month {
+            break;
+        }
+        digest.add(&stored);
+        account = stored.account.to_string();
+    }
+    Ok(digest.end())
+}
+
+fn verify_statement(reader: &Reader, stored: &StoredStatement) -> Result<(), BooksError> {
+    let misfit = |why: String| BooksError::Misfit {
+        account: stored.account.clone(),
+        month: stored.month.clone(),
+        why,
+    };
+    let fixed = parse(&stored.account, stored)?;
+    let inputs: Inputs =
+        serde_json::from_str(&stored.inputs).map_err(|error| misfit(error.to_string()))?;
+    let again = Statement {
+        fixed: fixed.fixed.clone(),
+        ..billing::statement(&inputs)
+    };
+    if again != fixed {
+        return Err(misfit("its inputs give another statement".to_owned()));
+    }
+    if fixed.due.to_string() != stored.due {
+        let why = format!("{} was debited, not {}", stored.due, fixed.due);
+        return Err(misfit(why));
+    }
+    if stored.account != inputs.account || stored.month != inputs.month {
+        let why = format!("it is of {} for {}", inputs.account, inputs.month);
+        return Err(misfit(why));
+    }
+    let settlement = reader.settlement(&stored.month)?;
+    let settlement = settlement.ok_or_else(|| misfit("its month was never settled".to_owned()))?;
+    let known = |fixed: &Fixed| {
+        fixed.through_seq == settlement.through_seq && fixed.head == hex::encode(settlement.head)
+    };
+    if !fixed.fixed.as_ref().is_some_and(known) {
+        return Err(misfit(
+            "it names another record or head than its settlement".to_owned(),
+        ));
+    }
+    let month = Month::parse(&stored.month).map_err(misfit)?;
+    let zone = TimeZone::get(&inputs.time_zone).map_err(|error| misfit(error.to_string()))?;
+    let (from, until) = month.bounds(&zone);
+    if (inputs.from, inputs.until, inputs.counted_until) != (from, until, until) {
+        return Err(misfit("its inputs are not of the whole month".to_owned()));
+    }
+    if let Some(before) = reader.last_statement(&stored.account, &stored.month)? {
+        let used = used_after(&parse(&stored.account, &before)?);
+        let packs = inputs.groups.iter().flat_map(|group| &group.packs);
+        for pack in packs {
+            let differs = used
+                .get(&pack.order)
+                .is_some_and(|used| *used != pack.used_before);
+            if differs {
+                let why = format!(
+                    "order {} had not used {} before it",
+                    pack.order, pack.used_before
+                );
+                return Err(misfit(why));
+            }
+        }
+    }
+    let before = reader.settlement(&month.previous().to_string())?;
+    let window = Window {
+        from,
+        until,
+        counted_until: until,
+        through: settlement.through_seq,
+        after: before.map(|fixed| fixed.through_seq),
+        earliest_late: earliest_late(month, &zone),
+    };
+    let mut counted = inputs.groups.clone();
+    for group in &mut counted {
+        (group.intervals, group.late) = (Vec::new(), Vec::new());
+    }
+    match window.count(reader, &stored.account, &mut counted) {
+        // What is not kept cannot be counted again.
+        Err(ReadError::Pruned { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(()) if counted != inputs.groups => {
+            Err(misfit("the ledger has other calls for it".to_owned()))
+        }
+        Ok(()) => Ok(()),
+    }
+}
