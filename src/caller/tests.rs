@@ -278,10 +278,15 @@ async fn a_call_ends_when_its_caller_hangs_up_and_not_when_he_sends_ahead() {
     assert_eq!(answer, None);
 
     let (mut client, mut server) = open(4096);
-    client.write_all(&call.repeat(2)).await.unwrap();
+    client.write_all(call).await.unwrap();
     let (terms, _) = next(&mut server).await;
-    let waited = server.during(tokio::time::sleep(Duration::from_secs(1)));
-    assert_eq!(waited.await, Some(()));
+    let waiting = server.during(tokio::time::sleep(Duration::from_secs(2)));
+    let sending_ahead = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        client.write_all(call).await.unwrap();
+    };
+    let (waited, ()) = tokio::join!(waiting, sending_ahead);
+    assert_eq!(waited, Some(()));
     let after = server.answer(terms, full(""), false).await.unwrap();
     assert_eq!(after, Next::Request);
     next(&mut server).await;
