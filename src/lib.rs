@@ -87,6 +87,12 @@
 //!     of a commit every answer would wait for it. A head is published only of what is linked. Eight bytes of each link are kept, so
 //!     that a change can be put down to the very record.
 //! 31. **A month is fixed by the seal of its last day**, an hour after its end, so that the head on a statement is one that was published.
+//! 32. **What is settled is not undone by anybody's mistake**: a wall clock that was moved forward is not believed for an hour, a
+//!     catalogue's `time_zone` cannot change once months were settled by it, and a group with calls to charge but without prices is not fixed.
+//! 33. **A notice that fails holds its own account and no other**: within an account the order matters, and one text that a receiver cannot
+//!     read must not silence the rest. The status decides: one that may have been taken is sent again with the same id.
+//! 34. **Statements have a digest of their own**, logged when a month is settled: the chain proves the calls, and only this proves
+//!     what prices and orders the statements were computed with.
 
 pub mod admin;
 pub mod admission;
