@@ -78,7 +78,7 @@ fn count_a_month() {
     sql.execute_batch(&format!(
         "BEGIN;
          WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 1211)
-         INSERT INTO series SELECT n + 1, iif(n < 12, 'big', 'other' || n / 4), 'portrait-segmentation', 'Action' || n % 4,
+         INSERT INTO series SELECT n + 1, iif(n < 12, 'big', 'other' || (n / 4)), 'portrait-segmentation', 'Action' || (n % 4),
              'per_call', iif(n / 4 % 3 = 2, 'upstream_failed', 'answered'), n / 4 % 3 = 0,
              CASE n / 4 % 3 WHEN 0 THEN '' WHEN 1 THEN 'vetoed' ELSE 'upstream_failed' END FROM n;
          WITH RECURSIVE h(h) AS (SELECT 0 UNION ALL SELECT h + 1 FROM h WHERE h < {HOURS} - 1)

@@ -532,7 +532,8 @@ impl Writer {
             self.store = None;
             self.roll_up_at = self.clock.mono().plus(CHORE_PAUSE);
         }
-        self.wal_pages += 16;
+        // Nine of them are the marks of a whole step.
+        self.wal_pages += 24;
     }
 
     fn tail(&self) -> i64 {
