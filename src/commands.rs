@@ -270,7 +270,7 @@ pub fn refund(path: &Path, order: &str) -> anyhow::Result<bool> {
     let now = Clock::default().utc();
     let zone = &config.catalog.time_zone;
     let books = books(&config, &reader, now);
-    let (packs, used) = books.used(account, pack)?;
+    let ordered = books.used(account, pack)?;
     let balance = books::balance(account, books::debited(&reader, &account.id)?, now);
     let arrears = billing::in_arrears(balance);
     let standing = service.stopped.or(arrears.then_some(Stop::Arrears));
@@ -279,8 +279,8 @@ pub fn refund(path: &Path, order: &str) -> anyhow::Result<bool> {
         .iter()
         .any(|service| service.stopped == Some(Stop::Violation));
     let answer = billing::refund(
-        &packs,
-        used,
+        &ordered,
+        ordered.used_before,
         standing,
         violation,
         pack.refundable,

@@ -38,7 +38,7 @@ const PASS_EVERY: Duration = Duration::from_secs(10);
 /// A pass takes at most one part in so many of the time.
 const PASS_SHARE: u32 = 20;
 /// But it is not waited longer than this.
-const PASS_AT_LEAST: Duration = Duration::from_secs(300);
+const PASS_AT_LATEST: Duration = Duration::from_secs(300);
 /// A wall clock that went so much further than the monotonic one was moved.
 const MOVED: Duration = Duration::from_secs(60);
 /// How often old records are looked for.
@@ -63,6 +63,9 @@ pub enum SettleError {
     /// The ledger cannot be written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Days are sealed before months are settled.
+    #[error("the last day of {0} is not sealed")]
+    Unsealed(Month),
     /// Some accounts of the month could not be settled; the others were.
     #[error("{failed} statements of {month} could not be fixed, the first of them: {why}")]
     Statements {
@@ -201,7 +204,7 @@ impl Settler {
         }
         let done = self.pass(state);
         let ended = self.proxy.clock.mono();
-        let pause = (ended.since(began) * PASS_SHARE).clamp(PASS_EVERY, PASS_AT_LEAST);
+        let pause = (ended.since(began) * PASS_SHARE).clamp(PASS_EVERY, PASS_AT_LATEST);
         state.next_pass = began.plus(pause);
         done
     }
@@ -215,9 +218,10 @@ impl Settler {
         let last_seal = reader.last_day()?;
         let mut settled = Ok(());
         if self.believes(state, now) {
-            self.seal_days(&reader, zone, now)?;
-            settled = self.settle_due(&reader, &policy, state, now);
-            self.prune(&reader, zone, state, now)?;
+            settled = self
+                .seal_days(&reader, zone, now)
+                .and_then(|()| self.settle_due(&reader, &policy, state, now));
+            settled = settled.and(self.prune(&reader, zone, state, now));
         }
         // Whatever hinders a settlement is no reason not to tell a customer that a pack runs out.
         let raised = self.raise_notices(&reader, &policy, state, last_seal, now);
@@ -319,21 +323,20 @@ impl Settler {
         let ledger = &self.proxy.ledger;
         let catalog = &policy.catalog;
         let text = month.to_string();
-        if reader.settlement(&text)?.is_none() {
-            let last_day = last_day(month, &catalog.time_zone);
-            let Some(seal) = reader.first_day_from(&last_day.to_string())? else {
-                // It is sealed before this is asked.
-                return Ok(());
-            };
-            ledger.keep(vec![Entry::Settlement {
-                month: text.clone(),
-                through_seq: seal.last_seq,
-                head: seal.head,
-                fixed_at: now,
-            }])?;
-        }
-        let Some(settlement) = reader.settlement(&text)? else {
-            return Ok(());
+        let (through_seq, head) = match reader.settlement(&text)? {
+            Some(begun) => (begun.through_seq, begun.head),
+            None => {
+                let last_day = last_day(month, &catalog.time_zone).to_string();
+                let seal = reader.first_day_from(&last_day)?;
+                let Seal { last_seq, head, .. } = seal.ok_or(SettleError::Unsealed(month))?;
+                ledger.keep(vec![Entry::Settlement {
+                    month: text.clone(),
+                    through_seq: last_seq,
+                    head,
+                    fixed_at: now,
+                }])?;
+                (last_seq, head)
+            }
         };
         let books = Books {
             catalog,
@@ -342,8 +345,8 @@ impl Settler {
         };
         let fixed = Fixed {
             at: Local::new(now, &catalog.time_zone),
-            through_seq: settlement.through_seq,
-            head: hex::encode(settlement.head),
+            through_seq,
+            head: hex::encode(head),
         };
         let (mut failed, mut first_failure) = (0, None);
         let (mut count, mut due) = (0_u64, Decimal::ZERO);
@@ -405,7 +408,7 @@ impl Settler {
             month = text,
             statements = count,
             due = %due,
-            through_seq = settlement.through_seq,
+            through_seq,
             head = fixed.head,
             digest = hex::encode(digest),
             "settled the month"
@@ -448,8 +451,7 @@ impl Settler {
         now: Utc,
     ) -> Result<(), SettleError> {
         let last = reader.last_seq()?;
-        let mut called: BTreeSet<AccountId> = std::mem::take(&mut state.unseen);
-        called.extend(match state.seen {
+        let called = match state.seen {
             Some(seen) => reader.accounts_since(seen, last)?,
             // What an earlier process did not come to see was called in this month, or since the last seal.
             None => {
@@ -460,8 +462,10 @@ impl Settler {
                 called.extend(reader.accounts_since(sealed, last)?);
                 called
             }
-        });
+        };
         state.seen = Some(last);
+        let mut called: BTreeSet<AccountId> = called.into_iter().collect();
+        called.append(&mut state.unseen);
         let mut failure = None;
         let books = Books {
             catalog: &policy.catalog,

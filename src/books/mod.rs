@@ -371,16 +371,14 @@ impl Books<'_> {
         Ok(on_the_books)
     }
 
-    /// The order as the rules know it, and how many calls it has ever covered.
-    pub fn used(&self, account: &Account, pack: &Pack) -> Result<(PackOrder, u64), BooksError> {
+    /// The order as the rules know it, with the calls that it has covered up to now.
+    pub fn used(&self, account: &Account, pack: &Pack) -> Result<PackOrder, BooksError> {
         let month = Month::of(self.now, &self.catalog.time_zone);
         let statement = self.statement(account.into(), month)?;
         // An order that ended before this month is on none of its statements; whether it was used
         // decides nothing any more.
         let used = used_after(&statement).get(&*pack.order).copied();
-        let order = order(pack, used.unwrap_or(0));
-        let used = order.used_before;
-        Ok((order, used))
+        Ok(order(pack, used.unwrap_or(0)))
     }
 }
 

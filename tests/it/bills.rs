@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use tollgate::clock::Clock;
-use tollgate::usage::{Ledger, LedgerOptions, Month, Record};
+use tollgate::usage::{Ledger, LedgerOptions, Month, Reader, Record};
 use tollgate::words::*;
 
 const PORTRAIT: &str = "portrait-segmentation";
@@ -20,9 +20,10 @@ fn zone() -> jiff::tz::TimeZone {
     jiff::tz::TimeZone::get("Asia/Shanghai").unwrap()
 }
 
-/// The month before the running one, by the provider's clock.
+/// The last month that can be settled now: the one before the running one, by the provider's clock, whose first two hours
+/// are counted to it here.
 fn last_month() -> Month {
-    Month::of(Clock::default().utc(), &zone()).previous()
+    Month::of(Utc(Clock::default().utc().0 - 2 * HOUR_US), &zone()).previous()
 }
 
 fn rfc3339(at: Utc) -> String {
@@ -524,7 +525,16 @@ async fn a_call_that_reaches_the_ledger_after_its_month_was_fixed_is_on_the_next
     let in_time = call(CUSTOMER, month, Mode::PerCall, Reason::Billable);
     seed(&house.ledger(), [late, in_time]);
     assert_eq!(statement(&house), fixed);
-    let running = house.run(&["statement", "--account", CUSTOMER, "--format", "json"]);
+    let next = last_month().next().to_string();
+    let running = house.run(&[
+        "statement",
+        "--account",
+        CUSTOMER,
+        "--month",
+        &next,
+        "--format",
+        "json",
+    ]);
     let running: Value = serde_json::from_str(&running.out).unwrap();
     let group = &running["groups"][0];
     assert_eq!(
@@ -555,4 +565,31 @@ async fn a_ledger_that_was_settled_by_one_time_zone_is_not_settled_by_another() 
     let refused = house.run(&["serve"]);
     assert_eq!(refused.code, Some(1));
     assert!(refused.err.contains("Asia/Shanghai"), "{}", refused.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wall_clock_that_is_moved_forward_settles_nothing() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let (month, _) = last_month().next().bounds(&zone());
+    let gate = Gate::start_with(upstream.address, |config| {
+        let calls = [call(CUSTOMER, month, Mode::PerCall, Reason::Billable)];
+        seed(&config.settings.ledger.path, calls);
+    })
+    .await;
+    // Past the first pass, so that what comes next is a jump and no start.
+    let sealed = || Reader::open(&gate.ledger()).unwrap().last_day().unwrap();
+    for _ in 0..200 {
+        if sealed().is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let before = sealed();
+    let (_, end) = Month::of(gate.clock.utc(), &zone()).bounds(&zone());
+    gate.clock.set_utc(Utc(end.0 + 2 * HOUR_US));
+    // A pass follows at once, for a day is over, and another ten seconds later.
+    tokio::time::sleep(Duration::from_secs(13)).await;
+    let reader = Reader::open(&gate.ledger()).unwrap();
+    assert_eq!(reader.last_day().unwrap(), before);
+    assert_eq!(reader.last_settled().unwrap(), None);
 }
