@@ -173,18 +173,19 @@ impl Proxy {
         body: RequestBody,
     ) -> Answer<Relay> {
         let received = Now::read(&self.clock);
-        let deadline = received.mono.plus(self.limits.request_timeout);
-        let upload = Upload::new(
-            body,
-            self.limits.body_bytes,
-            head.expects_continue,
-            &self.clock,
-            received.mono,
-            deadline,
-        );
-        let mut visit = Visit::new(&self, &client, &head, received, upload.progress().clone());
-
-        let mut upload = Some(upload);
+        let (mut upload, progress) = {
+            let upload = Upload::new(
+                body,
+                self.limits.body_bytes,
+                head.expects_continue,
+                &self.clock,
+                received.mono,
+                received.mono.plus(self.limits.request_timeout),
+            );
+            let progress = upload.progress().clone();
+            (Some(upload), progress)
+        };
+        let mut visit = Visit::new(&self, &client, &head, received, progress);
         let result = if head.uri.path() == QUOTA_PATH {
             match self.check_head(visit.dialect, &head, upload.as_ref()) {
                 Ok(()) => Box::pin(self.quota(&mut visit, &head)).await,
@@ -193,28 +194,36 @@ impl Proxy {
         } else {
             self.way(&mut visit, &upstream, &head, &mut upload).await
         };
-
-        let mut answer = match result {
-            Ok(answer) => answer,
-            Err(refusal) => {
-                visit.refused(&refusal);
-                self.hold_if_guessing(&visit, &refusal).await;
-                let keeps = match &mut upload {
-                    Some(upload) => upload.drain().await,
-                    None => visit.progress.whole_at().is_some(),
-                };
-                let mut answer = refusal.answer(visit.dialect, &visit.id_text);
-                if !keeps {
-                    answer.close();
-                }
-                answer
-            }
-        };
+        let mut answer = self.conclude(&mut visit, &mut upload, result).await;
         if visit.dialect == Dialect::Vendor {
             let named = |field: &Field<'_>| field.name() == X_TC_TRACE_ID.as_bytes();
             if let Some(trace_id) = head.fields.iter().find(named) {
                 answer.lines().field(trace_id);
             }
+        }
+        answer
+    }
+
+    /// What the caller gets: the answer, or the refusal in its dialect, when its time has come.
+    async fn conclude(
+        &self,
+        visit: &mut Visit<'_>,
+        upload: &mut Option<Upload>,
+        result: Result<Answer<Relay>, Refusal>,
+    ) -> Answer<Relay> {
+        let refusal = match result {
+            Ok(answer) => return answer,
+            Err(refusal) => refusal,
+        };
+        visit.refused(&refusal);
+        self.hold_if_guessing(visit, &refusal).await;
+        let keeps = match upload {
+            Some(upload) => upload.drain().await,
+            None => visit.progress.whole_at().is_some(),
+        };
+        let mut answer = refusal.answer(visit.dialect, &visit.id_text);
+        if !keeps {
+            answer.close();
         }
         answer
     }
@@ -234,7 +243,7 @@ impl Proxy {
             operation,
             reservation,
             slot,
-        } = self.admit(visit, &caller, head)?;
+        } = self.admit(visit, caller, head)?;
         let started = reservation.wait(&self.clock).await;
         visit.admitted(&operation, started.mode);
         let call = Call {
@@ -360,11 +369,11 @@ impl Proxy {
     fn admit(
         &self,
         visit: &mut Visit<'_>,
-        caller: &Caller,
+        caller: Caller,
         head: &RequestHead,
     ) -> Result<Admitted, Refusal> {
         let policy = self.policy.load();
-        let account = match caller {
+        let account = match &caller {
             Caller::ApiKey(digest) => policy
                 .api_key(digest)
                 .ok_or(Refusal::Credential(Failure::UnknownKey))?

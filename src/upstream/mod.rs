@@ -224,7 +224,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A request on its way out.
 pub struct Outgoing<B> {
     method: Method,
-    message: wire::Outgoing<B>,
+    /// On the heap: it goes through many hands, and each future on the way would be larger by it.
+    message: Box<wire::Outgoing<B>>,
 }
 
 impl<B> Outgoing<B>
@@ -242,7 +243,7 @@ where
         let (head, coding) = head.end(length);
         Self {
             method,
-            message: wire::Outgoing::new(head, coding, body),
+            message: Box::new(wire::Outgoing::new(head, coding, body)),
         }
     }
 }

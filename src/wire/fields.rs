@@ -184,9 +184,12 @@ impl Lines {
         if pieces.iter().any(odd) {
             return;
         }
-        for part in [name, ": "].iter().chain(&pieces).chain(&["\r\n"]) {
-            self.0.extend_from_slice(part.as_bytes());
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b": ");
+        for piece in pieces {
+            self.0.extend_from_slice(piece.as_bytes());
         }
+        self.0.extend_from_slice(b"\r\n");
     }
 
     /// A field of our own, a number.

@@ -34,10 +34,13 @@ pub fn tokens(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Digits only: no sign, no space.
 pub fn length_of(value: &[u8]) -> Option<u64> {
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+    if value.is_empty() {
         return None;
     }
-    std::str::from_utf8(value).ok()?.parse().ok()
+    value.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9)?;
+        number.checked_mul(10)?.checked_add(digit.into())
+    })
 }
 
 /// Where a body ends.

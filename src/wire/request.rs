@@ -60,16 +60,13 @@ pub fn request_head(input: &mut BytesMut) -> Result<Option<Box<RequestHead>>, Ba
         }
         Err(_) => return Err(BadHead::MALFORMED),
     };
-    // A line that ends without CR is a line to us and may be a part of a value to who stands before us. Each CR has its
-    // LF, or it would not have been parsed.
-    let count = |end: u8| input[..whole].iter().filter(|byte| **byte == end).count();
-    if count(b'\n') != count(b'\r') {
-        return Err(BadHead::MALFORMED);
-    }
     let is_1_1 = parsed.version == Some(1);
     let (Some(method), Some(target)) = (parsed.method, parsed.path) else {
         return Err(BadHead::MALFORMED);
     };
+    if !lines_end_in_crlf(&input[..whole], method, parsed.headers) {
+        return Err(BadHead::MALFORMED);
+    }
     if target.len() >= usize::from(u16::MAX) {
         return Err(BadHead::TARGET_TOO_LONG);
     }
@@ -95,6 +92,19 @@ pub fn request_head(input: &mut BytesMut) -> Result<Option<Box<RequestHead>>, Ba
         keeps_alive: framed.keeps_alive,
         expects_continue: framed.expects_continue && is_1_1,
     })))
+}
+
+/// Whether no line of a parsed head ends without CR: that is a line to us and may be a part of a value to who stands
+/// before us. Lines are looked at where they begin, after the end of the one before.
+fn lines_end_in_crlf(head: &[u8], method: &str, fields: &[httparse::Header<'_>]) -> bool {
+    let before = |part: &str| &head[..part.as_ptr() as usize - head.as_ptr() as usize];
+    // Empty lines may come first (RFC 9112 §2.2).
+    let mut empty = before(method).chunks(2);
+    empty.all(|line| line == b"\r\n")
+        && fields
+            .iter()
+            .all(|field| before(field.name).ends_with(b"\r\n"))
+        && head.ends_with(b"\r\n\r\n")
 }
 
 /// What the fields say about where the request ends and what follows it.

@@ -152,6 +152,18 @@ fn a_line_that_is_no_request_is_malformed() {
 }
 
 #[test]
+fn a_head_is_malformed_as_soon_as_one_of_its_lines_ends_without_cr() {
+    let lines = ["", "POST /a HTTP/1.1", "Host: a", "Empty:", "X-A:  b\t", ""];
+    for bare in 0_u32..1 << lines.len() {
+        let end = |nth: usize| if bare >> nth & 1 == 1 { "\n" } else { "\r\n" };
+        let text: String = (lines.iter().enumerate())
+            .map(|(nth, line)| format!("{line}{}", end(nth)))
+            .collect();
+        assert_eq!(head_of(&text).is_ok(), bare == 0, "{text:?}");
+    }
+}
+
+#[test]
 fn a_target_is_read_in_each_of_its_forms() {
     for (line, path, query) in [
         ("GET /a?b=c?d#e HTTP/1.1", "/a", Some("b=c?d")),
