@@ -245,6 +245,14 @@ impl RequestBody {
         }
     }
 
+    /// All of it, if it came with its head and nothing of it was taken.
+    pub fn whole(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Source::Whole(data) => Some(data),
+            Source::Coming { .. } => None,
+        }
+    }
+
     /// How many bytes have not been taken; `None` while that is not known.
     pub fn left(&self) -> Option<u64> {
         match &self.0 {

@@ -9,6 +9,8 @@ use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// Failures at once that a peer is forgiven: a deployment with a wrong key tries several times.
@@ -36,11 +38,16 @@ pub enum Held {
 pub struct HoldDown<C: Clock = DefaultClock> {
     failures: Table<C>,
     warnings: Table<C>,
-    max_peers: usize,
 }
 
-type Table<C> =
-    RateLimiter<Peer, DashMapStateStore<Peer>, C, NoOpMiddleware<<C as Clock>::Instant>>;
+/// Counts per peer, of at most so many peers.
+struct Table<C: Clock> {
+    counts: RateLimiter<Peer, DashMapStateStore<Peer>, C, NoOpMiddleware<<C as Clock>::Instant>>,
+    max_peers: usize,
+    /// At least so many more peers fit. How many there are is not asked at every failure, for that takes a lock on each
+    /// of the table's many parts.
+    room: AtomicUsize,
+}
 
 /// Whom failures are counted for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,37 +87,25 @@ impl<C: Clock + Clone> HoldDown<C> {
             .expect("the period is not zero")
             .allow_burst(BURST);
         let warned = Quota::with_period(WARN_EVERY).expect("the period is not zero");
-        Self {
-            failures: RateLimiter::dashmap_with_clock(forgiven, clock.clone()),
-            warnings: RateLimiter::dashmap_with_clock(warned, clock),
+        let table = |quota| Table {
+            counts: RateLimiter::dashmap_with_clock(quota, clock.clone()),
             max_peers,
+            room: AtomicUsize::new(max_peers),
+        };
+        Self {
+            failures: table(forgiven),
+            warnings: table(warned),
         }
     }
 
     /// Counts a failed credential of `peer`. An IPv6 peer is its /64, an IPv4-mapped one is its IPv4 address.
     pub fn failed(&self, peer: IpAddr) -> Held {
         let peer = Peer::of(peer);
-        if self
-            .failures
-            .check_key(&self.bounded(&self.failures, peer))
-            .is_ok()
-        {
+        if self.failures.passes(peer) {
             return Held::NotHeld;
         }
-        let first = self
-            .warnings
-            .check_key(&self.bounded(&self.warnings, peer))
-            .is_ok();
-        Held::Held { first }
-    }
-
-    /// While a table is full everybody shares one count, those it holds included: the table cannot be asked whom it
-    /// holds, and nobody whose credential is good is ever counted.
-    fn bounded(&self, table: &Table<C>, peer: Peer) -> Peer {
-        if table.len() < self.max_peers {
-            peer
-        } else {
-            Peer::Overflow
+        Held::Held {
+            first: self.warnings.passes(peer),
         }
     }
 
@@ -118,9 +113,35 @@ impl<C: Clock + Clone> HoldDown<C> {
     /// threads that serve calls: it passes over the whole table.
     pub fn sweep(&self) {
         for table in [&self.failures, &self.warnings] {
-            table.retain_recent();
-            table.shrink_to_fit();
+            table.counts.retain_recent();
+            table.counts.shrink_to_fit();
         }
+    }
+}
+
+impl<C: Clock> Table<C> {
+    /// Counts once for this peer, and says whether that is still forgiven. While the table is full everybody shares
+    /// one count, those it holds included: it cannot be asked whom it holds, and nobody whose credential is good is ever
+    /// counted.
+    fn passes(&self, peer: Peer) -> bool {
+        let counted = if self.has_room() {
+            peer
+        } else {
+            Peer::Overflow
+        };
+        self.counts.check_key(&counted).is_ok()
+    }
+
+    /// Takes a place for one more peer, needed or not. The table never holds more than its peers and as many as there
+    /// are threads.
+    fn has_room(&self) -> bool {
+        let take = |room: usize| room.checked_sub(1);
+        if self.room.fetch_update(Relaxed, Relaxed, take).is_ok() {
+            return true;
+        }
+        let free = self.max_peers.saturating_sub(self.counts.len());
+        self.room.store(free.saturating_sub(1), Relaxed);
+        free > 0
     }
 }
 
@@ -211,15 +232,32 @@ mod tests {
         for last in 1..=200 {
             fail(&hold_down, &format!("198.51.100.{last}"));
         }
-        assert_eq!(hold_down.failures.len(), 5);
-        assert!(hold_down.warnings.len() <= 5);
+        assert_eq!(hold_down.failures.counts.len(), 5);
+        assert!(hold_down.warnings.counts.len() <= 5);
         assert!(matches!(fail(&hold_down, A), Held::Held { .. }));
 
         clock.advance(Duration::from_secs(300));
         hold_down.sweep();
-        assert_eq!(hold_down.failures.len(), 0);
-        assert_eq!(hold_down.warnings.len(), 0);
+        assert_eq!(hold_down.failures.counts.len(), 0);
+        assert_eq!(hold_down.warnings.counts.len(), 0);
         exhaust(&hold_down, A);
+    }
+
+    #[test]
+    fn one_peer_fills_no_table_however_often_it_fails() {
+        let (hold_down, _) = hold_down(4);
+        for _ in 0..100 {
+            fail(&hold_down, A);
+        }
+        fail(&hold_down, B);
+        let knows = |peer: &str| {
+            let before = hold_down.failures.counts.len();
+            fail(&hold_down, peer);
+            hold_down.failures.counts.len() == before
+        };
+        assert!(knows(A) && knows(B));
+        assert!(!knows("192.0.2.3"));
+        assert!(matches!(fail(&hold_down, A), Held::Held { .. }));
     }
 
     #[test]

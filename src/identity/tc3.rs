@@ -337,6 +337,11 @@ fn hmac(mut key: Hmac<Sha256>, text: &[u8]) -> Zeroizing<[u8; 32]> {
     Zeroizing::new(key.finalize().into_bytes().into())
 }
 
+/// The SHA-256 of a body that is there.
+pub fn body_sha256(body: &[u8]) -> [u8; 32] {
+    Sha256::digest(body).into()
+}
+
 /// Hashes a body while it arrives: a large one hashed at once would hold up its thread's other calls.
 #[derive(Clone, Default)]
 pub struct BodyHash(Sha256);

@@ -156,6 +156,11 @@ impl Upload {
         &self.progress
     }
 
+    /// All of it, if it came with its head: then it is in memory already, where it can be hashed and forwarded from.
+    pub fn came_whole(&self) -> Option<&[u8]> {
+        self.body.whole().filter(|_| self.received == 0)
+    }
+
     /// The declared length; `None` when chunked.
     pub fn declared(&self) -> Option<u64> {
         self.body.left().map(|left| left + self.received)

@@ -11,6 +11,7 @@ use crate::wire::{Lines, RequestHead};
 use crate::words::{GroupId, Mode, RequestIdText, Stop};
 use http::{Method, StatusCode};
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 /// Which tongue the answer is in. It follows the request.
@@ -282,12 +283,12 @@ impl Refusal {
         match self {
             Self::HeadersTooLarge { limit } => format!("The request line and headers are over {limit} bytes.").into(),
             Self::BodyTooLarge { limit } => format!("The request body is over {limit} bytes.").into(),
-            Self::Upload(failure) => sentence(&failure.to_string()).into(),
+            Self::Upload(failure) => sentence(failure).into(),
             Self::Method { allowed } => {
                 let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
                 format!("Use {}.", names.join(" or ")).into()
             }
-            Self::Credential(failure) => sentence(&failure.to_string()).into(),
+            Self::Credential(failure) => sentence(failure).into(),
             Self::ActionMissing => "Name the action in X-TC-Action, or call one of the documented paths.".into(),
             Self::ActionUnknown => "The action does not exist.".into(),
             Self::ActionMismatch => "X-TC-Action and the path name different actions; send one of them.".into(),
@@ -513,13 +514,12 @@ fn ceil_seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
-fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    let first = letters
-        .next()
-        .map(|first| first.to_uppercase().collect::<String>())
-        .unwrap_or_default();
-    format!("{first}{}.", letters.as_str())
+fn sentence(text: impl fmt::Display) -> String {
+    let mut text = format!("{text}.");
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    text
 }
 
 #[cfg(test)]

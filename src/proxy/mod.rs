@@ -348,6 +348,10 @@ impl Proxy {
                 None,
             ));
         }
+        if let Some(body) = upload.as_ref().and_then(Upload::came_whole) {
+            let body_sha256 = tc3::body_sha256(body);
+            return Ok((Caller::Tc3 { claim, body_sha256 }, None));
+        }
         let incomplete = Refusal::Upload(UploadFailure::Incomplete);
         let bytes = upload
             .as_ref()

@@ -848,25 +848,31 @@ async fn body_memory_beyond_a_peers_share_is_refused_at_once_and_comes_back() {
     slow.write(first).await;
     eventually("the share is taken", || proxy.body_memory_held() == 100_000).await;
 
-    let small = format!(
-        "{}Content-Length: 2\r\n\r\n{{}}",
-        signed_head(STUDIO_ID, STUDIO_SECRET, "{}")
+    let retail = (
+        "AKIDEXAMPLERETAIL00000000000000000002",
+        "trial-secret-of-example-retail",
     );
-    let retail = "AKIDEXAMPLERETAIL00000000000000000002";
-    let retail = format!(
-        "{}Content-Length: 2\r\n\r\n{{}}",
-        signed_head(retail, "trial-secret-of-example-retail", "{}")
-    );
+    let signed = |(id, secret): (&str, &str), body: &str| {
+        let length = body.len();
+        format!(
+            "{}Content-Length: {length}\r\n\r\n{body}",
+            signed_head(id, secret, body)
+        )
+    };
+    // Too large to come with its head.
+    let bulky = "x".repeat(10_000);
+    let studio_bulky = signed((STUDIO_ID, STUDIO_SECRET), &bulky);
+    let retail_bulky = signed(retail, &bulky);
     for (what, source, request) in [
         (
             "the same peer with another credential",
             [127, 0, 0, 1],
-            &retail,
+            &retail_bulky,
         ),
         (
             "the same credential from another peer",
             [127, 0, 4, 1],
-            &small,
+            &studio_bulky,
         ),
     ] {
         let mut wire = Wire::connect_from(source, gate.public).await;
@@ -878,11 +884,18 @@ async fn body_memory_beyond_a_peers_share_is_refused_at_once_and_comes_back() {
         );
     }
     let mut wire = Wire::connect_from([127, 0, 4, 1], gate.public).await;
-    let reply = wire.exchange(&retail).await;
+    let reply = wire.exchange(&retail_bulky).await;
+    assert_eq!(
+        (reply.status, &reply.body[..]),
+        (200, bulky.as_bytes()),
+        "others have their own share"
+    );
+    let mut wire = Wire::connect(gate.public).await;
+    let reply = wire.exchange(&signed(retail, "{}")).await;
     assert_eq!(
         (reply.status, &reply.body[..]),
         (200, &b"{}"[..]),
-        "others have their own share"
+        "what came with its head is in memory already"
     );
     // A body that is not kept in memory needs none of it.
     let (status, _, _) = send(gate.public, segment(STUDIO_KEY)).await;
