@@ -132,15 +132,18 @@ impl<C: Clock> Table<C> {
         self.counts.check_key(&counted).is_ok()
     }
 
-    /// Takes a place for one more peer, needed or not. The table never holds more than its peers and as many as there
-    /// are threads.
+    /// Takes a place for one more peer, needed or not. Threads that ask at once may each find the last places free, so that
+    /// the table may hold a few peers more.
     fn has_room(&self) -> bool {
         let take = |room: usize| room.checked_sub(1);
         if self.room.fetch_update(Relaxed, Relaxed, take).is_ok() {
             return true;
         }
         let free = self.max_peers.saturating_sub(self.counts.len());
-        self.room.store(free.saturating_sub(1), Relaxed);
+        if let Some(rest) = free.checked_sub(1) {
+            // Another thread may have asked meanwhile: what it found stands.
+            let _ = self.room.compare_exchange(0, rest, Relaxed, Relaxed);
+        }
         free > 0
     }
 }
