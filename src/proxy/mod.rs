@@ -173,6 +173,7 @@ impl Proxy {
         body: RequestBody,
     ) -> Answer<Relay> {
         let received = Now::read(&self.clock);
+        // In a block of its own, or the call's future would have room for the upload twice.
         let (mut upload, progress) = {
             let upload = Upload::new(
                 body,
@@ -204,7 +205,8 @@ impl Proxy {
         answer
     }
 
-    /// What the caller gets: the answer, or the refusal in its dialect, when its time has come.
+    /// What the caller gets: the answer, or the refusal in its dialect, when its time has come. Apart from
+    /// [`answer`](Self::answer), so that what is awaited here takes the memory that [`way`](Self::way) had.
     async fn conclude(
         &self,
         visit: &mut Visit<'_>,
