@@ -16,6 +16,7 @@ use crate::server::{self, Phase};
 use crate::settle::{self, SettleError, Settler};
 use crate::upstream::Upstream;
 use crate::usage::{CloseError, Committed, Ledger, LedgerError, LedgerOptions};
+use crate::wire::PIPES;
 use crate::words::{Durability, Outcome};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
@@ -28,9 +29,9 @@ use tokio::task::JoinHandle;
 
 /// Room in the ledger's queue beyond the calls that are connected: records of clients that hung up.
 const PENDING_BEYOND_CONNECTIONS: usize = 65_536;
-/// File descriptors beyond those of connections: ledger, listeners, runtimes, logs; and the admin
-/// listener's connections.
-const SPARE_FILES: u64 = 128 + admin::CONNECTIONS as u64;
+/// File descriptors beyond those of connections: ledger, listeners, runtimes, logs; the admin
+/// listener's connections; the two ends of each pipe.
+const SPARE_FILES: u64 = 128 + admin::CONNECTIONS as u64 + 2 * PIPES as u64;
 /// How long after `/readyz` turned 503 new connections are still accepted: load balancers need to
 /// notice.
 const NOTICE: Duration = Duration::from_secs(1);

@@ -6,6 +6,7 @@
 use crate::caller::{self, Next};
 use crate::proxy::{Client, Proxy};
 use crate::upstream::Upstream;
+use crate::wire::{Reader, Writer};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::future::Future;
 use std::io;
@@ -14,7 +15,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -156,8 +156,8 @@ async fn connection<R, W>(
     upstream: Arc<Upstream>,
     phase: watch::Receiver<Phase>,
 ) where
-    R: AsyncRead + Send + Unpin + 'static,
-    W: AsyncWrite + Unpin,
+    R: Reader + 'static,
+    W: Writer,
 {
     let client = Arc::new(Client::from(peer.ip()));
     let mut caller = caller::Connection::new(reader, writer, proxy.clock.clone());

@@ -1,6 +1,6 @@
 //! What comes from a caller: heads, and the bodies that others read.
 
-use crate::wire::{self, BadHead, Framing, HEAD_BYTES, RequestHead};
+use crate::wire::{self, BadHead, Framing, HEAD_BYTES, Piece, Pipe, Reader, RequestHead};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::future::Future;
@@ -8,7 +8,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncReadExt;
 
 /// What is read at once: little at first, and as much as comes when more of it comes. Large bodies pass in steps of
 /// this size.
@@ -23,7 +23,7 @@ const ENOUGH_BODY_ROOM: usize = 16 * 1024;
 pub(super) struct Inlet(Arc<Mutex<State>>);
 
 struct State {
-    reader: Box<dyn AsyncRead + Send + Unpin>,
+    reader: Box<dyn Reader>,
     bytes: BytesMut,
     /// How much to read at once.
     read_bytes: usize,
@@ -31,6 +31,8 @@ struct State {
     parsed: usize,
     /// Of the body that comes; ended when none does.
     framing: Framing,
+    /// So many bytes of it have been taken.
+    taken: u64,
     /// A [`RequestBody`] reads it.
     is_held: bool,
     /// Who waits until it is not.
@@ -43,7 +45,11 @@ struct State {
 pub struct Broken;
 
 /// The body of a request, as it comes. Dropped unfinished, the rest is for the connection to deal with.
-pub struct RequestBody(Source);
+pub struct RequestBody {
+    source: Source,
+    /// How many bytes have been taken.
+    taken: u64,
+}
 
 enum Source {
     /// It came with its head.
@@ -57,13 +63,14 @@ enum Source {
 }
 
 impl Inlet {
-    pub(super) fn new(reader: Box<dyn AsyncRead + Send + Unpin>) -> Self {
+    pub(super) fn new(reader: Box<dyn Reader>) -> Self {
         Self(Arc::new(Mutex::new(State {
             reader,
             bytes: BytesMut::new(),
             read_bytes: READ_BYTES,
             parsed: 0,
             framing: Framing::Length(0),
+            taken: 0,
             is_held: false,
             waiting: None,
             wants_continue: false,
@@ -118,11 +125,12 @@ impl Inlet {
                 length => state.bytes.split_to(length).freeze(),
             };
             state.shrink();
-            return RequestBody(Source::Whole(whole));
+            return RequestBody::from(Source::Whole(whole));
         }
         state.framing = head.framing;
+        state.taken = 0;
         state.is_held = true;
-        RequestBody(Source::Coming {
+        RequestBody::from(Source::Coming {
             inlet: self.0.clone(),
             left: head.framing.left(),
             expects_continue: head.expects_continue,
@@ -207,6 +215,7 @@ impl State {
         loop {
             let taken = self.framing.take(&mut self.bytes);
             if let Some(data) = taken.map_err(|_| Broken)? {
+                self.taken += data.len() as u64;
                 return Poll::Ready(Ok(Some(data)));
             }
             if self.framing.has_ended() {
@@ -217,6 +226,27 @@ impl State {
                 Ok(0) | Err(_) => return Poll::Ready(Err(Broken)),
             }
         }
+    }
+
+    /// The same, past this process's memory where that can be.
+    fn poll_piece(
+        &mut self,
+        pipe: Option<&mut Pipe>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Piece>, Broken>> {
+        if self.bytes.is_empty()
+            && let (Some(pipe), Some(socket)) = (pipe, self.reader.socket())
+        {
+            match ready!(self.framing.poll_fill(pipe, socket, cx)) {
+                Ok(None) => {}
+                Ok(Some(piped @ 1..)) => {
+                    self.taken += piped as u64;
+                    return Poll::Ready(Ok(Some(Piece::Piped(piped))));
+                }
+                Ok(Some(0)) | Err(_) => return Poll::Ready(Err(Broken)),
+            }
+        }
+        self.poll_data(cx).map_ok(|data| data.map(Piece::Read))
     }
 
     /// What one bulky request needed is not kept for the small ones.
@@ -236,10 +266,16 @@ impl State {
     }
 }
 
+impl From<Source> for RequestBody {
+    fn from(source: Source) -> Self {
+        Self { source, taken: 0 }
+    }
+}
+
 impl RequestBody {
     /// Whether all of it has come, taken or not.
     pub fn has_come(&self) -> bool {
-        match &self.0 {
+        match &self.source {
             Source::Whole(_) => true,
             Source::Coming { left, .. } => *left == Some(0),
         }
@@ -247,26 +283,48 @@ impl RequestBody {
 
     /// All of it, if it came with its head and nothing of it was taken.
     pub fn whole(&self) -> Option<&[u8]> {
-        match &self.0 {
+        match &self.source {
             Source::Whole(data) => Some(data),
             Source::Coming { .. } => None,
         }
     }
 
+    /// How many bytes have been taken.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// How many bytes have not been taken; `None` while that is not known.
     pub fn left(&self) -> Option<u64> {
-        match &self.0 {
+        match &self.source {
             Source::Whole(data) => Some(data.len() as u64),
             Source::Coming { left, .. } => *left,
         }
     }
 
-    /// Takes the next piece; `None` when it has ended.
+    /// Takes the next piece into memory; `None` when it has ended.
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Broken>> {
-        let (inlet, left, expects_continue) = match &mut self.0 {
+        self.poll_next(|state| state.poll_data(cx))
+    }
+
+    /// Takes the next piece, into `pipe` if that can be; `None` when it has ended.
+    pub fn poll_piece(
+        &mut self,
+        pipe: Option<&mut Pipe>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Piece>, Broken>> {
+        self.poll_next(|state| state.poll_piece(pipe, cx))
+    }
+
+    fn poll_next<P: From<Bytes>>(
+        &mut self,
+        poll: impl FnOnce(&mut State) -> Poll<Result<Option<P>, Broken>>,
+    ) -> Poll<Result<Option<P>, Broken>> {
+        let (inlet, left, expects_continue) = match &mut self.source {
             Source::Whole(data) => {
                 let data = std::mem::take(data);
-                return Poll::Ready(Ok((!data.is_empty()).then_some(data)));
+                self.taken += data.len() as u64;
+                return Poll::Ready(Ok((!data.is_empty()).then(|| data.into())));
             }
             Source::Coming {
                 inlet,
@@ -276,13 +334,14 @@ impl RequestBody {
         };
         let mut state = inlet.lock();
         state.wants_continue |= std::mem::take(expects_continue);
-        let polled = state.poll_data(cx);
+        let polled = poll(&mut state);
         *left = state.framing.left();
+        self.taken = state.taken;
         if state.framing.has_ended() {
             state.let_go();
             drop(state);
             // What comes from now on belongs to the next request.
-            self.0 = Source::Whole(Bytes::new());
+            self.source = Source::Whole(Bytes::new());
         }
         polled
     }
@@ -290,7 +349,7 @@ impl RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if let Source::Coming { inlet, .. } = &self.0 {
+        if let Source::Coming { inlet, .. } = &self.source {
             inlet.lock().let_go();
         }
     }

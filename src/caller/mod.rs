@@ -11,10 +11,8 @@ pub use inlet::{Broken, RequestBody};
 pub use outlet::STALLED_READER;
 
 use crate::clock::{Clock, Timer};
-use crate::wire::{BadHead, Coding, Fields, Lines, Outgoing, RequestHead};
-use bytes::Bytes;
+use crate::wire::{BadHead, Body, Coding, Fields, Lines, Outgoing, Reader, RequestHead, Writer};
 use http::{Method, StatusCode};
-use http_body::Body;
 use inlet::Inlet;
 use outlet::Patient;
 use std::future::Future;
@@ -22,7 +20,7 @@ use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 /// A connection that sends no complete head for so long is closed, idle or not. Longer than the
 /// SDKs keep theirs, so that it is they who close (PROTOCOL §7).
@@ -133,9 +131,9 @@ impl From<&RequestHead> for Terms {
     }
 }
 
-impl<W: AsyncWrite + Unpin> Connection<W> {
+impl<W: Writer> Connection<W> {
     /// Of the two halves of a stream.
-    pub fn new(reader: impl AsyncRead + Send + Unpin + 'static, writer: W, clock: Clock) -> Self {
+    pub fn new(reader: impl Reader + 'static, writer: W, clock: Clock) -> Self {
         Self {
             inlet: Inlet::new(Box::new(reader)),
             writer: Patient::new(writer),
@@ -202,16 +200,12 @@ impl<W: AsyncWrite + Unpin> Connection<W> {
     ///
     /// # Errors
     /// When the answer did not go whole.
-    pub async fn answer<B>(
+    pub async fn answer<B: Body>(
         &mut self,
         terms: Terms,
         answer: Answer<B>,
         closes: bool,
-    ) -> io::Result<Next>
-    where
-        B: Body<Data = Bytes> + Unpin,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    ) -> io::Result<Next> {
         let bodiless = terms.is_head
             || matches!(
                 answer.status,
@@ -220,7 +214,7 @@ impl<W: AsyncWrite + Unpin> Connection<W> {
             || (terms.is_connect && answer.status.is_success());
         let length = match &answer.body {
             AnswerBody::Own(body) => Some(body.len() as u64),
-            AnswerBody::Passing(body) => body.size_hint().exact(),
+            AnswerBody::Passing(body) => body.left(),
         };
         let coding = match length {
             _ if bodiless => Coding::Length(0),

@@ -1,6 +1,6 @@
 //! What goes to a caller: the lines of heads, at the pace of a reader who reads at all.
 
-use crate::wire::Lines;
+use crate::wire::{Lines, Pipe, Writer};
 use crate::words::Utc;
 use http::StatusCode;
 use jiff::Timestamp;
@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 /// A client that takes no byte of its answer for so long is cut off.
@@ -69,6 +70,17 @@ impl<W> Patient<W> {
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(STALLED_READER)));
         ready!(stalled.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<W: Writer> Writer for Patient<W> {
+    fn socket(&self) -> Option<&TcpStream> {
+        self.stream.socket()
+    }
+
+    fn poll_drain(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let polled = self.stream.poll_drain(pipe, cx);
+        self.progress(cx, polled)
     }
 }
 

@@ -1,11 +1,10 @@
 //! One connection with a caller in memory, and time that is paused: what is said on it, when, and when it ends.
 
 use super::*;
-use bytes::BytesMut;
-use http_body::{Frame, SizeHint};
+use crate::wire::{Piece, Pipe};
+use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::pin::Pin;
 use tokio::io::{AsyncReadExt, DuplexStream, ReadHalf, WriteHalf, split};
 use tokio::time::Instant;
 
@@ -21,19 +20,19 @@ fn open(buffer_bytes: usize) -> (DuplexStream, Server) {
 struct Pieces(VecDeque<&'static str>, Option<u64>);
 
 impl Body for Pieces {
-    type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
+    fn poll_piece(
+        &mut self,
+        _: Option<&mut Pipe>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let piece = self.0.pop_front().map(|piece| piece.as_bytes().into());
-        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    ) -> Poll<Option<Result<Piece, Infallible>>> {
+        let piece = self.0.pop_front();
+        Poll::Ready(piece.map(|piece| Ok(Bytes::from(piece).into())))
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.1.map_or_else(SizeHint::default, SizeHint::with_exact)
+    fn left(&self) -> Option<u64> {
+        self.1
     }
 }
 

@@ -16,10 +16,10 @@ use crate::serve;
 use crate::upstream::{ForwardHead, NotAnswered, Outgoing, Upstream};
 use crate::usage::{Month, Reader, usage_table};
 use anyhow::Context;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Full};
 use sample::{CALLERS, WORK, sample_upstream, send_calls};
+use std::future::poll_fn;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
@@ -158,7 +158,7 @@ fn client(to: SocketAddr) -> Arc<Upstream> {
 
 async fn fetch(
     client: &Arc<Upstream>,
-    request: Request<Full<Bytes>>,
+    request: Request<Bytes>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
     let (parts, body) = request.into_parts();
     let mut head = ForwardHead::new(parts.method, &parts.uri);
@@ -168,9 +168,12 @@ async fn fetch(
     let mut outgoing = Outgoing::new(head, body);
     loop {
         match client.connection().await?.send(outgoing).await {
-            Ok(answer) => {
-                let status = answer.status;
-                return Ok((status, answer.body.collect().await?.to_bytes()));
+            Ok(mut answer) => {
+                let mut read = BytesMut::new();
+                while let Some(data) = poll_fn(|cx| answer.body.poll_data(cx)).await? {
+                    read.extend_from_slice(&data);
+                }
+                return Ok((answer.status, read.freeze()));
             }
             Err(NotAnswered::Unsent(back)) => outgoing = back,
             Err(NotAnswered::Failed(failure)) => return Err(failure.into()),

@@ -177,7 +177,7 @@ pub(super) async fn send_calls(
     while calls.join_next().await.is_some() {}
 }
 
-fn sample_call(gate: SocketAddr, caller: &Caller) -> Request<Full<Bytes>> {
+fn sample_call(gate: SocketAddr, caller: &Caller) -> Request<Bytes> {
     let body = json!({"Image": "iVBORw0KGgo=", "TaskID": "t-1"}).to_string();
     let mut headers = HeaderMap::new();
     let host = gate.to_string();
@@ -202,7 +202,7 @@ fn sample_call(gate: SocketAddr, caller: &Caller) -> Request<Full<Bytes>> {
     };
     insert(&mut headers, "host", &host);
     insert(&mut headers, "content-type", "application/json");
-    let mut request = Request::new(Full::new(Bytes::from(body)));
+    let mut request = Request::new(Bytes::from(body));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = http::Uri::from_static(path);
     *request.headers_mut() = headers;

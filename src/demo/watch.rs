@@ -6,8 +6,8 @@
 use super::{client, fetch};
 use crate::upstream::Upstream;
 use anyhow::{Context, bail, ensure};
+use bytes::Bytes;
 use http::{Request, StatusCode};
-use http_body_util::Full;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Write as _;
@@ -55,7 +55,7 @@ impl Watch {
     async fn get(&self, path: &str) -> anyhow::Result<String> {
         let request = Request::get(path)
             .header("host", &self.host)
-            .body(Full::default())?;
+            .body(Bytes::new())?;
         let (status, body) = fetch(&self.admin, request).await?;
         ensure!(status == StatusCode::OK, "GET {path}: {status}");
         Ok(String::from_utf8_lossy(&body).into_owned())

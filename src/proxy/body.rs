@@ -9,9 +9,9 @@ use crate::clock::Clock;
 use crate::identity::tc3::BodyHash;
 use crate::metrics::IntCounter;
 use crate::upstream::AnswerBody;
+use crate::wire::{Body, Piece, Pipe};
 use crate::words::Mono;
 use bytes::{Bytes, BytesMut};
-use http_body::{Body, Frame, SizeHint};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -115,7 +115,6 @@ pub fn due(received: u64) -> Duration {
 pub struct Upload {
     body: RequestBody,
     progress: Arc<Progress>,
-    received: u64,
     limit: u64,
     expects_continue: bool,
     clock: Clock,
@@ -141,7 +140,6 @@ impl Upload {
         Self {
             body,
             progress,
-            received: 0,
             limit,
             expects_continue,
             clock: clock.clone(),
@@ -158,29 +156,33 @@ impl Upload {
 
     /// All of it, if it came with its head: then it is in memory already, where it can be hashed and forwarded from.
     pub fn came_whole(&self) -> Option<&[u8]> {
-        self.body.whole().filter(|_| self.received == 0)
+        self.body.whole().filter(|_| self.body.taken() == 0)
     }
 
     /// The declared length; `None` when chunked.
     pub fn declared(&self) -> Option<u64> {
-        self.body.left().map(|left| left + self.received)
+        self.body.left().map(|left| left + self.body.taken())
     }
 
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFailure>>> {
+    /// Takes the next piece of the body as `take` does, within what it is allowed in bytes and in time.
+    fn poll_next<P>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut take: impl FnMut(&mut RequestBody, &mut Context<'_>) -> Poll<Result<Option<P>, Broken>>,
+    ) -> Poll<Option<Result<P, UploadFailure>>> {
         let failure = loop {
-            let polled = self.body.poll_data(cx);
+            let polled = take(&mut self.body, cx);
             let pending = polled.is_pending();
             self.progress.awaited.store(pending, Ordering::Relaxed);
             match polled {
-                Poll::Ready(Ok(Some(data))) => {
-                    self.received += data.len() as u64;
-                    if self.received > self.limit {
+                Poll::Ready(Ok(Some(piece))) => {
+                    if self.body.taken() > self.limit {
                         break UploadFailure::TooLarge;
                     }
                     if self.body.has_come() {
                         self.whole();
                     }
-                    return Poll::Ready(Some(Ok(data)));
+                    return Poll::Ready(Some(Ok(piece)));
                 }
                 Poll::Ready(Ok(None)) => {
                     self.whole();
@@ -188,7 +190,8 @@ impl Upload {
                 }
                 Poll::Ready(Err(Broken)) => break UploadFailure::Incomplete,
                 Poll::Pending => {
-                    let (began, deadline, received) = (self.began, self.deadline, self.received);
+                    let (began, deadline, received) =
+                        (self.began, self.deadline, self.body.taken());
                     let clock = &self.clock;
                     let left = || began.plus(due(received)).min(deadline).since(clock.mono());
                     let sleep = self
@@ -214,7 +217,7 @@ impl Upload {
     }
 
     async fn next(&mut self) -> Option<Result<Bytes, UploadFailure>> {
-        std::future::poll_fn(|cx| self.poll_data(cx)).await
+        std::future::poll_fn(|cx| self.poll_next(cx, RequestBody::poll_data)).await
     }
 
     /// Reads the body into memory and hashes it while it arrives.
@@ -269,7 +272,7 @@ impl Upload {
         }
         let short = self
             .declared()
-            .is_some_and(|declared| declared - self.received <= DRAIN_BYTES);
+            .is_some_and(|declared| declared - self.body.taken() <= DRAIN_BYTES);
         if !short || self.expects_continue || self.progress.failure().is_some() {
             return false;
         }
@@ -295,15 +298,17 @@ pub enum ForwardBody {
 }
 
 impl Body for ForwardBody {
-    type Data = Bytes;
     type Error = UploadFailure;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
+    fn poll_piece(
+        &mut self,
+        mut pipe: Option<&mut Pipe>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, UploadFailure>>> {
-        match &mut *self {
-            Self::Streamed(upload) => upload.poll_data(cx).map_ok(Frame::data),
+    ) -> Poll<Option<Result<Piece, UploadFailure>>> {
+        match self {
+            Self::Streamed(upload) => {
+                upload.poll_next(cx, |body, cx| body.poll_piece(pipe.as_deref_mut(), cx))
+            }
             Self::Buffered(Buffered {
                 frames,
                 left,
@@ -314,25 +319,15 @@ impl Body for ForwardBody {
                     *left -= data.len() as u64;
                     lease.shrink_to(*left);
                 }
-                Poll::Ready(frame.map(|data| Ok(Frame::data(data))))
+                Poll::Ready(frame.map(|data| Ok(data.into())))
             }
         }
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn left(&self) -> Option<u64> {
         match self {
-            Self::Streamed(upload) => upload.body.left() == Some(0),
-            Self::Buffered(buffered) => buffered.frames.is_empty(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Streamed(upload) => upload
-                .body
-                .left()
-                .map_or_else(SizeHint::default, SizeHint::with_exact),
-            Self::Buffered(buffered) => SizeHint::with_exact(buffered.left),
+            Self::Streamed(upload) => upload.body.left(),
+            Self::Buffered(buffered) => Some(buffered.left),
         }
     }
 }
@@ -349,7 +344,7 @@ pub struct Relay {
 impl Relay {
     /// `idle_timeout`: the longest pause between two frames; `cut`: where to count a broken answer.
     pub fn new(answer: AnswerBody, idle_timeout: Duration, cut: IntCounter) -> Self {
-        let ended = answer.is_end_stream();
+        let ended = answer.left() == Some(0);
         Self {
             answer,
             idle_timeout,
@@ -362,30 +357,29 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        if !self.ended && !self.answer.is_end_stream() {
+        if !self.ended && self.answer.left() != Some(0) {
             self.cut.inc();
         }
     }
 }
 
 impl Body for Relay {
-    type Data = Bytes;
     type Error = std::io::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
+    fn poll_piece(
+        &mut self,
+        pipe: Option<&mut Pipe>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
-        let relay = &mut *self;
-        match Pin::new(&mut relay.answer).poll_frame(cx) {
-            Poll::Ready(frame) => {
-                relay.sleep = None;
-                relay.ended |= frame.is_none();
-                Poll::Ready(frame)
+    ) -> Poll<Option<std::io::Result<Piece>>> {
+        match self.answer.poll_piece(pipe, cx) {
+            Poll::Ready(piece) => {
+                self.sleep = None;
+                self.ended |= piece.is_none();
+                Poll::Ready(piece)
             }
             Poll::Pending => {
-                let timeout = relay.idle_timeout;
-                let sleep = relay
+                let timeout = self.idle_timeout;
+                let sleep = self
                     .sleep
                     .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
                 ready!(sleep.as_mut().poll(cx));
@@ -394,12 +388,8 @@ impl Body for Relay {
         }
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.answer.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.answer.size_hint()
+    fn left(&self) -> Option<u64> {
+        self.answer.left()
     }
 }
 

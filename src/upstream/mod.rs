@@ -7,15 +7,14 @@ mod heads;
 
 pub use heads::{ForwardHead, HopByHop};
 
-use crate::wire::{self, Fields, Framing, Malformed};
+use crate::wire::{self, Body, Fields, Framing, Malformed, Piece, Pipe, Reader};
 use bytes::{Bytes, BytesMut};
 use heads::AnswerHead;
 use http::{Method, StatusCode};
-use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -219,8 +218,6 @@ impl Inbox {
     }
 }
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
 /// A request on its way out.
 pub struct Outgoing<B> {
     method: Method,
@@ -228,17 +225,11 @@ pub struct Outgoing<B> {
     message: Box<wire::Outgoing<B>>,
 }
 
-impl<B> Outgoing<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError>,
-{
+impl<B: Body> Outgoing<B> {
     /// The framing follows from the body: its length, or chunks when it does not know it.
     pub fn new(head: ForwardHead, body: B) -> Self {
-        let body = (!body.is_end_stream()).then_some(body);
-        let length = body
-            .as_ref()
-            .map_or(Some(0), |body| body.size_hint().exact());
+        let length = body.left();
+        let body = (length != Some(0)).then_some(body);
         let method = head.method().clone();
         let (head, coding) = head.end(length);
         Self {
@@ -257,11 +248,7 @@ struct Exchange<B> {
     broken: Option<io::Error>,
 }
 
-impl<B> Exchange<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError>,
-{
+impl<B: Body> Exchange<B> {
     /// Sends what can be sent now; ready when there is nothing more to do about it.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.broken.is_none()
@@ -310,8 +297,7 @@ impl Connection {
     /// Sends the request and waits for the head of the answer.
     pub async fn send<B>(self, outgoing: Outgoing<B>) -> Result<Answer, NotAnswered<B>>
     where
-        B: Body<Data = Bytes> + Send + Unpin + 'static,
-        B::Error: Into<BoxError>,
+        B: Body + Send + 'static,
     {
         let method = outgoing.method.clone();
         let mut exchange = Exchange {
@@ -391,45 +377,79 @@ enum Source {
     Reader(OwnedReadHalf, Inbox, AbortHandle),
 }
 
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let Self { framing, from, .. } = &mut *self;
-        let (reader, inbox): (&mut (dyn AsyncRead + Unpin + Send), _) = match from {
-            Some(Source::Link(link)) => (&mut link.stream, &mut link.inbox),
-            Some(Source::Reader(reader, inbox, _)) => (reader, inbox),
-            None => return Poll::Ready(None),
+impl AnswerBody {
+    /// The next piece; `None` when it has ended.
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        let Some(from) = &mut self.from else {
+            return Poll::Ready(Ok(None));
         };
-        let mut reader = reader;
+        let framing = &mut self.framing;
+        let (mut reader, inbox) = from.parts();
         loop {
             let taken = framing.take(&mut inbox.bytes);
             if let Some(data) = taken.map_err(io::Error::other)? {
-                return Poll::Ready(Some(Ok(Frame::data(data))));
+                return Poll::Ready(Ok(Some(data)));
             }
             if framing.has_ended() {
-                return Poll::Ready(None);
+                return Poll::Ready(Ok(None));
             }
             match (ready!(inbox.poll_read(&mut reader, cx))?, &mut *framing) {
                 (0, Framing::UntilClose) => *framing = Framing::Length(0),
-                (0, _) => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
+                (0, _) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                 _ => {}
             }
         }
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.framing.has_ended()
+    /// Lets the next piece pass into a pipe; `None` when it must be read instead.
+    fn poll_fill(
+        &mut self,
+        pipe: &mut Pipe,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<usize>>> {
+        let Some(from) = &mut self.from else {
+            return Poll::Ready(Ok(None));
+        };
+        match from.parts() {
+            (reader, inbox) if inbox.bytes.is_empty() => match reader.socket() {
+                Some(socket) => self.framing.poll_fill(pipe, socket, cx),
+                None => Poll::Ready(Ok(None)),
+            },
+            _ => Poll::Ready(Ok(None)),
+        }
+    }
+}
+
+impl Source {
+    fn parts(&mut self) -> (&mut dyn Reader, &mut Inbox) {
+        match self {
+            Self::Link(link) => (&mut link.stream, &mut link.inbox),
+            Self::Reader(reader, inbox, _) => (reader, inbox),
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Error = io::Error;
+
+    fn poll_piece(
+        &mut self,
+        pipe: Option<&mut Pipe>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Piece>>> {
+        if let Some(pipe) = pipe {
+            match ready!(self.poll_fill(pipe, cx))? {
+                Some(0) => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
+                Some(piped) => return Poll::Ready(Some(Ok(Piece::Piped(piped)))),
+                None => {}
+            }
+        }
+        self.poll_data(cx)
+            .map(|read| read.map(|data| data.map(Piece::Read)).transpose())
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.framing
-            .left()
-            .map_or_else(SizeHint::default, SizeHint::with_exact)
+    fn left(&self) -> Option<u64> {
+        self.framing.left()
     }
 }
 

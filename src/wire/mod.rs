@@ -1,24 +1,32 @@
 //! HTTP/1.1 on the wire, as both sides of the gate speak it (RFC 9112): heads, and where bodies begin and end.
 //!
-//! Owns the framing of bodies, the reading of a request's head and the writing of a message. Must never guess where
-//! a message ends: what is ambiguous is malformed, and what follows a message is left alone.
+//! Owns the framing of bodies, the reading of a request's head, the writing of a message and the way of a large body past
+//! this process's memory. Must never guess where a message ends: what is ambiguous is malformed, and what follows a
+//! message is left alone.
 
 mod fields;
 mod outgoing;
+mod pipe;
 mod request;
 
 pub use fields::{Field, Fields, Lines};
-pub use outgoing::{Coding, Outbox, Outgoing};
+pub use outgoing::{Body, Coding, Outbox, Outgoing, Piece};
+pub use pipe::{PIPES, Pipe, Reader, Writer};
 pub use request::{BadHead, HEAD_BYTES, RequestHead, request_head};
 
 pub(crate) use fields::Place;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue};
+use std::io;
+use std::task::{Context, Poll};
+use tokio::net::TcpStream;
 
 /// The most bytes of a chunk's size line, and of all extensions and trailers of a body together.
 const LINE_BYTES: usize = 4 * 1024;
 const EXTRA_BYTES: usize = 16 * 1024;
+/// A piece or a rest this large is part of a large body.
+const BULK_BYTES: u64 = 32 * 1024;
 /// The most trailers.
 const TRAILERS: u8 = 100;
 
@@ -99,6 +107,23 @@ impl Framing {
             Self::Length(left) => Some(left),
             _ => self.has_ended().then_some(0),
         }
+    }
+
+    /// Lets the next piece of a large body pass from its socket into a pipe, and says how long it is; 0 when the stream has
+    /// ended before the body. `None` when it must be read instead: a short rest, a body of unknown length, no pipe.
+    pub fn poll_fill(
+        &mut self,
+        pipe: &mut Pipe,
+        from: &TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<usize>>> {
+        let Self::Length(left @ BULK_BYTES..) = self else {
+            return Poll::Ready(Ok(None));
+        };
+        pipe.poll_fill(from, *left, cx).map_ok(|moved| {
+            *left -= moved.unwrap_or_default() as u64;
+            moved
+        })
     }
 
     /// Takes the next piece of the body off the front of `input`; `None` when more bytes are needed or

@@ -1,19 +1,65 @@
 //! A message on its way out: a head, then a body as it comes, in as few writes as can be.
 
+use super::BULK_BYTES;
+use super::pipe::{Pipe, Writer};
 use bytes::{Buf, Bytes};
-use http_body::Body;
 use std::io::{self, IoSlice, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::AsyncWrite;
 
 /// So little data is copied to its head: a write of one piece is cheaper than one of two.
 const SMALL_BYTES: usize = 2 * 1024;
-/// A piece this large is one of many.
-const BULK_BYTES: usize = 32 * 1024;
 /// So many large pieces pass before others have their turn: a piece that follows at once finds the memory that it
 /// passes through in the processor's cache. 4 MiB, a millisecond or so.
 const BULK_TURNS: usize = 16;
+
+/// A body on its way through: whoever sends it asks for it piece by piece.
+pub trait Body {
+    /// Why it broke off.
+    type Error: Into<Box<dyn std::error::Error + Send + Sync>>;
+
+    /// The next piece, in memory or in the `pipe`, which must be empty; `None` when the body has ended.
+    fn poll_piece(
+        &mut self,
+        pipe: Option<&mut Pipe>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Piece, Self::Error>>>;
+
+    /// How many bytes are still to come; `None` while that is not known.
+    fn left(&self) -> Option<u64>;
+}
+
+/// A part of a body.
+#[derive(Debug)]
+pub enum Piece {
+    /// In memory.
+    Read(Bytes),
+    /// So many bytes, in a pipe.
+    Piped(usize),
+}
+
+impl From<Bytes> for Piece {
+    fn from(data: Bytes) -> Self {
+        Self::Read(data)
+    }
+}
+
+impl Body for Bytes {
+    type Error = std::convert::Infallible;
+
+    fn poll_piece(
+        &mut self,
+        _: Option<&mut Pipe>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Piece, Self::Error>>> {
+        let all = std::mem::take(self);
+        Poll::Ready((!all.is_empty()).then(|| Ok(all.into())))
+    }
+
+    fn left(&self) -> Option<u64> {
+        Some(self.len() as u64)
+    }
+}
 
 /// How the end of a body is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +111,19 @@ impl Outbox {
     /// Whether all of it has been written.
     pub fn is_empty(&self) -> bool {
         self.written == self.lead.len() && self.has_room()
+    }
+
+    /// Whether the end of the body is told by its length, so that nothing stands between its pieces.
+    fn is_sized(&self) -> bool {
+        matches!(self.coding, Coding::Length(_))
+    }
+
+    /// Counts a piece of the body that is written by somebody else. Only when it is sized.
+    fn pass(&mut self, piped: usize) -> Result<(), WrongLength> {
+        if let Coding::Length(left) = &mut self.coding {
+            *left = left.checked_sub(piped as u64).ok_or(WrongLength)?;
+        }
+        Ok(())
     }
 
     /// Takes a piece of the body. Only when there is room.
@@ -156,19 +215,18 @@ impl Outbox {
 /// A message on its way out.
 pub struct Outgoing<B> {
     outbox: Outbox,
+    /// What comes after the outbox: pieces of a large body on their way from socket to socket.
+    pipe: Pipe,
     /// `None` when all of it is in the outbox.
     body: Option<B>,
 }
 
-impl<B> Outgoing<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+impl<B: Body> Outgoing<B> {
     /// With a head that ends in its empty line; `body` is `None` when there is nothing after it.
     pub fn new(head: Vec<u8>, coding: Coding, body: Option<B>) -> Self {
         Self {
             outbox: Outbox::new(head, coding),
+            pipe: Pipe::default(),
             body,
         }
     }
@@ -189,7 +247,7 @@ where
     /// When the other end takes no more, when the body breaks off, and when it is not as long as was said.
     pub fn poll_send(
         &mut self,
-        stream: &mut (impl AsyncWrite + Unpin),
+        stream: &mut impl Writer,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         let mut large_pieces = 0;
@@ -197,14 +255,18 @@ where
             let mut body_is_late = false;
             if let Some(body) = &mut self.body
                 && self.outbox.has_room()
+                && self.pipe.is_empty()
             {
-                match Pin::new(&mut *body).poll_frame(cx) {
-                    Poll::Ready(Some(Ok(frame))) => {
-                        if let Ok(data) = frame.into_data() {
-                            large_pieces += usize::from(data.len() >= BULK_BYTES);
-                            self.outbox.push(data).map_err(io::Error::other)?;
-                        }
-                        if body.is_end_stream() {
+                let pipes = self.outbox.is_sized() && stream.socket().is_some();
+                match body.poll_piece(pipes.then_some(&mut self.pipe), cx) {
+                    Poll::Ready(Some(Ok(piece))) => {
+                        let (length, pushed) = match piece {
+                            Piece::Read(data) => (data.len(), self.outbox.push(data)),
+                            Piece::Piped(length) => (length, self.outbox.pass(length)),
+                        };
+                        pushed.map_err(io::Error::other)?;
+                        large_pieces += usize::from(length as u64 >= BULK_BYTES);
+                        if body.left() == Some(0) {
                             self.body = None;
                         }
                     }
@@ -218,22 +280,26 @@ where
                     self.outbox.finish().map_err(io::Error::other)?;
                 }
             }
-            if self.outbox.is_empty() {
+            let written = if !self.outbox.is_empty() {
+                let stream = Pin::new(&mut *stream);
+                let written = ready!(match self.outbox.pieces() {
+                    Ok(one) => stream.poll_write(cx, one),
+                    Err(several) => stream.poll_write_vectored(cx, &several),
+                })?;
+                self.outbox.advance(written);
+                written
+            } else if !self.pipe.is_empty() {
+                ready!(stream.poll_drain(&mut self.pipe, cx))?
+            } else {
                 return match self.body {
                     None => Poll::Ready(Ok(())),
                     Some(_) if body_is_late => Poll::Pending,
                     Some(_) => continue,
                 };
-            }
-            let stream = Pin::new(&mut *stream);
-            let written = ready!(match self.outbox.pieces() {
-                Ok(one) => stream.poll_write(cx, one),
-                Err(several) => stream.poll_write_vectored(cx, &several),
-            })?;
+            };
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.outbox.advance(written);
             if large_pieces >= BULK_TURNS {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;

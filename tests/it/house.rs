@@ -53,7 +53,14 @@ const DOORS: &[(&str, &[&str])] = &[
     ("socket2", &["server"]),
     (
         "rustix",
-        &["background", "clock", "main", "serve", "usage/ledger"],
+        &[
+            "background",
+            "clock",
+            "main",
+            "serve",
+            "usage/ledger",
+            "wire/pipe",
+        ],
     ),
     ("clap", &["main", "commands"]),
     ("anyhow", &["main", "demo", "commands"]),

@@ -98,6 +98,65 @@ async fn an_api_key_call_streams_both_ways_and_never_stands_in_memory_whole() {
     );
 }
 
+/// How many ends of pipes a process has open.
+fn open_pipes(process: &Process) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", process.child.id()))
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+        .filter(|target| target.to_string_lossy().starts_with("pipe:"))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_of_every_size_come_through_unchanged_and_no_pipe_stays_open() {
+    let upstream = Upstream::scripted(|seen| async move {
+        http::Response::new(http_body_util::Full::new(seen.body))
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let (settings, public, admin) = write_config(dir.path(), upstream.address, &[]);
+    let process = Process::start(&settings, public, admin).await;
+    let before = open_pipes(&process);
+
+    let mut client = Client::connect(public).await.unwrap();
+    for bytes in [
+        0, 1, 7_000, 8_192, 9_000, 32_767, 32_768, 41_000, 262_144, 262_145, 1_000_003, 5_000_000,
+        10,
+    ] {
+        let body: Vec<u8> = (0..bytes).map(|at| (at * 31 + at / 253) as u8).collect();
+        let mut request = segment(RETAIL_KEY);
+        *request.body_mut() = http_body_util::Full::new(body.clone().into());
+        let (status, _, echoed) = client.send(request).await.unwrap();
+        assert_eq!(status, http::StatusCode::OK, "{bytes} bytes");
+        assert!(
+            echoed == body,
+            "{bytes} bytes came back as {}",
+            echoed.len()
+        );
+    }
+
+    // A caller who goes in the middle of one, and one who takes only a part of its answer.
+    let head = |length: usize| {
+        format!(
+            "POST /v1/portrait/segment HTTP/1.1\r\nHost: gate.test\r\nX-Api-Key: {RETAIL_KEY}\r\n\
+             Content-Length: {length}\r\n\r\n"
+        )
+    };
+    for sent in [2_000_000, 8_000_000] {
+        let mut stream = TcpStream::connect(public).await.unwrap();
+        stream.write_all(head(8_000_000).as_bytes()).await.unwrap();
+        stream.write_all(&vec![b'x'; sent]).await.unwrap();
+        if sent == 8_000_000 {
+            stream.read_exact(&mut [0; 100_000]).await.unwrap();
+        }
+    }
+    at_rest(admin).await.assert_conserved();
+    eventually("what they needed is closed", || {
+        open_pipes(&process) == before
+    })
+    .await;
+}
+
 /// More than what the sockets between the two ends hold.
 const BULKY: usize = 48 * 1024 * 1024;
 

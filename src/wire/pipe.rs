@@ -1,0 +1,342 @@
+//! Bodies that pass from one socket to another inside the kernel.
+
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+/// The most pipes at once. Bodies beyond them are copied.
+///
+/// Each has two file descriptors, and of pipes of this size the kernel lets an unprivileged user have as many before it
+/// makes them small (`pipe-user-pages-soft` is 64 MiB).
+pub const PIPES: usize = 256;
+
+/// What a pipe holds.
+const PIPE_BYTES: usize = 256 * 1024;
+
+/// How many there are: of the whole process, as descriptors are.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// What is read from.
+pub trait Reader: AsyncRead + Send + Unpin {
+    /// The socket, if it is one.
+    fn socket(&self) -> Option<&TcpStream>;
+}
+
+/// What is written to.
+pub trait Writer: AsyncWrite + Unpin {
+    /// The socket, if it is one.
+    fn socket(&self) -> Option<&TcpStream>;
+
+    /// Writes what is in a pipe, as much as the other end takes. Only to a socket.
+    fn poll_drain(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match self.socket() {
+            Some(socket) => pipe.poll_drain(socket, cx),
+            None => Poll::Ready(Ok(0)),
+        }
+    }
+}
+
+impl Reader for TcpStream {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+}
+
+impl Writer for TcpStream {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+}
+
+impl Reader for OwnedReadHalf {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self.as_ref())
+    }
+}
+
+impl Writer for OwnedWriteHalf {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self.as_ref())
+    }
+}
+
+/// In memory, so that time can be paused.
+#[cfg(test)]
+impl Reader for tokio::io::ReadHalf<tokio::io::DuplexStream> {
+    fn socket(&self) -> Option<&TcpStream> {
+        None
+    }
+}
+
+#[cfg(test)]
+impl Writer for tokio::io::WriteHalf<tokio::io::DuplexStream> {
+    fn socket(&self) -> Option<&TcpStream> {
+        None
+    }
+}
+
+/// A pipe of the kernel, opened when it is first filled. What goes through it is not copied.
+#[derive(Default, Debug)]
+pub struct Pipe {
+    ends: Ends,
+    /// Bytes that are in it.
+    held: usize,
+}
+
+#[derive(Default, Debug)]
+enum Ends {
+    #[default]
+    NotAskedFor,
+    /// There are enough already, or the system has none.
+    NotToBeHad,
+    Open {
+        entry: OwnedFd,
+        exit: OwnedFd,
+    },
+}
+
+impl Pipe {
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.held == 0
+    }
+
+    /// Takes in what has come from a socket, at most so much, and says how much that was; 0 at the end of the stream, `None`
+    /// when there is no pipe to be had. Only when it is empty.
+    pub fn poll_fill(
+        &mut self,
+        from: &TcpStream,
+        at_most: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<usize>>> {
+        if matches!(self.ends, Ends::NotAskedFor) {
+            self.ends = Ends::open();
+        }
+        let Ends::Open { entry, .. } = &self.ends else {
+            return Poll::Ready(Ok(None));
+        };
+        let at_most = usize::try_from(at_most).map_or(PIPE_BYTES, |most| most.min(PIPE_BYTES));
+        let moved = loop {
+            ready!(from.poll_read_ready(cx))?;
+            let moved = from.try_io(Interest::READABLE, || {
+                Ok(splice(from, None, entry, None, at_most, FLAGS)?)
+            });
+            match moved {
+                // An empty pipe has room: it is the socket that has nothing.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                moved => break moved,
+            }
+        };
+        match moved {
+            Ok(moved) => {
+                self.held = moved;
+                Poll::Ready(Ok(Some(moved)))
+            }
+            Err(error) if is_unknown(&error) => {
+                self.close();
+                Poll::Ready(Ok(None))
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    /// Gives a socket of what is in it as much as it takes, and says how much that was.
+    fn poll_drain(&mut self, to: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Ends::Open { exit, .. } = &self.ends else {
+            return Poll::Ready(Ok(0));
+        };
+        loop {
+            ready!(to.poll_write_ready(cx))?;
+            let moved = to.try_io(Interest::WRITABLE, || {
+                Ok(splice(exit, None, to, None, self.held, FLAGS)?)
+            });
+            match moved {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(moved) => {
+                    self.held -= moved;
+                    return Poll::Ready(Ok(moved));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        if let Ends::Open { .. } = std::mem::replace(&mut self.ends, Ends::NotToBeHad) {
+            OPEN.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
+
+impl Ends {
+    fn open() -> Self {
+        if OPEN.fetch_add(1, Ordering::Relaxed) < PIPES
+            && let Ok((exit, entry)) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)
+            // One that stays small would take more system calls than the copying is worth.
+            && fcntl_setpipe_size(&entry, PIPE_BYTES).is_ok()
+        {
+            return Self::Open { entry, exit };
+        }
+        OPEN.fetch_sub(1, Ordering::Relaxed);
+        Self::NotToBeHad
+    }
+}
+
+/// The system does not know how; nothing was taken.
+fn is_unknown(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Body, Coding, Framing, Outgoing, Piece};
+    use super::*;
+    use bytes::BytesMut;
+    use std::cell::Cell;
+    use std::future::poll_fn;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (one, other) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (one.unwrap(), other.unwrap().0)
+    }
+
+    /// A body that comes from a socket; how much of it was piped.
+    struct Coming<'a> {
+        from: &'a TcpStream,
+        framing: Framing,
+        piped: &'a Cell<usize>,
+    }
+
+    impl Body for Coming<'_> {
+        type Error = io::Error;
+
+        fn poll_piece(
+            &mut self,
+            pipe: Option<&mut Pipe>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<io::Result<Piece>>> {
+            if let Some(pipe) = pipe
+                && let Some(piped) = ready!(self.framing.poll_fill(pipe, self.from, cx))?
+            {
+                assert!(piped > 0, "the stream has ended");
+                self.piped.update(|sum| sum + piped);
+                return Poll::Ready(Some(Ok(Piece::Piped(piped))));
+            }
+            ready!(self.from.poll_read_ready(cx))?;
+            let left = self.framing.left().unwrap().min(20_000) as usize;
+            let mut read = vec![0; left];
+            match self.from.try_read(&mut read) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                taken => read.truncate(taken?),
+            }
+            let data = self.framing.take(&mut BytesMut::from(&*read)).unwrap();
+            Poll::Ready(data.map(|data| Ok(data.into())))
+        }
+
+        fn left(&self) -> Option<u64> {
+            self.framing.left()
+        }
+    }
+
+    /// Sends a body of so many bytes through, written and read in steps of so many; how much of it was piped.
+    async fn passed(length: usize, write: usize, read: usize) -> usize {
+        let body: Vec<u8> = (0..length).map(|at| (at * 7 + at / 251) as u8).collect();
+        let next = b"the next request";
+        let (mut caller, inward) = pair().await;
+        let (mut outward, mut upstream) = pair().await;
+        let sending = async {
+            for piece in [&*body, next].concat().chunks(write) {
+                caller.write_all(piece).await.unwrap();
+            }
+        };
+        let piped = Cell::new(0);
+        let coming = Coming {
+            from: &inward,
+            framing: Framing::Length(length as u64),
+            piped: &piped,
+        };
+        let head = b"a head\r\n\r\n";
+        let coding = Coding::Length(length as u64);
+        let mut message = Outgoing::new(head.to_vec(), coding, Some(coming));
+        let passing = async {
+            poll_fn(|cx| message.poll_send(&mut outward, cx))
+                .await
+                .unwrap();
+        };
+        let reading = async {
+            let (mut all, mut piece) = (Vec::new(), vec![0; read]);
+            while all.len() < head.len() + length {
+                let taken = upstream.read(&mut piece).await.unwrap();
+                all.extend_from_slice(&piece[..taken]);
+                if read < 100_000 {
+                    tokio::time::sleep(Duration::from_micros(50)).await;
+                }
+            }
+            all
+        };
+        let ((), (), all) = tokio::join!(sending, passing, reading);
+        assert!(all == [head, &*body].concat(), "{length} bytes changed");
+        let mut rest = vec![0; next.len()];
+        inward.try_read(&mut rest).unwrap();
+        assert_eq!(rest, next, "what follows a body is left alone");
+        piped.get()
+    }
+
+    // In one test, for they share the count of what is open.
+    #[tokio::test]
+    async fn large_bodies_pass_whole_and_uncopied_as_long_as_there_are_pipes() {
+        for (write, read) in [(1_000_000, 1_000_000), (30_000, 9_000), (3_001, 70_000)] {
+            assert_eq!(passed(20_000, write, read).await, 0, "too short");
+            for length in [40_000, 300_000, 3_000_001] {
+                let piped = passed(length, write, read).await;
+                let copied = length - piped;
+                assert!(copied < 32 * 1024, "{copied} of {length} bytes were copied");
+            }
+        }
+
+        let (mut caller, inward) = pair().await;
+        caller.write_all(b"a").await.unwrap();
+        let fill = async |pipe: &mut Pipe| poll_fn(|cx| pipe.poll_fill(&inward, 1, cx)).await;
+        let mut pipes: Vec<Pipe> = (0..PIPES).map(|_| Pipe::default()).collect();
+        assert_eq!(fill(&mut pipes[0]).await.unwrap(), Some(1));
+        assert!(!pipes[0].is_empty());
+        caller.write_all(&[b'b'; PIPES]).await.unwrap();
+        for pipe in &mut pipes[1..] {
+            assert_eq!(fill(pipe).await.unwrap(), Some(1));
+        }
+        let mut beyond = Pipe::default();
+        assert_eq!(fill(&mut beyond).await.unwrap(), None);
+        assert_eq!(passed(300_000, 1_000_000, 1_000_000).await, 0, "no pipe");
+        pipes.pop();
+        assert_eq!(fill(&mut beyond).await.unwrap(), None, "it has been told");
+        assert_eq!(fill(&mut Pipe::default()).await.unwrap(), Some(1));
+        drop(caller);
+        drop(pipes);
+        assert_eq!(fill(&mut Pipe::default()).await.unwrap(), Some(0));
+        assert_eq!(OPEN.load(Ordering::Relaxed), 0);
+    }
+}
