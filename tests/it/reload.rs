@@ -729,13 +729,13 @@ async fn no_way_of_editing_an_account_gives_back_what_it_spent() {
         clients.push(Client::connect(house.public).await.unwrap());
     }
     for (what, files, left) in manoeuvres {
-        // Gone for so long that the gates are swept in between, most of the times.
-        let (pause, proofs) = match what {
-            "removed for a while" => (Duration::from_millis(600), 3),
-            _ => (Duration::ZERO, 1),
+        // Gone for so long that the gates are swept in between, most of the times; shorter when the machine is too busy.
+        let (pause_ms, proofs) = match what {
+            "removed for a while" => (500, 3),
+            _ => (0, 1),
         };
         let mut proved = 0;
-        for _ in 0..8 {
+        for attempt in 0..12 {
             std::fs::write(house.file("accounts.yaml"), &good).unwrap();
             post_reload(house.admin, "").await;
             tokio::time::sleep(Duration::from_millis(1_060)).await;
@@ -746,12 +746,13 @@ async fn no_way_of_editing_an_account_gives_back_what_it_spent() {
                 let (status, told) = post_reload(house.admin, "").await;
                 assert_eq!(status, StatusCode::OK, "{what}: {told}");
                 if *file == without {
-                    tokio::time::sleep(pause).await;
+                    tokio::time::sleep(Duration::from_millis(pause_ms >> (attempt / 2))).await;
                 }
             }
             let more = burst(&mut clients, 6).await;
-            // On a machine so busy that this took a second, it shows nothing.
-            if spent == 30 && clock.mono().since(began) < Duration::from_millis(900) {
+            // Within a second of the first call all that was spent still counts. On a machine so busy that this took
+            // longer, it shows nothing.
+            if spent == 30 && clock.mono().since(began) < Duration::from_secs(1) {
                 assert_eq!(more, left, "{what}");
                 proved += 1;
             }
