@@ -17,7 +17,7 @@ test: needs $(VENV)/ready
 
 # What is too long for every change: ten thousand reloads under load.
 torture:
-	TORTURE_RELOADS=10000 cargo test --locked --test it -- --nocapture reload::a_thousand_reloads
+	TORTURE_RELOADS=10000 cargo test --locked --test it -- --nocapture endurance::a_thousand_reloads
 
 # Debian packages, or the line that installs them.
 needs:

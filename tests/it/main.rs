@@ -9,6 +9,7 @@ mod cap;
 mod crash;
 mod demo;
 mod deploy;
+mod endurance;
 mod hang_up;
 mod harness;
 mod house;
