@@ -13,7 +13,7 @@ demo:
 test: needs $(VENV)/ready
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo test --locked --all-targets
+	cargo test --locked --lib --bins --tests
 
 # What is too long for every change: ten thousand reloads under load.
 torture:
