@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use tokio::io::AsyncReadExt;
 
-/// What is read at once: little at first, and as much as comes when more of it comes. Large bodies pass in steps of
-/// this size.
+/// What is read at once: little at first, and as much as comes when more of it comes. Large bodies that are
+/// copied pass in steps of this size.
 const READ_BYTES: usize = 8 * 1024;
 const BULK_READ_BYTES: usize = 256 * 1024;
 /// So much room is read into, between bodies and within one, before more is asked for: what was read before may

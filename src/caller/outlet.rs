@@ -78,8 +78,8 @@ impl<W: Writer> Writer for Patient<W> {
         self.stream.socket()
     }
 
-    fn poll_drain(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let polled = self.stream.poll_drain(pipe, cx);
+    fn poll_pour(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let polled = self.stream.poll_pour(pipe, cx);
         self.progress(cx, polled)
     }
 }

@@ -438,3 +438,29 @@ async fn a_head_that_grows_for_ever_is_refused_at_its_limit() {
     let answer = sending.await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_who_takes_nothing_of_what_is_piped_to_it_is_cut_off() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let pair = async || {
+        let (one, other) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
+        (one.unwrap(), other.unwrap().0)
+    };
+    let ((mut upstream, from), (to, _caller)) = (pair().await, pair().await);
+    let mut patient = Patient::new(to.into_split().1);
+    let mut pipe = Pipe::default();
+    let began = Instant::now();
+    let failed = loop {
+        if pipe.is_empty() {
+            upstream.write_all(&[b'x'; 65_536]).await.unwrap();
+            let filled = std::future::poll_fn(|cx| pipe.poll_fill(&from, 65_536, cx)).await;
+            assert!(filled.unwrap() > Some(0));
+        }
+        if let Err(error) = std::future::poll_fn(|cx| patient.poll_pour(&mut pipe, cx)).await {
+            break error;
+        }
+    };
+    assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+    assert!(began.elapsed() >= STALLED_READER);
+}

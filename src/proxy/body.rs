@@ -1,7 +1,7 @@
 //! The two bodies that pass through the gate, and how far the client's has come.
 //!
 //! Owns the limits on a body: its size, its pace, its idle time. Must never hold more of a streamed
-//! body than the frame that is passing, and never lose sight of whether it arrived whole.
+//! body than the piece that is passing, and never lose sight of whether it arrived whole.
 
 use super::memory::Lease;
 use crate::caller::{Broken, RequestBody};
@@ -291,7 +291,7 @@ pub struct Buffered {
 
 /// The request body that goes to the upstream.
 pub enum ForwardBody {
-    /// Frame by frame as it arrives.
+    /// Piece by piece as it arrives.
     Streamed(Upload),
     /// Read before, because the signature covers it.
     Buffered(Buffered),
@@ -342,7 +342,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// `idle_timeout`: the longest pause between two frames; `cut`: where to count a broken answer.
+    /// `idle_timeout`: the longest pause between two pieces; `cut`: where to count a broken answer.
     pub fn new(answer: AnswerBody, idle_timeout: Duration, cut: IntCounter) -> Self {
         let ended = answer.left() == Some(0);
         Self {

@@ -9,8 +9,8 @@ use std::task::{Context, Poll, ready};
 
 /// So little data is copied to its head: a write of one piece is cheaper than one of two.
 const SMALL_BYTES: usize = 2 * 1024;
-/// So many large pieces pass before others have their turn: a piece that follows at once finds the memory that it
-/// passes through in the processor's cache. 4 MiB, a millisecond or so.
+/// So many large pieces pass before others have their turn: a piece that is copied and follows at once finds the memory
+/// that it passes through in the processor's cache. 4 MiB, a millisecond or so.
 const BULK_TURNS: usize = 16;
 
 /// A body on its way through: whoever sends it asks for it piece by piece.
@@ -260,12 +260,15 @@ impl<B: Body> Outgoing<B> {
                 let pipes = self.outbox.is_sized() && stream.socket().is_some();
                 match body.poll_piece(pipes.then_some(&mut self.pipe), cx) {
                     Poll::Ready(Some(Ok(piece))) => {
-                        let (length, pushed) = match piece {
-                            Piece::Read(data) => (data.len(), self.outbox.push(data)),
-                            Piece::Piped(length) => (length, self.outbox.pass(length)),
+                        let (is_large, pushed) = match piece {
+                            Piece::Read(data) => {
+                                (data.len() as u64 >= BULK_BYTES, self.outbox.push(data))
+                            }
+                            // However short: what comes at the pace at which it is sent on would never end the turn.
+                            Piece::Piped(length) => (true, self.outbox.pass(length)),
                         };
                         pushed.map_err(io::Error::other)?;
-                        large_pieces += usize::from(length as u64 >= BULK_BYTES);
+                        large_pieces += usize::from(is_large);
                         if body.left() == Some(0) {
                             self.body = None;
                         }
@@ -289,7 +292,7 @@ impl<B: Body> Outgoing<B> {
                 self.outbox.advance(written);
                 written
             } else if !self.pipe.is_empty() {
-                ready!(stream.poll_drain(&mut self.pipe, cx))?
+                ready!(stream.poll_pour(&mut self.pipe, cx))?
             } else {
                 return match self.body {
                     None => Poll::Ready(Ok(())),

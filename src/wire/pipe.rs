@@ -11,9 +11,9 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 /// The most pipes at once. Bodies beyond them are copied.
 ///
-/// Each has two file descriptors, and of pipes of this size the kernel lets an unprivileged user have as many before it
-/// makes them small (`pipe-user-pages-soft` is 64 MiB).
-pub const PIPES: usize = 256;
+/// Each has two file descriptors, and all of them take half of what the kernel lets an unprivileged user have before it
+/// makes every new pipe of that user small (`pipe-user-pages-soft`, 64 MiB): others need some too.
+pub const PIPES: usize = 128;
 
 /// What a pipe holds.
 const PIPE_BYTES: usize = 256 * 1024;
@@ -33,12 +33,7 @@ pub trait Writer: AsyncWrite + Unpin {
     fn socket(&self) -> Option<&TcpStream>;
 
     /// Writes what is in a pipe, as much as the other end takes. Only to a socket.
-    fn poll_drain(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        match self.socket() {
-            Some(socket) => pipe.poll_drain(socket, cx),
-            None => Poll::Ready(Ok(0)),
-        }
-    }
+    fn poll_pour(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>>;
 }
 
 impl Reader for TcpStream {
@@ -51,6 +46,10 @@ impl Writer for TcpStream {
     fn socket(&self) -> Option<&TcpStream> {
         Some(self)
     }
+
+    fn poll_pour(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        pipe.poll_pour(self, cx)
+    }
 }
 
 impl Reader for OwnedReadHalf {
@@ -62,6 +61,10 @@ impl Reader for OwnedReadHalf {
 impl Writer for OwnedWriteHalf {
     fn socket(&self) -> Option<&TcpStream> {
         Some(self.as_ref())
+    }
+
+    fn poll_pour(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        pipe.poll_pour(self.as_ref(), cx)
     }
 }
 
@@ -77,6 +80,10 @@ impl Reader for tokio::io::ReadHalf<tokio::io::DuplexStream> {
 impl Writer for tokio::io::WriteHalf<tokio::io::DuplexStream> {
     fn socket(&self) -> Option<&TcpStream> {
         None
+    }
+
+    fn poll_pour(&mut self, _: &mut Pipe, _: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(0))
     }
 }
 
@@ -106,47 +113,46 @@ impl Pipe {
         self.held == 0
     }
 
-    /// Takes in what has come from a socket, at most so much, and says how much that was; 0 at the end of the stream, `None`
-    /// when there is no pipe to be had. Only when it is empty.
+    /// Takes in what has come from a socket, at most so much, and says how much that was; 0 at the end of the stream. Only
+    /// when it is empty. `None` when what came must be read instead: there is no pipe to be had, or none that works with
+    /// this socket. An error of the socket itself is for whoever reads to find.
     pub fn poll_fill(
         &mut self,
         from: &TcpStream,
         at_most: u64,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Option<usize>>> {
-        if matches!(self.ends, Ends::NotAskedFor) {
-            self.ends = Ends::open();
-        }
-        let Ends::Open { entry, .. } = &self.ends else {
-            return Poll::Ready(Ok(None));
-        };
+        debug_assert!(self.is_empty(), "what is in it would be lost");
         let at_most = usize::try_from(at_most).map_or(PIPE_BYTES, |most| most.min(PIPE_BYTES));
-        let moved = loop {
+        loop {
+            if matches!(self.ends, Ends::NotToBeHad) {
+                return Poll::Ready(Ok(None));
+            }
+            // Before a pipe is taken: who announces a body and sends nothing of it needs none.
             ready!(from.poll_read_ready(cx))?;
+            if matches!(self.ends, Ends::NotAskedFor) {
+                self.ends = Ends::open();
+            }
+            let Ends::Open { entry, .. } = &self.ends else {
+                continue;
+            };
             let moved = from.try_io(Interest::READABLE, || {
                 Ok(splice(from, None, entry, None, at_most, FLAGS)?)
             });
             match moved {
+                Ok(moved) => {
+                    self.held = moved;
+                    return Poll::Ready(Ok(Some(moved)));
+                }
                 // An empty pipe has room: it is the socket that has nothing.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                moved => break moved,
+                Err(_) => self.close(),
             }
-        };
-        match moved {
-            Ok(moved) => {
-                self.held = moved;
-                Poll::Ready(Ok(Some(moved)))
-            }
-            Err(error) if is_unknown(&error) => {
-                self.close();
-                Poll::Ready(Ok(None))
-            }
-            Err(error) => Poll::Ready(Err(error)),
         }
     }
 
     /// Gives a socket of what is in it as much as it takes, and says how much that was.
-    fn poll_drain(&mut self, to: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_pour(&mut self, to: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Ends::Open { exit, .. } = &self.ends else {
             return Poll::Ready(Ok(0));
         };
@@ -193,14 +199,6 @@ impl Ends {
         OPEN.fetch_sub(1, Ordering::Relaxed);
         Self::NotToBeHad
     }
-}
-
-/// The system does not know how; nothing was taken.
-fn is_unknown(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
-    )
 }
 
 #[cfg(test)]

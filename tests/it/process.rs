@@ -210,10 +210,10 @@ fn too_few_open_files_exit_1_and_name_the_remedy() {
     let said = said(&mut house.command(&wrapper, &["serve"]));
     assert_eq!(said.code, Some(1), "{}", said.err);
     for told in [
-        "limits.connections: 4000 needs 8672 open files",
+        "limits.connections: 4000 needs 8416 open files",
         "allows 64",
-        "ulimit -n 8672",
-        "LimitNOFILE=8672",
+        "ulimit -n 8416",
+        "LimitNOFILE=8416",
     ] {
         assert!(said.err.contains(told), "{told}: {}", said.err);
     }
