@@ -30,19 +30,23 @@ pub async fn run(minutes: usize) {
     let rate = (most.per_second / 2.0) as u64;
     load.pace = Pace::PerSecond(rate);
     println!("\nH soak: {minutes} minutes at {rate} calls/s, half of what one worker did\n");
-    println!("minute   RSS MiB  ledger MiB    p50 us    p99 us  p99.9 us  CPU us/call");
+    println!("minute   RSS MiB  ledger MiB    p50 us    p99 us  p99.9 us  CPU us/call   stolen");
 
     let (mut resident, mut p99) = (Vec::new(), Vec::new());
     for minute in 1..=minutes {
+        let before = ticks();
         let figure = servers::measure(&load, gate.address, Some(&gate), &upstream, MINUTE).await;
+        let (stolen, all) = ticks();
+        let stolen = (stolen - before.0) as f64 / (all - before.1).max(1) as f64;
         let rss = gate.resident_bytes() as f64 / 1_048_576.0;
         println!(
-            "{minute:>6} {rss:>9.1} {:>11.0} {:>9.0} {:>9.0} {:>9.0} {:>12.1}",
+            "{minute:>6} {rss:>9.1} {:>11.0} {:>9.0} {:>9.0} {:>9.0} {:>12.1} {:>7.1}%",
             gate.file_bytes("ledger.db") as f64 / 1_048_576.0,
             figure.p50_us,
             figure.p99_us,
             figure.p999_us,
-            figure.cpu_us
+            figure.cpu_us,
+            stolen * 100.0
         );
         resident.push(rss);
         p99.push(figure.p99_us);
@@ -64,4 +68,21 @@ pub async fn run(minutes: usize) {
         std::process::exit(1);
     }
     println!("memory is flat");
+}
+
+/// Of the gate's core: the ticks that a virtual machine's host gave to others, and all. A minute in which much was stolen
+/// says little of the gate.
+fn ticks() -> (u64, u64) {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu0 "));
+    let ticks = line.unwrap_or_default().split_whitespace();
+    // user nice system idle iowait irq softirq steal; what follows is counted in these already.
+    let ticks: Vec<u64> = ticks
+        .take(8)
+        .filter_map(|ticks| ticks.parse().ok())
+        .collect();
+    (
+        ticks.get(7).copied().unwrap_or_default(),
+        ticks.iter().sum(),
+    )
 }
