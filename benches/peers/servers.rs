@@ -317,6 +317,11 @@ impl Server {
         assert_eq!(status, 200, "{answer}");
     }
 
+    /// Asks for the metrics, as a Prometheus does each minute or so.
+    pub async fn scrape(&self) {
+        self.ask("GET", "/metrics").await;
+    }
+
     /// Ends the benchmark unless the gate's ledger holds exactly the calls that were let in, and nobody's
     /// refusals were slowed down.
     pub async fn verify(&self) {
