@@ -123,6 +123,13 @@ pub struct AccountFigures {
     pub quota: u32,
 }
 
+impl AccountFigures {
+    /// Whose they are, and in which group.
+    pub fn key(&self) -> (&AccountId, &GroupId) {
+        (&self.account, &self.group)
+    }
+}
+
 /// How much is left of one order of prepaid packs that is valid now.
 #[derive(Clone, Debug)]
 pub struct PackFigures {
@@ -458,6 +465,7 @@ impl Metrics {
         let listed: HashSet<_> = figures
             .iter()
             .map(|f| (f.account.clone(), f.group.clone()))
+            .filter(|key| named.contains_key(key))
             .collect();
         named.retain(|key, base| {
             let stays = listed.contains(key);

@@ -216,10 +216,12 @@ impl Policy {
         Some(terms(service, &group.charging))
     }
 
-    /// Calls `visit` with account, group and quota in force at `now` of what was not called yet.
+    /// Calls `visit` with account, group and quota in force at `now` of what was not called since this generation is in
+    /// force; what is of one account and group follows one another.
     pub fn each_idle(&self, now: Utc, mut visit: impl FnMut(&AccountId, &GroupId, u32)) {
         for account in &self.accounts {
-            for operation in &self.operations {
+            for operations in self.operations.chunk_by(|a, b| a.scope == b.scope) {
+                let operation = &operations[0];
                 if let Some(entitlement) = account.entitlement(operation)
                     && entitlement.gate.get().is_none()
                     && let Some(terms) = self.terms(account, operation, entitlement)

@@ -176,6 +176,11 @@ impl Gate {
         )
     }
 
+    /// The quota in force at `now`, in calls per second.
+    pub fn quota(&self, now: Utc) -> u32 {
+        self.state.lock().quota_at(now)
+    }
+
     /// Publishes until when a flood can be throttled without the lock. Never beyond the next change
     /// of the quota, and never more than a second ahead, so a wall clock that jumps is noticed.
     fn publish(&self, state: &State, now: Now, max_delay: Duration) {
