@@ -319,7 +319,8 @@ impl Server {
 
     /// Asks for the metrics, as a Prometheus does each minute or so.
     pub async fn scrape(&self) {
-        self.ask("GET", "/metrics").await;
+        let (status, answer) = self.ask("GET", "/metrics").await;
+        assert_eq!(status, 200, "{answer}");
     }
 
     /// Ends the benchmark unless the gate's ledger holds exactly the calls that were let in, and nobody's

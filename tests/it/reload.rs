@@ -96,46 +96,6 @@ pub fn mistakes((status, told): &(StatusCode, Value)) -> Vec<String> {
 // Three ways.
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_metrics_show_every_accounts_quota_whether_it_called_or_not_and_a_new_one_from_its_reload_on()
- {
-    let (_upstream, house, _process) = house().await;
-    let shown = async || {
-        let samples = scrape(house.admin).await;
-        let of = |account: &str, group: &str| {
-            let labels = [
-                format!("account=\"{account}\""),
-                format!("group=\"{group}\""),
-            ];
-            samples.sum("tollgate_quota_qps", &labels.each_ref().map(String::as_str))
-        };
-        let video = "video-segmentation";
-        let quotas = [
-            of("1250000001", PORTRAIT),
-            of("1250000002", PORTRAIT),
-            // A free group's actions have a quota each, and are shown once.
-            of("1250000004", video),
-        ];
-        (quotas, samples)
-    };
-    assert_eq!(shown().await.0, [20, 30, 20]);
-    for _ in 0..3 {
-        assert_eq!(call(&house, RETAIL_KEY).await, StatusCode::OK);
-    }
-    assert_eq!(shown().await.0, [20, 30, 20]);
-    house.edit(
-        "accounts.yaml",
-        "order: Q-1, qps: 10,",
-        "order: Q-1, qps: 15,",
-    );
-    let (status, told) = post_reload(house.admin, "").await;
-    assert_eq!(status, StatusCode::OK, "{told}");
-    let (quotas, samples) = shown().await;
-    assert_eq!(quotas, [20, 35, 20]);
-    let admitted = ["account=\"1250000002\"", "decision=\"admitted\""];
-    assert_eq!(samples.sum("tollgate_account_requests_total", &admitted), 3);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_post_says_what_would_change_changes_it_and_is_in_force_when_it_returns() {
     let (_upstream, house, _process) = house().await;
     let _restless = Restless::new(house.file("catalog.yaml"));
@@ -217,6 +177,46 @@ async fn a_post_says_what_would_change_changes_it_and_is_in_force_when_it_return
     let (status, ..) = get(house.admin, "/v1/reload").await;
     assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
     at_rest(house.admin).await.assert_conserved();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_show_every_accounts_quota_whether_it_called_or_not_and_a_new_one_from_its_reload_on()
+ {
+    let (_upstream, house, _process) = house().await;
+    let shown = async || {
+        let samples = scrape(house.admin).await;
+        let of = |account: &str, group: &str| {
+            let labels = [
+                format!("account=\"{account}\""),
+                format!("group=\"{group}\""),
+            ];
+            samples.sum("tollgate_quota_qps", &labels.each_ref().map(String::as_str))
+        };
+        let video = "video-segmentation";
+        let quotas = [
+            of("1250000001", PORTRAIT),
+            of("1250000002", PORTRAIT),
+            // A free group's actions have a quota each, and are shown once.
+            of("1250000004", video),
+        ];
+        (quotas, samples)
+    };
+    assert_eq!(shown().await.0, [20, 30, 20]);
+    for _ in 0..3 {
+        assert_eq!(call(&house, RETAIL_KEY).await, StatusCode::OK);
+    }
+    assert_eq!(shown().await.0, [20, 30, 20]);
+    house.edit(
+        "accounts.yaml",
+        "order: Q-1, qps: 10,",
+        "order: Q-1, qps: 15,",
+    );
+    let (status, told) = post_reload(house.admin, "").await;
+    assert_eq!(status, StatusCode::OK, "{told}");
+    let (quotas, samples) = shown().await;
+    assert_eq!(quotas, [20, 35, 20]);
+    let admitted = ["account=\"1250000002\"", "decision=\"admitted\""];
+    assert_eq!(samples.sum("tollgate_account_requests_total", &admitted), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
