@@ -400,7 +400,7 @@ impl Post {
 
     async fn rest(&self, pause: Duration, raised: &Notify) {
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = self.clock.sleep(pause) => {}
             () = raised.notified() => {}
         }
     }

@@ -181,7 +181,7 @@ impl Reloader {
     pub async fn watch(self: Arc<Self>) {
         let mut before: Option<Sources> = None;
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            self.proxy.clock.sleep(LOOK_EVERY).await;
             let reloader = self.clone();
             let seen = before.take();
             let looked = tokio::task::spawn_blocking(move || {

@@ -269,7 +269,7 @@ impl Running {
         tokio::pin!(hurry);
         // Asked once only: a future that has resolved must not be polled again.
         let mut in_time = tokio::select! {
-            () = tokio::time::sleep(NOTICE) => true,
+            () = proxy.clock.sleep(NOTICE) => true,
             () = hurry.as_mut() => false,
         };
         phase.send_replace(Phase::Drain);
@@ -283,7 +283,7 @@ impl Running {
         if in_time {
             in_time = tokio::select! {
                 _ = &mut ended => true,
-                () = tokio::time::sleep(drain) => false,
+                () = proxy.clock.sleep(drain) => false,
                 () = hurry.as_mut() => false,
             };
         }
@@ -346,10 +346,8 @@ fn open_ledger(
 
 /// Once a second: what is past is forgotten.
 async fn housekeeping(proxy: Arc<Proxy>) {
-    let mut tick = tokio::time::interval(SECOND);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for second in 0_u64.. {
-        tick.tick().await;
+        proxy.clock.sleep(SECOND).await;
         proxy.sweep();
         if second % 10 == 0 {
             // The allocator gives back what was freed a second ago when a thread ends, and without calls none

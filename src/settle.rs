@@ -149,7 +149,7 @@ impl Settler {
     pub async fn run(self: Arc<Self>) {
         let mut told = String::new();
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            self.proxy.clock.sleep(LOOK_EVERY).await;
             if !self.has_work() {
                 continue;
             }

@@ -3,8 +3,9 @@
 //! Owns the count of failures per peer. Must never hear of a credential that was accepted, nor stand in its way: many
 //! honest callers share an address.
 
-use governor::clock::{Clock, DefaultClock};
+use crate::clock::Clock;
 use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 use std::net::{IpAddr, Ipv4Addr};
@@ -35,14 +36,26 @@ pub enum Held {
 }
 
 /// Counts failed credentials per peer: 10 at once and one a second are forgiven.
-pub struct HoldDown<C: Clock = DefaultClock> {
-    failures: Table<C>,
-    warnings: Table<C>,
+pub struct HoldDown {
+    failures: Table,
+    warnings: Table,
+}
+
+/// Our clock as governor reads it.
+#[derive(Clone)]
+struct Monotonic(Clock);
+
+impl governor::clock::Clock for Monotonic {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        Nanos::new(self.0.mono().0)
+    }
 }
 
 /// Counts per peer, of at most so many peers.
-struct Table<C: Clock> {
-    counts: RateLimiter<Peer, DashMapStateStore<Peer>, C, NoOpMiddleware<<C as Clock>::Instant>>,
+struct Table {
+    counts: RateLimiter<Peer, DashMapStateStore<Peer>, Monotonic, NoOpMiddleware<Nanos>>,
     max_peers: usize,
     /// At least so many more peers fit. How many there are is not asked at every failure, for that takes a lock on each
     /// of the table's many parts.
@@ -70,25 +83,17 @@ impl Peer {
 
 impl HoldDown {
     /// Holds nobody.
-    pub fn new() -> Self {
-        Self::with_clock(DefaultClock::default(), MAX_PEERS)
+    pub fn new(clock: Clock) -> Self {
+        Self::of_peers(clock, MAX_PEERS)
     }
-}
 
-impl Default for HoldDown {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<C: Clock + Clone> HoldDown<C> {
-    fn with_clock(clock: C, max_peers: usize) -> Self {
+    fn of_peers(clock: Clock, max_peers: usize) -> Self {
         let forgiven = Quota::with_period(REFILL)
             .expect("the period is not zero")
             .allow_burst(BURST);
         let warned = Quota::with_period(WARN_EVERY).expect("the period is not zero");
         let table = |quota| Table {
-            counts: RateLimiter::dashmap_with_clock(quota, clock.clone()),
+            counts: RateLimiter::dashmap_with_clock(quota, Monotonic(clock.clone())),
             max_peers,
             room: AtomicUsize::new(max_peers),
         };
@@ -119,7 +124,7 @@ impl<C: Clock + Clone> HoldDown<C> {
     }
 }
 
-impl<C: Clock> Table<C> {
+impl Table {
     /// Counts once for this peer, and says whether that is still forgiven. While the table is full everybody shares
     /// one count, those it holds included: it cannot be asked whom it holds, and nobody whose credential is good is ever
     /// counted.
@@ -151,21 +156,21 @@ impl<C: Clock> Table<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use governor::clock::FakeRelativeClock;
+    use crate::clock::Mover;
 
     const A: &str = "192.0.2.1";
     const B: &str = "192.0.2.2";
 
-    fn hold_down(max_peers: usize) -> (HoldDown<FakeRelativeClock>, FakeRelativeClock) {
-        let clock = FakeRelativeClock::default();
-        (HoldDown::with_clock(clock.clone(), max_peers), clock)
+    fn hold_down(max_peers: usize) -> (HoldDown, Mover) {
+        let (clock, mover) = Clock::stopped();
+        (HoldDown::of_peers(clock, max_peers), mover)
     }
 
-    fn fail(hold_down: &HoldDown<FakeRelativeClock>, peer: &str) -> Held {
+    fn fail(hold_down: &HoldDown, peer: &str) -> Held {
         hold_down.failed(peer.parse().unwrap())
     }
 
-    fn exhaust(hold_down: &HoldDown<FakeRelativeClock>, peer: &str) {
+    fn exhaust(hold_down: &HoldDown, peer: &str) {
         for _ in 0..10 {
             assert_eq!(fail(hold_down, peer), Held::NotHeld);
         }

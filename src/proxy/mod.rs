@@ -120,12 +120,12 @@ impl Proxy {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
+            hold_down: HoldDown::new(clock.clone()),
             clock,
             policy: ArcSwap::from_pointee(policy),
             gates,
             ledger,
             metrics,
-            hold_down: HoldDown::new(),
             body_memory: BodyMemory::new(settings.limits.body_memory),
             quota_questions: Arc::new(tokio::sync::Semaphore::new(quota::AT_ONCE)),
             limits: settings.limits.clone(),
@@ -564,7 +564,7 @@ impl Proxy {
                 tracing::warn!(peer = %visit.peer, reason = refusal.reason(), "failing credentials are held down");
             }
             self.metrics.held_down.inc();
-            Box::pin(tokio::time::sleep(HOLD)).await;
+            Box::pin(self.clock.sleep(HOLD)).await;
         }
     }
 

@@ -586,7 +586,7 @@ async fn a_wall_clock_that_is_moved_forward_settles_nothing() {
     }
     let before = sealed();
     let (_, end) = Month::of(gate.clock.utc(), &zone()).bounds(&zone());
-    gate.clock.set_utc(Utc(end.0 + 2 * HOUR_US));
+    gate.mover.set_utc(Utc(end.0 + 2 * HOUR_US));
     // A pass follows at once, for a day is over, and another ten seconds later.
     tokio::time::sleep(Duration::from_secs(13)).await;
     let reader = Reader::open(&gate.ledger()).unwrap();

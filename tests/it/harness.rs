@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tollgate::clock::Clock;
+use tollgate::clock::{Clock, Mover};
 use tollgate::config::{self, Config, Endpoint};
 use tollgate::serve::{self, Running};
 use tollgate::usage::{Reader, StoredRecord};
@@ -52,6 +52,7 @@ pub struct Gate {
     pub public: SocketAddr,
     pub admin: SocketAddr,
     pub clock: Clock,
+    pub mover: Mover,
     pub dir: tempfile::TempDir,
 }
 
@@ -65,7 +66,7 @@ impl Gate {
         let dir = tempfile::tempdir().unwrap();
         let mut config = shipped_config(dir.path(), upstream);
         change(&mut config);
-        let clock = Clock::default();
+        let (clock, mover) = Clock::movable();
         let running = serve::start(config, clock.clone())
             .await
             .expect("the gate starts");
@@ -74,6 +75,7 @@ impl Gate {
             admin: running.admin,
             running: Some(running),
             clock,
+            mover,
             dir,
         }
     }

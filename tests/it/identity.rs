@@ -342,7 +342,7 @@ async fn every_recorded_vector_gets_the_answer_that_it_expects() {
     let (mut accepted, mut wrong) = (0, Vec::new());
     for (n, vector) in vectors.iter().enumerate() {
         let now = vector["now"].as_i64().unwrap();
-        gate.clock.set_utc(Utc(now * 1_000_000));
+        gate.mover.set_utc(Utc(now * 1_000_000));
         let request = &vector["request"];
         let mut wire = Wire::connect_from([127, 0, 2, 1 + n as u8], gate.public).await;
         let reply = wire.exchange(vector_bytes(request)).await;
