@@ -214,8 +214,9 @@ fn rolled_up(page: &Connection) -> Result<i64, rusqlite::Error> {
 fn count(page: &Connection, span: &Span<'_>) -> Result<Counts, ReadError> {
     let mut counts = Counts::default();
     let (first, last) = span.seqs;
-    // Rows of `hours` of which a part is asked for, and the ranges in which the records of that part lie.
-    let mut parts: HashSet<(i64, i64), foldhash::fast::RandomState> = HashSet::default();
+    // Rows of `hours` of which a part is asked for: the ranges in which the records of that part lie, by hour and series,
+    // which may have other rows that are asked for as a whole.
+    let mut parts: FastMap<(i64, i64), Vec<(i64, i64)>> = FastMap::default();
     let mut ranges: Vec<(i64, i64)> = Vec::new();
     hours(page, span, |row| {
         let begin = row.hour.saturating_mul(HOUR_US);
@@ -238,8 +239,9 @@ fn count(page: &Connection, span: &Span<'_>) -> Result<Counts, ReadError> {
                 },
             );
         } else {
-            parts.insert((row.hour, row.series));
-            ranges.push((row.first_seq.max(first), row.last_seq.min(last)));
+            let range = (row.first_seq.max(first), row.last_seq.min(last));
+            parts.entry((row.hour, row.series)).or_default().push(range);
+            ranges.push(range);
         }
     })?;
     let first_kept = first_kept(page)?;
@@ -248,7 +250,10 @@ fn count(page: &Connection, span: &Span<'_>) -> Result<Counts, ReadError> {
     }
     for (from, until) in united(ranges) {
         records(page, span, (from, until), |hour, series, count| {
-            if parts.contains(&(hour, series)) {
+            let is_asked_for =
+                |range: &(i64, i64)| range.0 <= count.first_seq && count.first_seq <= range.1;
+            let parts = parts.get(&(hour, series));
+            if parts.is_some_and(|parts| parts.iter().any(is_asked_for)) {
                 add(&mut counts, series, count);
             }
         })?;

@@ -161,7 +161,7 @@ pub(super) fn insert_seal(
 ) -> Result<(), rusqlite::Error> {
     connection
         .prepare_cached(
-            "INSERT INTO days SELECT ?1, coalesce(max(last_seq), 0) + 1, ?2, ?3 FROM days",
+            "INSERT INTO days (day, first_seq, last_seq, head) SELECT ?1, coalesce(max(last_seq), 0) + 1, ?2, ?3 FROM days",
         )?
         .execute(params![day, last_seq, head])?;
     Ok(())

@@ -1,4 +1,4 @@
-//! From schema 2 to 3.
+//! From an older schema to this one.
 //!
 //! Owns the copy that is kept and the one transaction that changes the tables. Must never change a file of which there
 //! is no copy.
@@ -14,10 +14,14 @@ use std::path::Path;
 /// Records that are linked at a time.
 const STEP: i64 = 4_096;
 
-/// Copies the ledger to `PATH.schema-2.bak`, then brings its tables to this schema as a whole or not at all, and
+/// Copies the ledger, whose schema is `found`, to `PATH.schema-FOUND.bak`, then brings its tables to this schema as a whole or not at all, and
 /// links the records that are rolled up. The caller holds the ledger's lock.
-pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), LedgerError> {
-    let copy = suffixed(path, ".schema-2.bak");
+pub(super) fn migrate(
+    connection: &mut Connection,
+    path: &Path,
+    found: i32,
+) -> Result<(), LedgerError> {
+    let copy = suffixed(path, &format!(".schema-{found}.bak"));
     // Of a start that was killed while it copied: nobody else writes it, for the ledger is locked.
     let _ = fs::remove_file(suffixed(&copy, ".partial"));
     // An earlier start may have been killed between its copy and its change.
@@ -26,7 +30,7 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Le
     }
     tracing::info!(copy = %copy.display(), "the ledger has an older schema: it was copied and is brought to the new one");
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    schema::migrate(&transaction)?;
+    schema::migrate(&transaction, found)?;
     let rolled_up: i64 =
         transaction.query_row("SELECT rolled_up FROM bounds", [], |row| row.get(0))?;
     let (mut linked, mut link) = chain::head(&transaction)?;
@@ -55,7 +59,7 @@ fn is_copy_of(copy: &Path, ledger: &Connection) -> Result<bool, LedgerError> {
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )
     };
-    let same = matches!(schema::identify(&found), Ok(Kind::Older))
+    let same = matches!(schema::identify(&found), Ok(Kind::Older(_)))
         && state(&found).is_ok_and(|found| state(ledger).is_ok_and(|ledger| ledger == found));
     Ok(same)
 }

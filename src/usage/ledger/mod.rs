@@ -17,6 +17,7 @@
 //!   `admitted_at`, UTC; `datetime(hour * 3600, 'unixepoch')`), `calls`, `first_seq`, `last_seq`. Exact at any time, to be
 //!   summed (`sum(calls)`, `min(first_seq)`, `max(last_seq)`): the newest calls have a row each, until they are rolled up.
 //! - table `runs`: `run`, `replica`, `opened_at` (microseconds).
+//! - table `identity`, one row: `ledger_id` (32 random hex digits, made with the ledger and kept by a restore), `restore_count`.
 //! - table `days`, one row a sealed day: `day` (`YYYY-MM-DD` by the provider's zone), `first_seq`, `last_seq` (the records
 //!   that came since the day sealed before; a day of none has `last_seq = first_seq - 1`), `head` (the link after `last_seq`).
 //! - table `settlements`, one row a month: `month` (`YYYY-MM`), `through_seq` (its statements count the records up to here),
@@ -26,7 +27,8 @@
 //!
 //! Behind the views: `series` holds what the calls of a bill's line have in common (account, group, action, mode,
 //! outcome, billable, reason), so that `raw` (the records) and `hours` (the rollup) carry one integer
-//! instead of seven values; `raw` has no second index, which would make it 5 to 10 times
+//! instead of seven values; a series may have several rows of `hours` in an hour, because a row that was sealed does not
+//! grow any more; `raw` has no second index, which would make it 5 to 10 times
 //! slower; `bounds` holds the first seq that is kept and the last that is rolled up. The next seq is one past the newest
 //! of these and of `raw`, so none is given twice.
 //!
@@ -144,13 +146,15 @@ pub enum LedgerError {
         /// The one that this program knows.
         known: i32,
     },
-    /// The file is a ledger of the schema before this one. It was not changed.
+    /// The file is a ledger of an older schema. It was not changed.
     #[error(
-        "the ledger has schema {}, and this tollgate reads {}: start `tollgate serve` once, which brings it up to date",
-        schema::OLDER,
+        "the ledger has schema {found}, and this tollgate reads {}: start `tollgate serve` once, which brings it up to date",
         schema::VERSION
     )]
-    Outdated,
+    Outdated {
+        /// `user_version` of the file.
+        found: i32,
+    },
     /// The file system cannot do what SQLite's WAL needs.
     #[error(
         "this file system cannot hold a ledger (no WAL mode): use a local disk, not a network share"

@@ -163,7 +163,7 @@ impl Reader {
         connection.busy_timeout(BUSY_TIMEOUT)?;
         match schema::identify(&connection)? {
             Kind::Ledger => Ok(Self(connection)),
-            Kind::Older => Err(LedgerError::Outdated),
+            Kind::Older(found) => Err(LedgerError::Outdated { found }),
             Kind::Empty => Err(LedgerError::NotALedger),
         }
     }

@@ -10,12 +10,12 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
 const APPLICATION_ID: i32 = 0x746f_6c6c;
 
 /// The schema that this program reads and writes. Newer is refused, older is migrated.
-pub(super) const VERSION: i32 = 3;
+pub(super) const VERSION: i32 = 4;
 
-/// The one that [`super::migrate`] makes it of.
-pub(super) const OLDER: i32 = 2;
+/// Those that [`super::migrate`] makes it of.
+pub(super) const OLDER: [i32; 2] = [2, 3];
 
-/// Records and their rollup, as in schema 2.
+/// Records.
 const RECORDS: &str = r#"
 CREATE TABLE runs (
     run        INTEGER PRIMARY KEY,
@@ -46,21 +46,14 @@ CREATE TABLE raw (
     duration_us  INTEGER NOT NULL
 ) STRICT;
 
-CREATE TABLE hours (
-    hour       INTEGER NOT NULL,
-    series     INTEGER NOT NULL,
-    calls      INTEGER NOT NULL,
-    first_seq  INTEGER NOT NULL,
-    last_seq   INTEGER NOT NULL,
-    PRIMARY KEY (hour, series)
-) STRICT, WITHOUT ROWID;
-
 CREATE TABLE bounds (
     one        INTEGER PRIMARY KEY CHECK (one = 1),
     first_kept INTEGER NOT NULL,
-    rolled_up  INTEGER NOT NULL
+    rolled_up  INTEGER NOT NULL,
+    frozen     INTEGER NOT NULL DEFAULT 0,
+    floor      INTEGER NOT NULL DEFAULT 1
 ) STRICT;
-INSERT INTO bounds VALUES (1, 1, 0);
+INSERT INTO bounds (one, first_kept, rolled_up) VALUES (1, 1, 0);
 
 CREATE VIEW records AS
 SELECT raw.seq,
@@ -73,6 +66,20 @@ FROM raw CROSS JOIN series ON series.id = raw.series CROSS JOIN runs ON runs.run
 CREATE VIEW tail AS
 SELECT admitted_at / 3600000000 AS hour, series, 1 AS calls, seq AS first_seq, seq AS last_seq
 FROM raw WHERE seq > (SELECT rolled_up FROM bounds);
+"#;
+
+/// The rollup. A row is never changed once its records are sealed, so a series may have several in an hour. The index is
+/// the order in which they are sealed.
+const HOURS: &str = r#"
+CREATE TABLE hours (
+    hour       INTEGER NOT NULL,
+    series     INTEGER NOT NULL,
+    calls      INTEGER NOT NULL,
+    first_seq  INTEGER NOT NULL,
+    last_seq   INTEGER NOT NULL,
+    PRIMARY KEY (hour, series, first_seq)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX hours_in_order ON hours (first_seq);
 
 CREATE VIEW rollup AS
 SELECT account, "group", action, mode, outcome, billable, reason, hour, calls, first_seq, last_seq
@@ -82,7 +89,30 @@ SELECT account, "group", action, mode, outcome, billable, reason, hour, calls, f
 FROM tail CROSS JOIN series ON series.id = tail.series;
 "#;
 
-/// The chain over the records and what is billed from them: what schema 3 added.
+/// What tells this ledger from any other, and what of it was published.
+const IDENTITY: &str = r#"
+CREATE TABLE identity (
+    one            INTEGER PRIMARY KEY CHECK (one = 1),
+    ledger_id      TEXT NOT NULL,
+    restore_count  INTEGER NOT NULL
+) STRICT;
+INSERT INTO identity VALUES (1, lower(hex(randomblob(16))), 0);
+
+CREATE TABLE restores (
+    restore_count  INTEGER PRIMARY KEY,
+    last_seq       INTEGER NOT NULL,
+    next_seq       INTEGER NOT NULL,
+    restored_at    INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE seals (
+    place  INTEGER PRIMARY KEY,
+    what   TEXT NOT NULL UNIQUE,
+    head   BLOB NOT NULL
+) STRICT;
+"#;
+
+/// The chain over the records and what is billed from them.
 const BILLS: &str = r#"
 CREATE TABLE links (
     last_seq  INTEGER PRIMARY KEY,
@@ -94,7 +124,10 @@ CREATE TABLE days (
     day        TEXT PRIMARY KEY,
     first_seq  INTEGER NOT NULL,
     last_seq   INTEGER NOT NULL,
-    head       BLOB NOT NULL
+    head       BLOB NOT NULL,
+    link       BLOB,
+    first_kept INTEGER,
+    hours      BLOB
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE settlements (
@@ -102,7 +135,8 @@ CREATE TABLE settlements (
     through_seq  INTEGER NOT NULL,
     head         BLOB NOT NULL,
     fixed_at     INTEGER NOT NULL,
-    settled_at   INTEGER
+    settled_at   INTEGER,
+    digest       BLOB
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE statements (
@@ -131,8 +165,8 @@ CREATE INDEX notices_unsent ON notices (raised_at) WHERE sent_at IS NULL;
 pub(super) enum Kind {
     /// A ledger in the schema [`VERSION`].
     Ledger,
-    /// A ledger in the schema [`OLDER`].
-    Older,
+    /// A ledger in this one of the schemas [`OLDER`].
+    Older(i32),
     /// Nothing was ever written to it.
     Empty,
 }
@@ -149,7 +183,7 @@ pub(super) fn identify(connection: &Connection) -> Result<Kind, LedgerError> {
     if application_id == APPLICATION_ID {
         return match pragma("user_version")? {
             VERSION => Ok(Kind::Ledger),
-            OLDER => Ok(Kind::Older),
+            found if OLDER.contains(&found) => Ok(Kind::Older(found)),
             found => Err(LedgerError::OtherVersion {
                 found,
                 known: VERSION,
@@ -169,18 +203,36 @@ pub(super) fn identify(connection: &Connection) -> Result<Kind, LedgerError> {
 /// Makes an empty file a ledger, as a whole or not at all.
 pub(super) fn create(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {RECORDS} {BILLS}
+        "BEGIN IMMEDIATE; {RECORDS} {HOURS} {BILLS} {IDENTITY}
          INSERT INTO links VALUES (0, zeroblob(32), zeroblob(0));
          PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
     ))
 }
 
-/// Makes the tables of [`OLDER`] those of [`VERSION`], inside a transaction. The chain begins with the first record
-/// that is kept.
-pub(super) fn migrate(transaction: &Transaction<'_>) -> Result<(), rusqlite::Error> {
+/// Makes the tables of schema `found`, one of [`OLDER`], those of [`VERSION`], inside a transaction. The chain of a ledger
+/// of schema 2 begins with the first record that is kept.
+pub(super) fn migrate(transaction: &Transaction<'_>, found: i32) -> Result<(), rusqlite::Error> {
+    let bills = match found {
+        2 => &format!(
+            "DROP VIEW days; {BILLS}
+             INSERT INTO links SELECT first_kept - 1, zeroblob(32), zeroblob(0) FROM bounds;"
+        ),
+        _ => {
+            "ALTER TABLE days ADD COLUMN link BLOB; ALTER TABLE days ADD COLUMN first_kept INTEGER;
+             ALTER TABLE days ADD COLUMN hours BLOB; ALTER TABLE settlements ADD COLUMN digest BLOB;"
+        }
+    };
     transaction.execute_batch(&format!(
-        "DROP VIEW days; {BILLS}
-         INSERT INTO links SELECT first_kept - 1, zeroblob(32), zeroblob(0) FROM bounds;
+        "{bills}
+         DROP VIEW rollup;
+         ALTER TABLE hours RENAME TO older_hours;
+         {HOURS}
+         INSERT INTO hours SELECT hour, series, calls, first_seq, last_seq FROM older_hours;
+         DROP TABLE older_hours;
+         ALTER TABLE bounds ADD COLUMN frozen INTEGER NOT NULL DEFAULT 0;
+         ALTER TABLE bounds ADD COLUMN floor INTEGER NOT NULL DEFAULT 1;
+         UPDATE bounds SET floor = first_kept;
+         {IDENTITY}
          PRAGMA user_version = {VERSION};"
     ))
 }

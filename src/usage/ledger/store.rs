@@ -132,9 +132,9 @@ impl Store {
         let kind = schema::identify(&connection)?;
         match kind {
             Kind::Ledger => {}
-            Kind::Empty | Kind::Older if create => {}
+            Kind::Empty | Kind::Older(_) if create => {}
             Kind::Empty => return Err(LedgerError::NotALedger),
-            Kind::Older => return Err(LedgerError::Outdated),
+            Kind::Older(found) => return Err(LedgerError::Outdated { found }),
         }
         let mode: String =
             connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
@@ -148,7 +148,7 @@ impl Store {
         match kind {
             Kind::Ledger => {}
             Kind::Empty => schema::create(&connection)?,
-            Kind::Older => migrate::migrate(&mut connection, path)?,
+            Kind::Older(found) => migrate::migrate(&mut connection, path, found)?,
         }
         let rolled_up =
             connection.query_row("SELECT rolled_up FROM bounds", [], |row| row.get(0))?;
@@ -272,12 +272,20 @@ impl Store {
         let mut hours: Vec<_> = hours.into_iter().collect();
         hours.sort_unstable_by_key(|(key, _)| *key);
         for ((hour, series), (calls, first, last)) in hours {
-            transaction
+            // A row whose records are sealed stays as it is, and the next begins beside it.
+            let grown = transaction
                 .prepare_cached(
-                    "INSERT INTO hours (hour, series, calls, first_seq, last_seq) VALUES (?1, ?2, ?3, ?4, ?5)
-                     ON CONFLICT (hour, series) DO UPDATE SET calls = calls + excluded.calls, last_seq = excluded.last_seq",
+                    "UPDATE hours SET calls = calls + ?3, last_seq = ?4 WHERE hour = ?1 AND series = ?2
+                     AND first_seq > (SELECT frozen FROM bounds)",
                 )?
-                .execute([hour, series, calls, first, last])?;
+                .execute([hour, series, calls, last])?;
+            if grown == 0 {
+                transaction
+                    .prepare_cached(
+                        "INSERT INTO hours (hour, series, calls, first_seq, last_seq) VALUES (?1, ?2, ?3, ?4, ?5)",
+                    )?
+                    .execute([hour, series, calls, first, last])?;
+            }
         }
         transaction
             .prepare_cached("UPDATE bounds SET rolled_up = ?1")?

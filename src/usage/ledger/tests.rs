@@ -772,7 +772,7 @@ fn a_newer_schema_is_refused_by_writer_and_reader_and_left_as_it_is() {
     assert!(
         matches!(
             refused,
-            Err(LedgerError::OtherVersion { found: 4, known: 3 })
+            Err(LedgerError::OtherVersion { found: 5, known: 4 })
         ),
         "{refused:?}"
     );

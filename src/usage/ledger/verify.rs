@@ -93,26 +93,27 @@ impl Reader {
     /// there one that has none, or did one not end with the record that it names as its last?
     fn every_hour_has_records(&self) -> Result<(), Misfit> {
         const PAGE: usize = 1_000;
-        let (mut hour, mut series) = (i64::MIN, i64::MIN);
+        let (mut hour, mut series, mut first_seq) = (i64::MIN, i64::MIN, i64::MIN);
         loop {
             let page = self.0.unchecked_transaction()?;
             let (first_kept, rolled_up) = bounds(&page)?;
             let mut select = page.prepare_cached(
-                "SELECT hours.hour, hours.series, hours.last_seq, raw.series, raw.admitted_at
+                "SELECT hours.hour, hours.series, hours.first_seq, hours.last_seq, raw.series, raw.admitted_at
                  FROM hours LEFT JOIN raw ON raw.seq = hours.last_seq
-                 WHERE (hours.hour, hours.series) > (?1, ?2) ORDER BY hours.hour, hours.series LIMIT ?3",
+                 WHERE (hours.hour, hours.series, hours.first_seq) > (?1, ?2, ?3)
+                 ORDER BY hours.hour, hours.series, hours.first_seq LIMIT ?4",
             )?;
-            let mut rows = select.query(params![hour, series, PAGE as i64])?;
+            let mut rows = select.query(params![hour, series, first_seq, PAGE as i64])?;
             let mut seen = 0;
             while let Some(row) = rows.next()? {
                 seen += 1;
-                (hour, series) = (row.get(0)?, row.get(1)?);
-                let last_seq: i64 = row.get(2)?;
+                (hour, series, first_seq) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                let last_seq: i64 = row.get(3)?;
                 if last_seq < first_kept {
                     // Of records that were deleted.
                     continue;
                 }
-                let record: (Option<i64>, Option<i64>) = (row.get(3)?, row.get(4)?);
+                let record: (Option<i64>, Option<i64>) = (row.get(4)?, row.get(5)?);
                 let belongs = record.0 == Some(series)
                     && record.1.is_some_and(|at| Utc(at).hour() == hour)
                     && last_seq <= rolled_up;
@@ -315,10 +316,12 @@ impl Walk {
         let seq = record.seq;
         let at = (Utc(record.admitted_at).hour(), record.series);
         let hour = |page: &Connection| -> Result<Option<(i64, i64, i64)>, rusqlite::Error> {
+            // One that is sealed has others after it.
             page.prepare_cached(
-                "SELECT calls, first_seq, last_seq FROM hours WHERE hour = ?1 AND series = ?2",
+                "SELECT calls, first_seq, last_seq FROM hours WHERE hour = ?1 AND series = ?2 AND first_seq <= ?3
+                 ORDER BY first_seq DESC LIMIT 1",
             )?
-            .query_row([at.0, at.1], |row| {
+            .query_row([at.0, at.1, seq], |row| {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?))
             })
             .optional()

@@ -1,5 +1,6 @@
 //! From a ledger of schema 2, as an older tollgate left it.
 
+use super::super::chain::Link;
 use super::super::store::Store;
 use super::super::tests::{ALL, Bench, DAY, assert_consistent, record};
 use super::super::{Ledger, LedgerError, Reader, StoredRecord};
@@ -43,6 +44,47 @@ PRAGMA application_id = 0x746f6c6c;
 PRAGMA user_version = 2;
 "#;
 
+/// What schema 3 added to it, as it was released.
+const SCHEMA_3: &str = r#"
+DROP VIEW days;
+CREATE TABLE links (last_seq INTEGER PRIMARY KEY, link BLOB NOT NULL, marks BLOB NOT NULL) STRICT;
+CREATE TABLE days (day TEXT PRIMARY KEY, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, head BLOB NOT NULL)
+    STRICT, WITHOUT ROWID;
+CREATE TABLE settlements (month TEXT PRIMARY KEY, through_seq INTEGER NOT NULL, head BLOB NOT NULL,
+    fixed_at INTEGER NOT NULL, settled_at INTEGER) STRICT, WITHOUT ROWID;
+CREATE TABLE statements (month TEXT NOT NULL, account TEXT NOT NULL, due TEXT NOT NULL, inputs TEXT NOT NULL,
+    statement TEXT NOT NULL, PRIMARY KEY (month, account)) STRICT;
+CREATE INDEX statements_of_account ON statements (account, month, due);
+CREATE TABLE notices (id TEXT PRIMARY KEY, account TEXT NOT NULL, "order" TEXT NOT NULL, raised_at INTEGER NOT NULL,
+    body TEXT NOT NULL, sent_at INTEGER) STRICT;
+CREATE INDEX notices_unsent ON notices (raised_at) WHERE sent_at IS NULL;
+PRAGMA user_version = 3;
+"#;
+
+/// The one of [`old_ledger`] in schema 3: linked in two steps, a day sealed and a month settled after the first. Gives the
+/// heads after both.
+fn ledger_of_schema_3(bench: &Bench) -> [Link; 2] {
+    let old = old_ledger(bench, 0);
+    old.execute_batch(SCHEMA_3).unwrap();
+    old.execute(
+        "INSERT INTO links VALUES (0, zeroblob(32), zeroblob(0))",
+        [],
+    )
+    .unwrap();
+    let mut digests = Digests::default();
+    let first = chain::extend(&old, &mut digests, (0, chain::ORIGIN), 2_000, |_| ()).unwrap();
+    let second = chain::extend(&old, &mut digests, (2_000, first), 4_990, |_| ()).unwrap();
+    for sql in [
+        "INSERT INTO days VALUES ('2026-11-24', 1, 2000, ?1)",
+        "INSERT INTO settlements VALUES ('2026-10', 2000, ?1, 5, 6)",
+    ] {
+        old.execute(sql, [first]).unwrap();
+    }
+    let statement = "INSERT INTO statements VALUES ('2026-10', 'a', '0.00', '{}', '{}')";
+    old.execute(statement, []).unwrap();
+    [first, second]
+}
+
 /// Writes a ledger of schema 2 with 5,000 records, the last 10 of them not rolled up, and the first `pruned` deleted. Its
 /// WAL was not copied into the file.
 fn old_ledger(bench: &Bench, pruned: i64) -> Connection {
@@ -63,6 +105,52 @@ fn old_ledger(bench: &Bench, pruned: i64) -> Connection {
     ))
     .unwrap();
     old
+}
+
+#[test]
+fn a_ledger_of_schema_3_is_copied_and_brought_up_to_date_and_its_heads_still_verify() {
+    let bench = Bench::new();
+    let heads = ledger_of_schema_3(&bench);
+    let before = old_records(&bench.path());
+    let outdated = Reader::open(&bench.path()).err();
+    assert!(matches!(outdated, Some(LedgerError::Outdated { found: 3 })));
+    let ledger = bench.open();
+    for head in heads {
+        assert_eq!(bench.reader().verify(Some(head)).unwrap().days, 1);
+    }
+    assert_eq!(ledger.seal("2026-11-25").unwrap().first_seq, 2_001);
+    for head in heads {
+        let verified = bench.reader().verify(Some(head)).unwrap();
+        assert_eq!((verified.last_seq, verified.days), (5_000, 2));
+    }
+    assert_consistent(&bench.path());
+    let copy = suffixed(&bench.path(), ".schema-3.bak");
+    assert_eq!(old_records(&copy), before);
+    let copy = Connection::open(copy).unwrap();
+    assert_eq!(schema::identify(&copy).unwrap(), Kind::Older(3));
+}
+
+#[test]
+fn a_ledger_that_was_brought_up_to_date_has_the_tables_of_a_new_one() {
+    let tables = |bench: &Bench| -> Vec<String> {
+        let sql = bench.sql();
+        let mut select = sql
+            .prepare(
+                r#"SELECT concat_ws(' ', s.type, s.name, c.name, c.type, c."notnull", c.pk) AS line
+                   FROM sqlite_schema AS s LEFT JOIN pragma_table_info(s.name) AS c
+                   WHERE s.name NOT LIKE 'sqlite%' ORDER BY s.name, c.cid"#,
+            )
+            .unwrap();
+        let rows = select.query_map([], |row| row.get(0)).unwrap();
+        rows.map(Result::unwrap).collect()
+    };
+    let (new, two, three) = (Bench::new(), Bench::new(), Bench::new());
+    drop(old_ledger(&two, 7));
+    ledger_of_schema_3(&three);
+    drop((new.store(), two.store(), three.store()));
+    assert!(tables(&new).len() > 50);
+    assert_eq!(tables(&two), tables(&new));
+    assert_eq!(tables(&three), tables(&new));
 }
 
 fn copy_of(bench: &Bench) -> PathBuf {
@@ -91,7 +179,7 @@ fn a_ledger_of_schema_2_is_copied_and_brought_up_to_date_with_every_record_and_c
     let before = old_records(&bench.path());
     assert!(matches!(
         Reader::open(&bench.path()),
-        Err(LedgerError::Outdated)
+        Err(LedgerError::Outdated { found: 2 })
     ));
     let ledger: Ledger = bench.open();
     let records = records_after(&bench, 0);
@@ -115,7 +203,7 @@ fn a_ledger_of_schema_2_is_copied_and_brought_up_to_date_with_every_record_and_c
     // The copy is the ledger as it was, and nothing lies beside it.
     assert_eq!(old_records(&copy_of(&bench)), before);
     let copy = Connection::open(copy_of(&bench)).unwrap();
-    assert_eq!(schema::identify(&copy).unwrap(), Kind::Older);
+    assert_eq!(schema::identify(&copy).unwrap(), Kind::Older(2));
     assert!(!suffixed(&copy_of(&bench), ".partial").exists());
     drop(copy);
     // It opens: brought up to date, it holds what the ledger holds.
@@ -216,7 +304,7 @@ fn a_copy_of_another_state_is_not_overwritten_and_the_ledger_is_left_as_it_is() 
 
 #[test]
 fn a_file_of_schema_1_or_of_a_newer_one_is_refused_and_left_as_it_is() {
-    for version in [1, 4] {
+    for version in [1, 5] {
         let bench = Bench::new();
         let old = old_ledger(&bench, 0);
         old.pragma_update(None, "user_version", version).unwrap();
@@ -227,7 +315,7 @@ fn a_file_of_schema_1_or_of_a_newer_one_is_refused_and_left_as_it_is() {
             Reader::open(&bench.path()).err(),
         ] {
             assert!(
-                matches!(refused, Some(LedgerError::OtherVersion { found, known: 3 }) if found == version),
+                matches!(refused, Some(LedgerError::OtherVersion { found, known: 4 }) if found == version),
                 "{refused:?}"
             );
         }
@@ -241,7 +329,7 @@ fn a_ledger_in_trouble_is_never_migrated_when_it_is_opened_again() {
     let bench = Bench::new();
     drop(old_ledger(&bench, 0));
     let refused = Store::open(&bench.path(), false, bench.faults.clone());
-    assert!(matches!(refused, Err(LedgerError::Outdated)));
+    assert!(matches!(refused, Err(LedgerError::Outdated { found: 2 })));
     assert!(!copy_of(&bench).exists());
     // What it looks like when nothing has gone wrong.
     let ledger = bench.open();

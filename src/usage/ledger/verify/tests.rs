@@ -274,11 +274,11 @@ fn a_day_a_settlement_a_link_or_a_bound_changed_by_hand_is_found_and_named() {
             "days 2026-11-25",
         ),
         (
-            "INSERT INTO days VALUES ('2026-11-26', 51, 52, zeroblob(32))",
+            "INSERT INTO days (day, first_seq, last_seq, head) VALUES ('2026-11-26', 51, 52, zeroblob(32))",
             "days 2026-11-26",
         ),
         (
-            "INSERT INTO days VALUES ('2026-11-26', 51, 50, zeroblob(32))",
+            "INSERT INTO days (day, first_seq, last_seq, head) VALUES ('2026-11-26', 51, 50, zeroblob(32))",
             "days 2026-11-26",
         ),
         (
@@ -360,7 +360,7 @@ fn a_chain_made_anew_after_a_change_is_found_with_a_head_that_was_published_befo
         drop(store);
         let sql = forged.sql();
         for (day, first, last) in [("2026-11-24", 1, 25), ("2026-11-25", 26, 50)] {
-            let change = "INSERT INTO days SELECT ?1, ?2, ?3, link FROM links WHERE last_seq = ?3";
+            let change = "INSERT INTO days (day, first_seq, last_seq, head) SELECT ?1, ?2, ?3, link FROM links WHERE last_seq = ?3";
             assert_eq!(sql.execute(change, params![day, first, last]).unwrap(), 1);
         }
         verify(&forged).unwrap();
