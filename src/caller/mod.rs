@@ -256,7 +256,7 @@ impl<W: Writer> Connection<W> {
         };
         std::future::poll_fn(|cx| {
             if let Poll::Ready(sent) = message.poll_send(&mut self.writer, cx) {
-                return Poll::Ready(sent);
+                return Poll::Ready(sent.map_err(io::Error::from));
             }
             match self.inlet.poll_hang_up(cx) {
                 Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),

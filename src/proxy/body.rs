@@ -170,6 +170,10 @@ impl Upload {
         cx: &mut Context<'_>,
         mut take: impl FnMut(&mut RequestBody, &mut Context<'_>) -> Poll<Result<Option<P>, Broken>>,
     ) -> Poll<Option<Result<P, UploadFailure>>> {
+        // However often it is asked for: after a failure nothing tells what the next bytes are.
+        if let Some(failure) = self.progress.failure() {
+            return Poll::Ready(Some(Err(failure)));
+        }
         let failure = loop {
             let polled = take(&mut self.body, cx);
             let pending = polled.is_pending();

@@ -462,11 +462,14 @@ impl Proxy {
         match attempted {
             Some(Ok(answer)) => Ok(answer),
             Some(Err(failure)) => {
-                if let Some(failure) = visit.progress.failure() {
-                    return Err(self.upload_refusal(failure));
+                let broke_off = visit.progress.failure();
+                if broke_off.is_none() {
+                    tracing::warn!(request_id = %visit.id, "{failure}");
                 }
-                tracing::warn!(request_id = %visit.id, "{failure}");
                 Err(match failure {
+                    upstream::Failure::Incomplete(_) => {
+                        self.upload_refusal(broke_off.unwrap_or(UploadFailure::Incomplete))
+                    }
                     upstream::Failure::Unreachable { .. } => Refusal::UpstreamUnreachable,
                     upstream::Failure::Cut(_) => Refusal::UpstreamCut,
                     upstream::Failure::Nonsense(_) => Refusal::UpstreamNonsense,

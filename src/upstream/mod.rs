@@ -7,7 +7,7 @@ mod heads;
 
 pub use heads::{ForwardHead, HopByHop};
 
-use crate::wire::{self, Body, Fields, Framing, Malformed, Piece, Pipe, Reader};
+use crate::wire::{self, Body, Fields, Framing, Malformed, NotSent, Piece, Pipe, Reader};
 use bytes::{Bytes, BytesMut};
 use heads::AnswerHead;
 use http::{Method, StatusCode};
@@ -42,7 +42,10 @@ pub enum Failure {
         /// What the system said.
         cause: io::Error,
     },
-    /// The connection broke before the head of the answer, or the request broke off.
+    /// The body of the request broke off.
+    #[error("the request broke off: {0}")]
+    Incomplete(Box<dyn std::error::Error + Send + Sync>),
+    /// The connection broke before the head of the answer.
     #[error("the upstream closed the connection before it answered: {0}")]
     Cut(io::Error),
     /// What came is not an HTTP response.
@@ -93,7 +96,7 @@ pub struct Connection {
 
 /// What became of a request that got no answer.
 pub enum NotAnswered<B> {
-    /// A kept connection had gone; nothing of the request was sent. Take another connection.
+    /// A kept connection had gone; nothing of the request was sent, and its body is sound. Take another connection.
     Unsent(Outgoing<B>),
     /// It failed.
     Failed(Failure),
@@ -244,22 +247,27 @@ struct Exchange<B> {
     link: Link,
     /// `None` when all of it has gone.
     outgoing: Option<Outgoing<B>>,
-    /// Why no more of it can go.
+    /// Why the upstream takes no more of it.
     broken: Option<io::Error>,
 }
 
 impl<B: Body> Exchange<B> {
-    /// Sends what can be sent now; ready when there is nothing more to do about it.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Sends what can be sent now.
+    ///
+    /// # Errors
+    /// When the body of the request broke off: no answer to it can count any more.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
         if self.broken.is_none()
             && let Some(outgoing) = &mut self.outgoing
+            && let Poll::Ready(sent) = outgoing.message.poll_send(&mut self.link.stream, cx)
         {
-            match ready!(outgoing.message.poll_send(&mut self.link.stream, cx)) {
+            match sent {
                 Ok(()) => self.outgoing = None,
-                Err(error) => self.broken = Some(error),
+                Err(NotSent::Link(error)) => self.broken = Some(error),
+                Err(NotSent::Body(error)) => return Err(Failure::Incomplete(error)),
             }
         }
-        Poll::Ready(())
+        Ok(())
     }
 
     /// Sends, and reads the head of the answer. Both go on side by side: an upstream may answer before
@@ -269,7 +277,7 @@ impl<B: Body> Exchange<B> {
         method: &Method,
         cx: &mut Context<'_>,
     ) -> Poll<Result<AnswerHead, Failure>> {
-        let _ = self.poll_send(cx);
+        self.poll_send(cx)?;
         loop {
             match self.link.inbox.poll_read(&mut self.link.stream, cx) {
                 Poll::Ready(Ok(0)) => {
@@ -278,7 +286,8 @@ impl<B: Body> Exchange<B> {
                     return Poll::Ready(Err(Failure::Cut(cause)));
                 }
                 Poll::Ready(Ok(_)) => {
-                    if let Some(head) = heads::answer_head(&mut self.link.inbox.bytes, method)? {
+                    let input = &mut self.link.inbox.bytes;
+                    if let Some(head) = heads::answer_head(input, method)? {
                         return Poll::Ready(Ok(head));
                     }
                 }
@@ -308,11 +317,17 @@ impl Connection {
         let head = match std::future::poll_fn(|cx| exchange.poll_head(&method, cx)).await {
             Ok(head) => head,
             Err(failure) => {
-                return Err(match exchange.outgoing {
-                    Some(unsent) if self.reused && !unsent.message.begun() => {
-                        NotAnswered::Unsent(unsent)
+                let Exchange { link, outgoing, .. } = exchange;
+                let unsent = outgoing.filter(|outgoing| !outgoing.message.begun());
+                return Err(match (failure, unsent) {
+                    // The connection has no part in it, and has seen nothing of it.
+                    (failure @ Failure::Incomplete(_), Some(_)) => {
+                        self.home.give_back(link);
+                        NotAnswered::Failed(failure)
                     }
-                    _ => NotAnswered::Failed(failure),
+                    (failure @ Failure::Incomplete(_), None) => NotAnswered::Failed(failure),
+                    (_, Some(unsent)) if self.reused => NotAnswered::Unsent(unsent),
+                    (failure, _) => NotAnswered::Failed(failure),
                 });
             }
         };

@@ -10,13 +10,13 @@ mod pipe;
 mod request;
 
 pub use fields::{Field, Fields, Lines};
-pub use outgoing::{Body, Coding, Outbox, Outgoing, Piece};
+pub use outgoing::{Body, Coding, NotSent, Outbox, Outgoing, Piece};
 pub use pipe::{PIPES, Pipe, Reader, Writer};
 pub use request::{BadHead, HEAD_BYTES, RequestHead, request_head};
 
 pub(crate) use fields::Place;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderName, HeaderValue};
 use std::io;
 use std::task::{Context, Poll};
@@ -83,6 +83,8 @@ enum Chunk {
     Trailers(u8),
     /// Nothing: it has ended.
     Ended,
+    /// Nothing: it was malformed, and what follows a mistake is nobody's.
+    Broken(Malformed),
 }
 
 impl Framing {
@@ -130,12 +132,29 @@ impl Framing {
     /// the body has ended. What follows the body stays.
     ///
     /// # Errors
-    /// When it is not chunked as it should be.
+    /// When it is not chunked as it should be. The error is final: it comes again whenever more is asked for.
     pub fn take(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, Malformed> {
         match self {
             Self::Length(left) => Ok(piece(left, input)),
             Self::UntilClose => Ok((!input.is_empty()).then(|| input.split().freeze())),
             Self::Chunked(chunked) => chunked.take(input),
+        }
+    }
+
+    /// Looks through what has come of the body and takes nothing.
+    ///
+    /// # Errors
+    /// When [`take`](Self::take) would come to a mistake in `input`.
+    pub fn check(self, mut input: &[u8]) -> Result<(), Malformed> {
+        let Self::Chunked(mut chunked) = self else {
+            return Ok(());
+        };
+        loop {
+            let (framing, data) = chunked.step(input)?;
+            if data == 0 {
+                return Ok(());
+            }
+            input = &input[framing + data..];
         }
     }
 }
@@ -149,39 +168,66 @@ fn piece(left: &mut u64, input: &mut BytesMut) -> Option<Bytes> {
 
 impl Chunked {
     fn take(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, Malformed> {
+        let (framing, data) = self.step(input)?;
+        input.advance(framing);
+        Ok((data > 0).then(|| input.split_to(data).freeze()))
+    }
+
+    /// Reads on to the next data: how many bytes of `input` come before it, and how many it has. No data when more
+    /// bytes are needed or the body has ended.
+    fn step(&mut self, input: &[u8]) -> Result<(usize, usize), Malformed> {
+        let mut framing = 0;
         loop {
-            self.next = match &mut self.next {
-                Chunk::Size => match line(input)? {
-                    None => return Ok(None),
-                    Some(line) => {
-                        let (size, extension) = chunk_size(&line)?;
-                        self.count(extension)?;
-                        match size {
-                            0 => Chunk::Trailers(0),
-                            size => Chunk::Data(size),
-                        }
+            let input = &input[framing..];
+            match &mut self.next {
+                Chunk::Data(left) => {
+                    let data =
+                        usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
+                    *left -= data as u64;
+                    if *left == 0 {
+                        self.next = Chunk::DataEnd;
                     }
-                },
-                Chunk::Data(0) => Chunk::DataEnd,
-                Chunk::Data(left) => return Ok(piece(left, input)),
-                Chunk::DataEnd => match line(input)? {
-                    None => return Ok(None),
-                    Some(line) if line.is_empty() => Chunk::Size,
-                    Some(_) => return Err(Malformed("a chunk is longer than its size")),
-                },
-                Chunk::Trailers(come) => match line(input)? {
-                    None => return Ok(None),
-                    Some(line) if line.is_empty() => Chunk::Ended,
-                    Some(line) if *come < TRAILERS && is_field(&line) => {
-                        let come = *come + 1;
-                        self.count(line.len())?;
-                        Chunk::Trailers(come)
-                    }
-                    Some(_) => return Err(Malformed("its trailers are no fields, or too many")),
-                },
-                Chunk::Ended => return Ok(None),
+                    return Ok((framing, data));
+                }
+                Chunk::Ended => return Ok((framing, 0)),
+                Chunk::Broken(malformed) => return Err(*malformed),
+                Chunk::Size | Chunk::DataEnd | Chunk::Trailers(_) => {}
+            }
+            match line(input).and_then(|line| line.map(|line| self.read(line)).transpose()) {
+                Ok(Some(length)) => framing += length,
+                Ok(None) => return Ok((framing, 0)),
+                Err(malformed) => {
+                    self.next = Chunk::Broken(malformed);
+                    return Err(malformed);
+                }
             }
         }
+    }
+
+    /// Reads a line that frames: how many bytes it has with its end.
+    fn read(&mut self, line: &[u8]) -> Result<usize, Malformed> {
+        self.next = match self.next {
+            Chunk::Size => {
+                let (size, extension) = chunk_size(line)?;
+                self.count(extension)?;
+                match size {
+                    0 => Chunk::Trailers(0),
+                    size => Chunk::Data(size),
+                }
+            }
+            Chunk::DataEnd if line.is_empty() => Chunk::Size,
+            Chunk::DataEnd => return Err(Malformed("a chunk is longer than its size")),
+            Chunk::Trailers(_) if line.is_empty() => Chunk::Ended,
+            Chunk::Trailers(come) if come < TRAILERS && is_field(line) => {
+                self.count(line.len())?;
+                Chunk::Trailers(come + 1)
+            }
+            Chunk::Trailers(_) => {
+                return Err(Malformed("its trailers are no fields, or too many"));
+            }
+            next @ (Chunk::Data(_) | Chunk::Ended | Chunk::Broken(_)) => next,
+        };
+        Ok(line.len() + 2)
     }
 
     /// What nobody has use for is bounded: it counts neither as a body's bytes nor as a head's.
@@ -194,12 +240,12 @@ impl Chunked {
     }
 }
 
-/// Takes a line off the front of `input`, without its CRLF; `None` while it is not whole.
-fn line(input: &mut BytesMut) -> Result<Option<Bytes>, Malformed> {
+/// The line at the front of `input`, without its CRLF; `None` while it is not whole.
+fn line(input: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     let mut bytes = input.iter().take(LINE_BYTES);
     match bytes.position(|byte| *byte == b'\n') {
         Some(end) if end > 0 && input[end - 1] == b'\r' => {
-            let line = input.split_to(end + 1).freeze().slice(..end - 1);
+            let line = &input[..end - 1];
             match line.contains(&b'\r') {
                 false => Ok(Some(line)),
                 true => Err(Malformed("a line of its chunks holds a bare CR")),

@@ -85,6 +85,32 @@ pub struct Outbox {
     begun: bool,
 }
 
+/// Why a message did not go whole.
+#[derive(thiserror::Error, Debug)]
+pub enum NotSent {
+    /// The other end takes no more.
+    #[error(transparent)]
+    Link(#[from] io::Error),
+    /// Its body broke off, or is not as long as its head said. The link may be sound.
+    #[error(transparent)]
+    Body(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl NotSent {
+    fn body(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Body(error.into())
+    }
+}
+
+impl From<NotSent> for io::Error {
+    fn from(error: NotSent) -> Self {
+        match error {
+            NotSent::Link(error) => error,
+            NotSent::Body(error) => Self::other(error),
+        }
+    }
+}
+
 /// The body is not what its head said.
 #[derive(thiserror::Error, Debug)]
 #[error("a body of another length than its head said")]
@@ -249,7 +275,7 @@ impl<B: Body> Outgoing<B> {
         &mut self,
         stream: &mut impl Writer,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<Result<(), NotSent>> {
         let mut large_pieces = 0;
         loop {
             let mut body_is_late = false;
@@ -267,20 +293,20 @@ impl<B: Body> Outgoing<B> {
                             // However short: what comes at the pace at which it is sent on would never end the turn.
                             Piece::Piped(length) => (true, self.outbox.pass(length)),
                         };
-                        pushed.map_err(io::Error::other)?;
+                        pushed.map_err(NotSent::body)?;
                         large_pieces += usize::from(is_large);
                         if body.left() == Some(0) {
                             self.body = None;
                         }
                     }
                     Poll::Ready(Some(Err(error))) => {
-                        return Poll::Ready(Err(io::Error::other(error)));
+                        return Poll::Ready(Err(NotSent::body(error)));
                     }
                     Poll::Ready(None) => self.body = None,
                     Poll::Pending => body_is_late = true,
                 }
                 if self.body.is_none() {
-                    self.outbox.finish().map_err(io::Error::other)?;
+                    self.outbox.finish().map_err(NotSent::body)?;
                 }
             }
             let written = if !self.outbox.is_empty() {
@@ -301,7 +327,8 @@ impl<B: Body> Outgoing<B> {
                 };
             };
             if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                let cause = io::Error::from(io::ErrorKind::WriteZero);
+                return Poll::Ready(Err(cause.into()));
             }
             if large_pieces >= BULK_TURNS {
                 cx.waker().wake_by_ref();

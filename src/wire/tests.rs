@@ -600,3 +600,49 @@ fn a_body_must_be_as_long_as_its_head_said() {
     shorter.push(Bytes::from_static(b"hello")).unwrap();
     assert!(shorter.finish().is_err());
 }
+
+proptest! {
+    /// What follows a mistake is not read, and a look ahead finds each mistake that is there.
+    #[test]
+    fn a_mistake_in_a_chunked_body_is_final_and_seen_ahead(
+        before in proptest::collection::vec(1_usize..9, 0..3),
+        mistake in prop_oneof![
+            Just("zz\r\n"), Just("-1\r\n"), Just("5 x\r\n"), Just("5\n"), Just("\r\n"), Just("0\r\nno field\r\n"),
+            Just("1\r\nab\r\n"), Just("\x000\r\n"), Just("0x1\r\n"), Just("10000000000000000\r\n"),
+        ],
+        cut in 0_usize..200,
+    ) {
+        let mut bytes = Vec::new();
+        for length in before {
+            bytes.extend_from_slice(format!("{length:x}\r\n{}\r\n", "d".repeat(length)).as_bytes());
+        }
+        let sound = bytes.len();
+        bytes.extend_from_slice(mistake.as_bytes());
+        let until = bytes.len();
+        bytes.extend_from_slice(b"5\r\nhello\r\n0\r\n\r\n");
+        prop_assert!(Framing::CHUNKED.check(&bytes).is_err());
+        prop_assert!(Framing::CHUNKED.check(&bytes[..sound]).is_ok());
+
+        let cut = cut.min(until);
+        let (mut framing, mut input) = (Framing::CHUNKED, BytesMut::new());
+        let mut failed = false;
+        for part in [&bytes[..cut], &bytes[cut..until], &bytes[until..], b"0\r\n\r\n"] {
+            input.extend_from_slice(part);
+            loop {
+                match framing.take(&mut input) {
+                    Ok(Some(_)) => prop_assert!(!failed, "data after a mistake"),
+                    Ok(None) => {
+                        prop_assert!(!failed && !framing.has_ended());
+                        break;
+                    }
+                    Err(_) => {
+                        failed = true;
+                        prop_assert!(framing.take(&mut input).is_err());
+                        break;
+                    }
+                }
+            }
+        }
+        prop_assert!(failed && !framing.has_ended() && framing.left().is_none());
+    }
+}
