@@ -288,6 +288,8 @@ impl<B: Body> Exchange<B> {
                 Poll::Ready(Ok(_)) => {
                     let input = &mut self.link.inbox.bytes;
                     if let Some(head) = heads::answer_head(input, method)? {
+                        // What is malformed by now is no answer. Later the head has been passed on.
+                        head.framing.check(input).map_err(Nonsense::from)?;
                         return Poll::Ready(Ok(head));
                     }
                 }

@@ -169,3 +169,48 @@ async fn what_follows_a_broken_body_is_not_read_after_an_early_answer_either() {
     gate.at_rest().await.assert_conserved();
     assert_eq!(gate.records().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_malformed_before_its_head_was_passed_on_is_a_502_and_not_billed() {
+    const ANSWERS: [&str; 6] = [
+        "zz\r\n{}\r\n0\r\n\r\n",
+        "2\n{}\r\n0\r\n\r\n",
+        "2\r\n{}}\r\n0\r\n\r\n",
+        "2\r\n{}\r\nzz\r\n\r\n",
+        "2\r\n{}\r\n0\r\nno field\r\n\r\n",
+        "2\r\n{}\r\n0\r\n\r\n",
+    ];
+    let upstream = RawUpstream::scripted(|mut connection| async move {
+        while let Some(request) = connection.request().await {
+            let nth: usize = String::from_utf8(request.body).unwrap().parse().unwrap();
+            let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+            connection.write(format!("{chunked}{}", ANSWERS[nth])).await;
+        }
+    })
+    .await;
+    let gate = one_worker(&upstream).await;
+    for (nth, answer) in ANSWERS.iter().enumerate() {
+        let is_sound = nth + 1 == ANSWERS.len();
+        let call = plain("POST", "/v1/portrait/segment", RETAIL_KEY, &nth.to_string());
+        let (status, _, _) = send(gate.public, call).await;
+        assert_eq!(status, if is_sound { 200 } else { 502 }, "{answer:?}");
+        gate.at_rest().await.assert_conserved();
+        let records = gate.records();
+        assert_eq!(records.len(), nth + 1);
+        let record = &records[nth];
+        let wanted = match is_sound {
+            true => (Outcome::Answered, Some(200), true),
+            false => (Outcome::UpstreamFailed, None, false),
+        };
+        assert_eq!(
+            (record.outcome, record.status, record.billable),
+            wanted,
+            "{answer:?}"
+        );
+    }
+    assert_eq!(
+        upstream.requests().len(),
+        ANSWERS.len(),
+        "nothing is sent twice"
+    );
+}
