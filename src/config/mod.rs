@@ -4,7 +4,7 @@
 //! `accounts.yaml` ([`Account`]), and the only use of `serde_yaml`. Must never decide anything
 //! about a call, never keep state between two loads, and never show a secret.
 //!
-//! A file passes through two steps: text -> tree with places (`yaml`), tree -> types (`reader`
+//! A file passes through two steps: text -> tree with places (`yaml`), tree -> types (`reader`, `secret`
 //! and one module per file). A wrong value becomes a mistake and `None`, and reading goes on: a
 //! check that needs a missing value is skipped, so that one slip makes one mistake.
 
@@ -12,6 +12,7 @@ mod accounts;
 mod catalog;
 mod changes;
 mod reader;
+mod secret;
 mod settings;
 mod sources;
 mod yaml;
@@ -41,6 +42,8 @@ use yaml::{Place, Places};
 const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The most bytes of `accounts.yaml`.
 const MAX_ACCOUNTS_BYTES: u64 = 64 << 20;
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Everything the files say, checked as a whole.
 #[derive(Clone, Debug)]
@@ -259,12 +262,19 @@ struct Files {
 }
 
 impl Files {
+    /// The file's bytes, without the byte-order mark that some editors and exports put first: to the
+    /// parser it would be a character, and the first line indented by it.
     fn read(&mut self, path: &Path, limit: u64) -> Result<Vec<u8>, String> {
         let stamp = sources::stamp(path);
         let bytes = read(path, limit);
         let read = bytes.as_ref().map_or(&[][..], Vec::as_slice);
         self.saw(SeenFile::new(path.to_owned(), stamp, read));
-        bytes
+        bytes.map(|mut bytes| {
+            if bytes.starts_with(BYTE_ORDER_MARK) {
+                bytes.drain(..BYTE_ORDER_MARK.len());
+            }
+            bytes
+        })
     }
 
     fn saw(&mut self, file: SeenFile) {

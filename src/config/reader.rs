@@ -4,24 +4,19 @@
 //! Must never know a particular file's keys. Every reader gives `None` after it has reported.
 
 use super::Mistake;
-use super::sources::{Stamp, stamp};
+use super::sources::Stamp;
 use super::yaml::{self, Node, Place, Places, Value};
 use crate::words::Utc;
 use bytesize::ByteSize;
 use jiff::Timestamp;
 use rust_decimal::Decimal;
-use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::io::Read;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// The most bytes of a file that holds a secret: far more than any key, far less than a wrong file.
-const MAX_SECRET_BYTES: u64 = 4096;
 
 /// A file that was read or looked for.
 pub(super) struct SeenFile {
@@ -47,7 +42,7 @@ impl SeenFile {
 pub(super) struct Source {
     path: PathBuf,
     /// The secret files that it names.
-    read: RefCell<Vec<SeenFile>>,
+    pub read: RefCell<Vec<SeenFile>>,
     mistakes: RefCell<Vec<Mistake>>,
     warnings: RefCell<Vec<Mistake>>,
 }
@@ -121,7 +116,7 @@ pub(super) struct Item<'a> {
     pub source: &'a Source,
     /// The key; an element of a list has the list's. Empty for the whole file.
     pub name: &'a str,
-    node: &'a Node,
+    pub node: &'a Node,
 }
 
 /// A key of the file's own choosing (an account, a group) and its value.
@@ -340,88 +335,6 @@ impl<'a> Item<'a> {
             return self.expected("an instant in the years 2000 to 2100");
         }
         Some(Utc(instant.as_microsecond()))
-    }
-
-    /// A literal, `{env: NAME}`, or `{file: PATH}` (relative to this file; one newline at the end
-    /// is not part of it). No message repeats it.
-    pub(super) fn secret(self) -> Option<SecretString> {
-        let Value::Map(map) = &self.node.value else {
-            return self.text().map(SecretString::from);
-        };
-        // Not through `fields`: its messages repeat keys, and `{hunter2}` is a map to YAML.
-        if let [(key, node)] = map.as_slice()
-            && let Value::Text(key) = &key.value
-        {
-            let item = Item { node, ..self };
-            match key.as_str() {
-                "file" => return item.secret_file(),
-                "env" => return item.secret_env(),
-                _ => {}
-            }
-        }
-        self.refuse("give the text itself, {file: PATH} or {env: NAME}")
-    }
-
-    fn secret_env(self) -> Option<SecretString> {
-        let name = self.text()?;
-        match std::env::var(name) {
-            Ok(value) if !value.is_empty() => Some(SecretString::from(value)),
-            Ok(_) => self.refuse(format!(
-                "the environment variable {} is empty",
-                quoted(name)
-            )),
-            Err(_) => self.refuse(format!(
-                "the environment variable {} is not set, or not text",
-                quoted(name)
-            )),
-        }
-    }
-
-    fn secret_file(self) -> Option<SecretString> {
-        let path = self.source.beside(self.text()?);
-        let shown = path.display();
-        let seen = stamp(&path);
-        let read = std::fs::metadata(&path).and_then(|metadata| {
-            let mut bytes = Vec::new();
-            // Not opened unless it is a file: opening a pipe would wait for a writer.
-            if metadata.is_file() {
-                std::fs::File::open(&path)?
-                    .take(MAX_SECRET_BYTES + 1)
-                    .read_to_end(&mut bytes)?;
-            }
-            Ok((metadata, bytes))
-        });
-        let bytes = read.as_ref().map_or(&[][..], |(_, bytes)| bytes);
-        let seen = SeenFile::new(path.clone(), seen, bytes);
-        self.source.read.borrow_mut().push(seen);
-        let (metadata, bytes) = match read {
-            Ok((metadata, _)) if !metadata.is_file() => {
-                return self.refuse(format!("{shown} is not a file"));
-            }
-            Ok((_, bytes)) if bytes.len() as u64 > MAX_SECRET_BYTES => {
-                return self.refuse(format!(
-                    "{shown} is larger than {MAX_SECRET_BYTES} bytes: it cannot be a key"
-                ));
-            }
-            Ok(read) => read,
-            Err(e) => return self.refuse(format!("{shown} cannot be read: {e}")),
-        };
-        let Ok(text) = String::from_utf8(bytes) else {
-            return self.refuse(format!("{shown} is not UTF-8 text"));
-        };
-        let secret = text.strip_suffix('\n').unwrap_or(&text);
-        let secret = secret.strip_suffix('\r').unwrap_or(secret);
-        if secret.is_empty() {
-            return self.refuse(format!("{shown} is empty"));
-        }
-        use std::os::unix::fs::PermissionsExt;
-        let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o007 != 0 {
-            self.warn(format!(
-                "{shown} is open to every user of this machine (mode {mode:03o}): chmod o= {shown}"
-            ));
-        }
-        Some(SecretString::from(secret))
     }
 
     /// The elements of a list.

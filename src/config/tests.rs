@@ -709,7 +709,7 @@ fn notices_go_to_an_address_whose_path_is_never_shown() {
             5:20: webhook: holds a name or a password: leave out what stands before @, and give the receiver's secret as `token: {file: PATH}`
         ledger: => notices: {webhook: https://a/s3cr3t#b}\nledger:
             5:20: webhook: holds a fragment, which is never sent: leave out # and what follows
-        ledger: => notices: {webhook: https://a/, token: s3cr3t s3cr3t}\nledger:
+        ledger: => notices: {webhook: https://a/, token: s3cr3t-é}\nledger:
             5:39: token: a header cannot carry it: use visible ASCII characters without spaces
         ledger: => notices: {webhook: https://a/, token: {file: none}}\nledger:
             5:46: token: none cannot be read: No such file or directory (os error 2)
@@ -1048,10 +1048,138 @@ fn secrets_come_from_files_and_the_environment() {
         "secret_key: hush",
         "secret_key: {file: one.key}",
     );
-    files.write("one.key", "from a file\r\n");
-    assert_eq!(key(&files), "from a file");
+    for content in ["from-a-file", "from-a-file\n", "from-a-file\r\n"] {
+        files.write("one.key", content);
+        assert_eq!(key(&files), "from-a-file");
+    }
     files.change("accounts.yaml", "{file: one.key}", "{env: CARGO_PKG_NAME}");
     assert_eq!(key(&files), "tollgate");
+    let inline = "{secret_id: AKID1, secret_key: {env: CARGO_PKG_NAME}}";
+    let block = "secret_id: AKID1\n        secret_key: |\n          in-a-block";
+    files.change("accounts.yaml", inline, block);
+    assert_eq!(key(&files), "in-a-block");
+}
+
+#[test]
+fn a_secret_that_is_likely_longer_than_its_owners_is_refused_with_its_place() {
+    let key = "s3cr3t-s3cr3t";
+    for (content, odd) in [
+        (
+            format!("\u{feff}{key}\n"),
+            "begins with a byte-order mark: save it as UTF-8 without one",
+        ),
+        (
+            format!("{key} \n"),
+            "has a blank as character 14: take it out",
+        ),
+        (
+            format!(" {key}\n"),
+            "has a blank as character 1: take it out",
+        ),
+        (
+            format!("{key}\t\n"),
+            "has a blank as character 14: take it out",
+        ),
+        (
+            format!("{key}\u{a0}\n"),
+            "has a blank as character 14: take it out",
+        ),
+        (
+            format!("export KEY={key}\n"),
+            "has a blank as character 7: take it out",
+        ),
+        (
+            format!("{key}\n\n"),
+            "has more than one line or newline: leave one line",
+        ),
+        (
+            format!("{key}\r\n\r\n"),
+            "has more than one line or newline: leave one line",
+        ),
+        (
+            format!("{key}\n{key}\n"),
+            "has more than one line or newline: leave one line",
+        ),
+        (
+            format!("\"{key}\"\n"),
+            "begins or ends with a quotation mark: take the marks off",
+        ),
+        (
+            format!("‘{key}’"),
+            "begins or ends with a quotation mark: take the marks off",
+        ),
+        (
+            format!("{key}\0"),
+            "has a character that cannot be seen, U+0000 as character 14: take it out",
+        ),
+        (
+            "s3\u{200b}cr3t".to_owned(),
+            "has a character that cannot be seen, U+200B as character 3: take it out",
+        ),
+    ] {
+        let files = Files::good();
+        files.change(
+            "accounts.yaml",
+            "secret_key: hush",
+            "secret_key: {file: one.key}",
+        );
+        files.write("one.key", &content);
+        let place = "accounts.yaml:5:47: secret_key:";
+        assert_eq!(files.mistakes(), [format!("{place} one.key {odd}")]);
+    }
+    // The same of a text in the file, and of the administrator's token.
+    refuses(
+        "accounts.yaml",
+        r#"
+        secret_key: hush => secret_key: "hush "
+            5:40: secret_key: the text has a blank as character 5: take it out
+        "#,
+    );
+    refuses(
+        "tollgate.yaml",
+        r#"
+        ledger: => admin: {token: "'hush'"}\nledger:
+            5:16: token: the text begins or ends with a quotation mark: take the marks off
+        "#,
+    );
+}
+
+#[test]
+fn a_byte_order_mark_at_the_front_of_a_file_changes_nothing() {
+    let fronts = ["", "# exported\n", "---\n", "\n", "\r\n"];
+    for (name, text) in [
+        ("tollgate.yaml", TOLLGATE),
+        ("catalog.yaml", CATALOG),
+        ("accounts.yaml", ACCOUNTS),
+    ] {
+        for front in fronts {
+            let files = Files::good();
+            files.write(name, format!("\u{feff}{front}{text}"));
+            assert_eq!(files.mistakes(), [""; 0], "{name} after {front:?}");
+        }
+    }
+    // With something to say, the file is read with places.
+    let files = Files::good();
+    let said = |front: &str, text: &str| {
+        files.write("accounts.yaml", format!("{front}{text}"));
+        files.mistakes()
+    };
+    for text in [
+        ACCOUNTS.replace("mode: qps", "mode: qqs"),
+        ACCOUNTS.replace("accounts:", "account:"),
+        ACCOUNTS.replace("name: One", "name: [One"),
+    ] {
+        let plain = said("", &text);
+        assert!(!plain.is_empty(), "{text}");
+        assert_eq!(said("\u{feff}", &text), plain);
+    }
+    use std::os::unix::fs::PermissionsExt;
+    files.write("one.key", "hush");
+    let key = files.dir.path().join("one.key");
+    fs::set_permissions(key, fs::Permissions::from_mode(0o644)).unwrap();
+    let text = ACCOUNTS.replace("secret_key: hush", "secret_key: {file: one.key}");
+    files.write("accounts.yaml", format!("\u{feff}{text}"));
+    assert_eq!(files.warnings().len(), 1);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod crash;
 mod demo;
 mod deploy;
 mod endurance;
+mod files;
 mod framing;
 mod hang_up;
 mod harness;
