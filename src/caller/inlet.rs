@@ -249,6 +249,20 @@ impl State {
         self.poll_data(cx).map_ok(|data| data.map(Piece::Read))
     }
 
+    /// Whether the rest of the body can never come: the connection was reset, or its sender has said that no
+    /// more comes, and what has come is too little. Of a chunked body the latter is not told without reading it.
+    fn is_cut_off(&self) -> bool {
+        let Some(socket) = self.reader.socket() else {
+            return false;
+        };
+        match self.framing {
+            Framing::Length(left) => {
+                wire::ends_before(socket, left.saturating_sub(self.bytes.len() as u64))
+            }
+            _ => wire::is_reset(socket),
+        }
+    }
+
     /// What one bulky request needed is not kept for the small ones.
     fn shrink(&mut self) {
         self.read_bytes = READ_BYTES;
@@ -299,6 +313,14 @@ impl RequestBody {
         match &self.source {
             Source::Whole(data) => Some(data.len() as u64),
             Source::Coming { left, .. } => *left,
+        }
+    }
+
+    /// Whether its rest can never come, because its client has gone: told without reading it.
+    pub fn is_cut_off(&self) -> bool {
+        match &self.source {
+            Source::Whole(_) => false,
+            Source::Coming { inlet, .. } => inlet.lock().is_cut_off(),
         }
     }
 

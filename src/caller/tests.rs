@@ -464,3 +464,46 @@ async fn a_reader_who_takes_nothing_of_what_is_piped_to_it_is_cut_off() {
     assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
     assert!(began.elapsed() >= STALLED_READER);
 }
+
+/// A request whose head announces `length` bytes of body, as it comes over a socket; the client's end too.
+async fn over_a_socket(length: &str) -> (tokio::net::TcpStream, RequestBody) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (client, server) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
+    let mut client = client.unwrap();
+    let (reader, writer) = server.unwrap().0.into_split();
+    let mut connection = Connection::new(reader, writer, Clock::default());
+    let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{length}\r\n\r\n");
+    client.write_all(head.as_bytes()).await.unwrap();
+    let (_, body) = connection.request(|_| false).await.unwrap();
+    (client, body)
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_takes_is_cut_off_when_its_client_has_gone_and_not_before() {
+    let soon = async |body: &RequestBody| {
+        for _ in 0..20 {
+            if body.is_cut_off() {
+                return true;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        false
+    };
+    for length in ["Content-Length: 4", "Transfer-Encoding: chunked"] {
+        let (mut client, body) = over_a_socket(length).await;
+        client.write_all(b"1\r\n").await.unwrap();
+        assert!(!soon(&body).await, "{length}: it may still come");
+        socket2::SockRef::from(&client)
+            .set_linger(Some(std::time::Duration::ZERO))
+            .unwrap();
+        drop(client);
+        assert!(soon(&body).await, "{length}: reset");
+    }
+    for (sent, is_cut_off) in [("1234", false), ("123", true)] {
+        let (mut client, body) = over_a_socket("Content-Length: 4").await;
+        client.write_all(sent.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(soon(&body).await, is_cut_off, "{sent} of 4 bytes have come");
+    }
+}

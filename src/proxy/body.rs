@@ -232,6 +232,7 @@ impl Upload {
         let mut hash = BodyHash::new();
         let (mut frames, mut small, mut bytes) = (VecDeque::new(), BytesMut::new(), 0);
         let mut hashed = 0;
+        let (clock, deadline) = (self.clock.clone(), self.deadline);
         while let Some(data) = self.next().await {
             let data = match data {
                 Ok(data) => data,
@@ -262,6 +263,8 @@ impl Upload {
                     frames,
                     left: bytes,
                     lease,
+                    clock,
+                    deadline,
                 },
                 hash.finish(),
             )),
@@ -291,6 +294,9 @@ pub struct Buffered {
     frames: VecDeque<Bytes>,
     left: u64,
     lease: Lease,
+    clock: Clock,
+    /// For the last byte to be taken.
+    deadline: Mono,
 }
 
 /// The request body that goes to the upstream.
@@ -317,6 +323,7 @@ impl Body for ForwardBody {
                 frames,
                 left,
                 lease,
+                ..
             }) => {
                 let frame = frames.pop_front();
                 if let Some(data) = &frame {
@@ -332,6 +339,16 @@ impl Body for ForwardBody {
         match self {
             Self::Streamed(upload) => upload.body.left(),
             Self::Buffered(buffered) => Some(buffered.left),
+        }
+    }
+
+    fn is_given_up(&self) -> bool {
+        match self {
+            Self::Streamed(upload) => {
+                upload.clock.mono() >= upload.deadline || upload.body.is_cut_off()
+            }
+            // Of its client nothing is needed any more.
+            Self::Buffered(buffered) => buffered.clock.mono() >= buffered.deadline,
         }
     }
 }

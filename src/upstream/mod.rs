@@ -31,6 +31,9 @@ const IDLE_SWEEPS: u32 = 30;
 const READ_BYTES: usize = 8 * 1024;
 const BULK_READ_BYTES: usize = 128 * 1024;
 
+/// How often the body of a request that was answered early is asked whether it gives up.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// Why no answer came.
 #[derive(thiserror::Error, Debug)]
 pub enum Failure {
@@ -305,7 +308,8 @@ impl<B: Body> Exchange<B> {
 }
 
 impl Connection {
-    /// Sends the request and waits for the head of the answer.
+    /// Sends the request and waits for the head of the answer. The rest of a request that is answered before all
+    /// of it was sent goes on by itself, until its body gives up.
     pub async fn send<B>(self, outgoing: Outgoing<B>) -> Result<Answer, NotAnswered<B>>
     where
         B: Body + Send + 'static,
@@ -345,8 +349,21 @@ impl Connection {
                 // send all before it reads.
                 let (reader, mut writer) = link.stream.into_split();
                 let sending = tokio::spawn(async move {
-                    let _ =
-                        std::future::poll_fn(|cx| rest.message.poll_send(&mut writer, cx)).await;
+                    let mut look = tokio::time::interval(LOOK);
+                    std::future::poll_fn(|cx| {
+                        if rest.message.poll_send(&mut writer, cx).is_ready() {
+                            return Poll::Ready(());
+                        }
+                        // An upstream that has answered may never read the rest. Its sending holds the
+                        // client's connection, and nobody else would end it.
+                        while look.poll_tick(cx).is_ready() {
+                            if rest.message.is_given_up() {
+                                return Poll::Ready(());
+                            }
+                        }
+                        Poll::Pending
+                    })
+                    .await;
                     // Without saying that no more comes, which some take for a caller that has gone.
                     writer.forget();
                 });

@@ -27,6 +27,12 @@ pub trait Body {
 
     /// How many bytes are still to come; `None` while that is not known.
     fn left(&self) -> Option<u64>;
+
+    /// Whether its rest is not to be sent any more: its time is over, or its sender has gone. To be asked only of
+    /// a body that nobody takes, and not often, for it may cost a system call.
+    fn is_given_up(&self) -> bool {
+        false
+    }
 }
 
 /// A part of a body.
@@ -260,6 +266,11 @@ impl<B: Body> Outgoing<B> {
     /// Whether some byte may have reached the other end: then it must not be sent a second time.
     pub fn begun(&self) -> bool {
         self.outbox.begun()
+    }
+
+    /// Whether the rest of its body is not to be sent any more ([`Body::is_given_up`]).
+    pub fn is_given_up(&self) -> bool {
+        self.body.as_ref().is_some_and(Body::is_given_up)
     }
 
     /// The memory of its head, for another one.

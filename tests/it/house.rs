@@ -60,6 +60,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "serve",
             "usage/ledger",
             "wire/pipe",
+            "wire/sockets",
         ],
     ),
     ("clap", &["main", "commands"]),

@@ -206,6 +206,88 @@ async fn a_caller_may_send_all_before_it_reads_an_answer_that_came_early() {
     served.await.unwrap();
 }
 
+/// An upstream that answers each request at its head, reads nothing more of it, and keeps the connection.
+async fn answers_and_reads_no_more() -> RawUpstream {
+    RawUpstream::scripted(|mut connection| async move {
+        connection.head().await;
+        connection
+            .write("HTTP/1.1 413 Content Too Large\r\nContent-Length: 5\r\n\r\nearly")
+            .await;
+        std::future::pending::<()>().await;
+    })
+    .await
+}
+
+/// Sends as much of a long body as is taken, while it reads the answer; the connection, still open.
+async fn answered_early(gate: &Gate) -> TcpStream {
+    let mut stream = TcpStream::connect(gate.public).await.unwrap();
+    let head = format!(
+        "POST /v1/portrait/segment HTTP/1.1\r\nHost: gate.test\r\nX-Api-Key: {STUDIO_KEY}\r\n\
+         Content-Length: {BULKY}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (mut reader, mut writer) = stream.split();
+    let body = vec![b'x'; BULKY];
+    let mut seen = Vec::new();
+    let reading = async {
+        while !seen.ends_with(b"early") {
+            assert!(reader.read_buf(&mut seen).await.unwrap() > 0);
+        }
+        // Until all that lies between the two ends is full.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    tokio::select! {
+        _ = writer.write_all(&body) => panic!("nobody reads it"),
+        () = reading => {}
+    }
+    assert!(seen.starts_with(b"HTTP/1.1 413 "));
+    stream
+}
+
+/// How long it takes until no connection holds a place.
+async fn until_all_are_closed(gate: &Gate, bound: Duration) -> Duration {
+    let began = gate.clock.mono();
+    while gate.metrics().await.sum("tollgate_connections", &[]) > 0 {
+        let waited = gate.clock.mono().since(began);
+        assert!(
+            waited < bound,
+            "a connection holds its place for {waited:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    gate.clock.mono().since(began)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_was_answered_and_is_not_read_ends_with_its_request_timeout() {
+    let upstream = answers_and_reads_no_more().await;
+    let gate = Gate::start_with(upstream.address, |config| {
+        config.settings.limits.body_bytes = 1 << 30;
+        config.settings.limits.request_timeout = Duration::from_secs(2);
+    })
+    .await;
+    let _still_there = answered_early(&gate).await;
+    // What its client sends beyond that is read for a while, lest the answer be lost.
+    until_all_are_closed(&gate, Duration::from_secs(10)).await;
+    gate.at_rest().await.assert_conserved();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_was_answered_and_is_not_read_ends_at_once_when_its_client_has_gone() {
+    let upstream = answers_and_reads_no_more().await;
+    let gate = Gate::start_with(upstream.address, |config| {
+        config.settings.limits.body_bytes = 1 << 30;
+    })
+    .await;
+    let client = answered_early(&gate).await;
+    socket2::SockRef::from(&client)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(client);
+    until_all_are_closed(&gate, Duration::from_secs(3)).await;
+    gate.at_rest().await.assert_conserved();
+}
+
 /// Sends a call of `total` bytes at `bytes_per_second`; gives what came back.
 async fn trickle(gate: &Gate, total: usize, bytes_per_second: usize) -> String {
     let mut stream = TcpStream::connect(gate.public).await.unwrap();

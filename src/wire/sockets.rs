@@ -1,0 +1,25 @@
+//! What a socket tells without being read from.
+
+use futures_util::FutureExt;
+use tokio::io::{Interest, Ready};
+use tokio::net::TcpStream;
+
+/// Whether the connection was reset, as far as the runtime has heard.
+pub fn is_reset(socket: &TcpStream) -> bool {
+    heard_of(socket).is_error()
+}
+
+/// Whether `bytes` more can never be read: the connection was reset, or the other end has said that no more comes,
+/// and what has come is less.
+pub fn ends_before(socket: &TcpStream, bytes: u64) -> bool {
+    let heard = heard_of(socket);
+    heard.is_error()
+        || (heard.is_read_closed()
+            && rustix::io::ioctl_fionread(socket).is_ok_and(|unread| unread < bytes))
+}
+
+fn heard_of(socket: &TcpStream) -> Ready {
+    let ready = socket.ready(Interest::READABLE | Interest::ERROR);
+    let heard = ready.now_or_never().and_then(Result::ok);
+    heard.unwrap_or(Ready::EMPTY)
+}
