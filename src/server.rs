@@ -180,7 +180,8 @@ async fn connection<R, W>(
                 .clone()
                 .answer(upstream.clone(), client.clone(), head, body),
         );
-        let Some(answer) = caller.during(call).await else {
+        let goes_on = || client.hung_up();
+        let Some(answer) = caller.during(terms, call, goes_on).await else {
             tracing::debug!(%peer, "the caller hung up");
             return;
         };

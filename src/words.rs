@@ -170,7 +170,8 @@ spelled! {
         UpstreamFailed = "upstream_failed",
         /// The client did not finish sending its request. Never billed.
         ClientIncomplete = "client_incomplete",
-        /// The client hung up after its request had been sent whole. Billed: the work was done.
+        /// The client hung up after its request had been sent whole, and the upstream answered. Billed as that
+        /// answer is (R8).
         ClientClosed = "client_closed",
         /// The gate itself could not finish the call. Never billed.
         GateFailed = "gate_failed",
@@ -210,7 +211,7 @@ spelled! {
 spelled! {
     /// Which admitted calls are billable.
     Bill {
-        /// Those that were served: answered below 500 and not vetoed, or hung up on after they were sent.
+        /// Those that were served: answered below 500 and not vetoed, whether or not the client was still there.
         Served = "served",
         /// All but those that the gate itself failed.
         Admitted = "admitted",

@@ -40,6 +40,15 @@ struct State {
     wants_continue: bool,
 }
 
+/// How a client's side of a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    /// It sends no more. It may have gone, or wait for its answer: TCP says the same of both.
+    OfStream,
+    /// It has gone.
+    Reset,
+}
+
 /// The body broke off: its caller hung up, or its framing is broken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Broken;
@@ -142,15 +151,16 @@ impl Inlet {
         std::mem::take(&mut self.0.lock().wants_continue)
     }
 
-    /// Ready when the client has gone. Looked for only between a whole request and the next one.
-    pub(super) fn poll_hang_up(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when nothing more comes of the client. Looked for only between a whole request and the next one.
+    pub(super) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<End> {
         let mut state = self.0.lock();
         if !state.framing.has_ended() || !state.bytes.is_empty() {
             return Poll::Pending;
         }
         match ready!(state.poll_read(cx)) {
             Ok(1..) => Poll::Pending,
-            Ok(0) | Err(_) => Poll::Ready(()),
+            Ok(0) => Poll::Ready(End::OfStream),
+            Err(_) => Poll::Ready(End::Reset),
         }
     }
 

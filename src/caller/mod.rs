@@ -11,13 +11,15 @@ pub use inlet::{Broken, RequestBody};
 pub use outlet::STALLED_READER;
 
 use crate::clock::{Clock, Timer};
-use crate::wire::{BadHead, Body, Coding, Fields, Lines, Outgoing, Reader, RequestHead, Writer};
+use crate::wire::{
+    self, BadHead, Body, Coding, Fields, Lines, Outgoing, Reader, RequestHead, Writer,
+};
 use http::{Method, StatusCode};
-use inlet::Inlet;
+use inlet::{End, Inlet};
 use outlet::Patient;
 use std::future::Future;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -37,6 +39,8 @@ pub struct Connection<W> {
     writer: Patient<W>,
     /// For the head of the next answer.
     memory: Vec<u8>,
+    /// So many bytes of the next answer have been sent ([`Connection::probe`]).
+    probed: usize,
     idle: Timer,
     clock: Clock,
 }
@@ -138,6 +142,7 @@ impl<W: Writer> Connection<W> {
             inlet: Inlet::new(Box::new(reader)),
             writer: Patient::new(writer),
             memory: Vec::new(),
+            probed: 0,
             idle: Timer::default(),
             clock,
         }
@@ -173,27 +178,77 @@ impl<W: Writer> Connection<W> {
         }
     }
 
-    /// Lets a call run; `None` when its caller hangs up before it has ended, which is seen only when the
-    /// whole request has come.
-    pub async fn during<T>(&mut self, call: impl Future<Output = T>) -> Option<T> {
+    /// Lets a call run. When its client hangs up before it has ended, `goes_on` is asked, once, whether the call goes
+    /// on all the same: then to its end. `None`: the client has gone. That is seen only when the whole request has
+    /// come. A client that merely sends no more still waits for its answer.
+    pub async fn during<T>(
+        &mut self,
+        terms: Terms,
+        call: impl Future<Output = T>,
+        goes_on: impl FnOnce() -> bool,
+    ) -> Option<T> {
         let mut call = pin!(call);
         let mut interim = Interim::default();
-        let answer = std::future::poll_fn(|cx| {
+        let ended = std::future::poll_fn(|cx| {
             if let Poll::Ready(answer) = call.as_mut().poll(cx) {
-                return Poll::Ready(Some(answer));
+                return Poll::Ready(Ok(answer));
             }
             if self.inlet.take_wants_continue() {
                 interim.begin();
             }
             if interim.poll(&mut self.writer, cx).is_err() {
-                return Poll::Ready(None);
+                return Poll::Ready(Err(None));
             }
-            self.inlet.poll_hang_up(cx).map(|()| None)
+            self.inlet.poll_end(cx).map(|end| Err(Some(end)))
         })
         .await;
         // What has not gone of it goes before the answer.
         self.memory.extend_from_slice(interim.0);
-        answer
+        match ended {
+            Ok(answer) => Some(answer),
+            Err(None) => None,
+            Err(Some(end)) => Box::pin(self.after(end, terms, call, goes_on)).await,
+        }
+    }
+
+    /// Lets a call run on after its client's side of the connection has ended.
+    async fn after<T>(
+        &mut self,
+        end: End,
+        terms: Terms,
+        mut call: Pin<&mut impl Future<Output = T>>,
+        goes_on: impl FnOnce() -> bool,
+    ) -> Option<T> {
+        if end == End::OfStream && self.probe(terms).await.is_ok() {
+            tokio::select! {
+                // The reset first: the end of a call is recorded with what is known of its client by then.
+                biased;
+                () = wire::reset(self.writer.socket()) => {}
+                answer = &mut call => return Some(answer),
+            }
+        }
+        if goes_on() {
+            call.await;
+        }
+        None
+    }
+
+    /// Makes a client that has gone say so: it is sent what its answer begins with in any case, upon which it resets
+    /// the connection. Before, it is like one that has closed its sending side and waits.
+    async fn probe(&mut self, terms: Terms) -> io::Result<()> {
+        if !self.memory.is_empty() {
+            // The writer is stuck; what is said now would come before it.
+            return Ok(());
+        }
+        let version = outlet::version(terms.is_1_1).as_bytes();
+        let sent = std::future::poll_fn(|cx| {
+            Poll::Ready(match pin!(&mut self.writer).poll_write(cx, version) {
+                Poll::Ready(sent) => sent,
+                Poll::Pending => Ok(0),
+            })
+        });
+        self.probed = sent.await?;
+        Ok(())
     }
 
     /// Sends an answer, and deals with what is left of its request. `closes`: nothing may follow it.
@@ -225,7 +280,8 @@ impl<W: Writer> Connection<W> {
         let keeps = terms.keeps_alive && !closes && !answer.closes && coding != Coding::UntilClose;
 
         let mut head = Lines::new(std::mem::take(&mut self.memory));
-        outlet::first_line(&mut head, terms.is_1_1, answer.status);
+        let probed = std::mem::take(&mut self.probed);
+        outlet::first_line(&mut head, terms.is_1_1, probed, answer.status);
         head.append(&answer.lines);
         match (coding, length) {
             // What a GET would get; of a body that the upstream did not send to a HEAD nothing is known.
@@ -258,9 +314,12 @@ impl<W: Writer> Connection<W> {
             if let Poll::Ready(sent) = message.poll_send(&mut self.writer, cx) {
                 return Poll::Ready(sent.map_err(io::Error::from));
             }
-            match self.inlet.poll_hang_up(cx) {
-                Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
-                Poll::Pending => Poll::Pending,
+            match self.inlet.poll_end(cx) {
+                Poll::Ready(End::Reset) => {
+                    Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
+                }
+                // Whether it still reads shows when more is written.
+                Poll::Ready(End::OfStream) | Poll::Pending => Poll::Pending,
             }
         })
         .await?;
@@ -293,7 +352,7 @@ impl<W: Writer> Connection<W> {
     /// The answer to what is not understood, and the end.
     async fn bare(&mut self, status: StatusCode) {
         let mut head = Lines::default();
-        outlet::first_line(&mut head, true, status);
+        outlet::first_line(&mut head, true, 0, status);
         head.fixed("content-length: 0\r\nconnection: close\r\n");
         outlet::date(&mut head, self.clock.utc());
         if self.writer.write_all(&head.end()).await.is_ok() {

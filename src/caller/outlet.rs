@@ -18,9 +18,14 @@ use tokio::time::Sleep;
 /// A client that takes no byte of its answer for so long is cut off.
 pub const STALLED_READER: Duration = Duration::from_secs(60);
 
-/// The first line of an answer.
-pub(super) fn first_line(head: &mut Lines, is_1_1: bool, status: StatusCode) {
-    let version = if is_1_1 { "HTTP/1.1 " } else { "HTTP/1.0 " };
+/// What every answer begins with, whatever it says.
+pub(super) fn version(is_1_1: bool) -> &'static str {
+    if is_1_1 { "HTTP/1.1 " } else { "HTTP/1.0 " }
+}
+
+/// The first line of an answer, without so many bytes of it that have been sent.
+pub(super) fn first_line(head: &mut Lines, is_1_1: bool, sent: usize, status: StatusCode) {
+    let version = &version(is_1_1)[sent..];
     let reason = status.canonical_reason().unwrap_or("");
     head.first([version, status.as_str(), " ", reason]);
 }

@@ -241,11 +241,11 @@ async fn a_body_is_asked_for_when_it_is_read_and_not_before_and_not_when_it_is_t
     client.write_all(head.as_bytes()).await.unwrap();
     let (terms, mut body) = next(&mut server).await;
     server
-        .during(tokio::time::sleep(Duration::from_secs(1)))
+        .during(terms, tokio::time::sleep(Duration::from_secs(1)), || false)
         .await
         .unwrap();
     assert_eq!(said(&mut client).await, "");
-    let reading = server.during(all(&mut body));
+    let reading = server.during(terms, all(&mut body), || false);
     let writing = async {
         assert_eq!(said(&mut client).await, "HTTP/1.1 100 Continue\r\n\r\n");
         client.write_all(b"ok").await.unwrap();
@@ -258,7 +258,14 @@ async fn a_body_is_asked_for_when_it_is_read_and_not_before_and_not_when_it_is_t
     let whole = format!("{head}ok");
     client.write_all(whole.as_bytes()).await.unwrap();
     let (terms, mut body) = next(&mut server).await;
-    assert_eq!(server.during(all(&mut body)).await.unwrap().unwrap(), b"ok");
+    assert_eq!(
+        server
+            .during(terms, all(&mut body), || false)
+            .await
+            .unwrap()
+            .unwrap(),
+        b"ok"
+    );
     server.answer(terms, full(""), false).await.unwrap();
     assert!(said(&mut client).await.starts_with("HTTP/1.1 200 OK\r\n"));
 }
@@ -268,18 +275,19 @@ async fn a_call_ends_when_its_caller_hangs_up_and_not_when_he_sends_ahead() {
     let call = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok";
     let (mut client, mut server) = open(4096);
     client.write_all(call).await.unwrap();
-    let (_, _body) = next(&mut server).await;
+    let (terms, _body) = next(&mut server).await;
     let hanging_up = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         drop(client);
     };
-    let (answer, ()) = tokio::join!(server.during(std::future::pending::<()>()), hanging_up);
+    let never = std::future::pending::<()>();
+    let (answer, ()) = tokio::join!(server.during(terms, never, || false), hanging_up);
     assert_eq!(answer, None);
 
     let (mut client, mut server) = open(4096);
     client.write_all(call).await.unwrap();
     let (terms, _) = next(&mut server).await;
-    let waiting = server.during(tokio::time::sleep(Duration::from_secs(2)));
+    let waiting = server.during(terms, tokio::time::sleep(Duration::from_secs(2)), || false);
     let sending_ahead = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         client.write_all(call).await.unwrap();
@@ -289,6 +297,53 @@ async fn a_call_ends_when_its_caller_hangs_up_and_not_when_he_sends_ahead() {
     let after = server.answer(terms, full(""), false).await.unwrap();
     assert_eq!(after, Next::Request);
     next(&mut server).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_goes_on_without_its_client_runs_to_its_end_and_gives_no_answer() {
+    let (mut client, mut server) = open(4096);
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    let (terms, _) = next(&mut server).await;
+    drop(client);
+    let (ended, asked) = (std::cell::Cell::new(false), std::cell::Cell::new(0));
+    let call = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        ended.set(true);
+    };
+    let goes_on = || {
+        asked.update(|times| times + 1);
+        true
+    };
+    assert_eq!(server.during(terms, call, goes_on).await, None);
+    assert!(ended.get());
+    assert_eq!(asked.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_sends_no_more_gets_its_answer_in_the_version_that_it_speaks() {
+    for version in ["HTTP/1.1", "HTTP/1.0"] {
+        let (mut client, mut server) = open(4096);
+        let request = format!("GET / {version}\r\nHost: a\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let (terms, _) = next(&mut server).await;
+        let call = tokio::time::sleep(Duration::from_secs(2));
+        let gone = || panic!("it is still there");
+        assert_eq!(server.during(terms, call, gone).await, Some(()));
+        server.answer(terms, full("whole"), false).await.unwrap();
+        assert!(server.request(|_| false).await.is_none());
+        drop(server);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(
+            answer.starts_with(&format!("{version} 200 OK\r\n")),
+            "{answer}"
+        );
+        assert!(answer.ends_with("\r\n\r\nwhole"), "{answer}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

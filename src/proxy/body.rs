@@ -53,7 +53,6 @@ pub enum UploadFailure {
 pub struct Progress {
     end: AtomicU8,
     whole_at: AtomicU64,
-    handed_over: AtomicBool,
     awaited: AtomicBool,
 }
 
@@ -74,20 +73,10 @@ impl Progress {
             .compare_exchange(FLOWING, end, Ordering::Release, Ordering::Relaxed);
     }
 
-    /// Says that a connection to the upstream has taken the request.
-    pub fn hand_over(&self) {
-        self.handed_over.store(true, Ordering::Release);
-    }
-
     /// When the last byte arrived; `None` while it has not.
     pub fn whole_at(&self) -> Option<Mono> {
         (self.end.load(Ordering::Acquire) == WHOLE)
             .then(|| Mono(self.whole_at.load(Ordering::Relaxed)))
-    }
-
-    /// Whether the whole request went to the upstream.
-    pub fn sent_whole(&self) -> bool {
-        self.handed_over.load(Ordering::Acquire) && self.whole_at().is_some()
     }
 
     /// Whether it is the client whose bytes are waited for, rather than whoever takes them.

@@ -80,6 +80,18 @@ pub struct Client {
     text: String,
     /// For the patience with the upstream.
     timer: Mutex<Timer>,
+    /// The call that runs has a connection to the upstream.
+    is_forwarded: AtomicBool,
+    has_gone: AtomicBool,
+}
+
+impl Client {
+    /// Says that the client has hung up after its whole request had come. Whether the call goes on all the same:
+    /// when the upstream has been asked, for then its answer says whether the work was done (R8).
+    pub fn hung_up(&self) -> bool {
+        self.has_gone.store(true, Ordering::Relaxed);
+        self.is_forwarded.load(Ordering::Relaxed)
+    }
 }
 
 impl From<IpAddr> for Client {
@@ -88,6 +100,8 @@ impl From<IpAddr> for Client {
             address,
             text: address.to_string(),
             timer: Mutex::default(),
+            is_forwarded: AtomicBool::new(false),
+            has_gone: AtomicBool::new(false),
         }
     }
 }
@@ -173,6 +187,7 @@ impl Proxy {
         body: RequestBody,
     ) -> Answer<Relay> {
         let received = Now::read(&self.clock);
+        client.is_forwarded.store(false, Ordering::Relaxed);
         // In a block of its own, or the call's future would have room for the upload twice.
         let (mut upload, progress) = {
             let upload = Upload::new(
@@ -253,7 +268,7 @@ impl Proxy {
             account,
             operation,
         };
-        let permit = Permit::new(self.clone(), call, started, slot, visit.progress.clone());
+        let permit = Permit::new(self.clone(), call, started, slot);
 
         let body = match (buffered, upload.take()) {
             (Some(buffered), _) => ForwardBody::Buffered(buffered),
@@ -265,9 +280,13 @@ impl Proxy {
         let answered = Box::pin(self.forward(visit, upstream, outgoing)).await;
         let answered_at = self.clock.mono();
 
+        let has_gone = visit.client.has_gone.load(Ordering::Relaxed);
         let (outcome, status, vetoed) = match &answered {
             Ok(answer) => (
-                Outcome::Answered,
+                match has_gone {
+                    true => Outcome::ClientClosed,
+                    false => Outcome::Answered,
+                },
                 Some(answer.status.as_u16()),
                 is_vetoed(&answer.fields),
             ),
@@ -285,7 +304,12 @@ impl Proxy {
         let in_gate =
             visit.decided_at.since(visit.received.mono) + self.clock.mono().since(answered_at);
         self.metrics.overhead.observe(in_gate.as_secs_f64());
-        Ok(self.relay(visit, answered?))
+        let answer = answered?;
+        if has_gone {
+            // Its body is dropped here: what nobody gets was not cut. This reaches nobody either.
+            return Ok(Answer::own(answer.status, Vec::new()));
+        }
+        Ok(self.relay(visit, answer))
     }
 
     /// What can be said before anybody is identified: sizes (PROTOCOL §3, step 1).
@@ -444,7 +468,7 @@ impl Proxy {
         let attempt = async {
             loop {
                 let connection = upstream.connection().await?;
-                visit.progress.hand_over();
+                visit.client.is_forwarded.store(true, Ordering::Relaxed);
                 match connection.send(outgoing).await {
                     Ok(answer) => return Ok(answer),
                     Err(NotAnswered::Unsent(back)) => outgoing = back,

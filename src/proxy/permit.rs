@@ -4,7 +4,6 @@
 //! future is dropped, the guard here writes the record.
 
 use super::Proxy;
-use super::body::Progress;
 use crate::admission::Started;
 use crate::policy::{Account, Operation};
 use crate::usage::{Commit, Record, Slot, billable};
@@ -26,25 +25,17 @@ pub struct Permit {
     proxy: Arc<Proxy>,
     call: Call,
     started: Started,
-    progress: Arc<Progress>,
     slot: Option<Slot>,
 }
 
 impl Permit {
     /// The start has come: from here on the call is admitted.
-    pub fn new(
-        proxy: Arc<Proxy>,
-        call: Call,
-        started: Started,
-        slot: Slot,
-        progress: Arc<Progress>,
-    ) -> Self {
+    pub fn new(proxy: Arc<Proxy>, call: Call, started: Started, slot: Slot) -> Self {
         proxy.metrics.in_flight.inc();
         Self {
             proxy,
             call,
             started,
-            progress,
             slot: Some(slot),
         }
     }
@@ -97,14 +88,12 @@ impl Permit {
 }
 
 impl Drop for Permit {
-    /// The call's future was dropped: its client hung up, or the drain's deadline came.
+    /// The call's future was dropped: its client hung up before its whole request was with the upstream, or the
+    /// drain's deadline came.
     fn drop(&mut self) {
-        let outcome = if self.proxy.is_abandoning() {
-            Outcome::GateFailed
-        } else if self.progress.sent_whole() {
-            Outcome::ClientClosed
-        } else {
-            Outcome::ClientIncomplete
+        let outcome = match self.proxy.is_abandoning() {
+            true => Outcome::GateFailed,
+            false => Outcome::ClientIncomplete,
         };
         let now = self.proxy.clock.mono();
         // Nobody waits for it; the record is written all the same.

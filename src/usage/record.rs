@@ -24,7 +24,7 @@ pub struct Record {
     pub start: Mono,
     /// How the call ended.
     pub outcome: Outcome,
-    /// The upstream's status; `None` when it gave no answer that the client could get.
+    /// The upstream's status, also when the client had gone by then; `None` when it gave no answer.
     pub status: Option<u16>,
     /// Why it is not billable, or [`Reason::Billable`], from [`billable`]. There is no flag beside it,
     /// so the two cannot disagree.
@@ -55,9 +55,9 @@ impl Record {
 /// `x-tollgate-billable: false`.
 ///
 /// What the gate itself failed is never billed, and a free group never is (R2). `bill: admitted` bills
-/// all the rest. `bill: served` bills an answer below 500 that was not vetoed, and a call whose
-/// client hung up after it was sent whole, because the work was done. In qps mode `Billable` means that
-/// the call was inside what the quota paid for; what a call costs is the biller's affair (R5).
+/// all the rest. `bill: served` bills an answer below 500 that was not vetoed, also when the client hung
+/// up after its request had been sent whole, because the work was done (R8). In qps mode `Billable` means
+/// that the call was inside what the quota paid for; what a call costs is the biller's affair (R5).
 pub fn billable(
     bill: Bill,
     mode: Mode,
@@ -68,10 +68,10 @@ pub fn billable(
     match (bill, outcome) {
         (_, Outcome::GateFailed) => Reason::GateFailed,
         _ if mode == Mode::Free => Reason::Free,
-        (Bill::Admitted, _) | (Bill::Served, Outcome::ClientClosed) => Reason::Billable,
+        (Bill::Admitted, _) => Reason::Billable,
         (Bill::Served, Outcome::UpstreamFailed) => Reason::UpstreamFailed,
         (Bill::Served, Outcome::ClientIncomplete) => Reason::ClientIncomplete,
-        (Bill::Served, Outcome::Answered) => match status {
+        (Bill::Served, Outcome::Answered | Outcome::ClientClosed) => match status {
             // Nothing is billed that cannot be shown to have been served.
             None => Reason::UpstreamFailed,
             Some(status) if status >= 500 => Reason::ServerError,
@@ -108,7 +108,6 @@ mod tests {
             (outcome == Outcome::GateFailed, Reason::GateFailed),
             (mode == Mode::Free, Reason::Free),
             (bill == Bill::Admitted, Reason::Billable),
-            (outcome == Outcome::ClientClosed, Reason::Billable),
             (
                 outcome == Outcome::ClientIncomplete,
                 Reason::ClientIncomplete,
@@ -168,10 +167,17 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_hangs_up_pays_only_for_what_was_sent_whole() {
-        let hung_up = |outcome| billable(Bill::Served, Mode::PerCall, outcome, None, false);
-        assert_eq!(hung_up(Outcome::ClientClosed), Reason::Billable);
-        assert_eq!(hung_up(Outcome::ClientIncomplete), Reason::ClientIncomplete);
+    fn a_client_that_hangs_up_pays_only_for_what_was_sent_whole_and_served() {
+        let hung_up = |outcome, status, vetoed| {
+            billable(Bill::Served, Mode::PerCall, outcome, status, vetoed)
+        };
+        let closed = Outcome::ClientClosed;
+        assert_eq!(hung_up(closed, Some(200), false), Reason::Billable);
+        assert_eq!(hung_up(closed, Some(500), false), Reason::ServerError);
+        assert_eq!(hung_up(closed, Some(200), true), Reason::Vetoed);
+        assert_eq!(hung_up(closed, None, false), Reason::UpstreamFailed);
+        let incomplete = hung_up(Outcome::ClientIncomplete, None, false);
+        assert_eq!(incomplete, Reason::ClientIncomplete);
     }
 
     #[test]

@@ -9,6 +9,14 @@ pub fn is_reset(socket: &TcpStream) -> bool {
     heard_of(socket).is_error()
 }
 
+/// Waits until the connection is reset; for ever when there is no socket.
+pub async fn reset(socket: Option<&TcpStream>) {
+    let Some(socket) = socket else {
+        return std::future::pending().await;
+    };
+    let _ = socket.ready(Interest::ERROR).await;
+}
+
 /// Whether `bytes` more can never be read: the connection was reset, or the other end has said that no more comes,
 /// and what has come is less.
 pub fn ends_before(socket: &TcpStream, bytes: u64) -> bool {

@@ -51,22 +51,117 @@ async fn a_client_that_hangs_up_in_mid_upload_is_recorded_once_and_not_billed() 
     gate.at_rest().await.assert_conserved();
 }
 
+/// Does what the body of the request says, half a second after it has come.
+async fn as_told() -> RawUpstream {
+    RawUpstream::scripted(|mut connection| async move {
+        while let Some(request) = connection.request().await {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            connection
+                .write(match &*request.body {
+                    b"served" => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+                    b"vetoed" => {
+                        "HTTP/1.1 200 OK\r\nX-Tollgate-Billable: false\r\nContent-Length: 2\r\n\r\n{}"
+                    }
+                    b"failed" => "HTTP/1.1 500 Oh\r\nContent-Length: 2\r\n\r\n{}",
+                    b"closes" => return,
+                    _ => std::future::pending().await,
+                })
+                .await;
+        }
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_hangs_up_after_its_request_was_sent_whole_is_billed() {
-    let upstream = Upstream::after(Duration::from_secs(2)).await;
-    let gate = Gate::start(upstream.address).await;
-    hang_up_after(
-        &gate,
-        format!("{}{{}}", head(2)).as_bytes(),
-        Duration::from_millis(300),
-    )
+async fn a_client_that_hangs_up_pays_for_the_answer_that_comes_and_nothing_when_none_comes() {
+    let upstream = as_told().await;
+    let gate = Gate::start_with(upstream.address, |config| {
+        config.settings.upstream.response_timeout = Duration::from_millis(1_500);
+    })
     .await;
-    wait_for_records(&gate, 1).await;
+    let (closed, failed) = (Outcome::ClientClosed, Outcome::UpstreamFailed);
+    let calls = [
+        ("served", closed, Some(200), Reason::Billable),
+        ("vetoed", closed, Some(200), Reason::Vetoed),
+        ("failed", closed, Some(500), Reason::ServerError),
+        ("closes", failed, None, Reason::UpstreamFailed),
+        ("silent", failed, None, Reason::UpstreamFailed),
+    ];
+    // A close says only that no more is sent; a reset says that nobody reads.
+    for resets in [false, true] {
+        for (body, ..) in calls {
+            let mut stream = TcpStream::connect(gate.public).await.unwrap();
+            let call = format!("{}{body}", head(body.len()));
+            stream.write_all(call.as_bytes()).await.unwrap();
+            // Not before it was sent on.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if resets {
+                let socket = socket2::SockRef::from(&stream);
+                socket.set_linger(Some(Duration::ZERO)).unwrap();
+            }
+        }
+    }
+    wait_for_records(&gate, 2 * calls.len()).await;
+    let mut records = gate.records();
+    for (body, outcome, status, reason) in calls.iter().chain(&calls) {
+        let found = records
+            .iter()
+            .position(|r| (r.outcome, r.status, r.reason) == (*outcome, *status, *reason));
+        let found = found.unwrap_or_else(|| panic!("no call was {body}: {records:?}"));
+        let record = records.swap_remove(found);
+        assert_eq!(record.billable, *reason == Reason::Billable);
+    }
+    assert_eq!(upstream.requests().len(), 2 * calls.len());
+    let samples = gate.at_rest().await;
+    samples.assert_conserved();
+    assert_eq!(samples.sum("tollgate_answers_cut_total", &[]), 0);
+}
+
+/// Sends a call and says at once that no more comes: all that comes back.
+async fn sent_and_half_closed(gate: &Gate, body: &str) -> String {
+    let mut stream = TcpStream::connect(gate.public).await.unwrap();
+    let (mut reading, mut writing) = stream.split();
+    let sending = async {
+        let call = format!("{}{body}", head(body.len()));
+        writing.write_all(call.as_bytes()).await.unwrap();
+        writing.shutdown().await.unwrap();
+    };
+    let mut answer = String::new();
+    let all = tokio::io::AsyncReadExt::read_to_string(&mut reading, &mut answer);
+    let ((), read) = tokio::join!(sending, all);
+    read.unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_sends_no_more_after_its_whole_request_gets_its_answer() {
+    let upstream = Upstream::scripted(|seen| async move {
+        if seen.body.starts_with(b"slow") {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        http::Response::new(http_body_util::Full::new(seen.body))
+    })
+    .await;
+    let gate = Gate::start(upstream.address).await;
+    let bodies = ["quick", "slow", &"slow".repeat(500_000)];
+    for body in bodies {
+        let answer = sent_and_half_closed(&gate, body).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer:.99}");
+        let end = format!("\r\n\r\n{body}");
+        assert!(answer.ends_with(&end), "{body:.9}: {} bytes", answer.len());
+    }
     let records = gate.records();
-    assert_eq!(records.len(), 1);
-    assert_eq!(records[0].outcome, Outcome::ClientClosed);
-    assert!(records[0].billable);
-    assert_eq!(upstream.seen().len(), 1);
+    assert_eq!(records.len(), bodies.len());
+    for record in records {
+        assert!(record.outcome == Outcome::Answered && record.billable);
+    }
+    // What the gate itself says reaches such a client, too.
+    let mut throttled = 0;
+    for _ in 0..25 {
+        let answer = sent_and_half_closed(&gate, "quick").await;
+        throttled += usize::from(answer.starts_with("HTTP/1.1 429 "));
+    }
+    assert!(throttled > 0);
     gate.at_rest().await.assert_conserved();
 }
 
