@@ -29,6 +29,7 @@ use crate::wire::{Field, Fields, RequestHead};
 use crate::words::{Bill, Mode, Mono, Outcome, QUOTA_PATH, RequestId, RequestIdText, Utc};
 use arc_swap::ArcSwap;
 use body::{Buffered, Progress, Upload, UploadFailure};
+use http::uri::Authority;
 use http::{Method, StatusCode};
 use ipnet::IpNet;
 use memory::BodyMemory;
@@ -540,7 +541,8 @@ impl Proxy {
         }
         // HTTP/1.0 may come without a Host; it leaves as HTTP/1.1, which must have one.
         if !fields.contains("host") {
-            forward.text("host", &self.upstream_host);
+            let named = head.uri.authority().map(Authority::as_str);
+            forward.text("host", named.unwrap_or(&self.upstream_host));
         }
         forward.text("x-tollgate-account", call.account.id.as_str());
         forward.text("x-tollgate-group", call.operation.group.as_str());

@@ -72,7 +72,9 @@ impl ForwardHead {
     pub fn new(method: Method, target: &Uri) -> Self {
         let mut lines = Lines::new(Vec::with_capacity(1024));
         let target = target.path_and_query().map_or("/", PathAndQuery::as_str);
-        lines.first([method.as_str(), " ", target, " HTTP/1.1"]);
+        // A target that names its host may go without a path (RFC 9112 §3.2.1).
+        let before = if target.starts_with('?') { " /" } else { " " };
+        lines.first([method.as_str(), before, target, " HTTP/1.1"]);
         Self { lines, method }
     }
 

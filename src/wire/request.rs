@@ -78,8 +78,19 @@ pub fn request_head(input: &mut BytesMut) -> Result<Option<Box<RequestHead>>, Ba
     let fields = Fields::take(input, whole, places);
     let uri = Uri::from_maybe_shared(fields.head().slice(target));
     let uri = uri.map_err(|_| BadHead::MALFORMED)?;
-    if uri.path().is_empty() && method != Method::CONNECT {
+    let is_sound = match (uri.scheme_str(), uri.authority()) {
+        (None, None) => true,
         // An authority alone names a tunnel.
+        (None, Some(_)) => method == Method::CONNECT,
+        // Whoever stands behind us would obey one of the two; which, we do not know (RFC 9112 §3.2.2).
+        (Some(scheme), Some(authority)) => default_port(scheme).is_some_and(|port| {
+            let named = without_port(authority.as_str().as_bytes(), port);
+            let is_named = |host| without_port(host, port).eq_ignore_ascii_case(named);
+            !named.contains(&b'@') && fields.get_all("host").all(is_named)
+        }),
+        (Some(_), None) => false,
+    };
+    if !is_sound {
         return Err(BadHead::MALFORMED);
     }
     Ok(Some(Box::new(RequestHead {
@@ -92,6 +103,21 @@ pub fn request_head(input: &mut BytesMut) -> Result<Option<Box<RequestHead>>, Ba
         keeps_alive: framed.keeps_alive,
         expects_continue: framed.expects_continue && is_1_1,
     })))
+}
+
+/// The port of a target's scheme; `None` of a scheme that is not HTTP.
+fn default_port(scheme: &str) -> Option<&'static [u8]> {
+    match scheme {
+        "http" => Some(b":80"),
+        "https" => Some(b":443"),
+        _ => None,
+    }
+}
+
+/// An authority without the port that is meant when none is named (RFC 9110 §4.2.3).
+fn without_port<'a>(authority: &'a [u8], default: &[u8]) -> &'a [u8] {
+    let named = authority.strip_suffix(default);
+    named.or(authority.strip_suffix(b":")).unwrap_or(authority)
 }
 
 /// Whether no line of a parsed head ends without CR: that is a line to us and may be a part of a value to who stands

@@ -133,6 +133,8 @@ fn a_line_that_is_no_request_is_malformed() {
         " GET / HTTP/1.1",
         "GET example HTTP/1.1",
         "GET http:// HTTP/1.1",
+        "GET ftp://else.test/ HTTP/1.1",
+        "GET else.test:80 HTTP/1.1",
         "PRI * HTTP/2.0",
         "\u{16}\u{3}\u{1}",
     ] {
@@ -181,6 +183,34 @@ fn a_target_is_read_in_each_of_its_forms() {
         head_of(&long).err(),
         Some(BadHead(StatusCode::URI_TOO_LONG))
     );
+}
+
+#[test]
+fn a_target_that_names_another_host_than_the_host_field_is_malformed() {
+    for (target, hosts, is_sound) in [
+        ("http://else.test/a", &["else.test"][..], true),
+        ("http://ELSE.test/a", &["else.TEST:80"], true),
+        ("http://else.test:80?a=1", &["else.test"], true),
+        ("http://else.test:/a", &["else.test"], true),
+        ("https://else.test:443/a", &["else.test"], true),
+        ("http://[::1]:8080/a", &["[::1]:8080"], true),
+        ("http://else.test/a", &[], true),
+        ("http://else.test/a", &["other.test"], false),
+        ("http://else.test/a", &[""], false),
+        ("http://else.test:81/a", &["else.test"], false),
+        ("http://else.test:443/a", &["else.test"], false),
+        ("http://else.test/a", &["else.test:443"], false),
+        ("http://me@else.test/a", &["me@else.test"], false),
+        ("http://else.test/a", &["else.test", "other.test"], false),
+        ("/a", &["anything"], true),
+    ] {
+        let hosts: String = hosts
+            .iter()
+            .map(|host| format!("Host: {host}\r\n"))
+            .collect();
+        let head = head_of(&format!("GET {target} HTTP/1.1\r\n{hosts}\r\n"));
+        assert_eq!(head.is_ok(), is_sound, "{target} beside {hosts:?}");
+    }
 }
 
 #[test]
@@ -323,7 +353,7 @@ fn requests() -> impl Strategy<Value = Vec<u8>> {
         "POST /a HTTP/1.1\r\n",
         "POST /a HTTP/1.1\r\n",
         "GET /a?b=c#d HTTP/1.1\r\n",
-        "GET http://b.test/a HTTP/1.1\r\n",
+        "GET http://a/a HTTP/1.1\r\n",
         "POST /a HTTP/1.0\r\n",
         "OPTIONS * HTTP/1.1\r\n",
         "\r\nBREW / HTTP/1.1\r\n",
@@ -386,7 +416,7 @@ fn requests() -> impl Strategy<Value = Vec<u8>> {
     let sized = prop::sample::select(vec![
         "POST /l HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
         "GET /n?q HTTP/1.1\r\nHost: a\r\nX-A:  b c \r\n\r\n",
-        "PUT http://b.test/l HTTP/1.1\r\nhost:a\r\ncontent-length:2\r\n\r\n\r\n",
+        "PUT http://a/l HTTP/1.1\r\nhost:a\r\ncontent-length:2\r\n\r\n\r\n",
     ]);
     let request = prop_oneof![
         3 => chunked,

@@ -180,8 +180,12 @@ async fn odd_targets_are_answered_and_an_absolute_one_reaches_the_upstream_as_a_
         format!("Host: gate.test\r\nX-Api-Key: {STUDIO_KEY}\r\nContent-Length: 2\r\n\r\n{{}}");
     for (line, status) in [
         (
-            "POST http://elsewhere.test/v1/portrait/segment?a=1 HTTP/1.1",
+            "POST http://gate.test/v1/portrait/segment?a=1 HTTP/1.1",
             200,
+        ),
+        (
+            "POST http://elsewhere.test/v1/portrait/segment?a=1 HTTP/1.1",
+            400,
         ),
         ("OPTIONS * HTTP/1.1", 404),
         ("POST * HTTP/1.1", 404),
@@ -207,6 +211,46 @@ async fn odd_targets_are_answered_and_an_absolute_one_reaches_the_upstream_as_a_
             "/v1/portrait/segment?b=%00%zz&c="
         ]
     );
+    gate.at_rest().await.assert_conserved();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_without_a_path_reaches_the_upstream_with_one() {
+    let upstream = RawUpstream::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await;
+    let gate = Gate::start(upstream.address).await;
+    for (target, version) in [
+        ("http://gate.test?a=1", "1.1"),
+        ("http://gate.test", "1.1"),
+        ("http://gate.test/?a=1", "1.0"),
+    ] {
+        let mut wire = Wire::connect(gate.public).await;
+        let host = if version == "1.1" {
+            "Host: gate.test\r\n"
+        } else {
+            ""
+        };
+        wire.write(format!(
+            "POST {target} HTTP/{version}\r\n{host}X-Api-Key: {STUDIO_KEY}\r\n\
+             X-TC-Action: SegmentPortraitPic\r\nX-TC-Version: 2020-03-24\r\n\
+             X-TC-Region: ap-guangzhou\r\nContent-Length: 2\r\n\r\n{{}}"
+        ))
+        .await;
+        let reply = wire.reply().await;
+        assert_eq!(reply.body, b"{}", "{target}");
+    }
+    let requests = upstream.requests();
+    assert!(
+        requests
+            .iter()
+            .all(|request| request.headers["host"] == "gate.test")
+    );
+    let lines: Vec<&str> = requests.iter().map(|request| &*request.line).collect();
+    let expected = [
+        "POST /?a=1 HTTP/1.1",
+        "POST / HTTP/1.1",
+        "POST /?a=1 HTTP/1.1",
+    ];
+    assert_eq!(lines, expected);
     gate.at_rest().await.assert_conserved();
 }
 
