@@ -175,6 +175,7 @@ fn options(path: &Path) -> LedgerOptions {
         path: path.to_owned(),
         durability: Durability::Strict,
         replica: String::new(),
+        create: true,
         pending_limit: 100_000,
     }
 }

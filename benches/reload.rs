@@ -120,7 +120,7 @@ impl Gate {
         std::fs::copy(config.join("catalog.yaml"), dir.path().join("catalog.yaml")).unwrap();
         let settings = format!(
             "listen: {public}\nadmin: {{listen: \"{admin}\"}}\nupstream: {{endpoints: [\"http://{upstream}\"]}}\n\
-             catalog: catalog.yaml\naccounts: accounts.yaml\nledger: {{path: ledger.db}}\nlimits: {{connections: 1000}}\n"
+             catalog: catalog.yaml\naccounts: accounts.yaml\nledger: {{path: ledger.db, when_missing: create}}\nlimits: {{connections: 1000}}\n"
         );
         std::fs::write(dir.path().join("tollgate.yaml"), settings).unwrap();
         for (name, of_the_first) in [("accounts.yaml", 3_000), ("next", 4_000)] {

@@ -69,6 +69,8 @@ pub struct Metrics {
     pub ledger_free_bytes: IntGauge,
     /// 1 while records can be committed.
     pub ledger_healthy: IntGauge,
+    /// When the first process opened the ledger.
+    pub ledger_created: IntGauge,
     /// Client clock minus ours, at TC3 calls with a valid signature.
     pub client_clock_skew: Histogram,
     /// Failing calls held down.
@@ -254,6 +256,11 @@ impl Metrics {
                 "Free bytes on the ledger's file system.",
             ),
             ledger_healthy: gauge(r, "ledger_healthy", "1 while records can be committed."),
+            ledger_created: gauge(
+                r,
+                "ledger_created_timestamp_seconds",
+                "When the ledger was created.",
+            ),
             client_clock_skew: histogram(
                 r,
                 "client_clock_skew_seconds",

@@ -321,12 +321,14 @@ fn open_ledger(
         path: settings.ledger.path.clone(),
         durability: settings.ledger.durability,
         replica: String::new(),
+        create: settings.ledger.create,
         pending_limit: settings.limits.connections + PENDING_BEYOND_CONNECTIONS,
     };
     let records: Vec<_> = Outcome::ALL
         .iter()
         .map(|outcome| metrics.records(*outcome))
         .collect();
+    let created = metrics.ledger_created.clone();
     let on_commit = move |committed: &Committed| {
         metrics
             .ledger_commit
@@ -338,10 +340,13 @@ fn open_ledger(
             .in_flight
             .sub(i64::try_from(committed.records.iter().sum::<u64>()).unwrap_or(i64::MAX));
     };
-    Ledger::open(options, clock.clone(), on_commit).map_err(|cause| StartError::Ledger {
-        path: settings.ledger.path.clone(),
-        cause,
-    })
+    let ledger =
+        Ledger::open(options, clock.clone(), on_commit).map_err(|cause| StartError::Ledger {
+            path: settings.ledger.path.clone(),
+            cause,
+        })?;
+    created.set(ledger.created_at().seconds());
+    Ok(ledger)
 }
 
 /// Once a second: what is past is forgotten.

@@ -224,6 +224,7 @@ mod tests {
             path: dir.path().join("ledger.db"),
             durability: Durability::Strict,
             replica: String::new(),
+            create: true,
             pending_limit: 10,
         };
         let ledger = Ledger::open(options, clock.clone(), |_| ()).unwrap();

@@ -146,7 +146,7 @@ impl Server {
         let settings = format!(
             "listen: {address}\nworkers: {}\nadmin: {{listen: \"{admin}\"}}\n\
              upstream: {{endpoints: [\"http://{}\"]}}\ncatalog: catalog.yaml\naccounts: accounts.yaml\n\
-             ledger: {{path: ledger.db, durability: {}}}\ntrusted_proxies: [127.0.0.0/8]\n\
+             ledger: {{path: ledger.db, when_missing: create, durability: {}}}\ntrusted_proxies: [127.0.0.0/8]\n\
              limits: {{connections: 1000, body_memory: 2GiB}}\n",
             gate.workers, upstream.address, gate.durability
         );

@@ -88,6 +88,8 @@ pub struct LedgerSettings {
     pub durability: Durability,
     /// How long raw records are kept; at least a day.
     pub retain_records: Duration,
+    /// Whether `serve` creates a ledger that is not there.
+    pub create: bool,
 }
 
 /// The `notices` section.
@@ -183,6 +185,10 @@ pub(super) fn changed(old: &Settings, new: &Settings) -> Vec<(&'static str, Stri
             (
                 "ledger.retain_records",
                 format!("{:?}", s.ledger.retain_records),
+            ),
+            (
+                "ledger.when_missing",
+                if s.ledger.create { "create" } else { "refuse" }.to_owned(),
             ),
             ("admission.max_delay", format!("{:?}", s.max_delay)),
             ("metrics.accounts", s.metric_accounts.to_string()),
@@ -497,11 +503,15 @@ fn ledger(item: Item<'_>) -> Option<LedgerSettings> {
     let retain_records = fields.or("retain_records", 100 * DAY, |i| {
         i.duration(DAY..=36_500 * DAY)
     });
+    let create = fields.or("when_missing", false, |i| {
+        i.choice(&[("create", true), ("refuse", false)])
+    });
     fields.close();
     Some(LedgerSettings {
         path: item.source.beside(path?),
         durability: durability?,
         retain_records: retain_records?,
+        create: create?,
     })
 }
 

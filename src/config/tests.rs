@@ -220,7 +220,7 @@ fn the_shipped_files_are_right_and_hold_the_contract() {
 }
 
 #[test]
-fn the_shipped_settings_are_the_defaults_but_for_fewer_connections() {
+fn the_shipped_settings_are_the_defaults_but_for_fewer_connections_and_a_ledger_that_is_created() {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tollgate.yaml");
     let shipped = load(&shipped).unwrap().settings;
     let mut default = Files::good().load().unwrap().settings;
@@ -230,6 +230,11 @@ fn the_shipped_settings_are_the_defaults_but_for_fewer_connections() {
         (10_000, 4_000)
     );
     default.limits.connections = 4_000;
+    assert_eq!(
+        (default.ledger.create, shipped.ledger.create),
+        (false, true)
+    );
+    default.ledger.create = true;
     assert_eq!(format!("{default:?}"), format!("{shipped:?}"));
 }
 
@@ -371,7 +376,7 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
         listen: 127.0.0.1:8080\n => listen: 127.0.0.1:8080\nworkres: 2\n
             2:1: unknown key "workres": did you mean "workers"?
         {path: ledger.db} => {path: ledger.db, xyz: 1}
-            5:27: unknown key "xyz": remove it; the keys here are path, durability, retain_records
+            5:27: unknown key "xyz": remove it; the keys here are path, durability, retain_records, when_missing
         ledger: {path => admission: {store: {}}\nledger: {path
             5:13: unknown key "store": remove it; the keys here are max_delay
         ledger: {path => <<: {a: 1}\nledger: {path

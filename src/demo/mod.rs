@@ -58,6 +58,7 @@ pub async fn run(
         port: upstream.port(),
     };
     config.settings.ledger.path = ledger.clone();
+    config.settings.ledger.create = true;
     config.settings.limits.connections = CONNECTIONS;
     let (catalog, accounts) = (config.catalog.clone(), config.accounts.clone());
     let clock = Clock::default();

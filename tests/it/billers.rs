@@ -137,6 +137,7 @@ fn open(path: &Path) -> Ledger {
         path: path.to_owned(),
         durability: Durability::Strict,
         replica: String::new(),
+        create: true,
         pending_limit: 1_000,
     };
     Ledger::open(options, Clock::default(), |_| ()).unwrap()

@@ -62,6 +62,7 @@ fn seed(ledger: &Path, records: impl IntoIterator<Item = Record>) {
         path: ledger.to_owned(),
         durability: Durability::Relaxed,
         replica: String::new(),
+        create: true,
         pending_limit: 1_000_000,
     };
     let ledger = Ledger::open(options, Clock::default(), |_| ()).unwrap();

@@ -23,3 +23,4 @@ mod reload;
 mod sdk;
 mod streaming;
 mod way;
+mod wrong_ledger;

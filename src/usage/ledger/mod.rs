@@ -76,6 +76,7 @@ mod chain;
 mod commit;
 mod count;
 mod keep;
+mod known;
 mod migrate;
 mod read;
 mod schema;
@@ -118,6 +119,8 @@ pub struct LedgerOptions {
     pub durability: Durability,
     /// The name of this replica, written to each record; may be empty.
     pub replica: String,
+    /// Whether a missing ledger is created. Otherwise it is an error: a volume that is not mounted would look like one.
+    pub create: bool,
     /// How many slots may be out at once: calls in flight and records that are not durable yet.
     pub pending_limit: usize,
 }
@@ -130,9 +133,26 @@ pub enum LedgerError {
         "another tollgate is using this ledger (it holds the lock on {0}): stop it first, or give this one a ledger of its own"
     )]
     Locked(PathBuf),
-    /// There is no such file.
-    #[error("there is no ledger at {0}: `tollgate serve` creates it")]
+    /// There is no such file, or nothing was ever written to it.
+    #[error(
+        "there is no ledger at {0}: mount its disk if it is not mounted, put a backup back with `tollgate restore --from FILE` \
+         if it was lost, or, for a new gate, write `ledger: {{when_missing: create}}` in tollgate.yaml and start it"
+    )]
     Missing(PathBuf),
+    /// SQLite would read it into whatever is put at the path.
+    #[error(
+        "there is no ledger beside {0}, which holds what was last written to one: put the ledger back beside it, or put a backup \
+         back with `tollgate restore --from FILE`, which moves it aside"
+    )]
+    LoneWal(PathBuf),
+    /// The file at the path is a ledger, and not the one that this process has written.
+    #[error("another ledger is at {path} ({why}): put back the one that was there")]
+    Another {
+        /// The path.
+        path: PathBuf,
+        /// In which respect.
+        why: String,
+    },
     /// The file is something else. It was not changed.
     #[error("this file is not a tollgate ledger; it was left as it is")]
     NotALedger,
@@ -292,6 +312,7 @@ pub struct Ledger {
     shared: Arc<Shared>,
     path: PathBuf,
     wal_path: PathBuf,
+    created_at: Utc,
     /// One chore of the biller at a time: the others wait for it here.
     chores: Mutex<()>,
     /// Held as long as the process may write. Released by the operating system however it ends.
@@ -331,7 +352,7 @@ impl Ledger {
         pace: Pace,
         #[cfg(test)] faults: Arc<store::Faults>,
     ) -> Result<Self, LedgerError> {
-        let (path, lock) = claim(&options.path)?;
+        let (path, lock) = claim(&options.path, options.create)?;
         let store = Store::open(
             &path,
             true,
@@ -345,6 +366,7 @@ impl Ledger {
             #[cfg(test)]
             faults,
         };
+        let (created_at, known) = (store.created_at()?, store.known()?);
         let shared = Arc::new(Shared {
             pending_limit: options.pending_limit,
             durability: options.durability,
@@ -367,7 +389,7 @@ impl Ledger {
             shared.clone(),
             clock,
             place,
-            store,
+            (store, known),
             checkpointer,
             Box::new(on_commit),
         );
@@ -379,6 +401,7 @@ impl Ledger {
             shared,
             wal_path: suffixed(&path, "-wal"),
             path,
+            created_at,
             chores: Mutex::default(),
             lock: Mutex::new(Some(Running {
                 writer,
@@ -408,6 +431,11 @@ impl Ledger {
     /// The real path of the file, for a [`Reader`].
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// When the first process opened it.
+    pub fn created_at(&self) -> Utc {
+        self.created_at
     }
 
     /// Whether new calls can be counted, as far as is known.
@@ -555,8 +583,18 @@ impl Drop for Slot {
     }
 }
 
-/// The real path of the ledger, and the lock on it.
-fn claim(path: &Path) -> Result<(PathBuf, File), LedgerError> {
+/// The real path of the ledger, and the lock on it. A file that is not there is created if `create`.
+fn claim(path: &Path, create: bool) -> Result<(PathBuf, File), LedgerError> {
+    let bytes = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
+    if bytes(path) == 0 {
+        let wal = suffixed(&path.canonicalize().unwrap_or(path.to_owned()), "-wal");
+        if bytes(&wal) > 0 {
+            return Err(LedgerError::LoneWal(wal));
+        }
+        if !create {
+            return Err(LedgerError::Missing(path.to_owned()));
+        }
+    }
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(io_error(parent))?;
     }

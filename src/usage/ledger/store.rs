@@ -4,6 +4,7 @@
 
 use super::chain::{self, Digests, Link};
 use super::keep::{self, Entry, Seal, StoreError};
+use super::known::Known;
 use super::schema::{self, Kind};
 use super::{FastMap, LedgerError, io_error, migrate, suffixed};
 use crate::usage::Record;
@@ -147,7 +148,13 @@ impl Store {
         ))?;
         match kind {
             Kind::Ledger => {}
-            Kind::Empty => schema::create(&connection)?,
+            Kind::Empty => {
+                schema::create(&connection)?;
+                tracing::warn!(
+                    path = %path.display(),
+                    "there was no ledger: an empty one was created, and all counts begin at zero"
+                );
+            }
             Kind::Older(found) => migrate::migrate(&mut connection, path, found)?,
         }
         let rolled_up =
@@ -173,6 +180,31 @@ impl Store {
             params![replica, now.0],
         )?;
         Ok(self.connection.last_insert_rowid())
+    }
+
+    /// When the first process opened it.
+    pub(super) fn created_at(&self) -> Result<Utc, rusqlite::Error> {
+        let opened_at = "SELECT min(opened_at) FROM runs";
+        self.connection
+            .query_row(opened_at, [], |row| Ok(Utc(row.get(0)?)))
+    }
+
+    /// What to remember of the file, to know it again when it is opened again.
+    pub(super) fn known(&self) -> Result<Known, rusqlite::Error> {
+        Known::read(&self.connection)
+    }
+
+    /// The newest record that is linked, and its link.
+    pub(super) fn linked(&self) -> (i64, Link) {
+        (self.rolled_up, self.link)
+    }
+
+    /// Whether this file is the one that is `known`, with at least what was durable in it.
+    ///
+    /// # Errors
+    /// [`LedgerError::Another`] when it is not.
+    pub(super) fn is_known(&self, known: &Known, path: &Path) -> Result<(), LedgerError> {
+        known.check(&self.connection, path)
     }
 
     /// The seq of the next record.

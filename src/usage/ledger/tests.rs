@@ -47,6 +47,7 @@ impl Bench {
             path: self.path(),
             durability: Durability::Strict,
             replica: "gate-1".into(),
+            create: true,
             pending_limit: 100_000,
         }
     }
@@ -1288,4 +1289,90 @@ fn a_slot_that_never_comes_back_holds_the_close_up_only_for_its_patience() {
     );
     assert_eq!(wait(slot.commit(record(1))), Err(NotDurable));
     assert_eq!(bench.all(), []);
+}
+
+// The ledger's own identity.
+
+#[test]
+fn a_wal_without_its_ledger_is_no_place_for_a_new_one() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    commit(&ledger, record(1)).unwrap();
+    let wal = suffixed(&bench.path(), "-wal");
+    let left = Bench::new();
+    fs::copy(&wal, suffixed(&left.path(), "-wal")).unwrap();
+    assert!(fs::metadata(&wal).unwrap().len() > 0);
+    for create in [true, false] {
+        let refused = left.open_with(LedgerOptions {
+            create,
+            ..left.options()
+        });
+        assert!(
+            matches!(refused, Err(LedgerError::LoneWal(_))),
+            "{refused:?}"
+        );
+        assert!(!left.path().exists());
+    }
+}
+
+#[test]
+fn a_ledger_is_known_again_by_its_id_its_newest_record_and_its_newest_link() {
+    let (bench, other) = (Bench::new(), Bench::new());
+    let filled = |bench: &Bench, ids: std::ops::Range<u128>| {
+        let mut store = bench.store();
+        let run = store.begin_run("", DAY).unwrap();
+        let records: Vec<Record> = ids.map(record).collect();
+        store.commit(run, &records).unwrap();
+        store
+    };
+    let mut store = filled(&bench, 0..10);
+    store.roll_up(7).unwrap();
+    let known = store.known().unwrap();
+    assert_eq!((known.linked.0, known.last.unwrap().0), (7, 10));
+    let check = |store: &Store| store.is_known(&known, &bench.path());
+    check(&store).unwrap();
+    // More of it is still the same ledger.
+    let run = store.begin_run("", DAY).unwrap();
+    store.commit(run, &[record(10)]).unwrap();
+    store.roll_up(100).unwrap();
+    check(&store).unwrap();
+
+    let why = |store: &Store| match check(store) {
+        Err(LedgerError::Another { why, .. }) => why,
+        other => panic!("{other:?}"),
+    };
+    let mut longer = filled(&other, 0..20);
+    longer.roll_up(7).unwrap();
+    assert!(why(&longer).starts_with("it is ledger "));
+    drop((store, longer));
+    for (change, said) in [
+        (
+            "UPDATE raw SET id = zeroblob(16) WHERE seq = 10",
+            "record 10",
+        ),
+        ("DELETE FROM raw WHERE seq >= 10", "record 10"),
+        (
+            "UPDATE links SET link = zeroblob(32) WHERE last_seq = 7",
+            "its link after record 7",
+        ),
+        (
+            "DELETE FROM links WHERE last_seq = 7",
+            "its link after record 7",
+        ),
+        (
+            "UPDATE identity SET restore_count = 1",
+            "it was restored 1 times",
+        ),
+    ] {
+        let changed = Bench::new();
+        fs::copy(bench.path(), changed.path()).unwrap();
+        changed.sql().execute_batch(change).unwrap();
+        assert!(why(&changed.store()).starts_with(said), "{change}");
+    }
+    // Deleted in good order, its link alone tells.
+    bench
+        .sql()
+        .execute_batch("DELETE FROM raw; UPDATE bounds SET first_kept = 12")
+        .unwrap();
+    check(&bench.store()).unwrap();
 }

@@ -12,6 +12,7 @@
 
 use super::commit::{Batch, Decision};
 use super::keep::Chore;
+use super::known::Known;
 use super::store::Store;
 use super::{CLOSED, Committed, FAILING, HEALTHY, LedgerError, Queue, Shared, Trouble};
 use crate::clock::Clock;
@@ -138,6 +139,8 @@ pub(super) struct Writer {
     place: Place,
     /// `None` after an error, until the file has been opened again.
     store: Option<Store>,
+    /// What is durable in the file for certain: a file that is opened again must have it.
+    known: Known,
     checkpointer: Checkpointer,
     on_commit: Box<dyn Fn(&Committed) + Send>,
     /// Taken from the queue and, as far as is known, not in the ledger.
@@ -161,7 +164,7 @@ impl Writer {
         shared: Arc<Shared>,
         clock: Clock,
         place: Place,
-        store: Store,
+        (store, known): (Store, Known),
         checkpointer: Checkpointer,
         on_commit: Box<dyn Fn(&Committed) + Send>,
     ) -> Self {
@@ -170,6 +173,7 @@ impl Writer {
             clock,
             place,
             store: Some(store),
+            known,
             checkpointer,
             on_commit,
             held: Vec::new(),
@@ -305,8 +309,8 @@ impl Writer {
         }
     }
 
-    /// Opens the file again. It must hold at least what was durable before: whatever took it away may
-    /// have put another one in its place.
+    /// Opens the file again. It must be the same ledger and hold at least what was durable before: whatever took it away
+    /// may have put another one in its place.
     fn reopen(&self) -> Result<Store, LedgerError> {
         let store = self.place.open()?;
         let (found, written) = (
@@ -316,6 +320,7 @@ impl Writer {
         if found < written {
             return Err(LedgerError::Older { found, written });
         }
+        store.is_known(&self.known, &self.place.path)?;
         Ok(store)
     }
 
@@ -380,8 +385,9 @@ impl Writer {
             duration: self.clock.mono().since(batch.started),
             records: [0; Outcome::ALL.len()],
         };
-        for record in self.held.drain(..batch.records) {
+        for (seq, record) in (batch.first_seq..).zip(self.held.drain(..batch.records)) {
             committed.records[record.outcome as usize] += 1;
+            self.known.last = Some((seq, record.id));
         }
         let shared = &self.shared;
         let count = i64::try_from(batch.records).unwrap_or(i64::MAX);
@@ -471,6 +477,7 @@ impl Writer {
             None => self.reopen()?,
         };
         let written = write(&mut store)?;
+        self.known.linked = store.linked();
         self.store = Some(store);
         Ok(written)
     }
@@ -527,10 +534,13 @@ impl Writer {
         let Some(store) = &mut self.store else {
             return;
         };
-        if let Err(error) = store.roll_up(self.place.pace.roll_up) {
-            tracing::warn!(%error, "records could not be rolled up; trying again");
-            self.store = None;
-            self.roll_up_at = self.clock.mono().plus(CHORE_PAUSE);
+        match store.roll_up(self.place.pace.roll_up) {
+            Ok(()) => self.known.linked = store.linked(),
+            Err(error) => {
+                tracing::warn!(%error, "records could not be rolled up; trying again");
+                self.store = None;
+                self.roll_up_at = self.clock.mono().plus(CHORE_PAUSE);
+            }
         }
         // Nine of them are the marks of a whole step.
         self.wal_pages += 24;

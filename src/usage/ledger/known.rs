@@ -1,0 +1,99 @@
+//! Telling the ledger that a process has written from any other file at its path.
+//!
+//! Owns what is remembered of the ledger while its file is not open. Must never take a file for the ledger because it is
+//! long enough: another ledger, or an older copy of this one, may be longer.
+
+use super::LedgerError;
+use super::chain::{self, Link};
+use crate::words::RequestId;
+use rusqlite::{Connection, OptionalExtension};
+use std::path::Path;
+
+/// What a process knows of its ledger: enough to know it again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Known {
+    /// 32 hex digits, made with the ledger and kept by a restore.
+    pub(super) ledger_id: String,
+    pub(super) restore_count: i64,
+    /// The newest durable record, when there is one and it was not deleted.
+    pub(super) last: Option<(i64, RequestId)>,
+    /// The newest record that is linked, and its link.
+    pub(super) linked: (i64, Link),
+}
+
+impl Known {
+    /// What the file at hand says of itself.
+    pub(super) fn read(connection: &Connection) -> Result<Self, rusqlite::Error> {
+        let (ledger_id, restore_count) =
+            connection.query_row("SELECT ledger_id, restore_count FROM identity", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        let last = connection
+            .query_row(
+                "SELECT seq, id FROM raw ORDER BY seq DESC LIMIT 1",
+                [],
+                |row| Ok((row.get(0)?, id(row.get(1)?))),
+            )
+            .optional()?;
+        Ok(Self {
+            ledger_id,
+            restore_count,
+            last,
+            linked: chain::head(connection)?,
+        })
+    }
+
+    /// Whether the file at `path`, which is open as `connection`, is the ledger that is known, with at least what was
+    /// durable in it.
+    ///
+    /// # Errors
+    /// [`LedgerError::Another`] says in which respect it is not.
+    pub(super) fn check(&self, connection: &Connection, path: &Path) -> Result<(), LedgerError> {
+        let another = |why: String| {
+            Err(LedgerError::Another {
+                path: path.to_owned(),
+                why,
+            })
+        };
+        let found = Self::read(connection)?;
+        if found.ledger_id != self.ledger_id {
+            return another(format!(
+                "it is ledger {}, not {}",
+                found.ledger_id, self.ledger_id
+            ));
+        }
+        if found.restore_count != self.restore_count {
+            return another(format!(
+                "it was restored {} times, not {}",
+                found.restore_count, self.restore_count
+            ));
+        }
+        let (seq, link) = self.linked;
+        let linked: Option<Vec<u8>> = connection
+            .query_row("SELECT link FROM links WHERE last_seq = ?1", [seq], |row| {
+                row.get(0)
+            })
+            .optional()?;
+        if linked.as_deref() != Some(&link[..]) {
+            return another(format!("its link after record {seq} is another"));
+        }
+        let Some((seq, known)) = self.last else {
+            return Ok(());
+        };
+        let first_kept: i64 =
+            connection.query_row("SELECT first_kept FROM bounds", [], |row| row.get(0))?;
+        let record: Option<[u8; 16]> = connection
+            .query_row("SELECT id FROM raw WHERE seq = ?1", [seq], |row| row.get(0))
+            .optional()?;
+        match record.map(id) {
+            Some(found) if found == known => Ok(()),
+            // Deleted since: its link was compared.
+            None if seq < first_kept => Ok(()),
+            _ => another(format!("record {seq} is not call {known}")),
+        }
+    }
+}
+
+fn id(bytes: [u8; 16]) -> RequestId {
+    RequestId(uuid::Uuid::from_bytes(bytes))
+}

@@ -1,0 +1,141 @@
+//! A ledger that is not there, and one that is not the gate's own: neither is taken for an empty beginning.
+
+use crate::harness::*;
+use http::StatusCode;
+use std::path::Path;
+use std::time::Duration;
+
+const MAY_CREATE: &str = "when_missing: create";
+
+fn files_in(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| !name.ends_with("-shm")).collect();
+    names.sort();
+    names
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..600 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("never: {what}");
+}
+
+async fn ready(house: &House) -> bool {
+    get(house.admin, "/readyz").await.0 == StatusCode::OK
+}
+
+async fn call(house: &House) -> StatusCode {
+    send(house.public, segment(STUDIO_KEY)).await.0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_without_a_ledger_exits_1_with_the_remedy_unless_it_may_create_one() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = House::new(upstream.address, &[(MAY_CREATE, "when_missing: refuse")]);
+    let var = house.dir.path().join("var");
+    let refused = || {
+        let said = house.run(&["serve"]);
+        assert_eq!(said.code, Some(1), "{}", said.err);
+        for remedy in ["mount its disk", "tollgate restore --from", MAY_CREATE] {
+            assert!(said.err.contains(remedy), "{remedy}: {}", said.err);
+        }
+    };
+    refused();
+    assert!(!var.exists(), "nothing is made that hides the mount point");
+    // What a start that was killed at its first step leaves is no ledger either.
+    std::fs::create_dir_all(&var).unwrap();
+    std::fs::write(house.ledger(), "").unwrap();
+    refused();
+    assert_eq!(files_in(&var), ["ledger.db"]);
+    std::fs::remove_file(house.ledger()).unwrap();
+    house.edit("tollgate.yaml", "when_missing: refuse", "# not written");
+    refused();
+
+    house.edit("tollgate.yaml", "# not written", MAY_CREATE);
+    let mut process = house.start().await;
+    let created = |log: &str| log.matches("an empty one was created").count();
+    let log = house.log();
+    assert_eq!(created(&log), 1, "{log}");
+    let line = log.lines().find(|line| created(line) == 1).unwrap();
+    assert!(line.contains("WARN"), "{line}");
+    let at = async || {
+        let samples = scrape(house.admin).await;
+        samples.sum("tollgate_ledger_created_timestamp_seconds", &[])
+    };
+    let created_at = at().await;
+    let now = tollgate::clock::Clock::default().utc().seconds();
+    let ago = now - i64::try_from(created_at).unwrap();
+    assert!((0..60).contains(&ago), "{created_at}, {now}");
+    assert_eq!(call(&house).await, StatusCode::OK);
+    process.signal("TERM");
+    assert_eq!(process.ended().await.code(), Some(0));
+
+    house.edit("tollgate.yaml", MAY_CREATE, "when_missing: refuse");
+    let _process = house.start().await;
+    assert_eq!(call(&house).await, StatusCode::OK);
+    assert_eq!(created(&house.log()), 1);
+    assert_eq!(at().await, created_at);
+    assert_eq!(whole_ledger(&house.ledger()).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_gates_ledger_put_in_the_place_of_ones_own_is_not_recorded_in() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let (house, other) = (
+        House::new(upstream.address, &[]),
+        House::new(upstream.address, &[]),
+    );
+    // The other one is longer: by its last seq it could be ours.
+    let mut process = other.start().await;
+    for _ in 0..5 {
+        assert_eq!(call(&other).await, StatusCode::OK);
+    }
+    process.signal("TERM");
+    assert_eq!(process.ended().await.code(), Some(0));
+
+    let mut process = house.start().await;
+    assert_eq!(call(&house).await, StatusCode::OK);
+    let (ours, kept) = (house.ledger(), house.dir.path().join("kept"));
+    std::fs::create_dir(&kept).unwrap();
+    let swap = |from: &Path, to: &Path| {
+        for name in files_in(from) {
+            if !name.ends_with(".lock") {
+                std::fs::rename(from.join(&name), to.join(&name)).unwrap();
+            }
+        }
+    };
+    let var = ours.parent().unwrap();
+    swap(var, &kept);
+    let _ = std::fs::remove_file(ours.with_file_name("ledger.db-shm"));
+    swap(other.ledger().parent().unwrap(), var);
+
+    assert_ne!(call(&house).await, StatusCode::OK);
+    until("the other ledger is noticed", async || {
+        house.log().contains("another ledger is at")
+    })
+    .await;
+    assert!(!ready(&house).await);
+    assert_ne!(call(&house).await, StatusCode::OK);
+
+    let theirs = house.dir.path().join("theirs");
+    std::fs::create_dir(&theirs).unwrap();
+    swap(var, &theirs);
+    let _ = std::fs::remove_file(ours.with_file_name("ledger.db-shm"));
+    assert_eq!(
+        whole_ledger(&theirs.join("ledger.db")).len(),
+        5,
+        "untouched"
+    );
+    swap(&kept, var);
+    until("ours is back", async || ready(&house).await).await;
+    assert_eq!(call(&house).await, StatusCode::OK);
+    process.signal("TERM");
+    assert_eq!(process.ended().await.code(), Some(0));
+    // Two that were answered, and the one between that was told an error.
+    assert_eq!(whole_ledger(&ours).len(), 3);
+}
