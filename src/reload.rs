@@ -87,6 +87,10 @@ impl Reloader {
         let (loaded, sources) = config::load_watched(in_force.written.path());
         if !wish.dry_run {
             in_force.sources = sources;
+            let warnings = loaded.as_ref().map_or(&[][..], |config| &config.warnings);
+            for warning in warnings.iter().take(LOGGED_CHANGES) {
+                tracing::warn!("{warning}");
+            }
         }
         let outcome = self.decide(&mut in_force, loaded, wish);
         drop(in_force);

@@ -33,6 +33,7 @@ pub use sources::Sources;
 
 use reader::{Item, SeenFile, Source};
 use sha2::{Digest, Sha256};
+use sources::Listing;
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -152,7 +153,10 @@ pub fn load(path: &Path) -> Result<Config, Mistakes> {
 /// end otherwise.
 pub fn load_watched(path: &Path) -> (Result<Config, Mistakes>, Sources) {
     match load_once(path, Places::Skipped) {
-        (Ok(config), sources) if config.warnings.is_empty() => (Ok(config), sources),
+        // The settings are always read with places.
+        (Ok(config), sources) if config.warnings.iter().all(|w| w.file == path) => {
+            (Ok(config), sources)
+        }
         _ => load_once(path, Places::Wanted),
     }
 }
@@ -192,13 +196,18 @@ fn load_once(path: &Path, accounts_places: Places) -> (Result<Config, Mistakes>,
         let path = source.beside(named.text()?);
         let paths = if directory_too && path.is_dir() {
             match files.sources.add_directory(&path) {
-                Ok(paths) if paths.is_empty() => {
-                    return named.refuse(format!(
-                        "{} holds no *.yaml file: put one there",
-                        path.display()
-                    ));
+                Ok(Listing { files, passed_over }) if files.is_empty() => {
+                    let mut message = format!("{} holds no *.yaml file", path.display());
+                    match passed_over.first() {
+                        None => message.push_str(": put one there"),
+                        Some(odd) => message.push_str(&format!("; {odd}")),
+                    }
+                    return named.refuse(message);
                 }
-                Ok(paths) => paths,
+                Ok(Listing { files, passed_over }) => {
+                    passed_over.iter().for_each(|odd| named.warn(odd));
+                    files
+                }
                 Err(e) => return named.refuse(format!("{} cannot be read: {e}", path.display())),
             }
         } else {

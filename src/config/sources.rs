@@ -2,6 +2,7 @@
 //!
 //! Owns the look at a file without reading it. Must never read one: a watcher looks twice a second.
 
+use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Sources {
     files: Vec<(PathBuf, Option<Stamp>)>,
-    directories: Vec<(PathBuf, Vec<PathBuf>)>,
+    directories: Vec<(PathBuf, Listing)>,
 }
 
 /// Device, inode, size, and the times of the last change of content and of the file itself. The
@@ -23,11 +24,11 @@ impl Sources {
         self.files.push((path, stamp));
     }
 
-    /// Lists the `*.yaml` files of a directory by name, and remembers it.
-    pub(super) fn add_directory(&mut self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        let files = yaml_files(path)?;
-        self.directories.push((path.to_owned(), files.clone()));
-        Ok(files)
+    /// Lists a directory, and remembers it.
+    pub(super) fn add_directory(&mut self, path: &Path) -> io::Result<Listing> {
+        let listing = Listing::of(path)?;
+        self.directories.push((path.to_owned(), listing.clone()));
+        Ok(listing)
     }
 
     /// How the same files and directories look now.
@@ -37,7 +38,7 @@ impl Sources {
             .iter()
             .map(|(path, _)| (path.clone(), stamp(path)))
             .collect();
-        let list = |(path, _): &(PathBuf, _)| (path.clone(), yaml_files(path).unwrap_or_default());
+        let list = |(path, _): &(PathBuf, _)| (path.clone(), Listing::of(path).unwrap_or_default());
         Self {
             files,
             directories: self.directories.iter().map(list).collect(),
@@ -58,25 +59,65 @@ pub(super) fn stamp(path: &Path) -> Option<Stamp> {
     ))
 }
 
-/// Hidden files are left out: a Kubernetes volume keeps its older versions there.
-fn yaml_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        let hidden = path
-            .file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden
-            && path
-                .extension()
-                .is_some_and(|extension| extension == "yaml")
-            && !path.is_dir()
-        {
-            files.push(path);
+/// What a directory holds, each by name. Hidden entries are left out: a Kubernetes volume keeps its older
+/// versions there.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub(super) struct Listing {
+    /// `*.yaml`: what is read.
+    pub files: Vec<PathBuf>,
+    /// What somebody may believe to be read: other spellings of the ending, and directories.
+    pub passed_over: Vec<PassedOver>,
+}
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum PassedOver {
+    File(PathBuf),
+    Directory(PathBuf),
+}
+
+impl fmt::Display for PassedOver {
+    /// A sentence with the remedy.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(
+                f,
+                "{} is passed over, because only *.yaml files are read: rename it to {}",
+                path.display(),
+                path.with_extension("yaml").display()
+            ),
+            Self::Directory(path) => write!(
+                f,
+                "{} is passed over, because it is a directory: move its files up",
+                path.display()
+            ),
         }
     }
-    files.sort();
-    Ok(files)
+}
+
+impl Listing {
+    fn of(directory: &Path) -> io::Result<Self> {
+        let mut listing = Self::default();
+        for entry in std::fs::read_dir(directory)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default();
+            if name.as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            let ending = path.extension().unwrap_or_default();
+            let looks_like_yaml =
+                ending.eq_ignore_ascii_case("yaml") || ending.eq_ignore_ascii_case("yml");
+            if path.is_dir() {
+                listing.passed_over.push(PassedOver::Directory(path));
+            } else if ending == "yaml" {
+                listing.files.push(path);
+            } else if looks_like_yaml {
+                listing.passed_over.push(PassedOver::File(path));
+            }
+        }
+        listing.files.sort();
+        listing.passed_over.sort();
+        Ok(listing)
+    }
 }
 
 #[cfg(test)]
@@ -136,10 +177,8 @@ mod tests {
         assert_ne!(sources.again(), sources);
 
         let mut listed = Sources::default();
-        assert_eq!(
-            listed.add_directory(&dir.path().join("v1")).unwrap().len(),
-            1
-        );
+        let listing = listed.add_directory(&dir.path().join("v1")).unwrap();
+        assert_eq!(listing.files.len(), 1);
         fs::write(dir.path().join("v1/.hidden.yaml"), "").unwrap();
         assert_eq!(listed.again(), listed);
         fs::write(dir.path().join("v1/b.yaml"), "").unwrap();

@@ -1723,6 +1723,8 @@ fn the_accounts_of_a_directory_are_merged_by_name_and_its_other_files_left_alone
     files.write("accounts.d/10.yaml", one);
     files.write("accounts.d/.hidden.yaml", "not: read");
     files.write("accounts.d/readme.txt", "not: read");
+    files.write("accounts.d/10.yaml~", "not: read");
+    assert_eq!(files.warnings(), [""; 0]);
     let config = files.load().unwrap_or_else(|e| panic!("{e}"));
     let ids: Vec<_> = config.accounts.iter().map(|a| a.id.as_str()).collect();
     assert_eq!(ids, ["1", "2"]);
@@ -1731,6 +1733,38 @@ fn the_accounts_of_a_directory_are_merged_by_name_and_its_other_files_left_alone
         changes(&single.catalog, &single.accounts, &config, Utc(0)),
         [""; 0]
     );
+}
+
+#[test]
+fn what_looks_like_a_file_of_accounts_and_is_not_read_is_named() {
+    let files = Files::good();
+    files.change("tollgate.yaml", "accounts.yaml", "accounts.d");
+    fs::create_dir(files.dir.path().join("accounts.d")).unwrap();
+    files.write("accounts.d/b.yml", "not: read");
+    assert_eq!(
+        files.mistakes(),
+        [
+            "tollgate.yaml:4:11: accounts: accounts.d holds no *.yaml file; accounts.d/b.yml is passed over, because only *.yaml files are read: rename it to accounts.d/b.yaml"
+        ]
+    );
+    files.write("accounts.d/a.yaml", ACCOUNTS);
+    files.write("accounts.d/c.YAML", "not: read");
+    for directory in ["sub", "sub.yaml", ".git"] {
+        fs::create_dir(files.dir.path().join("accounts.d").join(directory)).unwrap();
+    }
+    assert_eq!(
+        files.warnings(),
+        [
+            "tollgate.yaml:4:11: accounts: accounts.d/b.yml is passed over, because only *.yaml files are read: rename it to accounts.d/b.yaml",
+            "tollgate.yaml:4:11: accounts: accounts.d/c.YAML is passed over, because only *.yaml files are read: rename it to accounts.d/c.yaml",
+            "tollgate.yaml:4:11: accounts: accounts.d/sub is passed over, because it is a directory: move its files up",
+            "tollgate.yaml:4:11: accounts: accounts.d/sub.yaml is passed over, because it is a directory: move its files up",
+        ]
+    );
+    // One that comes later is told as well.
+    let sources = files.load().unwrap().written.sources;
+    files.write("accounts.d/d.yml", "not: read");
+    assert_ne!(sources.again(), sources);
 }
 
 #[test]

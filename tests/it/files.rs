@@ -46,3 +46,23 @@ fn a_variable_that_ends_with_a_newline_is_read_and_one_that_ends_with_a_blank_is
         assert!(!refused.err.contains("hush"), "{}", refused.err);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_accounts_that_comes_with_another_ending_is_told_by_check_and_by_the_running_gate()
+ {
+    let house = House::new(
+        nowhere(),
+        &[("accounts: accounts.yaml", "accounts: accounts.d")],
+    );
+    let directory = house.file("accounts.d");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::rename(house.file("accounts.yaml"), directory.join("all.yaml")).unwrap();
+    let _process = house.start().await;
+    std::fs::write(directory.join("new.yml"), "accounts: {}\n").unwrap();
+    let told = "accounts.d/new.yml is passed over, because only *.yaml files are read";
+    eventually("the gate says so by itself", || house.log().contains(told)).await;
+    let check = house.run(&["check"]);
+    assert_eq!(check.code, Some(0), "{}", check.err);
+    assert!(check.err.starts_with("warning: "), "{}", check.err);
+    assert!(check.err.contains(told), "{}", check.err);
+}
