@@ -336,6 +336,7 @@ pub fn verify(path: &Path, checkpoint: Option<[u8; 32]>) -> anyhow::Result<()> {
     let reader = Reader::open(&config.settings.ledger.path)?;
     let verified = reader.verify(checkpoint)?;
     let months = books::verify_statements(&reader, &config.catalog.time_zone)?;
+    let on_none = books::calls_on_none(&reader, &config.catalog.time_zone, None)?;
     print(|out| {
         writeln!(
             out,
@@ -350,6 +351,12 @@ pub fn verify(path: &Path, checkpoint: Option<[u8; 32]>) -> anyhow::Result<()> {
                 month.month,
                 month.statements,
                 hex::encode(month.digest)
+            )?;
+        }
+        if on_none > 0 {
+            writeln!(
+                out,
+                "{on_none} calls are on no statement: they came too late for the months up to which two months were the limit"
             )?;
         }
         Ok(())

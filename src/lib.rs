@@ -74,9 +74,9 @@
 //!     half of a commit is the sync, whatever is in it, so the calls that share one pay for it (`benches/README.md`).
 //! 25. **A bulky body keeps its turn for a while** instead of giving way after each piece: the next piece then passes
 //!     through memory that is still in the processor's cache, which saves a fifth of a large upload.
-//! 26. **The newest seq at a settlement decides which statement a record is on**, and not the time at which it was computed: so every
-//!     record is on exactly one, and one that comes late is billed in the next month as a call of its first instant. To bill it by its
-//!     own month would change what was fixed.
+//! 26. **The newest seq at a settlement decides which statement a record is on**, and neither the time at which it was computed nor the record's
+//!     age: so every record is on exactly one, and one that comes late is billed in the next month as a call of its first instant. To bill
+//!     it by its own month would change what was fixed.
 //! 27. **Debits are the stored statements.** There is no balance that is written: payments in the file less the sum of what was fixed is the
 //!     balance, so a settlement that ends half-way and goes on cannot debit twice.
 //! 28. **Arrears stand in the registry of gates**, beside the terms and of no policy generation: they come with a settlement or a payment, and
@@ -87,8 +87,8 @@
 //!     of a commit every answer would wait for it. A head is published only of what is linked. Eight bytes of each link are kept, so
 //!     that a change can be put down to the very record.
 //! 31. **A month is fixed by the seal of its last day**, an hour after its end, so that the head on a statement is one that was published.
-//! 32. **What is settled is not undone by anybody's mistake**: a wall clock that was moved forward is not believed for an hour, a
-//!     catalogue's `time_zone` cannot change once months were settled by it, and a group with calls to charge but without prices is not fixed.
+//! 32. **What is settled is not undone by anybody's mistake**: a wall clock is not believed before it has kept step with the monotonic one
+//!     for an hour (the kernel's NTP flag is not asked: sandboxes block the call, and many machines never set it), a catalogue's `time_zone` cannot change once months were settled by it, and a group with calls to charge but without prices is not fixed.
 //! 33. **A notice that fails holds its own account and no other**: within an account the order matters, and one text that a receiver cannot
 //!     read must not silence the rest. The status decides: one that may have been taken is sent again with the same id.
 //! 34. **Statements have a digest of their own**, logged when a month is settled: the chain proves the calls, and only this proves

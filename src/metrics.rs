@@ -90,6 +90,13 @@ pub struct Metrics {
     /// The end of the last month that is settled whole, in seconds since the epoch; the beginning of the
     /// first month with calls before any is; 0 while there is nothing to settle.
     pub settlement_last_month: IntGauge,
+    /// 1 while the wall clock is trusted, so that days are sealed and months settled.
+    pub clock_trusted: IntGauge,
+    /// By how many seconds the newest record, the newest sealed day's end or the newest fixed month's end lies after now; 0
+    /// when none does.
+    pub ledger_ahead: IntGauge,
+    /// Calls that are on no statement and come on none.
+    pub on_no_statement: IntGauge,
     /// Accounts whose balance is below zero, those without a series of their own included.
     accounts_in_arrears: IntGauge,
     notices: IntCounterVec,
@@ -298,6 +305,21 @@ impl Metrics {
                 r,
                 "settlement_last_month_timestamp_seconds",
                 "End of the last month that is settled whole.",
+            ),
+            clock_trusted: gauge(
+                r,
+                "clock_trusted",
+                "1 while the wall clock is trusted: days are sealed and months settled.",
+            ),
+            ledger_ahead: gauge(
+                r,
+                "ledger_ahead_seconds",
+                "How far the ledger's newest record, sealed day or fixed month lies in the future.",
+            ),
+            on_no_statement: gauge(
+                r,
+                "calls_on_no_statement",
+                "Calls that are on no statement and come on none.",
             ),
             accounts_in_arrears: gauge(
                 r,

@@ -35,6 +35,8 @@ const SPARE_FILES: u64 = 128 + admin::CONNECTIONS as u64 + 2 * PIPES as u64;
 /// How long after `/readyz` turned 503 new connections are still accepted: load balancers need to
 /// notice.
 const NOTICE: Duration = Duration::from_secs(1);
+/// How long it may take to keep what was seen of the clocks.
+const KEEPING: Duration = Duration::from_secs(1);
 /// How long the ledger may take to write what is left.
 const CLOSING: Duration = Duration::from_secs(10);
 
@@ -107,6 +109,7 @@ pub struct Running {
     /// What the workers share.
     pub proxy: Arc<Proxy>,
     reloader: Arc<Reloader>,
+    settler: Arc<Settler>,
     phase: watch::Sender<Phase>,
     state: watch::Sender<State>,
     workers: Vec<std::thread::JoinHandle<()>>,
@@ -217,7 +220,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         );
     }
     control.push(tokio::spawn(housekeeping(proxy.clone())));
-    control.push(tokio::spawn(settler.run()));
+    control.push(tokio::spawn(settler.clone().run()));
     if let Some(notices) = &settings.notices {
         control.push(tokio::spawn(deliver(proxy.clone(), notices, raised)));
     }
@@ -230,6 +233,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         admin,
         proxy,
         reloader,
+        settler,
         phase,
         state,
         workers: threads,
@@ -258,6 +262,7 @@ impl Running {
     pub async fn drain(self, hurry: impl Future<Output = ()>) -> Result<(), CloseError> {
         let Self {
             proxy,
+            settler,
             phase,
             state,
             workers,
@@ -295,6 +300,12 @@ impl Running {
             proxy.abandon();
             phase.send_replace(Phase::Abandon);
             let _ = ended.await;
+        }
+        // What was seen of the clocks, for the next start. Without it that goes on from what was kept a minute ago.
+        let kept = tokio::task::spawn_blocking(move || settler.end());
+        match tokio::time::timeout(KEEPING, kept).await {
+            Ok(Ok(Ok(()))) => {}
+            _ => tracing::warn!("what was seen of the clocks could not be kept at the end"),
         }
         let closing = proxy.clone();
         let closed = tokio::task::spawn_blocking(move || closing.ledger.close(CLOSING)).await;

@@ -6,19 +6,26 @@
 //!
 //! Every step asks the ledger what was done before and does what is missing, so that a process that ends in the
 //! midst of it loses nothing: the next tick, or the next process, goes on.
+//!
+//! As long as the wall clock is not trusted (see `trust`) nothing is sealed, settled or deleted. Who was stopped stays
+//! so, who pays is let go on, and notices are raised.
+
+mod months;
+mod notices;
+mod trust;
+
+pub use notices::{sent, unsent};
 
 use crate::background::behind_the_calls;
 use crate::billing::{self, Calls, Fixed, Inputs, Local};
-use crate::books::{self, Balances, Books, BooksError, Sold};
-use crate::config::Account;
+use crate::books::{self, Books, BooksError, Sold};
 use crate::metrics::PackFigures;
-use crate::notify::Unsent;
 use crate::policy::Policy;
 use crate::proxy::Proxy;
 use crate::usage::{Entry, LedgerError, Month, ReadError, Reader, Seal, StoreError, Trouble};
-use crate::words::{AccountId, Mode, Mono, Reason, Threshold, Utc};
-use jiff::civil::Date;
+use crate::words::{AccountId, Mode, Mono, Reason, Utc};
 use jiff::tz::TimeZone;
+use months::{due, furthest, keep_from, last_day, last_day_over, newest, next_seal, unsettled};
 use parking_lot::Mutex;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
@@ -27,10 +34,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
+use trust::Trust;
 
-/// How long after its end a day is sealed, and so a month can be settled: calls that began in it have been recorded
-/// by then (R16; the contract's earliest is an hour).
-const GRACE_US: i64 = 3_600_000_000;
 /// How often it is looked whether something is to be done at all.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// From the start of one pass over the accounts that called to the start of the next, at least.
@@ -39,14 +44,16 @@ const PASS_EVERY: Duration = Duration::from_secs(10);
 const PASS_SHARE: u32 = 20;
 /// But it is not waited longer than this.
 const PASS_AT_LATEST: Duration = Duration::from_secs(300);
-/// A wall clock that went so much further than the monotonic one was moved.
-const MOVED: Duration = Duration::from_secs(60);
+/// How often what was seen of the clocks is kept.
+const KEEP_EVERY: Duration = Duration::from_secs(60);
+/// A ledger that ends so much later than now was written by a clock that was wrong, or this one is.
+const AHEAD_SECONDS: i64 = 3_600;
+/// Names the machine's boot.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// How often old records are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 /// Statements that are written in one transaction.
 const BATCH: usize = 100;
-/// Notices that are handed on at a time.
-const UNSENT: usize = 20_000;
 
 /// Why a step could not be done. It is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +92,7 @@ pub struct Settler {
     raised: Arc<Notify>,
     /// How long records are kept at least.
     retain: Duration,
+    trust: Mutex<Trust>,
     state: Mutex<State>,
 }
 
@@ -93,9 +101,6 @@ struct State {
     debits: HashMap<AccountId, Decimal>,
     /// More may have been debited since.
     debits_are_stale: bool,
-    /// Both clocks at the last pass, and until when the wall clock is not believed because it was moved.
-    clocks: (Mono, Utc),
-    doubtful_until: Mono,
     /// The generation whose payments were last counted.
     generation: u64,
     /// When a payment that is entered already begins to count.
@@ -105,6 +110,9 @@ struct State {
     /// The end of a day, which is no time to wait for a pass: until when none was sealed.
     next_seal: Utc,
     next_prune: Mono,
+    next_keep: Mono,
+    /// The month that waits because nothing but the clock says that it is over; for the log.
+    waiting: Option<Month>,
     /// The newest seq that the last pass saw; `None` before the first.
     seen: Option<u64>,
     /// Accounts that the last pass could not look at.
@@ -121,18 +129,34 @@ impl Settler {
         raised: Arc<Notify>,
     ) -> Result<Self, SettleError> {
         let reader = Reader::open(proxy.ledger.path())?;
-        books::check_time_zone(&reader, &proxy.policy.load().catalog.time_zone)?;
+        let zone = &proxy.policy.load().catalog.time_zone;
+        books::check_time_zone(&reader, zone)?;
+        let both = proxy.clock.both();
+        let boot = std::fs::read_to_string(BOOT_ID).ok();
+        let trust = Trust::start(
+            reader.clock_watch()?,
+            boot.map(|boot| boot.trim().to_owned()),
+            both,
+            newest(&reader, zone)?,
+        );
+        tell_trust(&trust);
+        tell_ahead(&reader, zone, both.1)?;
+        proxy
+            .metrics
+            .on_no_statement
+            .set(gauge(books::calls_on_none(&reader, zone, None)?));
         let settler = Self {
+            trust: Mutex::new(trust),
             state: Mutex::new(State {
                 debits: books::debits(&reader)?,
                 debits_are_stale: false,
-                clocks: (proxy.clock.mono(), proxy.clock.utc()),
-                doubtful_until: Mono::default(),
                 generation: 0,
                 next_payment: Utc(i64::MAX),
                 next_pass: Mono::default(),
                 next_seal: Utc(i64::MAX),
                 next_prune: Mono::default(),
+                next_keep: Mono::default(),
+                waiting: None,
                 seen: None,
                 unseen: BTreeSet::new(),
                 packs: BTreeMap::new(),
@@ -141,6 +165,7 @@ impl Settler {
             retain,
             raised,
         };
+        settler.look();
         settler.stop_for_arrears(&mut settler.state.lock());
         Ok(settler)
     }
@@ -173,12 +198,54 @@ impl Settler {
     }
 
     fn has_work(&self) -> bool {
+        self.look();
         let state = self.state.lock();
         let (clock, policy) = (&self.proxy.clock, self.proxy.policy.load());
         state.generation != policy.generation
             || clock.utc() >= state.next_payment
             || clock.mono() >= state.next_pass
+            || clock.mono() >= state.next_keep
             || clock.utc() >= state.next_seal
+    }
+
+    /// Looks at both clocks and gives the wall clock's instant, by which the rest is judged.
+    fn look(&self) -> Utc {
+        let mut trust = self.trust.lock();
+        let (both, trusted) = (self.proxy.clock.both(), trust.is_trusted());
+        if let Some(seconds) = trust.look(both) {
+            tracing::warn!(
+                seconds,
+                "the wall clock was moved: nothing is sealed, settled or deleted before it has kept step with the monotonic clock for an hour"
+            );
+            // What it was to delete by was asked for by the clock that is doubted now.
+            self.proxy.ledger.prune(Utc(i64::MIN));
+        } else if trust.is_trusted() != trusted {
+            tell_trust(&trust);
+        }
+        let metrics = &self.proxy.metrics;
+        metrics.clock_trusted.set(i64::from(trust.is_trusted()));
+        both.1
+    }
+
+    /// Keeps what was seen of the clocks for the next start.
+    fn keep_clock(&self, state: &mut State) -> Result<(), SettleError> {
+        let mono = self.proxy.clock.mono();
+        if mono < state.next_keep {
+            return Ok(());
+        }
+        state.next_keep = mono.plus(KEEP_EVERY);
+        let reader = Reader::open(self.proxy.ledger.path())?;
+        let zone = &self.proxy.policy.load().catalog.time_zone;
+        let newest = newest(&reader, zone)?;
+        let watch = self.trust.lock().keep(newest);
+        Ok(self.proxy.ledger.keep(vec![Entry::Clock(watch)])?)
+    }
+
+    /// Keeps what was seen of the clocks to the end, for the next start. To be called before the ledger is closed; blocks.
+    pub fn end(&self) -> Result<(), SettleError> {
+        self.look();
+        let watch = self.trust.lock().keep(Utc(i64::MIN));
+        Ok(self.proxy.ledger.keep(vec![Entry::Clock(watch)])?)
     }
 
     /// Long work does not hold up a customer who has paid meanwhile, nor the end of the process.
@@ -198,11 +265,12 @@ impl Settler {
         let state = &mut *state;
         // First, and whatever becomes of the rest: a customer who has paid waits for it.
         self.stop_for_arrears(state);
+        let kept = self.keep_clock(state);
         let began = self.proxy.clock.mono();
         if began < state.next_pass && self.proxy.clock.utc() < state.next_seal {
-            return Ok(());
+            return kept;
         }
-        let done = self.pass(state);
+        let done = self.pass(state).and(kept);
         let ended = self.proxy.clock.mono();
         let pause = (ended.since(began) * PASS_SHARE).clamp(PASS_EVERY, PASS_AT_LATEST);
         state.next_pass = began.plus(pause);
@@ -212,15 +280,22 @@ impl Settler {
     fn pass(&self, state: &mut State) -> Result<(), SettleError> {
         let policy = self.proxy.policy.load_full();
         let reader = Reader::open(self.proxy.ledger.path())?;
-        let now = self.proxy.clock.utc();
+        let now = self.look();
         let zone = &policy.catalog.time_zone;
         state.next_seal = next_seal(now, zone);
         let last_seal = reader.last_day()?;
+        self.show(&reader, zone, now)?;
+        let (is_trusted, may_delete) = {
+            let trust = self.trust.lock();
+            (trust.is_trusted(), trust.may_delete())
+        };
         let mut settled = Ok(());
-        if self.believes(state, now) {
+        if is_trusted {
             settled = self
                 .seal_days(&reader, zone, now)
                 .and_then(|()| self.settle_due(&reader, &policy, state, now));
+        }
+        if may_delete {
             settled = settled.and(self.prune(&reader, zone, state, now));
         }
         // Whatever hinders a settlement is no reason not to tell a customer that a pack runs out.
@@ -228,17 +303,15 @@ impl Settler {
         settled.and(raised)
     }
 
-    /// What is settled stays so: a wall clock that was moved is not believed before it has gone on for an hour.
-    fn believes(&self, state: &mut State, now: Utc) -> bool {
-        let mono = self.proxy.clock.mono();
-        let (last_mono, last_utc) = std::mem::replace(&mut state.clocks, (mono, now));
-        if now.since(last_utc) > mono.since(last_mono) + MOVED {
-            tracing::warn!(
-                "the wall clock was moved forward: nothing is sealed, settled or deleted for an hour"
-            );
-            state.doubtful_until = mono.plus(Duration::from_secs(3_600));
-        }
-        mono >= state.doubtful_until
+    /// Shows how far months are settled, and how far the ledger is ahead of the clock.
+    fn show(&self, reader: &Reader, zone: &TimeZone, now: Utc) -> Result<(), SettleError> {
+        let metrics = &self.proxy.metrics;
+        let unsettled = unsettled(reader, zone)?.unwrap_or_else(|| Month::of(now, zone));
+        let (settled_until, _) = unsettled.bounds(zone);
+        metrics.settlement_last_month.set(settled_until.seconds());
+        let furthest = furthest(reader, zone)?.map_or(0, |(_, at)| seconds_ahead(at, now));
+        metrics.ledger_ahead.set(furthest.max(0));
+        Ok(())
     }
 
     fn settle_due(
@@ -253,6 +326,18 @@ impl Settler {
         while settled.is_ok()
             && let Some(month) = due(reader, zone, now)?
         {
+            let (_, end) = month.bounds(zone);
+            let is_begun = reader.settlement(&month.to_string())?.is_some();
+            if !is_begun && !self.trust.lock().may_fix(end) {
+                if state.waiting.replace(month) != Some(month) {
+                    tracing::warn!(
+                        month = month.to_string(),
+                        "not settled yet: the ledger knows of nothing after its end, and one such month is settled in 24 hours in which the clock is trusted"
+                    );
+                }
+                break;
+            }
+            state.waiting = None;
             state.debits_are_stale = true;
             settled = self.settle(reader, policy, state, month, now);
         }
@@ -271,15 +356,10 @@ impl Settler {
         state: &mut State,
         now: Utc,
     ) -> Result<(), SettleError> {
-        let unsettled = unsettled(reader, zone)?.unwrap_or_else(|| Month::of(now, zone));
-        let (settled_until, _) = unsettled.bounds(zone);
-        self.proxy
-            .metrics
-            .settlement_last_month
-            .set(settled_until.seconds());
         let started = self.proxy.clock.mono();
         if started >= state.next_prune {
             state.next_prune = started.plus(PRUNE_EVERY);
+            let unsettled = unsettled(reader, zone)?.unwrap_or_else(|| Month::of(now, zone));
             let keep_from = keep_from(now, self.retain, unsettled, zone);
             self.proxy.ledger.prune(keep_from);
         }
@@ -329,12 +409,16 @@ impl Settler {
                 let last_day = last_day(month, &catalog.time_zone).to_string();
                 let seal = reader.first_day_from(&last_day)?;
                 let Seal { last_seq, head, .. } = seal.ok_or(SettleError::Unsealed(month))?;
-                ledger.keep(vec![Entry::Settlement {
+                // In one transaction: a start that finds the month fixed knows whether the clock alone said so.
+                let (_, end) = month.bounds(&catalog.time_zone);
+                let watch = self.trust.lock().fixing(end);
+                let fixed = Entry::Settlement {
                     month: text.clone(),
                     through_seq: last_seq,
                     head,
                     fixed_at: now,
-                }])?;
+                };
+                ledger.keep(vec![fixed, Entry::Clock(watch)])?;
                 (last_seq, head)
             }
         };
@@ -439,117 +523,41 @@ impl Settler {
         state.generation = policy.generation;
         state.next_payment = next_payment;
     }
+}
 
-    /// Looks at the packs of the accounts that called since the last pass, and writes down each notice that is due
-    /// and was not yet (R14). Whoever delivers it reads it from the ledger.
-    fn raise_notices(
-        &self,
-        reader: &Reader,
-        policy: &Policy,
-        state: &mut State,
-        last_seal: Option<Seal>,
-        now: Utc,
-    ) -> Result<(), SettleError> {
-        let last = reader.last_seq()?;
-        let called = match state.seen {
-            Some(seen) => reader.accounts_since(seen, last)?,
-            // What an earlier process did not come to see was called in this month, or since the last seal.
-            None => {
-                let zone = &policy.catalog.time_zone;
-                let (from, until) = Month::of(now, zone).bounds(zone);
-                let mut called = reader.called(from, until, 0..=last)?;
-                let sealed = last_seal.map_or(last, |seal| seal.last_seq);
-                called.extend(reader.accounts_since(sealed, last)?);
-                called
-            }
-        };
-        state.seen = Some(last);
-        let mut called: BTreeSet<AccountId> = called.into_iter().collect();
-        called.append(&mut state.unseen);
-        let mut failure = None;
-        let books = Books {
-            catalog: &policy.catalog,
-            reader,
-            now,
-        };
-        for id in called {
-            self.keep_up(state)?;
-            let Some(account) = policy.account(&id) else {
-                state.packs.remove(&id);
-                continue;
-            };
-            if account
-                .services
-                .iter()
-                .all(|service| service.packs.is_empty())
-            {
-                continue;
-            }
-            let told = books.balances(account).map_err(SettleError::from);
-            let told = told.and_then(|balances| {
-                self.write_down(&books, account, &balances)?;
-                Ok(balances)
-            });
-            match told {
-                Ok(balances) => drop(state.packs.insert(id, figures(account, &balances))),
-                Err(error) => {
-                    // It is looked at again in the next pass, and holds up nobody else.
-                    failure.get_or_insert(error);
-                    state.unseen.insert(id);
-                }
-            }
-        }
-        // What ended since, by its time or by an edit, is not shown any more.
-        state.packs.retain(|id, packs| {
-            packs.retain(|pack| is_valid(policy, id, &pack.order, now));
-            !packs.is_empty()
-        });
-        let shown = state.packs.values().flatten().cloned().collect();
-        self.proxy.metrics.set_packs(shown);
-        failure.map_or(Ok(()), Err)
+fn tell_trust(trust: &Trust) {
+    if trust.is_trusted() {
+        tracing::info!(
+            "the wall clock is trusted: it has kept step with the monotonic clock for an hour"
+        );
+    } else {
+        tracing::info!(
+            "the wall clock is not trusted yet: nothing is sealed, settled or deleted before it has kept step with the monotonic clock for an hour"
+        );
     }
+}
 
-    fn write_down(
-        &self,
-        books: &Books<'_>,
-        account: &Account,
-        balances: &Balances,
-    ) -> Result<(), SettleError> {
-        let (now, zone) = (books.now, &books.catalog.time_zone);
-        let mut raised = Vec::new();
-        for (group, service) in &balances.services {
-            for notice in &service.notices {
-                if books.reader.notice_known(&notice.id)? {
-                    continue;
-                }
-                tracing::info!(notice = notice.id, left = notice.left, "raised a notice");
-                let body = json!({
-                    "id": notice.id,
-                    "account": account.id,
-                    "name": account.name,
-                    "group": group,
-                    "order": notice.order,
-                    "pack": notice.pack,
-                    "threshold": notice.threshold,
-                    "calls": notice.calls,
-                    "left": notice.left,
-                    "raised_at": Local::new(now, zone),
-                });
-                raised.push(Entry::Notice {
-                    id: notice.id.clone(),
-                    account: account.id.clone(),
-                    order: notice.order.clone(),
-                    raised_at: now,
-                    body: body.to_string(),
-                });
-            }
-        }
-        if !raised.is_empty() {
-            self.proxy.ledger.keep(raised)?;
-            self.raised.notify_one();
-        }
-        Ok(())
+/// Says so when the ledger ends later than now by more than an hour. It hinders nothing of what lies in the past.
+fn tell_ahead(reader: &Reader, zone: &TimeZone, now: Utc) -> Result<(), SettleError> {
+    if let Some((what, at)) = furthest(reader, zone)?
+        && seconds_ahead(at, now) > AHEAD_SECONDS
+    {
+        tracing::error!(
+            seconds = seconds_ahead(at, now),
+            "the ledger is ahead of the clock: it has {what}, which ends at {}. If the clock is wrong now, set it. If it was wrong \
+             when that was written, stop the gate and restore the backup from before; what was settled by it stays so",
+            Local::new(at, zone)
+        );
     }
+    Ok(())
+}
+
+fn seconds_ahead(at: Utc, now: Utc) -> i64 {
+    at.0.saturating_sub(now.0) / 1_000_000
+}
+
+fn gauge(calls: u64) -> i64 {
+    i64::try_from(calls).unwrap_or(i64::MAX)
 }
 
 /// A statement that leaves out what is to be charged must not be fixed.
@@ -572,160 +580,5 @@ fn priced(inputs: Inputs) -> Result<Inputs, BooksError> {
             account: inputs.account,
             month: inputs.month,
         }),
-    }
-}
-
-/// The oldest notices that are not marked as sent (R14).
-pub fn unsent(proxy: &Proxy) -> Result<Vec<Unsent>, SettleError> {
-    let reader = Reader::open(proxy.ledger.path())?;
-    let stored = reader.unsent_notices(UNSENT)?;
-    // Its id ends with the threshold.
-    let threshold = |id: &str| id.rsplit('/').next().and_then(Threshold::parse);
-    Ok(stored
-        .into_iter()
-        .map(|notice| Unsent {
-            threshold: threshold(&notice.id).unwrap_or(Threshold::Low),
-            id: notice.id,
-            account: notice.account,
-            body: notice.body,
-        })
-        .collect())
-}
-
-/// Marks a notice as sent.
-pub fn sent(proxy: &Proxy, id: &str) -> Result<(), SettleError> {
-    let at = proxy.clock.utc();
-    let id = id.to_owned();
-    Ok(proxy.ledger.keep(vec![Entry::NoticeSent { id, at }])?)
-}
-
-/// The oldest month that is not settled; `None` before the first call.
-fn unsettled(reader: &Reader, zone: &TimeZone) -> Result<Option<Month>, SettleError> {
-    Ok(match reader.last_settled()? {
-        Some(settled) => Month::parse(&settled.month).ok().map(Month::next),
-        None => reader.first_admitted()?.map(|first| Month::of(first, zone)),
-    })
-}
-
-/// The oldest month that is not settled, when it has been over for long enough.
-fn due(reader: &Reader, zone: &TimeZone, now: Utc) -> Result<Option<Month>, SettleError> {
-    let is_over = |month: &Month| month.bounds(zone).1.0.saturating_add(GRACE_US) <= now.0;
-    Ok(unsettled(reader, zone)?.filter(is_over))
-}
-
-/// The first instant whose records must stay: within `retain`, and never in the running month, in the one
-/// before, which may be disputed (R16), or in one that is not settled.
-fn keep_from(now: Utc, retain: Duration, unsettled: Month, zone: &TimeZone) -> Utc {
-    let retained = now
-        .0
-        .saturating_sub(i64::try_from(retain.as_micros()).unwrap_or(i64::MAX));
-    let stays = Month::of(now, zone).previous().min(unsettled);
-    let (stays, _) = stays.bounds(zone);
-    Utc(retained).min(stays)
-}
-
-/// When the running day can be sealed.
-fn next_seal(now: Utc, zone: &TimeZone) -> Utc {
-    let next = last_day_over(now, zone).checked_add(jiff::Span::new().days(2));
-    let midnight = next.and_then(|day| day.to_zoned_datetime(zone.clone()));
-    midnight.map_or(Utc(i64::MAX), |midnight| {
-        Utc(midnight.timestamp().as_microsecond() + GRACE_US)
-    })
-}
-
-/// The newest day that has been over for long enough.
-fn last_day_over(now: Utc, zone: &TimeZone) -> Date {
-    let then = Utc(now.0.saturating_sub(GRACE_US));
-    let today = local_date(then, zone);
-    today.yesterday().unwrap_or(today)
-}
-
-/// The day on which a month ends.
-fn last_day(month: Month, zone: &TimeZone) -> Date {
-    let (_, until) = month.bounds(zone);
-    local_date(Utc(until.0 - 1), zone)
-}
-
-fn local_date(at: Utc, zone: &TimeZone) -> Date {
-    let at = jiff::Timestamp::from_microsecond(at.0).unwrap_or_default();
-    at.to_zoned_datetime(zone.clone()).date()
-}
-
-fn is_valid(policy: &Policy, id: &AccountId, order: &str, now: Utc) -> bool {
-    let services = policy.account(id).map(|account| &account.services);
-    let mut packs = services
-        .into_iter()
-        .flatten()
-        .flat_map(|service| &service.packs);
-    packs.any(|pack| {
-        *pack.order == *order && now < pack.expires && pack.refunded.is_none_or(|at| now < at)
-    })
-}
-
-/// What the metric shows of an account's packs, and until when. An order that is used up is shown while it is the last:
-/// once another one covers the calls, nobody needs to be told.
-fn figures(account: &Account, balances: &Balances) -> Vec<PackFigures> {
-    let mut shown = Vec::new();
-    for (group, service) in &balances.services {
-        let any_left = service.packs.iter().any(|pack| pack.left > 0);
-        for pack in service
-            .packs
-            .iter()
-            .filter(|pack| pack.left > 0 || !any_left)
-        {
-            let figures = PackFigures {
-                account: account.id.clone(),
-                group: group.clone(),
-                order: pack.order.clone(),
-                left: pack.left_in_use,
-                size: pack.calls,
-            };
-            shown.push(figures);
-        }
-    }
-    shown
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn utc(text: &str) -> Utc {
-        Utc(text.parse::<jiff::Timestamp>().unwrap().as_microsecond())
-    }
-
-    #[test]
-    fn records_of_an_unsettled_month_stay_however_short_they_are_retained() {
-        let zone = TimeZone::get("Asia/Shanghai").unwrap();
-        let month = |text| Month::parse(text).unwrap();
-        let day = Duration::from_secs(86_400);
-        // The 1st in Shanghai, still the 30th in UTC: November's predecessor in Shanghai is October.
-        let now = utc("2026-10-31T16:00:00Z");
-        let settled = month("2026-11");
-        assert_eq!(
-            keep_from(now, day, settled, &zone),
-            utc("2026-09-30T16:00:00Z")
-        );
-        let long = keep_from(now, 100 * day, settled, &zone);
-        assert_eq!(long, utc("2026-07-23T16:00:00Z"));
-        let late = keep_from(now, day, month("2026-08"), &zone);
-        assert_eq!(late, utc("2026-07-31T16:00:00Z"));
-    }
-
-    #[test]
-    fn a_day_is_sealed_an_hour_after_its_end_by_the_providers_clock() {
-        let zone = TimeZone::get("Asia/Shanghai").unwrap();
-        let last = |now| last_day_over(utc(now), &zone).to_string();
-        assert_eq!(last("2026-11-30T16:59:59Z"), "2026-11-29");
-        assert_eq!(last("2026-11-30T17:00:00Z"), "2026-11-30");
-        for now in ["2026-11-30T16:59:59Z", "2026-11-30T08:00:00Z"] {
-            assert_eq!(next_seal(utc(now), &zone), utc("2026-11-30T17:00:00Z"));
-        }
-        assert_eq!(
-            next_seal(utc("2026-11-30T17:00:00Z"), &zone),
-            utc("2026-12-01T17:00:00Z")
-        );
-        let november = Month::parse("2026-11").unwrap();
-        assert_eq!(last_day(november, &zone).to_string(), "2026-11-30");
     }
 }

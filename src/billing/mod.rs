@@ -53,6 +53,14 @@ pub struct Inputs {
     pub counted_until: Utc,
     /// The groups that the account opened or called, in the catalogue's order.
     pub groups: Vec<GroupInputs>,
+    /// Calls of the account that are on no statement: they came later than an older rule allowed, which some months were
+    /// fixed by. Nothing is due for them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub on_no_statement: u64,
+}
+
+fn is_zero(calls: &u64) -> bool {
+    *calls == 0
 }
 
 /// One group's part of [`Inputs`].

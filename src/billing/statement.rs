@@ -65,6 +65,9 @@ pub struct Statement {
     pub due: Decimal,
     /// Paid when ordered, less what was paid back: the sum of all groups' paid lines (R16).
     pub paid_when_ordered: Decimal,
+    /// Calls of the account that are on no statement and cost nothing; [`Inputs::on_no_statement`].
+    #[serde(default, skip_serializing_if = "super::is_zero")]
+    pub on_no_statement: u64,
     /// `None` as long as it may change.
     pub fixed: Option<Fixed>,
 }
@@ -264,6 +267,7 @@ pub fn statement(inputs: &Inputs) -> Statement {
         due: sum(lines.map(|line| line.amount)),
         paid_when_ordered: sum(paid.map(|line| line.amount)),
         groups,
+        on_no_statement: inputs.on_no_statement,
         fixed: None,
     }
 }

@@ -97,6 +97,7 @@ fn inputs(groups: Vec<GroupInputs>) -> Inputs {
         from,
         until,
         counted_until: until,
+        on_no_statement: 0,
         groups,
     }
 }
@@ -341,6 +342,7 @@ fn a_pack_of_a_leap_day_ends_a_year_later_on_the_28th_at_its_clock_time() {
         from,
         until,
         counted_until: until,
+        on_no_statement: 0,
         ..inputs(vec![group])
     });
     // 1,000 free and 2,000 by the pack before, 4,000 after: 7,000 x 0.01 were it void at once.
@@ -747,6 +749,7 @@ fn a_running_month_shows_packs_as_they_are_now() {
     let group = portrait(terms(TierBasis::AllCalls), packs);
     let statement = statement(&Inputs {
         counted_until: at(now),
+        on_no_statement: 0,
         ..inputs(vec![group])
     });
     let states: Vec<PackState> = statement.groups[0]
@@ -1203,6 +1206,7 @@ fn a_statement_of_a_running_month_says_until_when_it_counts() {
     let now = at("2026-11-10T12:00:00+08:00");
     let running = statement(&Inputs {
         counted_until: now,
+        on_no_statement: 0,
         ..inputs(vec![])
     });
     let mut out = Vec::new();

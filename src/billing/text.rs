@@ -36,6 +36,13 @@ pub fn table(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
         writeln!(out, "\n{} {}", group.group, group.title)?;
         group_tables(out, group)?;
     }
+    if statement.on_no_statement > 0 {
+        writeln!(
+            out,
+            "\n{} calls are on no statement: they came too late for the months up to which two months were the limit",
+            statement.on_no_statement
+        )?;
+    }
     let paid = money(statement.paid_when_ordered);
     let width = due.len().max(paid.len());
     writeln!(out, "\ndue at settlement  {due:>width$} {currency}")?;

@@ -3,13 +3,14 @@
 //!
 //! Owns which records belong to which month's statement, and what is carried from one month to the next. Must never
 //! decide a rule itself, nor compute a statement anew that was fixed: it is read as it was stored.
-//!
-//! A settlement fixes a month with the newest seq that it has seen. So each record is on exactly one statement:
-//! that of the month it was admitted in, or, when it came after that one was fixed, the next one as a late call.
 
+#[cfg(test)]
+mod tests;
 mod verify;
+mod window;
 
 pub use verify::{VerifiedMonth, check_time_zone, digest, verify_statements};
+pub use window::{calls_on_none, first_month};
 
 use crate::billing::{
     self, Calls, FreeUse, GroupInputs, GroupStatement, Inputs, Interval, Local, Notice, PackOrder,
@@ -22,6 +23,7 @@ use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use window::Window;
 
 /// Why the books cannot tell.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +121,15 @@ impl Books<'_> {
     /// What the month's statement is computed from, whether or not it was fixed since: with the records that the
     /// month's settlement had seen, or with all that there are.
     pub fn inputs(&self, sold: Sold<'_>, month: Month) -> Result<Inputs, BooksError> {
+        let zone = &self.catalog.time_zone;
+        Ok(Inputs {
+            on_no_statement: calls_on_none(self.reader, zone, Some(sold.id))?,
+            ..self.counted(sold, month)?
+        })
+    }
+
+    /// The same without what is on no statement.
+    fn counted(&self, sold: Sold<'_>, month: Month) -> Result<Inputs, BooksError> {
         let (before, mut used) = self.before(sold, month)?;
         // A settled month without a statement of this account had no calls of it.
         let fixed = [
@@ -129,10 +140,7 @@ impl Books<'_> {
         ];
         let first = match fixed.into_iter().flatten().max() {
             Some(last) => last.next(),
-            None => {
-                let first = self.reader.first_admitted()?.unwrap_or(self.now);
-                Month::of(first, &self.catalog.time_zone)
-            }
+            None => first_month(self.reader, &self.catalog.time_zone)?.unwrap_or(month),
         };
         let mut unsettled = first;
         while unsettled < month {
@@ -173,10 +181,8 @@ impl Books<'_> {
     /// One month's inputs after what was `used` before it.
     fn inputs_of(&self, sold: Sold<'_>, month: Month, used: &Used) -> Result<Inputs, BooksError> {
         let zone = &self.catalog.time_zone;
-        let (from, until) = month.bounds(zone);
-        let settlement = self.reader.settlement(&month.to_string())?;
-        let through = settlement.map_or(u64::MAX, |settlement| settlement.through_seq);
-
+        let window = Window::of(self.reader, month, zone)?;
+        let (from, until) = (window.from, window.until);
         let mut groups: Vec<GroupInputs> = Vec::new();
         for group in &self.catalog.groups {
             let service = sold.services().iter().find(|s| s.group == group.id);
@@ -195,17 +201,9 @@ impl Books<'_> {
             groups.push(inputs);
         }
 
-        let before = self.reader.settlement(&month.previous().to_string())?;
+        // While the month runs there are no calls beyond now, and the rest of it needs no parts.
         let counted_until = until.min(self.now.max(from));
-        let window = Window {
-            from,
-            until,
-            counted_until,
-            through,
-            after: before.map(|fixed| fixed.through_seq),
-            earliest_late: earliest_late(month, zone),
-        };
-        window.count(self.reader, sold.id, &mut groups)?;
+        count(self.reader, &window, counted_until, sold.id, &mut groups)?;
         // Also what the files do not name any more: it was called, so it is on the statement.
         groups.retain(|group| {
             sold.services().iter().any(|s| s.group == group.group)
@@ -224,6 +222,7 @@ impl Books<'_> {
             until,
             counted_until,
             groups,
+            on_no_statement: 0,
         })
     }
 }
@@ -279,7 +278,10 @@ impl Books<'_> {
     /// What the account has left and owes now.
     pub fn balances(&self, account: &Account) -> Result<Balances, BooksError> {
         let month = Month::of(self.now, &self.catalog.time_zone);
-        let statement = self.statement(account.into(), month)?;
+        let statement = match self.stored(&account.id, month)? {
+            Some(fixed) => fixed,
+            None => billing::statement(&self.counted(account.into(), month)?),
+        };
         let balance = balance(account, debited(self.reader, &account.id)?, self.now);
         let mut services = BTreeMap::new();
         for group in &statement.groups {
@@ -348,17 +350,9 @@ impl Books<'_> {
         accounts: impl Iterator<Item = &'a Account>,
         month: Month,
     ) -> Result<BTreeSet<AccountId>, BooksError> {
-        let zone = &self.catalog.time_zone;
-        let (from, until) = month.bounds(zone);
-        let settlement = self.reader.settlement(&month.to_string())?;
-        let through = settlement.map_or(u64::MAX, |settlement| settlement.through_seq);
-        let called = self.reader.called(from, until, 0..=through)?;
-        let mut on_the_books: BTreeSet<AccountId> = called.into_iter().collect();
-        if let Some(fixed) = self.reader.settlement(&month.previous().to_string())? {
-            let late = fixed.through_seq + 1..=through;
-            let late = self.reader.called(earliest_late(month, zone), from, late)?;
-            on_the_books.extend(late);
-        }
+        let window = Window::of(self.reader, month, &self.catalog.time_zone)?;
+        let (from, until) = (window.from, window.until);
+        let mut on_the_books = window.accounts(self.reader)?;
         let in_month = |at: Utc| from <= at && at < until;
         let ordered = accounts.filter(|account| {
             account.services.iter().any(|service| {
@@ -421,11 +415,6 @@ fn begin_of(month: &str, zone: &TimeZone) -> Utc {
     Month::parse(month).map_or(Utc(i64::MIN), |month| month.bounds(zone).0)
 }
 
-/// From when on a late call still finds its way to the next statement: two months before it.
-fn earliest_late(month: Month, zone: &TimeZone) -> Utc {
-    month.previous().previous().bounds(zone).0
-}
-
 fn parse(id: &AccountId, stored: &StoredStatement) -> Result<Statement, BooksError> {
     serde_json::from_str(&stored.statement).map_err(|error| BooksError::Stored {
         account: id.clone(),
@@ -434,54 +423,31 @@ fn parse(id: &AccountId, stored: &StoredStatement) -> Result<Statement, BooksErr
     })
 }
 
-/// Which calls belong to a statement.
-struct Window {
-    /// The month.
-    from: Utc,
-    until: Utc,
-    /// While the month runs there are no calls beyond now, and the rest of it needs no parts.
+/// Counts the account's calls of the statement into `groups`, whose packs say where the month is cut.
+fn count(
+    reader: &Reader,
+    window: &Window,
     counted_until: Utc,
-    /// The newest seq that the statement knows.
-    through: u64,
-    /// The newest seq that the statement before knows; `None` when that is not fixed, and takes what is late itself.
-    after: Option<u64>,
-    /// Calls before this are not looked for any more.
-    earliest_late: Utc,
-}
-
-impl Window {
-    /// Counts the account's calls into `groups`, whose packs say where the month is cut.
-    fn count(
-        &self,
-        reader: &Reader,
-        id: &AccountId,
-        groups: &mut Vec<GroupInputs>,
-    ) -> Result<(), ReadError> {
-        let all_packs: Vec<PackOrder> = groups.iter().flat_map(|g| g.packs.clone()).collect();
-        let mut instants = vec![self.from];
-        instants.extend(billing::boundaries(
-            &all_packs,
-            self.from,
-            self.counted_until,
-        ));
-        instants.push(self.until);
-        for pair in instants.windows(2) {
-            let [from, until] = [pair[0], pair[1]];
-            let lines = reader.usage(from, until, Some(id), 0..=self.through)?;
-            for (group, calls) in by_group(&lines) {
-                let interval = Interval { from, until, calls };
-                group_of(groups, group).intervals.push(interval);
-            }
+    id: &AccountId,
+    groups: &mut Vec<GroupInputs>,
+) -> Result<(), ReadError> {
+    let all_packs: Vec<PackOrder> = groups.iter().flat_map(|g| g.packs.clone()).collect();
+    let mut instants = vec![window.from];
+    instants.extend(billing::boundaries(&all_packs, window.from, counted_until));
+    instants.push(window.until);
+    for pair in instants.windows(2) {
+        let [from, until] = [pair[0], pair[1]];
+        let lines = window.calls(reader, id, (from, until))?;
+        for (group, calls) in by_group(&lines) {
+            let interval = Interval { from, until, calls };
+            group_of(groups, group).intervals.push(interval);
         }
-        if let Some(after) = self.after {
-            let late = after.saturating_add(1)..=self.through;
-            let lines = reader.usage(self.earliest_late, self.from, Some(id), late)?;
-            for (group, calls) in by_group(&lines) {
-                group_of(groups, group).late = calls;
-            }
-        }
-        Ok(())
     }
+    let lines = window.late_calls(reader, id)?;
+    for (group, calls) in by_group(&lines) {
+        group_of(groups, group).late = calls;
+    }
+    Ok(())
 }
 
 fn empty_group(group: &GroupId, title: &str) -> GroupInputs {

@@ -3,11 +3,13 @@
 //! Owns what a fixed statement is compared with. Must never write to the ledger, nor take what a stored statement says
 //! of itself for proof.
 
-use super::{BooksError, Window, earliest_late, parse, used_after};
+use super::window::Window;
+use super::{BooksError, count, parse, used_after};
 use crate::billing::{self, Fixed, Inputs, Statement};
 use crate::usage::{Month, ReadError, Reader, StoredStatement};
 use jiff::tz::TimeZone;
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeSet;
 
 /// Months that were settled by another zone begin and end at other instants: calls would be on two statements, or on none.
 pub fn check_time_zone(reader: &Reader, zone: &TimeZone) -> Result<(), BooksError> {
@@ -74,29 +76,28 @@ pub fn verify_statements(
     Ok(months.into_iter().map(with_digest).collect())
 }
 
-/// Whether each month up to the last one that is settled was settled, and each account that has calls of it has a
-/// statement.
+/// Whether each month from the first one that was fixed to the last one that is settled was settled, and each account that
+/// has calls of it has a statement.
 fn everybody_is_billed(reader: &Reader, zone: &TimeZone) -> Result<(), BooksError> {
-    let (Some(first), Some(last)) = (reader.first_admitted()?, reader.last_settled()?) else {
+    let (Some(first), Some(last)) = (reader.first_settlement()?, reader.last_settled()?) else {
         return Ok(());
     };
+    let mut month = Month::parse(&first.month).map_err(BooksError::Month)?;
     let last = Month::parse(&last.month).map_err(BooksError::Month)?;
-    let mut month = Month::of(first, zone);
     while month <= last {
         let text = month.to_string();
-        let Some(settlement) = reader.settlement(&text)? else {
+        if reader.settlement(&text)?.is_none() {
             return Err(BooksError::Month(format!(
-                "{text} has calls, a later month is settled, and it is not"
+                "an earlier month and a later one than {text} are settled, and it is not"
             )));
+        }
+        let accounts = match Window::of(reader, month, zone)?.accounts(reader) {
+            // What is not kept cannot be counted again.
+            Err(ReadError::Pruned { .. }) => BTreeSet::new(),
+            accounts => accounts?,
         };
-        let (from, until) = month.bounds(zone);
-        let seqs = 0..=settlement.through_seq;
-        for account in reader.called(from, until, seqs.clone())? {
+        for account in accounts {
             if reader.stored_statement(&text, &account)?.is_some() {
-                continue;
-            }
-            let lines = reader.usage(from, until, Some(&account), seqs.clone());
-            if matches!(&lines, Ok(lines) if lines.is_empty()) {
                 continue;
             }
             return Err(BooksError::Misfit {
@@ -202,20 +203,12 @@ fn verify_statement(reader: &Reader, stored: &StoredStatement) -> Result<(), Boo
             }
         }
     }
-    let before = reader.settlement(&month.previous().to_string())?;
-    let window = Window {
-        from,
-        until,
-        counted_until: until,
-        through: settlement.through_seq,
-        after: before.map(|fixed| fixed.through_seq),
-        earliest_late: earliest_late(month, &zone),
-    };
+    let window = Window::of(reader, month, &zone)?;
     let mut counted = inputs.groups.clone();
     for group in &mut counted {
         (group.intervals, group.late) = (Vec::new(), Vec::new());
     }
-    match window.count(reader, &stored.account, &mut counted) {
+    match count(reader, &window, until, &stored.account, &mut counted) {
         // What is not kept cannot be counted again.
         Err(ReadError::Pruned { .. }) => Ok(()),
         Err(error) => Err(error.into()),

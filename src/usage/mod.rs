@@ -9,9 +9,9 @@ pub mod record;
 pub mod report;
 
 pub use ledger::{
-    CloseError, Commit, Committed, Debit, Entry, Ledger, LedgerError, LedgerOptions, LedgerStats,
-    Misfit, NotDurable, ReadError, Reader, Seal, Settlement, Slot, StoreError, StoredNotice,
-    StoredRecord, StoredStatement, Trouble, UsageLine, Verified, backup,
+    ClockWatch, CloseError, Commit, Committed, Debit, Entry, Ledger, LedgerError, LedgerOptions,
+    LedgerStats, Misfit, NotDurable, ReadError, Reader, Seal, Settlement, Slot, StoreError,
+    StoredNotice, StoredRecord, StoredStatement, Trouble, UsageLine, Verified, backup,
 };
 pub use month::Month;
 pub use record::{Record, billable};

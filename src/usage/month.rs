@@ -9,6 +9,9 @@ use jiff::tz::TimeZone;
 pub struct Month(Date);
 
 impl Month {
+    /// The first that [`Month::parse`] reads: no call was admitted before it, whatever a clock that was never set says.
+    pub const FIRST: Self = Self(jiff::civil::date(2000, 1, 1));
+
     /// Reads `2026-11`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let digits =

@@ -19,8 +19,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tollgate::clock::{Clock, Mover};
 use tollgate::config::{self, Config, Endpoint};
 use tollgate::serve::{self, Running};
-use tollgate::usage::{Reader, StoredRecord};
-use tollgate::words::Mono;
+use tollgate::usage::{ClockWatch, Entry, Reader, StoredRecord};
+use tollgate::words::{Mono, Utc};
 
 /// The keys of the sample accounts in config/accounts.yaml.
 pub const STUDIO_KEY: &str = "demo-studio-key"; // 1250000001, per_call
@@ -63,10 +63,18 @@ impl Gate {
 
     /// `change` edits the shipped configuration before it is served.
     pub async fn start_with(upstream: SocketAddr, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_at(upstream, Clock::movable(), change).await
+    }
+
+    /// The same by this clock.
+    pub async fn start_at(
+        upstream: SocketAddr,
+        (clock, mover): (Clock, Mover),
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = shipped_config(dir.path(), upstream);
         change(&mut config);
-        let (clock, mover) = Clock::movable();
         let running = serve::start(config, clock.clone())
             .await
             .expect("the gate starts");
@@ -98,6 +106,22 @@ impl Gate {
     pub async fn at_rest(&self) -> Samples {
         at_rest(self.admin).await
     }
+}
+
+/// What an earlier process leaves in its ledger that ran on this machine for more than a day: the wall clock is trusted.
+pub fn trusted_clock() -> Entry {
+    let (mono, utc) = Clock::default().both();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let day = Duration::from_secs(86_400);
+    Entry::Clock(ClockWatch {
+        boot: boot.trim().to_owned(),
+        mono,
+        utc,
+        in_step: 2 * day,
+        trusted: day,
+        known: Utc(0),
+        fixed_unseen: None,
+    })
 }
 
 pub fn records(ledger: &Path) -> Vec<StoredRecord> {

@@ -22,5 +22,6 @@ mod quota;
 mod reload;
 mod sdk;
 mod streaming;
+mod trust;
 mod way;
 mod wrong_ledger;

@@ -396,6 +396,7 @@ fn inputs(groups: &[Group]) -> Inputs {
         from: Utc(FROM),
         until: Utc(UNTIL),
         counted_until: Utc(UNTIL),
+        on_no_statement: 0,
         groups: groups
             .iter()
             .enumerate()

@@ -7,7 +7,7 @@
 use super::FastMap;
 use super::read::{self, RECORDS, ReadError, Reader, StoredRecord, first_kept, signed, text, word};
 use crate::words::{AccountId, Action, GroupId, Mode, Outcome, Reason, Utc};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -144,14 +144,58 @@ impl Reader {
         Ok(accounts)
     }
 
-    /// The begin of the oldest hour in which a call was admitted; `None` before the first call.
-    pub fn first_admitted(&self) -> Result<Option<Utc>, ReadError> {
+    /// The begin of the oldest hour in which a call was admitted, of those that begin at `not_before` or later; `None` before
+    /// the first such call.
+    pub fn first_admitted(&self, not_before: Utc) -> Result<Option<Utc>, ReadError> {
         let oldest: Option<i64> = self.0.query_row(
-            "SELECT min(hour) FROM (SELECT min(hour) AS hour FROM hours UNION ALL SELECT min(hour) FROM tail)",
+            "SELECT min(hour) FROM (SELECT min(hour) AS hour FROM hour_ends WHERE hour >= ?1
+             UNION ALL SELECT min(hour) FROM tail WHERE hour >= ?1)",
+            [Utc(not_before.0.saturating_add(HOUR_US - 1)).hour()],
+            |row| row.get(0),
+        )?;
+        Ok(oldest.map(begin_of))
+    }
+
+    /// The newest instant at which a call was admitted, as far as the records tell that are kept; else the begin of its
+    /// hour. `None` before the first call.
+    pub fn last_admitted(&self) -> Result<Option<Utc>, ReadError> {
+        let page = self.0.unchecked_transaction()?;
+        let hour: Option<(i64, Option<i64>)> = page
+            .query_row(
+                "SELECT hour, admitted_at FROM hour_ends LEFT JOIN raw ON raw.seq = last_seq ORDER BY hour DESC LIMIT 1",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .optional()?;
+        let tail: Option<i64> = page.query_row(
+            "SELECT max(admitted_at) FROM raw WHERE seq > (SELECT rolled_up FROM bounds)",
             [],
             |row| row.get(0),
         )?;
-        Ok(oldest.map(|hour| Utc(hour.saturating_mul(HOUR_US))))
+        let rolled_up = hour.map(|(hour, at)| at.map_or(begin_of(hour), Utc));
+        Ok(rolled_up.max(tail.map(Utc)))
+    }
+
+    /// The hours before `until`, united to spans in order, in which calls were admitted whose records have a seq above `after`.
+    /// The last span ends with `until` at the latest.
+    pub fn spans_after(&self, after: u64, until: Utc) -> Result<Vec<(Utc, Utc)>, ReadError> {
+        // By the index on `last_seq`: few hours have records that are newer than the last settlement.
+        let mut select = self.0.prepare_cached(
+            "SELECT hour FROM hour_ends WHERE last_seq > ?1 AND +hour <= ?2
+             UNION SELECT hour FROM tail WHERE first_seq > ?1 AND hour <= ?2 ORDER BY 1",
+        )?;
+        let last = Utc(until.0.saturating_sub(1)).hour();
+        let mut rows = select.query(params![signed(after), last])?;
+        let mut spans: Vec<(Utc, Utc)> = Vec::new();
+        while let Some(row) = rows.next()? {
+            let hour: i64 = row.get(0)?;
+            let (begin, end) = (begin_of(hour), begin_of(hour.saturating_add(1)).min(until));
+            match spans.last_mut() {
+                Some(span) if span.1 == begin => span.1 = end,
+                _ => spans.push((begin, end)),
+            }
+        }
+        Ok(spans)
     }
 
     /// At most `limit` records of the account that were admitted in [`from`, `until`) and have a seq above `after`, in order.
@@ -205,6 +249,10 @@ impl Reader {
         }
         Ok(records)
     }
+}
+
+fn begin_of(hour: i64) -> Utc {
+    Utc(hour.saturating_mul(HOUR_US))
 }
 
 fn rolled_up(page: &Connection) -> Result<i64, rusqlite::Error> {

@@ -1,10 +1,11 @@
 //! What the biller keeps in the ledger: sealed days, settlements, statements, notices.
 //!
 //! Owns their tables, and the SQL that writes and reads them. Must never change what was fixed: each is written once,
-//! and writing it again changes nothing.
+//! and writing it again changes nothing. (The watch over the clocks is no bill, and is replaced.)
 
 use super::chain::Link;
 use super::read::{ReadError, Reader, unsigned, word};
+use super::watch::{self, ClockWatch};
 use super::{LedgerError, Trouble};
 use crate::words::{AccountId, Utc};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -77,6 +78,8 @@ pub enum Entry {
         /// When.
         at: Utc,
     },
+    /// What was seen of the clocks, instead of what was seen before.
+    Clock(ClockWatch),
 }
 
 /// Why nothing was written. Whoever asked may ask again: what was written all the same is not written twice.
@@ -213,6 +216,7 @@ pub(super) fn insert(connection: &Connection, entry: &Entry) -> Result<(), rusql
             "UPDATE notices SET sent_at = ?2 WHERE id = ?1 AND sent_at IS NULL",
             params![id, at.0],
         ),
+        Entry::Clock(seen) => watch::replace(connection, seen),
     }
 }
 
@@ -229,6 +233,9 @@ pub struct Settlement {
     pub fixed_at: Utc,
     /// When the last of its statements was stored; `None` until then.
     pub settled_at: Option<Utc>,
+    /// Its statements have late calls of so many months before it, and no older ones. `None`: of any age. Only months that
+    /// were fixed before schema 4 have a limit.
+    pub late_months: Option<u32>,
 }
 
 /// A statement as it was fixed.
@@ -274,7 +281,8 @@ pub struct StoredNotice {
     pub sent_at: Option<Utc>,
 }
 
-const SETTLEMENTS: &str = "SELECT month, through_seq, head, fixed_at, settled_at FROM settlements";
+const SETTLEMENTS: &str =
+    "SELECT month, through_seq, head, fixed_at, settled_at, late_months FROM settlements";
 
 fn settlement(row: &Row<'_>) -> Result<Settlement, ReadError> {
     Ok(Settlement {
@@ -283,6 +291,7 @@ fn settlement(row: &Row<'_>) -> Result<Settlement, ReadError> {
         head: row.get(2)?,
         fixed_at: Utc(row.get(3)?),
         settled_at: row.get::<_, Option<i64>>(4)?.map(Utc),
+        late_months: row.get(5)?,
     })
 }
 
@@ -328,6 +337,24 @@ impl Reader {
     pub fn last_settlement(&self) -> Result<Option<Settlement>, ReadError> {
         let sql = format!("{SETTLEMENTS} ORDER BY month DESC LIMIT 1");
         self.one(&sql, &[], settlement)
+    }
+
+    /// The oldest month that is fixed.
+    pub fn first_settlement(&self) -> Result<Option<Settlement>, ReadError> {
+        let sql = format!("{SETTLEMENTS} ORDER BY month LIMIT 1");
+        self.one(&sql, &[], settlement)
+    }
+
+    /// The newest month before `month` that is fixed.
+    pub fn settlement_before(&self, month: &str) -> Result<Option<Settlement>, ReadError> {
+        let sql = format!("{SETTLEMENTS} WHERE month < ?1 ORDER BY month DESC LIMIT 1");
+        self.one(&sql, params![month], settlement)
+    }
+
+    /// The months whose statements have no late calls beyond an age, in order.
+    pub fn limited_settlements(&self) -> Result<Vec<Settlement>, ReadError> {
+        let sql = format!("{SETTLEMENTS} WHERE late_months IS NOT NULL ORDER BY month");
+        self.list(&sql, &[], settlement)
     }
 
     /// The newest month of which every statement is stored.

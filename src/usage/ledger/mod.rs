@@ -21,8 +21,11 @@
 //! - table `days`, one row a sealed day: `day` (`YYYY-MM-DD` by the provider's zone), `first_seq`, `last_seq` (the records
 //!   that came since the day sealed before; a day of none has `last_seq = first_seq - 1`), `head` (the link after `last_seq`).
 //! - table `settlements`, one row a month: `month` (`YYYY-MM`), `through_seq` (its statements count the records up to here),
-//!   `head` (the link after it), `fixed_at`, `settled_at` (microseconds; null until every statement of it is stored).
+//!   `head` (the link after it), `fixed_at`, `settled_at` (microseconds; null until every statement of it is stored),
+//!   `late_months` (null: late calls of any age are on its statements; 2: older ones are on none, as was the rule up to schema 3).
 //! - table `statements`: `month`, `account`, `due` (a decimal number as text), `inputs`, `statement` (JSON).
+//! - table `clock`, one row: what was last seen of the wall clock and of the machine's monotonic one, and for how long the two
+//!   kept step (see [`ClockWatch`]). It is replaced each minute.
 //! - table `notices`: `id`, `account`, `"order"`, `raised_at`, `body` (JSON), `sent_at` (microseconds; null until delivered).
 //!
 //! Behind the views: `series` holds what the calls of a bill's line have in common (account, group, action, mode,
@@ -30,7 +33,8 @@
 //! instead of seven values; a series may have several rows of `hours` in an hour, because a row that was sealed does not
 //! grow any more; `raw` has no second index, which would make it 5 to 10 times
 //! slower; `bounds` holds the first seq that is kept and the last that is rolled up. The next seq is one past the newest
-//! of these and of `raw`, so none is given twice.
+//! of these and of `raw`, so none is given twice. `hour_ends` has a row an hour, with the newest seq of all its calls: which
+//! hours have records beyond a seq is asked for each statement.
 //!
 //! # The roll-up
 //! A commit appends to `raw` and to nothing else: with the rows of `hours` that its calls belong to, it would write
@@ -82,6 +86,7 @@ mod read;
 mod schema;
 mod store;
 mod verify;
+mod watch;
 mod writer;
 
 pub use commit::{Commit, NotDurable};
@@ -89,6 +94,7 @@ pub use count::UsageLine;
 pub use keep::{Debit, Entry, Seal, Settlement, StoreError, StoredNotice, StoredStatement};
 pub use read::{ReadError, Reader, StoredRecord, backup};
 pub use verify::{Misfit, Verified};
+pub use watch::ClockWatch;
 
 use crate::clock::Clock;
 use crate::usage::Record;

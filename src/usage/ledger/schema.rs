@@ -81,6 +81,12 @@ CREATE TABLE hours (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX hours_in_order ON hours (first_seq);
 
+CREATE TABLE hour_ends (
+    hour      INTEGER PRIMARY KEY,
+    last_seq  INTEGER NOT NULL
+) STRICT;
+CREATE INDEX hour_ends_in_order ON hour_ends (last_seq);
+
 CREATE VIEW rollup AS
 SELECT account, "group", action, mode, outcome, billable, reason, hour, calls, first_seq, last_seq
 FROM hours CROSS JOIN series ON series.id = hours.series
@@ -112,6 +118,20 @@ CREATE TABLE seals (
 ) STRICT;
 "#;
 
+/// What was seen of the clocks.
+const CLOCK: &str = r#"
+CREATE TABLE clock (
+    one              INTEGER PRIMARY KEY CHECK (one = 1),
+    boot             TEXT NOT NULL,
+    mono_ns          INTEGER NOT NULL,
+    utc_us           INTEGER NOT NULL,
+    in_step_us       INTEGER NOT NULL,
+    trusted_us       INTEGER NOT NULL,
+    known_us         INTEGER NOT NULL,
+    fixed_unseen_us  INTEGER
+) STRICT;
+"#;
+
 /// The chain over the records and what is billed from them.
 const BILLS: &str = r#"
 CREATE TABLE links (
@@ -136,7 +156,8 @@ CREATE TABLE settlements (
     head         BLOB NOT NULL,
     fixed_at     INTEGER NOT NULL,
     settled_at   INTEGER,
-    digest       BLOB
+    digest       BLOB,
+    late_months  INTEGER
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE statements (
@@ -203,7 +224,7 @@ pub(super) fn identify(connection: &Connection) -> Result<Kind, LedgerError> {
 /// Makes an empty file a ledger, as a whole or not at all.
 pub(super) fn create(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {RECORDS} {HOURS} {BILLS} {IDENTITY}
+        "BEGIN IMMEDIATE; {RECORDS} {HOURS} {BILLS} {IDENTITY} {CLOCK}
          INSERT INTO links VALUES (0, zeroblob(32), zeroblob(0));
          PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
     ))
@@ -219,7 +240,8 @@ pub(super) fn migrate(transaction: &Transaction<'_>, found: i32) -> Result<(), r
         ),
         _ => {
             "ALTER TABLE days ADD COLUMN link BLOB; ALTER TABLE days ADD COLUMN first_kept INTEGER;
-             ALTER TABLE days ADD COLUMN hours BLOB; ALTER TABLE settlements ADD COLUMN digest BLOB;"
+             ALTER TABLE days ADD COLUMN hours BLOB; ALTER TABLE settlements ADD COLUMN digest BLOB;
+             ALTER TABLE settlements ADD COLUMN late_months INTEGER; UPDATE settlements SET late_months = 2;"
         }
     };
     transaction.execute_batch(&format!(
@@ -228,11 +250,12 @@ pub(super) fn migrate(transaction: &Transaction<'_>, found: i32) -> Result<(), r
          ALTER TABLE hours RENAME TO older_hours;
          {HOURS}
          INSERT INTO hours SELECT hour, series, calls, first_seq, last_seq FROM older_hours;
+         INSERT INTO hour_ends SELECT hour, max(last_seq) FROM hours GROUP BY hour;
          DROP TABLE older_hours;
          ALTER TABLE bounds ADD COLUMN frozen INTEGER NOT NULL DEFAULT 0;
          ALTER TABLE bounds ADD COLUMN floor INTEGER NOT NULL DEFAULT 1;
          UPDATE bounds SET floor = first_kept;
-         {IDENTITY}
+         {IDENTITY} {CLOCK}
          PRAGMA user_version = {VERSION};"
     ))
 }

@@ -11,6 +11,7 @@ use crate::usage::Record;
 use crate::words::{AccountId, Action, GroupId, Mode, Outcome, Reason, RequestId, Utc};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -301,6 +302,11 @@ impl Store {
                 .and_modify(|(calls, _, last)| (*calls, *last) = (*calls + 1, record.seq))
                 .or_insert((1, record.seq, record.seq));
         })?;
+        let mut ends: BTreeMap<i64, i64> = BTreeMap::new();
+        for ((hour, _), (_, _, last)) in &hours {
+            let end = ends.entry(*hour).or_insert(*last);
+            *end = (*end).max(*last);
+        }
         let mut hours: Vec<_> = hours.into_iter().collect();
         hours.sort_unstable_by_key(|(key, _)| *key);
         for ((hour, series), (calls, first, last)) in hours {
@@ -318,6 +324,13 @@ impl Store {
                     )?
                     .execute([hour, series, calls, first, last])?;
             }
+        }
+        for (hour, last) in ends {
+            transaction
+                .prepare_cached(
+                    "INSERT INTO hour_ends VALUES (?1, ?2) ON CONFLICT (hour) DO UPDATE SET last_seq = excluded.last_seq",
+                )?
+                .execute([hour, last])?;
         }
         transaction
             .prepare_cached("UPDATE bounds SET rolled_up = ?1")?

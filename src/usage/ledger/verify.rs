@@ -86,6 +86,7 @@ impl Reader {
         }
         self.every_hour_has_records()?;
         self.every_record_is_counted()?;
+        self.every_hour_ends_where_it_does()?;
         walk.end(&self.0)
     }
 
@@ -141,6 +142,27 @@ impl Reader {
             return misfit("hours", "of all times", why);
         }
         Ok(())
+    }
+
+    /// Which hours have records beyond a seq is read from `hour_ends`: an hour that ends too early there hides late calls.
+    fn every_hour_ends_where_it_does(&self) -> Result<(), Misfit> {
+        let differs: Option<(i64, i64, Option<i64>)> = self
+            .0
+            .query_row(
+                "SELECT hour, max(hours.last_seq) AS last, hour_ends.last_seq AS said FROM hours
+                 LEFT JOIN hour_ends USING (hour) GROUP BY hour HAVING said IS NOT last LIMIT 1",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            )
+            .optional()?;
+        match differs {
+            None => Ok(()),
+            Some((hour, last, said)) => {
+                let said = said.map_or("nothing".to_owned(), |said| said.to_string());
+                let why = format!("its last record is {last}, and {said} is said");
+                misfit("hour_ends", format!("hour {hour}"), why)
+            }
+        }
     }
 }
 

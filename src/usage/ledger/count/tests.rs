@@ -233,6 +233,42 @@ fn what_would_have_to_be_counted_from_deleted_records_is_an_error_and_not_less()
     assert_eq!(reader.accounts_since(8, 20).unwrap(), [account]);
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn the_hours_that_have_newer_records_are_found_whether_they_are_rolled_up_or_not(
+        count in 1..80_u128,
+        steps in prop::collection::vec(1..60_i64, 0..3),
+        after in 0..90_u64,
+        until in 0..40_i64,
+    ) {
+        let bench = Bench::new();
+        let (store, records) = ledger(&bench, count, &steps, i64::MIN / 4);
+        drop(store);
+        let until = Utc(DAY.0 + until * HOUR_US + 7);
+        let mut expected: Vec<i64> = (1..)
+            .zip(&records)
+            .filter(|(seq, record)| *seq > after && record.admitted_at.hour() <= until.hour())
+            .map(|(_, record)| record.admitted_at.hour())
+            .collect();
+        expected.sort_unstable();
+        expected.dedup();
+        let reader = bench.reader();
+        let mut found = Vec::new();
+        let mut end = i64::MIN;
+        for (from, to) in reader.spans_after(after, until).unwrap() {
+            prop_assert!(from.0 > end && from < to && to <= until, "apart, in order");
+            end = to.0;
+            found.extend(from.hour()..=Utc(to.0 - 1).hour());
+        }
+        prop_assert_eq!(found, expected);
+        let newest = records.iter().map(|record| record.admitted_at.hour()).max();
+        let told = reader.last_admitted().unwrap().map(Utc::hour);
+        prop_assert_eq!(told, newest);
+    }
+}
+
 #[test]
 fn the_accounts_that_called_since_are_those_with_newer_records() {
     let bench = Bench::new();
@@ -251,11 +287,11 @@ fn the_accounts_that_called_since_are_those_with_newer_records() {
         let told: Vec<String> = told.iter().map(AccountId::to_string).collect();
         assert_eq!(told, expected, "{after}..={until}");
     }
-    assert_eq!(reader.first_admitted().unwrap(), {
+    assert_eq!(reader.first_admitted(Utc(i64::MIN)).unwrap(), {
         let oldest = records.iter().map(|record| record.admitted_at.hour()).min();
         oldest.map(|hour| Utc(hour * HOUR_US))
     });
     let empty = Bench::new();
     drop(empty.store());
-    assert_eq!(empty.reader().first_admitted().unwrap(), None);
+    assert_eq!(empty.reader().first_admitted(Utc(i64::MIN)).unwrap(), None);
 }

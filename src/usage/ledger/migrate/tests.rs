@@ -118,6 +118,9 @@ fn a_ledger_of_schema_3_is_copied_and_brought_up_to_date_and_its_heads_still_ver
     for head in heads {
         assert_eq!(bench.reader().verify(Some(head)).unwrap().days, 1);
     }
+    // What was fixed by the older rule stays so.
+    let fixed = bench.reader().last_settlement().unwrap().unwrap();
+    assert_eq!((&*fixed.month, fixed.late_months), ("2026-10", Some(2)));
     assert_eq!(ledger.seal("2026-11-25").unwrap().first_seq, 2_001);
     for head in heads {
         let verified = bench.reader().verify(Some(head)).unwrap();

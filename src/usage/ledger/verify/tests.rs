@@ -224,6 +224,14 @@ fn a_row_of_the_rollup_changed_by_hand_is_found_and_named() {
         }
     }
     // One that counts a record which is not rolled up yet.
+    for change in [
+        "UPDATE hour_ends SET last_seq = last_seq - 1",
+        "UPDATE hour_ends SET last_seq = last_seq + 1",
+        "DELETE FROM hour_ends",
+    ] {
+        let found = found_after(&bench.path(), change);
+        assert!(found.starts_with("hour_ends hour "), "{change}: {found}");
+    }
     let change = "INSERT INTO hours SELECT admitted_at / 3600000000, series, 0, seq, seq FROM raw WHERE seq > 50
         AND NOT EXISTS (SELECT 1 FROM hours WHERE hour = admitted_at / 3600000000 AND hours.series = raw.series)";
     let found = found_after(&bench.path(), change);
@@ -384,7 +392,8 @@ fn the_end_cut_off_with_all_that_tells_of_it_is_found_with_a_head_that_was_publi
         .execute_batch(
             "DELETE FROM raw WHERE seq > 39; DELETE FROM links WHERE last_seq > 39; DELETE FROM days WHERE day > '2026-11-24';
              DELETE FROM settlements; DELETE FROM hours; UPDATE bounds SET rolled_up = 39;
-             INSERT INTO hours SELECT admitted_at / 3600000000, series, count(*), min(seq), max(seq) FROM raw GROUP BY 1, 2;",
+             INSERT INTO hours SELECT admitted_at / 3600000000, series, count(*), min(seq), max(seq) FROM raw GROUP BY 1, 2;
+             DELETE FROM hour_ends; INSERT INTO hour_ends SELECT hour, max(last_seq) FROM hours GROUP BY 1;",
         )
         .unwrap();
     let reader = bench.reader();

@@ -1,0 +1,339 @@
+//! Every record is on exactly one statement, whatever the wall clock showed when its call came: against a list of all
+//! calls.
+
+use super::*;
+use crate::billing::Fixed;
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::usage::{Entry, Ledger, LedgerOptions, Record};
+use crate::words::{Action, Durability, Mode, Mono, Outcome, Reason, RequestId};
+use proptest::prelude::*;
+use serde_json::json;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+static SHIPPED: LazyLock<Config> = LazyLock::new(|| {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/tollgate.yaml");
+    config::load(path.as_ref()).unwrap()
+});
+
+const HOUR_US: i64 = 3_600_000_000;
+/// The month that a call of age 0 is in.
+const BASE: &str = "2026-03";
+
+#[derive(Clone, Debug)]
+enum Event {
+    /// A call of one of three accounts, in the month so far from [`BASE`] by the clock of that moment, so far into it.
+    Call { account: u8, month: i32, into: Into },
+    /// The next month is fixed.
+    Fix,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Into {
+    Begin,
+    End,
+    Hours(u16),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let month = prop_oneof![
+        6 => -1..3_i32,
+        2 => -9..9_i32,
+        // Years wrong; 1970, as a clock has it that was never set.
+        1 => prop_oneof![Just(-60), Just(-300), Just(-674)],
+    ];
+    let into = prop_oneof![
+        Just(Into::Begin),
+        Just(Into::End),
+        (0..660_u16).prop_map(Into::Hours)
+    ];
+    prop_oneof![
+        4 => (0..3_u8, month, into)
+            .prop_map(|(account, month, into)| Event::Call { account, month, into }),
+        1 => Just(Event::Fix),
+    ]
+}
+
+fn month(from_base: i32) -> Month {
+    let base = Month::parse(BASE).unwrap();
+    let step = if from_base < 0 {
+        Month::previous
+    } else {
+        Month::next
+    };
+    (0..from_base.unsigned_abs()).fold(base, |month, _| step(month))
+}
+
+fn account(number: u8) -> AccountId {
+    AccountId::new(&format!("a{number}")).unwrap()
+}
+
+/// A call, named by its own action.
+#[derive(Debug)]
+struct Called {
+    account: AccountId,
+    action: String,
+    month: Month,
+    /// The months that were fixed before its record was there.
+    after: usize,
+}
+
+struct World {
+    ledger: Ledger,
+    calls: Vec<Called>,
+    fixed: Vec<Month>,
+    /// How many of the first months are fixed by the rule of schema 3.
+    limited: usize,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    fn new(limited: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = LedgerOptions {
+            path: dir.path().join("ledger.db"),
+            durability: Durability::Relaxed,
+            replica: String::new(),
+            pending_limit: 1_000,
+            create: true,
+        };
+        Self {
+            ledger: Ledger::open(options, Clock::default(), |_| ()).unwrap(),
+            calls: Vec::new(),
+            fixed: Vec::new(),
+            limited,
+            _dir: dir,
+        }
+    }
+
+    fn zone() -> &'static TimeZone {
+        &SHIPPED.catalog.time_zone
+    }
+
+    fn reader(&self) -> Reader {
+        Reader::open(self.ledger.path()).unwrap()
+    }
+
+    fn happen(&mut self, event: &Event) {
+        match *event {
+            Event::Call {
+                account: number,
+                month: from_base,
+                into,
+            } => {
+                let month = month(from_base);
+                let (from, until) = month.bounds(Self::zone());
+                let at = match into {
+                    Into::Begin => from,
+                    Into::End => Utc(until.0 - 1),
+                    Into::Hours(hours) => Utc(from.0 + i64::from(hours) * HOUR_US + 1),
+                };
+                let action = format!("A{}", self.calls.len());
+                let record = Record {
+                    id: RequestId(uuid::Uuid::now_v7()),
+                    account: account(number),
+                    group: GroupId::new("portrait-segmentation").unwrap(),
+                    action: Action::new(&action).unwrap(),
+                    mode: Mode::PerCall,
+                    admitted_at: at,
+                    start: Mono(1),
+                    outcome: Outcome::Answered,
+                    status: Some(200),
+                    reason: Reason::Billable,
+                    duration: Duration::from_millis(1),
+                };
+                drop(self.ledger.reserve().unwrap().commit(record));
+                self.calls.push(Called {
+                    account: account(number),
+                    action,
+                    month,
+                    after: self.fixed.len(),
+                });
+            }
+            Event::Fix => self.fix(),
+        }
+    }
+
+    /// What the settler does, without a clock.
+    fn fix(&mut self) {
+        // Commits what is queued, too.
+        let day = format!("2026-03-01 #{:03}", self.fixed.len());
+        let seal = self.ledger.seal(&day).unwrap();
+        let reader = self.reader();
+        let next = match self.fixed.last() {
+            Some(last) => Some(last.next()),
+            None => first_month(&reader, Self::zone()).unwrap(),
+        };
+        let Some(month) = next else { return };
+        let text = month.to_string();
+        self.keep(vec![Entry::Settlement {
+            month: text.clone(),
+            through_seq: seal.last_seq,
+            head: seal.head,
+            fixed_at: Utc(1),
+        }]);
+        if self.fixed.len() < self.limited {
+            rusqlite::Connection::open(self.ledger.path())
+                .unwrap()
+                .execute(
+                    "UPDATE settlements SET late_months = 2 WHERE month = ?1",
+                    [&text],
+                )
+                .unwrap();
+        }
+        let books = self.books(&reader);
+        let accounts = books.on_the_books(std::iter::empty(), month).unwrap();
+        let mut entries = Vec::new();
+        for id in accounts {
+            let inputs = books.inputs(sold(&id), month).unwrap();
+            let mut statement = billing::statement(&inputs);
+            statement.fixed = Some(Fixed {
+                at: Local::new(Utc(1), Self::zone()),
+                through_seq: seal.last_seq,
+                head: hex::encode(seal.head),
+            });
+            entries.push(Entry::Statement {
+                month: text.clone(),
+                account: id,
+                due: statement.due.to_string(),
+                inputs: json!(inputs).to_string(),
+                statement: json!(statement).to_string(),
+            });
+        }
+        entries.push(Entry::Settled {
+            month: text,
+            at: Utc(2),
+        });
+        self.keep(entries);
+        self.fixed.push(month);
+    }
+
+    fn keep(&self, entries: Vec<Entry>) {
+        self.ledger.keep(entries).unwrap();
+    }
+
+    fn books<'b>(&self, reader: &'b Reader) -> Books<'b> {
+        Books {
+            catalog: &SHIPPED.catalog,
+            reader,
+            now: Utc(i64::MAX / 4),
+        }
+    }
+
+    /// The months, by their place in `fixed`, on whose statements the call is.
+    fn billed_in(&self) -> HashMap<String, Vec<usize>> {
+        let reader = self.reader();
+        let books = self.books(&reader);
+        let mut billed: HashMap<String, Vec<usize>> = HashMap::new();
+        for (place, month) in self.fixed.iter().enumerate() {
+            for number in 0..3 {
+                let id = account(number);
+                let inputs = books.inputs(sold(&id), *month).unwrap();
+                let in_month = inputs.groups.iter().flat_map(|group| &group.intervals);
+                let in_month = in_month.flat_map(|interval| &interval.calls);
+                let late = inputs.groups.iter().flat_map(|group| &group.late);
+                for calls in in_month.chain(late) {
+                    assert_eq!(calls.calls, 1);
+                    let called = self
+                        .calls
+                        .iter()
+                        .find(|c| c.action == calls.action.as_str());
+                    assert_eq!(called.unwrap().account, id);
+                    billed
+                        .entry(calls.action.to_string())
+                        .or_default()
+                        .push(place);
+                }
+                // Who has calls has a statement, and it is the one that was stored.
+                let stored = books.stored(&id, *month).unwrap();
+                assert_eq!(stored.is_some(), !inputs.groups.is_empty());
+            }
+        }
+        billed
+    }
+
+    /// Fixes months until nothing that was called can be left.
+    fn fix_all(&mut self) {
+        self.happen(&Event::Call {
+            account: 0,
+            month: 0,
+            into: Into::Begin,
+        });
+        while self.fixed.last().is_none_or(|last| *last < month(9)) {
+            self.fix();
+        }
+    }
+}
+
+fn sold(id: &AccountId) -> Sold<'_> {
+    Sold { id, account: None }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn every_record_is_on_exactly_one_statement_whatever_the_clock_showed(
+        events in prop::collection::vec(event(), 1..30),
+    ) {
+        let mut world = World::new(0);
+        // The first month is not five years back: that many months would be fixed one by one.
+        world.happen(&Event::Call { account: 0, month: 0, into: Into::Begin });
+        world.fix();
+        for event in &events {
+            world.happen(event);
+        }
+        world.fix_all();
+        let billed = world.billed_in();
+        for called in &world.calls {
+            // The first month that was not over by the call's own clock and was fixed when the record was there.
+            let expected = (called.after..world.fixed.len())
+                .find(|place| world.fixed[*place] >= called.month);
+            let expected = vec![expected.unwrap()];
+            prop_assert_eq!(billed.get(&called.action), Some(&expected), "{:?}", called);
+        }
+        prop_assert_eq!(calls_on_none(&world.reader(), World::zone(), None).unwrap(), 0);
+        let verified = verify_statements(&world.reader(), World::zone()).unwrap();
+        prop_assert!(!verified.is_empty());
+    }
+
+    #[test]
+    fn what_months_of_the_older_rule_left_out_is_on_no_statement_and_is_counted(
+        events in prop::collection::vec(event(), 1..30),
+        limited in 1..5_usize,
+    ) {
+        let mut world = World::new(limited);
+        world.happen(&Event::Call { account: 0, month: 0, into: Into::Begin });
+        world.fix();
+        for event in &events {
+            world.happen(event);
+        }
+        world.fix_all();
+        let billed = world.billed_in();
+        let mut on_none = [0; 3];
+        for called in &world.calls {
+            let place = (called.after..world.fixed.len())
+                .find(|place| world.fixed[*place] >= called.month)
+                .unwrap();
+            let left_out = place < limited
+                && called.month < world.fixed[place].previous().previous();
+            let expected = (!left_out).then(|| vec![place]);
+            prop_assert_eq!(billed.get(&called.action), expected.as_ref(), "{:?}", called);
+            if left_out {
+                let number = (0..3).find(|number| account(*number) == called.account);
+                on_none[usize::from(number.unwrap())] += 1;
+            }
+        }
+        let reader = world.reader();
+        let books = world.books(&reader);
+        for number in 0..3 {
+            let inputs = books.inputs(sold(&account(number)), month(20)).unwrap();
+            prop_assert_eq!(inputs.on_no_statement, on_none[usize::from(number)]);
+            prop_assert_eq!(billing::statement(&inputs).on_no_statement, inputs.on_no_statement);
+        }
+        let all = calls_on_none(&reader, World::zone(), None).unwrap();
+        prop_assert_eq!(all, on_none.iter().sum::<u64>());
+        prop_assert!(verify_statements(&reader, World::zone()).is_ok());
+    }
+}

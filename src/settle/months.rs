@@ -1,0 +1,148 @@
+//! When a month is over, a day can be sealed and a record deleted.
+//!
+//! Owns the dates. Must never ask a clock.
+
+use crate::books::first_month;
+use crate::usage::{Month, ReadError, Reader};
+use crate::words::Utc;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use std::time::Duration;
+
+/// How long after its end a day is sealed, and so a month can be settled: calls that began in it have been recorded
+/// by then (R16; the contract's earliest is an hour).
+const GRACE_US: i64 = 3_600_000_000;
+
+/// The oldest month that is not settled; `None` before the first call.
+pub(super) fn unsettled(reader: &Reader, zone: &TimeZone) -> Result<Option<Month>, ReadError> {
+    Ok(match reader.last_settlement()? {
+        Some(begun) if begun.settled_at.is_none() => Month::parse(&begun.month).ok(),
+        Some(settled) => Month::parse(&settled.month).ok().map(Month::next),
+        None => first_month(reader, zone)?,
+    })
+}
+
+/// The oldest month that is not settled, when it has been over for long enough.
+pub(super) fn due(reader: &Reader, zone: &TimeZone, now: Utc) -> Result<Option<Month>, ReadError> {
+    let is_over = |month: &Month| month.bounds(zone).1.0.saturating_add(GRACE_US) <= now.0;
+    Ok(unsettled(reader, zone)?.filter(is_over))
+}
+
+/// The first instant whose records must stay: within `retain`, and never in the running month, in the one
+/// before, which may be disputed (R16), or in one that is not settled.
+pub(super) fn keep_from(now: Utc, retain: Duration, unsettled: Month, zone: &TimeZone) -> Utc {
+    let retained = now
+        .0
+        .saturating_sub(i64::try_from(retain.as_micros()).unwrap_or(i64::MAX));
+    let stays = Month::of(now, zone).previous().min(unsettled);
+    let (stays, _) = stays.bounds(zone);
+    Utc(retained).min(stays)
+}
+
+/// When the running day can be sealed.
+pub(super) fn next_seal(now: Utc, zone: &TimeZone) -> Utc {
+    let next = last_day_over(now, zone).checked_add(jiff::Span::new().days(2));
+    let midnight = next.and_then(|day| day.to_zoned_datetime(zone.clone()));
+    midnight.map_or(Utc(i64::MAX), |midnight| {
+        Utc(midnight.timestamp().as_microsecond() + GRACE_US)
+    })
+}
+
+/// The newest day that has been over for long enough.
+pub(super) fn last_day_over(now: Utc, zone: &TimeZone) -> Date {
+    let then = Utc(now.0.saturating_sub(GRACE_US));
+    let today = local_date(then, zone);
+    today.yesterday().unwrap_or(today)
+}
+
+/// The day on which a month ends.
+pub(super) fn last_day(month: Month, zone: &TimeZone) -> Date {
+    let (_, until) = month.bounds(zone);
+    local_date(Utc(until.0 - 1), zone)
+}
+
+fn local_date(at: Utc, zone: &TimeZone) -> Date {
+    let at = jiff::Timestamp::from_microsecond(at.0).unwrap_or_default();
+    at.to_zoned_datetime(zone.clone()).date()
+}
+
+/// The latest instant that the ledger knows to have come: the newest call, or the begin of the newest day that is sealed.
+pub(super) fn newest(reader: &Reader, zone: &TimeZone) -> Result<Utc, ReadError> {
+    let called = reader.last_admitted()?;
+    let sealed = reader.last_day()?;
+    let sealed = sealed.and_then(|seal| Some(day_bounds(&seal.day, zone)?.0));
+    Ok(called.max(sealed).unwrap_or(Utc(i64::MIN)))
+}
+
+/// What the ledger has that ends latest, and when that is.
+pub(super) fn furthest(
+    reader: &Reader,
+    zone: &TimeZone,
+) -> Result<Option<(String, Utc)>, ReadError> {
+    let called = reader.last_admitted()?;
+    let called = called.map(|at| ("a record".to_owned(), at));
+    let sealed = reader.last_day()?.and_then(|seal| {
+        let (_, end) = day_bounds(&seal.day, zone)?;
+        Some((format!("the sealed day {}", seal.day), end))
+    });
+    let fixed = reader.last_settlement()?.and_then(|fixed| {
+        let (_, end) = Month::parse(&fixed.month).ok()?.bounds(zone);
+        Some((format!("the fixed month {}", fixed.month), end))
+    });
+    let found = [called, sealed, fixed].into_iter().flatten();
+    Ok(found.max_by_key(|(_, at)| *at))
+}
+
+/// `[from, until)` of a day as it is sealed; `None` when that is no day.
+fn day_bounds(day: &str, zone: &TimeZone) -> Option<(Utc, Utc)> {
+    let day: Date = day.parse().ok()?;
+    let begin = |day: Date| {
+        let midnight = day.to_zoned_datetime(zone.clone()).ok()?;
+        Some(Utc(midnight.timestamp().as_microsecond()))
+    };
+    Some((begin(day)?, begin(day.tomorrow().ok()?)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn utc(text: &str) -> Utc {
+        Utc(text.parse::<jiff::Timestamp>().unwrap().as_microsecond())
+    }
+
+    #[test]
+    fn records_of_an_unsettled_month_stay_however_short_they_are_retained() {
+        let zone = TimeZone::get("Asia/Shanghai").unwrap();
+        let month = |text| Month::parse(text).unwrap();
+        let day = Duration::from_secs(86_400);
+        // The 1st in Shanghai, still the 30th in UTC: November's predecessor in Shanghai is October.
+        let now = utc("2026-10-31T16:00:00Z");
+        let settled = month("2026-11");
+        assert_eq!(
+            keep_from(now, day, settled, &zone),
+            utc("2026-09-30T16:00:00Z")
+        );
+        let long = keep_from(now, 100 * day, settled, &zone);
+        assert_eq!(long, utc("2026-07-23T16:00:00Z"));
+        let late = keep_from(now, day, month("2026-08"), &zone);
+        assert_eq!(late, utc("2026-07-31T16:00:00Z"));
+    }
+
+    #[test]
+    fn a_day_is_sealed_an_hour_after_its_end_by_the_providers_clock() {
+        let zone = TimeZone::get("Asia/Shanghai").unwrap();
+        let last = |now| last_day_over(utc(now), &zone).to_string();
+        assert_eq!(last("2026-11-30T16:59:59Z"), "2026-11-29");
+        assert_eq!(last("2026-11-30T17:00:00Z"), "2026-11-30");
+        for now in ["2026-11-30T16:59:59Z", "2026-11-30T08:00:00Z"] {
+            assert_eq!(next_seal(utc(now), &zone), utc("2026-11-30T17:00:00Z"));
+        }
+        assert_eq!(
+            next_seal(utc("2026-11-30T17:00:00Z"), &zone),
+            utc("2026-12-01T17:00:00Z")
+        );
+        let november = Month::parse("2026-11").unwrap();
+        assert_eq!(last_day(november, &zone).to_string(), "2026-11-30");
+    }
+}

@@ -1,0 +1,191 @@
+//! Notices: raised when a pack runs low or out, handed to whoever delivers them, and marked when they are sent (R14).
+//!
+//! Owns when a pack is looked at. Must never raise the same notice twice.
+
+use super::{SettleError, Settler, State};
+use crate::billing::Local;
+use crate::books::{Balances, Books};
+use crate::config::Account;
+use crate::metrics::PackFigures;
+use crate::notify::Unsent;
+use crate::policy::Policy;
+use crate::proxy::Proxy;
+use crate::usage::{Entry, Month, Reader, Seal};
+use crate::words::{AccountId, Threshold, Utc};
+use serde_json::json;
+use std::collections::BTreeSet;
+
+/// Notices that are handed on at a time.
+const UNSENT: usize = 20_000;
+
+impl Settler {
+    /// Looks at the packs of the accounts that called since the last pass, and writes down each notice that is due
+    /// and was not yet (R14). Whoever delivers it reads it from the ledger.
+    pub(super) fn raise_notices(
+        &self,
+        reader: &Reader,
+        policy: &Policy,
+        state: &mut State,
+        last_seal: Option<Seal>,
+        now: Utc,
+    ) -> Result<(), SettleError> {
+        let last = reader.last_seq()?;
+        let called = match state.seen {
+            Some(seen) => reader.accounts_since(seen, last)?,
+            // What an earlier process did not come to see was called in this month, or since the last seal.
+            None => {
+                let zone = &policy.catalog.time_zone;
+                let (from, until) = Month::of(now, zone).bounds(zone);
+                let mut called = reader.called(from, until, 0..=last)?;
+                let sealed = last_seal.map_or(last, |seal| seal.last_seq);
+                called.extend(reader.accounts_since(sealed, last)?);
+                called
+            }
+        };
+        state.seen = Some(last);
+        let mut called: BTreeSet<AccountId> = called.into_iter().collect();
+        called.append(&mut state.unseen);
+        let mut failure = None;
+        let books = Books {
+            catalog: &policy.catalog,
+            reader,
+            now,
+        };
+        for id in called {
+            self.keep_up(state)?;
+            let Some(account) = policy.account(&id) else {
+                state.packs.remove(&id);
+                continue;
+            };
+            if account
+                .services
+                .iter()
+                .all(|service| service.packs.is_empty())
+            {
+                continue;
+            }
+            let told = books.balances(account).map_err(SettleError::from);
+            let told = told.and_then(|balances| {
+                self.write_down(&books, account, &balances)?;
+                Ok(balances)
+            });
+            match told {
+                Ok(balances) => drop(state.packs.insert(id, figures(account, &balances))),
+                Err(error) => {
+                    // It is looked at again in the next pass, and holds up nobody else.
+                    failure.get_or_insert(error);
+                    state.unseen.insert(id);
+                }
+            }
+        }
+        // What ended since, by its time or by an edit, is not shown any more.
+        state.packs.retain(|id, packs| {
+            packs.retain(|pack| is_valid(policy, id, &pack.order, now));
+            !packs.is_empty()
+        });
+        let shown = state.packs.values().flatten().cloned().collect();
+        self.proxy.metrics.set_packs(shown);
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn write_down(
+        &self,
+        books: &Books<'_>,
+        account: &Account,
+        balances: &Balances,
+    ) -> Result<(), SettleError> {
+        let (now, zone) = (books.now, &books.catalog.time_zone);
+        let mut raised = Vec::new();
+        for (group, service) in &balances.services {
+            for notice in &service.notices {
+                if books.reader.notice_known(&notice.id)? {
+                    continue;
+                }
+                tracing::info!(notice = notice.id, left = notice.left, "raised a notice");
+                let body = json!({
+                    "id": notice.id,
+                    "account": account.id,
+                    "name": account.name,
+                    "group": group,
+                    "order": notice.order,
+                    "pack": notice.pack,
+                    "threshold": notice.threshold,
+                    "calls": notice.calls,
+                    "left": notice.left,
+                    "raised_at": Local::new(now, zone),
+                });
+                raised.push(Entry::Notice {
+                    id: notice.id.clone(),
+                    account: account.id.clone(),
+                    order: notice.order.clone(),
+                    raised_at: now,
+                    body: body.to_string(),
+                });
+            }
+        }
+        if !raised.is_empty() {
+            self.proxy.ledger.keep(raised)?;
+            self.raised.notify_one();
+        }
+        Ok(())
+    }
+}
+
+/// The oldest notices that are not marked as sent (R14).
+pub fn unsent(proxy: &Proxy) -> Result<Vec<Unsent>, SettleError> {
+    let reader = Reader::open(proxy.ledger.path())?;
+    let stored = reader.unsent_notices(UNSENT)?;
+    // Its id ends with the threshold.
+    let threshold = |id: &str| id.rsplit('/').next().and_then(Threshold::parse);
+    Ok(stored
+        .into_iter()
+        .map(|notice| Unsent {
+            threshold: threshold(&notice.id).unwrap_or(Threshold::Low),
+            id: notice.id,
+            account: notice.account,
+            body: notice.body,
+        })
+        .collect())
+}
+
+/// Marks a notice as sent.
+pub fn sent(proxy: &Proxy, id: &str) -> Result<(), SettleError> {
+    let at = proxy.clock.utc();
+    let id = id.to_owned();
+    Ok(proxy.ledger.keep(vec![Entry::NoticeSent { id, at }])?)
+}
+
+fn is_valid(policy: &Policy, id: &AccountId, order: &str, now: Utc) -> bool {
+    let services = policy.account(id).map(|account| &account.services);
+    let mut packs = services
+        .into_iter()
+        .flatten()
+        .flat_map(|service| &service.packs);
+    packs.any(|pack| {
+        *pack.order == *order && now < pack.expires && pack.refunded.is_none_or(|at| now < at)
+    })
+}
+
+/// What the metric shows of an account's packs, and until when. An order that is used up is shown while it is the last:
+/// once another one covers the calls, nobody needs to be told.
+fn figures(account: &Account, balances: &Balances) -> Vec<PackFigures> {
+    let mut shown = Vec::new();
+    for (group, service) in &balances.services {
+        let any_left = service.packs.iter().any(|pack| pack.left > 0);
+        for pack in service
+            .packs
+            .iter()
+            .filter(|pack| pack.left > 0 || !any_left)
+        {
+            let figures = PackFigures {
+                account: account.id.clone(),
+                group: group.clone(),
+                order: pack.order.clone(),
+                left: pack.left_in_use,
+                size: pack.calls,
+            };
+            shown.push(figures);
+        }
+    }
+    shown
+}

@@ -1,0 +1,216 @@
+//! A start with a wrong clock settles nothing, deletes nothing and forgets nothing (R10, R13, R16).
+
+use crate::harness::*;
+use http::StatusCode;
+use std::path::Path;
+use std::time::Duration;
+use tollgate::clock::Clock;
+use tollgate::usage::{Entry, Ledger, LedgerOptions, Month, Reader, Record};
+use tollgate::words::*;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+const CALLS: u64 = 20;
+
+fn zone() -> jiff::tz::TimeZone {
+    jiff::tz::TimeZone::get("Asia/Shanghai").unwrap()
+}
+
+/// Writes a ledger with calls that were admitted then, and `more`.
+fn seed(ledger: &Path, at: &[Utc], more: Vec<Entry>) {
+    std::fs::create_dir_all(ledger.parent().unwrap()).unwrap();
+    let options = LedgerOptions {
+        path: ledger.to_owned(),
+        durability: Durability::Relaxed,
+        replica: String::new(),
+        pending_limit: 1_000,
+        create: true,
+    };
+    let ledger = Ledger::open(options, Clock::default(), |_| ()).unwrap();
+    for at in at {
+        drop(ledger.reserve().unwrap().commit(Record {
+            id: RequestId(uuid::Uuid::now_v7()),
+            account: AccountId::new("2000000001").unwrap(),
+            group: GroupId::new("portrait-segmentation").unwrap(),
+            action: Action::new("SegmentPortraitPic").unwrap(),
+            mode: Mode::PerCall,
+            admitted_at: *at,
+            start: Mono(1),
+            outcome: Outcome::Answered,
+            status: Some(200),
+            reason: Reason::Billable,
+            duration: Duration::from_millis(30),
+        }));
+    }
+    ledger.keep(more).unwrap();
+    ledger.close(Duration::from_secs(60)).unwrap();
+}
+
+/// In this month.
+fn calls() -> Vec<Utc> {
+    let (from, _) = Month::of(Clock::default().utc(), &zone()).bounds(&zone());
+    (0..CALLS).map(|n| Utc(from.0 + n as i64)).collect()
+}
+
+struct Seen {
+    records: u64,
+    sealed: Option<String>,
+    settled: Option<Month>,
+}
+
+fn seen(gate: &Gate) -> Seen {
+    let reader = Reader::open(&gate.ledger()).unwrap();
+    Seen {
+        records: reader.last_seq().unwrap() + 1 - reader.first_kept_seq().unwrap(),
+        sealed: reader.last_day().unwrap().map(|seal| seal.day),
+        settled: reader
+            .last_settled()
+            .unwrap()
+            .map(|settled| Month::parse(&settled.month).unwrap()),
+    }
+}
+
+async fn is_trusted(gate: &Gate) -> bool {
+    gate.metrics().await.sum("tollgate_clock_trusted", &[]) == 1
+}
+
+/// Lets so much time pass, and a pass over days and months come after it.
+async fn pass(gate: &Gate, time: Duration) {
+    gate.mover.advance(time);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    gate.mover.advance(Duration::from_secs(301));
+    tokio::time::sleep(Duration::from_millis(600)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_with_the_year_wrong_settles_and_deletes_nothing_and_one_month_a_day_when_it_goes_on()
+ {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let (clock, mover) = Clock::movable();
+    mover.step_utc(365 * 24 * 3_600_000_000);
+    let gate = Gate::start_at(upstream.address, (clock, mover), |config| {
+        config.settings.ledger.retain_records = DAY;
+        seed(&config.settings.ledger.path, &calls(), Vec::new());
+    })
+    .await;
+    let (status, ..) = send(gate.public, segment("demo-studio-key")).await;
+    assert_eq!(status, StatusCode::OK);
+    pass(&gate, 50 * Duration::from_secs(60)).await;
+    let without_trust = seen(&gate);
+    assert!(!is_trusted(&gate).await);
+    assert_eq!(without_trust.records, CALLS + 1);
+    assert_eq!((without_trust.sealed, without_trust.settled), (None, None));
+
+    // The call of now is dated by the same clock: it is no sign that the months before it are over.
+    let first = Month::of(Clock::default().utc(), &zone());
+    pass(&gate, 10 * Duration::from_secs(60)).await;
+    assert!(is_trusted(&gate).await);
+    let trusted = seen(&gate);
+    assert!(trusted.sealed.is_some());
+    assert_eq!((trusted.records, trusted.settled), (CALLS + 1, Some(first)));
+    pass(&gate, 23 * HOUR).await;
+    assert_eq!(seen(&gate).settled, Some(first));
+    pass(&gate, HOUR).await;
+    let a_day_later = seen(&gate);
+    assert_eq!(a_day_later.settled, Some(first.next()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_watched_of_the_clocks_outlives_the_process_and_a_step_between_two_does_not_pass()
+{
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    seed(&path, &[], Vec::new());
+    let (clock, mover) = Clock::movable();
+    let start = || {
+        Gate::start_at(upstream.address, (clock.clone(), mover.clone()), |config| {
+            config.settings.ledger.path = path.clone();
+        })
+    };
+    for (passes, step_us, trusted_before, trusted) in [
+        (40, 0, false, false),
+        (21, 0, false, true),
+        (0, 59_000_000, true, true),
+        (0, 61_000_000, false, false),
+        (61, 0, false, true),
+        (0, -61_000_000, false, false),
+    ] {
+        mover.step_utc(step_us);
+        let mut gate = start().await;
+        assert_eq!(
+            is_trusted(&gate).await,
+            trusted_before,
+            "{passes} {step_us}"
+        );
+        mover.advance(passes * Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(is_trusted(&gate).await, trusted, "{passes} {step_us}");
+        let running = gate.running.take().unwrap();
+        running.drain(std::future::ready(())).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_is_ahead_of_the_clock_is_an_error_at_the_start_and_the_past_is_settled_all_the_same()
+ {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = House::new(upstream.address, &[]);
+    let now = Clock::default().utc();
+    let last_month = Month::of(Utc(now.0 - 2 * 3_600_000_000), &zone()).previous();
+    let (past, _) = last_month.bounds(&zone());
+    seed(
+        &house.ledger(),
+        &[past, now.plus(2 * DAY)],
+        vec![trusted_clock()],
+    );
+    let _process = house.start().await;
+    let log = house.log();
+    assert!(log.contains("the ledger is ahead of the clock"), "{log}");
+    assert!(log.contains("restore the backup"), "{log}");
+    for _ in 0..200 {
+        if house.log().contains("settled the month") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let reader = Reader::open(&house.ledger()).unwrap();
+    let settled = reader.last_settled().unwrap().map(|settled| settled.month);
+    assert_eq!(settled, Some(last_month.to_string()));
+    let ahead = scrape(house.admin)
+        .await
+        .sum("tollgate_ledger_ahead_seconds", &[]);
+    let two_days = DAY.as_secs() as i64 * 2;
+    assert!(
+        (two_days - 120..=two_days).contains(&(ahead as i64)),
+        "{ahead}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn months_after_which_the_ledger_knew_of_calls_are_settled_at_once_when_the_clock_is_trusted()
+{
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = House::new(upstream.address, &[]);
+    let this_month = Month::of(Clock::default().utc(), &zone());
+    let (from, _) = this_month.bounds(&zone());
+    let old = (0..4).fold(this_month, |month, _| month.previous());
+    let mut watched = trusted_clock();
+    if let Entry::Clock(watch) = &mut watched {
+        watch.known = from;
+    }
+    seed(
+        &house.ledger(),
+        &[old.bounds(&zone()).0, from],
+        vec![watched],
+    );
+    let _process = house.start().await;
+    for _ in 0..200 {
+        if house.log().matches("settled the month").count() == 4 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let log = house.log();
+    assert_eq!(log.matches("settled the month").count(), 4, "{log}");
+}
