@@ -189,6 +189,8 @@ spelled! {
         UpstreamFailed = "upstream_failed",
         /// The upstream answered with a status of 500 or above.
         ServerError = "server_error",
+        /// The upstream answered with 408, 421, 425 or 429: it did not do the work and wants to be asked again (R8).
+        NotServed = "not_served",
         /// The upstream said `x-tollgate-billable: false`.
         Vetoed = "vetoed",
         /// The client did not finish sending.
@@ -211,7 +213,8 @@ spelled! {
 spelled! {
     /// Which admitted calls are billable.
     Bill {
-        /// Those that were served: answered below 500 and not vetoed, whether or not the client was still there.
+        /// Those that were served: answered with a status below 500 other than 408, 421, 425 and 429, and not
+        /// vetoed, whether or not the client was still there (R8).
         Served = "served",
         /// All but those that the gate itself failed.
         Admitted = "admitted",

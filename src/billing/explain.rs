@@ -6,7 +6,7 @@ use super::ladder::times;
 use super::packs::Walk;
 use super::statement::{GroupStatement, Local, PerCallUse};
 use super::{Inputs, PackState};
-use crate::words::{Mode, TierBasis};
+use crate::words::{Mode, Reason, TierBasis};
 use jiff::tz::TimeZone;
 
 /// A sentence a step, in the order of the computation.
@@ -28,6 +28,17 @@ pub(super) fn computed(
     if not_billable > 0 {
         said.push(format!(
             "R8: {not_billable} admitted calls are not billable: they cost nothing and count for nothing"
+        ));
+    }
+    // Of this reason alone: the sentences of months that are fixed are compared word by word when they are verified.
+    let not_served = group
+        .not_billable
+        .iter()
+        .filter(|calls| calls.reason == Reason::NotServed);
+    let not_served = total(not_served.map(|calls| calls.calls));
+    if not_served > 0 {
+        said.push(format!(
+            "R8: {not_served} of them were answered with a status of 408, 421, 425 or 429: the service did not do the work and asked for the call again"
         ));
     }
     let free = in_mode(group, Mode::Free);

@@ -648,6 +648,7 @@ fn calls_that_are_not_billable_are_listed_by_reason_and_count_for_nothing() {
         (MID, per_call(9_999)),
         (MID, not(Reason::ServerError, 5)),
         (MID, not(Reason::Vetoed, 7)),
+        (MID, not(Reason::NotServed, 3)),
         (MID, not(Reason::UpstreamFailed, 11)),
         ("2026-11-16T00:00:00+08:00", not(Reason::Vetoed, 1)),
     ];
@@ -662,9 +663,19 @@ fn calls_that_are_not_billable_are_listed_by_reason_and_count_for_nothing() {
     let expected = [
         (Reason::UpstreamFailed, 11),
         (Reason::ServerError, 5),
+        (Reason::NotServed, 3),
         (Reason::Vetoed, 8),
     ];
     assert_eq!(listed, expected);
+    let computed = group.computed.join("\n");
+    assert!(
+        computed.contains("R8: 27 admitted calls are not billable"),
+        "{computed}"
+    );
+    assert!(
+        computed.contains("R8: 3 of them were answered with a status of 408"),
+        "{computed}"
+    );
 }
 
 #[test]

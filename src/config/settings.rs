@@ -7,7 +7,7 @@ use crate::words::Durability;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -287,7 +287,22 @@ pub(super) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
     let limits = limits(limits_at);
     let example = "{endpoints: [\"http://127.0.0.1:8000\"]}";
     let request_timeout = limits.as_ref().map(|l| l.request_timeout);
+    let upstream_at = fields.get("upstream");
     let upstream = fields.required("upstream", example, |item| upstream(item, request_timeout));
+    let own = [
+        ("listen", listen),
+        ("admin.listen", admin.as_ref().map(|admin| admin.listen)),
+    ];
+    for (key, listen) in own {
+        if let (Some(listen), Some(upstream)) = (listen, &upstream)
+            && leads_to(&upstream.endpoint, listen)
+        {
+            upstream_at.unwrap_or(root).refuse::<()>(format!(
+                "{} is this gate's own `{key}`, {listen}, so that each call would come back to it: name the service behind the gate",
+                upstream.endpoint
+            ));
+        }
+    }
     let paths = Paths {
         catalog: fields.required("catalog", "catalog.yaml", Some),
         accounts: fields.required("accounts", "accounts.yaml", Some),
@@ -419,6 +434,43 @@ fn endpoint(item: Item<'_>) -> Option<Endpoint> {
     }
     item.parsed(WHAT, |_| host_and_port(&uri, 80))
         .map(|(host, port)| Endpoint { host, port })
+}
+
+/// Whether whoever connects to the endpoint reaches this listener. A name other than `localhost` is not looked up: a name
+/// server that is slow must not hold up who reads a file.
+fn leads_to(endpoint: &Endpoint, listener: SocketAddr) -> bool {
+    const LOOPBACK: [IpAddr; 2] = [
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+    ];
+    let name = endpoint.host.trim_end_matches('.');
+    let addresses = match name.parse::<IpAddr>().map(|address| address.to_canonical()) {
+        // The system takes a connection to the unspecified address for one to itself.
+        Ok(IpAddr::V4(address)) if address.is_unspecified() => vec![LOOPBACK[0]],
+        Ok(address) if address.is_unspecified() => LOOPBACK.to_vec(),
+        Ok(address) => vec![address],
+        Err(_) if name.eq_ignore_ascii_case("localhost") => LOOPBACK.to_vec(),
+        Err(_) => Vec::new(),
+    };
+    let own = listener.ip().to_canonical();
+    let is_reached = |address: &IpAddr| match own.is_unspecified() {
+        true => (own.is_ipv6() || address.is_ipv4()) && is_of_this_machine(*address),
+        false => *address == own,
+    };
+    endpoint.port == listener.port() && addresses.iter().any(is_reached)
+}
+
+/// Whether an address is this machine's own: then a socket that connects to it has it, too. Nothing is sent.
+fn is_of_this_machine(address: IpAddr) -> bool {
+    let any: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let connected = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect((address, 9))?;
+        socket.local_addr()
+    });
+    address.is_loopback() || connected.is_ok_and(|own| own.ip() == address)
 }
 
 /// Not `uri.port_u16()`: it is as silent about port 99999 as about none.

@@ -668,6 +668,46 @@ fn the_upstream_is_one_plain_endpoint_without_a_path() {
 }
 
 #[test]
+fn an_upstream_that_is_one_of_the_gates_own_listeners_is_refused() {
+    let refused = |listeners: &str, endpoint: &str| {
+        let files = Files::good();
+        files.change("tollgate.yaml", "listen: 127.0.0.1:8080", listeners);
+        let endpoint = format!("\"{endpoint}\"");
+        files.change("tollgate.yaml", "http://127.0.0.1:8000", &endpoint);
+        let said = files.mistakes();
+        for mistake in &said {
+            assert!(mistake.contains("would come back to it"), "{mistake}");
+        }
+        said.len()
+    };
+    const LOOPBACK: &str = "listen: 127.0.0.1:8080";
+    const ANY: &str = "behind_tls: true\nlisten: 0.0.0.0:8080";
+    const ANY_6: &str = "behind_tls: true\nlisten: '[::]:8080'";
+    for (listeners, endpoint, count) in [
+        (LOOPBACK, "http://127.0.0.1:8080", 1),
+        (LOOPBACK, "http://127.0.0.1:9090", 1),
+        (LOOPBACK, "http://localhost:8080", 1),
+        (LOOPBACK, "http://LOCALHOST.:8080", 1),
+        (LOOPBACK, "http://0.0.0.0:8080", 1),
+        (LOOPBACK, "http://[::ffff:127.0.0.1]:8080", 1),
+        (LOOPBACK, "http://127.0.0.1:8081", 0),
+        (LOOPBACK, "http://127.0.0.2:8080", 0),
+        (LOOPBACK, "http://[::1]:8080", 0),
+        (LOOPBACK, "http://model.test:8080", 0),
+        (ANY, "http://127.0.0.2:8080", 1),
+        (ANY, "http://192.0.2.1:8080", 0),
+        (ANY_6, "http://[::1]:8080", 1),
+        (ANY_6, "http://127.0.0.1:8080", 1),
+    ] {
+        assert_eq!(
+            refused(listeners, endpoint),
+            count,
+            "{listeners} and {endpoint}"
+        );
+    }
+}
+
+#[test]
 fn notices_go_to_an_address_whose_path_is_never_shown() {
     for (url, tls, authority, path) in [
         ("http://a", false, "a", "/"),

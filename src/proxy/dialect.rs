@@ -122,6 +122,8 @@ pub enum Refusal {
     UpstreamCut,
     /// Admitted, and the upstream's answer makes no sense.
     UpstreamNonsense,
+    /// Admitted, and the upstream answered that it has too much to do (429).
+    UpstreamBusy,
     /// Admitted, and the upstream did not answer in time.
     UpstreamTimeout,
     /// Admitted, and the record could not be made durable: the call is not billed.
@@ -173,6 +175,7 @@ impl Refusal {
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamCut => "upstream_cut",
             Self::UpstreamNonsense => "upstream_nonsense",
+            Self::UpstreamBusy => "upstream_busy",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::NotDurable => "not_durable",
         }
@@ -265,6 +268,9 @@ impl Refusal {
                 S::BAD_GATEWAY,
                 "Service answered wrongly",
             ),
+            Self::UpstreamBusy => {
+                face("ServiceUnavailable", S::SERVICE_UNAVAILABLE, "Service busy")
+            }
             Self::UpstreamTimeout => face(
                 "FailedOperation.RequestTimeout",
                 S::GATEWAY_TIMEOUT,
@@ -337,6 +343,7 @@ impl Refusal {
                 "The service behind the gate did not answer.".into()
             }
             Self::UpstreamNonsense => "The service behind the gate failed.".into(),
+            Self::UpstreamBusy => "The service behind the gate is busy; send the call again in a moment.".into(),
             Self::UpstreamTimeout => "The service behind the gate did not answer in time.".into(),
         }
     }
@@ -449,9 +456,13 @@ impl Refusal {
     }
 }
 
-/// The answer in place of an upstream's that the vendor's SDKs could not read: another status than 200.
-pub fn vendor_server_error(id: &RequestIdText) -> Answer<Relay> {
-    Refusal::UpstreamNonsense.vendor(id.as_str())
+/// The answer in place of an upstream's that the vendor's SDKs could not read: another status than 200 (PROTOCOL §5).
+pub fn vendor_failed(id: &RequestIdText, status: StatusCode) -> Answer<Relay> {
+    let refusal = match status {
+        StatusCode::TOO_MANY_REQUESTS => Refusal::UpstreamBusy,
+        _ => Refusal::UpstreamNonsense,
+    };
+    refusal.vendor(id.as_str())
 }
 
 fn credential_face(failure: &Failure) -> Face {
@@ -583,6 +594,7 @@ mod tests {
             Refusal::UpstreamUnreachable,
             Refusal::UpstreamCut,
             Refusal::UpstreamNonsense,
+            Refusal::UpstreamBusy,
             Refusal::UpstreamTimeout,
             Refusal::NotDurable,
         ];

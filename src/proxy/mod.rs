@@ -557,7 +557,7 @@ impl Proxy {
         let is_vendor = visit.dialect == Dialect::Vendor;
         if is_vendor && answer.status != StatusCode::OK {
             // The SDKs lose whatever comes with another status (PROTOCOL §4).
-            return dialect::vendor_server_error(&visit.id_text);
+            return dialect::vendor_failed(&visit.id_text, answer.status);
         }
         let upstream::Answer {
             status,

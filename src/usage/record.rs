@@ -56,8 +56,9 @@ impl Record {
 ///
 /// What the gate itself failed is never billed, and a free group never is (R2). `bill: admitted` bills
 /// all the rest. `bill: served` bills an answer below 500 that was not vetoed, also when the client hung
-/// up after its request had been sent whole, because the work was done (R8). In qps mode `Billable` means
-/// that the call was inside what the quota paid for; what a call costs is the biller's affair (R5).
+/// up after its request had been sent whole, because the work was done (R8). By 408, 421, 425 and 429 the
+/// upstream says that it did no work and wants to be asked again. In qps mode `Billable` means that the
+/// call was inside what the quota paid for; what a call costs is the biller's affair (R5).
 pub fn billable(
     bill: Bill,
     mode: Mode,
@@ -75,6 +76,7 @@ pub fn billable(
             // Nothing is billed that cannot be shown to have been served.
             None => Reason::UpstreamFailed,
             Some(status) if status >= 500 => Reason::ServerError,
+            Some(408 | 421 | 425 | 429) => Reason::NotServed,
             Some(_) if vetoed => Reason::Vetoed,
             Some(_) => Reason::Billable,
         },
@@ -85,11 +87,15 @@ pub fn billable(
 mod tests {
     use super::*;
 
-    const STATUSES: [Option<u16>; 7] = [
+    const STATUSES: [Option<u16>; 11] = [
         None,
         Some(200),
         Some(302),
         Some(404),
+        Some(408),
+        Some(421),
+        Some(425),
+        Some(429),
         Some(499),
         Some(500),
         Some(503),
@@ -103,7 +109,8 @@ mod tests {
         status: Option<u16>,
         vetoed: bool,
     ) -> Reason {
-        let below_500 = matches!(status, Some(200 | 302 | 404 | 499));
+        let below_500 = !matches!(status, Some(500 | 503));
+        let wants_a_retry = matches!(status, Some(408 | 421 | 425 | 429));
         let table = [
             (outcome == Outcome::GateFailed, Reason::GateFailed),
             (mode == Mode::Free, Reason::Free),
@@ -115,6 +122,7 @@ mod tests {
             (outcome == Outcome::UpstreamFailed, Reason::UpstreamFailed),
             (status.is_none(), Reason::UpstreamFailed),
             (!below_500, Reason::ServerError),
+            (wants_a_retry, Reason::NotServed),
             (vetoed, Reason::Vetoed),
             (true, Reason::Billable),
         ];
@@ -144,11 +152,11 @@ mod tests {
                 }
             }
         }
-        assert_eq!(combinations, 2 * 3 * 5 * 7 * 2);
+        assert_eq!(combinations, 2 * 3 * 5 * 11 * 2);
     }
 
     #[test]
-    fn an_answer_is_billed_unless_it_is_a_server_error_or_vetoed() {
+    fn an_answer_is_billed_unless_it_is_a_server_error_asks_for_a_retry_or_is_vetoed() {
         let served = |status, vetoed| {
             billable(
                 Bill::Served,
@@ -160,6 +168,7 @@ mod tests {
         };
         assert_eq!(served(Some(200), false), Reason::Billable);
         assert_eq!(served(Some(499), false), Reason::Billable);
+        assert_eq!(served(Some(429), false), Reason::NotServed);
         assert_eq!(served(Some(500), false), Reason::ServerError);
         assert_eq!(served(Some(200), true), Reason::Vetoed);
         assert_eq!(served(Some(500), true), Reason::ServerError);

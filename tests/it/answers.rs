@@ -403,6 +403,10 @@ async fn the_plain_dialect_passes_the_upstreams_answer_through_but_for_the_hop()
         ("200 veto", 200, Reason::Vetoed),
         ("500", 500, Reason::ServerError),
         ("503 veto", 503, Reason::ServerError),
+        ("408", 408, Reason::NotServed),
+        ("421", 421, Reason::NotServed),
+        ("425", 425, Reason::NotServed),
+        ("429 veto", 429, Reason::NotServed),
         ("204", 204, Reason::Billable),
         ("302", 302, Reason::Billable),
     ] {
@@ -464,6 +468,8 @@ async fn the_vendor_dialect_gives_the_sdks_only_what_they_can_read() {
             Reason::ServerError,
         ),
         ("204", 204, "FailedOperation.ServerError", Reason::Billable),
+        ("408", 408, "FailedOperation.ServerError", Reason::NotServed),
+        ("429", 429, "ServiceUnavailable", Reason::NotServed),
         (
             "302 veto",
             302,
@@ -496,6 +502,8 @@ async fn the_vendor_dialect_gives_the_sdks_only_what_they_can_read() {
                 .unwrap()
                 .contains("not billed");
             assert!(!(says_free && record.billable), "{body}: {answer}");
+            let says_retry = answer.to_string().contains("send the call again");
+            assert_eq!(says_retry, body == "429", "{answer}");
         }
         assert_eq!(record.outcome, Outcome::Answered);
         assert_eq!(

@@ -44,12 +44,16 @@ fn call(account: &str, at: Utc, mode: Mode, reason: Reason) -> Record {
         mode,
         admitted_at: at,
         start: Mono(1),
-        outcome: Outcome::Answered,
-        status: Some(if reason == Reason::ServerError {
-            503
-        } else {
-            200
-        }),
+        outcome: match reason {
+            Reason::UpstreamFailed => Outcome::UpstreamFailed,
+            _ => Outcome::Answered,
+        },
+        status: match reason {
+            Reason::UpstreamFailed => None,
+            Reason::ServerError => Some(503),
+            Reason::NotServed => Some(429),
+            _ => Some(200),
+        },
         reason,
         duration: Duration::from_millis(30),
     }
@@ -98,8 +102,14 @@ fn busy_month(house: &House) {
         let at = Utc(from.0 + n * 1_000_000);
         call(CUSTOMER, at, Mode::PerCall, Reason::Billable)
     });
+    const REASONS: [Reason; 4] = [
+        Reason::Vetoed,
+        Reason::ServerError,
+        Reason::NotServed,
+        Reason::UpstreamFailed,
+    ];
     let others = (0..30).map(|n| {
-        let reason = [Reason::Vetoed, Reason::ServerError, Reason::UpstreamFailed][n % 3];
+        let reason = REASONS[n % REASONS.len()];
         call(CUSTOMER, Utc(from.0 + 5 * HOUR_US), Mode::PerCall, reason)
     });
     seed(&house.ledger(), calls.chain(others));
@@ -194,7 +204,7 @@ async fn a_month_is_settled_once_whatever_the_files_say_later_and_arrears_end_wh
     assert_eq!(open["fixed"], Value::Null);
     assert_eq!(
         open["groups"][0]["not_billable"].as_array().unwrap().len(),
-        3
+        4
     );
 
     let process = house.start().await;
@@ -292,6 +302,15 @@ async fn a_customer_recounts_its_bill_and_a_bill_that_was_changed_does_not_pass(
     std::fs::write(&file, &text).unwrap();
     let records = house.dir.path().join("records.jsonl");
     let lines = std::fs::read_to_string(&records).unwrap();
+    let billed_for_nothing = lines.replace("\"status\":429", "\"status\":200");
+    assert_ne!(billed_for_nothing, lines);
+    std::fs::write(&records, billed_for_nothing).unwrap();
+    let forged = recount_files(house.dir.path());
+    assert_eq!(
+        forged.code,
+        Some(1),
+        "a reason that its status does not bear out"
+    );
     let (_, one_less) = lines.split_once('\n').unwrap();
     std::fs::write(&records, one_less).unwrap();
     assert_eq!(

@@ -30,6 +30,10 @@ INSTANT = re.compile(
 )
 
 
+# R8: by these an upstream says that it did no work and wants to be asked again.
+NOT_SERVED = (408, 421, 425, 429)
+
+
 class Differs(Exception):
     """The first thing that does not agree."""
 
@@ -67,9 +71,32 @@ def read_json(path):
             raise Unfit(f"{path} is not JSON: {error}") from error
 
 
+def follows(record):
+    """Whether a record's reason follows from its outcome and status (R8)."""
+    outcome, status = record["outcome"], record["status"]
+    was_answered = outcome in ("answered", "client_closed") and status is not None
+    return {
+        "": outcome != "gate_failed",
+        "free": outcome != "gate_failed",
+        "upstream_failed": not was_answered and outcome != "gate_failed",
+        "server_error": was_answered and status >= 500,
+        "not_served": was_answered and status in NOT_SERVED,
+        "vetoed": was_answered,
+        "client_incomplete": outcome == "client_incomplete",
+        "gate_failed": outcome == "gate_failed",
+    }.get(record["reason"], False)
+
+
+def was_served(record):
+    """Whether R8 bills a call that nobody vetoed."""
+    status = record["status"]
+    was_answered = record["outcome"] in ("answered", "client_closed") and status is not None
+    return was_answered and status < 500 and status not in NOT_SERVED
+
+
 def read_records(path, account):
     """The records of an export, each once: their seq ascends."""
-    last = 0
+    last = not_served = 0
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -82,8 +109,14 @@ def read_records(path, account):
                 raise Differs(f"{path}:{number} has seq {record['seq']} after {last}")
             if record["billable"] != (record["reason"] == ""):
                 raise Differs(f"{path}:{number} has a reason and is billable, or neither")
+            if not follows(record):
+                raise Differs(f"{path}:{number} does not bear out its reason {record['reason']!r}")
+            not_served += record["billable"] and not was_served(record)
             last = record["seq"]
             yield record
+    if not_served:
+        print(f"    {path}: {not_served} billable calls were not served (R8): your contract must say "
+              "that all admitted calls are billed")
 
 
 class Group:
