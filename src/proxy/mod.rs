@@ -23,9 +23,9 @@ use crate::identity::holddown::{Held, HoldDown};
 use crate::identity::{Failure, must_stand_once, tc3};
 use crate::metrics::{Decision, Metrics};
 use crate::policy::{Account, Operation, Policy};
-use crate::upstream::{self, ForwardHead, HopByHop, NotAnswered, Outgoing, Upstream};
+use crate::upstream::{self, ForwardHead, HopByHop, NotAnswered, Outgoing, Upstream, X_BILLABLE};
 use crate::usage::{Ledger, Slot};
-use crate::wire::{Field, Fields, RequestHead};
+use crate::wire::{Field, Fields, RequestHead, tokens};
 use crate::words::{Bill, Mode, Mono, Outcome, QUOTA_PATH, RequestId, RequestIdText, Utc};
 use arc_swap::ArcSwap;
 use body::{Buffered, Progress, Upload, UploadFailure};
@@ -49,7 +49,6 @@ const X_API_KEY: &str = "x-api-key";
 const X_TC_ACTION: &str = "x-tc-action";
 const X_TC_TRACE_ID: &str = "x-tc-traceid";
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
-const X_BILLABLE: &str = "x-tollgate-billable";
 
 /// What all workers share.
 pub struct Proxy {
@@ -289,7 +288,7 @@ impl Proxy {
                     false => Outcome::Answered,
                 },
                 Some(answer.status.as_u16()),
-                is_vetoed(&answer.fields),
+                is_vetoed(visit.id, &answer.fields),
             ),
             Err(Refusal::Upload(_) | Refusal::BodyTooLarge { .. }) => {
                 (Outcome::ClientIncomplete, None, false)
@@ -889,10 +888,19 @@ fn is_ours(name: &[u8]) -> bool {
     }
 }
 
-fn is_vetoed(fields: &Fields) -> bool {
-    fields
-        .get(X_BILLABLE)
-        .is_some_and(|value| value.eq_ignore_ascii_case(b"false"))
+/// Whether the upstream says that a call shall not be billed: any `false` does, whatever else is said. A word that
+/// nobody can act on is logged, for somebody meant something by it.
+fn is_vetoed(id: RequestId, fields: &Fields) -> bool {
+    let mut is_vetoed = false;
+    for word in fields.get_all(X_BILLABLE).flat_map(tokens) {
+        if word.eq_ignore_ascii_case(b"false") {
+            is_vetoed = true;
+        } else if !word.eq_ignore_ascii_case(b"true") {
+            let word = String::from_utf8_lossy(word);
+            tracing::warn!(request_id = %id, ?word, "the upstream's x-tollgate-billable is neither true nor false");
+        }
+    }
+    is_vetoed
 }
 
 /// A gate's counts in the order of the metric's decisions.

@@ -12,6 +12,10 @@ use std::mem::MaybeUninit;
 /// The largest head of an answer, in bytes, and the most fields in it.
 const HEAD_BYTES: usize = 64 * 1024;
 const HEAD_FIELDS: usize = 100;
+
+/// By this field an upstream says whether its answer is billable.
+pub const X_BILLABLE: &str = "x-tollgate-billable";
+
 /// The fields that end at this hop (RFC 9110 §7.6.1): the usual ones, and those that `Connection` of
 /// this head names.
 pub struct HopByHop<'h> {
@@ -177,7 +181,10 @@ pub(super) fn answer_head(
             .into_iter()
             .map(<[u8]>::to_ascii_lowercase)
             .collect();
-        fields.retain(|name| !is_of_one_hop(name) && !named.iter().any(|named| named == name));
+        // A word to the gate ends here anyhow: that `Connection` names it takes nothing back.
+        let is_for_us = |name: &[u8]| name == X_BILLABLE.as_bytes();
+        let is_named = |name: &[u8]| named.iter().any(|named| named == name);
+        fields.retain(|name| !is_of_one_hop(name) && (is_for_us(name) || !is_named(name)));
         return Ok(Some(AnswerHead {
             status,
             fields,

@@ -5,7 +5,7 @@
 
 mod heads;
 
-pub use heads::{ForwardHead, HopByHop};
+pub use heads::{ForwardHead, HopByHop, X_BILLABLE};
 
 use crate::wire::{self, Body, Fields, Framing, Malformed, NotSent, Piece, Pipe, Reader};
 use bytes::{Bytes, BytesMut};

@@ -517,6 +517,70 @@ async fn the_vendor_dialect_gives_the_sdks_only_what_they_can_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn any_false_of_the_upstream_vetoes_and_a_word_that_is_neither_is_logged() {
+    // The body of the request is what the answer's head says.
+    let upstream = RawUpstream::scripted(|mut connection| async move {
+        while let Some(request) = connection.request().await {
+            connection.write("HTTP/1.1 200 OK\r\n").await;
+            connection.write(request.body).await;
+            connection.write("Content-Length: 2\r\n\r\n{}").await;
+        }
+    })
+    .await;
+    let house = House::new(upstream.address, &[]);
+    let process = house.start().await;
+    let mut wire = Wire::connect(process.public).await;
+    let cases = [
+        ("", true, ""),
+        ("X-Tollgate-Billable: true\r\n", true, ""),
+        ("x-tollgate-billable:FALSE \r\n", false, ""),
+        (
+            "X-Tollgate-Billable: true\r\nX-Tollgate-Billable: false\r\n",
+            false,
+            "",
+        ),
+        (
+            "X-Tollgate-Billable: false\r\nX-Tollgate-Billable: true\r\n",
+            false,
+            "",
+        ),
+        ("X-Tollgate-Billable: true, False\r\n", false, ""),
+        (
+            "Connection: x-tollgate-billable\r\nX-Tollgate-Billable: false\r\n",
+            false,
+            "",
+        ),
+        ("X-Tollgate-Billable: no\r\n", true, "no\\\""),
+        ("X-Tollgate-Billable: 0\r\n", true, "0\\\""),
+        ("X-Tollgate-Billable: never, false\r\n", false, "never\\\""),
+    ];
+    for (said, is_billable, logged) in cases {
+        wire.write(format!(
+            "POST /v1/portrait/segment HTTP/1.1\r\nHost: gate.test\r\nX-Api-Key: {RETAIL_KEY}\r\n\
+             Content-Length: {}\r\n\r\n{said}",
+            said.len()
+        ))
+        .await;
+        let reply = wire.reply().await;
+        assert_eq!(reply.status, 200, "{said}");
+        assert!(!reply.headers.contains_key("x-tollgate-billable"), "{said}");
+        let record = records(&house.ledger()).pop().unwrap();
+        let reason = if is_billable {
+            Reason::Billable
+        } else {
+            Reason::Vetoed
+        };
+        assert_eq!(
+            (record.reason, record.billable),
+            (reason, is_billable),
+            "{said}"
+        );
+        eventually("it is logged", || house.log().contains(logged)).await;
+    }
+    assert_eq!(house.log().matches("neither true nor false").count(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_call_of_the_free_group_is_recorded_as_free_whatever_the_answer() {
     let upstream = talkative().await;
     let gate = Gate::start(upstream.address).await;

@@ -182,6 +182,17 @@ proptest! {
 }
 
 #[test]
+fn what_an_answer_says_to_the_gate_is_heard_also_when_connection_names_it() {
+    let head = head_of(
+        "HTTP/1.1 200 OK\r\nConnection: x-hop, X-Tollgate-Billable\r\nX-Hop: 1\r\n\
+         X-Tollgate-Billable: false\r\nContent-Length: 0\r\n\r\n",
+    );
+    let fields = head.unwrap().unwrap().fields;
+    assert!(!fields.contains("x-hop"));
+    assert_eq!(fields.get("x-tollgate-billable"), Some(&b"false"[..]));
+}
+
+#[test]
 fn the_head_of_a_request_is_its_line_its_fields_and_its_framing() {
     for (length, coding, framing) in [
         (Some(7), Coding::Length(7), "content-length: 7"),
