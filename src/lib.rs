@@ -42,8 +42,9 @@
 //! 11. **No tower layer on the way of a call.** The upstream is one type with one method; a boxed
 //!     service in front of it would have no second user. tower sheds load at the admin listener, where
 //!     queries of the ledger can pile up.
-//! 12. **At `limits.connections` nobody is refused**: the next connection waits unread. A 503 would have to
-//!     be given to clients who did nothing wrong, in a dialect that is not known yet.
+//! 12. **At `limits.connections` the connection gives way that was silent longest and never proved a credential**; only when all are
+//!     proven does the next one wait, unread. A wait alone would let one peer without a key hold every place, and a 503 would have
+//!     to be given to clients who did nothing wrong, in a dialect that is not known yet.
 //! 13. **`SO_REUSEPORT` listeners, after a bind without it**: a second gate on the same port must fail
 //!     loudly instead of taking half of the calls.
 //! 14. **A vendor call whose upstream answers anything but 200 gets the envelope** `FailedOperation.ServerError`:

@@ -50,6 +50,8 @@ pub struct Metrics {
     pub in_flight: IntGauge,
     /// Open connections on the public listener.
     pub connections: IntGauge,
+    /// Connections that were closed to make room for others.
+    pub connections_gave_way: IntCounter,
     /// Bytes of request bodies reserved in memory.
     pub body_memory_bytes: IntGauge,
     /// How long admitted calls waited for their start.
@@ -220,6 +222,11 @@ impl Metrics {
                 "Admitted calls whose record is not yet committed.",
             ),
             connections: gauge(r, "connections", "Open connections on the public listener."),
+            connections_gave_way: counter(
+                r,
+                "connections_gave_way_total",
+                "Connections without a proven credential that were closed to make room for others.",
+            ),
             body_memory_bytes: gauge(
                 r,
                 "body_memory_bytes",

@@ -24,7 +24,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 /// Room in the ledger's queue beyond the calls that are connected: records of clients that hung up.
@@ -191,13 +191,12 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     clock.sleep_until(locked_at.plus(SECOND)).await;
 
     let (phase, _) = watch::channel(Phase::Serve);
-    let connections = Arc::new(Semaphore::new(settings.limits.connections));
     let mut threads = Vec::new();
     for (index, listener) in listeners.into_iter().enumerate() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let (proxy, connections, phase) = (proxy.clone(), connections.clone(), phase.subscribe());
+        let (proxy, phase) = (proxy.clone(), phase.subscribe());
         let endpoint = settings.upstream.endpoint.clone();
         let connect_timeout = settings.upstream.connect_timeout;
         let work = move || {
@@ -206,9 +205,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
                     Arc::new(Upstream::new(endpoint.host, endpoint.port, connect_timeout));
                 tokio::spawn(sweep_connections(upstream.clone()));
                 match tokio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => {
-                        server::run(listener, proxy, upstream, connections, phase).await
-                    }
+                    Ok(listener) => server::run(listener, proxy, upstream, phase).await,
                     Err(error) => tracing::error!(%error, "a worker cannot use its listener"),
                 }
             });

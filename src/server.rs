@@ -4,19 +4,21 @@
 //! read a request itself, nor drop a call that the drain still has time for.
 
 use crate::caller::{self, Next};
-use crate::proxy::{Client, Proxy};
+use crate::clock::Clock;
+use crate::proxy::{Client, Place, Proxy, Sign};
 use crate::upstream::Upstream;
 use crate::wire::{Reader, Writer};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 const BACKLOG: i32 = 1024;
@@ -63,37 +65,30 @@ fn listen(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener>
     Ok(socket.into())
 }
 
-/// Accepts and serves until the phase says otherwise and the last call has ended. `connections` is
-/// shared by all listeners: at its limit nobody is refused, the next connections wait, unread, until
-/// others close.
+/// Accepts and serves until the phase says otherwise and the last call has ended. The places of connections are shared by all
+/// listeners: when they are taken, [`Place`] says who gives way. While nobody does, the next connections wait, unread.
 pub async fn run(
     listener: TcpListener,
     proxy: Arc<Proxy>,
     upstream: Arc<Upstream>,
-    connections: Arc<Semaphore>,
     mut phase: watch::Receiver<Phase>,
 ) {
     let mut open = JoinSet::new();
     let own_phase = phase.clone();
-    let serve = |open: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr, permit| {
+    let serve = |open: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr, place: Place| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "the connection was gone before it was served");
             return;
         }
-        let connection = connection(
+        let client = Arc::new(Client::new(peer.ip(), place));
+        let task = open.spawn(connection(
             stream.into_split(),
-            peer,
+            client.clone(),
             proxy.clone(),
             upstream.clone(),
             own_phase.clone(),
-        );
-        let metrics = proxy.metrics.clone();
-        open.spawn(async move {
-            metrics.connections.inc();
-            connection.await;
-            metrics.connections.dec();
-            drop(permit);
-        });
+        ));
+        client.place().is_served_by(task);
     };
     loop {
         while open.try_join_next().is_some() {}
@@ -112,20 +107,18 @@ pub async fn run(
             }
         };
         // Accepted first: an idle worker that held a place would keep it from a busy one.
-        let permit = tokio::select! {
-            permit = connections.clone().acquire_owned() => permit,
+        let place = tokio::select! {
+            place = proxy.place(peer.ip()) => place,
             () = reached(&mut phase, Phase::Abandon) => break,
         };
-        if let Ok(permit) = permit {
-            serve(&mut open, stream, peer, permit);
-        }
+        serve(&mut open, stream, peer, place);
     }
     // Closing a listener resets what its backlog holds: those have connected and are served first.
     while let Some(Ok((stream, peer))) = futures_util::FutureExt::now_or_never(listener.accept()) {
-        let Ok(permit) = connections.clone().try_acquire_owned() else {
+        let Some(place) = proxy.free_place(peer.ip()) else {
             break;
         };
-        serve(&mut open, stream, peer, permit);
+        serve(&mut open, stream, peer, place);
     }
     drop(listener);
     let all_ended = async { while open.join_next().await.is_some() {} };
@@ -149,9 +142,34 @@ fn has_reached(phase: &watch::Receiver<Phase>, at_least: Phase) -> bool {
     }
 }
 
+/// What a client sends, with a note of when it did.
+struct Heard<R> {
+    reader: R,
+    sign: Arc<Sign>,
+    clock: Clock,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Heard<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.reader).poll_read(cx, buffer))?;
+        self.sign.heard(&self.clock);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<R: Reader> Reader for Heard<R> {
+    fn socket(&self) -> Option<&TcpStream> {
+        self.reader.socket()
+    }
+}
+
 async fn connection<R, W>(
     (reader, writer): (R, W),
-    peer: SocketAddr,
+    client: Arc<Client>,
     proxy: Arc<Proxy>,
     upstream: Arc<Upstream>,
     phase: watch::Receiver<Phase>,
@@ -159,7 +177,11 @@ async fn connection<R, W>(
     R: Reader + 'static,
     W: Writer,
 {
-    let client = Arc::new(Client::from(peer.ip()));
+    let reader = Heard {
+        reader,
+        sign: client.place().sign().clone(),
+        clock: proxy.clock.clone(),
+    };
     let mut caller = caller::Connection::new(reader, writer, proxy.clock.clone());
     let mut told = phase.clone();
     let mut drain = pin!(reached(&mut told, Phase::Drain));
@@ -182,15 +204,17 @@ async fn connection<R, W>(
         );
         let goes_on = || client.hung_up();
         let Some(answer) = caller.during(terms, call, goes_on).await else {
-            tracing::debug!(%peer, "the caller hung up");
+            tracing::debug!(peer = %client.address(), "the caller hung up");
             return;
         };
         let closes = has_reached(&phase, Phase::Drain);
-        match caller.answer(terms, answer, closes).await {
+        let answered = caller.answer(terms, answer, closes).await;
+        client.place().call_ended();
+        match answered {
             Ok(Next::Request) => {}
             Ok(Next::Close) => return,
             Err(error) => {
-                tracing::debug!(%peer, %error, "the connection ended early");
+                tracing::debug!(peer = %client.address(), %error, "the connection ended early");
                 return;
             }
         }
@@ -201,7 +225,7 @@ async fn connection<R, W>(
 mod tests {
     use super::*;
     use crate::admission::Gates;
-    use crate::caller::{IDLE, STALLED_READER};
+    use crate::caller::{FIRST_HEAD, IDLE, READER_BYTES_PER_SECOND, READER_WINDOW};
     use crate::clock::Clock;
     use crate::config;
     use crate::metrics::Metrics;
@@ -239,15 +263,16 @@ mod tests {
             metrics,
         ));
         let upstream = Arc::new(Upstream::new("127.0.0.1".into(), 9, IDLE));
-        let (client, server) = tokio::io::duplex(buffer_bytes);
+        let (end, server) = tokio::io::duplex(buffer_bytes);
         let (phase, seen) = watch::channel(Phase::Serve);
-        let peer: SocketAddr = ([127, 0, 0, 1], 1).into();
+        let address = [127, 0, 0, 1].into();
+        let client = Arc::new(Client::new(address, proxy.place(address).await));
         let connection = tokio::spawn(async move {
             let halves = tokio::io::split(server);
-            connection(halves, peer, proxy, upstream, seen).await;
+            connection(halves, client, proxy, upstream, seen).await;
             drop(phase);
         });
-        (client, connection, dir)
+        (end, connection, dir)
     }
 
     async fn lasts(connection: tokio::task::JoinHandle<()>) -> Duration {
@@ -257,8 +282,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_sends_nothing_is_closed_when_it_was_idle_for_its_time() {
+    async fn a_connection_that_sends_nothing_is_closed_after_the_time_of_a_first_head() {
         let (_client, connection, _dir) = open(1024).await;
+        let lasted = lasts(connection).await;
+        assert!(
+            lasted >= FIRST_HEAD && lasted < FIRST_HEAD + Duration::from_secs(1),
+            "{lasted:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_was_answered_is_closed_when_it_was_idle_for_its_time() {
+        let (mut client, connection, _dir) = open(4096).await;
+        tokio::time::sleep(FIRST_HEAD - Duration::from_secs(1)).await;
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n")
+            .await
+            .unwrap();
+        assert_eq!(client.read_u8().await.unwrap(), b'H');
         let lasted = lasts(connection).await;
         assert!(
             lasted >= IDLE && lasted < IDLE + Duration::from_secs(1),
@@ -283,7 +324,7 @@ mod tests {
         let lasted = lasts(connection).await;
         trickle.abort();
         assert!(
-            lasted >= IDLE && lasted < IDLE + Duration::from_secs(2),
+            lasted >= FIRST_HEAD && lasted < FIRST_HEAD + Duration::from_secs(2),
             "{lasted:?}"
         );
     }
@@ -297,13 +338,33 @@ mod tests {
             .unwrap();
         let lasted = lasts(connection).await;
         assert!(
-            lasted >= STALLED_READER && lasted < STALLED_READER + Duration::from_secs(1),
+            lasted >= READER_WINDOW && lasted < READER_WINDOW + Duration::from_secs(1),
             "{lasted:?}"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_reader_that_goes_on_reading_gets_its_whole_answer() {
+    async fn a_reader_that_takes_less_than_a_kibibyte_a_second_is_cut_off() {
+        let (mut client, connection, _dir) = open(64).await;
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n")
+            .await
+            .unwrap();
+        let trickle = tokio::spawn(async move {
+            while let Ok(1..) = client.read(&mut [0; 4]).await {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let lasted = lasts(connection).await;
+        assert!(
+            lasted >= READER_WINDOW && lasted < READER_WINDOW + Duration::from_secs(1),
+            "{lasted:?}"
+        );
+        trickle.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_that_keeps_the_pace_gets_its_whole_answer() {
         let (mut client, connection, _dir) = open(64).await;
         client
             .write_all(b"GET / HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n")
@@ -312,7 +373,7 @@ mod tests {
         let mut answer = Vec::new();
         let mut step = [0; 16];
         loop {
-            tokio::time::sleep(STALLED_READER / 2).await;
+            tokio::time::sleep(Duration::from_secs(16) / READER_BYTES_PER_SECOND as u32).await;
             match client.read(&mut step).await.unwrap() {
                 0 => break,
                 read => answer.extend_from_slice(&step[..read]),

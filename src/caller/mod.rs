@@ -8,7 +8,7 @@ mod inlet;
 mod outlet;
 
 pub use inlet::{Broken, RequestBody};
-pub use outlet::STALLED_READER;
+pub use outlet::{READER_BYTES_PER_SECOND, READER_WINDOW};
 
 use crate::clock::{Clock, Timer};
 use crate::wire::{
@@ -27,6 +27,8 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 /// A connection that sends no complete head for so long is closed, idle or not. Longer than the
 /// SDKs keep theirs, so that it is they who close (PROTOCOL §7).
 pub const IDLE: Duration = Duration::from_secs(75);
+/// The first head of a connection has to be complete after so long: who has just connected has something to say.
+pub const FIRST_HEAD: Duration = Duration::from_secs(15);
 /// For so long what a caller still sends is read and thrown away, so that an answer is not lost in a reset
 /// (PROTOCOL §7).
 const DISCARD: Duration = Duration::from_secs(2);
@@ -41,6 +43,8 @@ pub struct Connection<W> {
     memory: Vec<u8>,
     /// So many bytes of the next answer have been sent ([`Connection::probe`]).
     probed: usize,
+    /// How long the next head may take.
+    patience: Duration,
     idle: Timer,
     clock: Clock,
 }
@@ -143,6 +147,7 @@ impl<W: Writer> Connection<W> {
             writer: Patient::new(writer),
             memory: Vec::new(),
             probed: 0,
+            patience: FIRST_HEAD,
             idle: Timer::default(),
             clock,
         }
@@ -156,7 +161,7 @@ impl<W: Writer> Connection<W> {
     ) -> Option<(Box<RequestHead>, RequestBody)> {
         let read = {
             let inlet = &self.inlet;
-            let mut too_long = pin!(self.idle.sleep(IDLE));
+            let mut too_long = pin!(self.idle.sleep(self.patience));
             std::future::poll_fn(|cx| {
                 if let Poll::Ready(read) = inlet.poll_request(cx) {
                     return Poll::Ready(Some(read));
@@ -169,6 +174,7 @@ impl<W: Writer> Connection<W> {
             })
             .await?
         };
+        self.patience = IDLE;
         match read {
             Ok(request) => request,
             Err(BadHead(status)) => {

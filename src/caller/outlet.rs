@@ -1,6 +1,6 @@
 //! What goes to a caller: the lines of heads, at the pace of a reader who reads at all.
 
-use crate::wire::{Lines, Pipe, Writer};
+use crate::wire::{self, Lines, Pipe, Writer};
 use crate::words::Utc;
 use http::StatusCode;
 use jiff::Timestamp;
@@ -13,10 +13,17 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
-/// A client that takes no byte of its answer for so long is cut off.
-pub const STALLED_READER: Duration = Duration::from_secs(60);
+/// In each [`READER_WINDOW`] in which a client is waited for it must take so much of its answer a second, on average.
+pub const READER_BYTES_PER_SECOND: u64 = 1024;
+/// See [`READER_BYTES_PER_SECOND`]. A client that takes less is cut off.
+pub const READER_WINDOW: Duration = Duration::from_secs(30);
+/// So often a client that is waited for is looked at. The system says that a socket takes bytes again only when a third of
+/// its buffer is empty, which may be a megabyte: a slow reader would seem to take nothing.
+const LOOK: Duration = Duration::from_secs(1);
+/// So much is written at such a look, and again while it is taken: a larger write would count as taken what is not.
+const LOOK_BYTES: usize = 4 * 1024;
 
 /// What every answer begins with, whatever it says.
 pub(super) fn version(is_1_1: bool) -> &'static str {
@@ -47,34 +54,101 @@ pub(super) fn date(head: &mut Lines, now: Utc) {
     });
 }
 
-/// A stream whose reader is given up when it takes nothing for [`STALLED_READER`].
+/// A stream whose reader is given up when it takes less than [`READER_BYTES_PER_SECOND`].
 pub(super) struct Patient<W> {
     stream: W,
-    stalled: Option<Pin<Box<Sleep>>>,
+    pace: Pace,
+    look: Option<Pin<Box<Sleep>>>,
+    /// The last look found room: the next one is due at once.
+    has_room: bool,
 }
 
 impl<W> Patient<W> {
     pub(super) fn new(stream: W) -> Self {
         Self {
             stream,
-            stalled: None,
+            pace: Pace::default(),
+            look: None,
+            has_room: false,
         }
     }
 
-    fn progress<T>(
+    /// What has become of a write. While nothing is taken, `try_again` writes past what the runtime believes.
+    fn progress(
         &mut self,
         cx: &mut Context<'_>,
-        polled: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.stalled = None;
+        polled: Poll<io::Result<usize>>,
+        mut try_again: impl FnMut(&W) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(taken)) = polled {
+            if self.pace.is_measured() {
+                self.look = None;
+                self.has_room = false;
+                self.pace.took(taken as u64, Instant::now());
+            }
             return polled;
         }
-        let stalled = self
-            .stalled
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(STALLED_READER)));
-        ready!(stalled.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        if polled.is_ready() {
+            return polled;
+        }
+        loop {
+            let now = Instant::now();
+            let left = self.pace.waits(now);
+            if left.is_zero() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            if !std::mem::take(&mut self.has_room) {
+                let look = self
+                    .look
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(left.min(LOOK))));
+                ready!(look.as_mut().poll(cx));
+                self.look = None;
+            }
+            match try_again(&self.stream) {
+                Ok(taken) => {
+                    self.has_room = true;
+                    self.pace.took(taken as u64, Instant::now());
+                    return Poll::Ready(Ok(taken));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+/// How fast a reader takes what it is given. Only the time counts in which it is waited for, and not that in which there was
+/// nothing to give.
+#[derive(Default)]
+struct Pace {
+    waits_since: Option<Instant>,
+    /// In this window, up to `waits_since`.
+    waited: Duration,
+    /// In this window.
+    taken: u64,
+}
+
+impl Pace {
+    /// Whether a window has begun.
+    fn is_measured(&self) -> bool {
+        self.waits_since.is_some() || !self.waited.is_zero()
+    }
+
+    /// It is waited for: how much longer, at most.
+    fn waits(&mut self, now: Instant) -> Duration {
+        let since = *self.waits_since.get_or_insert(now);
+        READER_WINDOW.saturating_sub(self.waited + (now - since))
+    }
+
+    /// It took so many bytes.
+    fn took(&mut self, bytes: u64, now: Instant) {
+        if let Some(since) = self.waits_since.take() {
+            self.waited += now - since;
+        }
+        self.taken += bytes;
+        if self.taken >= READER_BYTES_PER_SECOND * READER_WINDOW.as_secs() {
+            *self = Self::default();
+        }
     }
 }
 
@@ -85,27 +159,41 @@ impl<W: Writer> Writer for Patient<W> {
 
     fn poll_pour(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let polled = self.stream.poll_pour(pipe, cx);
-        self.progress(cx, polled)
+        self.progress(cx, polled, |stream| match stream.socket() {
+            Some(socket) => pipe.pour_now(socket, LOOK_BYTES),
+            None => Err(io::ErrorKind::WouldBlock.into()),
+        })
     }
 }
 
-impl<W: AsyncWrite + Unpin> AsyncWrite for Patient<W> {
+/// Writes a little, whatever the runtime knows of the socket.
+fn write_now(stream: &impl Writer, bytes: &[u8]) -> io::Result<usize> {
+    match stream.socket() {
+        Some(socket) => wire::write_now(socket, &bytes[..bytes.len().min(LOOK_BYTES)]),
+        None => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+impl<W: Writer> AsyncWrite for Patient<W> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.progress(cx, polled)
+        self.progress(cx, polled, |stream| write_now(stream, bytes))
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
+        pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
-        self.progress(cx, polled)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        let first = pieces.iter().find(|piece| !piece.is_empty());
+        self.progress(cx, polled, |stream| {
+            write_now(stream, first.map_or(&[], |piece| piece))
+        })
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -517,7 +517,66 @@ async fn a_reader_who_takes_nothing_of_what_is_piped_to_it_is_cut_off() {
         }
     };
     assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
-    assert!(began.elapsed() >= STALLED_READER);
+    assert!(began.elapsed() >= READER_WINDOW);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_is_measured_by_what_it_takes_and_not_by_when_the_system_asks_for_more() {
+    // The buffer of the socket that is written to takes megabytes here, and is said to have room again only when a third of
+    // it is empty: at this pace that is many minutes.
+    const PACE: usize = 2 * READER_BYTES_PER_SECOND as usize;
+    for (pace, lasts) in [(PACE, READER_WINDOW * 5), (PACE / 5, READER_WINDOW)] {
+        for is_piped in [false, true] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(4096).unwrap();
+            let (reader, accepted) = tokio::join!(socket.connect(address), listener.accept());
+            let mut reader = reader.unwrap();
+            let mut patient = Patient::new(accepted.unwrap().0.into_split().1);
+            let reading = tokio::spawn(async move {
+                let mut bytes = vec![0; pace];
+                loop {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    if reader.read(&mut bytes).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                }
+            });
+            let began = Instant::now();
+            let writing = async {
+                if !is_piped {
+                    while patient.write(&[b'x'; 65_536]).await.is_ok() {}
+                    return;
+                }
+                let source = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let address = source.local_addr().unwrap();
+                let connecting = tokio::net::TcpStream::connect(address);
+                let (upstream, from) = tokio::join!(connecting, source.accept());
+                let (mut upstream, from) = (upstream.unwrap(), from.unwrap().0);
+                let mut pipe = Pipe::default();
+                loop {
+                    if pipe.is_empty() {
+                        upstream.write_all(&[b'x'; 65_536]).await.unwrap();
+                        let fill = std::future::poll_fn(|cx| pipe.poll_fill(&from, 65_536, cx));
+                        assert!(fill.await.unwrap() > Some(0));
+                    }
+                    let pour = std::future::poll_fn(|cx| patient.poll_pour(&mut pipe, cx));
+                    if pour.await.is_err() {
+                        return;
+                    }
+                }
+            };
+            let _ = tokio::time::timeout(READER_WINDOW * 5, writing).await;
+            let lasted = began.elapsed();
+            // What the buffer takes beyond its size counts once.
+            assert!(
+                lasted >= lasts && lasted < lasts + READER_WINDOW,
+                "{pace} bytes a second, piped: {is_piped}: {lasted:?}"
+            );
+            reading.abort();
+        }
+    }
 }
 
 /// A request whose head announces `length` bytes of body, as it comes over a socket; the client's end too.

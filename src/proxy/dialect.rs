@@ -112,6 +112,8 @@ pub enum Refusal {
     },
     /// Memory for bodies is taken.
     BodyMemory,
+    /// The account holds its part of the connections.
+    AccountConnections,
     /// Records cannot be committed now.
     LedgerTrouble,
     /// The body did not arrive whole.
@@ -169,6 +171,7 @@ impl Refusal {
             Self::NoQuota { .. } => "no_quota",
             Self::Throttled { .. } => "over_quota",
             Self::BodyMemory => "body_memory",
+            Self::AccountConnections => "account_connections",
             Self::LedgerTrouble => "ledger_trouble",
             Self::Upload(UploadFailure::Incomplete) => "client_incomplete",
             Self::Upload(UploadFailure::TooSlow) => "upload_too_slow",
@@ -242,6 +245,11 @@ impl Refusal {
                 "ServiceUnavailable",
                 S::SERVICE_UNAVAILABLE,
                 "Too many large uploads",
+            ),
+            Self::AccountConnections => face(
+                "ServiceUnavailable",
+                S::SERVICE_UNAVAILABLE,
+                "Too many connections",
             ),
             Self::LedgerTrouble => face(
                 "ServiceUnavailable",
@@ -334,6 +342,9 @@ impl Refusal {
                 .into()
             }
             Self::BodyMemory => "Too many large request bodies at once; try again.".into(),
+            Self::AccountConnections => {
+                "The account has too many connections open; close some that are idle, or try again later.".into()
+            }
             Self::LedgerTrouble | Self::NotDurable => {
                 "The call cannot be counted now and is not billed; try again.".into()
             }
@@ -353,9 +364,10 @@ impl Refusal {
         match self {
             Self::Throttled { retry_after, .. } => Some(*retry_after),
             Self::NoQuota { begins_in, .. } => *begins_in,
-            Self::BodyMemory | Self::LedgerTrouble | Self::NotDurable => {
-                Some(Duration::from_secs(1))
-            }
+            Self::BodyMemory
+            | Self::AccountConnections
+            | Self::LedgerTrouble
+            | Self::NotDurable => Some(Duration::from_secs(1)),
             _ => None,
         }
     }
@@ -590,6 +602,7 @@ mod tests {
             throttled(Mode::PerCall, 20),
             throttled(Mode::Qps, u32::MAX),
             Refusal::BodyMemory,
+            Refusal::AccountConnections,
             Refusal::LedgerTrouble,
             Refusal::UpstreamUnreachable,
             Refusal::UpstreamCut,

@@ -144,7 +144,7 @@ impl Drop for Lease {
 }
 
 /// One host has all of an IPv6 /64 to itself.
-fn network(peer: IpAddr) -> IpAddr {
+pub(super) fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         v4 => v4,

@@ -8,11 +8,13 @@ mod body;
 mod dialect;
 mod memory;
 mod permit;
+mod places;
 mod quota;
 
 pub use body::{ForwardBody, Relay, UPLOAD_BYTES_PER_SECOND, UPLOAD_GRACE};
 pub use dialect::{Dialect, Refusal};
 pub use memory::SHARE as BODY_MEMORY_SHARE;
+pub use places::{Place, Places, Sign};
 
 use crate::admission::{Denied, Gate, Gates, Now, Reservation};
 use crate::caller::{Answer, RequestBody};
@@ -62,6 +64,8 @@ pub struct Proxy {
     pub ledger: Ledger,
     /// The figures.
     pub metrics: Arc<Metrics>,
+    /// The places of the connections.
+    pub places: Arc<Places>,
     hold_down: HoldDown,
     body_memory: Arc<BodyMemory>,
     quota_questions: Arc<tokio::sync::Semaphore>,
@@ -83,25 +87,44 @@ pub struct Client {
     /// The call that runs has a connection to the upstream.
     is_forwarded: AtomicBool,
     has_gone: AtomicBool,
+    place: Place,
 }
 
 impl Client {
-    /// Says that the client has hung up after its whole request had come. Whether the call goes on all the same:
-    /// when the upstream has been asked, for then its answer says whether the work was done (R8).
-    pub fn hung_up(&self) -> bool {
-        self.has_gone.store(true, Ordering::Relaxed);
-        self.is_forwarded.load(Ordering::Relaxed)
-    }
-}
-
-impl From<IpAddr> for Client {
-    fn from(address: IpAddr) -> Self {
+    /// Of a connection from `address` that has this place.
+    pub fn new(address: IpAddr, place: Place) -> Self {
         Self {
             address,
             text: address.to_string(),
             timer: Mutex::default(),
             is_forwarded: AtomicBool::new(false),
             has_gone: AtomicBool::new(false),
+            place,
+        }
+    }
+
+    /// Its address, as the connection has it.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Its connection's place.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Says that the client has hung up after its whole request had come. Whether the call goes on all the same:
+    /// when the upstream has been asked, for then its answer says whether the work was done (R8).
+    pub fn hung_up(&self) -> bool {
+        self.has_gone.store(true, Ordering::Relaxed);
+        self.is_forwarded.load(Ordering::Relaxed)
+    }
+
+    /// A call has proven a credential of the account, whose connection this is from now on.
+    fn prove(&self, account: &Account) -> Result<(), Refusal> {
+        match self.place.prove(&account.id) {
+            true => Ok(()),
+            false => Err(Refusal::AccountConnections),
         }
     }
 }
@@ -135,6 +158,7 @@ impl Proxy {
     ) -> Self {
         Self {
             hold_down: HoldDown::new(clock.clone()),
+            places: Places::new(settings.limits.connections, clock.clone(), metrics.clone()),
             clock,
             policy: ArcSwap::from_pointee(policy),
             gates,
@@ -158,6 +182,21 @@ impl Proxy {
 
     fn is_abandoning(&self) -> bool {
         self.abandoning.load(Ordering::Acquire)
+    }
+
+    /// A place for a connection from `address`, when there is one.
+    pub async fn place(&self, address: IpAddr) -> Place {
+        self.places.take(self.counted(address)).await
+    }
+
+    /// A place for a connection from `address`, if one is free now.
+    pub fn free_place(&self, address: IpAddr) -> Option<Place> {
+        self.places.try_take(self.counted(address))
+    }
+
+    /// Whose connections are counted together; `None` for a trusted proxy, behind which there are many.
+    fn counted(&self, address: IpAddr) -> Option<IpAddr> {
+        (!is_trusted(&self.trusted_proxies, address)).then_some(address)
     }
 
     fn bill(&self) -> Bill {
@@ -239,7 +278,8 @@ impl Proxy {
             None => visit.progress.whole_at().is_some(),
         };
         let mut answer = refusal.answer(visit.dialect, &visit.id_text);
-        if !keeps {
+        // A place beyond the account's part is for others.
+        if !keeps || refusal == Refusal::AccountConnections {
             answer.close();
         }
         answer
@@ -427,6 +467,7 @@ impl Proxy {
             }
         };
         visit.account = Some(account.clone());
+        visit.client.prove(&account)?;
         let operation = operation(&policy, head)?.clone();
         visit.operation = Some(operation.clone());
         if visit.dialect == Dialect::Vendor {
@@ -718,10 +759,14 @@ impl<'p> Visit<'p> {
 }
 
 impl Drop for Visit<'_> {
-    /// Hung up before it was decided, while its body arrived or while it waited for its start.
+    /// Hung up before it was decided, while its body arrived or while it waited for its start; or its connection gave way.
     fn drop(&mut self) {
         if !self.decided {
-            self.count(None, Decision::Refused, "client_closed");
+            let reason = match self.client.place.gave_way() {
+                true => "gave_way",
+                false => "client_closed",
+            };
+            self.count(None, Decision::Refused, reason);
             if let Some(gate) = &self.gate {
                 gate.counts.refused.fetch_add(1, Ordering::Relaxed);
             }
@@ -813,16 +858,16 @@ fn refusal(denied: Denied, operation: &Operation) -> Refusal {
     }
 }
 
+fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    trusted.iter().any(|net| net.contains(&address))
+}
+
 /// Whose request it is: the connection's, or the nearest address in `X-Forwarded-For` that is no
 /// trusted proxy, read from the right as far as the proxies vouch for it.
 fn peer(socket: IpAddr, fields: &Fields, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |address: &IpAddr| {
-        trusted
-            .iter()
-            .any(|net| net.contains(&address.to_canonical()))
-    };
     let mut peer = socket;
-    if trusted.is_empty() || !is_trusted(&socket) {
+    if !is_trusted(trusted, socket) {
         return peer;
     }
     let lines = forwarded_lines(fields);
@@ -831,7 +876,7 @@ fn peer(socket: IpAddr, fields: &Fields, trusted: &[IpNet]) -> IpAddr {
             break;
         };
         peer = address;
-        if !is_trusted(&address) {
+        if !is_trusted(trusted, address) {
             break;
         }
     }
@@ -841,8 +886,7 @@ fn peer(socket: IpAddr, fields: &Fields, trusted: &[IpNet]) -> IpAddr {
 /// What a trusted proxy said of the hops before, and the hop to us; from anybody else only the latter.
 fn forwarded_for<'v>(visit: &Visit<'v>, fields: &Fields) -> Cow<'v, str> {
     let client = visit.client;
-    let is_trusted = |net: &IpNet| net.contains(&client.address.to_canonical());
-    if !visit.proxy.trusted_proxies.iter().any(is_trusted) {
+    if !is_trusted(&visit.proxy.trusted_proxies, client.address) {
         return client.text.as_str().into();
     }
     let mut hops = String::new();

@@ -36,6 +36,7 @@ impl Proxy {
         }
         let account = self.own_account(head)?;
         visit.account = Some(account.clone());
+        visit.client.prove(&account)?;
         let place = self
             .quota_questions
             .clone()

@@ -12,7 +12,7 @@ mod sockets;
 
 pub use fields::{Field, Fields, Lines};
 pub use outgoing::{Body, Coding, NotSent, Outbox, Outgoing, Piece};
-pub use pipe::{PIPES, Pipe, Reader, Writer};
+pub use pipe::{PIPES, Pipe, Reader, Writer, write_now};
 pub use request::{BadHead, HEAD_BYTES, RequestHead, request_head};
 pub use sockets::{ends_before, is_reset, reset};
 

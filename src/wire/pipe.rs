@@ -87,6 +87,14 @@ impl Writer for tokio::io::WriteHalf<tokio::io::DuplexStream> {
     }
 }
 
+/// Writes at once or not at all, whatever the runtime knows of the socket.
+///
+/// # Errors
+/// `WouldBlock` when the socket takes nothing.
+pub fn write_now(to: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::io::write(to, bytes)?)
+}
+
 /// A pipe of the kernel, opened when it is first filled. What goes through it is not copied.
 #[derive(Default, Debug)]
 pub struct Pipe {
@@ -170,6 +178,19 @@ impl Pipe {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+    }
+
+    /// Gives a socket at most so much of what is in it, at once or not at all, and whatever the runtime knows of the socket.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the socket takes nothing.
+    pub fn pour_now(&mut self, to: &TcpStream, at_most: usize) -> io::Result<usize> {
+        let Ends::Open { exit, .. } = &self.ends else {
+            return Ok(0);
+        };
+        let moved = splice(exit, None, to, None, self.held.min(at_most), FLAGS)?;
+        self.held -= moved;
+        Ok(moved)
     }
 
     fn close(&mut self) {

@@ -1056,32 +1056,33 @@ async fn an_upstream_that_does_not_take_the_body_is_what_was_too_slow_at_the_dea
 // ---- Connections ----
 
 #[tokio::test(flavor = "multi_thread")]
-async fn so_many_connections_are_served_and_the_next_one_waits_until_one_closes() {
+async fn so_many_proven_connections_are_served_and_the_next_one_waits_until_one_closes() {
     let upstream = Upstream::scripted(echo).await;
     let gate = Gate::start_with(upstream.address, |config| {
-        config.settings.limits.connections = 3;
+        config.settings.limits.connections = 4;
         config.settings.workers = NonZeroUsize::new(2);
     })
     .await;
     let mut open = Vec::new();
-    for n in 0..3 {
+    let keys = [STUDIO_KEY, RETAIL_KEY, STUDIO_KEY, RETAIL_KEY];
+    for key in keys {
         let mut wire = Wire::connect(gate.public).await;
-        let reply = wire.exchange(call(STUDIO_KEY, "{}")).await;
-        assert_eq!(reply.status, 200, "connection {n} of 3");
+        let reply = wire.exchange(call(key, "{}")).await;
+        assert_eq!(reply.status, 200, "one of four");
         open.push(wire);
     }
-    let mut fourth = Wire::connect(gate.public).await;
-    fourth.write(call(STUDIO_KEY, "{}")).await;
+    let mut fifth = Wire::connect(gate.public).await;
+    fifth.write(call(RETAIL_KEY, "{}")).await;
     assert!(
-        fourth.is_silent_for(Duration::from_millis(300)).await,
+        fifth.is_silent_for(Duration::from_millis(300)).await,
         "neither served nor refused"
     );
-    for wire in &mut open {
-        assert_eq!(wire.exchange(call(STUDIO_KEY, "{}")).await.status, 200);
+    for (wire, key) in open.iter_mut().zip(keys) {
+        assert_eq!(wire.exchange(call(key, "{}")).await.status, 200);
     }
     open.pop();
-    assert_eq!(fourth.reply().await.status, 200);
-    drop((open, fourth));
+    assert_eq!(fifth.reply().await.status, 200);
+    drop((open, fifth));
     gate.at_rest().await.assert_conserved();
 }
 

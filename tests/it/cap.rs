@@ -121,8 +121,11 @@ async fn bursts_on_both_sides_of_a_second_share_one_quota() {
         connections.push(Client::connect(gate.public).await.unwrap());
     }
     // Warm, so that the bursts are bursts: each connection is known to its worker.
-    for connection in &mut connections {
-        connection.send(segment("nobody's")).await.unwrap();
+    let warming = connections
+        .iter_mut()
+        .map(|connection| connection.send(segment("nobody's")));
+    for warmed in futures_util::future::join_all(warming).await {
+        warmed.unwrap();
     }
     for round in 0..3_u64 {
         for offset_ms in [980, 20] {

@@ -6,6 +6,7 @@ mod bad_input;
 mod billers;
 mod bills;
 mod cap;
+mod connections;
 mod crash;
 mod demo;
 mod deploy;

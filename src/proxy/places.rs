@@ -1,0 +1,547 @@
+//! Who holds the places of `limits.connections`, and who gives way when they are taken.
+//!
+//! Owns the rule: a connection is *proven* once a call on it has proven a credential. A proven connection keeps its place. Of
+//! the others the one that has been silent longest gives way to a newcomer, and each peer has at most an eighth of the
+//! places with them. The connections of one account hold at most half of the places; one that a trusted proxy shares among
+//! many clients is an account's only while a call lasts. So nobody who lacks a key keeps others out, and nobody who has
+//! one keeps other accounts out (P6, P7). Must never lock anything for a call on a client's own connection that is proven.
+
+use super::memory::network;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::words::{AccountId, Mono};
+use parking_lot::Mutex;
+use std::collections::{BTreeSet, HashMap};
+use std::future::poll_fn;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
+
+/// One peer holds at most this part of the places with connections that have not proven a credential.
+const PEER_SHARE: usize = 8;
+/// One account holds at most this part of the places with its connections.
+const ACCOUNT_SHARE: usize = 2;
+
+/// Of a connection that has not proven a credential.
+const UNPROVEN: u64 = 0;
+/// Of a proven connection that is no account's now.
+const NOBODYS: u64 = 1;
+
+/// The places of all workers together.
+pub struct Places {
+    free: Arc<Semaphore>,
+    rule: Mutex<Rule>,
+    hasher: foldhash::quality::RandomState,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
+
+/// A connection's place, until this is dropped.
+pub struct Place {
+    places: Arc<Places>,
+    id: u64,
+    sign: Arc<Sign>,
+    /// A trusted proxy has it.
+    is_shared: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What a connection shows of itself to whoever looks for one that gives way. Written without a lock.
+#[derive(Default)]
+pub struct Sign {
+    /// When the last bytes came from the client. Of a proven connection nobody asks: it is not kept up.
+    heard: AtomicU64,
+    /// Whose the connection is: [`UNPROVEN`], [`NOBODYS`] or an account's hash.
+    account: AtomicU64,
+    /// What ends the connection.
+    task: OnceLock<AbortHandle>,
+}
+
+impl Sign {
+    /// Notes that bytes have come.
+    pub fn heard(&self, clock: &Clock) {
+        if self.owner() == UNPROVEN {
+            self.heard.store(clock.mono().0, Ordering::Relaxed);
+        }
+    }
+
+    fn owner(&self) -> u64 {
+        self.account.load(Ordering::Relaxed)
+    }
+
+    fn last_heard(&self) -> Mono {
+        Mono(self.heard.load(Ordering::Relaxed))
+    }
+}
+
+impl Places {
+    /// `limit` places (`limits.connections`).
+    pub fn new(limit: usize, clock: Clock, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            free: Arc::new(Semaphore::new(limit)),
+            rule: Mutex::new(Rule::new(limit)),
+            hasher: foldhash::quality::RandomState::default(),
+            clock,
+            metrics,
+        })
+    }
+
+    /// A place for a connection that has come. At the limit another one gives way first. When all are proven the newcomer
+    /// waits until one of them closes. `peer` is `None` for a trusted proxy, whose connections count for nobody.
+    pub async fn take(self: &Arc<Self>, peer: Option<IpAddr>) -> Place {
+        let peer = peer.map(network);
+        let is_crowded = self.free.available_permits() == 0 || self.rule.lock().is_full(peer);
+        if is_crowded {
+            // Whoever has sent his request is heard before he could give way: the connections of this worker may have been
+            // accepted in one go, and not looked at since.
+            tokio::task::yield_now().await;
+        }
+        let mut permit = pin!(self.free.clone().acquire_owned());
+        // In the queue first: what is given up for this newcomer must not go to a later one.
+        let permit = match poll_fn(|cx| Poll::Ready(permit.as_mut().poll(cx))).await {
+            Poll::Ready(permit) => permit,
+            Poll::Pending => {
+                let gives_way = self.rule.lock().give_way(peer);
+                self.end(gives_way);
+                permit.await
+            }
+        };
+        match permit {
+            Ok(permit) => self.enter(peer, permit),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// A place that is free; `None` when there is none. `peer` as for [`take`](Self::take).
+    pub fn try_take(self: &Arc<Self>, peer: Option<IpAddr>) -> Option<Place> {
+        let permit = self.free.clone().try_acquire_owned().ok()?;
+        Some(self.enter(peer.map(network), permit))
+    }
+
+    fn enter(self: &Arc<Self>, peer: Option<IpAddr>, permit: OwnedSemaphorePermit) -> Place {
+        let sign = Arc::new(Sign::default());
+        sign.heard(&self.clock);
+        let (id, gives_way) = self.rule.lock().enter(peer, sign.clone());
+        self.end(gives_way);
+        self.metrics.connections.inc();
+        Place {
+            places: self.clone(),
+            id,
+            sign,
+            is_shared: peer.is_none(),
+            _permit: permit,
+        }
+    }
+
+    fn end(&self, gives_way: Option<Arc<Sign>>) {
+        let Some(sign) = gives_way else {
+            return;
+        };
+        self.metrics.connections_gave_way.inc();
+        if let Some(task) = sign.task.get() {
+            task.abort();
+        }
+    }
+}
+
+impl Place {
+    /// What the connection shows.
+    pub fn sign(&self) -> &Arc<Sign> {
+        &self.sign
+    }
+
+    /// `task` serves the connection, and is ended when it gives way.
+    pub fn is_served_by(&self, task: AbortHandle) {
+        // Under the lock, so that whoever chooses this connection finds the task, or is found here to have chosen it.
+        let rule = self.places.rule.lock();
+        if rule.held.contains_key(&self.id) {
+            let _ = self.sign.task.set(task);
+        } else {
+            task.abort();
+        }
+    }
+
+    /// A call on the connection has proven a credential of this account. False when it must not go on: the account holds its
+    /// part of the places already, or the connection has just given way.
+    pub fn prove(&self, account: &AccountId) -> bool {
+        let account = self.places.hasher.hash_one(account.as_str());
+        let account = account.max(NOBODYS + 1);
+        if self.sign.owner() == account {
+            return true;
+        }
+        self.places.rule.lock().prove(self.id, account)
+    }
+
+    /// The answer to a call has ended.
+    pub fn call_ended(&self) {
+        if self.is_shared {
+            self.places.rule.lock().disown(self.id);
+        }
+    }
+
+    /// Whether the connection ends because it gave way.
+    pub fn gave_way(&self) -> bool {
+        !self.places.rule.lock().held.contains_key(&self.id)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.rule.lock().leave(self.id);
+        self.places.metrics.connections.dec();
+    }
+}
+
+/// Who gives way. Pure: what it knows of time are the signs.
+struct Rule {
+    /// How many unproven connections one peer may have.
+    of_a_peer: usize,
+    /// How many connections one account may have.
+    of_an_account: usize,
+    next: u64,
+    held: HashMap<u64, Held, foldhash::fast::RandomState>,
+    silence: Silence,
+    /// The unproven connections of each peer.
+    peers: HashMap<IpAddr, Silence, foldhash::fast::RandomState>,
+    /// How many connections each account has, by its hash.
+    accounts: HashMap<u64, usize, foldhash::fast::RandomState>,
+}
+
+/// Unproven connections by when they were last heard, as far as is known: a sign may have moved on since. It can only have
+/// become later, so the first one whose sign has not moved is the one that has been silent longest.
+type Silence = BTreeSet<(Mono, u64)>;
+
+struct Held {
+    sign: Arc<Sign>,
+    known: Mono,
+    peer: Option<IpAddr>,
+}
+
+impl Rule {
+    fn new(limit: usize) -> Self {
+        Self {
+            of_a_peer: (limit / PEER_SHARE).max(1),
+            of_an_account: (limit / ACCOUNT_SHARE).max(1),
+            next: 0,
+            held: HashMap::default(),
+            silence: Silence::new(),
+            peers: HashMap::default(),
+            accounts: HashMap::default(),
+        }
+    }
+
+    /// Whether another unproven connection of this peer would be one too many.
+    fn is_full(&self, peer: Option<IpAddr>) -> bool {
+        let of_peer = peer.and_then(|peer| self.peers.get(&peer));
+        of_peer.is_some_and(|of_peer| of_peer.len() >= self.of_a_peer)
+    }
+
+    /// A connection begins. Of a peer with its part full, another one gives way.
+    fn enter(&mut self, peer: Option<IpAddr>, sign: Arc<Sign>) -> (u64, Option<Arc<Sign>>) {
+        let gives_way = match self.is_full(peer) {
+            true => self.give_way(peer),
+            false => None,
+        };
+        let id = self.next;
+        self.next += 1;
+        let known = sign.last_heard();
+        self.held.insert(id, Held { sign, known, peer });
+        self.list(id, known, peer);
+        (id, gives_way)
+    }
+
+    /// Takes away the place of the unproven connection that has been silent longest: of this peer if its part is full, else
+    /// of all. `None` when all are proven.
+    fn give_way(&mut self, peer: Option<IpAddr>) -> Option<Arc<Sign>> {
+        let peer = peer.filter(|_| self.is_full(peer));
+        loop {
+            let silence = match &peer {
+                Some(peer) => self.peers.get(peer)?,
+                None => &self.silence,
+            };
+            let (known, id) = *silence.first()?;
+            let held = self.held.get_mut(&id)?;
+            let heard = held.sign.last_heard();
+            let of = held.peer;
+            held.known = heard;
+            self.unlist(id, known, of);
+            if heard == known {
+                return self.held.remove(&id).map(|held| held.sign);
+            }
+            self.list(id, heard, of);
+        }
+    }
+
+    /// A call on the connection has proven a credential of an account. False when the account has its part of the places, or
+    /// the connection has given way.
+    fn prove(&mut self, id: u64, account: u64) -> bool {
+        let Some(held) = self.held.get(&id) else {
+            return false;
+        };
+        let (sign, known, peer) = (held.sign.clone(), held.known, held.peer);
+        let held_by_account = self.accounts.entry(account).or_default();
+        if *held_by_account >= self.of_an_account {
+            return false;
+        }
+        *held_by_account += 1;
+        match sign.account.swap(account, Ordering::Relaxed) {
+            UNPROVEN => self.unlist(id, known, peer),
+            before => self.release(before),
+        }
+        true
+    }
+
+    /// The connection is no account's any more, but proven if it was.
+    fn disown(&mut self, id: u64) {
+        let Some(held) = self.held.get(&id) else {
+            return;
+        };
+        let owner = held.sign.owner();
+        if owner != UNPROVEN {
+            held.sign.account.store(NOBODYS, Ordering::Relaxed);
+            self.release(owner);
+        }
+    }
+
+    /// A connection has ended.
+    fn leave(&mut self, id: u64) {
+        if let Some(Held { sign, known, peer }) = self.held.remove(&id) {
+            match sign.owner() {
+                UNPROVEN => self.unlist(id, known, peer),
+                account => self.release(account),
+            }
+        }
+    }
+
+    fn release(&mut self, account: u64) {
+        if let Some(held) = self.accounts.get_mut(&account) {
+            *held -= 1;
+            if *held == 0 {
+                self.accounts.remove(&account);
+            }
+        }
+    }
+
+    fn list(&mut self, id: u64, known: Mono, peer: Option<IpAddr>) {
+        self.silence.insert((known, id));
+        if let Some(peer) = peer {
+            self.peers.entry(peer).or_default().insert((known, id));
+        }
+    }
+
+    fn unlist(&mut self, id: u64, known: Mono, peer: Option<IpAddr>) {
+        self.silence.remove(&(known, id));
+        if let Some(peer) = peer
+            && let Some(of_peer) = self.peers.get_mut(&peer)
+        {
+            of_peer.remove(&(known, id));
+            if of_peer.is_empty() {
+                self.peers.remove(&peer);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn peer(n: u8) -> Option<IpAddr> {
+        Some([192, 0, 2, n].into())
+    }
+
+    fn heard(sign: &Sign, at: u64) {
+        if sign.owner() == UNPROVEN {
+            sign.heard.store(at, Ordering::Relaxed);
+        }
+    }
+
+    /// A connection of `peer` heard at `at`; whoever gives way to it is told by when it was heard.
+    fn enter(
+        rule: &mut Rule,
+        peer: Option<IpAddr>,
+        at: u64,
+    ) -> (u64, Arc<Sign>, Option<Arc<Sign>>) {
+        let sign = Arc::new(Sign::default());
+        heard(&sign, at);
+        let (id, gives_way) = rule.enter(peer, sign.clone());
+        (id, sign, gives_way)
+    }
+
+    #[test]
+    fn the_connection_that_was_silent_longest_gives_way_and_a_proven_one_never() {
+        let mut rule = Rule::new(80);
+        let (first, _, _) = enter(&mut rule, peer(1), 1);
+        let (_, second, _) = enter(&mut rule, peer(2), 2);
+        let (_, third, _) = enter(&mut rule, peer(3), 3);
+        assert!(rule.prove(first, 7));
+        heard(&second, 9);
+        assert!(Arc::ptr_eq(&rule.give_way(peer(4)).unwrap(), &third));
+        assert!(Arc::ptr_eq(&rule.give_way(peer(4)).unwrap(), &second));
+        assert!(
+            rule.give_way(peer(4)).is_none(),
+            "only a proven one is left"
+        );
+        rule.leave(first);
+        assert!(rule.held.is_empty() && rule.accounts.is_empty() && rule.peers.is_empty());
+    }
+
+    #[test]
+    fn a_peer_beyond_its_eighth_gives_way_to_itself_and_to_nobody_who_is_older() {
+        let mut rule = Rule::new(16);
+        let (_, other, _) = enter(&mut rule, peer(9), 1);
+        let (_, one, _) = enter(&mut rule, peer(1), 2);
+        let (proven, _, _) = enter(&mut rule, peer(1), 3);
+        assert!(rule.prove(proven, 7), "counts against nobody's share");
+        let (_, _, none) = enter(&mut rule, peer(1), 4);
+        assert!(none.is_none());
+        let (_, _, gives_way) = enter(&mut rule, peer(1), 5);
+        assert!(Arc::ptr_eq(&gives_way.unwrap(), &one));
+        for at in 6..20 {
+            let (_, _, none) = enter(&mut rule, None, at);
+            assert!(none.is_none(), "a trusted proxy has no share");
+        }
+        assert!(Arc::ptr_eq(&rule.give_way(peer(2)).unwrap(), &other));
+    }
+
+    #[test]
+    fn an_account_holds_half_of_the_places_and_gives_them_back() {
+        let mut rule = Rule::new(8);
+        let mut ids: Vec<u64> = (0..6).map(|at| enter(&mut rule, None, at).0).collect();
+        for id in &ids[..4] {
+            assert!(rule.prove(*id, 7));
+        }
+        assert!(!rule.prove(ids[4], 7), "one beyond half");
+        assert!(rule.prove(ids[4], 8), "another account is not concerned");
+        assert!(!rule.prove(ids[4], 7), "nor does a change of account help");
+        rule.leave(ids.remove(0));
+        assert!(rule.prove(ids[3], 7), "now there is room");
+        assert!(!rule.prove(ids[4], 7));
+        for id in ids {
+            rule.leave(id);
+        }
+        assert!(rule.accounts.is_empty() && rule.silence.is_empty());
+    }
+
+    #[test]
+    fn who_has_given_way_can_prove_nothing_any_more() {
+        let mut rule = Rule::new(8);
+        let (id, _, _) = enter(&mut rule, peer(1), 1);
+        assert!(rule.give_way(None).is_some());
+        assert!(!rule.prove(id, 7));
+        rule.leave(id);
+        assert!(rule.accounts.is_empty());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Enter(u8),
+        Hear(usize),
+        Prove(usize, u64),
+        Disown(usize),
+        Leave(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0..5_u8).prop_map(Step::Enter),
+            4 => any::<usize>().prop_map(Step::Hear),
+            1 => any::<usize>().prop_map(Step::Disown),
+            2 => (any::<usize>(), 2..5_u64).prop_map(|(nth, account)| Step::Prove(nth, account)),
+            1 => any::<usize>().prop_map(Step::Leave),
+        ]
+    }
+
+    /// One connection as a list of all of them has it.
+    #[derive(Clone, Copy, Debug)]
+    struct Known {
+        id: u64,
+        peer: Option<IpAddr>,
+        heard: u64,
+        account: u64,
+    }
+
+    proptest! {
+        #[test]
+        fn the_rule_chooses_as_a_search_through_all_connections_would(
+            limit in 1..40_usize,
+            steps in prop::collection::vec(step(), 1..300),
+        ) {
+            let mut rule = Rule::new(limit);
+            let mut signs: HashMap<u64, Arc<Sign>> = HashMap::new();
+            let mut all: Vec<Known> = Vec::new();
+            let longest = |all: &[Known], peer: Option<IpAddr>| {
+                let unproven = all.iter().filter(|known| known.account == 0);
+                let of_peer = unproven.filter(|known| peer.is_none() || known.peer == peer);
+                of_peer.min_by_key(|known| (known.heard, known.id)).map(|known| known.id)
+            };
+            let count = |all: &[Known], peer: Option<IpAddr>| {
+                all.iter().filter(|known| known.account == 0 && known.peer == peer).count()
+            };
+            for (at, step) in (1_u64..).zip(steps) {
+                let nth = |nth: usize| (!all.is_empty()).then(|| nth % all.len());
+                match step {
+                    Step::Enter(n) => {
+                        // The fifth is a trusted proxy.
+                        let peer = peer(n).filter(|_| n < 4);
+                        let is_full = peer.is_some() && count(&all, peer) >= (limit / 8).max(1);
+                        let mut expected = is_full.then(|| longest(&all, peer)).flatten();
+                        let mut gave_way = None;
+                        if expected.is_none() && all.len() >= limit {
+                            expected = longest(&all, None);
+                            gave_way = rule.give_way(peer);
+                            if expected.is_none() {
+                                prop_assert!(gave_way.is_none());
+                                continue;
+                            }
+                        }
+                        let (id, sign, by_share) = enter(&mut rule, peer, at);
+                        let gave_way = gave_way.or(by_share);
+                        let expected_sign = expected.map(|id| signs[&id].clone());
+                        prop_assert_eq!(
+                            gave_way.map(|sign| Arc::as_ptr(&sign)),
+                            expected_sign.map(|sign| Arc::as_ptr(&sign))
+                        );
+                        all.retain(|known| Some(known.id) != expected);
+                        signs.insert(id, sign);
+                        all.push(Known { id, peer, heard: at, account: 0 });
+                        prop_assert!(all.len() <= limit);
+                    }
+                    Step::Hear(n) => if let Some(nth) = nth(n) {
+                        heard(&signs[&all[nth].id], at);
+                        all[nth].heard = at;
+                    },
+                    Step::Prove(n, account) => if let Some(nth) = nth(n) {
+                        let known = all[nth];
+                        if known.account != account {
+                            let held = all.iter().filter(|known| known.account == account).count();
+                            let fits = held < (limit / 2).max(1);
+                            prop_assert_eq!(rule.prove(known.id, account), fits);
+                            if fits {
+                                all[nth].account = account;
+                            }
+                        }
+                    },
+                    Step::Disown(n) => if let Some(nth) = nth(n) {
+                        rule.disown(all[nth].id);
+                        all[nth].account = all[nth].account.min(NOBODYS);
+                    },
+                    Step::Leave(n) => if let Some(nth) = nth(n) {
+                        rule.leave(all.remove(nth).id);
+                    },
+                }
+                prop_assert_eq!(rule.held.len(), all.len());
+            }
+            for known in all {
+                rule.leave(known.id);
+            }
+            prop_assert!(rule.silence.is_empty() && rule.peers.is_empty() && rule.accounts.is_empty());
+        }
+    }
+}
