@@ -139,7 +139,6 @@ impl Settler {
             both,
             newest(&reader, zone)?,
         );
-        tell_trust(&trust);
         tell_ahead(&reader, zone, both.1)?;
         proxy
             .metrics
@@ -166,6 +165,9 @@ impl Settler {
             raised,
         };
         settler.look();
+        if !settler.trust.lock().is_trusted() {
+            tell_trust(false);
+        }
         settler.stop_for_arrears(&mut settler.state.lock());
         Ok(settler)
     }
@@ -220,7 +222,7 @@ impl Settler {
             // What it was to delete by was asked for by the clock that is doubted now.
             self.proxy.ledger.prune(Utc(i64::MIN));
         } else if trust.is_trusted() != trusted {
-            tell_trust(&trust);
+            tell_trust(!trusted);
         }
         let metrics = &self.proxy.metrics;
         metrics.clock_trusted.set(i64::from(trust.is_trusted()));
@@ -525,8 +527,8 @@ impl Settler {
     }
 }
 
-fn tell_trust(trust: &Trust) {
-    if trust.is_trusted() {
+fn tell_trust(is_trusted: bool) {
+    if is_trusted {
         tracing::info!(
             "the wall clock is trusted: it has kept step with the monotonic clock for an hour"
         );

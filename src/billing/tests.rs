@@ -342,7 +342,6 @@ fn a_pack_of_a_leap_day_ends_a_year_later_on_the_28th_at_its_clock_time() {
         from,
         until,
         counted_until: until,
-        on_no_statement: 0,
         ..inputs(vec![group])
     });
     // 1,000 free and 2,000 by the pack before, 4,000 after: 7,000 x 0.01 were it void at once.
@@ -760,7 +759,6 @@ fn a_running_month_shows_packs_as_they_are_now() {
     let group = portrait(terms(TierBasis::AllCalls), packs);
     let statement = statement(&Inputs {
         counted_until: at(now),
-        on_no_statement: 0,
         ..inputs(vec![group])
     });
     let states: Vec<PackState> = statement.groups[0]
@@ -1217,7 +1215,6 @@ fn a_statement_of_a_running_month_says_until_when_it_counts() {
     let now = at("2026-11-10T12:00:00+08:00");
     let running = statement(&Inputs {
         counted_until: now,
-        on_no_statement: 0,
         ..inputs(vec![])
     });
     let mut out = Vec::new();
@@ -1225,6 +1222,35 @@ fn a_statement_of_a_running_month_says_until_when_it_counts() {
     let text = String::from_utf8(out).unwrap();
     assert!(text.contains("\nnot fixed yet: calls until 2026-11-10T12:00:00+08:00\n"));
     assert!(text.ends_with("\ndue at settlement  0.00 CNY\npaid when ordered  0.00 CNY\n"));
+}
+
+#[test]
+fn calls_that_are_on_no_statement_stand_on_it_and_cost_nothing() {
+    let none = statement(&inputs(vec![]));
+    let some = statement(&Inputs {
+        on_no_statement: 17,
+        ..inputs(vec![])
+    });
+    assert_eq!(some.due, none.due);
+    let said = |statement: &Statement| {
+        let (mut table, mut csv) = (Vec::new(), Vec::new());
+        text::table(&mut table, statement).unwrap();
+        text::csv(&mut csv, statement).unwrap();
+        let json = serde_json::to_string(statement).unwrap();
+        [table, csv, json.into_bytes()].map(|text| String::from_utf8(text).unwrap())
+    };
+    let [table, csv, json] = said(&some);
+    assert!(table.contains("\n17 calls are on no statement"), "{table}");
+    assert!(csv.contains(",,on_no_statement,,,,,17,"), "{csv}");
+    assert!(json.contains(r#""on_no_statement":17"#), "{json}");
+    // What was stored before there were any reads as it did.
+    assert!(
+        said(&none)
+            .iter()
+            .all(|text| !text.contains("no_statement"))
+    );
+    let read: Statement = serde_json::from_str(&said(&none)[2]).unwrap();
+    assert_eq!(read, none);
 }
 
 #[test]

@@ -151,7 +151,8 @@ fn group_tables(out: &mut dyn Write, group: &GroupStatement) -> io::Result<()> {
 const COLUMNS: &str = "month,account,currency,group,row,name,mode,reason,state,calls,left,unit_price,amount,from,until";
 
 /// A header, then a row for each figure of the statement. `row` says what it is: `calls`,
-/// `not_billable`, `free_pack`, `pack`, `due`, `paid`, `paid_back`, and last `total_due` and `total_paid`.
+/// `not_billable`, `free_pack`, `pack`, `due`, `paid`, `paid_back`, `on_no_statement` where there are such calls, and last
+/// `total_due` and `total_paid`.
 pub fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
     writeln!(out, "{COLUMNS}")?;
     let mut put = |group: &str, row: &str, cells: Cells| {
@@ -250,6 +251,13 @@ pub fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
             };
             put(id, row, cells)?;
         }
+    }
+    if statement.on_no_statement > 0 {
+        let cells = Cells {
+            calls: statement.on_no_statement.to_string(),
+            ..Cells::default()
+        };
+        put("", "on_no_statement", cells)?;
     }
     for (row, amount) in [
         ("total_due", statement.due),

@@ -106,6 +106,10 @@ fn day_bounds(day: &str, zone: &TimeZone) -> Option<(Utc, Utc)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use crate::usage::{Entry, Ledger, LedgerOptions, Record};
+    use crate::words::*;
+    use std::path::Path;
 
     fn utc(text: &str) -> Utc {
         Utc(text.parse::<jiff::Timestamp>().unwrap().as_microsecond())
@@ -144,5 +148,92 @@ mod tests {
         );
         let november = Month::parse("2026-11").unwrap();
         assert_eq!(last_day(november, &zone).to_string(), "2026-11-30");
+    }
+
+    /// A ledger with calls at these instants.
+    fn ledger(dir: &Path, calls: &[&str]) -> Ledger {
+        let options = LedgerOptions {
+            path: dir.join("ledger.db"),
+            durability: Durability::Strict,
+            replica: String::new(),
+            create: true,
+            pending_limit: 100,
+        };
+        let ledger = Ledger::open(options, Clock::default(), |_| ()).unwrap();
+        for at in calls {
+            drop(ledger.reserve().unwrap().commit(Record {
+                id: RequestId(uuid::Uuid::now_v7()),
+                account: AccountId::new("a").unwrap(),
+                group: GroupId::new("g").unwrap(),
+                action: Action::new("A").unwrap(),
+                mode: Mode::PerCall,
+                admitted_at: utc(at),
+                start: Mono(1),
+                outcome: Outcome::Answered,
+                status: Some(200),
+                reason: Reason::Billable,
+                duration: Duration::ZERO,
+            }));
+        }
+        ledger
+    }
+
+    #[test]
+    fn the_first_month_is_not_that_of_a_clock_that_was_never_set() {
+        let zone = TimeZone::get("Asia/Shanghai").unwrap();
+        let first = |calls: &[&str]| {
+            let dir = tempfile::tempdir().unwrap();
+            let ledger = ledger(dir.path(), calls);
+            ledger.seal("2026-01-01").unwrap();
+            let reader = Reader::open(ledger.path()).unwrap();
+            let first = unsettled(&reader, &zone).unwrap();
+            first.map(|month| month.to_string())
+        };
+        let (never_set, call) = ("1970-01-01T00:00:07Z", "2026-10-31T16:00:00Z");
+        assert_eq!(first(&[never_set]), None);
+        assert_eq!(first(&[call, never_set]).as_deref(), Some("2026-11"));
+    }
+
+    #[test]
+    fn a_month_that_was_begun_is_gone_on_with_and_what_ends_last_is_told() {
+        let zone = TimeZone::get("Asia/Shanghai").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = ledger(dir.path(), &["2026-11-05T12:00:00Z"]);
+        let told = || {
+            let reader = Reader::open(ledger.path()).unwrap();
+            let (what, end) = furthest(&reader, &zone).unwrap().unwrap();
+            let month = unsettled(&reader, &zone).unwrap().unwrap().to_string();
+            (what, end, month, newest(&reader, &zone).unwrap())
+        };
+        let seal = ledger.seal("2026-11-04").unwrap();
+        let called = utc("2026-11-05T12:00:00Z");
+        assert_eq!(
+            told(),
+            ("a record".into(), called, "2026-11".into(), called)
+        );
+        ledger.seal("2026-11-06").unwrap();
+        let (begin, end) = (utc("2026-11-05T16:00:00Z"), utc("2026-11-06T16:00:00Z"));
+        let sealed = (
+            "the sealed day 2026-11-06".into(),
+            end,
+            "2026-11".into(),
+            begin,
+        );
+        assert_eq!(told(), sealed);
+        let month = "2026-11".to_owned();
+        let begun = Entry::Settlement {
+            month: month.clone(),
+            through_seq: seal.last_seq,
+            head: seal.head,
+            fixed_at: begin,
+        };
+        ledger.keep(vec![begun]).unwrap();
+        let end = utc("2026-11-30T16:00:00Z");
+        let fixed = "the fixed month 2026-11".to_owned();
+        assert_eq!(told(), (fixed.clone(), end, month.clone(), begin));
+        ledger
+            .keep(vec![Entry::Settled { month, at: begin }])
+            .unwrap();
+        assert_eq!(told(), (fixed, end, "2026-12".into(), begin));
     }
 }

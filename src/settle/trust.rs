@@ -27,8 +27,8 @@ pub(super) struct Trust {
 }
 
 impl Trust {
-    /// Goes on with the watch that an earlier process kept, when the machine was not booted and the wall clock not moved
-    /// since; else begins anew. `boot`: names the machine's boot; `None` when it cannot be told. `newest`: the latest instant
+    /// Goes on with the watch that an earlier process kept, when the machine was not booted since; else begins anew. Whether
+    /// the wall clock was moved meanwhile is found by the first look. `boot`: names the machine's boot; `None` when it cannot be told. `newest`: the latest instant
     /// that the ledger knows.
     pub(super) fn start(
         kept: Option<ClockWatch>,
@@ -53,13 +53,11 @@ impl Trust {
             fixed_unseen,
         };
         let watch = kept.filter(|_| same_boot).unwrap_or(begun);
-        let mut trust = Self {
+        Self {
             anchor: (watch.mono, watch.utc),
             watch,
             newest: newest.min(utc),
-        };
-        trust.look((mono, utc));
-        trust
+        }
     }
 
     /// Takes in what the clocks show. Gives by how many seconds the wall clock went ahead of the monotonic one, when that
@@ -150,12 +148,14 @@ mod tests {
     impl Machine {
         fn start(kept: Option<ClockWatch>, boot: &'static str, mono: Mono, utc: Utc) -> Self {
             let newest = Utc(NOON.0 - 1);
+            let mut trust = Trust::start(kept, Some(boot.to_owned()), (mono, utc), newest);
+            trust.look((mono, utc));
             Self {
                 boot,
                 mono,
                 utc,
                 newest,
-                trust: Trust::start(kept, Some(boot.to_owned()), (mono, utc), newest),
+                trust,
             }
         }
 
@@ -265,7 +265,9 @@ mod tests {
         );
         let at = |boot: Option<&str>, mono| {
             let boot = boot.map(str::to_owned);
-            Trust::start(Some(kept.clone()), boot, (mono, utc), NOON)
+            let mut trust = Trust::start(Some(kept.clone()), boot, (mono, utc), NOON);
+            trust.look((mono, utc));
+            trust
         };
         assert!(at(Some("boot-1"), mono).is_trusted());
         assert!(!at(Some("boot-2"), mono).is_trusted());

@@ -226,8 +226,12 @@ async fn a_month_is_settled_once_whatever_the_files_say_later_and_arrears_end_wh
     let samples = scrape(house.admin).await;
     assert_eq!(samples.sum("tollgate_accounts_in_arrears", &[]), 1);
 
-    // A restart changes nothing of it: the first call after it is refused too.
+    // A restart changes nothing of it: the first call after it is refused too. From here on the clock is not trusted.
     drop(process);
+    let ledger = rusqlite::Connection::open(house.ledger()).unwrap();
+    let change = "UPDATE clock SET boot = 'another machine'";
+    assert_eq!(ledger.execute(change, []).unwrap(), 1);
+    drop(ledger);
     let _process = house.start().await;
     assert_eq!(
         send(house.public, segment(KEY)).await.0,
@@ -267,6 +271,8 @@ async fn a_month_is_settled_once_whatever_the_files_say_later_and_arrears_end_wh
     );
     assert_eq!(own["services"][PORTRAIT]["free_calls"]["left"], 999);
     assert_eq!(house.log().matches("settled the month").count(), 1);
+    let samples = scrape(house.admin).await;
+    assert_eq!(samples.sum("tollgate_clock_trusted", &[]), 0);
 }
 
 async fn post_reload(house: &House) {
@@ -608,8 +614,10 @@ async fn a_wall_clock_that_is_moved_forward_settles_nothing() {
     let before = sealed();
     let (_, end) = Month::of(gate.clock.utc(), &zone()).bounds(&zone());
     gate.mover.set_utc(Utc(end.0 + 2 * HOUR_US));
-    // A pass follows at once, for a day is over, and another ten seconds later.
-    tokio::time::sleep(Duration::from_secs(13)).await;
+    // A pass follows at once, for a day is over, and another one after that.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    gate.mover.advance(Duration::from_secs(301));
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
     let reader = Reader::open(&gate.ledger()).unwrap();
     assert_eq!(reader.last_day().unwrap(), before);
     assert_eq!(reader.last_settled().unwrap(), None);
