@@ -214,6 +214,15 @@ impl<'a> Item<'a> {
     pub(super) fn whole(self, range: RangeInclusive<u64>) -> Option<u64> {
         let what = format_args!("a whole number from {} to {}", range.start(), range.end());
         match &self.node.value {
+            // YAML's versions do not agree on any other spelling.
+            Value::Number(n)
+                if n.starts_with('+')
+                    || (n.starts_with('0') && n.len() > 1 && !n.contains('.')) =>
+            {
+                self.refuse(format!(
+                    "expected {what}, found {n}: write decimal digits alone"
+                ))
+            }
             Value::Number(n) => match n.parse() {
                 Ok(n) if range.contains(&n) => Some(n),
                 _ => self.expected(what),

@@ -522,6 +522,41 @@ fn every_number_has_its_bounds() {
 }
 
 #[test]
+fn what_only_some_versions_of_yaml_read_as_written_is_refused() {
+    refuses(
+        "accounts.yaml",
+        r#"
+        qps: 10, => qps: 0x3E8,
+            14:31: qps: expected a whole number from 1 to 1000000, found 0x3E8: write decimal digits alone
+        qps: 10, => qps: 0b11,
+            14:31: qps: expected a whole number from 1 to 1000000, found 0b11: write decimal digits alone
+        qps: 10, => qps: 0o12,
+            14:31: qps: expected a whole number from 1 to 1000000, found 0o12: write decimal digits alone
+        qps: 10, => qps: +5,
+            14:31: qps: expected a whole number from 1 to 1000000, found +5: write decimal digits alone
+        qps: 10, => qps: 0100,
+            14:31: qps: expected a whole number from 1 to 1000000, found 0100: write decimal digits alone
+        qps: 10, => qps: !!int 10,
+            14:31: qps: expected a whole number from 1 to 1000000, found a YAML tag
+        mode: qps => mode: !!str qps
+            11:15: mode: expected text, found a YAML tag: remove the tag
+        secret_key: hush => secret_key: !!binary aHVzaA==
+            5:40: secret_key: expected text, found a YAML tag: remove the tag
+        "1": => 01:
+            2:3: YAML reads the key 01 as a number: write it in quotes
+        secret_id: AKID1 => secret_id: 0123
+            5:21: secret_id: YAML reads this as a number: write it in quotes
+        order: P-1, => order: 007,
+            12:25: order: YAML reads this as a number: write it in quotes
+        "#,
+    );
+    let files = Files::good();
+    files.change("accounts.yaml", "secret_id: AKID1", "secret_id: \"0123\"");
+    files.change("accounts.yaml", "order: P-1,", "order: '007',");
+    assert_eq!(files.mistakes(), [""; 0]);
+}
+
+#[test]
 fn money_is_quoted_text_above_zero() {
     refuses(
         "catalog.yaml",

@@ -15,7 +15,7 @@ use super::Mistake;
 use serde::de::{
     self, DeserializeSeed, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::path::Path;
 
@@ -58,13 +58,14 @@ pub(super) struct Node {
 pub(super) enum Value {
     Null,
     Bool(bool),
-    /// Unquoted digits, in decimal; a fraction keeps its point (`20.0`).
+    /// What some version of YAML takes for a number, as it is written: also `0x1F`, `+5`, and `007`, which one
+    /// version reads as 7, another as octal and a third as text.
     Number(String),
     Text(String),
     List(Vec<Node>),
     /// In the order of the file, repeated keys included.
     Map(Vec<(Node, Node)>),
-    /// `!tag` and whatever follows it.
+    /// `!tag` and whatever follows it; of `!!map` and `!!seq` what follows it.
     Tagged,
 }
 
@@ -91,8 +92,10 @@ pub(super) fn parse(file: &Path, bytes: &[u8], places: Places) -> Result<Node, M
     })?;
     let progress = Progress {
         // An alias is known by its place only, and begins with an asterisk.
-        placed: places == Places::Wanted || bytes.contains(&b'*'),
-        ..Progress::default()
+        placed: places == Places::Wanted || bytes.contains(&b'*') || hides_its_spelling(bytes),
+        last: Cell::new(None),
+        alias: Cell::new(None),
+        walk: RefCell::new(Walk::new(text)),
     };
     let seed = Seed {
         progress: &progress,
@@ -169,10 +172,10 @@ fn syntax(text: &str, error: &serde_yaml::Error) -> (Place, String) {
         .location()
         .map_or(Place::START, |at| Place::of(at.line(), at.column()));
     // A character that YAML forbids is reported by its byte offset alone.
-    if let Some(offset) = said
+    let forbidden = said
         .rsplit_once(" at position ")
-        .and_then(|(_, offset)| offset.parse().ok())
-    {
+        .and_then(|(_, offset)| offset.parse().ok());
+    if let Some(offset) = forbidden {
         place = Place::of_offset(text.as_bytes(), offset);
     }
     if said.contains("invalid value: string") {
@@ -197,16 +200,132 @@ fn syntax(text: &str, error: &serde_yaml::Error) -> (Place, String) {
 }
 
 /// Scalars come in the order of the text, save those behind an alias: they stand at its anchor.
-#[derive(Default)]
-struct Progress {
+struct Progress<'t> {
     placed: bool,
-    last: Cell<Option<Place>>,
+    /// And whether it took any room: a value that is left out stands where the next scalar does.
+    last: Cell<Option<(Place, bool)>>,
     alias: Cell<Option<Place>>,
+    /// Up to the last scalar.
+    walk: RefCell<Walk<'t>>,
+}
+
+/// Goes through a text and counts places as the parser does, to which more than `\n` ends a line.
+struct Walk<'t> {
+    rest: &'t str,
+    at: Place,
+}
+
+impl<'t> Walk<'t> {
+    fn new(text: &'t str) -> Self {
+        Self {
+            rest: text,
+            at: Place::START,
+        }
+    }
+
+    /// The text from a place on, which is not before the last one.
+    fn from(&mut self, place: Place) -> &'t str {
+        while self.at < place && self.next().is_some() {}
+        self.rest
+    }
+}
+
+impl Iterator for Walk<'_> {
+    type Item = (Place, char);
+
+    fn next(&mut self) -> Option<(Place, char)> {
+        let mut chars = self.rest.chars();
+        let c = chars.next()?;
+        self.rest = chars.as_str();
+        let place = self.at;
+        if is_break(c) && !(c == '\r' && self.rest.starts_with('\n')) {
+            self.at.line = place.line.saturating_add(1);
+            self.at.column = 1;
+        } else {
+            self.at.column = place.column.saturating_add(1);
+        }
+        Some((place, c))
+    }
+}
+
+/// Whether it ends a line, to the parser.
+fn is_break(c: char) -> bool {
+    matches!(c, '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}')
+}
+
+/// Whether the text may hold a number or a tag that the parser gives without its spelling. Sees more of them
+/// than there are: also inside of text.
+fn hides_its_spelling(text: &[u8]) -> bool {
+    // The two bytes before: a scalar begins behind a blank, behind a bracket, or behind the colon of a
+    // quoted key, and never behind the colon of a time of day.
+    let mut before = [b' '; 2];
+    for (at, byte) in text.iter().enumerate() {
+        let begins = match before[1] {
+            b':' => !before[0].is_ascii_alphanumeric(),
+            byte => byte.is_ascii_whitespace() || b"[{,?".contains(&byte) || !byte.is_ascii(),
+        };
+        if begins && matches!(byte, b'0' | b'+' | b'-' | b'!') && is_spelled_oddly(&text[at..]) {
+            return true;
+        }
+        before = [before[1], *byte];
+    }
+    false
+}
+
+/// Whether a scalar that begins here has a tag, or is a whole number with a plus, leading zeros or a base.
+fn is_spelled_oddly(text: &[u8]) -> bool {
+    let (sign, digits) = match text {
+        [b'!', ..] => return true,
+        [sign @ (b'+' | b'-'), digits @ ..] => (Some(sign), digits),
+        _ => (None, text),
+    };
+    let end = digits.iter().position(|byte| !byte.is_ascii_alphanumeric());
+    let digits = &digits[..end.unwrap_or(digits.len())];
+    let is_decimal = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    match digits {
+        [b'0', b'x' | b'o' | b'b', rest @ ..] => rest.iter().all(u8::is_ascii_hexdigit),
+        [b'0'] => sign.is_some(),
+        [b'0', _, ..] => is_decimal,
+        _ => is_decimal && sign == Some(&b'+'),
+    }
+}
+
+/// The value as it is written, which the parser does not tell. `written` begins where the scalar stands.
+fn as_written(value: Value, written: &str) -> Value {
+    let mut written = written;
+    // An anchor that no alias follows.
+    while let Some(anchor) = written.strip_prefix('&') {
+        let behind = anchor.trim_start_matches(|c: char| !c.is_whitespace());
+        written = behind.trim_start();
+    }
+    let is_plain = !written.starts_with(['"', '\'', '|', '>']);
+    match value {
+        _ if written.starts_with('!') => Value::Tagged,
+        Value::Number(_) => {
+            let ends = |c: char| c.is_whitespace() || ",[]{}:".contains(c);
+            let end = written.find(ends).unwrap_or(written.len());
+            Value::Number(written[..end].to_owned())
+        }
+        Value::Text(text) if is_plain && has_leading_zeros(&text) => Value::Number(text),
+        value => value,
+    }
+}
+
+/// Whether a null that stands here is not written at all.
+fn is_left_out(written: &str) -> bool {
+    let word = written.split(|c: char| !c.is_ascii_alphabetic()).next();
+    let is_null = ["null", "Null", "NULL"].contains(&word.unwrap_or_default());
+    !is_null && !written.starts_with(['~', '&', '!'])
+}
+
+fn has_leading_zeros(text: &str) -> bool {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 #[derive(Clone, Copy)]
 struct Seed<'p> {
-    progress: &'p Progress,
+    progress: &'p Progress<'p>,
     /// The place of a list or map, when it is known beforehand: its key.
     at: Option<Place>,
     /// The place of what encloses it, for a list or map that holds nothing.
@@ -225,10 +344,15 @@ impl<'de> DeserializeSeed<'de> for Seed<'_> {
         match (deserializer.deserialize_any(visitor), scalar) {
             (Err(error), Some(value)) => {
                 let place = place_of(&error.to_string());
+                let written = self.progress.walk.borrow_mut().from(place);
+                let takes_room = !(matches!(value, Value::Null) && is_left_out(written));
                 match self.progress.last.get() {
-                    Some(last) if place <= last => self.progress.alias.set(Some(last)),
-                    _ => self.progress.last.set(Some(place)),
+                    Some((last, took_room)) if place < last || (place == last && took_room) => {
+                        self.progress.alias.set(Some(last));
+                    }
+                    _ => self.progress.last.set(Some((place, takes_room))),
                 }
+                let value = as_written(value, written);
                 Ok(Node { place, value })
             }
             (outcome, _) => outcome,
@@ -418,17 +542,67 @@ mod tests {
     }
 
     #[test]
-    fn repeated_keys_are_kept_and_leading_zeros_stay_text() {
+    fn repeated_keys_are_kept() {
         assert_eq!(
-            outline("a: 007\na: 7\n"),
+            outline("a: 7\na: 8\n"),
             [
                 "1:1 map",
                 "1:1 \"a\"",
-                "1:4 \"007\"",
+                "1:4 number 7",
                 "2:1 \"a\"",
-                "2:4 number 7"
+                "2:4 number 8"
             ]
         );
+    }
+
+    #[test]
+    fn a_number_keeps_its_spelling_and_a_scalar_with_a_tag_is_no_value() {
+        for (written, read) in [
+            ("0x3E8", "number 0x3E8"),
+            ("0b11", "number 0b11"),
+            ("0o12", "number 0o12"),
+            ("+5", "number +5"),
+            ("007", "number 007"),
+            ("-007", "number -007"),
+            ("+007", "number +007"),
+            ("1e3", "number 1e3"),
+            (".inf", "number .inf"),
+            ("&x 0x1F", "number 0x1F"),
+            ("0", "number 0"),
+            ("0.5", "number 0.5"),
+            ("-5", "number -5"),
+            ("\"007\"", "\"007\""),
+            ("'0x1F'", "\"0x1F\""),
+            ("|-\n  007", "\"007\""),
+            ("00a", "\"00a\""),
+            ("1_000", "\"1_000\""),
+            ("!!binary aGVsbG8=", "tagged"),
+            ("!!str 7", "tagged"),
+            ("!!str \"7\"", "tagged"),
+            ("&x !!str 7", "tagged"),
+            ("!<tag:yaml.org,2002:binary> aGVsbG8=", "tagged"),
+        ] {
+            // In a block, in a flow, after other lines, and where only the tree is wanted.
+            for text in [
+                format!("人: {written}\n"),
+                format!("- [x, {{人: {written}}}]\n"),
+                format!("- 'a\n\n  b' # c\r\n- {{\"人\":{written} }}\n"),
+            ] {
+                if text.contains("{") && written.contains('\n') {
+                    continue;
+                }
+                let outline = outline(&text);
+                let found = outline.last().map(|line| line.split_once(' ').unwrap().1);
+                assert_eq!(found, Some(read), "{text}");
+                let plain = parse(Path::new("f"), text.as_bytes(), Places::Skipped);
+                let placed = parse(Path::new("f"), text.as_bytes(), Places::Wanted);
+                let (Ok(plain), Ok(placed)) = (plain, placed) else {
+                    panic!("{text}");
+                };
+                let is_float = [".inf", "1e3"].contains(&written);
+                assert!(is_float || same(&plain, &placed), "{text}");
+            }
+        }
     }
 
     #[test]
@@ -463,6 +637,28 @@ mod tests {
             outline("a: &x [1]\n? *x\n: 2\n"),
             [format!("f:1:8: {refused}")]
         );
+    }
+
+    #[test]
+    fn a_value_that_is_left_out_is_no_alias() {
+        assert_eq!(
+            outline("? a\nb: 1\n"),
+            [
+                "1:3 map",
+                "1:3 \"a\"",
+                "2:1 null",
+                "2:1 \"b\"",
+                "2:4 number 1"
+            ]
+        );
+        let refused =
+            "an alias (`*name`) follows here: aliases are not supported, write the value out";
+        for null in ["~", "null", ""] {
+            assert_eq!(
+                outline(&format!("- &x {null}\n- *x\n")),
+                [format!("f:1:3: {refused}")]
+            );
+        }
     }
 
     #[test]
@@ -524,7 +720,8 @@ mod tests {
         ];
         for file in ["tollgate.yaml", "catalog.yaml", "accounts.yaml"] {
             let text = std::fs::read_to_string(shipped.join(file)).unwrap();
-            assert!(!text.contains('*'), "{file} is read without places");
+            let is_placed = text.contains('*') || hides_its_spelling(text.as_bytes());
+            assert!(!is_placed, "{file} is read without places");
             texts.push(text);
         }
         for text in texts {
@@ -536,6 +733,26 @@ mod tests {
             }
         }
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 4_000, failure_persistence: None, ..Default::default() })]
+        /// Whatever is written: the tree does not depend on whether places are wanted.
+        #[test]
+        fn no_spelling_is_lost_without_places(parts in proptest::collection::vec(0..PARTS.len(), 1..8)) {
+            let text: String = parts.into_iter().map(|part| PARTS[part]).collect();
+            let parsed = |places| parse(Path::new("f"), text.as_bytes(), places);
+            if let (Ok(plain), Ok(placed)) = (parsed(Places::Skipped), parsed(Places::Wanted)) {
+                assert!(same(&plain, &placed), "{text:?}");
+            }
+        }
+    }
+
+    /// What a number may begin behind, and numbers.
+    const PARTS: &[&str] = &[
+        "007", "0x1F", "+5", "-0", "0", "-", "+", "!!str ", "!t ", "&a ", "a", " ", "  ", "\n",
+        "\r", "\t", "\u{85}", "\u{2028}", "\u{a0}", "[", "]", "{", "}", ",", ":", ": ", "?", "? ",
+        "- ", "\"", "'", "\"a\"", "'b'", "#", " #", "人", "|\n ", "---\n", "%", "@",
+    ];
 
     fn map(parsed: Result<Node, Mistake>) -> Option<Vec<(Node, Node)>> {
         match parsed.ok()?.value {
