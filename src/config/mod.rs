@@ -11,6 +11,7 @@
 mod accounts;
 mod catalog;
 mod changes;
+mod punctuation;
 mod reader;
 mod secret;
 mod settings;

@@ -4,6 +4,7 @@
 //! Must never know a particular file's keys. Every reader gives `None` after it has reported.
 
 use super::Mistake;
+use super::punctuation;
 use super::sources::Stamp;
 use super::yaml::{self, Node, Place, Places, Value};
 use crate::words::Utc;
@@ -321,6 +322,15 @@ impl<'a> Item<'a> {
 
     /// `15%` -> 0.15; above zero, below one.
     pub(super) fn percent(self) -> Option<Decimal> {
+        if let Value::Number(n) = &self.node.value {
+            return self.refuse(match decimal(n) {
+                Some(part) if part < Decimal::ONE => {
+                    let percent = (part * Decimal::ONE_HUNDRED).normalize();
+                    format!("{n} has no percent sign: write {percent}%")
+                }
+                _ => format!("{n} has no percent sign: write {n}%"),
+            });
+        }
         self.parsed("a percentage between 0% and 100%, such as 15%", |text| {
             let share = decimal(text.strip_suffix('%')?)?.checked_div(Decimal::ONE_HUNDRED)?;
             (share > Decimal::ZERO && share < Decimal::ONE).then(|| share.normalize())
@@ -532,11 +542,16 @@ pub(super) fn all<T>(items: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
     items.into_iter().collect()
 }
 
-/// In quotes, control characters escaped, cut to what a line can carry.
+/// In quotes, control characters escaped, cut to what a line can carry. With what to type when a character of
+/// it comes from another keyboard.
 pub(super) fn quoted(text: &str) -> String {
-    match text.char_indices().nth(60) {
+    let quoted = match text.char_indices().nth(60) {
         None => format!("{text:?}"),
         Some((end, _)) => format!("{:?}...", &text[..end]),
+    };
+    match punctuation::hint(text) {
+        None => quoted,
+        Some(hint) => format!("{quoted} ({hint})"),
     }
 }
 

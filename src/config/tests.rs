@@ -574,7 +574,9 @@ fn money_is_quoted_text_above_zero() {
         month: "880" => month: "0"
             19:37: month: must be more than zero
         15% => 0.15
-            18:21: notice_below: YAML reads this as a number: write it in quotes
+            18:21: notice_below: 0.15 has no percent sign: write 15%
+        15% => 15
+            18:21: notice_below: 15 has no percent sign: write 15%
         15% => 150%
             18:21: notice_below: expected a percentage between 0% and 100%, such as 15%, found "150%"
         "#,
@@ -901,6 +903,104 @@ fn an_empty_or_shapeless_file_is_a_mistake() {
         r#"
         Custom: {} => Custom:
             11:14: Custom: expected a map of keys, found nothing
+        "#,
+    );
+}
+
+/// In each case ⌖ stands before what is wrong, and is not part of the file.
+#[test]
+fn a_tab_punctuation_of_another_keyboard_and_an_unclosed_quote_are_said_where_they_stand() {
+    const TAB: &str = "a tab stands here, and YAML indents by spaces alone: put spaces instead";
+    const UNCLOSED: &str =
+        "the quotation mark that opens here is not closed in its line: close it behind the value";
+    const COLON: &str = "： (U+FF1A) is not the : of YAML: type :";
+    const COMMA: &str = "， (U+FF0C) is not the , of YAML: type ,";
+    let mut wrong = Vec::new();
+    for (from, to, said) in [
+        ("    name: One", "⌖\tname: One", TAB),
+        ("    name: One", "  ⌖\t  name: One", TAB),
+        ("    keys:", "⌖\tkeys:", TAB),
+        ("      - {secret_id", "⌖\t- {secret_id", TAB),
+        (
+            "      - {secret_id",
+            "      -⌖\tsecret_id: x\n      - {secret_id",
+            TAB,
+        ),
+        ("    name: One", "    name⌖： One", COLON),
+        ("    name: One", "    name⌖：One # a comment", COLON),
+        ("mode: qps", "mode⌖： qps", COLON),
+        ("mode: qps", "mode⌖： qps\n\n        # a comment", COLON),
+        ("      video:", "      video⌖：", COLON),
+        ("order: P-1, ", "order: P-1⌖， ", COMMA),
+        ("order: P-1, ", "order: \"P-1\"⌖， ", COMMA),
+        (
+            "packs: [{",
+            "packs: ⌖［{",
+            "［ (U+FF3B) is not the [ of YAML: type [",
+        ),
+        (
+            "    name: One",
+            "⌖\u{3000}   name: One",
+            "U+3000 is no space to YAML: type a space",
+        ),
+        ("name: One", "name: ⌖\"One", UNCLOSED),
+        ("name: One", "name: ⌖'One", UNCLOSED),
+        ("name: One", "name: ⌖\"One\\\"", UNCLOSED),
+        ("secret_id: AKID1", "secret_id: ⌖\"AKID1", UNCLOSED),
+        ("cash: \"176\"", "cash: ⌖\"176", UNCLOSED),
+        ("name: Two", "name: ⌖\"Two", UNCLOSED),
+        (
+            "accounts:",
+            "# don't say \"no\naccounts:\n  x: {name: 'it''s: \"x'}\n  y: {name: ⌖'Y}",
+            UNCLOSED,
+        ),
+        (
+            "name: One",
+            "name: |\n      it's: \"text\n    note⌖： x",
+            COLON,
+        ),
+    ] {
+        let text = ACCOUNTS.replacen(from, to, 1);
+        let (before, _) = text.split_once('⌖').unwrap();
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        let expected = format!("accounts.yaml:{line}:{column}: not valid YAML: {said}");
+        for ends in ["\n", "\r\n"] {
+            let files = Files::good();
+            files.write("accounts.yaml", text.replace('⌖', "").replace('\n', ends));
+            let found = files.mistakes();
+            if found != [expected.as_str()] {
+                wrong.push(format!(
+                    "{to:?}\n  said     {found:#?}\n  expected {expected}"
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn punctuation_of_another_keyboard_in_a_value_is_said_beside_it() {
+    refuses(
+        "accounts.yaml",
+        r#"
+        "1": => “1”:
+            2:3: "“1”" (“ (U+201C) is not the " of YAML: type ") is not an account id: use 1 to 32 of 0-9, A-Z, a-z, _ and -
+        mode: qps => mode: ‘qps’
+            11:15: mode: expected per_call or qps, found "‘qps’" (‘ (U+2018) is not the ' of YAML: type ')
+        days: 3 => days: ３
+            15:74: days: expected a whole number from 1 to 3660, found "３" (３ (U+FF13) is not the 3 of YAML: type 3)
+        "#,
+    );
+    refuses(
+        "catalog.yaml",
+        r#"
+        [ap-beijing] => [ap-beijing，ap-shanghai]
+            8:15: regions: expected 1 to 255 letters, digits or any of . : - _ [ ], found "ap-beijing，ap-shanghai" (， (U+FF0C) is not the , of YAML: type ,)
+        Custom: {} => Custom: {route： POST /v1/custom}
+            11:16: unknown key "route： POST /v1/custom" (： (U+FF1A) is not the : of YAML: type :): remove it; the keys here are route
+        notice_below: 15% => notice_below: 15％
+            18:21: notice_below: expected a percentage between 0% and 100%, such as 15%, found "15％" (％ (U+FF05) is not the % of YAML: type %)
         "#,
     );
 }

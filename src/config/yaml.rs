@@ -11,7 +11,7 @@
 //! once, which takes twenty times the text. So a large file is read without places and in pieces first,
 //! and once more as a whole and with places when there is something to say about it.
 
-use super::Mistake;
+use super::{Mistake, punctuation};
 use serde::de::{
     self, DeserializeSeed, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
@@ -191,6 +191,11 @@ fn syntax(text: &str, error: &serde_yaml::Error) -> (Place, String) {
             "more than one YAML document: keep one, without `---` after it".to_owned(),
         );
     }
+    if forbidden.is_none()
+        && let Some((place, cause)) = punctuation::likely_cause(text, place)
+    {
+        return (place, format!("not valid YAML: {cause}"));
+    }
     let own = format!(" at line {} column {}", place.line, place.column);
     let said = said.replacen(&own, "", 1);
     (
@@ -210,13 +215,13 @@ struct Progress<'t> {
 }
 
 /// Goes through a text and counts places as the parser does, to which more than `\n` ends a line.
-struct Walk<'t> {
+pub(super) struct Walk<'t> {
     rest: &'t str,
     at: Place,
 }
 
 impl<'t> Walk<'t> {
-    fn new(text: &'t str) -> Self {
+    pub(super) fn new(text: &'t str) -> Self {
         Self {
             rest: text,
             at: Place::START,
@@ -249,7 +254,7 @@ impl Iterator for Walk<'_> {
 }
 
 /// Whether it ends a line, to the parser.
-fn is_break(c: char) -> bool {
+pub(super) fn is_break(c: char) -> bool {
     matches!(c, '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
