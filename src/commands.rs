@@ -36,7 +36,7 @@ pub enum RecordsFormat {
 /// Loads the configuration; warnings go to standard error.
 pub fn load(path: &Path) -> anyhow::Result<Config> {
     let config = config::load(path)?;
-    for warning in &config.warnings {
+    for warning in config::told(&config.warnings) {
         eprintln!("warning: {warning}");
     }
     Ok(config)

@@ -88,7 +88,7 @@ impl Reloader {
         if !wish.dry_run {
             in_force.sources = sources;
             let warnings = loaded.as_ref().map_or(&[][..], |config| &config.warnings);
-            for warning in warnings.iter().take(LOGGED_CHANGES) {
+            for warning in config::told(warnings) {
                 tracing::warn!("{warning}");
             }
         }
@@ -165,7 +165,7 @@ impl Reloader {
                 tracing::info!("reload: nothing is different")
             }
             Outcome::Refused(mistakes) => {
-                for mistake in &mistakes.0 {
+                for mistake in config::told(&mistakes.0) {
                     tracing::error!("{mistake}");
                 }
                 tracing::error!(

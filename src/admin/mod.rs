@@ -9,7 +9,7 @@ pub use listener::{Bounded, CONNECTIONS};
 
 use crate::admission::Now;
 use crate::books::{Balances, Books, BooksError, Sold};
-use crate::config::Settings;
+use crate::config::{Settings, told};
 use crate::metrics::AccountFigures;
 use crate::policy::{Account, Policy, rfc3339};
 use crate::proxy::{Proxy, counts};
@@ -359,7 +359,7 @@ async fn reload(Shared(admin): App, query: Asked<ReloadQuery>) -> Response {
         }
         Ok(Outcome::Unchanged) => Json(json!({"outcome": "unchanged"})).into_response(),
         Ok(Outcome::Refused(mistakes)) => {
-            let listed: Vec<String> = mistakes.0.iter().map(ToString::to_string).collect();
+            let listed: Vec<String> = told(&mistakes.0).collect();
             let body = json!({
                 "type": "urn:tollgate:problem:reload_refused",
                 "title": "Reload refused",

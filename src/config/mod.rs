@@ -102,16 +102,27 @@ impl fmt::Display for Mistake {
 pub struct Mistakes(pub Vec<Mistake>);
 
 impl fmt::Display for Mistakes {
-    /// One a line, without a newline at the end.
+    /// As [`told`], one a line, without a newline at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, mistake) in self.0.iter().enumerate() {
+        for (i, line) in told(&self.0).enumerate() {
             if i > 0 {
                 f.write_str("\n")?;
             }
-            mistake.fmt(f)?;
+            f.write_str(&line)?;
         }
         Ok(())
     }
+}
+
+/// A line for each of the first hundred, and one that counts the rest: a wrong export has a mistake in every
+/// account, and who reads the first ones corrects them all.
+pub fn told(list: &[Mistake]) -> impl Iterator<Item = String> {
+    const TOLD: usize = 100;
+    let rest = match list.len().saturating_sub(TOLD) {
+        0 => None,
+        more => Some(format!("and {more} more like these")),
+    };
+    list.iter().take(TOLD).map(Mistake::to_string).chain(rest)
 }
 
 impl std::error::Error for Mistakes {}

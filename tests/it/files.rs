@@ -66,3 +66,37 @@ async fn a_file_of_accounts_that_comes_with_another_ending_is_told_by_check_and_
     assert!(check.err.starts_with("warning: "), "{}", check.err);
     assert!(check.err.contains(told), "{}", check.err);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_mistakes_a_hundred_are_told_and_the_rest_counted() {
+    let house = House::new(nowhere(), &[]);
+    let good = std::fs::read_to_string(house.file("accounts.yaml")).unwrap();
+    let process = house.start().await;
+    for (wrong, lines, last) in [
+        (100, 100, ":\u{20}"),
+        (2_500, 101, "and 2400 more like these"),
+    ] {
+        let accounts: String = (0..wrong)
+            .map(|n| format!("  a{n}: {{name: A, colour: red}}\n"))
+            .collect();
+        std::fs::write(house.file("accounts.yaml"), format!("{good}{accounts}")).unwrap();
+        let check = house.run(&["check"]);
+        assert_eq!(check.code, Some(1));
+        let told: Vec<&str> = check.err.lines().collect();
+        assert_eq!(told.len(), lines, "{}", check.err);
+        assert!(told[0].contains("unknown key \"colour\""), "{}", told[0]);
+        assert!(told[lines - 1].contains(last), "{}", told[lines - 1]);
+        let (status, answer) = post_reload(house.admin, "").await;
+        assert_eq!(status, http::StatusCode::UNPROCESSABLE_ENTITY);
+        let answered = answer["mistakes"].as_array().unwrap();
+        assert_eq!(answered.len(), lines);
+        assert_eq!(answered[lines - 1], told[lines - 1]);
+    }
+    drop(process);
+    let log = house.log();
+    assert!(log.contains("and 2400 more like these"), "{log}");
+    assert!(
+        log.contains("\"mistakes\":2500"),
+        "the log counts all of them"
+    );
+}
