@@ -271,7 +271,7 @@ pub fn refund(path: &Path, order: &str) -> anyhow::Result<bool> {
     let zone = &config.catalog.time_zone;
     let books = books(&config, &reader, now);
     let ordered = books.used(account, pack)?;
-    let balance = books::balance(account, books::debited(&reader, &account.id)?, now);
+    let balance = books::balance(Some(account), books::debited(&reader, &account.id)?, now);
     let arrears = billing::in_arrears(balance);
     let standing = service.stopped.or(arrears.then_some(Stop::Arrears));
     let violation = account

@@ -99,7 +99,8 @@ pub struct Metrics {
     pub ledger_ahead: IntGauge,
     /// Calls that are on no statement and come on none.
     pub on_no_statement: IntGauge,
-    /// Accounts whose balance is below zero, those without a series of their own included.
+    /// Accounts that are in arrears, by their balance or by the files, those without a series of their own
+    /// included.
     accounts_in_arrears: IntGauge,
     notices: IntCounterVec,
     pack_remaining_ratio: GaugeVec,
@@ -130,7 +131,7 @@ pub struct AccountFigures {
     pub group: GroupId,
     /// Admitted, throttled, refused since the gate exists.
     pub counts: [u64; 3],
-    /// The quota in force.
+    /// The calls per second that are admitted now.
     pub quota: u32,
 }
 
@@ -331,7 +332,7 @@ impl Metrics {
             accounts_in_arrears: gauge(
                 r,
                 "accounts_in_arrears",
-                "Accounts whose balance is below zero.",
+                "Accounts in arrears: their balance is below zero, or the files say so.",
             ),
             notices: counter_vec(
                 r,
@@ -359,7 +360,12 @@ impl Metrics {
                 &["account", "group", "decision"],
             )
             .expect("a constant, valid description"),
-            quota_qps: gauge_vec(r, "quota_qps", "The quota in force.", &["account", "group"]),
+            quota_qps: gauge_vec(
+                r,
+                "quota_qps",
+                "Calls per second that are admitted now: the quota in force; 0 while stopped or not opened.",
+                &["account", "group"],
+            ),
             accounts: parking_lot::Mutex::new(AccountSeries {
                 limit: account_limit,
                 ..AccountSeries::default()
@@ -458,12 +464,12 @@ impl Metrics {
         }
     }
 
-    /// Replaces all balances, and counts those below zero. At most `metrics.accounts` series, the lowest
-    /// first. Floats, because Prometheus knows nothing else: to be looked at, never to be computed with.
-    pub fn set_balances(&self, mut balances: Vec<(AccountId, f64)>) {
-        let below = balances.iter().filter(|(_, balance)| *balance < 0.0);
+    /// Replaces all balances. `in_arrears`: how many accounts are, those included that the files say it of. At
+    /// most `metrics.accounts` series, the lowest first. Floats, because Prometheus knows nothing else: to be
+    /// looked at, never to be computed with.
+    pub fn set_balances(&self, mut balances: Vec<(AccountId, f64)>, in_arrears: usize) {
         self.accounts_in_arrears
-            .set(i64::try_from(below.count()).unwrap_or(i64::MAX));
+            .set(i64::try_from(in_arrears).unwrap_or(i64::MAX));
         balances.sort_by(|(a, x), (b, y)| x.total_cmp(y).then_with(|| a.cmp(b)));
         balances.truncate(self.accounts.lock().limit);
         self.account_balance.reset();
@@ -724,25 +730,26 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_balances_have_series_and_all_that_are_below_zero_are_counted() {
+    fn the_lowest_balances_have_series_and_all_that_are_in_arrears_are_counted() {
         let metrics = Metrics::new(2);
-        let balances = |list: &[(&str, f64)]| {
+        let balances = |list: &[(&str, f64)], in_arrears| {
             let balances = list.iter().map(|(a, b)| (AccountId::new(a).unwrap(), *b));
-            metrics.set_balances(balances.collect());
+            metrics.set_balances(balances.collect(), in_arrears);
         };
-        balances(&[
+        let list = [
             ("a", 1.5),
             ("b", -0.01),
             ("c", 0.0),
             ("d", -3.0),
             ("e", -2.0),
-        ]);
+        ];
+        balances(&list, 3);
         assert_eq!(
             shown(&metrics, "account_balance"),
             [r#"{account="d"} -3"#, r#"{account="e"} -2"#]
         );
         assert_eq!(shown(&metrics, "accounts_in_arrears"), [" 3"]);
-        balances(&[("c", 0.0)]);
+        balances(&[("c", 0.0)], 0);
         assert_eq!(shown(&metrics, "account_balance"), [r#"{account="c"} 0"#]);
         assert_eq!(shown(&metrics, "accounts_in_arrears"), [" 0"]);
     }

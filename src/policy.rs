@@ -9,15 +9,19 @@ use crate::config::{self, Catalog, Charging, Credential};
 use crate::identity::api_key::ApiKeyDigest;
 use crate::identity::tc3::{SigningKeys, SigningSecret};
 use crate::metrics::{Decision, IntCounter, Metrics};
-use crate::words::{AccountId, Action, GroupId, Mode, Utc};
+use crate::words::{AccountId, Action, GroupId, Mode, Stop, Utc};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use http::Method;
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
+
+/// A gate, when a call has made one, and what is told of it.
+pub type Described = (Option<Arc<Gate>>, Value);
 
 /// A generation of the catalogue and the accounts.
 pub struct Policy {
@@ -196,13 +200,17 @@ impl Policy {
             return Some(gate);
         }
         let terms = self.terms(account, operation, entitlement)?;
-        let key = GateKey {
+        let key = self.gate_key(account, operation);
+        let make = || gates.get_or_insert(key, self.generation, terms);
+        Some(entitlement.gate.get_or_init(make))
+    }
+
+    fn gate_key(&self, account: &Account, operation: &Operation) -> GateKey {
+        GateKey {
             account: account.id.clone(),
             group: operation.group.clone(),
             action: (!self.is_paid(operation)).then(|| operation.action.clone()),
-        };
-        let make = || gates.get_or_insert(key, self.generation, terms);
-        Some(entitlement.gate.get_or_init(make))
+        }
     }
 
     fn is_paid(&self, operation: &Operation) -> bool {
@@ -216,9 +224,14 @@ impl Policy {
         Some(terms(service, &group.charging))
     }
 
-    /// Calls `visit` with account, group and quota in force at `now` of what was not called since this generation is in
-    /// force; what is of one account and group follows one another.
-    pub fn each_idle(&self, now: Utc, mut visit: impl FnMut(&AccountId, &GroupId, u32)) {
+    /// Calls `visit` with account, group and the calls per second that are admitted at `now` of what was not called
+    /// since this generation is in force; what is of one account and group follows one another.
+    pub fn each_idle(
+        &self,
+        now: Utc,
+        gates: &Gates,
+        mut visit: impl FnMut(&AccountId, &GroupId, u32),
+    ) {
         for account in &self.accounts {
             for operations in self.operations.chunk_by(|a, b| a.scope == b.scope) {
                 let operation = &operations[0];
@@ -226,7 +239,12 @@ impl Policy {
                     && entitlement.gate.get().is_none()
                     && let Some(terms) = self.terms(account, operation, entitlement)
                 {
-                    visit(&account.id, &operation.group, terms.quota.at(now).qps);
+                    let is_paid = self.is_paid(operation);
+                    let admits = match is_paid && gates.is_in_arrears(&account.id) {
+                        true => 0,
+                        false => terms.admits(now),
+                    };
+                    visit(&account.id, &operation.group, admits);
                 }
             }
         }
@@ -296,65 +314,114 @@ impl Policy {
 
 impl Policy {
     /// What `account` may do at `now` and why, by group: what self-service and the admin listener show,
-    /// read from the gates that decide. A free group has one entry for each action.
+    /// read from the gates that decide. A free group has one entry for each action. Makes no gate: one that no
+    /// call has made yet is described as it would be made.
     pub fn describe(
         &self,
         account: &Account,
         gates: &Gates,
         now: Now,
-    ) -> BTreeMap<&str, Vec<(Arc<Gate>, Value)>> {
-        let mut services: BTreeMap<&str, Vec<(Arc<Gate>, Value)>> = BTreeMap::new();
-        for operation in &self.operations {
-            let Some(gate) = self.gate(account, operation, gates) else {
+    ) -> BTreeMap<&str, Vec<Described>> {
+        let mut services: BTreeMap<&str, Vec<Described>> = BTreeMap::new();
+        // The actions of a paid group share one gate.
+        for operations in self.operations.chunk_by(|a, b| a.scope == b.scope) {
+            let operation = &operations[0];
+            let Some(entitlement) = account.entitlement(operation) else {
                 continue;
             };
-            let described_gates = services.entry(operation.group.as_str()).or_default();
-            if described_gates
-                .iter()
-                .any(|(known, _)| Arc::ptr_eq(known, gate))
-            {
-                // The actions of a paid group share one gate.
+            let Some(mut terms) = self.terms(account, operation, entitlement) else {
                 continue;
-            }
-            let (terms, in_force, in_use) = gate.snapshot(now);
-            let mut described = json!({
-                "mode": terms.mode.as_str(),
-                "opened": rfc3339(terms.opened),
-                "stopped": terms.stopped.map(|stop| stop.as_str()),
-                "quota_qps": in_force.qps,
-                "because": because(&terms, now.utc),
-                "in_use": in_use,
+            };
+            let key = self.gate_key(account, operation);
+            let gate = entitlement.gate.get().cloned();
+            let gate = gate.or_else(|| {
+                let made_before = gates.get(&key)?;
+                made_before.set_terms(self.generation, terms.clone());
+                Some(made_before)
             });
-            if terms.mode == Mode::Free {
-                described["action"] = json!(operation.action.as_str());
+            let mut in_use = 0;
+            match &gate {
+                Some(gate) => (terms, in_use) = gate.snapshot(now),
+                None if key.action.is_none() && gates.is_in_arrears(&account.id) => {
+                    terms.stopped = terms.stopped.or(Some(Stop::Arrears));
+                }
+                None => {}
             }
-            if let Some(change) = terms.quota.next_change(now.utc) {
-                described["next_change"] =
-                    json!({"at": rfc3339(change.from), "quota_qps": change.qps});
-            }
-            described_gates.push((gate.clone(), described));
+            let described = self.describe_gate(operation, &terms, in_use, now.utc);
+            let of_group = services.entry(operation.group.as_str()).or_default();
+            of_group.push((gate, described));
         }
         services
     }
-}
 
-/// Where a quota comes from.
-fn because(terms: &Terms, now: Utc) -> Vec<Value> {
-    match terms.mode {
-        Mode::PerCall => vec![json!({"rule": "the group's cap in per-call mode, the same for every account"})],
-        Mode::Free => vec![json!({"rule": "the free group's cap for each action"})],
-        Mode::Qps => terms
-            .quota
-            .purchases_at(now)
-            .map(|p| json!({"order": p.order, "qps": p.qps, "from": rfc3339(p.from), "until": rfc3339(p.until)}))
-            .collect(),
+    fn describe_gate(
+        &self,
+        operation: &Operation,
+        terms: &Terms,
+        in_use: usize,
+        now: Utc,
+    ) -> Value {
+        let zone = &self.catalog.time_zone;
+        let mut described = json!({
+            "mode": terms.mode.as_str(),
+            "opened": rfc3339(terms.opened, zone),
+            "stopped": terms.stopped.map(|stop| stop.as_str()),
+            "quota_qps": terms.admits(now),
+            "because": because(terms, now, zone),
+            "in_use": in_use,
+        });
+        if terms.mode == Mode::Free {
+            described["action"] = json!(operation.action.as_str());
+        }
+        // A stop ends when somebody ends it, and nothing changes before.
+        let change = match terms.stopped {
+            Some(_) => None,
+            None if now < terms.opened => Some((terms.opened, terms.quota.at(terms.opened).qps)),
+            None => terms
+                .quota
+                .next_change(now)
+                .map(|next| (next.from, next.qps)),
+        };
+        if let Some((at, qps)) = change {
+            described["next_change"] = json!({"at": rfc3339(at, zone), "quota_qps": qps});
+        }
+        described
     }
 }
 
-/// RFC 3339 in UTC; empty outside the years that it can write.
-pub fn rfc3339(at: Utc) -> String {
-    jiff::Timestamp::from_microsecond(at.0)
-        .map(|at| at.to_string())
+/// Where a quota comes from: first what withholds it, then what it is without that.
+fn because(terms: &Terms, now: Utc, zone: &TimeZone) -> Vec<Value> {
+    let withheld = match terms.stopped {
+        Some(Stop::Arrears) => {
+            Some("the account is in arrears: nothing is admitted until they are paid")
+        }
+        Some(Stop::Violation) => {
+            Some("the service is stopped for a violation: nothing is admitted")
+        }
+        None if now < terms.opened => {
+            Some("the service is not opened yet: nothing is admitted before")
+        }
+        None => None,
+    };
+    let mut because: Vec<Value> = withheld
+        .into_iter()
+        .map(|rule| json!({"rule": rule}))
+        .collect();
+    match terms.mode {
+        Mode::PerCall => because.push(json!({"rule": "the group's cap in per-call mode, the same for every account"})),
+        Mode::Free => because.push(json!({"rule": "the free group's cap for each action"})),
+        Mode::Qps => because.extend(terms
+            .quota
+            .purchases_at(now)
+            .map(|p| json!({"order": p.order, "qps": p.qps, "from": rfc3339(p.from, zone), "until": rfc3339(p.until, zone)}))),
+    }
+    because
+}
+
+/// RFC 3339 with the zone's offset, as statements have it (R16); empty outside the years that it can write.
+pub fn rfc3339(at: Utc, zone: &TimeZone) -> String {
+    let at = jiff::Timestamp::from_microsecond(at.0);
+    at.map(|at| at.display_with_offset(zone.to_offset(at)).to_string())
         .unwrap_or_default()
 }
 

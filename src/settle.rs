@@ -23,7 +23,7 @@ use crate::metrics::PackFigures;
 use crate::policy::Policy;
 use crate::proxy::Proxy;
 use crate::usage::{Entry, LedgerError, Month, ReadError, Reader, Seal, StoreError, Trouble};
-use crate::words::{AccountId, Mode, Mono, Reason, Utc};
+use crate::words::{AccountId, Mode, Mono, Reason, Stop, Utc};
 use jiff::tz::TimeZone;
 use months::{due, furthest, keep_from, last_day, last_day_over, newest, next_seal, unsettled};
 use parking_lot::Mutex;
@@ -493,7 +493,7 @@ impl Settler {
         tracing::info!(
             month = text,
             statements = count,
-            due = %due,
+            due = %billing::money(due),
             through_seq,
             head = fixed.head,
             digest = hex::encode(digest),
@@ -509,18 +509,23 @@ impl Settler {
         let mut balances = Vec::new();
         let (mut stopped, mut next_payment) = (HashSet::new(), Utc(i64::MAX));
         for (id, debited) in &state.debits {
-            let Some(account) = policy.account(id) else {
-                continue;
-            };
-            let balance = books::balance(account, *debited, now);
+            let account = policy.account(id);
+            let balance = books::balance(account.map(|account| &***account), *debited, now);
             if billing::in_arrears(balance) {
                 stopped.insert(id.clone());
             }
-            let later = account.payments.iter().map(|payment| payment.at);
-            next_payment = later.filter(|at| *at > now).fold(next_payment, Utc::min);
+            let payments = account.into_iter().flat_map(|account| &account.payments);
+            let later = payments.map(|payment| payment.at).filter(|at| *at > now);
+            next_payment = later.fold(next_payment, Utc::min);
             balances.push((id.clone(), balance.to_f64().unwrap_or(f64::NAN)));
         }
-        self.proxy.metrics.set_balances(balances);
+        let by_the_files = policy.accounts().filter(|account| {
+            let mut services = account.services.iter();
+            services.any(|service| service.stopped == Some(Stop::Arrears))
+                && !stopped.contains(&account.id)
+        });
+        let in_arrears = stopped.len() + by_the_files.count();
+        self.proxy.metrics.set_balances(balances, in_arrears);
         self.proxy.gates.set_arrears(stopped);
         state.generation = policy.generation;
         state.next_payment = next_payment;

@@ -7,11 +7,12 @@ mod listener;
 
 pub use listener::{Bounded, CONNECTIONS};
 
-use crate::admission::Now;
-use crate::books::{Balances, Books, BooksError, Sold};
+use crate::admission::{Gates, Now};
+use crate::billing;
+use crate::books::{self, Books, BooksError, Sold};
 use crate::config::{Settings, told};
 use crate::metrics::AccountFigures;
-use crate::policy::{Account, Policy, rfc3339};
+use crate::policy::{Account, Described, Policy, rfc3339};
 use crate::proxy::{Proxy, counts};
 use crate::reload::{Outcome, Reloader, Wish};
 use crate::usage::{Month, ReadError, Reader};
@@ -99,6 +100,7 @@ pub fn router(
         .route("/v1/usage", get(usage))
         .route("/v1/records", get(records))
         .route("/v1/statements/{id}", get(statement))
+        .route("/v1/accounts", get(accounts))
         .route("/v1/accounts/{id}", get(account))
         .layer(
             ServiceBuilder::new()
@@ -117,7 +119,6 @@ pub fn router(
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .route("/v1/reload", post(reload))
-        .route("/v1/accounts", get(accounts))
         .merge(queries)
         .route_layer(middleware::from_fn_with_state(admin.clone(), authorize))
         // Probes carry no token and learn nothing.
@@ -268,7 +269,7 @@ fn figures(proxy: &Proxy) -> Vec<AccountFigures> {
             account: key.account.clone(),
             group: key.group.clone(),
             counts: counts(gate),
-            quota: gate.quota(now),
+            quota: gate.admits(now),
         });
     });
     figures.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
@@ -282,7 +283,7 @@ fn figures(proxy: &Proxy) -> Vec<AccountFigures> {
         same
     });
     let called = figures.len();
-    policy.each_idle(now, |account, group, quota| {
+    policy.each_idle(now, &proxy.gates, |account, group, quota| {
         let key = (account, group);
         // A gate may be there that this generation was not asked for yet.
         let has_gate = figures[..called].binary_search_by(|f| f.key().cmp(&key));
@@ -302,11 +303,12 @@ async fn status(Shared(admin): App) -> Json<Value> {
     let proxy = &admin.proxy;
     let policy = proxy.policy.load();
     let ledger = proxy.ledger.stats();
+    let told = |at| rfc3339(at, &policy.catalog.time_zone);
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "state": admin.state.borrow().as_str(),
         "listen": admin.public.to_string(),
-        "started_at": rfc3339(admin.started_at),
+        "started_at": told(admin.started_at),
         "policy": {
             "generation": policy.generation,
             "accounts": policy.accounts().count(),
@@ -319,7 +321,7 @@ async fn status(Shared(admin): App) -> Json<Value> {
             "path": admin.ledger.display().to_string(),
             "healthy": proxy.ledger.healthy(),
             "last_seq": ledger.last_seq,
-            "last_commit_at": ledger.last_commit_at.map(rfc3339),
+            "last_commit_at": ledger.last_commit_at.map(told),
             "pending": ledger.pending,
             "bytes": ledger.bytes,
             "wal_bytes": ledger.wal_bytes,
@@ -385,59 +387,116 @@ async fn reload(Shared(admin): App, query: Asked<ReloadQuery>) -> Response {
     }
 }
 
-async fn accounts(Shared(admin): App) -> Json<Value> {
-    let policy = admin.proxy.policy.load();
-    let mut accounts: Vec<_> = policy
-        .accounts()
-        .map(|a| (a.id.clone(), a.name.clone()))
-        .collect();
-    accounts.sort();
-    let listed = accounts
-        .iter()
-        .map(|(id, name)| json!({"id": id.as_str(), "name": name}));
-    Json(Value::Array(listed.collect()))
+/// Every account, by id; behind them those that the files do not name any more and that owe something.
+async fn accounts(Shared(admin): App) -> Response {
+    let proxy = admin.proxy.clone();
+    let policy = proxy.policy.load_full();
+    let listed = read(&admin, move |reader| {
+        let debits = books::debits(reader)?;
+        let now = Now::read(&proxy.clock);
+        // One after the other into the text: as values they would take several times the room.
+        let mut text = b"[".to_vec();
+        let mut put = |account: &Value| {
+            if text.len() > 1 {
+                text.push(b',');
+            }
+            serde_json::to_writer(&mut text, account)
+        };
+        let list = || {
+            for account in policy.accounts() {
+                let services = services(&policy, account, &proxy.gates, now);
+                put(
+                    &json!({"id": account.id, "name": account.name, "removed": false, "services": services}),
+                )?;
+            }
+            for (id, debited) in BTreeMap::from_iter(debits) {
+                let balance = books::balance(None, debited, now.utc);
+                if policy.account(&id).is_none() && billing::in_arrears(balance) {
+                    put(
+                        &json!({"id": id, "name": null, "removed": true, "services": {}, "balance": balance}),
+                    )?;
+                }
+            }
+            Ok::<_, serde_json::Error>(())
+        };
+        let listed = list();
+        text.push(b']');
+        Ok::<_, BooksError>(listed.map(|()| text))
+    });
+    match listed.await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Ok(Err(_)) => problem(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "an account cannot be written as JSON",
+        ),
+        Err(response) => response,
+    }
 }
 
 async fn account(Shared(admin): App, Path(id): Path<String>) -> Response {
-    let policy = admin.proxy.policy.load_full();
-    let known = AccountId::new(&id).and_then(|id| policy.account(&id).cloned());
-    let Some(account) = known else {
+    let Some(id) = AccountId::new(&id) else {
         return problem(StatusCode::NOT_FOUND, "no such account");
     };
+    let policy = admin.proxy.policy.load_full();
+    let account = policy.account(&id).cloned();
     let now = admin.proxy.clock.utc();
-    let (catalog, sold) = (policy.catalog.clone(), account.clone());
+    let (catalog, sold, sold_id) = (policy.catalog.clone(), account.clone(), id.clone());
     let asked = read(&admin, move |reader| {
         let catalog = &catalog;
+        let sold = Sold {
+            id: &sold_id,
+            account: sold.as_ref().map(|account| &***account),
+        };
         Books {
             catalog,
             reader,
             now,
         }
-        .balances(&sold)
+        .balances(sold)
     });
-    match asked.await {
-        Ok(balances) => Json(describe(&admin.proxy, &policy, &account, &balances)).into_response(),
-        Err(response) => response,
-    }
+    let balances = match asked.await {
+        Ok(balances) => balances,
+        Err(response) => return response,
+    };
+    let Some(account) = account else {
+        // Whoever the files do not name any more may have called, and may owe.
+        if balances.services.is_empty() && !balances.in_arrears {
+            return problem(StatusCode::NOT_FOUND, "no such account");
+        }
+        let described =
+            json!({"id": id, "name": null, "removed": true, "services": {}, "balances": balances});
+        return Json(described).into_response();
+    };
+    let now = Now::read(&admin.proxy.clock);
+    let services = services(&policy, &account, &admin.proxy.gates, now);
+    let described = json!({
+        "id": id,
+        "name": account.name,
+        "removed": false,
+        "services": services,
+        "balances": balances,
+    });
+    Json(described).into_response()
 }
 
-/// One account: what it may do now and why, what it did since the gate knows it, what it has left.
-fn describe(proxy: &Proxy, policy: &Policy, account: &Account, balances: &Balances) -> Value {
-    let services: BTreeMap<&str, Vec<Value>> = policy
-        .describe(account, &proxy.gates, Now::read(&proxy.clock))
-        .into_iter()
-        .map(|(group, gates)| {
-            let with_counts = gates.into_iter().map(|(gate, mut described)| {
-                let [admitted, throttled, refused] = counts(&gate);
-                described["admitted"] = json!(admitted);
-                described["throttled"] = json!(throttled);
-                described["refused"] = json!(refused);
-                described
-            });
-            (group, with_counts.collect())
-        })
-        .collect();
-    json!({"id": account.id, "name": account.name, "services": services, "balances": balances})
+/// By group what an account may do now and why, and what it did since the gate knows it.
+fn services<'p>(
+    policy: &'p Policy,
+    account: &Account,
+    gates: &Gates,
+    now: Now,
+) -> BTreeMap<&'p str, Vec<Value>> {
+    let with_counts = |(gate, mut described): Described| {
+        let [admitted, throttled, refused] = gate.map_or([0; 3], |gate| counts(&gate));
+        described["admitted"] = json!(admitted);
+        described["throttled"] = json!(throttled);
+        described["refused"] = json!(refused);
+        described
+    };
+    let described = policy.describe(account, gates, now).into_iter();
+    described
+        .map(|(group, gates)| (group, gates.into_iter().map(with_counts).collect()))
+        .collect()
 }
 
 #[derive(Deserialize)]

@@ -162,23 +162,24 @@ impl Gate {
         }
     }
 
-    /// The terms, the quota in force and how many calls of it are in use at `now`. A gate that is stopped for
-    /// arrears says so in its terms.
-    pub fn snapshot(&self, now: Now) -> (Terms, InForce, usize) {
+    /// The terms and how many calls are in use at `now`. A gate that is stopped for arrears says so in its
+    /// terms.
+    pub fn snapshot(&self, now: Now) -> (Terms, usize) {
         let state = self.state.lock();
-        (
-            Terms {
-                stopped: state.stopped(),
-                ..state.terms.clone()
-            },
-            state.terms.quota.at(now.utc),
-            state.window.in_use(now.mono),
-        )
+        let terms = Terms {
+            stopped: state.stopped(),
+            ..state.terms.clone()
+        };
+        (terms, state.window.in_use(now.mono))
     }
 
-    /// The quota in force at `now`, in calls per second.
-    pub fn quota(&self, now: Utc) -> u32 {
-        self.state.lock().quota_at(now)
+    /// The calls per second that are admitted at `now`: the quota in force, or none as in [`Terms::admits`].
+    pub fn admits(&self, now: Utc) -> u32 {
+        let mut state = self.state.lock();
+        match now < state.terms.opened || state.stopped().is_some() {
+            true => 0,
+            false => state.quota_at(now),
+        }
     }
 
     /// Publishes until when a flood can be throttled without the lock. Never beyond the next change
@@ -238,6 +239,11 @@ impl Gates {
         gate
     }
 
+    /// The gate of `key`, when a call has made one.
+    pub fn get(&self, key: &GateKey) -> Option<Arc<Gate>> {
+        self.map.get(key).map(|gate| gate.clone())
+    }
+
     /// Stops the paid groups of these accounts, and of no others, for arrears (R17): a free group, whose gates
     /// have an action of their own, costs nothing and goes on (ours).
     pub fn set_arrears(&self, accounts: HashSet<AccountId>) {
@@ -248,8 +254,13 @@ impl Gates {
         }
     }
 
+    /// Whether the account's paid groups are stopped because its balance is below zero (R17).
+    pub fn is_in_arrears(&self, account: &AccountId) -> bool {
+        self.in_arrears.read().contains(account)
+    }
+
     fn stops_for_arrears(&self, key: &GateKey) -> bool {
-        key.action.is_none() && self.in_arrears.read().contains(&key.account)
+        key.action.is_none() && self.is_in_arrears(&key.account)
     }
 
     /// Removes the gates that only the registry holds and whose window is past at `now`; frees the

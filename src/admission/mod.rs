@@ -60,6 +60,17 @@ pub struct Terms {
     pub quota: Quota,
 }
 
+impl Terms {
+    /// The calls per second that are admitted at `at`: the quota in force, or none before the opening and while
+    /// the service is stopped (R9).
+    pub fn admits(&self, at: Utc) -> u32 {
+        match at < self.opened || self.stopped.is_some() {
+            true => 0,
+            false => self.quota.at(at).qps,
+        }
+    }
+}
+
 /// A cap in calls per second.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Quota {

@@ -12,7 +12,8 @@ pub fn balance(
     now: Utc,
 ) -> Decimal {
     let counted = payments.into_iter().filter(|(at, _)| *at <= now);
-    super::refund::sum(counted.map(|(_, amount)| amount)).saturating_sub(debited)
+    let paid = counted.fold(Decimal::ZERO, |sum, (_, amount)| sum.saturating_add(amount));
+    super::money(paid.saturating_sub(debited))
 }
 
 /// Whether a settlement that left this balance stops the service (R17).

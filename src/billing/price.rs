@@ -1,5 +1,6 @@
 //! What packs and quota cost when they are ordered (R11, R15).
 
+use super::money;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -100,10 +101,10 @@ pub fn pack_price(
     if count == 0 {
         return Err(NotSold::Nothing);
     }
-    let amount = exact(*unit_price, u64::from(count))?;
+    let (unit_price, amount) = exact(*unit_price, u64::from(count))?;
     Ok(Quote {
         goods: Goods::Packs { calls, count },
-        unit_price: *unit_price,
+        unit_price,
         amount,
         how: format!("R11: {count} x {unit_price} for a pack of {calls} calls = {amount}"),
     })
@@ -130,7 +131,7 @@ pub fn qps_price(
     if many == 0 {
         return Err(NotSold::Nothing);
     }
-    let amount = exact(unit_price, u64::from(qps) * u64::from(many))?;
+    let (unit_price, amount) = exact(unit_price, u64::from(qps) * u64::from(many))?;
     let sizes = match ladder.get(step + 1) {
         Some((next, ..)) => format!("from {from} and below {next} QPS"),
         None => format!("from {from} QPS on"),
@@ -143,8 +144,9 @@ pub fn qps_price(
     })
 }
 
-fn exact(unit_price: Decimal, many: u64) -> Result<Decimal, NotSold> {
-    unit_price
-        .checked_mul(Decimal::from(many))
-        .ok_or(NotSold::TooLarge)
+/// The price of one and of so many.
+fn exact(unit_price: Decimal, many: u64) -> Result<(Decimal, Decimal), NotSold> {
+    let amount = unit_price.checked_mul(Decimal::from(many));
+    let amount = amount.ok_or(NotSold::TooLarge)?;
+    Ok((money(unit_price), money(amount)))
 }

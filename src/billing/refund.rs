@@ -1,6 +1,6 @@
 //! Whether an order of packs is paid back, and by which routes (R18).
 
-use super::PackOrder;
+use super::{PackOrder, money};
 use crate::words::{Fund, Origin, Stop, Utc};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
@@ -109,20 +109,17 @@ pub fn refund(
 
 /// R18: what the funds that are paid back gave; deductions and vouchers are not.
 pub(super) fn paid_back(paid: &[(Fund, Decimal)]) -> impl Iterator<Item = (Fund, Decimal)> {
-    paid.iter().copied().filter(|(fund, _)| match fund {
+    let back = paid.iter().filter(|(fund, _)| match fund {
         Fund::Cash | Fund::Income | Fund::Gift => true,
         Fund::Deduction | Fund::Voucher => false,
-    })
+    });
+    back.map(|(fund, amount)| (*fund, money(*amount)))
 }
 
-/// With two decimals at least. Never a panic; the files bound amounts far below where this would stop adding.
+/// Never a panic; the files bound amounts far below where this would stop adding.
 pub(super) fn sum(amounts: impl IntoIterator<Item = Decimal>) -> Decimal {
     let amounts = amounts.into_iter();
-    let mut sum = amounts.fold(Decimal::ZERO, Decimal::saturating_add);
-    if sum.scale() < 2 {
-        sum.rescale(2);
-    }
-    sum
+    money(amounts.fold(Decimal::ZERO, Decimal::saturating_add))
 }
 
 /// A promotion's pack that something was paid for was bought; one for nothing is its gift (R18).

@@ -435,7 +435,7 @@ fn paid_lines(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> Vec<Paid
         let mut by_fund = BTreeMap::new();
         for (fund, amount) in &funds {
             let of: &mut Decimal = by_fund.entry(*fund).or_default();
-            *of = of.saturating_add(*amount);
+            *of = super::money(of.saturating_add(*amount));
         }
         let line = PaidLine {
             order: order.to_owned(),

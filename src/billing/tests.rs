@@ -870,7 +870,7 @@ fn a_purchase_of_quota_is_priced_whole_at_the_step_of_its_own_size() {
     let quote = qps_price(&ladder, 10, Months(2)).unwrap();
     assert_eq!(
         quote.how,
-        "R15: 10 QPS x 2 months x 780, the price from 10 and below 50 QPS, = 15600"
+        "R15: 10 QPS x 2 months x 780.00, the price from 10 and below 50 QPS, = 15600.00"
     );
     assert_eq!(quote.unit_price, yuan("780"));
     assert_eq!(qps_price(&ladder, 0, Days(1)), Err(NotSold::Quota(0)));
@@ -1283,7 +1283,7 @@ fn a_statement_and_its_inputs_come_back_whole_from_json_with_amounts_as_text() {
     let json = serde_json::to_string(&statement).unwrap();
     assert!(json.contains(r#""unit_price":"0.009""#), "{json}");
     assert!(json.contains(r#""due":"872.99""#));
-    assert!(json.contains(r#""funds":{"cash":"80","voucher":"8"}"#));
+    assert!(json.contains(r#""funds":{"cash":"80.00","voucher":"8.00"}"#));
     assert!(json.contains(r#""from":"2026-11-01T00:00:00+08:00""#));
     assert!(json.contains(r#""state":"refunded""#));
     let back: Statement = serde_json::from_str(&json).unwrap();

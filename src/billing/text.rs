@@ -2,14 +2,13 @@
 //!
 //! Shows what a [`Statement`] says. Must never compute an amount.
 
-use super::{GroupStatement, PaidKind, Statement};
+use super::{GroupStatement, PaidKind, Statement, money};
 use crate::words::Mode;
-use rust_decimal::Decimal;
 use std::io::{self, Write};
 
 /// Columns aligned, titles in any script; money with two decimals, unit prices exact.
 pub fn table(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
-    let (currency, due) = (&statement.currency, money(statement.due));
+    let (currency, due) = (&statement.currency, money(statement.due).to_string());
     writeln!(
         out,
         "statement of {} for {} ({})",
@@ -43,7 +42,7 @@ pub fn table(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
             statement.on_no_statement
         )?;
     }
-    let paid = money(statement.paid_when_ordered);
+    let paid = money(statement.paid_when_ordered).to_string();
     let width = due.len().max(paid.len());
     writeln!(out, "\ndue at settlement  {due:>width$} {currency}")?;
     writeln!(out, "paid when ordered  {paid:>width$} {currency}")
@@ -233,7 +232,7 @@ pub fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
                 name: line.what.clone(),
                 calls: line.calls.to_string(),
                 unit_price: line.unit_price.to_string(),
-                amount: money(line.amount),
+                amount: money(line.amount).to_string(),
                 ..Cells::default()
             };
             put(id, "due", cells)?;
@@ -245,7 +244,7 @@ pub fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
             };
             let cells = Cells {
                 name: line.order.clone(),
-                amount: money(line.amount),
+                amount: money(line.amount).to_string(),
                 from: line.at.to_string(),
                 ..Cells::default()
             };
@@ -264,7 +263,7 @@ pub fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
         ("total_paid", statement.paid_when_ordered),
     ] {
         let cells = Cells {
-            amount: money(amount),
+            amount: money(amount).to_string(),
             ..Cells::default()
         };
         put("", row, cells)?;
@@ -294,15 +293,6 @@ fn quoted(cell: &str) -> String {
     } else {
         cell.to_owned()
     }
-}
-
-/// Two decimals; more only when the amount has them, for nothing is cut off.
-fn money(amount: Decimal) -> String {
-    let mut amount = amount.normalize();
-    if amount.scale() < 2 {
-        amount.rescale(2);
-    }
-    amount.to_string()
 }
 
 /// Cells in columns, each as wide as its widest cell. Cells are ASCII; what may be of any script, such

@@ -18,7 +18,7 @@ use crate::billing::{
 };
 use crate::config::{Account, Catalog, Charging, Pack, Service};
 use crate::usage::{Debit, Month, ReadError, Reader, StoredStatement, UsageLine};
-use crate::words::{AccountId, GroupId, Utc};
+use crate::words::{AccountId, GroupId, Stop, Utc};
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use serde::Serialize;
@@ -188,8 +188,10 @@ impl Books<'_> {
             let service = sold.services().iter().find(|s| s.group == group.id);
             let mut inputs = empty_group(&group.id, &group.title);
             if let Charging::Paid { per_call, .. } = &group.charging {
+                // R10: the free pack comes with the service, so a month before the opening has none.
+                let is_later = service.is_some_and(|service| service.opened >= until);
                 inputs.terms = Some(Terms {
-                    free_calls: per_call.free_calls,
+                    free_calls: if is_later { 0 } else { per_call.free_calls },
                     tier_basis: per_call.tier_basis,
                     tiers: per_call.tiers.iter().map(|t| (t.from, t.price)).collect(),
                 });
@@ -234,7 +236,7 @@ pub struct Balances {
     pub month: String,
     /// Payments less what settlements debited (R17).
     pub balance: Decimal,
-    /// Whether the balance is below zero, which stops the paid services.
+    /// Whether paid services are stopped for arrears: because the balance is below zero, or by the files.
     pub in_arrears: bool,
     /// What the running month's post-paid calls come to so far.
     pub due_so_far: Decimal,
@@ -276,27 +278,28 @@ pub struct PackBalance {
 
 impl Books<'_> {
     /// What the account has left and owes now.
-    pub fn balances(&self, account: &Account) -> Result<Balances, BooksError> {
+    pub fn balances(&self, sold: Sold<'_>) -> Result<Balances, BooksError> {
         let month = Month::of(self.now, &self.catalog.time_zone);
-        let statement = match self.stored(&account.id, month)? {
+        let statement = match self.stored(sold.id, month)? {
             Some(fixed) => fixed,
-            None => billing::statement(&self.counted(account.into(), month)?),
+            None => billing::statement(&self.counted(sold, month)?),
         };
-        let balance = balance(account, debited(self.reader, &account.id)?, self.now);
+        let balance = balance(sold.account, debited(self.reader, sold.id)?, self.now);
         let mut services = BTreeMap::new();
         for group in &statement.groups {
-            services.insert(group.group.clone(), self.service_balance(account, group));
+            services.insert(group.group.clone(), self.service_balance(sold.id, group));
         }
+        let mut stops = sold.services().iter().map(|service| service.stopped);
         Ok(Balances {
             month: statement.month,
             balance,
-            in_arrears: billing::in_arrears(balance),
+            in_arrears: billing::in_arrears(balance) || stops.any(|s| s == Some(Stop::Arrears)),
             due_so_far: statement.due,
             services,
         })
     }
 
-    fn service_balance(&self, account: &Account, group: &GroupStatement) -> ServiceBalance {
+    fn service_balance(&self, id: &AccountId, group: &GroupStatement) -> ServiceBalance {
         let notice_below = self.notice_below(&group.group);
         let use_of = group.per_call.as_ref();
         let valid = use_of.into_iter().flat_map(|use_of| &use_of.packs);
@@ -315,7 +318,7 @@ impl Books<'_> {
                 expires: pack.expires.clone(),
             });
             notices.extend(billing::notices(
-                &account.id,
+                id,
                 &pack.order,
                 pack.calls,
                 pack.count,
@@ -376,10 +379,11 @@ impl Books<'_> {
     }
 }
 
-/// Payments that count by `now`, less what was debited (R17).
-pub fn balance(account: &Account, debited: Decimal, now: Utc) -> Decimal {
-    let payments = account.payments.iter().map(|p| (p.at, p.amount));
-    billing::balance(payments, debited, now)
+/// Payments in the files that count by `now`, less what was debited (R17). Of an account that was taken out of
+/// the files nothing says that it paid: what was debited is what it owes.
+pub fn balance(account: Option<&Account>, debited: Decimal, now: Utc) -> Decimal {
+    let payments = account.into_iter().flat_map(|account| &account.payments);
+    billing::balance(payments.map(|p| (p.at, p.amount)), debited, now)
 }
 
 /// What the settlements have debited, by account.

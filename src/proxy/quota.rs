@@ -58,7 +58,9 @@ impl Proxy {
                 reader,
                 now,
             };
-            books.balances(&sold).map_err(|error| error.to_string())
+            books
+                .balances((&**sold).into())
+                .map_err(|error| error.to_string())
         })
         .await
         .unwrap_or_else(|error| Err(error.to_string()))

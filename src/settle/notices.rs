@@ -64,7 +64,9 @@ impl Settler {
             {
                 continue;
             }
-            let told = books.balances(account).map_err(SettleError::from);
+            let told = books
+                .balances((&***account).into())
+                .map_err(SettleError::from);
             let told = told.and_then(|balances| {
                 self.write_down(&books, account, &balances)?;
                 Ok(balances)

@@ -282,6 +282,92 @@ async fn post_reload(house: &House) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_about_an_account_in_arrears_is_told_the_same() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = house(upstream.address, &pack(), "[]");
+    busy_month(&house);
+    let _process = house.start().await;
+    settled(&house).await;
+    assert_eq!(
+        send(house.public, segment(KEY)).await.0,
+        StatusCode::PAYMENT_REQUIRED
+    );
+    let own = send(house.public, plain("GET", "/v1/quota", KEY, ""))
+        .await
+        .2;
+    let own: Value = serde_json::from_slice(&own).unwrap();
+    let one = admin_json(&house, &format!("/v1/accounts/{CUSTOMER}")).await;
+    let all = admin_json(&house, "/v1/accounts").await;
+    assert_eq!(own["in_arrears"], true);
+    assert_eq!(all[0]["removed"], false);
+    for quota in [
+        &own["services"][PORTRAIT]["quotas"][0],
+        &one["services"][PORTRAIT][0],
+        &all[0]["services"][PORTRAIT][0],
+    ] {
+        assert_eq!(
+            (&quota["quota_qps"], &quota["stopped"]),
+            (&json!(0), &json!("arrears"))
+        );
+        let because = quota["because"][0]["rule"].as_str().unwrap();
+        assert!(because.contains("in arrears"), "{because}");
+        assert_eq!(quota["next_change"], Value::Null);
+        assert_eq!(quota["opened"], "2026-01-01T00:00:00+08:00");
+    }
+    assert_eq!(all[0]["services"][PORTRAIT][0]["refused"], 1);
+    for answer in [&own, &one, &all] {
+        assert!(!answer.to_string().contains("Z\""), "one zone: {answer}");
+    }
+    let account = format!("account=\"{CUSTOMER}\"");
+    let metric = async |name| scrape(house.admin).await.sum(name, &[&account]);
+    assert_eq!(metric("tollgate_quota_qps").await, 0);
+
+    // Its entry goes, and its debt stays to be seen.
+    std::fs::write(house.file("accounts.yaml"), "accounts: {}\n").unwrap();
+    post_reload(&house).await;
+    let gone = admin_json(&house, &format!("/v1/accounts/{CUSTOMER}")).await;
+    assert_eq!(
+        (&gone["removed"], &gone["balances"]["balance"]),
+        (&json!(true), &json!("-27.00"))
+    );
+    let all = admin_json(&house, "/v1/accounts").await;
+    assert_eq!(
+        (&all[0]["id"], &all[0]["balance"]),
+        (&json!(CUSTOMER), &json!("-27.00"))
+    );
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let text = get(house.admin, "/metrics").await.2;
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    for line in [
+        format!("tollgate_account_balance{{{account}}} -27"),
+        "tollgate_accounts_in_arrears 1".to_owned(),
+    ] {
+        assert!(text.lines().any(|told| told == line), "{line}: {text}");
+    }
+}
+
+#[test]
+fn a_month_before_the_opening_has_no_free_pack() {
+    let house = house(([127, 0, 0, 1], 9).into(), "[]", "[]");
+    seed(&house.ledger(), []);
+    for (month, granted) in [("2025-12", 0), ("2026-01", 1_000)] {
+        let said = house.run(&[
+            "statement",
+            "--account",
+            CUSTOMER,
+            "--month",
+            month,
+            "--format",
+            "json",
+        ]);
+        let statement: Value = serde_json::from_str(&said.out).unwrap();
+        let free = &statement["groups"][0]["per_call"]["free"];
+        assert_eq!(free["granted"], granted, "{month}");
+        assert_eq!(free["left"], granted, "{month}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_customer_recounts_its_bill_and_a_bill_that_was_changed_does_not_pass() {
     let upstream = Upstream::after(Duration::ZERO).await;
     let house = house(upstream.address, &pack(), "[]");
@@ -504,15 +590,15 @@ fn prices_and_refunds_are_quoted_with_their_rule() {
     };
     assert_eq!(
         price(&["--qps", "10", "--months", "1"]),
-        (Some(0), "7800 CNY".into())
+        (Some(0), "7800.00 CNY".into())
     );
     assert_eq!(
         price(&["--qps", "9", "--days", "3"]),
-        (Some(0), "1296 CNY".into())
+        (Some(0), "1296.00 CNY".into())
     );
     assert_eq!(
         price(&["--pack", "10000", "--count", "3"]),
-        (Some(0), "264 CNY".into())
+        (Some(0), "264.00 CNY".into())
     );
     assert_eq!(price(&["--pack", "123"]).0, Some(1));
     assert_eq!(price(&["--qps", "10"]).0, Some(2), "for how long?");
@@ -520,7 +606,9 @@ fn prices_and_refunds_are_quoted_with_their_rule() {
     let yes = house.run(&["refund", "--order", "P-1"]);
     assert_eq!(yes.code, Some(0), "{}{}", yes.out, yes.err);
     assert!(
-        yes.out.starts_with("yes: 80.00 CNY") && yes.out.contains("R18"),
+        yes.out.starts_with("yes: 80.00 CNY")
+            && yes.out.contains("\n  cash 80.00\n")
+            && yes.out.contains("R18"),
         "{}",
         yes.out
     );

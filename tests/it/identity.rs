@@ -554,7 +554,7 @@ async fn what_is_stopped_cut_or_revoked_while_the_body_arrives_is_so_for_that_ca
         "only the call that nothing happened to"
     );
     assert_eq!(upstream.seen().len(), 1);
-    let (_, _, used) = {
+    let (_, used) = {
         let proxy = &gate.running.as_ref().unwrap().proxy;
         let policy = proxy.policy.load();
         let operation = policy.by_action("SegmentPortraitPic").unwrap();

@@ -31,8 +31,10 @@ async fn asked(
     (status, headers, serde_json::from_slice(&body).unwrap())
 }
 
+/// In the catalogue's zone.
 fn rfc3339(at: Utc) -> String {
-    jiff::Timestamp::from_microsecond(at.0).unwrap().to_string()
+    let at = jiff::Timestamp::from_microsecond(at.0).unwrap();
+    at.display_with_offset(jiff::tz::offset(8)).to_string()
 }
 
 /// Waits until the wall clock has passed `at`.
@@ -208,10 +210,20 @@ async fn a_customer_sees_its_own_quota_why_it_holds_its_live_use_and_this_months
     assert_eq!(studio["services"][PORTRAIT]["month"]["admitted"], 1);
     let (status, _, arrears) = asked(gate.public, own_quota(ARREARS_KEY)).await;
     assert_eq!(status, StatusCode::OK, "a stopped account may look");
+    let stopped = &arrears["services"][PORTRAIT]["quotas"][0];
     assert_eq!(
-        arrears["services"][PORTRAIT]["quotas"][0]["stopped"],
-        "arrears"
+        (&stopped["stopped"], &stopped["quota_qps"]),
+        (&json!("arrears"), &json!(0))
     );
+    // By the files, whatever the balance is.
+    assert_eq!(
+        (&arrears["in_arrears"], &arrears["balance"]),
+        (&json!(true), &json!("0.00"))
+    );
+    let samples = gate.metrics().await;
+    assert_eq!(samples.sum("tollgate_accounts_in_arrears", &[]), 1);
+    let own = ["account=\"1250000003\"", "group=\"portrait-segmentation\""];
+    assert_eq!(samples.sum("tollgate_quota_qps", &own), 0);
     for (seen, others) in [(&told, "1250000001"), (&studio, RETAIL)] {
         assert!(!seen.to_string().contains(others), "nobody sees another");
     }
@@ -460,4 +472,33 @@ fn a_route_with_the_path_of_the_quota_is_refused() {
     assert_eq!(said.code, Some(1));
     let place = "catalog.yaml:17:35: route: /v1/quota is the gate's own";
     assert!(said.err.contains(place), "{}", said.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_not_opened_yet_has_no_quota_before_and_says_when_it_has() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let mut opens = Utc(0);
+    let gate = Gate::start_with(upstream.address, |config: &mut Config| {
+        let now = tollgate::clock::Clock::default().utc();
+        opens = Utc((now.seconds() + 3_600) * 1_000_000);
+        config.accounts[1].services[0].opened = opens;
+    })
+    .await;
+    let account = admin_json(&gate, &format!("/v1/accounts/{RETAIL}")).await;
+    let quota = &account["services"][PORTRAIT][0];
+    assert_eq!(quota["quota_qps"], 0);
+    assert_eq!(quota["opened"], rfc3339(opens));
+    assert_eq!(
+        quota["next_change"],
+        json!({"at": rfc3339(opens), "quota_qps": 30})
+    );
+    let why = quota["because"][0]["rule"].as_str().unwrap();
+    assert!(why.contains("not opened yet"), "{why}");
+    let own = [
+        format!("account=\"{RETAIL}\""),
+        format!("group=\"{PORTRAIT}\""),
+    ];
+    let samples = gate.metrics().await;
+    let shown = samples.sum("tollgate_quota_qps", &own.each_ref().map(String::as_str));
+    assert_eq!(shown, 0);
 }

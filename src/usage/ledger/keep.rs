@@ -431,11 +431,12 @@ impl Reader {
         Ok(self.one(sql, params![id], |_| Ok(()))?.is_some())
     }
 
-    /// At most `limit` notices that were not delivered yet, the oldest first.
+    /// At most `limit` notices that were not delivered yet, the oldest first; those of one instant in the order
+    /// in which they were raised.
     pub fn unsent_notices(&self, limit: usize) -> Result<Vec<StoredNotice>, ReadError> {
         self.list(
             r#"SELECT id, account, "order", raised_at, body, sent_at FROM notices WHERE sent_at IS NULL
-               ORDER BY raised_at, id LIMIT ?1"#,
+               ORDER BY raised_at, rowid LIMIT ?1"#,
             params![super::read::signed(limit as u64)],
             |row| {
                 Ok(StoredNotice {

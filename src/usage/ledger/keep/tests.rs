@@ -200,6 +200,17 @@ fn what_is_kept_is_found_and_keeping_it_again_changes_nothing() {
 }
 
 #[test]
+fn notices_of_one_instant_come_in_the_order_in_which_they_were_raised() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    let raised = ["a/P/2/low", "a/P/2/exhausted", "a/P/10/low", "a/O/1/low"];
+    ledger.keep(raised.map(|id| notice(id, 7)).into()).unwrap();
+    let unsent = bench.reader().unsent_notices(10).unwrap();
+    let told: Vec<_> = unsent.iter().map(|notice| notice.id.as_str()).collect();
+    assert_eq!(told, raised);
+}
+
+#[test]
 fn a_notice_is_raised_once_and_waits_until_it_is_marked_as_sent() {
     let bench = Bench::new();
     let ledger = bench.open();
