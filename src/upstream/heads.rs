@@ -3,7 +3,9 @@
 //! Pure. What is ambiguous is nonsense.
 
 use super::Nonsense;
-use crate::wire::{Coding, Field, Fields, Framing, Lines, Place, length_of, tokens};
+use crate::wire::{
+    Coding, Field, Fields, Framing, Lines, Place, length_of, lines_end_in_crlf, tokens,
+};
 use bytes::{Buf, BytesMut};
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Uri};
@@ -145,6 +147,10 @@ pub(super) fn answer_head(
             Err(httparse::Error::TooManyHeaders) => return Err(Nonsense("its head is too long")),
             Err(_) => return Err(Nonsense("its head is malformed")),
         };
+        // What is skipped or forgiven here may be a line, or a part of one, to somebody else.
+        if !input.starts_with(b"HTTP/") || !lines_end_in_crlf(&input[..whole], parsed.headers) {
+            return Err(Nonsense("its head is malformed"));
+        }
         let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
         let status = status.ok_or(Nonsense("its status is none"))?;
         if status == StatusCode::SWITCHING_PROTOCOLS {

@@ -17,6 +17,7 @@ pub use request::{BadHead, HEAD_BYTES, RequestHead, request_head};
 pub use sockets::{ends_before, is_reset, reset};
 
 pub(crate) use fields::Place;
+pub(crate) use request::lines_end_in_crlf;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderName, HeaderValue};
@@ -195,7 +196,11 @@ impl Chunked {
                 Chunk::Broken(malformed) => return Err(*malformed),
                 Chunk::Size | Chunk::DataEnd | Chunk::Trailers(_) => {}
             }
-            match line(input).and_then(|line| line.map(|line| self.read(line)).transpose()) {
+            let read = match self.next {
+                Chunk::DataEnd => line_end(input),
+                _ => line(input),
+            };
+            match read.and_then(|line| line.map(|line| self.read(line)).transpose()) {
                 Ok(Some(length)) => framing += length,
                 Ok(None) => return Ok((framing, 0)),
                 Err(malformed) => {
@@ -217,8 +222,7 @@ impl Chunked {
                     size => Chunk::Data(size),
                 }
             }
-            Chunk::DataEnd if line.is_empty() => Chunk::Size,
-            Chunk::DataEnd => return Err(Malformed("a chunk is longer than its size")),
+            Chunk::DataEnd => Chunk::Size,
             Chunk::Trailers(_) if line.is_empty() => Chunk::Ended,
             Chunk::Trailers(come) if come < TRAILERS && is_field(line) => {
                 self.count(line.len())?;
@@ -242,18 +246,27 @@ impl Chunked {
     }
 }
 
+/// The end of the line after the data of a chunk; `None` while it is not whole. What is none is seen at its first byte:
+/// more of it need never come.
+fn line_end(input: &[u8]) -> Result<Option<&[u8]>, Malformed> {
+    match input {
+        [b'\r', b'\n', ..] => Ok(Some(b"")),
+        [] | [b'\r'] => Ok(None),
+        _ => Err(Malformed("a chunk is longer than its size")),
+    }
+}
+
 /// The line at the front of `input`, without its CRLF; `None` while it is not whole.
 fn line(input: &[u8]) -> Result<Option<&[u8]>, Malformed> {
-    let mut bytes = input.iter().take(LINE_BYTES);
-    match bytes.position(|byte| *byte == b'\n') {
-        Some(end) if end > 0 && input[end - 1] == b'\r' => {
-            let line = &input[..end - 1];
-            match line.contains(&b'\r') {
-                false => Ok(Some(line)),
-                true => Err(Malformed("a line of its chunks holds a bare CR")),
-            }
-        }
-        Some(_) => Err(Malformed("a line of its chunks ends without CR")),
+    let input = &input[..input.len().min(LINE_BYTES)];
+    match input.iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
+        Some(end) => match input[end..] {
+            [b'\r', b'\n', ..] => Ok(Some(&input[..end])),
+            [b'\n', ..] => Err(Malformed("a line of its chunks ends without CR")),
+            [b'\r'] if input.len() < LINE_BYTES => Ok(None),
+            [b'\r'] => Err(Malformed("a line of its chunks is too long")),
+            _ => Err(Malformed("a line of its chunks holds a bare CR")),
+        },
         None if input.len() < LINE_BYTES => Ok(None),
         None => Err(Malformed("a line of its chunks is too long")),
     }
@@ -273,10 +286,16 @@ fn chunk_size(line: &[u8]) -> Result<(u64, usize), Malformed> {
     let no_number = Malformed("the size of a chunk is no number");
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit());
     let digits = &line[..digits.count()];
-    let mut rest = line[digits.len()..].iter();
+    let extension = &line[digits.len()..];
+    let mut rest = extension.iter();
     let after = rest.find(|byte| !matches!(byte, b' ' | b'\t'));
     if after.is_some_and(|byte| *byte != b';') {
         return Err(no_number);
+    }
+    // To who takes NUL for the end of a text, or VT for a blank, the line is another one.
+    let is_control = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
+    if extension.iter().any(is_control) {
+        return Err(Malformed("the extension of a chunk holds a control byte"));
     }
     let size = std::str::from_utf8(digits)
         .ok()

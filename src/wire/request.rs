@@ -64,7 +64,8 @@ pub fn request_head(input: &mut BytesMut) -> Result<Option<Box<RequestHead>>, Ba
     let (Some(method), Some(target)) = (parsed.method, parsed.path) else {
         return Err(BadHead::MALFORMED);
     };
-    if !lines_end_in_crlf(&input[..whole], method, parsed.headers) {
+    let head = &input[..whole];
+    if !begins_with_empty_lines(head, method) || !lines_end_in_crlf(head, parsed.headers) {
         return Err(BadHead::MALFORMED);
     }
     if target.len() >= usize::from(u16::MAX) {
@@ -120,16 +121,19 @@ fn without_port<'a>(authority: &'a [u8], default: &[u8]) -> &'a [u8] {
     named.or(authority.strip_suffix(b":")).unwrap_or(authority)
 }
 
+/// Whether only empty lines come before the first line of a request, each with its CR (RFC 9112 §2.2).
+fn begins_with_empty_lines(head: &[u8], method: &str) -> bool {
+    let before = &head[..method.as_ptr() as usize - head.as_ptr() as usize];
+    before.chunks(2).all(|line| line == b"\r\n")
+}
+
 /// Whether no line of a parsed head ends without CR: that is a line to us and may be a part of a value to who stands
-/// before us. Lines are looked at where they begin, after the end of the one before.
-fn lines_end_in_crlf(head: &[u8], method: &str, fields: &[httparse::Header<'_>]) -> bool {
+/// before or behind us. Lines are looked at where they begin, after the end of the one before.
+pub(crate) fn lines_end_in_crlf(head: &[u8], fields: &[httparse::Header<'_>]) -> bool {
     let before = |part: &str| &head[..part.as_ptr() as usize - head.as_ptr() as usize];
-    // Empty lines may come first (RFC 9112 §2.2).
-    let mut empty = before(method).chunks(2);
-    empty.all(|line| line == b"\r\n")
-        && fields
-            .iter()
-            .all(|field| before(field.name).ends_with(b"\r\n"))
+    fields
+        .iter()
+        .all(|field| before(field.name).ends_with(b"\r\n"))
         && head.ends_with(b"\r\n\r\n")
 }
 

@@ -458,6 +458,14 @@ fn taken(mut framing: Framing, parts: &[&[u8]]) -> Result<(Vec<u8>, Vec<u8>, boo
 fn a_chunk_that_is_not_what_it_says_is_nonsense() {
     for wrong in [
         "5;a\rb\r\nhello\r\n0\r\n\r\n",
+        "5;a\0\r\nhello\r\n0\r\n\r\n",
+        "5;\x0b\r\nhello\r\n0\r\n\r\n",
+        "5 ;a\x7f\r\nhello\r\n0\r\n\r\n",
+        // As soon as it can be seen.
+        "5\r\nhello!",
+        "5\r\nhello\r!",
+        "5\r!",
+        "0\r\n\r!",
         "0\r\nA: b\rc\r\n\r\n",
         "0\r\n\tA: b\r\n\r\n",
         "0\r\nA : b\r\n\r\n",

@@ -13,6 +13,7 @@ mod deploy;
 mod endurance;
 mod files;
 mod framing;
+mod fuzz;
 mod hang_up;
 mod harness;
 mod house;

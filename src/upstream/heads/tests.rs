@@ -88,6 +88,20 @@ fn where_an_answer_ends_follows_from_its_fields_or_is_nonsense() {
 }
 
 #[test]
+fn a_head_with_a_line_that_ends_without_cr_is_no_answer() {
+    let sound = "HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 0\r\n\r\n";
+    assert!(head_of(sound).is_ok_and(|head| head.is_some()));
+    for (at, _) in sound.match_indices('\r') {
+        let mut bare = sound.to_owned();
+        bare.remove(at);
+        assert!(head_of(&bare).is_err(), "{bare:?}");
+    }
+    for before in ["\r\n", "\n", "HTTP/1.1 100 Continue\r\n\n"] {
+        assert!(head_of(&format!("{before}{sound}")).is_err(), "{before:?}");
+    }
+}
+
+#[test]
 fn an_answer_of_http_1_0_keeps_its_connection_only_when_it_says_so() {
     for (fields, framing, keeps_alive) in [
         ("Content-Length: 5\r\n", Framing::Length(5), false),
