@@ -177,6 +177,7 @@ fn options(path: &Path) -> LedgerOptions {
         replica: String::new(),
         create: true,
         pending_limit: 100_000,
+        stall_after: Duration::from_secs(1 << 40),
     }
 }
 

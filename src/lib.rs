@@ -49,8 +49,9 @@
 //!     loudly instead of taking half of the calls.
 //! 14. **A vendor call whose upstream answers anything but 200 gets the envelope** `FailedOperation.ServerError`:
 //!     its SDKs lose code and message of any other status. The record keeps the upstream's status.
-//! 15. **A failed commit reopens the file and asks it** whether the batch is there, because only the file
-//!     knows; what the callers were told and what the ledger says is the same in every case.
+//! 15. **A failed commit is not durable, whatever the file shows afterwards**: after a failed sync the page cache marks as clean what
+//!     the disk does not have, so a row that is read back proves nothing. After an error of the disk the ledger is written again
+//!     as a whole, WAL and database, and compared with what the process knows, before a call is recorded (`usage::ledger::repair`).
 //! 16. **The rollup is written behind the commits**, with a mark of how far it came, and readers add the tail of
 //!     records beyond it: as exact as one written in the commit, where it cost every answer two pages more and, at
 //!     1,000 active accounts, nearly a row of `hours` for each record. A roll-up that fails fails no call, for its records are durable.

@@ -37,8 +37,9 @@ const SPARE_FILES: u64 = 128 + admin::CONNECTIONS as u64 + 2 * PIPES as u64;
 const NOTICE: Duration = Duration::from_secs(1);
 /// How long it may take to keep what was seen of the clocks.
 const KEEPING: Duration = Duration::from_secs(1);
-/// How long the ledger may take to write what is left.
-const CLOSING: Duration = Duration::from_secs(10);
+/// How long the ledger may take to write what is left. With the notice, what is kept of the clocks, the grace of a disk that does
+/// not answer and the end of the runtime, a process ends within `limits.drain` and 10 s.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// Why the gate did not start.
 #[derive(thiserror::Error, Debug)]
@@ -331,6 +332,11 @@ fn open_ledger(
         replica: String::new(),
         create: settings.ledger.create,
         pending_limit: settings.limits.connections + PENDING_BEYOND_CONNECTIONS,
+        // Calls that wait must have their error before their time is up.
+        stall_after: settings
+            .ledger
+            .stall_after
+            .min(settings.limits.request_timeout / 2),
     };
     let records: Vec<_> = Outcome::ALL
         .iter()

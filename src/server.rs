@@ -250,6 +250,7 @@ mod tests {
             replica: String::new(),
             create: true,
             pending_limit: 10,
+            stall_after: Duration::from_secs(1 << 40),
         };
         let ledger = Ledger::open(options, clock.clone(), |_| ()).unwrap();
         let gates = Gates::default();

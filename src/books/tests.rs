@@ -96,6 +96,7 @@ impl World {
             durability: Durability::Relaxed,
             replica: String::new(),
             pending_limit: 1_000,
+            stall_after: Duration::from_secs(1 << 40),
             create: true,
         };
         Self {

@@ -88,6 +88,9 @@ pub struct LedgerSettings {
     pub durability: Durability,
     /// How long raw records are kept; at least a day.
     pub retain_records: Duration,
+    /// How long a record may wait for the disk before calls are refused (P7); more than half of
+    /// [`Limits::request_timeout`] counts as that half.
+    pub stall_after: Duration,
     /// Whether `serve` creates a ledger that is not there.
     pub create: bool,
 }
@@ -186,6 +189,7 @@ pub(super) fn changed(old: &Settings, new: &Settings) -> Vec<(&'static str, Stri
                 "ledger.retain_records",
                 format!("{:?}", s.ledger.retain_records),
             ),
+            ("ledger.stall_after", format!("{:?}", s.ledger.stall_after)),
             (
                 "ledger.when_missing",
                 if s.ledger.create { "create" } else { "refuse" }.to_owned(),
@@ -555,6 +559,9 @@ fn ledger(item: Item<'_>) -> Option<LedgerSettings> {
     let retain_records = fields.or("retain_records", 100 * DAY, |i| {
         i.duration(DAY..=36_500 * DAY)
     });
+    let stall_after = fields.or("stall_after", 2 * SECOND, |i| {
+        i.duration(Duration::from_millis(100)..=60 * SECOND)
+    });
     let create = fields.or("when_missing", false, |i| {
         i.choice(&[("create", true), ("refuse", false)])
     });
@@ -563,6 +570,7 @@ fn ledger(item: Item<'_>) -> Option<LedgerSettings> {
         path: item.source.beside(path?),
         durability: durability?,
         retain_records: retain_records?,
+        stall_after: stall_after?,
         create: create?,
     })
 }

@@ -251,7 +251,7 @@ admin: {listen: "[::]:9090", token: {file: admin.token}}
 upstream: {endpoints: ["http://[::1]:8000/"], connect_timeout: 250ms, response_timeout: 2m}
 catalog: catalog.yaml
 accounts: accounts.yaml
-ledger: {path: ../l.db, durability: relaxed, retain_records: 40d}
+ledger: {path: ../l.db, durability: relaxed, retain_records: 40d, stall_after: 500ms}
 admission: {max_delay: 200ms}
 metrics: {accounts: 5}
 notices: {webhook: "https://[::1]/hooks/a?key=b", token: {file: admin.token}}
@@ -270,6 +270,7 @@ trusted_proxies: [10.0.0.0/8, "fd00::/8"]
     assert_eq!(settings.ledger.path, files.dir.path().join("../l.db"));
     assert_eq!(settings.ledger.durability, Durability::Relaxed);
     assert_eq!(settings.ledger.retain_records.as_secs(), 40 * 86_400);
+    assert_eq!(settings.ledger.stall_after.as_millis(), 500);
     assert_eq!(settings.max_delay.as_millis(), 200);
     assert_eq!(settings.metric_accounts, 5);
     let notices = settings.notices.unwrap();
@@ -376,7 +377,7 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
         listen: 127.0.0.1:8080\n => listen: 127.0.0.1:8080\nworkres: 2\n
             2:1: unknown key "workres": did you mean "workers"?
         {path: ledger.db} => {path: ledger.db, xyz: 1}
-            5:27: unknown key "xyz": remove it; the keys here are path, durability, retain_records, when_missing
+            5:27: unknown key "xyz": remove it; the keys here are path, durability, retain_records, stall_after, when_missing
         ledger: {path => admission: {store: {}}\nledger: {path
             5:13: unknown key "store": remove it; the keys here are max_delay
         ledger: {path => <<: {a: 1}\nledger: {path
@@ -615,6 +616,8 @@ fn durations_and_sizes_need_a_unit_and_a_bound() {
             5:27: request_timeout: expected a duration such as 50ms, 60s, 5m, 2h or 100d, found "1 hour"
         {path: ledger.db} => {path: ledger.db, retain_records: 1h}
             5:43: retain_records: expected a duration from 1d to 36500d, found "1h"
+        {path: ledger.db} => {path: ledger.db, stall_after: 90s}
+            5:40: stall_after: expected a duration from 100ms to 1m, found "90s"
         8000]} => 8000], connect_timeout: 0s}
             2:65: connect_timeout: expected a duration from 1ms to 1h, found "0s"
         ledger: {path => limits: {body_bytes: 1024}\nledger: {path
@@ -2009,6 +2012,7 @@ fn every_setting_that_changed_is_named_and_no_token_is_shown() {
             "durability: relaxed",
         ),
         ("ledger.retain_records", "100d", "101d"),
+        ("ledger.stall_after", "stall_after: 2s", "stall_after: 3s"),
         (
             "admission.max_delay",
             "max_delay: 50ms}",

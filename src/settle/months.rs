@@ -158,6 +158,7 @@ mod tests {
             replica: String::new(),
             create: true,
             pending_limit: 100,
+            stall_after: Duration::from_secs(1 << 40),
         };
         let ledger = Ledger::open(options, Clock::default(), |_| ()).unwrap();
         for at in calls {

@@ -139,6 +139,7 @@ fn open(path: &Path) -> Ledger {
         replica: String::new(),
         create: true,
         pending_limit: 1_000,
+        stall_after: Duration::from_secs(1 << 40),
     };
     Ledger::open(options, Clock::default(), |_| ()).unwrap()
 }

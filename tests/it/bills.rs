@@ -68,6 +68,7 @@ fn seed(ledger: &Path, records: impl IntoIterator<Item = Record>) {
         replica: String::new(),
         create: true,
         pending_limit: 1_000_000,
+        stall_after: Duration::from_secs(1 << 40),
     };
     let ledger = Ledger::open(options, Clock::default(), |_| ()).unwrap();
     for record in records {

@@ -49,7 +49,7 @@ fn tc3() -> http::Request<http_body_util::Full<bytes::Bytes>> {
 
 /// P3 and the promise of "not billed": an answered call is recorded once and as answered; one that was
 /// told that it cannot be counted is not billable, if it is recorded at all; throttled ones are not.
-fn assert_kept_its_word(told: &Told, records: &[StoredRecord]) {
+pub fn assert_kept_its_word(told: &Told, records: &[StoredRecord]) {
     let recorded: HashMap<String, &StoredRecord> =
         records.iter().map(|r| (r.id.to_string(), r)).collect();
     assert_eq!(told.odd, Vec::<String>::new());

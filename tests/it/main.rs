@@ -11,6 +11,7 @@ mod crash;
 mod demo;
 mod deploy;
 mod endurance;
+mod failing_disk;
 mod files;
 mod framing;
 mod fuzz;

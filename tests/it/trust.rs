@@ -24,6 +24,7 @@ fn seed(ledger: &Path, at: &[Utc], more: Vec<Entry>) {
         durability: Durability::Relaxed,
         replica: String::new(),
         pending_limit: 1_000,
+        stall_after: Duration::from_secs(1 << 40),
         create: true,
     };
     let ledger = Ledger::open(options, Clock::default(), |_| ()).unwrap();

@@ -19,6 +19,8 @@ use std::thread::{self, ThreadId};
 const OPEN: u8 = 0;
 const DURABLE: u8 = 1;
 const NOT_DURABLE: u8 = 2;
+/// On the disk, and its calls are about to be told so: nobody can tell them anything else any more.
+const SYNCED: u8 = 3;
 
 /// The ledger could not keep the record: it has been turned into `gate_failed` and will not be
 /// billed, and the client must get the gate's own failure instead of the upstream's answer (DESIGN §6).
@@ -50,15 +52,26 @@ impl Batch {
 
     fn fate(&self) -> Option<Result<(), NotDurable>> {
         match self.fate.load(Ordering::Acquire) {
-            OPEN => None,
+            OPEN | SYNCED => None,
             DURABLE => Some(Ok(())),
             _ => Some(Err(NotDurable)),
         }
     }
 
-    fn settle(&self, fate: u8) {
+    /// Tells its calls that it is not durable, unless it is. The calls of a disk that hangs are told so while the
+    /// commit is under way.
+    pub(super) fn give_up(&self) {
+        self.settle(OPEN, NOT_DURABLE);
+    }
+
+    fn settle(&self, from: u8, fate: u8) {
         let mut groups = self.groups.lock();
-        self.fate.store(fate, Ordering::Release);
+        let settled = self
+            .fate
+            .compare_exchange(from, fate, Ordering::AcqRel, Ordering::Acquire);
+        if settled.is_err() {
+            return;
+        }
         let heads: Vec<Waker> = groups
             .iter_mut()
             .filter_map(|group| std::iter::from_fn(|| group.wakers.pop()).flatten().next())
@@ -88,9 +101,20 @@ impl Decision {
         Self(Some(batch))
     }
 
+    /// The commit was synced. `false` when its calls were told an error meanwhile: then its records must say so.
+    pub(super) fn synced(&self) -> bool {
+        let exchange = |batch: &Arc<Batch>| {
+            batch
+                .fate
+                .compare_exchange(OPEN, SYNCED, Ordering::AcqRel, Ordering::Acquire)
+        };
+        self.0.as_ref().is_some_and(|batch| exchange(batch).is_ok())
+    }
+
+    /// Tells the calls of a batch that was [`Decision::synced`].
     pub(super) fn durable(mut self) {
         if let Some(batch) = self.0.take() {
-            batch.settle(DURABLE);
+            batch.settle(SYNCED, DURABLE);
         }
     }
 
@@ -102,7 +126,9 @@ impl Decision {
 impl Drop for Decision {
     fn drop(&mut self) {
         if let Some(batch) = self.0.take() {
-            batch.settle(NOT_DURABLE);
+            batch.settle(OPEN, NOT_DURABLE);
+            // Synced and then dropped: the writer has panicked. An error says less than is true, which is allowed.
+            batch.settle(SYNCED, NOT_DURABLE);
         }
     }
 }
@@ -235,6 +261,12 @@ mod tests {
         }
     }
 
+    fn decide(batch: Arc<Batch>) {
+        let decision = Decision::new(batch);
+        assert!(decision.synced());
+        decision.durable();
+    }
+
     fn woken(calls: &[Call]) -> usize {
         calls.iter().map(Call::woken).sum()
     }
@@ -243,7 +275,7 @@ mod tests {
     fn the_writer_wakes_one_call_of_a_thread_and_that_one_wakes_the_rest() {
         let batch = Batch::new();
         let mut calls: Vec<Call> = (0..64).map(|_| Call::new(&batch)).collect();
-        Decision::new(batch).durable();
+        decide(batch);
         assert_eq!(woken(&calls), 1);
         let first = calls.iter().position(|call| call.woken() == 1).unwrap();
         assert_eq!(calls[first].poll(), Poll::Ready(Ok(())));
@@ -257,7 +289,7 @@ mod tests {
     fn a_call_that_was_chosen_and_then_dropped_still_wakes_the_rest() {
         let batch = Batch::new();
         let mut calls: Vec<Call> = (0..3).map(|_| Call::new(&batch)).collect();
-        Decision::new(batch).durable();
+        decide(batch);
         let first = calls.iter().position(|call| call.woken() == 1).unwrap();
         calls.remove(first);
         assert_eq!(woken(&calls), 2);
@@ -269,7 +301,7 @@ mod tests {
         let mut calls: Vec<Call> = (0..3).map(|_| Call::new(&batch)).collect();
         calls.pop();
         calls.pop();
-        Decision::new(batch).durable();
+        decide(batch);
         assert_eq!(woken(&calls), 1);
     }
 
@@ -278,7 +310,7 @@ mod tests {
         let batch = Batch::new();
         let here = Call::new(&batch);
         let there = thread::scope(|scope| scope.spawn(|| Call::new(&batch)).join().unwrap());
-        Decision::new(batch).durable();
+        decide(batch);
         assert_eq!((here.woken(), there.woken()), (1, 1));
     }
 
@@ -292,12 +324,36 @@ mod tests {
     }
 
     #[test]
+    fn calls_that_were_told_an_error_while_the_commit_went_on_are_told_nothing_else() {
+        let batch = Batch::new();
+        let mut call = Call::new(&batch);
+        let decision = Decision::new(batch.clone());
+        batch.give_up();
+        assert_eq!(call.poll(), Poll::Ready(Err(NotDurable)));
+        assert!(!decision.synced());
+        decision.durable();
+        assert_eq!(call.poll(), Poll::Ready(Err(NotDurable)));
+    }
+
+    #[test]
+    fn what_is_synced_cannot_be_given_up_any_more() {
+        let batch = Batch::new();
+        let mut call = Call::new(&batch);
+        let decision = Decision::new(batch.clone());
+        assert!(decision.synced());
+        batch.give_up();
+        assert_eq!(call.poll(), Poll::Pending);
+        decision.durable();
+        assert_eq!(call.poll(), Poll::Ready(Ok(())));
+    }
+
+    #[test]
     fn the_last_waker_is_the_one_that_is_woken() {
         let batch = Batch::new();
         let mut call = Call::new(&batch);
         let before = std::mem::take(&mut call.woken);
         assert_eq!(call.poll(), Poll::Pending);
-        Decision::new(batch).durable();
+        decide(batch);
         assert_eq!(before.0.load(Ordering::SeqCst), 0);
         assert_eq!(call.woken(), 1);
     }

@@ -43,11 +43,16 @@ impl Known {
         })
     }
 
+    fn newest(&self) -> i64 {
+        let (linked, _) = self.linked;
+        self.last.map_or(linked, |(seq, _)| seq.max(linked))
+    }
+
     /// Whether the file at `path`, which is open as `connection`, is the ledger that is known, with at least what was
     /// durable in it.
     ///
     /// # Errors
-    /// [`LedgerError::Another`] says in which respect it is not.
+    /// [`LedgerError::Another`] says in which respect it is not, [`LedgerError::Older`] what it lacks.
     pub(super) fn check(&self, connection: &Connection, path: &Path) -> Result<(), LedgerError> {
         let another = |why: String| {
             Err(LedgerError::Another {
@@ -67,6 +72,11 @@ impl Known {
                 "it was restored {} times, not {}",
                 found.restore_count, self.restore_count
             ));
+        }
+        // Less than was durable: said first, since a loss of records is what an error of the disk leaves.
+        let (found, written) = (found.newest(), self.newest());
+        if found < written {
+            return Err(LedgerError::Older { found, written });
         }
         let (seq, link) = self.linked;
         let linked: Option<Vec<u8>> = connection

@@ -74,15 +74,26 @@
 //! costs milliseconds, so it is done by a thread of its own, with a connection of its own, while commits go on:
 //! when the WAL has grown by some 4 MiB, or after a second of rest. Under load new commits arrive
 //! meanwhile, and SQLite starts the WAL over only when all of it was copied: so the writer
-//! then copies the little that came since. Otherwise the WAL would grow for ever.
+//! then copies the little that came since. Otherwise the WAL would grow for ever. No connection copies the WAL when it is
+//! closed, save the last one of an orderly end.
+//!
+//! # Errors of the disk
+//! After `SQLITE_IOERR`, `SQLITE_CORRUPT` or `SQLITE_NOTADB` of a commit, a roll-up, a seal, a step of pruning or a checkpoint the
+//! ledger is suspect: calls are refused, nothing is written and nothing is copied until `repair` has made it sound, which it
+//! tries each second. It also runs at a start that finds a WAL which is not empty, for nobody knows what the process before
+//! was told. A disk that does not answer within `stall_after` is trouble as well, without a repair: what it answers in
+//! the end decides.
 
 mod chain;
+mod checkpoint;
 mod commit;
 mod count;
+mod error;
 mod keep;
 mod known;
 mod migrate;
 mod read;
+mod repair;
 mod schema;
 mod store;
 mod verify;
@@ -91,6 +102,7 @@ mod writer;
 
 pub use commit::{Commit, NotDurable};
 pub use count::UsageLine;
+pub use error::LedgerError;
 pub use keep::{Debit, Entry, Seal, Settlement, StoreError, StoredNotice, StoredStatement};
 pub use read::{ReadError, Reader, StoredRecord, backup};
 pub use verify::{Misfit, Verified};
@@ -98,21 +110,22 @@ pub use watch::ClockWatch;
 
 use crate::clock::Clock;
 use crate::usage::Record;
-use crate::words::{Durability, Outcome, Utc};
+use crate::words::{Durability, Mono, Outcome, Utc};
+use checkpoint::Checkpointer;
 use commit::Batch;
+use error::io_error;
 use keep::Chore;
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use store::Store;
-use writer::{Checkpointer, Pace, Place, Writer};
+use writer::{Pace, Place, Writer, watch};
 
 type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -129,107 +142,15 @@ pub struct LedgerOptions {
     pub create: bool,
     /// How many slots may be out at once: calls in flight and records that are not durable yet.
     pub pending_limit: usize,
-}
-
-/// Why a ledger cannot be opened, read or copied.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// Another process writes it.
-    #[error(
-        "another tollgate is using this ledger (it holds the lock on {0}): stop it first, or give this one a ledger of its own"
-    )]
-    Locked(PathBuf),
-    /// There is no such file, or nothing was ever written to it.
-    #[error(
-        "there is no ledger at {0}: mount its disk if it is not mounted, put a backup back with `tollgate restore --from FILE` \
-         if it was lost, or, for a new gate, write `ledger: {{when_missing: create}}` in tollgate.yaml and start it"
-    )]
-    Missing(PathBuf),
-    /// SQLite would read it into whatever is put at the path.
-    #[error(
-        "there is no ledger beside {0}, which holds what was last written to one: put the ledger back beside it, or put a backup \
-         back with `tollgate restore --from FILE`, which moves it aside"
-    )]
-    LoneWal(PathBuf),
-    /// The file at the path is a ledger, and not the one that this process has written.
-    #[error("another ledger is at {path} ({why}): put back the one that was there")]
-    Another {
-        /// The path.
-        path: PathBuf,
-        /// In which respect.
-        why: String,
-    },
-    /// The file is something else. It was not changed.
-    #[error("this file is not a tollgate ledger; it was left as it is")]
-    NotALedger,
-    /// The file was written by another version of tollgate. It was not changed.
-    #[error(
-        "the ledger has schema {found}, this tollgate knows {known}: use the tollgate that wrote it or a newer one"
-    )]
-    OtherVersion {
-        /// `user_version` of the file.
-        found: i32,
-        /// The one that this program knows.
-        known: i32,
-    },
-    /// The file is a ledger of an older schema. It was not changed.
-    #[error(
-        "the ledger has schema {found}, and this tollgate reads {}: start `tollgate serve` once, which brings it up to date",
-        schema::VERSION
-    )]
-    Outdated {
-        /// `user_version` of the file.
-        found: i32,
-    },
-    /// The file system cannot do what SQLite's WAL needs.
-    #[error(
-        "this file system cannot hold a ledger (no WAL mode): use a local disk, not a network share"
-    )]
-    NoWal,
-    /// Another file is at the path now.
-    #[error("{0} was replaced while it was open: put the file back that was there")]
-    Replaced(PathBuf),
-    /// Going on from here would give seqs a second time.
-    #[error(
-        "the ledger ends with record {found}, and {written} were written: it is an older one; put the newer one back, or \
-         restart to go on from this one"
-    )]
-    Older {
-        /// Its newest seq.
-        found: i64,
-        /// The newest that this process wrote or found.
-        written: i64,
-    },
-    /// A backup would overwrite something.
-    #[error("{0} exists already: a backup never overwrites a file")]
-    Exists(PathBuf),
-    /// The copy does not pass SQLite's own check.
-    #[error("the copy is damaged ({0}), and so may be the ledger itself")]
-    Damaged(String),
-    /// The operating system refused.
-    #[error("{path}: {source}")]
-    Io {
-        /// On what.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// SQLite refused.
-    #[error("the ledger cannot be used: {0}")]
-    Sql(#[from] rusqlite::Error),
-}
-
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> LedgerError {
-    |source| LedgerError::Io {
-        path: path.to_owned(),
-        source,
-    }
+    /// How long a record may wait for the disk before that is trouble.
+    pub stall_after: Duration,
 }
 
 /// Why no slot can be had. The call must be refused before it reaches the upstream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Trouble {
-    /// The file cannot be written: disk full, I/O error, held by another program. It is tried again each second.
+    /// The file cannot be written: disk full, I/O error, held by another program, or a disk that does not answer. It is tried
+    /// again each second.
     #[error("the ledger cannot be written")]
     Failing,
     /// `pending_limit` slots are out.
@@ -246,6 +167,9 @@ pub enum CloseError {
     /// The patience ran out: so many slots were still out, or so many records could not be written.
     #[error("{0} calls are not in the ledger")]
     Unrecorded(usize),
+    /// The disk does not answer. So many slots were out; what the calls were promised is in the WAL.
+    #[error("the disk does not answer; {0} calls are not in the ledger as far as is known")]
+    DiskHangs(usize),
     /// The writer thread panicked. What it had not promised as durable is lost.
     #[error("the ledger's writer failed")]
     WriterDied,
@@ -280,6 +204,11 @@ pub struct LedgerStats {
 const HEALTHY: u8 = 0;
 const FAILING: u8 = 1;
 const CLOSED: u8 = 2;
+/// The writer is in a call to the disk that takes too long. It ends with the call.
+const STALLED: u8 = 3;
+
+/// How much longer than its patience [`Ledger::close`] waits for a writer that is in a call to the disk.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// What callers and the writer share.
 #[derive(Debug)]
@@ -293,6 +222,8 @@ struct Shared {
     queue: Mutex<Queue>,
     /// Tells the writer: something was queued while it slept, or a wish changed.
     wake: Condvar,
+    /// Tells the thread that watches the disk that the writer has ended.
+    watch: Condvar,
     last_seq: AtomicI64,
     last_commit_at_us: AtomicI64,
 }
@@ -302,6 +233,12 @@ struct Queue {
     records: Vec<Record>,
     /// Shared by the records that are queued now.
     batch: Arc<Batch>,
+    /// Since when the first of them waits.
+    oldest: Option<Mono>,
+    /// What the writer has in hand: since when its first record waits, and what its calls wait for.
+    writing: Option<(Mono, Arc<Batch>)>,
+    /// Something was asked for besides a commit.
+    asked: bool,
     /// At how many records the writer wants to be told: 1 when it sleeps, more when it lets a batch gather.
     wake_at: usize,
     /// Records admitted before this may be deleted.
@@ -327,8 +264,33 @@ pub struct Ledger {
 
 #[derive(Debug)]
 struct Running {
-    writer: JoinHandle<usize>,
+    writer: JoinHandle<()>,
+    /// What the writer's thread ends with; nothing when it panicked.
+    ended: Receiver<usize>,
     _lock: File,
+}
+
+impl Shared {
+    /// The disk does not answer: whoever waits for it is told an error, and their records say so should they be written.
+    fn stall(&self, queue: &mut Queue) {
+        self.health.store(STALLED, Ordering::Release);
+        if let Some((_, batch)) = &queue.writing {
+            batch.give_up();
+        }
+        std::mem::replace(&mut queue.batch, Batch::new()).give_up();
+        if self.durability == Durability::Strict {
+            queue.records = std::mem::take(&mut queue.records)
+                .into_iter()
+                .map(Record::into_gate_failed)
+                .collect();
+        }
+    }
+
+    /// Wakes the writer for something else than a commit.
+    fn ask(&self, queue: &mut Queue) {
+        queue.asked = true;
+        self.wake.notify_one();
+    }
 }
 
 impl Ledger {
@@ -341,14 +303,7 @@ impl Ledger {
         clock: Clock,
         on_commit: impl Fn(&Committed) + Send + 'static,
     ) -> Result<Self, LedgerError> {
-        Self::open_with(
-            options,
-            clock,
-            on_commit,
-            Pace::REAL,
-            #[cfg(test)]
-            Arc::default(),
-        )
+        Self::open_with(options, clock, on_commit, Pace::REAL)
     }
 
     fn open_with(
@@ -356,21 +311,14 @@ impl Ledger {
         clock: Clock,
         on_commit: impl Fn(&Committed) + Send + 'static,
         pace: Pace,
-        #[cfg(test)] faults: Arc<store::Faults>,
     ) -> Result<Self, LedgerError> {
         let (path, lock) = claim(&options.path, options.create)?;
-        let store = Store::open(
-            &path,
-            true,
-            #[cfg(test)]
-            faults.clone(),
-        )?;
+        repair::at_start(&path)?;
+        let store = Store::open(&path, true)?;
         let place = Place {
             path: path.clone(),
             run: store.begin_run(&options.replica, clock.utc())?,
             pace,
-            #[cfg(test)]
-            faults,
         };
         let (created_at, known) = (store.created_at()?, store.known()?);
         let shared = Arc::new(Shared {
@@ -381,27 +329,43 @@ impl Ledger {
             queue: Mutex::new(Queue {
                 records: Vec::new(),
                 batch: Batch::new(),
+                oldest: None,
+                writing: None,
+                asked: false,
                 wake_at: usize::MAX,
                 keep_from: None,
                 chore: None,
                 closing: None,
             }),
             wake: Condvar::new(),
+            watch: Condvar::new(),
             last_seq: AtomicI64::new(store.next_seq() - 1),
             last_commit_at_us: AtomicI64::new(i64::MIN),
         });
-        let checkpointer = Checkpointer::start(path.clone()).map_err(io_error(&path))?;
+        let failed = {
+            let shared = shared.clone();
+            move || shared.ask(&mut shared.queue.lock())
+        };
+        let checkpointer = Checkpointer::start(path.clone(), failed).map_err(io_error(&path))?;
         let writer = Writer::new(
             shared.clone(),
-            clock,
+            clock.clone(),
             place,
             (store, known),
             checkpointer,
             Box::new(on_commit),
         );
-        let writer = std::thread::Builder::new()
-            .name("ledger".into())
-            .spawn(|| writer.run())
+        let thread = |name: &str| std::thread::Builder::new().name(name.into());
+        let (end, ended) = sync_channel(1);
+        let writer = thread("ledger")
+            // Nobody may wait for the end any more.
+            .spawn(move || {
+                let _ = end.send(writer.run());
+            })
+            .map_err(io_error(&path))?;
+        let (watched, stall_after) = (shared.clone(), options.stall_after);
+        thread("ledger-watch")
+            .spawn(move || watch(&watched, &clock, stall_after))
             .map_err(io_error(&path))?;
         Ok(Self {
             shared,
@@ -411,6 +375,7 @@ impl Ledger {
             chores: Mutex::default(),
             lock: Mutex::new(Some(Running {
                 writer,
+                ended,
                 _lock: lock,
             })),
         })
@@ -422,8 +387,8 @@ impl Ledger {
         let shared = &self.shared;
         match shared.health.load(Ordering::Acquire) {
             HEALTHY => {}
-            FAILING => return Err(Trouble::Failing),
-            _ => return Err(Trouble::Closed),
+            CLOSED => return Err(Trouble::Closed),
+            _ => return Err(Trouble::Failing),
         }
         shared
             .pending
@@ -473,8 +438,9 @@ impl Ledger {
     /// commits. The caller sees to it that no unsettled month is among them. It stops at the first record that must be
     /// kept, so that what is kept is always one run of seqs. The rollup keeps all.
     pub fn prune(&self, keep_from: Utc) {
-        self.shared.queue.lock().keep_from = Some(keep_from);
-        self.shared.wake.notify_one();
+        let mut queue = self.shared.queue.lock();
+        queue.keep_from = Some(keep_from);
+        self.shared.ask(&mut queue);
     }
 
     /// Counts and links all records that are committed and seals `day` with the newest of them, unless it is sealed already:
@@ -502,28 +468,44 @@ impl Ledger {
             let mut queue = self.shared.queue.lock();
             match self.shared.health.load(Ordering::Acquire) {
                 HEALTHY => queue.chore = Some(chore(reply)),
-                FAILING => return Err(Trouble::Failing.into()),
-                _ => return Err(Trouble::Closed.into()),
+                CLOSED => return Err(Trouble::Closed.into()),
+                _ => return Err(Trouble::Failing.into()),
             }
+            self.shared.ask(&mut queue);
         }
-        self.shared.wake.notify_one();
         // A writer that died drops the chore, and with it the other end.
         answer.recv().unwrap_or(Err(Trouble::Closed.into()))
     }
 
     /// Writes what is queued, waits up to `patience` for the slots that are still out (and, in trouble, for
     /// the file), then copies the WAL into the file and lets go of it. New slots and late commits are
-    /// refused. Blocks; a second call does nothing.
+    /// refused. Blocks, and hardly longer than `patience` even when the disk does not answer: then the writer's thread is left
+    /// behind, and the next start reads the WAL. A second call does nothing.
     pub fn close(&self, patience: Duration) -> Result<(), CloseError> {
         let Some(running) = self.lock.lock().take() else {
             return Ok(());
         };
-        self.shared.queue.lock().closing = Some(patience);
-        self.shared.wake.notify_one();
-        match running.writer.join() {
-            Ok(0) => Ok(()),
-            Ok(unrecorded) => Err(CloseError::Unrecorded(unrecorded)),
-            Err(_) => Err(CloseError::WriterDied),
+        {
+            let mut queue = self.shared.queue.lock();
+            queue.closing = Some(patience);
+            self.shared.ask(&mut queue);
+        }
+        match running.ended.recv_timeout(patience.saturating_add(GRACE)) {
+            Ok(unrecorded) => {
+                // It has ended but for its last instruction; the lock is let go of after it.
+                let _ = running.writer.join();
+                match unrecorded {
+                    0 => Ok(()),
+                    unrecorded => Err(CloseError::Unrecorded(unrecorded)),
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(CloseError::WriterDied),
+            Err(RecvTimeoutError::Timeout) => {
+                // The lock stays with the process: its writer may still write.
+                std::mem::forget(running);
+                let pending = self.shared.pending.load(Ordering::Acquire);
+                Err(CloseError::DiskHangs(pending))
+            }
         }
     }
 }
@@ -553,15 +535,18 @@ impl Slot {
         let mut queue = shared.queue.lock();
         match shared.health.load(Ordering::Acquire) {
             HEALTHY => {}
-            FAILING => {
-                queue.records.push(record.into_gate_failed());
-                return Commit::known(Err(NotDurable));
-            }
-            _ => {
+            CLOSED => {
                 drop(queue);
                 self.0 = Some(shared);
                 return Commit::known(Err(NotDurable));
             }
+            _ => {
+                queue.records.push(record.into_gate_failed());
+                return Commit::known(Err(NotDurable));
+            }
+        }
+        if queue.records.is_empty() {
+            queue.oldest = Some(record.start.plus(record.duration));
         }
         queue.records.push(record);
         let commit = match shared.durability {

@@ -4,6 +4,7 @@
 //! page: a reader that stays keeps the WAL from being copied back.
 
 use super::schema::{self, Kind};
+use super::store::let_nobody_copy_at_close;
 use super::{LedgerError, io_error, suffixed};
 use crate::words::{AccountId, Action, GroupId, Mode, Mono, Outcome, Reason, RequestId, Utc};
 use rusqlite::backup::{Backup, StepResult};
@@ -161,6 +162,7 @@ impl Reader {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
+        let_nobody_copy_at_close(&connection)?;
         match schema::identify(&connection)? {
             Kind::Ledger => Ok(Self(connection)),
             Kind::Older(found) => Err(LedgerError::Outdated { found }),

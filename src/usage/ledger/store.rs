@@ -9,9 +9,11 @@ use super::schema::{self, Kind};
 use super::{FastMap, LedgerError, io_error, migrate, suffixed};
 use crate::usage::Record;
 use crate::words::{AccountId, Action, GroupId, Mode, Outcome, Reason, RequestId, Utc};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,42 +33,6 @@ const PRUNE_STEP: i64 = 512;
 
 type SeriesKey = (AccountId, GroupId, Action, Mode, Outcome, Reason);
 
-/// Faults that tests inject. Nothing of it exists in the program.
-#[cfg(test)]
-#[derive(Default, Debug)]
-pub(super) struct Faults {
-    /// Fail this many commits before they reach the file.
-    pub(super) before_commit: std::sync::atomic::AtomicU32,
-    /// Report this many commits as failed although they are in the file.
-    pub(super) after_commit: std::sync::atomic::AtomicU32,
-    /// Fail this many steps of the roll-up before they reach the file.
-    pub(super) before_roll_up: std::sync::atomic::AtomicU32,
-    /// Report this many steps of the roll-up as failed although they are in the file.
-    pub(super) after_roll_up: std::sync::atomic::AtomicU32,
-    /// Fail this many chores of the biller before they reach the file.
-    pub(super) before_chore: std::sync::atomic::AtomicU32,
-    /// Report this many chores of the biller as failed although they are in the file.
-    pub(super) after_chore: std::sync::atomic::AtomicU32,
-    /// Fail this many times to open the file.
-    pub(super) open: std::sync::atomic::AtomicU32,
-    /// Pages that the file may have; 0: no limit. A full disk.
-    pub(super) max_page_count: std::sync::atomic::AtomicU32,
-}
-
-#[cfg(test)]
-impl Faults {
-    fn strike(count: &std::sync::atomic::AtomicU32) -> Result<(), rusqlite::Error> {
-        use std::sync::atomic::Ordering::SeqCst;
-        match count.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {
-            Ok(_) => Err(rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR),
-                Some("injected by a test".into()),
-            )),
-            Err(_) => Ok(()),
-        }
-    }
-}
-
 /// The files that were opened. A file that was deleted or replaced takes writes as before and
 /// forgets them with the process; SQLite does not look in WAL mode.
 #[derive(Debug)]
@@ -85,8 +51,12 @@ impl Files {
     /// Two system calls a commit, some 1 % of what it costs.
     fn still_there(&self) -> Result<(), LedgerError> {
         for (path, opened) in &self.0 {
-            if inode(path)? != *opened {
-                return Err(LedgerError::Replaced(path.clone()));
+            match inode(path) {
+                Ok(found) if found == *opened => {}
+                Err(LedgerError::Io { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_error(path)(source));
+                }
+                _ => return Err(LedgerError::Replaced(path.clone())),
             }
         }
         Ok(())
@@ -114,23 +84,16 @@ pub(super) struct Store {
     link: Link,
     digests: Digests,
     series: FastMap<SeriesKey, i64>,
-    #[cfg(test)]
-    faults: std::sync::Arc<Faults>,
 }
 
 impl Store {
     /// Opens an existing file; makes it a ledger of this schema when it is empty or older, and `create`.
-    pub(super) fn open(
-        path: &Path,
-        create: bool,
-        #[cfg(test)] faults: std::sync::Arc<Faults>,
-    ) -> Result<Self, LedgerError> {
-        #[cfg(test)]
-        Faults::strike(&faults.open)?;
+    pub(super) fn open(path: &Path, create: bool) -> Result<Self, LedgerError> {
         // Without CREATE: when the volume is gone, an empty ledger in its mount point would hide it.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
+        let_nobody_copy_at_close(&connection)?;
         let kind = schema::identify(&connection)?;
         match kind {
             Kind::Ledger => {}
@@ -169,9 +132,20 @@ impl Store {
             digests: Digests::default(),
             connection,
             series: FastMap::default(),
-            #[cfg(test)]
-            faults,
         })
+    }
+
+    /// Opens the ledger of a running gate again. It must hold what was durable before: whatever took it away may have put
+    /// another one in its place.
+    pub(super) fn reopen(path: &Path, known: &Known) -> Result<Self, LedgerError> {
+        let store = Self::open(path, false)?;
+        store.is_known(known, path)?;
+        Ok(store)
+    }
+
+    /// Whether this file is the one that is `known`, with at least what was durable in it.
+    pub(super) fn is_known(&self, known: &Known, path: &Path) -> Result<(), LedgerError> {
+        known.check(&self.connection, path)
     }
 
     /// Notes a start of the process and gives its number.
@@ -200,14 +174,6 @@ impl Store {
         (self.rolled_up, self.link)
     }
 
-    /// Whether this file is the one that is `known`, with at least what was durable in it.
-    ///
-    /// # Errors
-    /// [`LedgerError::Another`] when it is not.
-    pub(super) fn is_known(&self, known: &Known, path: &Path) -> Result<(), LedgerError> {
-        known.check(&self.connection, path)
-    }
-
     /// The seq of the next record.
     pub(super) fn next_seq(&self) -> i64 {
         self.next_seq
@@ -221,8 +187,6 @@ impl Store {
     /// Appends `records` in one transaction. An error when they went into a file that is not at its path
     /// any more.
     pub(super) fn commit(&mut self, run: i64, records: &[Record]) -> Result<(), LedgerError> {
-        #[cfg(test)]
-        self.limit_pages()?;
         // Prepared once, which rusqlite's own transactions are not: some 5 % of a commit. Where this ends early
         // the connection is dropped, and the transaction with it.
         let execute = |sql| self.connection.prepare_cached(sql)?.execute([]);
@@ -246,11 +210,7 @@ impl Store {
             ])?;
             seq += 1;
         }
-        #[cfg(test)]
-        Faults::strike(&self.faults.before_commit)?;
         execute("COMMIT")?;
-        #[cfg(test)]
-        Faults::strike(&self.faults.after_commit)?;
         self.files.still_there()?;
         self.next_seq = seq;
         Ok(())
@@ -258,11 +218,7 @@ impl Store {
 
     /// Whether the row `seq` is that of the call `id`: whether a batch that began with it was committed.
     pub(super) fn holds(&self, seq: i64, id: RequestId) -> Result<bool, rusqlite::Error> {
-        let found: Option<[u8; 16]> = self
-            .connection
-            .query_row("SELECT id FROM raw WHERE seq = ?1", [seq], |row| row.get(0))
-            .optional()?;
-        Ok(found.as_ref() == Some(id.0.as_bytes()))
+        Ok(id_of(&self.connection, seq)? == Some(id))
     }
 
     /// Makes the rows from `first_seq` on say what `records` say, in one transaction. They are the newest of the
@@ -288,8 +244,6 @@ impl Store {
     /// far it came, in one transaction: whatever happens to it, `hours` and the tail together are the recount of all records,
     /// and what is in `hours` is linked.
     pub(super) fn roll_up(&mut self, step: i64) -> Result<(), rusqlite::Error> {
-        #[cfg(test)]
-        self.limit_pages()?;
         let until = (self.next_seq - 1).min(self.rolled_up + step);
         let transaction = self
             .connection
@@ -335,11 +289,7 @@ impl Store {
         transaction
             .prepare_cached("UPDATE bounds SET rolled_up = ?1")?
             .execute([until])?;
-        #[cfg(test)]
-        Faults::strike(&self.faults.before_roll_up)?;
         transaction.commit()?;
-        #[cfg(test)]
-        Faults::strike(&self.faults.after_roll_up)?;
         (self.rolled_up, self.link) = (until, link);
         Ok(())
     }
@@ -377,17 +327,11 @@ impl Store {
         &mut self,
         write: impl FnOnce(&Connection) -> Result<(), rusqlite::Error>,
     ) -> Result<(), StoreError> {
-        #[cfg(test)]
-        self.limit_pages()?;
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         write(&transaction)?;
-        #[cfg(test)]
-        Faults::strike(&self.faults.before_chore)?;
         transaction.commit()?;
-        #[cfg(test)]
-        Faults::strike(&self.faults.after_chore)?;
         Ok(self.files.still_there()?)
     }
 
@@ -449,15 +393,12 @@ impl Store {
             .query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()))
     }
 
-    #[cfg(test)]
-    fn limit_pages(&self) -> Result<(), rusqlite::Error> {
-        let pages = self
-            .faults
-            .max_page_count
-            .load(std::sync::atomic::Ordering::SeqCst);
-        let pages = if pages == 0 { u32::MAX - 1 } else { pages };
+    /// Closes the file after its WAL was copied, and takes the empty WAL away.
+    pub(super) fn close_without_wal(self) -> Result<(), LedgerError> {
+        // The one place where SQLite may do so: everything is copied and synced, nothing has failed.
         self.connection
-            .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        Ok(self.connection.close().map_err(|(_, error)| error)?)
     }
 
     #[cfg(test)]
@@ -466,6 +407,21 @@ impl Store {
             .query_row("PRAGMA synchronous", [], |row| row.get(0))
             .unwrap()
     }
+}
+
+/// Closing the last connection of a file copies its WAL, by default: after an error of the disk that would write what cannot
+/// be trusted, so it is done on purpose or not at all.
+pub(super) fn let_nobody_copy_at_close(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map(drop)
+}
+
+fn id_of(connection: &Connection, seq: i64) -> Result<Option<RequestId>, rusqlite::Error> {
+    let id: Option<[u8; 16]> = connection
+        .query_row("SELECT id FROM raw WHERE seq = ?1", [seq], |row| row.get(0))
+        .optional()?;
+    Ok(id.map(|id| RequestId(uuid::Uuid::from_bytes(id))))
 }
 
 /// The newest seq that was ever given, also when its record has been pruned; 0 before the first.

@@ -3,29 +3,33 @@
 //! Owns what happens to a record between the queue and the disk: it gets into the ledger exactly once, and what
 //! its caller was told about it is what the ledger says. Must never wait for anything but the disk.
 //!
-//! When a commit fails, only the file knows whether it happened: so the connection is thrown away, the file opened
-//! again and asked for the row that the batch began with. If it is there, the batch is durable and its
-//! callers are told so. If it is not, they are told that it is not, the records become `gate_failed`, and they
-//! are written when the file can be written again. If the file cannot be asked, the callers are told
-//! that it is not durable, and should it turn out later that it was, the rows are corrected to `gate_failed`.
+//! # Trouble
+//! A commit that fails is not durable, whatever the file shows afterwards: its calls are told so and its records become
+//! `gate_failed`. The commit may have reached the file all the same (its sync failed, its frames are there). So the next
+//! try asks the file first, and makes the rows of such a batch say what its calls were told.
 //! (Relaxed: the callers were told long ago that all is well, so the records stay what they are.)
+//!
+//! After an error of the disk ([`LedgerError::is_suspect`]) the page cache is no witness: what a failed sync left in
+//! memory can be read back and is not on the disk. Then nothing is written and nothing is copied until
+//! [`Repair`] has written the ledger again and checked it.
+//!
+//! A disk that does not return cannot be waited for by the calls: [`watch`] tells them an error while this thread is in the
+//! system call. Their records become `gate_failed` when the late commit succeeds after all.
 
+use super::checkpoint::Checkpointer;
 use super::commit::{Batch, Decision};
-use super::keep::Chore;
+use super::keep::{Chore, StoreError};
 use super::known::Known;
+use super::repair::Repair;
 use super::store::Store;
-use super::{CLOSED, Committed, FAILING, HEALTHY, LedgerError, Queue, Shared, Trouble};
+use super::{CLOSED, Committed, FAILING, HEALTHY, LedgerError, Queue, STALLED, Shared, Trouble};
 use crate::clock::Clock;
 use crate::usage::Record;
 use crate::words::{Durability, Mono, Outcome, Utc};
-use rusqlite::{Connection, OpenFlags};
-use std::io;
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 /// The waits and steps that tests shorten or stretch.
@@ -92,7 +96,7 @@ const PRUNE_INTERVAL: Duration = Duration::from_millis(50);
 const CHORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often a closing ledger looks whether the last slot is back, and a resting one whether the checkpointer is.
-const POLL: Duration = Duration::from_millis(2);
+pub(super) const POLL: Duration = Duration::from_millis(2);
 
 /// What it takes to open the file again.
 #[derive(Debug)]
@@ -100,28 +104,28 @@ pub(super) struct Place {
     pub(super) path: PathBuf,
     pub(super) run: i64,
     pub(super) pace: Pace,
-    #[cfg(test)]
-    pub(super) faults: Arc<super::store::Faults>,
 }
 
-impl Place {
-    fn open(&self) -> Result<Store, LedgerError> {
-        Store::open(
-            &self.path,
-            false,
-            #[cfg(test)]
-            self.faults.clone(),
-        )
-    }
-}
-
-/// A batch that was being committed when the file was lost.
+/// A batch whose commit failed: only the file knows whether it is there.
 #[derive(Clone, Copy, Debug)]
-struct Doubt {
+struct UncertainBatch {
     first_seq: i64,
     /// How many of `held`, from its front.
     records: usize,
     started: Mono,
+}
+
+/// Why nothing is written at present.
+#[derive(Debug)]
+struct Unavailable {
+    /// What was last told of it.
+    reason: String,
+    /// After an error of the disk: what has been done to make the ledger sound again. `None`: the file is what it says.
+    repair: Option<Repair>,
+    /// When it is tried again.
+    try_at: Mono,
+    /// A ledger that is closed in trouble gets one more try.
+    tried_since_close: bool,
 }
 
 enum Task {
@@ -129,8 +133,20 @@ enum Task {
     Chore,
     RollUp,
     Prune(Utc),
+    Rest(Next),
     /// With the number of calls that are not in the ledger.
     End(usize),
+}
+
+/// What the thread does after a step.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// The next step at once.
+    Step,
+    /// The next step when `until` has come, when so many records are queued, or when something else is asked for.
+    Wait { until: Option<Mono>, wake_at: usize },
+    /// The ledger was closed. With the number of calls that are not in it.
+    Ended(usize),
 }
 
 pub(super) struct Writer {
@@ -145,7 +161,8 @@ pub(super) struct Writer {
     on_commit: Box<dyn Fn(&Committed) + Send>,
     /// Taken from the queue and, as far as is known, not in the ledger.
     held: Vec<Record>,
-    doubt: Option<Doubt>,
+    uncertain: Option<UncertainBatch>,
+    trouble: Option<Unavailable>,
     /// Taken from the queue, to be done when no commit waits.
     chore: Option<Chore>,
     last_start: Mono,
@@ -177,7 +194,8 @@ impl Writer {
             checkpointer,
             on_commit,
             held: Vec::new(),
-            doubt: None,
+            uncertain: None,
+            trouble: None,
             chore: None,
             last_start: Mono::default(),
             load: Load::default(),
@@ -191,29 +209,72 @@ impl Writer {
 
     /// Runs until the ledger is closed; gives the number of calls that are not in the ledger.
     pub(super) fn run(mut self) -> usize {
-        let _farewell = Farewell(self.shared.clone());
+        let _farewell = CloseOnDrop(self.shared.clone());
         loop {
-            match self.next_task() {
-                Task::Write(decision) => {
-                    if self.write(decision).is_break() {
-                        let unrecorded = self.shared.pending.load(Ordering::Acquire);
-                        return self.end(unrecorded);
-                    }
-                    self.do_chore();
-                    self.roll_up_under_load();
-                    self.prune_under_load();
-                    self.checkpoint_under_load();
-                }
-                Task::Chore => self.do_chore(),
-                Task::RollUp => self.roll_up(),
-                Task::Prune(keep_from) => self.prune(keep_from),
-                Task::End(unrecorded) => return self.end(unrecorded),
+            match self.step(self.clock.mono()) {
+                Next::Step => {}
+                Next::Wait { until, wake_at } => self.wait(until, wake_at),
+                Next::Ended(unrecorded) => return unrecorded,
             }
         }
     }
 
-    /// Sleeps until there is something to do. Nothing is held when it is called.
-    fn next_task(&mut self) -> Task {
+    fn wait(&self, until: Option<Mono>, wake_at: usize) {
+        let mut queue = self.shared.queue.lock();
+        // It may have come since the step looked.
+        if !queue.asked && queue.records.len() < wake_at {
+            queue.wake_at = wake_at;
+            self.clock.wait(&self.shared.wake, &mut queue, until);
+            queue.wake_at = usize::MAX;
+        }
+        queue.asked = false;
+    }
+
+    /// Does what is due at `now`: at most one commit, with what goes with it.
+    pub(super) fn step(&mut self, now: Mono) -> Next {
+        if self.trouble.is_some() {
+            return self.step_in_trouble(now);
+        }
+        if let Some(error) = self.checkpointer.failure() {
+            // As if a commit had failed: what waits is not written to a disk that cannot be trusted.
+            self.begin_trouble(now, error);
+            return Next::Step;
+        }
+        let error = match self.next_task(now) {
+            Task::Write(decision) => match self.write(now, decision) {
+                Ok(()) => self.follow_up(now),
+                Err((error, decision)) => {
+                    // They may ask at once whether the ledger is well, and must be told that it is not.
+                    self.begin_trouble(now, error);
+                    decision.not_durable();
+                    None
+                }
+            },
+            Task::Chore => self.do_chore(),
+            Task::RollUp => self.roll_up(now),
+            Task::Prune(keep_from) => self.prune(now, keep_from),
+            Task::Rest(next) => return next,
+            Task::End(unrecorded) => {
+                self.end();
+                return Next::Ended(unrecorded);
+            }
+        };
+        if let Some(error) = error {
+            self.begin_trouble(now, error);
+        }
+        Next::Step
+    }
+
+    /// What a gate that never rests has to do between two commits. The error, when nothing may be written after it.
+    fn follow_up(&mut self, now: Mono) -> Option<LedgerError> {
+        self.do_chore()
+            .or_else(|| self.roll_up_under_load())
+            .or_else(|| self.prune_under_load(now))
+            .or_else(|| self.checkpoint_under_load())
+    }
+
+    /// What is to be done at `now`. Nothing is held when it is called.
+    fn next_task(&mut self, now: Mono) -> Task {
         let shared = self.shared.clone();
         let half = (shared.pending_limit / 2).max(1);
         let (interval, enough) = match (shared.durability, self.load.is_heavy()) {
@@ -222,55 +283,58 @@ impl Writer {
             (Durability::Strict, false) => (Duration::ZERO, half),
         };
         let mut queue = shared.queue.lock();
-        loop {
-            let now = self.clock.mono();
-            let close_by = self.close_by(&queue, now);
-            let prune = queue.keep_from.filter(|_| now >= self.prune_at);
-            // How long to sleep, and how many records end the sleep.
-            let (sleep, wake_at) = if !queue.records.is_empty() {
-                let due = self.last_start.plus(interval);
-                // Half the capacity: a relaxed ledger must not refuse calls while it lets records gather.
-                if now >= due || close_by.is_some() || queue.records.len() >= enough {
-                    return Task::Write(self.take(&mut queue));
-                }
-                (Some(due.since(now)), enough)
-            } else if queue.chore.is_some() {
-                self.chore = queue.chore.take();
-                return Task::Chore;
-            } else if let Some(close_by) = close_by {
-                let pending = shared.pending.load(Ordering::Acquire);
-                if pending == 0 || now >= close_by {
-                    shared.health.store(CLOSED, Ordering::Release);
-                    return Task::End(pending);
-                }
-                (Some(POLL), 1)
-            } else if let Some(keep_from) = prune {
-                return Task::Prune(keep_from);
-            } else if self.tail() > 0 && now >= self.roll_up_at.max(self.last_start.plus(REST)) {
-                return Task::RollUp;
-            } else {
-                if self.wal_pages > 0
-                    && now >= self.last_start.plus(REST)
-                    && self.checkpointer.ask()
-                {
-                    self.wal_pages = 0;
-                }
-                let rest = (self.wal_pages > 0 || self.tail() > 0)
-                    .then(|| self.last_start.plus(REST).since(now));
-                let prune = queue.keep_from.map(|_| self.prune_at.since(now));
-                let sleep = [rest, prune].into_iter().flatten().min();
-                // A checkpointer that was still busy is asked again, not in a hot loop.
-                (sleep.map(|sleep| sleep.max(POLL)), 1)
-            };
-            queue.wake_at = wake_at;
-            match sleep {
-                Some(sleep) => {
-                    shared.wake.wait_for(&mut queue, sleep);
-                }
-                None => shared.wake.wait(&mut queue),
-            }
-            queue.wake_at = usize::MAX;
+        queue.writing = None;
+        if shared.health.load(Ordering::Acquire) == STALLED {
+            shared.health.store(HEALTHY, Ordering::Release);
+            tracing::info!("the disk has answered: calls are admitted again");
         }
+        queue.asked = false;
+        let close_by = self.close_by(&queue, now);
+        let prune = queue.keep_from.filter(|_| now >= self.prune_at);
+        if !queue.records.is_empty() {
+            let due = self.last_start.plus(interval);
+            // Half the capacity: a relaxed ledger must not refuse calls while it lets records gather.
+            if now >= due || close_by.is_some() || queue.records.len() >= enough {
+                return Task::Write(self.take(&mut queue));
+            }
+            return Task::Rest(Next::Wait {
+                until: Some(due),
+                wake_at: enough,
+            });
+        }
+        if queue.chore.is_some() {
+            self.chore = queue.chore.take();
+            return Task::Chore;
+        }
+        if let Some(close_by) = close_by {
+            let pending = shared.pending.load(Ordering::Acquire);
+            if pending == 0 || now >= close_by {
+                shared.health.store(CLOSED, Ordering::Release);
+                return Task::End(pending);
+            }
+            return Task::Rest(Next::Wait {
+                until: Some(now.plus(POLL)),
+                wake_at: 1,
+            });
+        }
+        if let Some(keep_from) = prune {
+            return Task::Prune(keep_from);
+        }
+        let rest_at = self.last_start.plus(REST);
+        if self.tail() > 0 && now >= self.roll_up_at.max(rest_at) {
+            return Task::RollUp;
+        }
+        if self.wal_pages > 0 && now >= rest_at && self.checkpointer.ask() {
+            self.wal_pages = 0;
+        }
+        let rest = (self.wal_pages > 0 || self.tail() > 0).then_some(rest_at);
+        let prune = queue.keep_from.map(|_| self.prune_at);
+        let until = [rest, prune].into_iter().flatten().min();
+        Task::Rest(Next::Wait {
+            // A checkpointer that was still busy is asked again, not in a hot loop.
+            until: until.map(|until| until.max(now.plus(POLL))),
+            wake_at: 1,
+        })
     }
 
     fn close_by(&mut self, queue: &Queue, now: Mono) -> Option<Mono> {
@@ -288,112 +352,89 @@ impl Writer {
         } else {
             self.held.append(&mut queue.records);
         }
-        Decision::new(std::mem::replace(&mut queue.batch, Batch::new()))
+        let batch = std::mem::replace(&mut queue.batch, Batch::new());
+        queue.writing = queue.oldest.take().map(|oldest| (oldest, batch.clone()));
+        Decision::new(batch)
     }
 
-    /// Writes what is held. Breaks when the ledger was closed before that could be done.
-    fn write(&mut self, decision: Decision) -> ControlFlow<()> {
-        let now = self.clock.mono();
+    /// Writes what is held. On an error its calls are still to be told so.
+    fn write(&mut self, now: Mono, decision: Decision) -> Result<(), (LedgerError, Decision)> {
         self.load
             .commit(self.held.len(), now.since(self.last_start));
         self.last_start = now;
-        match self.flush() {
-            Ok(()) => {
-                decision.durable();
-                ControlFlow::Continue(())
-            }
-            Err(error) => {
-                tracing::error!(%error, "the ledger cannot be written: calls are refused until it can");
-                self.sit_out(decision, error.to_string())
-            }
+        if let Err(error) = self.commit(now) {
+            return Err((error, decision));
         }
-    }
-
-    /// Opens the file again. It must be the same ledger and hold at least what was durable before: whatever took it away
-    /// may have put another one in its place.
-    fn reopen(&self) -> Result<Store, LedgerError> {
-        let store = self.place.open()?;
-        let (found, written) = (
-            store.next_seq() - 1,
-            self.shared.last_seq.load(Ordering::Acquire),
-        );
-        if found < written {
-            return Err(LedgerError::Older { found, written });
-        }
-        store.is_known(&self.known, &self.place.path)?;
-        Ok(store)
-    }
-
-    /// Gets all that is held into the ledger, once. On an error it is still held, and the next try
-    /// finds out first how this one ended.
-    fn flush(&mut self) -> Result<(), LedgerError> {
-        self.settle_doubt()?;
-        if self.held.is_empty() {
+        if decision.synced() {
+            self.recorded();
+            decision.durable();
             return Ok(());
         }
-        let mut store = match self.store.take() {
+        // Its calls were told an error while the disk did not answer.
+        self.fail_held();
+        self.resolve_uncertain().map_err(|error| (error, decision))
+    }
+
+    /// Commits all that is held, and leaves it to the caller to say that it is recorded.
+    fn commit(&mut self, now: Mono) -> Result<(), LedgerError> {
+        let run = self.place.run;
+        let store = match &mut self.store {
             Some(store) => store,
-            None => self.reopen()?,
+            none => none.insert(Store::reopen(&self.place.path, &self.known)?),
         };
-        let doubt = Doubt {
+        self.uncertain = Some(UncertainBatch {
             first_seq: store.next_seq(),
             records: self.held.len(),
-            started: self.clock.mono(),
-        };
-        match store.commit(self.place.run, &self.held) {
-            Ok(()) => {
-                self.store = Some(store);
-                self.recorded(doubt);
-                Ok(())
-            }
-            Err(error) => {
-                drop(store);
-                self.doubt = Some(doubt);
-                match self.settle_doubt() {
-                    Ok(()) if self.held.is_empty() => Ok(()),
-                    _ => Err(error),
-                }
-            }
+            started: now,
+        });
+        store.commit(run, &self.held)
+    }
+
+    /// What is held was promised to nobody. (Relaxed: all of it was.)
+    fn fail_held(&mut self) {
+        if self.shared.durability == Durability::Strict {
+            self.held = std::mem::take(&mut self.held)
+                .into_iter()
+                .map(Record::into_gate_failed)
+                .collect();
         }
     }
 
-    /// Asks the file whether the batch in doubt was committed, and if so makes its rows say what is held.
-    fn settle_doubt(&mut self) -> Result<(), LedgerError> {
-        let Some(doubt) = self.doubt else {
+    /// Asks the file whether the batch whose fate is uncertain was committed, and if so makes its rows say what is held.
+    fn resolve_uncertain(&mut self) -> Result<(), LedgerError> {
+        let (Some(uncertain), Some(store)) = (self.uncertain, &mut self.store) else {
             return Ok(());
         };
-        // The old connection may believe what the file does not say.
-        self.store = None;
-        let mut store = self.reopen()?;
-        let batch = self.held.get(..doubt.records).unwrap_or_default();
+        let batch = self.held.get(..uncertain.records).unwrap_or_default();
         let committed = match batch.first() {
-            Some(first) => store.holds(doubt.first_seq, first.id)?,
+            Some(first) => store.holds(uncertain.first_seq, first.id)?,
             None => false,
         };
         if committed {
-            store.correct(doubt.first_seq, batch)?;
-            self.recorded(doubt);
+            store.correct(uncertain.first_seq, batch)?;
+            self.recorded();
         }
-        self.doubt = None;
-        self.store = Some(store);
+        self.uncertain = None;
         Ok(())
     }
 
     /// Lets go of the records that are in the ledger now.
-    fn recorded(&mut self, batch: Doubt) {
+    fn recorded(&mut self) {
+        let Some(batch) = self.uncertain.take() else {
+            return;
+        };
         let mut committed = Committed {
             duration: self.clock.mono().since(batch.started),
             records: [0; Outcome::ALL.len()],
         };
-        for (seq, record) in (batch.first_seq..).zip(self.held.drain(..batch.records)) {
+        let count = i64::try_from(batch.records).unwrap_or(i64::MAX);
+        let last_seq = batch.first_seq + count - 1;
+        for record in self.held.drain(..batch.records) {
             committed.records[record.outcome as usize] += 1;
-            self.known.last = Some((seq, record.id));
+            self.known.last = Some((last_seq, record.id));
         }
         let shared = &self.shared;
-        let count = i64::try_from(batch.records).unwrap_or(i64::MAX);
-        shared
-            .last_seq
-            .store(batch.first_seq + count - 1, Ordering::Release);
+        shared.last_seq.store(last_seq, Ordering::Release);
         shared
             .last_commit_at_us
             .store(self.clock.utc().0, Ordering::Release);
@@ -403,107 +444,189 @@ impl Writer {
         (self.on_commit)(&committed);
     }
 
-    /// Trouble: refuses new calls and tries again until the file can be written. Breaks when the ledger was closed
-    /// before that.
-    fn sit_out(&mut self, decision: Decision, mut reason: String) -> ControlFlow<()> {
+    /// Refuses calls from here on, those that wait as well, until the ledger can be written.
+    fn begin_trouble(&mut self, now: Mono, error: LedgerError) {
+        tracing::error!(%error, "the ledger cannot be written: calls are refused until it can");
         let shared = self.shared.clone();
         let queued = {
             let mut queue = shared.queue.lock();
             // From here on a commit is refused at once, and its record comes as `gate_failed`.
             shared.health.store(FAILING, Ordering::Release);
-            self.take(&mut queue)
+            let queued = self.take(&mut queue);
+            queue.writing = None;
+            queued
         };
-        if shared.durability == Durability::Strict {
-            self.held = std::mem::take(&mut self.held)
-                .into_iter()
-                .map(Record::into_gate_failed)
-                .collect();
-        }
+        self.fail_held();
         if let Some(chore) = self.chore.take() {
             chore.refuse(Trouble::Failing);
         }
-        decision.not_durable();
         queued.not_durable();
-        let mut tried_since_close = false;
-        loop {
-            {
-                let mut queue = shared.queue.lock();
-                let now = self.clock.mono();
-                match self.close_by(&queue, now) {
-                    None => {
-                        shared.wake.wait_for(&mut queue, self.place.pace.probe);
-                    }
-                    Some(close_by) => {
-                        let left = close_by.since(now);
-                        if tried_since_close && left.is_zero() {
-                            shared.health.store(CLOSED, Ordering::Release);
-                            return ControlFlow::Break(());
-                        }
-                        if tried_since_close {
-                            let sleep = left.min(self.place.pace.probe);
-                            shared.wake.wait_for(&mut queue, sleep);
-                        }
-                        tried_since_close = true;
-                    }
-                }
-                self.held.append(&mut queue.records);
-            }
-            self.last_start = self.clock.mono();
-            match self.flush() {
-                Ok(()) => {
-                    let _queue = shared.queue.lock();
-                    shared.health.store(HEALTHY, Ordering::Release);
-                    tracing::info!("the ledger can be written again");
-                    return ControlFlow::Continue(());
-                }
-                // Told once: it is tried each second.
-                Err(error) if error.to_string() != reason => {
-                    reason = error.to_string();
-                    tracing::error!(%error, "the ledger still cannot be written");
-                }
-                Err(_) => {}
+        self.let_go_of_the_file(&error);
+        self.trouble = Some(Unavailable {
+            reason: error.to_string(),
+            repair: error.is_suspect().then(Repair::default),
+            try_at: now.plus(self.place.pace.probe),
+            tried_since_close: false,
+        });
+    }
+
+    /// The old connection may believe what the file does not say.
+    fn let_go_of_the_file(&mut self, error: &LedgerError) {
+        let Some(store) = self.store.take() else {
+            return;
+        };
+        if matches!(error, LedgerError::Replaced(_) | LedgerError::Io { .. }) {
+            // The WAL was deleted while it was open: what it holds is in no other file, and this connection still has it.
+            if let Err(error) = store.checkpoint("PASSIVE") {
+                tracing::error!(%error, "the deleted WAL could not be copied into the ledger");
             }
         }
     }
 
-    /// Lets `write` use the file, opened again when it must be. On an error the file is let go of: only it knows what
-    /// was written.
+    /// Tries again when it is time. The end of the trouble, when the ledger could be written or was closed.
+    fn step_in_trouble(&mut self, now: Mono) -> Next {
+        let shared = self.shared.clone();
+        let Some(mut trouble) = self.trouble.take() else {
+            return Next::Step;
+        };
+        let close_by = {
+            let mut queue = shared.queue.lock();
+            queue.asked = false;
+            self.held.append(&mut queue.records);
+            self.close_by(&queue, now)
+        };
+        let last_try =
+            close_by.filter(|_| !std::mem::replace(&mut trouble.tried_since_close, true));
+        if let Some(close_by) = close_by.filter(|_| last_try.is_none())
+            && now >= close_by
+        {
+            shared.health.store(CLOSED, Ordering::Release);
+            let unrecorded = shared.pending.load(Ordering::Acquire);
+            self.checkpointer.stop();
+            return Next::Ended(unrecorded);
+        }
+        if now < trouble.try_at && last_try.is_none() {
+            let until = close_by.map_or(trouble.try_at, |close_by| close_by.min(trouble.try_at));
+            self.trouble = Some(trouble);
+            return Next::Wait {
+                until: Some(until),
+                wake_at: usize::MAX,
+            };
+        }
+        self.last_start = now;
+        match self.recover(now, &mut trouble) {
+            Ok(()) => {
+                let _queue = shared.queue.lock();
+                shared.health.store(HEALTHY, Ordering::Release);
+                tracing::info!("the ledger can be written again");
+            }
+            Err(error) => {
+                self.store = None;
+                if error.is_suspect() && trouble.repair.is_none() {
+                    trouble.repair = Some(Repair::default());
+                }
+                // Told once: it is tried each second.
+                if error.to_string() != trouble.reason {
+                    trouble.reason = error.to_string();
+                    tracing::error!(%error, "the ledger still cannot be written");
+                }
+                trouble.try_at = self.clock.mono().plus(self.place.pace.probe);
+                self.trouble = Some(trouble);
+            }
+        }
+        Next::Step
+    }
+
+    /// Gets all that is held into the ledger, once, after the ledger was made sound where that is in doubt.
+    fn recover(&mut self, now: Mono, trouble: &mut Unavailable) -> Result<(), LedgerError> {
+        // Its connection may have another file open than the one that is at the path now, and stands in a repair's way.
+        if !self.checkpointer.let_go() {
+            return Err(LedgerError::CheckpointHangs);
+        }
+        if self.checkpointer.failure().is_some() {
+            trouble.repair.get_or_insert_default();
+        }
+        self.store = None;
+        if let Some(repair) = &mut trouble.repair {
+            repair.run(&self.place.path, Some(&self.known))?;
+            trouble.repair = None;
+        }
+        self.store = Some(Store::reopen(&self.place.path, &self.known)?);
+        self.resolve_uncertain()?;
+        if !self.held.is_empty() {
+            self.commit(now)?;
+            self.recorded();
+        }
+        Ok(())
+    }
+
+    /// Lets `write` use the file, opened again when it must be.
     fn with_store<T, E: From<LedgerError>>(
         &mut self,
         write: impl FnOnce(&mut Store) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut store = match self.store.take() {
+        let store = match &mut self.store {
             Some(store) => store,
-            None => self.reopen()?,
+            none => none.insert(Store::reopen(&self.place.path, &self.known)?),
         };
-        let written = write(&mut store)?;
+        let written = write(store)?;
         self.known.linked = store.linked();
-        self.store = Some(store);
         Ok(written)
     }
 
-    /// What the biller asked for. Its failure is no trouble of the calls: whoever asked tries again.
-    fn do_chore(&mut self) {
-        let Some(chore) = self.chore.take() else {
-            return;
-        };
-        let step = self.place.pace.roll_up;
-        // Who asked waits for the answer, unless it has panicked.
-        match chore {
-            Chore::Seal { day, reply } => {
-                let _ = reply.send(self.with_store(|store| store.seal(&day, step)));
-            }
-            Chore::Keep { entries, reply } => {
-                let _ = reply.send(self.with_store(|store| store.keep(&entries)));
-            }
+    /// What can wait has failed. Gives the error back when the calls cannot go on either.
+    fn put_off(&mut self, what: &str, error: LedgerError) -> Option<LedgerError> {
+        if error.stops_the_writer() {
+            return Some(error);
         }
-        self.wal_pages += 16;
+        tracing::warn!(%error, "{what}; trying again");
+        // Only the file knows what was written.
+        self.store = None;
+        None
     }
 
-    fn prune(&mut self, keep_from: Utc) {
+    /// What the biller asked for. Its failure is no trouble of the calls where they can go on, and whoever asked tries again.
+    fn do_chore(&mut self) -> Option<LedgerError> {
+        let chore = self.chore.take()?;
+        let step = self.place.pace.roll_up;
+        self.wal_pages += 16;
+        match chore {
+            Chore::Seal { day, reply } => {
+                let sealed = self.with_store(|store| store.seal(&day, step));
+                self.reply(reply, sealed)
+            }
+            Chore::Keep { entries, reply } => {
+                let kept = self.with_store(|store| store.keep(&entries));
+                self.reply(reply, kept)
+            }
+        }
+    }
+
+    fn reply<T>(
+        &mut self,
+        reply: SyncSender<Result<T, StoreError>>,
+        done: Result<T, StoreError>,
+    ) -> Option<LedgerError> {
+        let (done, trouble) = match done {
+            Err(StoreError::Ledger(error)) if error.stops_the_writer() => {
+                (Err(Trouble::Failing.into()), Some(error))
+            }
+            Err(error) => {
+                // Only the file knows what was written.
+                self.store = None;
+                (Err(error), None)
+            }
+            done => (done, None),
+        };
+        // Who asked waits for the answer, unless it has panicked.
+        let _ = reply.send(done);
+        trouble
+    }
+
+    fn prune(&mut self, now: Mono, keep_from: Utc) -> Option<LedgerError> {
         let pruned: Result<bool, LedgerError> =
             self.with_store(|store| Ok(store.prune(keep_from)?));
-        let now = self.clock.mono();
+        self.wal_pages += 16;
         match pruned {
             Ok(true) => self.prune_at = now.plus(PRUNE_INTERVAL),
             Ok(false) => {
@@ -511,87 +634,100 @@ impl Writer {
                 queue.keep_from = queue.keep_from.filter(|wanted| *wanted != keep_from);
             }
             Err(error) => {
-                tracing::warn!(%error, "old records could not be deleted; trying again");
                 self.prune_at = now.plus(CHORE_PAUSE);
+                return self.put_off("old records could not be deleted", error);
             }
         }
-        self.wal_pages += 16;
+        None
     }
 
     /// A gate that never rests must prune as well.
-    fn prune_under_load(&mut self) {
-        if self.load.is_heavy() && self.clock.mono() >= self.prune_at {
-            let keep_from = self.shared.queue.lock().keep_from;
-            if let Some(keep_from) = keep_from {
-                self.prune(keep_from);
-            }
+    fn prune_under_load(&mut self, now: Mono) -> Option<LedgerError> {
+        // A ledger that is not busy will rest soon, and prunes then.
+        let due = match self.load.is_heavy() {
+            true => self.prune_at,
+            false => self.prune_at.plus(REST),
+        };
+        if now < due {
+            return None;
         }
+        let keep_from = self.shared.queue.lock().keep_from?;
+        self.prune(now, keep_from)
     }
 
-    /// See "The roll-up" in the head of [`super`]. Its failure is no trouble of the calls: their records are durable and are
-    /// counted from the tail until it can be written.
-    fn roll_up(&mut self) {
-        let Some(store) = &mut self.store else {
-            return;
-        };
-        match store.roll_up(self.place.pace.roll_up) {
-            Ok(()) => self.known.linked = store.linked(),
-            Err(error) => {
-                tracing::warn!(%error, "records could not be rolled up; trying again");
-                self.store = None;
-                self.roll_up_at = self.clock.mono().plus(CHORE_PAUSE);
-            }
-        }
+    /// See "The roll-up" in the head of [`super`]. Its failure is no trouble of the calls, unless it makes the ledger suspect:
+    /// their records are durable and are counted from the tail until it can be written.
+    fn roll_up(&mut self, now: Mono) -> Option<LedgerError> {
+        let step = self.place.pace.roll_up;
         // Nine of them are the marks of a whole step.
         self.wal_pages += 24;
+        let rolled_up: Result<(), LedgerError> = self.with_store(|store| Ok(store.roll_up(step)?));
+        let error = rolled_up.err()?;
+        self.roll_up_at = now.plus(CHORE_PAUSE);
+        self.put_off("records could not be rolled up", error)
     }
 
     fn tail(&self) -> i64 {
         self.store.as_ref().map_or(0, Store::tail)
     }
 
-    fn roll_up_under_load(&mut self) {
-        while self.tail() >= self.place.pace.roll_up && self.clock.mono() >= self.roll_up_at {
-            self.roll_up();
+    fn roll_up_under_load(&mut self) -> Option<LedgerError> {
+        while self.tail() >= self.place.pace.roll_up {
+            let now = self.clock.mono();
+            if now < self.roll_up_at {
+                return None;
+            }
+            if let Some(error) = self.roll_up(now) {
+                return Some(error);
+            }
         }
+        None
     }
 
     /// See "Checkpoints" in the head of [`super`].
-    fn checkpoint_under_load(&mut self) {
+    fn checkpoint_under_load(&mut self) -> Option<LedgerError> {
         if self.checkpoint_behind && self.checkpointer.rests() {
             self.checkpoint_behind = false;
             if let Some(Err(error)) = self.store.as_ref().map(|store| store.checkpoint("PASSIVE")) {
-                tracing::warn!(%error, "the WAL could not be copied into the ledger; trying again");
-                self.store = None;
+                let what = "the WAL could not be copied into the ledger";
+                return self.put_off(what, error.into());
             }
         }
         if self.wal_pages >= CHECKPOINT_PAGES && self.checkpointer.ask() {
             self.wal_pages = 0;
             self.checkpoint_behind = true;
         }
+        None
     }
 
-    fn end(mut self, unrecorded: usize) -> usize {
-        while self.tail() > 0 {
-            self.roll_up();
+    /// Leaves one file without a WAL, where the disk lets it. Otherwise nothing is lost: the next start reads the WAL.
+    fn end(&mut self) {
+        let mut error = None;
+        while self.tail() > 0 && error.is_none() {
+            error = self.roll_up(Mono::default());
         }
         self.checkpointer.stop();
-        if let Some(Err(error)) = self
-            .store
-            .as_ref()
-            .map(|store| store.checkpoint("TRUNCATE"))
-        {
-            // Nothing is lost: the next start reads the WAL.
-            tracing::warn!(%error, "the WAL could not be copied into the ledger at the end");
+        error = error.or_else(|| self.checkpointer.failure());
+        let Some(store) = self.store.take() else {
+            return;
+        };
+        let copied = match error {
+            Some(error) => Err(error),
+            None => store.checkpoint("TRUNCATE").map_err(LedgerError::from),
+        };
+        match copied.and_then(|()| store.close_without_wal()) {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the WAL could not be copied into the ledger at the end");
+            }
         }
-        unrecorded
     }
 }
 
 /// However the writer ends, nobody waits for it afterwards.
-struct Farewell(Arc<Shared>);
+struct CloseOnDrop(Arc<Shared>);
 
-impl Drop for Farewell {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         let mut queue = self.0.queue.lock();
         self.0.health.store(CLOSED, Ordering::Release);
@@ -599,67 +735,34 @@ impl Drop for Farewell {
             chore.refuse(Trouble::Closed);
         }
         Decision::new(std::mem::replace(&mut queue.batch, Batch::new())).not_durable();
+        self.0.watch.notify_all();
     }
 }
 
-/// The thread that copies the WAL into the file while commits go on.
-#[derive(Debug)]
-pub(super) struct Checkpointer {
-    ask: Option<SyncSender<()>>,
-    busy: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Checkpointer {
-    pub(super) fn start(path: PathBuf) -> io::Result<Self> {
-        let (ask, asked) = sync_channel(1);
-        let busy = Arc::new(AtomicBool::new(false));
-        let thread = std::thread::Builder::new()
-            .name("ledger-wal".into())
-            .spawn({
-                let busy = busy.clone();
-                move || checkpoint_when_asked(&path, &asked, &busy)
-            })?;
-        Ok(Self {
-            ask: Some(ask),
-            busy,
-            thread: Some(thread),
-        })
-    }
-
-    /// Asks for a checkpoint; `false` when one is under way.
-    fn ask(&self) -> bool {
-        !self.busy.swap(true, Ordering::AcqRel)
-            && self
-                .ask
-                .as_ref()
-                .is_some_and(|ask| ask.try_send(()).is_ok())
-    }
-
-    fn rests(&self) -> bool {
-        !self.busy.load(Ordering::Acquire)
-    }
-
-    fn stop(&mut self) {
-        self.ask = None;
-        if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
-            tracing::warn!("the thread that copies the WAL had panicked");
+/// Tells the calls of a disk that does not return that they are not counted, and has new ones refused, when the oldest record
+/// has waited for `stall_after`. Runs until the writer has ended.
+pub(super) fn watch(shared: &Shared, clock: &Clock, stall_after: Duration) {
+    let mut queue = shared.queue.lock();
+    loop {
+        match shared.health.load(Ordering::Acquire) {
+            CLOSED => return,
+            HEALTHY => {
+                let writing = queue.writing.as_ref().map(|(since, _)| *since);
+                let waits = writing
+                    .or(queue.oldest)
+                    .map(|since| clock.mono().since(since));
+                if waits.is_some_and(|waits| waits >= stall_after) {
+                    tracing::error!(
+                        "the disk has not answered for {stall_after:?}: calls are refused until it does"
+                    );
+                    shared.stall(&mut queue);
+                }
+            }
+            _ => {}
         }
-    }
-}
-
-fn checkpoint_when_asked(path: &Path, asked: &Receiver<()>, busy: &AtomicBool) {
-    while asked.recv().is_ok() {
-        // A connection for each time: after an error of the disk an old one cannot be trusted.
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let done = Connection::open_with_flags(path, flags).and_then(|connection| {
-            connection.execute_batch("PRAGMA synchronous = FULL")?;
-            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-        });
-        if let Err(error) = done {
-            tracing::warn!(%error, "the WAL could not be copied into the ledger; trying again");
-        }
-        busy.store(false, Ordering::Release);
+        // Nobody wakes it: a record that begins to wait must not cost a system call.
+        let next = clock.mono().plus(stall_after / 4);
+        clock.wait(&shared.watch, &mut queue, Some(next));
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the biller keeps, with the disk failing underneath.
 
+use super::super::tests::disk::{self, ENOSPC, Word};
 use super::super::tests::{Bench, DAY, close, commit, eventually, record, varied, wait};
 use super::super::{Committed, Ledger};
 use super::*;
@@ -256,11 +257,15 @@ fn a_notice_is_raised_once_and_waits_until_it_is_marked_as_sent() {
 
 #[test]
 fn entries_are_kept_together_or_not_at_all() {
+    let Some(disk) = disk::under_this_test(&|| ()) else {
+        return;
+    };
     let bench = Bench::new();
     let ledger = bench.open();
-    bench.faults.before_chore.store(1, SeqCst);
+    disk.refuse_writes(ENOSPC);
     let entries = vec![statement("2026-11", "a", "1"), notice("n", 0)];
     assert!(ledger.keep(entries.clone()).is_err());
+    disk.refuse_writes(0);
     let reader = bench.reader();
     assert_eq!(reader.next_statement("", "").unwrap(), None);
     assert!(!reader.notice_known("n").unwrap());
@@ -269,47 +274,73 @@ fn entries_are_kept_together_or_not_at_all() {
     assert!(reader.notice_known("n").unwrap());
 }
 
-/// The caller tries again, and what happened in spite of the error is not done twice.
+/// The caller tries again.
 #[test]
-fn a_chore_that_fails_is_an_error_of_its_own_and_fails_no_call() {
+fn a_chore_that_finds_the_disk_full_is_an_error_of_its_own_and_fails_no_call() {
+    let Some(disk) = disk::under_this_test(&|| ()) else {
+        return;
+    };
     let bench = Bench::new();
     let ledger = bench.open();
     bench.commit_all(&ledger, (1..=30).map(varied));
-    for (faults, day) in [
-        (&bench.faults.before_chore, "2026-11-24"),
-        (&bench.faults.after_chore, "2026-11-25"),
-        (&bench.faults.before_roll_up, "2026-11-26"),
-        (&bench.faults.after_roll_up, "2026-11-27"),
-    ] {
+    for day in ["2026-11-24", "2026-11-25", "2026-11-26"] {
         // Fewer than a step, so that the roll-up waits for the seal.
         eventually("rolled up", || {
             bench.rolled_up() == i64::try_from(ledger.stats().last_seq).unwrap()
         });
         commit(&ledger, record(day.bytes().map(u128::from).sum())).unwrap();
-        faults.store(1, SeqCst);
+        disk.refuse_writes(ENOSPC);
         let failed = ledger.seal(day);
         assert!(matches!(failed, Err(StoreError::Ledger(_))), "{failed:?}");
+        disk.refuse_writes(0);
         assert!(ledger.healthy());
         let seal = ledger.seal(day).unwrap();
         assert_eq!(seal.last_seq, ledger.stats().last_seq);
         commit(&ledger, record(1_000 + seal.last_seq as u128)).unwrap();
     }
     bench.assert_consistent();
-    assert_eq!(bench.reader().days().unwrap().len(), 4);
+    assert_eq!(bench.reader().days().unwrap().len(), 3);
+}
+
+/// What happened in spite of the error is not done twice.
+#[test]
+fn a_seal_whose_sync_failed_is_refused_and_is_made_once_when_the_ledger_is_sound() {
+    let Some(disk) = disk::under_this_test(&|| ()) else {
+        return;
+    };
+    let bench = Bench::new();
+    let ledger = bench.open();
+    bench.commit_all(&ledger, (1..=30).map(varied));
+    eventually("rolled up", || bench.rolled_up() == 30);
+    for day in ["2026-11-24", "2026-11-25"] {
+        disk.set(Word::FailWal, 1);
+        let refused = ledger.seal(day);
+        assert!(
+            matches!(refused, Err(StoreError::Trouble(Trouble::Failing))),
+            "{refused:?}"
+        );
+        eventually("healthy", || ledger.healthy());
+        assert_eq!(ledger.seal(day).unwrap().last_seq, 30);
+    }
+    bench.assert_consistent();
+    assert_eq!(bench.reader().days().unwrap().len(), 2);
 }
 
 #[test]
 fn in_trouble_a_chore_is_refused_at_once_and_succeeds_when_the_ledger_is_well_again() {
+    let Some(disk) = disk::under_this_test(&|| ()) else {
+        return;
+    };
     let bench = Bench::new();
     let ledger = bench.open();
     commit(&ledger, record(1)).unwrap();
-    bench.faults.before_commit.store(u32::MAX, SeqCst);
+    disk.refuse_writes(disk::EIO);
     assert!(commit(&ledger, record(2)).is_err());
     let failing = |error: StoreError| matches!(error, StoreError::Trouble(Trouble::Failing));
     assert!(failing(ledger.seal("2026-11-24").unwrap_err()));
     assert!(failing(ledger.keep(vec![notice("n", 0)]).unwrap_err()));
     assert!(!bench.reader().notice_known("n").unwrap());
-    bench.faults.before_commit.store(0, SeqCst);
+    disk.refuse_writes(0);
     eventually("healthy", || ledger.healthy());
     assert_eq!(ledger.seal("2026-11-24").unwrap().last_seq, 2);
     ledger.keep(vec![notice("n", 0)]).unwrap();
@@ -318,13 +349,16 @@ fn in_trouble_a_chore_is_refused_at_once_and_succeeds_when_the_ledger_is_well_ag
 
 #[test]
 fn a_chore_that_was_queued_when_the_trouble_began_is_refused_too() {
+    let Some(disk) = disk::under_this_test(&|| ()) else {
+        return;
+    };
     let bench = Bench::new();
     let ledger = bench.open();
     commit(&ledger, record(1)).unwrap();
     let other = bench.sql();
     // The writer stands before the file with this record, for a while.
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    bench.faults.before_commit.store(u32::MAX, SeqCst);
+    disk.refuse_writes(disk::EIO);
     thread::scope(|scope| {
         let stuck = scope.spawn(|| commit(&ledger, record(2)));
         eventually("the record is taken", || {
@@ -335,6 +369,8 @@ fn a_chore_that_was_queued_when_the_trouble_began_is_refused_too() {
             ledger.shared.queue.lock().chore.is_some() || !ledger.healthy()
         });
         other.execute_batch("COMMIT").unwrap();
+        // A repair needs the file for itself.
+        drop(other);
         assert!(stuck.join().unwrap().is_err());
         let refused = sealing.join().unwrap();
         assert!(
@@ -342,7 +378,7 @@ fn a_chore_that_was_queued_when_the_trouble_began_is_refused_too() {
             "{refused:?}"
         );
     });
-    bench.faults.before_commit.store(0, SeqCst);
+    disk.refuse_writes(0);
     eventually("healthy", || ledger.healthy());
     bench.assert_consistent();
 }
@@ -385,9 +421,13 @@ fn what_went_into_a_file_that_was_replaced_is_not_kept() {
         ledger.keep(vec![notice("n", 0)]),
         ledger.seal("2026-11-24").map(drop),
     ] {
-        assert!(matches!(refused, Err(StoreError::Ledger(_))), "{refused:?}");
+        assert!(
+            matches!(refused, Err(StoreError::Trouble(Trouble::Failing))),
+            "{refused:?}"
+        );
     }
     std::fs::rename(&away, bench.path()).unwrap();
+    eventually("healthy", || ledger.healthy());
     ledger.keep(vec![notice("n", 0)]).unwrap();
     assert!(bench.reader().notice_known("n").unwrap());
 }
@@ -433,14 +473,7 @@ fn a_gate_that_never_rests_does_the_billers_chores_as_well() {
         }
     };
     let ledger = Arc::new(
-        Ledger::open_with(
-            bench.options(),
-            Clock::default(),
-            call_again,
-            bench.pace,
-            bench.faults.clone(),
-        )
-        .unwrap(),
+        Ledger::open_with(bench.options(), Clock::default(), call_again, bench.pace).unwrap(),
     );
     *busy.lock() = Some(ledger.clone());
     commit(&ledger, record(11)).unwrap();

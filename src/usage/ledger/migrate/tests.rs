@@ -282,7 +282,7 @@ fn a_copy_of_another_state_is_not_overwritten_and_the_ledger_is_left_as_it_is() 
     let before = old_records(&bench.path());
     for precious in [&b"precious"[..], b""] {
         std::fs::write(copy_of(&bench), precious).unwrap();
-        let refused = Store::open(&bench.path(), true, bench.faults.clone());
+        let refused = Store::open(&bench.path(), true);
         assert!(
             matches!(&refused, Err(LedgerError::Exists(path)) if *path == copy_of(&bench)),
             "{refused:?}"
@@ -300,7 +300,7 @@ fn a_copy_of_another_state_is_not_overwritten_and_the_ledger_is_left_as_it_is() 
         .unwrap()
         .execute_batch("INSERT INTO runs (replica, opened_at) VALUES ('', 0)")
         .unwrap();
-    let refused = Store::open(&again.path(), true, again.faults.clone());
+    let refused = Store::open(&again.path(), true);
     assert!(matches!(refused, Err(LedgerError::Exists(_))));
     assert_eq!(old_records(&again.path()), before);
 }
@@ -331,7 +331,7 @@ fn a_file_of_schema_1_or_of_a_newer_one_is_refused_and_left_as_it_is() {
 fn a_ledger_in_trouble_is_never_migrated_when_it_is_opened_again() {
     let bench = Bench::new();
     drop(old_ledger(&bench, 0));
-    let refused = Store::open(&bench.path(), false, bench.faults.clone());
+    let refused = Store::open(&bench.path(), false);
     assert!(matches!(refused, Err(LedgerError::Outdated { found: 2 })));
     assert!(!copy_of(&bench).exists());
     // What it looks like when nothing has gone wrong.

@@ -1,0 +1,135 @@
+//! What can go wrong with a ledger's file, and what to do about it.
+//!
+//! Owns the words and the remedies, and which errors say that the disk has failed.
+
+use super::schema;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a ledger cannot be opened, read or copied.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Another process writes it.
+    #[error(
+        "another tollgate is using this ledger (it holds the lock on {0}): stop it first, or give this one a ledger of its own"
+    )]
+    Locked(PathBuf),
+    /// There is no such file, or nothing was ever written to it.
+    #[error(
+        "there is no ledger at {0}: mount its disk if it is not mounted, put a backup back with `tollgate restore --from FILE` \
+         if it was lost, or, for a new gate, write `ledger: {{when_missing: create}}` in tollgate.yaml and start it"
+    )]
+    Missing(PathBuf),
+    /// SQLite would read it into whatever is put at the path.
+    #[error(
+        "there is no ledger beside {0}, which holds what was last written to one: put the ledger back beside it, or put a backup \
+         back with `tollgate restore --from FILE`, which moves it aside"
+    )]
+    LoneWal(PathBuf),
+    /// The file at the path is a ledger, and not the one that this process has written.
+    #[error(
+        "another ledger is at {path} ({why}), or a damaged one: put back the one that was there, or stop the gate and put a \
+         backup back with `tollgate restore`"
+    )]
+    Another {
+        /// The path.
+        path: PathBuf,
+        /// In which respect.
+        why: String,
+    },
+    /// The file is something else. It was not changed.
+    #[error("this file is not a tollgate ledger; it was left as it is")]
+    NotALedger,
+    /// The file was written by another version of tollgate. It was not changed.
+    #[error(
+        "the ledger has schema {found}, this tollgate knows {known}: use the tollgate that wrote it or a newer one"
+    )]
+    OtherVersion {
+        /// `user_version` of the file.
+        found: i32,
+        /// The one that this program knows.
+        known: i32,
+    },
+    /// The file is a ledger of an older schema. It was not changed.
+    #[error(
+        "the ledger has schema {found}, and this tollgate reads {}: start `tollgate serve` once, which brings it up to date",
+        schema::VERSION
+    )]
+    Outdated {
+        /// `user_version` of the file.
+        found: i32,
+    },
+    /// The file system cannot do what SQLite's WAL needs.
+    #[error(
+        "this file system cannot hold a ledger (no WAL mode): use a local disk, not a network share"
+    )]
+    NoWal,
+    /// Another file is at the path now.
+    #[error("{0} was deleted or replaced while it was open: put the file back that was there")]
+    Replaced(PathBuf),
+    /// Going on from here would give seqs a second time.
+    #[error(
+        "the ledger ends with record {found}, and {written} were written: it is an older one, or has lost records; put the \
+         newer one back, or stop the gate and put a backup back with `tollgate restore`"
+    )]
+    Older {
+        /// Its newest seq.
+        found: i64,
+        /// The newest that this process wrote or found.
+        written: i64,
+    },
+    /// The records do not give the links that stand beside them.
+    #[error(
+        "the ledger is damaged at record {0} (`tollgate verify` says more): stop the gate and put a backup back with \
+         `tollgate restore`"
+    )]
+    Broken(i64),
+    /// A repair needs the file for itself.
+    #[error(
+        "another program, or a query of this gate, holds the ledger open: it cannot be made sound before that has ended"
+    )]
+    HeldOpen,
+    /// The thread that copies the WAL is in a call to the disk.
+    #[error("the disk does not answer the thread that copies the WAL")]
+    CheckpointHangs,
+    /// A backup would overwrite something.
+    #[error("{0} exists already: a backup never overwrites a file")]
+    Exists(PathBuf),
+    /// The copy does not pass SQLite's own check.
+    #[error("the copy is damaged ({0}), and so may be the ledger itself")]
+    Damaged(String),
+    /// The operating system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// SQLite refused.
+    #[error("the ledger cannot be used: {0}")]
+    Sql(#[from] rusqlite::Error),
+}
+
+impl LedgerError {
+    /// Whether the disk has failed, so that nothing that is read back shows what is on it.
+    pub(super) fn is_suspect(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure};
+        matches!(self, Self::Sql(error) if matches!(
+            error.sqlite_error_code(),
+            Some(DatabaseCorrupt | NotADatabase | SystemIoFailure)
+        ))
+    }
+
+    /// Whether no call can be recorded before the file was opened again.
+    pub(super) fn stops_the_writer(&self) -> bool {
+        self.is_suspect() || matches!(self, Self::Replaced(_) | Self::Io { .. })
+    }
+}
+
+pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> LedgerError {
+    |source| LedgerError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,140 @@
+//! The real gate on a disk that fails, or does not answer: what its callers are told, and what a power cut leaves.
+
+#[path = "../disk/mod.rs"]
+mod disk;
+
+use crate::harness::{
+    House, Process, RETAIL_KEY, Told, Upstream, at_rest, get, records, segment, send,
+};
+use crate::ledger_trouble::assert_kept_its_word;
+use disk::{Disk, Word};
+use http::StatusCode;
+use std::time::Duration;
+
+struct Sandbox {
+    house: House,
+    disk: Disk,
+    _upstream: Upstream,
+    _home: tempfile::TempDir,
+}
+
+impl Sandbox {
+    async fn new(edits: &[(&str, &str)]) -> Self {
+        let upstream = Upstream::after(Duration::ZERO).await;
+        let home = tempfile::tempdir().unwrap();
+        let disk = Disk::new(home.path());
+        let ledger = disk.root().join("ledger.db");
+        let mut edits = edits.to_vec();
+        edits.push(("../var/ledger.db", ledger.to_str().unwrap()));
+        Self {
+            house: House::new(upstream.address, &edits),
+            disk,
+            _upstream: upstream,
+            _home: home,
+        }
+    }
+
+    async fn start(&self) -> Process {
+        let house = &self.house;
+        let mut command = house.command(&[], &["serve"]);
+        command.envs(self.disk.environment());
+        Process::start_by(
+            command.stderr(std::process::Stdio::null()),
+            house.public,
+            house.admin,
+        )
+        .await
+    }
+
+    async fn is_ready(&self) -> bool {
+        get(self.house.admin, "/readyz").await.0 == StatusCode::OK
+    }
+
+    async fn call(&self, told: &mut Told) -> StatusCode {
+        let (status, headers, body) = send(self.house.public, segment(RETAIL_KEY)).await;
+        told.note(status, &headers, &body);
+        status
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_every_sync_fails_no_call_is_answered_and_afterwards_nothing_is_missing() {
+    let sandbox = Sandbox::new(&[]).await;
+    let disk = &sandbox.disk;
+    let mut process = sandbox.start().await;
+    let mut told = Told::default();
+    for _ in 0..5 {
+        assert_eq!(sandbox.call(&mut told).await, StatusCode::OK);
+    }
+    disk.set(Word::FailWal, disk::ALL);
+    disk.set(Word::FailDb, disk::ALL);
+    for _ in 0..20 {
+        assert_eq!(
+            sandbox.call(&mut told).await,
+            StatusCode::SERVICE_UNAVAILABLE
+        );
+        assert!(!sandbox.is_ready().await);
+    }
+    // The first call found it out; the repairs have failed since.
+    assert!(disk.get(Word::Failed) >= 1);
+    disk.set(Word::FailWal, 0);
+    disk.set(Word::FailDb, 0);
+    while !sandbox.is_ready().await {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for _ in 0..5 {
+        assert_eq!(sandbox.call(&mut told).await, StatusCode::OK);
+    }
+    at_rest(sandbox.house.admin).await.assert_conserved();
+    process.kill();
+    let cut = disk.root().with_file_name("cut");
+    disk.power_cut(disk.root(), &cut, 7);
+    assert_kept_its_word(&told, &records(&cut.join("ledger.db")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_does_not_answer_is_told_to_callers_and_does_not_hold_up_the_end() {
+    let sandbox = Sandbox::new(&[
+        ("stall_after: 2s", "stall_after: 300ms"),
+        ("  drain: 60s", "  drain: 1s"),
+    ])
+    .await;
+    let disk = &sandbox.disk;
+    let mut process = sandbox.start().await;
+    let mut told = Told::default();
+    assert_eq!(sandbox.call(&mut told).await, StatusCode::OK);
+    disk.set(Word::Hang, 1);
+    // It was forwarded, and waits for its record.
+    assert_eq!(
+        sandbox.call(&mut told).await,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    assert!(!sandbox.is_ready().await);
+    let metrics = at_rest_but_for_the_disk(&sandbox).await;
+    assert_eq!(metrics, 0, "`ledger_healthy`");
+    assert_eq!(
+        sandbox.call(&mut told).await,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    disk.set(Word::Hang, 0);
+    while !sandbox.is_ready().await {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(sandbox.call(&mut told).await, StatusCode::OK);
+    at_rest(sandbox.house.admin).await.assert_conserved();
+    assert_kept_its_word(&told, &records(&disk.root().join("ledger.db")));
+
+    // And for ever.
+    disk.set(Word::Hang, 1);
+    assert_eq!(
+        sandbox.call(&mut told).await,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    process.signal("TERM");
+    assert_eq!(process.ended().await.code(), Some(1));
+}
+
+async fn at_rest_but_for_the_disk(sandbox: &Sandbox) -> u64 {
+    let samples = crate::harness::scrape(sandbox.house.admin).await;
+    samples.sum("tollgate_ledger_healthy", &[])
+}
