@@ -4,7 +4,7 @@
 
 use super::reader::{Item, quoted};
 use crate::words::Durability;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -638,5 +638,21 @@ fn network(item: Item<'_>) -> Option<IpNet> {
             IpNet::from(ip)
         ));
     }
-    item.parsed("a network such as 10.0.0.0/8", |text| text.parse().ok())
+    let Ok(IpNet::V6(mapped)) = text.parse() else {
+        return item.parsed("a network such as 10.0.0.0/8", |text| text.parse().ok());
+    };
+    let Some(address) = mapped.addr().to_ipv4_mapped() else {
+        return Some(mapped.into());
+    };
+    // Addresses are compared as IPv4 ones, whichever way they came.
+    match mapped.prefix_len().checked_sub(MAPPED_BITS) {
+        Some(length) => Ipv4Net::new(address, length).ok().map(IpNet::V4),
+        None => item.refuse(format!(
+            "{text} is no network of IPv4 addresses: write {address}/{}",
+            mapped.prefix_len().min(32)
+        )),
+    }
 }
+
+/// The first bits of an IPv6 address that holds an IPv4 one.
+const MAPPED_BITS: u8 = 96;

@@ -256,7 +256,7 @@ admission: {max_delay: 200ms}
 metrics: {accounts: 5}
 notices: {webhook: "https://[::1]/hooks/a?key=b", token: {file: admin.token}}
 limits: {connections: 7, header_bytes: 8KiB, body_bytes: 1MiB, body_memory: 8MiB, request_timeout: 3m, drain: 1h}
-trusted_proxies: [10.0.0.0/8, "fd00::/8"]
+trusted_proxies: [10.0.0.0/8, "fd00::/8", "::ffff:192.168.0.0/112"]
 "#,
     );
     let settings = files.load().unwrap().settings;
@@ -285,7 +285,12 @@ trusted_proxies: [10.0.0.0/8, "fd00::/8"]
     assert_eq!(settings.limits.header_bytes, 8192);
     assert_eq!(settings.limits.body_memory, 8 << 20);
     assert_eq!(settings.limits.drain.as_secs(), 3600);
-    assert_eq!(settings.trusted_proxies.len(), 2);
+    let proxies: Vec<String> = settings
+        .trusted_proxies
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(proxies, ["10.0.0.0/8", "fd00::/8", "192.168.0.0/16"]);
 }
 
 #[test]
@@ -832,6 +837,8 @@ fn trusted_proxies_are_networks() {
             5:19: trusted_proxies: 10.0.0.1 has no prefix length: write 10.0.0.1/32
         ledger: {path => trusted_proxies: [lan]\nledger: {path
             5:19: trusted_proxies: expected a network such as 10.0.0.0/8, found "lan"
+        ledger: {path => trusted_proxies: ["::ffff:10.0.0.0/8"]\nledger: {path
+            5:19: trusted_proxies: ::ffff:10.0.0.0/8 is no network of IPv4 addresses: write 10.0.0.0/8
         "#,
     );
 }

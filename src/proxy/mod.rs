@@ -6,6 +6,7 @@
 
 mod body;
 mod dialect;
+mod forwarded;
 mod memory;
 mod permit;
 mod places;
@@ -37,7 +38,6 @@ use ipnet::IpNet;
 use memory::BodyMemory;
 use parking_lot::Mutex;
 use permit::{Call, Permit};
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -95,7 +95,7 @@ impl Client {
     pub fn new(address: IpAddr, place: Place) -> Self {
         Self {
             address,
-            text: address.to_string(),
+            text: address.to_canonical().to_string(),
             timer: Mutex::default(),
             is_forwarded: AtomicBool::new(false),
             has_gone: AtomicBool::new(false),
@@ -196,7 +196,7 @@ impl Proxy {
 
     /// Whose connections are counted together; `None` for a trusted proxy, behind which there are many.
     fn counted(&self, address: IpAddr) -> Option<IpAddr> {
-        (!is_trusted(&self.trusted_proxies, address)).then_some(address)
+        (!forwarded::is_trusted(&self.trusted_proxies, address)).then_some(address)
     }
 
     fn bill(&self) -> Bill {
@@ -588,7 +588,11 @@ impl Proxy {
         forward.text("x-tollgate-group", call.operation.group.as_str());
         forward.text("x-tollgate-action", call.operation.action.as_str());
         forward.text("x-request-id", visit.id_text.as_str());
-        forward.text("x-forwarded-for", &forwarded_for(visit, fields));
+        // What a trusted proxy said of the hops before, as it came, and the hop to us; from anybody else only the latter.
+        match forwarded::is_trusted(&self.trusted_proxies, visit.client.address) {
+            true => forward.list(X_FORWARDED_FOR, fields, &visit.client.text),
+            false => forward.text(X_FORWARDED_FOR, &visit.client.text),
+        }
         forward
     }
 
@@ -687,7 +691,7 @@ impl<'p> Visit<'p> {
             id_text: id.text(),
             dialect: Dialect::of(head),
             client,
-            peer: peer(client.address, &head.fields, &proxy.trusted_proxies),
+            peer: forwarded::peer(client.address, &head.fields, &proxy.trusted_proxies),
             received,
             decided_at: received.mono,
             decided: !is_call,
@@ -856,52 +860,6 @@ fn refusal(denied: Denied, operation: &Operation) -> Refusal {
             retry_after,
         },
     }
-}
-
-fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
-    let address = address.to_canonical();
-    trusted.iter().any(|net| net.contains(&address))
-}
-
-/// Whose request it is: the connection's, or the nearest address in `X-Forwarded-For` that is no
-/// trusted proxy, read from the right as far as the proxies vouch for it.
-fn peer(socket: IpAddr, fields: &Fields, trusted: &[IpNet]) -> IpAddr {
-    let mut peer = socket;
-    if !is_trusted(trusted, socket) {
-        return peer;
-    }
-    let lines = forwarded_lines(fields);
-    for hop in lines.rev().flat_map(|line| line.rsplit(',')) {
-        let Ok(address) = hop.trim().parse() else {
-            break;
-        };
-        peer = address;
-        if !is_trusted(trusted, address) {
-            break;
-        }
-    }
-    peer
-}
-
-/// What a trusted proxy said of the hops before, and the hop to us; from anybody else only the latter.
-fn forwarded_for<'v>(visit: &Visit<'v>, fields: &Fields) -> Cow<'v, str> {
-    let client = visit.client;
-    if !is_trusted(&visit.proxy.trusted_proxies, client.address) {
-        return client.text.as_str().into();
-    }
-    let mut hops = String::new();
-    for line in forwarded_lines(fields) {
-        hops.push_str(line);
-        hops.push_str(", ");
-    }
-    hops.push_str(&client.text);
-    hops.into()
-}
-
-fn forwarded_lines(fields: &Fields) -> impl DoubleEndedIterator<Item = &str> {
-    let lines = fields.get_all(X_FORWARDED_FOR);
-    let ascii = lines.filter(|line| line.is_ascii());
-    ascii.filter_map(|line| std::str::from_utf8(line).ok())
 }
 
 /// What was for the gate, and what it says itself. A TC3 signature is no secret, and the upstream may

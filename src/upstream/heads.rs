@@ -94,6 +94,11 @@ impl ForwardHead {
         self.lines.text(name, text);
     }
 
+    /// A list of our own, which goes on where the fields of this name in the head that was read end.
+    pub fn list(&mut self, name: &'static str, before: &Fields, last: &str) {
+        self.lines.list(name, before, last);
+    }
+
     pub(super) fn method(&self) -> &Method {
         &self.method
     }

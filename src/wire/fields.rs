@@ -137,6 +137,13 @@ impl Fields {
     }
 }
 
+/// Whether a text is visible ASCII and spaces. Every byte is looked at, which is quicker than stopping at the first odd one.
+fn is_plain(text: &str) -> bool {
+    text.bytes().fold(0, |odd, byte| {
+        odd | u8::from(byte < b' ') | u8::from(byte > b'~')
+    }) == 0
+}
+
 /// The lines of a head that is being written.
 #[derive(Debug, Default)]
 pub struct Lines(Vec<u8>);
@@ -175,19 +182,28 @@ impl Lines {
 
     /// A field of our own, in pieces. Left out when one is anything but visible ASCII and spaces.
     pub fn texts<const N: usize>(&mut self, name: &'static str, pieces: [&str; N]) {
-        // Every byte is looked at, which is quicker than stopping at the first bad one.
-        let odd = |text: &&str| {
-            text.bytes().fold(0, |odd, byte| {
-                odd | u8::from(byte < b' ') | u8::from(byte > b'~')
-            }) != 0
-        };
-        if pieces.iter().any(odd) {
+        if !pieces.iter().all(|piece| is_plain(piece)) {
             return;
         }
         self.0.extend_from_slice(name.as_bytes());
         self.0.extend_from_slice(b": ");
         for piece in pieces {
             self.0.extend_from_slice(piece.as_bytes());
+        }
+        self.0.extend_from_slice(b"\r\n");
+    }
+
+    /// A list: the values that `read` has under this name, as they came, and then our own. Our own is left out when it is
+    /// anything but visible ASCII and spaces.
+    pub fn list(&mut self, name: &'static str, read: &Fields, last: &str) {
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b": ");
+        for value in read.get_all(name) {
+            self.0.extend_from_slice(value);
+            self.0.extend_from_slice(b", ");
+        }
+        if is_plain(last) {
+            self.0.extend_from_slice(last.as_bytes());
         }
         self.0.extend_from_slice(b"\r\n");
     }

@@ -13,6 +13,7 @@ mod deploy;
 mod endurance;
 mod failing_disk;
 mod files;
+mod forwarded;
 mod framing;
 mod fuzz;
 mod hang_up;
