@@ -658,7 +658,8 @@ fn fail_until_killed(disk: &Disk, answers: &Path) {
                 }
                 _ => disk.set(Word::LoseAfter, fastrand::u32(1..30)),
             }
-            thread::sleep(Duration::from_millis(fastrand::u64(0..150)));
+            let longest = if fastrand::u8(0..8) == 0 { 3_500 } else { 150 };
+            thread::sleep(Duration::from_millis(fastrand::u64(0..longest)));
             disk.set(Word::FailWal, 0);
             disk.set(Word::FailDb, 0);
         }
@@ -696,7 +697,21 @@ fn after_failed_syncs_kill_9_and_a_power_cut_every_answered_call_is_there() {
             fs::metadata(&answers).is_ok_and(|answers| answers.len() > 0)
         });
         fastrand::seed(seed);
-        thread::sleep(Duration::from_millis(fastrand::u64(100..1_000)));
+        let found = fs::read_dir(disk.root()).unwrap();
+        let directory = found.map(|entry| entry.unwrap().path()).next().unwrap();
+        // Somebody looks into the ledger meanwhile, and holds a repair up.
+        let other = (seed % 4 == 0).then(|| {
+            std::process::Command::new("sqlite3")
+                .arg("-readonly")
+                .arg(directory.join("ledger.db"))
+                .args(["BEGIN; SELECT count(*) FROM runs;", ".shell sleep 0.4"])
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .unwrap()
+        });
+        let longest = if rounds > 100 { 5_000 } else { 1_000 };
+        thread::sleep(Duration::from_millis(fastrand::u64(100..longest)));
         assert_eq!(
             child.try_wait().unwrap(),
             None,
@@ -704,8 +719,9 @@ fn after_failed_syncs_kill_9_and_a_power_cut_every_answered_call_is_there() {
         );
         child.kill().unwrap();
         child.wait().unwrap();
-        let found = fs::read_dir(disk.root()).unwrap();
-        let directory = found.map(|entry| entry.unwrap().path()).next().unwrap();
+        if let Some(mut other) = other {
+            other.wait().unwrap();
+        }
         let cut = home.path().join("cut");
         disk.power_cut(&directory, &cut, seed);
 
