@@ -160,7 +160,8 @@ impl Upstream {
         let mut idle = self.idle.lock();
         loop {
             let link = idle.pop()?;
-            if link.is_quiet() {
+            // What has come unasked would be taken for the answer to this call.
+            if link.inbox.bytes.is_empty() && wire::is_quiet(&link.stream) {
                 return Some(link);
             }
         }
@@ -190,7 +191,7 @@ impl Upstream {
 
 impl Link {
     /// Open, as far as is known, and nothing has come unasked. Costs a system call only when the
-    /// runtime has heard of something.
+    /// runtime has heard of something: enough to close what cannot be used, not to use it.
     fn is_quiet(&self) -> bool {
         let nothing = self.stream.try_read(&mut [0]);
         self.inbox.bytes.is_empty()
@@ -500,3 +501,6 @@ impl Drop for AnswerBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

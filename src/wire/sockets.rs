@@ -1,6 +1,9 @@
 //! What a socket tells without being read from.
 
 use futures_util::FutureExt;
+use socket2::SockRef;
+use std::io;
+use std::mem::MaybeUninit;
 use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
 
@@ -15,6 +18,13 @@ pub async fn reset(socket: Option<&TcpStream>) {
         return std::future::pending().await;
     };
     let _ = socket.ready(Interest::ERROR).await;
+}
+
+/// Whether the connection is open and nothing waits to be read. Asks the system (`MSG_PEEK`), for the runtime may not
+/// have heard yet of what has come.
+pub fn is_quiet(socket: &TcpStream) -> bool {
+    let nothing = SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
+    nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Whether `bytes` more can never be read: the connection was reset, or the other end has said that no more comes,

@@ -50,7 +50,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("dashmap", &["admission/gates"]),
     ("subtle", &["admin"]),
     ("hmac", &["identity/tc3", "demo/sample"]),
-    ("socket2", &["server"]),
+    ("socket2", &["server", "wire/sockets"]),
     (
         "rustix",
         &[
