@@ -1,7 +1,7 @@
 //! What comes from a caller: heads, and the bodies that others read.
 
 use crate::wire::{self, BadHead, Framing, HEAD_BYTES, Piece, Pipe, Reader, RequestHead};
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::future::Future;
 use std::io;
@@ -27,6 +27,8 @@ struct State {
     bytes: BytesMut,
     /// How much to read at once.
     read_bytes: usize,
+    /// So many bytes of empty lines came before the head that comes.
+    empty: usize,
     /// Of the bytes of a head that is not whole, so many have been looked at.
     parsed: usize,
     /// Of the body that comes; ended when none does.
@@ -77,6 +79,7 @@ impl Inlet {
             reader,
             bytes: BytesMut::new(),
             read_bytes: READ_BYTES,
+            empty: 0,
             parsed: 0,
             framing: Framing::Length(0),
             taken: 0,
@@ -104,6 +107,10 @@ impl Inlet {
     ) -> Poll<Result<Option<(Box<RequestHead>, RequestBody)>, BadHead>> {
         let mut state = self.0.lock();
         loop {
+            state.skip_empty_lines();
+            if state.empty >= HEAD_BYTES {
+                return Poll::Ready(Err(BadHead::TOO_LARGE));
+            }
             // Only a new line can make it whole, or bad.
             if state.parsed == 0 || state.bytes[state.parsed..].contains(&b'\n') {
                 if !state.bytes.is_empty()
@@ -124,7 +131,7 @@ impl Inlet {
     }
 
     fn body_of(&self, state: &mut State, head: &RequestHead) -> RequestBody {
-        state.parsed = 0;
+        (state.empty, state.parsed) = (0, 0);
         if let Some(left) = head.framing.left()
             && let Ok(length) = usize::try_from(left)
             && length <= state.bytes.len()
@@ -218,6 +225,21 @@ impl State {
             self.read_bytes = (2 * self.read_bytes).min(BULK_READ_BYTES);
         }
         Poll::Ready(Ok(read))
+    }
+
+    /// Takes the empty lines that may come before a head (RFC 9112 §2.2), so that none is looked at twice. One that ends
+    /// without CR is left for whoever reads the head to refuse.
+    fn skip_empty_lines(&mut self) {
+        let lines = self
+            .bytes
+            .chunks_exact(2)
+            .take_while(|line| *line == b"\r\n");
+        let length = 2 * lines.count();
+        if length > 0 {
+            self.bytes.advance(length);
+            self.empty += length;
+            self.parsed = 0;
+        }
     }
 
     /// The next piece of the body; `None` when it has ended.

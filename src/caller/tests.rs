@@ -347,6 +347,41 @@ async fn a_client_that_sends_no_more_gets_its_answer_in_the_version_that_it_spea
 }
 
 #[tokio::test(start_paused = true)]
+async fn empty_lines_before_a_head_are_taken_when_they_come_and_not_kept() {
+    let (mut client, mut server) = open(4096);
+    client.write_all(b"\r\n\r\n\r\n").await.unwrap();
+    let began = Instant::now();
+    // Nothing has come, so that a gate that closes does not wait.
+    assert!(server.request(|_| true).await.is_none());
+    assert_eq!(began.elapsed(), Duration::ZERO);
+
+    for lines in ["\r\n", "\r\n\r\n\r\n"] {
+        let head = format!("{lines}GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        for cut in 0..lines.len() {
+            client.write_all(&head.as_bytes()[..cut]).await.unwrap();
+            let rest = async {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                client.write_all(&head.as_bytes()[cut..]).await.unwrap();
+            };
+            let (_, ()) = tokio::join!(next(&mut server), rest);
+        }
+    }
+
+    let (mut client, mut server) = open(4096);
+    let endless = tokio::spawn(async move {
+        while client.write_all(b"\r\n").await.is_ok() {}
+        client
+    });
+    assert!(server.request(|_| false).await.is_none());
+    drop(server);
+    assert!(
+        said(&mut endless.await.unwrap())
+            .await
+            .starts_with("HTTP/1.1 431 ")
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_kept_connection_is_idle_from_its_last_answer_on() {
     let (mut client, mut server) = open(4096);
     for _ in 0..2 {

@@ -30,6 +30,8 @@ const LINE_BYTES: usize = 4 * 1024;
 const EXTRA_BYTES: usize = 16 * 1024;
 /// A piece or a rest this large is part of a large body.
 const BULK_BYTES: u64 = 32 * 1024;
+/// A chunk smaller than this is moved to the one before it.
+const SMALL_CHUNK_BYTES: usize = 4 * 1024;
 /// The most trailers.
 const TRAILERS: u8 = 100;
 
@@ -173,7 +175,32 @@ impl Chunked {
     fn take(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, Malformed> {
         let (framing, data) = self.step(input)?;
         input.advance(framing);
-        Ok((data > 0).then(|| input.split_to(data).freeze()))
+        if data == 0 || data >= SMALL_CHUNK_BYTES {
+            return Ok((data > 0).then(|| input.split_to(data).freeze()));
+        }
+        // What follows in small chunks is moved up to it: a piece costs more than its bytes, all the way through.
+        let (mut gathered, mut read) = (data, data);
+        loop {
+            let before = *self;
+            match self.step(&input[read..]) {
+                Ok((framing, data)) if data < SMALL_CHUNK_BYTES => {
+                    read += framing;
+                    input.copy_within(read..read + data, gathered);
+                    (gathered, read) = (gathered + data, read + data);
+                    if data == 0 {
+                        break;
+                    }
+                }
+                // It comes by itself: a large chunk is not copied, and a mistake follows what was right.
+                _ => {
+                    *self = before;
+                    break;
+                }
+            }
+        }
+        let data = input.split_to(gathered).freeze();
+        input.advance(read - gathered);
+        Ok(Some(data))
     }
 
     /// Reads on to the next data: how many bytes of `input` come before it, and how many it has. No data when more

@@ -213,6 +213,41 @@ fn a_target_that_names_another_host_than_the_host_field_is_malformed() {
     }
 }
 
+/// The pieces in which a chunked body is taken from what has come of it, and what is wrong with it.
+fn pieces_of(mut input: BytesMut) -> (Vec<Bytes>, Option<Malformed>) {
+    let (mut framing, mut pieces) = (Framing::CHUNKED, Vec::new());
+    loop {
+        match framing.take(&mut input) {
+            Ok(Some(piece)) => pieces.push(piece),
+            Ok(None) => return (pieces, None),
+            Err(malformed) => return (pieces, Some(malformed)),
+        }
+    }
+}
+
+#[test]
+fn small_chunks_come_in_one_piece_large_ones_by_themselves_and_a_mistake_after_both() {
+    let small = "1\r\nx\r\n".repeat(1_000);
+    let large = format!("{:x}\r\n{}\r\n", 9_000, "y".repeat(9_000));
+    let lengths = |text: String| {
+        let (pieces, malformed) = pieces_of(BytesMut::from(&*text));
+        let lengths: Vec<usize> = pieces.iter().map(Bytes::len).collect();
+        (lengths, malformed.is_some())
+    };
+    assert_eq!(lengths(format!("{small}0\r\n\r\n")), (vec![1_000], false));
+    assert_eq!(lengths(format!("{small}5\r\nab")), (vec![1_002], false));
+    assert_eq!(lengths(format!("{small}zz\r\n")), (vec![1_000], true));
+    assert_eq!(lengths(format!("{small}1\r\nxy\r\n")), (vec![1_001], true));
+    assert_eq!(
+        lengths(format!("{small}{large}{small}{large}0\r\nA: b\r\n\r\n")),
+        (vec![1_000, 9_000, 1_000, 9_000], false)
+    );
+    let (pieces, _) = pieces_of(BytesMut::from(
+        "1\r\na\r\n2;e\r\nbc\r\n03\r\ndef\r\n0\r\n\r\n",
+    ));
+    assert_eq!(pieces, [&b"abcdef"[..]]);
+}
+
 #[test]
 fn a_head_that_is_not_whole_is_waited_for_up_to_its_limit() {
     let whole = "\r\nPOST /a HTTP/1.1\r\nHost: a\r\nX-A: b\r\nContent-Length: 1\r\n\r\n";
