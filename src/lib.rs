@@ -47,8 +47,8 @@
 //!     to be given to clients who did nothing wrong, in a dialect that is not known yet.
 //! 13. **`SO_REUSEPORT` listeners, after a bind without it**: a second gate on the same port must fail
 //!     loudly instead of taking half of the calls.
-//! 14. **A vendor call whose upstream answers anything but 200 gets the envelope** `FailedOperation.ServerError`:
-//!     its SDKs lose code and message of any other status. The record keeps the upstream's status.
+//! 14. **A vendor call whose upstream answers anything but 200 gets the envelope** `FailedOperation.ServerError`
+//!     (of a 429 `ServiceUnavailable`): its SDKs lose code and message of any other status. The record keeps the upstream's status.
 //! 15. **A failed commit is not durable, whatever the file shows afterwards**: after a failed sync the page cache marks as clean what
 //!     the disk does not have, so a row that is read back proves nothing. After an error of the disk the ledger is written again
 //!     as a whole, WAL and database, and compared with what the process knows, before a call is recorded (`usage::ledger::repair`).

@@ -240,7 +240,8 @@ impl<W: Writer> Connection<W> {
     }
 
     /// Makes a client that has gone say so: it is sent what its answer begins with in any case, upon which it resets
-    /// the connection. Before, it is like one that has closed its sending side and waits.
+    /// the connection. Before, it is like one that has closed its sending side and waits. These bytes say nothing of the
+    /// answer, so that its record need not be durable yet (P3).
     async fn probe(&mut self, terms: Terms) -> io::Result<()> {
         if !self.memory.is_empty() {
             // The writer is stuck; what is said now would come before it.
