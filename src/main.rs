@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsStr;
 use std::future::Future;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -14,10 +15,15 @@ use tollgate::commands::{self, Format, Order, RecordsFormat, Which, load, print}
 use tollgate::config::{self, Charging, Config, Mistakes};
 use tollgate::key::NewKey;
 use tollgate::reload::Wish;
+use tollgate::settle::EVIDENCE;
 use tollgate::usage::{Month, backup};
 use tollgate::words::{AccountId, GroupId};
 use tollgate::{demo, serve};
+use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The C library's allocator keeps what a reload frees.
 #[global_allocator]
@@ -28,7 +34,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// It knows each customer by a verified credential, lets in what the customer has bought, refuses the
 /// rest at once, forwards the admitted calls and counts each of them exactly once in a durable ledger.
 #[derive(Parser)]
-#[command(version, propagate_version = true, after_help = EXIT_CODES)]
+#[command(version, propagate_version = true, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -37,8 +43,14 @@ struct Cli {
 /// Log lines that may wait for their reader.
 const LOG_LINES: usize = 16_384;
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 it could not be done, and the reason is on standard error; \
-                          2 the command line is wrong.";
+const AFTER_HELP: &str = "\
+Environment:
+  TOLLGATE_CONFIG  the settings, as --config names them
+  TOLLGATE_LOG     how much `serve` and `demo` log: error, warn, info or debug; when empty or not set, `serve` \
+logs info and `demo` warn. Sealed days and settled months are logged at every level: they are evidence.
+
+Exit codes: 0 done; 1 it could not be done, and the reason is on standard error; \
+2 the command line is wrong.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -240,12 +252,12 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Serve(flag) => {
-            let (_flushed, dropped) = log_to_stderr("info");
-            control_thread(run(dropped, flag.config))
+            log_to_stderr(Level::INFO).and_then(|(_flushed, dropped)| {
+                control_thread(run(dropped, flag.config))
+            })
         }
         Command::Demo { config, seconds } => {
-            let _flushed = log_to_stderr("warn");
-            control_thread(async {
+            let serve = async {
                 // Listened for from the start: the default action would leave the scratch ledger.
                 let mut interrupt = signal(SignalKind::interrupt())?;
                 let mut terminate = signal(SignalKind::terminate())?;
@@ -259,7 +271,8 @@ fn main() -> ExitCode {
                 };
                 let duration = seconds.map(Duration::from_secs);
                 demo::run(&config, duration, std::io::stdout(), stop).await
-            })
+            };
+            log_to_stderr(Level::WARN).and_then(|_flushed| control_thread(serve))
         }
         Command::Check {
             config,
@@ -337,26 +350,48 @@ fn main() -> ExitCode {
 
 /// Logs until the guard is dropped, which writes what is left. A thread of its own writes: a log that
 /// nobody reads must not hold up a call. Past [`LOG_LINES`] waiting lines the next are dropped, and counted.
-fn log_to_stderr(default: &str) -> (WorkerGuard, ErrorCounter) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TOLLGATE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+///
+/// # Errors
+/// When `TOLLGATE_LOG` names no level.
+fn log_to_stderr(default: Level) -> anyhow::Result<(WorkerGuard, ErrorCounter)> {
+    let level = log_level(std::env::var_os("TOLLGATE_LOG").as_deref(), default)?;
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(LOG_LINES)
         .finish(std::io::stderr());
     let dropped = writer.error_counter();
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
+    let is_terminal = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(is_terminal)
         // Else a log that cannot be written (a full disk, a reader that ended) is told to standard
         // error with `eprintln!`, which panics when that is what cannot be written.
         .log_internal_errors(false)
         .with_writer(writer);
-    if std::io::stderr().is_terminal() {
-        logs.init();
+    let kept = Targets::new()
+        .with_default(level)
+        .with_target(EVIDENCE, Level::INFO);
+    let logs = tracing_subscriber::registry().with(kept);
+    if is_terminal {
+        logs.with(lines).init();
     } else {
-        logs.json().flatten_event(true).init();
+        logs.with(lines.json().flatten_event(true)).init();
     }
-    (guard, dropped)
+    Ok((guard, dropped))
+}
+
+/// The level that `TOLLGATE_LOG` names, in capitals or not. Empty is the default: compose files and
+/// units pass on a variable that nobody set as an empty one.
+fn log_level(named: Option<&OsStr>, default: Level) -> anyhow::Result<Level> {
+    let named = named.unwrap_or_default().to_string_lossy();
+    match named.trim().to_ascii_lowercase().as_str() {
+        "" => Ok(default),
+        "error" => Ok(Level::ERROR),
+        "warn" => Ok(Level::WARN),
+        "info" => Ok(Level::INFO),
+        "debug" => Ok(Level::DEBUG),
+        _ => anyhow::bail!(
+            "TOLLGATE_LOG: {named:?} is no level: write error, warn, info or debug, or leave it empty"
+        ),
+    }
 }
 
 fn control_thread(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {

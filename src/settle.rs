@@ -36,6 +36,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use trust::Trust;
 
+/// The target of the log lines that are evidence: a sealed day's head, a settled month's digest. Whoever
+/// keeps the log holds the ledger to them, so they are written at every level.
+pub const EVIDENCE: &str = "tollgate::evidence";
 /// How often it is looked whether something is to be done at all.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// From the start of one pass over the accounts that called to the start of the next, at least.
@@ -384,6 +387,7 @@ impl Settler {
         } = self.proxy.ledger.seal(&day.to_string())?;
         // Published: whoever keeps the log can hold the ledger to it (`tollgate verify --checkpoint`).
         tracing::info!(
+            target: EVIDENCE,
             day,
             first_seq,
             last_seq,
@@ -491,6 +495,7 @@ impl Settler {
             );
         }
         tracing::info!(
+            target: EVIDENCE,
             month = text,
             statements = count,
             due = %billing::money(due),

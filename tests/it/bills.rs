@@ -369,6 +369,25 @@ fn a_month_before_the_opening_has_no_free_pack() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_head_of_a_sealed_day_and_a_settled_month_are_logged_at_every_level() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = house(upstream.address, &pack(), "[]");
+    busy_month(&house);
+    let process = house.start_under(&["env", "TOLLGATE_LOG=error"]).await;
+    settled(&house).await;
+    let logged = async {
+        while !house.log().contains("settled the month") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let logged = tokio::time::timeout(BOUND, logged).await;
+    let log = house.log();
+    assert!(logged.is_ok() && log.contains("sealed the day"), "{log}");
+    assert!(!log.contains("serving"), "{log}");
+    drop(process);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_customer_recounts_its_bill_and_a_bill_that_was_changed_does_not_pass() {
     let upstream = Upstream::after(Duration::ZERO).await;
     let house = house(upstream.address, &pack(), "[]");

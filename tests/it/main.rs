@@ -21,6 +21,7 @@ mod harness;
 mod house;
 mod identity;
 mod ledger_trouble;
+mod logs;
 mod process;
 mod quota;
 mod reload;

@@ -64,7 +64,8 @@ fn every_command_says_what_it_does_and_a_wrong_command_line_exits_2() {
     let general = run(&["--help"]);
     assert_eq!(general.code, Some(0));
     assert!(
-        general.out.contains("Exit codes: 0 done; 1"),
+        general.out.contains("Exit codes: 0 done; 1")
+            && general.out.contains("error, warn, info or debug"),
         "{}",
         general.out
     );
