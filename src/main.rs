@@ -8,7 +8,8 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 use tollgate::billing::Period;
 use tollgate::clock::Clock;
 use tollgate::commands::{self, Format, Order, RecordsFormat, Which, load, print};
@@ -56,9 +57,9 @@ Exit codes: 0 done; 1 it could not be done, and the reason is on standard error;
 enum Command {
     /// Run the gate.
     ///
-    /// SIGHUP reads catalogue and accounts again, whole or not at all. SIGTERM or SIGINT drains: calls
-    /// finish, the ledger is closed, exit 0 (1 when an admitted call could not be recorded); a second one ends
-    /// the drain at once.
+    /// SIGHUP reads catalogue and accounts again, whole or not at all. SIGTERM, SIGINT or SIGQUIT drains: calls
+    /// finish, the ledger is closed, exit 0 (1 when an admitted call could not be recorded); another one that comes
+    /// more than a second later ends the drain at once. SIGUSR1, SIGUSR2 and SIGALRM are ignored, with a line in the log.
     Serve(ConfigFlag),
     /// Read the configuration and say what was understood, or every mistake with its place.
     Check {
@@ -251,21 +252,16 @@ fn account_id(text: &str) -> Result<AccountId, String> {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
-        Command::Serve(flag) => {
-            log_to_stderr(Level::INFO).and_then(|(_flushed, dropped)| {
-                control_thread(run(dropped, flag.config))
-            })
-        }
+        Command::Serve(flag) => log_to_stderr(Level::INFO)
+            .and_then(|(_flushed, dropped)| control_thread(run(dropped, flag.config))),
         Command::Demo { config, seconds } => {
             let serve = async {
                 // Listened for from the start: the default action would leave the scratch ledger.
-                let mut interrupt = signal(SignalKind::interrupt())?;
-                let mut terminate = signal(SignalKind::terminate())?;
+                let mut stop_signals = StopSignals::listen()?;
                 let mut hangup = signal(SignalKind::hangup())?;
                 let stop = async {
                     tokio::select! {
-                        _ = interrupt.recv() => {}
-                        _ = terminate.recv() => {}
+                        _ = stop_signals.recv() => {}
                         _ = hangup.recv() => {}
                     }
                 };
@@ -406,8 +402,8 @@ fn control_thread(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Res
 
 async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut stop = StopSignals::listen()?;
+    ignore_harmless_signals()?;
     // A file at its size limit (RLIMIT_FSIZE) is trouble of the ledger, which waits for room. Unhandled,
     // this signal would end the process instead of failing the write.
     drop(signal(SignalKind::from_raw(
@@ -416,7 +412,7 @@ async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
     let config = load(&path)?;
     let running = serve::start(config, Clock::default()).await?;
     let mut tick = tokio::time::interval(Duration::from_secs(5));
-    loop {
+    let signal = loop {
         tokio::select! {
             _ = tick.tick() => {
                 let lines = i64::try_from(dropped.dropped_lines()).unwrap_or(i64::MAX);
@@ -424,19 +420,74 @@ async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
             }
             // What came of it is in the log and the metrics; the old policy serves on if it failed.
             _ = hangup.recv() => drop(running.reload(Wish::default()).await),
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            signal = stop.recv() => break signal,
         }
-    }
-    running
-        .drain(async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+    };
+    tracing::info!("{signal}: draining");
+    let first = Instant::now();
+    let another = async {
+        loop {
+            let signal = stop.recv().await;
+            if first.elapsed() >= SAME_SIGNAL {
+                return signal;
             }
-        })
+            tracing::info!("another {signal} within {SAME_SIGNAL:?} is taken for the same one");
+        }
+    };
+    running
+        .drain(another)
         .await
         .context("the ledger was not closed whole")
+}
+
+/// Whoever means the end often says it twice: a supervisor signals the process and then its group, a
+/// terminal signals the group and a wrapper passes it on.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
+/// The signals that ask the process to end.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+        })
+    }
+
+    /// The next one's name. Those that come before they are waited for count once.
+    async fn recv(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.quit.recv() => "SIGQUIT",
+        }
+    }
+}
+
+/// Takes the signals that other daemons take for a request (log rotation sends SIGUSR1) and that would end
+/// this process by default.
+fn ignore_harmless_signals() -> std::io::Result<()> {
+    for (name, kind) in [
+        ("SIGUSR1", SignalKind::user_defined1()),
+        ("SIGUSR2", SignalKind::user_defined2()),
+        ("SIGALRM", SignalKind::alarm()),
+    ] {
+        let mut harmless = signal(kind)?;
+        tokio::spawn(async move {
+            while harmless.recv().await.is_some() {
+                tracing::info!(
+                    "{name} is ignored: the log has no file to reopen, and SIGHUP reloads"
+                );
+            }
+        });
+    }
+    Ok(())
 }
 
 fn new_key(kind: KeyKind) -> anyhow::Result<()> {

@@ -251,13 +251,13 @@ impl Running {
     }
 
     /// Lets calls finish, then ends: `/readyz` 503, accept for a moment, empty the backlog, finish
-    /// calls for at most `limits.drain` (or until `hurry` resolves), settle the rest as `gate_failed`,
-    /// close the ledger. A missed deadline is a warning.
+    /// calls for at most `limits.drain` (or until `hurry` resolves to the name of what hurries), settle the
+    /// rest as `gate_failed`, close the ledger. What ended the drain before the calls did is a warning.
     ///
     /// # Errors
     /// When admitted calls could not be written to the ledger: none of them was answered as served
     /// (strict), and the log says how many.
-    pub async fn drain(self, hurry: impl Future<Output = ()>) -> Result<(), CloseError> {
+    pub async fn drain(self, hurry: impl Future<Output = &'static str>) -> Result<(), CloseError> {
         let Self {
             proxy,
             settler,
@@ -271,9 +271,9 @@ impl Running {
         state.send_replace(State::Draining);
         tokio::pin!(hurry);
         // Asked once only: a future that has resolved must not be polled again.
-        let mut in_time = tokio::select! {
-            () = proxy.clock.sleep(NOTICE) => true,
-            () = hurry.as_mut() => false,
+        let mut ended_by = tokio::select! {
+            () = proxy.clock.sleep(NOTICE) => None,
+            signal = hurry.as_mut() => Some(format!("another {signal} came")),
         };
         phase.send_replace(Phase::Drain);
         let (all_ended, mut ended) = tokio::sync::oneshot::channel();
@@ -283,17 +283,17 @@ impl Running {
             }
             let _ = all_ended.send(());
         });
-        if in_time {
-            in_time = tokio::select! {
-                _ = &mut ended => true,
-                () = proxy.clock.sleep(drain) => false,
-                () = hurry.as_mut() => false,
+        if ended_by.is_none() {
+            ended_by = tokio::select! {
+                _ = &mut ended => None,
+                () = proxy.clock.sleep(drain) => Some(format!("the drain's deadline came (limits.drain, {drain:?})")),
+                signal = hurry.as_mut() => Some(format!("another {signal} came")),
             };
         }
-        if !in_time {
+        if let Some(ended_by) = ended_by {
             tracing::warn!(
                 in_flight = proxy.metrics.in_flight.get(),
-                "the drain's deadline came; dropping what is left"
+                "{ended_by}; dropping what is left"
             );
             proxy.abandon();
             phase.send_replace(Phase::Abandon);

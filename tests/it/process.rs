@@ -70,7 +70,7 @@ fn every_command_says_what_it_does_and_a_wrong_command_line_exits_2() {
         general.out
     );
     for (command, tells) in [
-        ("serve", "SIGTERM or SIGINT drains"),
+        ("serve", "SIGTERM, SIGINT or SIGQUIT drains"),
         ("check", "every mistake with its place"),
         ("demo", "temporary ledger"),
         ("usage", "--month <YYYY-MM>"),
@@ -291,8 +291,8 @@ async fn sigterm_under_load_finishes_every_call_and_leaves_a_whole_ledger_in_one
     );
 }
 
-/// Starts a call that the upstream does not answer in the time of any test.
-async fn endless_call(house: &House, upstream: &Upstream) -> tokio::task::JoinHandle<bool> {
+/// Starts a call and waits until the upstream has it.
+async fn call_in_flight(house: &House, upstream: &Upstream) -> tokio::task::JoinHandle<bool> {
     let public = house.public;
     let call = tokio::spawn(async move { try_send(public, segment(RETAIL_KEY)).await.is_ok() });
     until("the call is in flight", async || {
@@ -315,7 +315,7 @@ async fn what_misses_the_deadline_of_the_drain_is_recorded_as_the_gates_failure_
     let upstream = Upstream::after(Duration::from_secs(40)).await;
     let house = House::new(upstream.address, &[("drain: 60s", "drain: 200ms")]);
     let mut process = house.start().await;
-    let call = endless_call(&house, &upstream).await;
+    let call = call_in_flight(&house, &upstream).await;
     process.signal("TERM");
     assert_eq!(process.ended().await.code(), Some(0));
     assert!(!call.await.unwrap(), "it got no answer");
@@ -328,25 +328,54 @@ async fn what_misses_the_deadline_of_the_drain_is_recorded_as_the_gates_failure_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_sigterm_ends_the_drain_at_once_however_early_it_comes() {
-    for early in [true, false] {
-        let upstream = Upstream::after(Duration::from_secs(40)).await;
-        let house = House::new(upstream.address, &[]);
-        let mut process = house.start().await;
-        let call = endless_call(&house, &upstream).await;
-        process.signal("TERM");
-        until_not_ready(house.admin).await;
-        if !early {
-            until("the listener is closed", async || {
-                tokio::net::TcpStream::connect(house.public).await.is_err()
-            })
-            .await;
-        }
-        process.signal("TERM");
-        assert_eq!(process.ended().await.code(), Some(0), "{}", house.log());
-        assert!(!call.await.unwrap());
-        assert_one_gate_failed(&house);
+async fn another_sigterm_ends_the_drain_at_once_when_it_comes_more_than_a_second_later() {
+    let upstream = Upstream::after(Duration::from_secs(40)).await;
+    let house = House::new(upstream.address, &[]);
+    let mut process = house.start().await;
+    let call = call_in_flight(&house, &upstream).await;
+    process.signal("TERM");
+    until("the listener is closed", async || {
+        tokio::net::TcpStream::connect(house.public).await.is_err()
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    process.signal("TERM");
+    assert_eq!(process.ended().await.code(), Some(0), "{}", house.log());
+    assert!(!call.await.unwrap());
+    assert_one_gate_failed(&house);
+    let log = house.log();
+    assert!(
+        log.contains("SIGTERM: draining") && log.contains("another SIGTERM came; dropping"),
+        "{log}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stop_signals_within_a_second_are_one_and_those_of_log_rotation_are_none() {
+    let upstream = Upstream::after(Duration::from_millis(1_500)).await;
+    let house = House::new(upstream.address, &[]);
+    let mut process = house.start().await;
+    let call = call_in_flight(&house, &upstream).await;
+    for name in ["USR1", "USR2", "ALRM"] {
+        process.signal(name);
+        let line = format!("SIG{name} is ignored");
+        until(&line, async || house.log().contains(&line)).await;
     }
+    process.signal("QUIT");
+    until_not_ready(house.admin).await;
+    for name in ["QUIT", "TERM", "INT", "USR1"] {
+        process.signal(name);
+    }
+    assert_eq!(process.ended().await.code(), Some(0), "{}", house.log());
+    assert!(call.await.unwrap(), "the call in flight was answered");
+    let log = house.log();
+    assert!(
+        log.contains("SIGQUIT: draining")
+            && log.contains("another SIGTERM within 1s is taken for the same one")
+            && !log.contains("dropping what is left"),
+        "{log}"
+    );
+    assert_eq!(whole_ledger(&house.ledger())[0].outcome, Outcome::Answered);
 }
 
 // Reload.

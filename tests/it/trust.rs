@@ -148,7 +148,7 @@ async fn what_was_watched_of_the_clocks_outlives_the_process_and_a_step_between_
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert_eq!(is_trusted(&gate).await, trusted, "{passes} {step_us}");
         let running = gate.running.take().unwrap();
-        running.drain(std::future::ready(())).await.unwrap();
+        running.drain(std::future::ready("the test")).await.unwrap();
     }
 }
 
