@@ -278,7 +278,7 @@ async fn get(address: SocketAddr, method: &str, path: &str, key: Option<&str>) -
     let mut request = Request::builder()
         .method(method)
         .uri(path)
-        .header("host", "bench");
+        .header("host", address.to_string());
     if let Some(key) = key {
         request = request.header("x-api-key", key);
     }

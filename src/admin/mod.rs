@@ -3,6 +3,7 @@
 //! Owns the paths under the admin address. Must never touch the way of a call: it reads figures,
 //! and the ledger through a connection of its own.
 
+mod guard;
 mod listener;
 
 pub use listener::{Bounded, CONNECTIONS};
@@ -26,14 +27,12 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 use tower::ServiceBuilder;
 
@@ -69,7 +68,6 @@ struct Admin {
     proxy: Arc<Proxy>,
     reloader: Arc<Reloader>,
     ledger: PathBuf,
-    token: Option<SecretString>,
     public: SocketAddr,
     started_at: Utc,
     state: watch::Receiver<State>,
@@ -87,9 +85,9 @@ pub fn router(
     public: SocketAddr,
     state: watch::Receiver<State>,
 ) -> Router {
+    let guard: guard::Guard = Arc::new(settings.admin.token.clone());
     let admin = Arc::new(Admin {
         ledger: settings.ledger.path.clone(),
-        token: settings.admin.token.clone(),
         public,
         started_at: proxy.clock.utc(),
         state,
@@ -120,7 +118,7 @@ pub fn router(
         .route("/status", get(status))
         .route("/v1/reload", post(reload))
         .merge(queries)
-        .route_layer(middleware::from_fn_with_state(admin.clone(), authorize))
+        .route_layer(middleware::from_fn_with_state(guard, guard::authorize))
         // Probes carry no token and learn nothing.
         .route("/livez", get(live))
         .route("/readyz", get(ready))
@@ -138,30 +136,6 @@ async fn to_its_end(request: Request, next: Next) -> Response {
             "the query failed; see the log",
         )
     })
-}
-
-async fn authorize(Shared(admin): App, request: Request, next: Next) -> Response {
-    if let Some(token) = &admin.token {
-        let sent = request
-            .headers()
-            .get(header::AUTHORIZATION)
-            .map(|value| value.as_bytes());
-        let sent = sent
-            .and_then(|value| value.strip_prefix(b"Bearer "))
-            .unwrap_or_default();
-        if !bool::from(sent.ct_eq(token.expose_secret().as_bytes())) {
-            let mut response = problem(
-                StatusCode::UNAUTHORIZED,
-                "send the admin token as Authorization: Bearer TOKEN",
-            );
-            response.headers_mut().insert(
-                header::WWW_AUTHENTICATE,
-                header::HeaderValue::from_static("Bearer"),
-            );
-            return response;
-        }
-    }
-    next.run(request).await
 }
 
 fn problem(status: StatusCode, detail: &str) -> Response {

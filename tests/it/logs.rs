@@ -15,8 +15,7 @@ async fn an_empty_level_is_the_default_and_no_level_hides_an_error() {
         let level = format!("TOLLGATE_LOG={level}");
         let _process = house.start_under(&["env", &level]).await;
         house.edit("accounts.yaml", "accounts:", "accounts: [");
-        let request = plain("POST", "/v1/reload", "", "");
-        let (status, ..) = send(house.admin, request).await;
+        let (status, _) = post_reload(house.admin, "").await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
         let refused = async {
             while !house.log().contains("reload refused") {

@@ -1,6 +1,7 @@
 //! The gate as its users meet it: on real sockets, with real processes and real clients.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod admin;
 mod answers;
 mod bad_input;
 mod billers;

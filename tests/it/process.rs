@@ -781,7 +781,7 @@ async fn the_admin_listener_tells_the_state_of_the_process_and_of_each_account()
         assert!(!detail.is_empty(), "{path}");
     }
     let post = Request::post("/v1/records")
-        .header("host", "x")
+        .header("host", "localhost")
         .body(Default::default());
     let (status, ..) = send(gate.admin, post.unwrap()).await;
     assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
@@ -791,58 +791,6 @@ async fn the_admin_listener_tells_the_state_of_the_process_and_of_each_account()
         samples.sum("tollgate_requests_received_total", &[]),
         "admin requests are no calls"
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_admin_token_is_asked_for_everywhere_but_by_the_probes() {
-    let upstream = Upstream::after(Duration::ZERO).await;
-    let gate = Gate::start_with(upstream.address, |config| {
-        config.settings.admin.token = Some("let-me-in".into());
-    })
-    .await;
-    let ask = async |path: &str, sent: Option<&str>| {
-        let mut request = Request::get(path).header("host", "x");
-        if let Some(sent) = sent {
-            request = request.header("authorization", sent);
-        }
-        send(gate.admin, request.body(Default::default()).unwrap()).await
-    };
-    let paths = [
-        "/",
-        "/metrics",
-        "/status",
-        "/v1/accounts",
-        "/v1/accounts/1250000001",
-        "/v1/usage",
-        "/v1/records",
-    ];
-    for path in paths {
-        for wrong in [
-            None,
-            Some("Bearer "),
-            Some("Bearer let-me-in "),
-            Some("Bearer let-me"),
-            Some("let-me-in"),
-            Some("Basic let-me-in"),
-        ] {
-            let (status, headers, body) = ask(path, wrong).await;
-            // A field's surrounding blanks are not part of it (RFC 9110 §5.5).
-            if wrong == Some("Bearer let-me-in ") {
-                assert_eq!(status, StatusCode::OK, "{path}");
-                continue;
-            }
-            assert_eq!(status, StatusCode::UNAUTHORIZED, "{path} {wrong:?}");
-            assert_eq!(headers["www-authenticate"], "Bearer");
-            assert_eq!(headers["content-type"], "application/problem+json");
-            assert!(!String::from_utf8_lossy(&body).contains("let-me-in"));
-        }
-        let (status, ..) = ask(path, Some("Bearer let-me-in")).await;
-        assert_eq!(status, StatusCode::OK, "{path}");
-    }
-    for path in ["/livez", "/readyz"] {
-        assert_eq!(ask(path, None).await.0, StatusCode::OK, "{path}");
-    }
-    assert_eq!(ask("/nothing", None).await.0, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test(flavor = "multi_thread")]
