@@ -85,6 +85,8 @@ pub struct Metrics {
     pub config_last_reload_success: IntGauge,
     /// Reloads refused.
     pub config_reload_failures: IntCounter,
+    /// 1 while the files hold settings that only a restart puts in force.
+    pub config_restart_pending: IntGauge,
     /// Notices that the webhook has not taken yet.
     pub notices_pending: IntGauge,
     /// Months that could not be settled when it was tried.
@@ -299,6 +301,11 @@ impl Metrics {
                 "1 when the last reload took effect.",
             ),
             config_reload_failures: counter(r, "config_reload_failures_total", "Reloads refused."),
+            config_restart_pending: gauge(
+                r,
+                "config_restart_pending",
+                "1 while the files hold settings that only a restart puts in force.",
+            ),
             notices_pending: gauge(
                 r,
                 "notices_pending",

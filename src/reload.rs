@@ -31,11 +31,15 @@ pub enum Outcome {
         generation: u64,
         /// What is different now, a sentence each.
         changes: Vec<String>,
+        /// Settings that take effect at the next start: `file:line:column: key: before → after ..`.
+        pending: Vec<String>,
     },
     /// A dry run: what would be different.
     Planned {
         /// A sentence each.
         changes: Vec<String>,
+        /// As [`Self::Reloaded`] has them.
+        pending: Vec<String>,
     },
     /// The files say what is in force already.
     Unchanged,
@@ -75,8 +79,8 @@ impl Reloader {
         }
     }
 
-    /// Reads the files and puts catalogue and accounts in force, whole or not at all. Blocks while it
-    /// reads and builds; calls go on meanwhile, and go first. One at a time: a second one waits for the
+    /// Reads the files and puts catalogue and accounts in force, whole or not at all. Settings that differ
+    /// wait for a restart, and are told. Blocks while it reads and builds; calls go on meanwhile, and go first. One at a time: a second one waits for the
     /// first.
     pub fn reload(&self, wish: Wish) -> Outcome {
         behind_the_calls(|| self.reload_now(wish))
@@ -116,7 +120,8 @@ impl Reloader {
         }
         let proxy = &self.proxy;
         let old = proxy.policy.load_full();
-        let mut mistakes = needs_restart(written, &new.written);
+        let pending = waits_for_restart(written, &new.written);
+        let mut mistakes = Vec::new();
         let zone = |catalog: &config::Catalog| catalog.time_zone.iana_name().map(str::to_owned);
         if zone(&old.catalog) != zone(&new.catalog) {
             // A month would begin before the one that was settled has ended, or after.
@@ -133,7 +138,7 @@ impl Reloader {
         let sold = old.accounts().map(|account| &***account);
         let changes = config::changes(&old.catalog, sold, &new, proxy.clock.utc());
         if wish.dry_run {
-            return Outcome::Planned { changes };
+            return Outcome::Planned { changes, pending };
         }
         let generation = old.generation + 1;
         let catalog = Arc::new(new.catalog);
@@ -142,10 +147,11 @@ impl Reloader {
         proxy.policy.store(Arc::new(policy));
         // Calls keep what they use, so the retired generation is dropped here, off the workers.
         drop(old);
-        in_force.written = new.written;
+        in_force.written.follow(new.written);
         Outcome::Reloaded {
             generation,
             changes,
+            pending,
         }
     }
 
@@ -155,11 +161,18 @@ impl Reloader {
             Outcome::Reloaded {
                 generation,
                 changes,
+                pending,
             } => {
                 for change in changes.iter().take(LOGGED_CHANGES) {
                     tracing::info!("{change}");
                 }
                 tracing::info!(generation, changes = changes.len(), "reloaded");
+                for setting in pending {
+                    tracing::warn!("{setting}");
+                }
+                metrics
+                    .config_restart_pending
+                    .set(i64::from(!pending.is_empty()));
             }
             Outcome::Unchanged | Outcome::Planned { .. } => {
                 tracing::info!("reload: nothing is different")
@@ -211,17 +224,15 @@ impl Reloader {
     }
 }
 
-/// Settings that are read at the start only. Taking half of a changed file would be no help to
-/// whoever changed it: all of it waits for the restart.
-fn needs_restart(old: &Written, new: &Written) -> Vec<Mistake> {
-    let changed = old.changed_settings(new);
+/// Settings that are read at the start only, and are not what this process was started with. They hold
+/// nothing back: a customer's order must not wait for a restart that somebody planned for the night.
+fn waits_for_restart(started_with: &Written, new: &Written) -> Vec<String> {
+    let changed = started_with.changed_settings(new);
     changed
         .into_iter()
         .map(|(key, before, after)| {
-            let message = format!(
-                "{key}: {before} → {after} takes effect at a restart only: restart, or set it back"
-            );
-            new.mistake_at(key, message)
+            let message = format!("{key}: {before} → {after} takes effect at the next restart");
+            new.mistake_at(key, message).to_string()
         })
         .collect()
 }

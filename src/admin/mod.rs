@@ -288,6 +288,7 @@ async fn status(Shared(admin): App) -> Json<Value> {
             "accounts": policy.accounts().count(),
             "gates": proxy.gates.len(),
             "last_reload_success": proxy.metrics.config_last_reload_success.get() == 1,
+            "restart_pending": proxy.metrics.config_restart_pending.get() == 1,
         },
         "calls": {"pending": proxy.metrics.pending.get(), "in_flight": proxy.metrics.in_flight.get()},
         "connections": proxy.metrics.connections.get(),
@@ -328,10 +329,17 @@ async fn reload(Shared(admin): App, query: Asked<ReloadQuery>) -> Response {
         Ok(Outcome::Reloaded {
             generation,
             changes,
-        }) => Json(json!({"outcome": "reloaded", "generation": generation, "changes": changes}))
-            .into_response(),
-        Ok(Outcome::Planned { changes }) => {
-            Json(json!({"outcome": "planned", "changes": changes})).into_response()
+            pending,
+        }) => Json(json!({
+            "outcome": "reloaded",
+            "generation": generation,
+            "changes": changes,
+            "restart_pending": pending,
+        }))
+        .into_response(),
+        Ok(Outcome::Planned { changes, pending }) => {
+            Json(json!({"outcome": "planned", "changes": changes, "restart_pending": pending}))
+                .into_response()
         }
         Ok(Outcome::Unchanged) => Json(json!({"outcome": "unchanged"})).into_response(),
         Ok(Outcome::Refused(mistakes)) => {

@@ -69,7 +69,7 @@ pub struct Written {
     pub digest: [u8; 32],
     /// The files that were read.
     pub sources: Sources,
-    /// [`Config::settings`] before a program changed them (the demo takes free ports).
+    /// [`Config::settings`] of the start, before a program changed them (the demo takes free ports).
     settings: Settings,
     /// Where each top-level setting stands, for mistakes that are found later.
     places: Vec<(String, Place)>,
@@ -128,9 +128,15 @@ pub fn told(list: &[Mistake]) -> impl Iterator<Item = String> {
 impl std::error::Error for Mistakes {}
 
 impl Written {
-    /// Every setting that the files of `later` write otherwise than these: key, before, after.
+    /// Every setting that the files of `later` write otherwise than those of the start: key, before, after.
     pub fn changed_settings(&self, later: &Self) -> Vec<(&'static str, String, String)> {
         settings::changed(&self.settings, &later.settings)
+    }
+
+    /// Goes on to the files of `later`, all but their settings: those are read at a start.
+    pub fn follow(&mut self, later: Self) {
+        let settings = self.settings.clone();
+        *self = Self { settings, ..later };
     }
 
     /// `tollgate.yaml` as given to [`load`].

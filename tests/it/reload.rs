@@ -129,7 +129,7 @@ async fn a_post_says_what_would_change_changes_it_and_is_in_force_when_it_return
     assert_eq!(status, StatusCode::OK);
     assert_eq!(
         told,
-        json!({"outcome": "planned", "changes": told_by_check})
+        json!({"outcome": "planned", "changes": told_by_check, "restart_pending": []})
     );
     assert_eq!(figure(&house, "generation").await, 1, "only said, not done");
     assert_eq!(gate_of(&house, "1250000002").await["quota_qps"], 30);
@@ -138,7 +138,7 @@ async fn a_post_says_what_would_change_changes_it_and_is_in_force_when_it_return
     assert_eq!(status, StatusCode::OK);
     assert_eq!(
         told,
-        json!({"outcome": "reloaded", "generation": 2, "changes": told_by_check})
+        json!({"outcome": "reloaded", "generation": 2, "changes": told_by_check, "restart_pending": []})
     );
     assert_eq!(gate_of(&house, "1250000002").await["quota_qps"], 35);
     assert_eq!(figure(&house, "generation").await, 2);
@@ -411,9 +411,9 @@ async fn a_directory_of_accounts_is_watched_as_a_whole() {
 // What is refused.
 
 #[tokio::test(flavor = "multi_thread")]
-async fn settings_that_need_a_restart_are_refused_by_name_and_nothing_else_changes() {
-    let (_upstream, house, _process) = house().await;
-    let _restless = Restless::new(house.file("catalog.yaml"));
+async fn settings_that_wait_for_a_restart_hold_nothing_back_and_are_named_until_then() {
+    let (upstream, house, process) = house().await;
+    let restless = Restless::new(house.file("catalog.yaml"));
     house.edit("tollgate.yaml", "ledger.db", "other.db");
     house.edit("tollgate.yaml", "body_bytes: 10MiB", "body_bytes: 11MiB");
     house.edit("tollgate.yaml", "drain: 60s", "drain: 61s");
@@ -422,7 +422,18 @@ async fn settings_that_need_a_restart_are_refused_by_name_and_nothing_else_chang
         "order: Q-1, qps: 10,",
         "order: Q-1, qps: 15,",
     );
-    let listed = mistakes(&post_reload(house.admin, "").await);
+    // A dry run says the same and changes nothing.
+    let (status, planned) = post_reload(house.admin, "?dry_run=true").await;
+    assert_eq!(status, StatusCode::OK, "{planned}");
+    assert_eq!(planned["outcome"], "planned");
+    assert_eq!(figure(&house, "restart_pending").await, 0);
+    assert_eq!(gate_of(&house, "1250000002").await["quota_qps"], 30);
+
+    let (status, told) = post_reload(house.admin, "").await;
+    assert_eq!(status, StatusCode::OK, "{told}");
+    assert_eq!(told["outcome"], "reloaded");
+    assert_eq!(told["restart_pending"], planned["restart_pending"]);
+    let pending = told["restart_pending"].as_array().unwrap();
     let text = std::fs::read_to_string(house.file("tollgate.yaml")).unwrap();
     let line = |key: &str| 1 + text.lines().position(|line| line.starts_with(key)).unwrap();
     let file = house.file("tollgate.yaml");
@@ -432,34 +443,54 @@ async fn settings_that_need_a_restart_are_refused_by_name_and_nothing_else_chang
         ("limits.drain", "limits", "60s → 61s"),
     ] {
         let place = format!("{}:{}:1: {key}: ", file.display(), line(top));
-        assert!(
-            listed.iter().any(|mistake| mistake.starts_with(&place)
-                && mistake.contains(change)
-                && mistake.ends_with("takes effect at a restart only: restart, or set it back")),
-            "{place}{change}: {listed:#?}"
-        );
+        let named = pending.iter().any(|setting| {
+            let setting = setting.as_str().unwrap();
+            setting.starts_with(&place)
+                && setting.contains(change)
+                && setting.ends_with("takes effect at the next restart")
+        });
+        assert!(named, "{place}{change}: {told:#}");
     }
-    assert_eq!(listed.len(), 3);
-    assert_eq!(gate_of(&house, "1250000002").await["quota_qps"], 30);
-    // A dry run says the same, and is no failure of a reload.
-    let failures = figure(&house, "reload_failures_total").await;
-    assert_eq!(
-        mistakes(&post_reload(house.admin, "?dry_run=true").await),
-        listed
-    );
-    // Force is about accounts; it does not move a ledger.
-    assert_eq!(
-        mistakes(&post_reload(house.admin, "?force=true").await),
-        listed
-    );
-    assert_eq!(figure(&house, "reload_failures_total").await, failures + 1);
-
-    house.edit("tollgate.yaml", "other.db", "ledger.db");
-    house.edit("tollgate.yaml", "body_bytes: 11MiB", "body_bytes: 10MiB");
-    house.edit("tollgate.yaml", "drain: 61s", "drain: 60s");
-    let (status, _) = post_reload(house.admin, "").await;
-    assert_eq!(status, StatusCode::OK);
+    assert_eq!(pending.len(), 3);
     assert_eq!(gate_of(&house, "1250000002").await["quota_qps"], 35);
+    assert_eq!(figure(&house, "restart_pending").await, 1);
+    assert_eq!(figure(&house, "last_reload_success").await, 1);
+    assert_eq!(figure(&house, "reload_failures_total").await, 0);
+    assert!(
+        house.log().contains("limits.drain: 60s → 61s"),
+        "{}",
+        house.log()
+    );
+
+    // They wait through later reloads, and until they are set back.
+    house.edit(
+        "accounts.yaml",
+        "order: Q-1, qps: 15,",
+        "order: Q-1, qps: 16,",
+    );
+    house.edit("tollgate.yaml", "other.db", "ledger.db");
+    let (_, told) = post_reload(house.admin, "").await;
+    assert_eq!(
+        told["restart_pending"].as_array().unwrap().len(),
+        2,
+        "{told}"
+    );
+    assert_eq!(figure(&house, "restart_pending").await, 1);
+    house.edit("tollgate.yaml", "drain: 61s", "drain: 60s");
+    house.edit("tollgate.yaml", "body_bytes: 11MiB", "body_bytes: 10MiB");
+    let (_, told) = post_reload(house.admin, "").await;
+    assert_eq!(told["restart_pending"], json!([]), "{told}");
+    assert_eq!(figure(&house, "restart_pending").await, 0);
+
+    // Or until the restart has come.
+    house.edit("tollgate.yaml", "drain: 60s", "drain: 61s");
+    post_reload(house.admin, "").await;
+    assert_eq!(figure(&house, "restart_pending").await, 1);
+    assert_eq!(gate_of(&house, "1250000002").await["quota_qps"], 36);
+    drop((restless, process));
+    let _process = house.start().await;
+    assert_eq!(figure(&house, "restart_pending").await, 0);
+    drop(upstream);
 }
 
 #[tokio::test(flavor = "multi_thread")]
