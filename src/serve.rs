@@ -6,7 +6,7 @@
 use crate::admin::{self, State};
 use crate::admission::{Gates, SECOND};
 use crate::clock::Clock;
-use crate::config::{Config, NoticeSettings, Settings};
+use crate::config::{Config, Limits, NoticeSettings, Settings};
 use crate::metrics::Metrics;
 use crate::notify::{self, Webhook};
 use crate::policy::Policy;
@@ -122,13 +122,13 @@ pub struct Running {
 /// their own. Returns when the first call can be accepted.
 pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
     let Config {
-        settings,
+        mut settings,
         catalog,
         accounts,
         written,
         ..
     } = config;
-    raise_file_limit(settings.limits.connections)?;
+    settings.limits.connections = fit_connections(&settings.limits)?;
     let workers = settings
         .workers
         .map_or_else(default_workers, std::num::NonZeroUsize::get);
@@ -401,23 +401,39 @@ fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
-/// One descriptor for the client and one for the upstream of each connection, and some.
-fn raise_file_limit(connections: usize) -> Result<(), StartError> {
+/// How many connections there can be: one descriptor for the client and one for the upstream of each, and
+/// some. Raises the limit of open files as far as it must.
+fn fit_connections(limits: &Limits) -> Result<usize, StartError> {
+    let connections = limits.connections;
     let needed = connections as u64 * 2 + SPARE_FILES;
     let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= needed) {
-        return Ok(());
-    }
-    let allowed = limit.maximum.unwrap_or(u64::MAX);
-    // Root may raise the hard limit too.
-    let raised = Rlimit {
-        current: Some(needed),
-        maximum: limit.maximum.map(|maximum| maximum.max(needed)),
+    let current = limit.current.unwrap_or(u64::MAX);
+    let raise = |current: u64| {
+        // Root may raise the hard limit too.
+        let maximum = limit.maximum.map(|maximum| maximum.max(current));
+        let raised = Rlimit {
+            current: Some(current),
+            maximum,
+        };
+        setrlimit(Resource::Nofile, raised).is_ok()
     };
-    setrlimit(Resource::Nofile, raised).map_err(|_| StartError::Files {
-        connections,
-        needed,
-        allowed,
-        fits: allowed.saturating_sub(SPARE_FILES) / 2,
-    })
+    if current >= needed || raise(needed) {
+        return Ok(connections);
+    }
+    let most = limit.maximum.unwrap_or(current);
+    let allowed = if raise(most) { most } else { current };
+    let fits = allowed.saturating_sub(SPARE_FILES) / 2;
+    if !limits.connections_adapt || fits == 0 {
+        return Err(StartError::Files {
+            connections,
+            needed,
+            allowed,
+            fits,
+        });
+    }
+    tracing::warn!(
+        "the system allows {allowed} open files: {fits} connections instead of {connections}; raise the limit \
+         (`ulimit -n {needed}`, or LimitNOFILE={needed} in the systemd unit) or write `limits: {{connections: {fits}}}`"
+    );
+    Ok(usize::try_from(fits).unwrap_or(usize::MAX))
 }

@@ -151,6 +151,8 @@ impl WebhookUrl {
 pub struct Limits {
     /// Connections on the public listener; at least 1.
     pub connections: usize,
+    /// The file does not write [`Self::connections`]: fewer will do when the system allows fewer open files.
+    pub connections_adapt: bool,
     /// Bytes of one request head; 8 KiB to 1 MiB.
     pub header_bytes: usize,
     /// Bytes of one request body; at least 1.
@@ -580,6 +582,7 @@ fn limits(item: Option<Item<'_>>) -> Option<Limits> {
     const MIB: u64 = 1 << 20;
     let default = Limits {
         connections: 10_000,
+        connections_adapt: true,
         header_bytes: 32 << 10,
         body_bytes: 10 * MIB,
         body_memory: 512 * MIB,
@@ -590,6 +593,7 @@ fn limits(item: Option<Item<'_>>) -> Option<Limits> {
         return Some(default);
     };
     let mut fields = item.fields()?;
+    let connections_adapt = fields.get("connections").is_none();
     let connections = fields.or("connections", default.connections, |i| count(i, 1_000_000));
     // The HTTP server cannot work with a head buffer below 8 KiB.
     let header_bytes = fields.or("header_bytes", default.header_bytes, |i| {
@@ -609,6 +613,7 @@ fn limits(item: Option<Item<'_>>) -> Option<Limits> {
     fields.close();
     let limits = Limits {
         connections: connections?,
+        connections_adapt,
         header_bytes: header_bytes?,
         body_bytes: body_bytes?,
         body_memory: body_memory?,

@@ -235,6 +235,7 @@ fn the_shipped_settings_are_the_defaults_but_for_fewer_connections_and_a_ledger_
         (false, true)
     );
     default.ledger.create = true;
+    default.limits.connections_adapt = false;
     assert_eq!(format!("{default:?}"), format!("{shipped:?}"));
 }
 

@@ -194,20 +194,24 @@ async fn a_second_process_on_a_ledger_and_a_taken_port_exit_1_and_say_what_to_do
     assert_eq!(records(&first.ledger()).len(), 1);
 }
 
-#[test]
-fn too_few_open_files_exit_1_and_name_the_remedy() {
-    let house = House::new(nowhere(), &[]);
-    let serve = "ulimit -n 64 && exec \"$@\"";
+/// Runs what follows with so many open files at most.
+fn with_files(files: u32) -> Vec<String> {
+    let shell = format!("ulimit -n {files} && exec \"$@\"");
+    let mut wrapper: Vec<String> = ["sh", "-c", &shell, "sh"].map(str::to_owned).into();
     // Root may raise the hard limit, and then there is nothing to refuse.
-    let root = rustix::process::geteuid().is_root();
-    let mut wrapper = vec!["sh", "-c", serve, "sh"];
-    if root {
-        wrapper.extend([
-            "setpriv",
-            "--bounding-set=-sys_resource",
-            "--inh-caps=-sys_resource",
-        ]);
+    if rustix::process::geteuid().is_root() {
+        let without = "-sys_resource";
+        wrapper.push("setpriv".to_owned());
+        wrapper.extend(["bounding-set", "inh-caps"].map(|set| format!("--{set}={without}")));
     }
+    wrapper
+}
+
+#[test]
+fn too_few_open_files_for_what_is_written_exit_1_and_name_the_remedy() {
+    let house = House::new(nowhere(), &[]);
+    let wrapper = with_files(64);
+    let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
     let said = said(&mut house.command(&wrapper, &["serve"]));
     assert_eq!(said.code, Some(1), "{}", said.err);
     for told in [
@@ -218,6 +222,34 @@ fn too_few_open_files_exit_1_and_name_the_remedy() {
     ] {
         assert!(said.err.contains(told), "{told}: {}", said.err);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_nobody_wrote_adapt_to_the_open_files_with_a_warning() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = House::new(upstream.address, &[("  connections: 4000\n", "")]);
+    let wrapper = with_files(416 + 2 * 6);
+    let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+    let _process = house.start_under(&wrapper).await;
+    let log = house.log();
+    assert!(
+        log.contains("allows 428 open files: 6 connections instead of 10000")
+            && log.contains("LimitNOFILE=20416"),
+        "{log}"
+    );
+    // As many as it says are served; the next one waits until another closes.
+    let mut clients = Vec::new();
+    for key in [RETAIL_KEY, STUDIO_KEY].repeat(3) {
+        let mut client = Client::connect(house.public).await.unwrap();
+        let (status, ..) = client.send(segment(key)).await.unwrap();
+        assert_eq!(status, StatusCode::OK);
+        clients.push(client);
+    }
+    let mut next = tokio::spawn(try_send(house.public, segment(RETAIL_KEY)));
+    let waited = tokio::time::timeout(Duration::from_millis(300), &mut next).await;
+    assert!(waited.is_err(), "a seventh was served");
+    drop(clients);
+    assert_eq!(next.await.unwrap().unwrap().0, StatusCode::OK);
 }
 
 // Its end.
