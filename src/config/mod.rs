@@ -33,10 +33,11 @@ pub use settings::{
 pub use sources::Sources;
 
 use reader::{Item, SeenFile, Source};
+use rustix::process::{getegid, geteuid};
 use sha2::{Digest, Sha256};
 use sources::Listing;
 use std::fmt;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use yaml::{Place, Places};
 
@@ -312,19 +313,31 @@ impl Files {
     }
 }
 
+/// Why a file cannot be read. Where a permission is missing, whose: a service often runs as a user that
+/// whoever wrote the file does not know.
+fn unreadable(error: &io::Error) -> String {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return error.to_string();
+    }
+    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+    format!(
+        "{error}: tollgate runs as uid {user}, gid {group}; let it read the file (chgrp and chmod g+r) and pass its folders (chmod g+x)"
+    )
+}
+
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let taken = std::fs::metadata(path).and_then(|metadata| {
         // Not opened unless it is a file: opening a pipe would wait for a writer.
         if !metadata.is_file() {
-            return Err(std::io::Error::other("it is not a file"));
+            return Err(io::Error::other("it is not a file"));
         }
         std::fs::File::open(path)?
             .take(limit + 1)
             .read_to_end(&mut bytes)
     });
     match taken {
-        Err(e) => Err(e.to_string()),
+        Err(e) => Err(unreadable(&e)),
         Ok(n) if n as u64 > limit => Err(format!("it is larger than {} MiB", limit >> 20)),
         Ok(_) => Ok(bytes),
     }

@@ -82,7 +82,10 @@ impl Item<'_> {
                 ));
             }
             Ok(read) => read,
-            Err(e) => return self.refuse(format!("{shown} cannot be read: {e}")),
+            Err(e) => {
+                let why = super::unreadable(&e);
+                return self.refuse(format!("{shown} cannot be read: {why}"));
+            }
         };
         let Ok(text) = String::from_utf8(bytes) else {
             return self.refuse(format!("{shown} is not UTF-8 text"));

@@ -43,6 +43,60 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     );
 }
 
+/// The values of a key in the unit, in their order.
+fn in_the_unit<'u>(unit: &'u str, key: &str) -> Vec<&'u str> {
+    let value = |line: &'u str| line.strip_prefix(key)?.strip_prefix('=');
+    unit.lines().filter_map(value).collect()
+}
+
+#[test]
+fn a_reload_by_systemd_checks_first_and_a_gate_that_fails_is_started_again_and_again() {
+    let unit = std::fs::read_to_string(deploy("tollgate.service")).unwrap();
+    assert_eq!(
+        in_the_unit(&unit, "ExecReload"),
+        ["/usr/local/bin/tollgate check", "/bin/kill -HUP $MAINPID"]
+    );
+    assert_eq!(in_the_unit(&unit, "StartLimitIntervalSec"), ["0"]);
+    assert_eq!(in_the_unit(&unit, "Restart"), ["on-failure"]);
+    let config = "TOLLGATE_CONFIG=/etc/tollgate/tollgate.yaml";
+    assert_eq!(in_the_unit(&unit, "Environment"), [config]);
+    let image = std::fs::read_to_string(deploy("Dockerfile")).unwrap();
+    assert!(image.contains(&format!("ENV {config}")), "{image}");
+    // The group whose key files it reads is the one that the recipe makes.
+    let groups = in_the_unit(&unit, "SupplementaryGroups");
+    assert_eq!(groups.len(), 1);
+    assert!(unit.contains(&format!("groupadd --system {} ", groups[0])));
+}
+
+/// As the unit's user would find a key that root wrote for itself.
+#[test]
+fn a_key_file_that_may_not_be_read_is_told_with_the_user_who_may_not() {
+    use std::os::unix::fs::PermissionsExt;
+    let house = House::new(([127, 0, 0, 1], 9).into(), &[]);
+    let key = house.file("studio.key");
+    std::fs::write(&key, "a-secret\n").unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o000)).unwrap();
+    house.edit(
+        "accounts.yaml",
+        "secret_key: trial-secret-of-example-studio",
+        "secret_key: {file: studio.key}",
+    );
+    // Root reads whatever it likes, unless it has to do without.
+    let user = rustix::process::geteuid();
+    let without = "-dac_override,-dac_read_search";
+    let sets = ["bounding-set", "inh-caps"].map(|set| format!("--{set}={without}"));
+    let wrapper = ["setpriv", &sets[0], &sets[1]];
+    let wrapper = if user.is_root() { &wrapper[..] } else { &[] };
+    let said = said(&mut house.command(wrapper, &["check"]));
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    let told = format!(
+        "studio.key cannot be read: Permission denied (os error 13): tollgate runs as uid {}, gid ",
+        user.as_raw()
+    );
+    assert!(said.err.contains(&told), "{}", said.err);
+    assert!(said.err.contains("accounts.yaml:"), "{}", said.err);
+}
+
 #[test]
 fn promtool_accepts_the_scrape_configuration_and_the_rules() {
     run(

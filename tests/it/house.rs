@@ -56,6 +56,7 @@ const DOORS: &[(&str, &[&str])] = &[
         &[
             "background",
             "clock",
+            "config/mod",
             "main",
             "serve",
             "usage/ledger",
