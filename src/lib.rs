@@ -14,7 +14,7 @@
 //! `main` over `demo` and `commands`; `demo` over `serve`; `serve` over `admin`, `settle` and `server`, `admin` over `reload`; these
 //! over `proxy`; `proxy` over `policy` and `books`; `books` over `billing`; these over the ground rooms `config`, `usage`,
 //! `metrics`, `admission`, `identity`, `caller`, `upstream`. The ground rooms know none of each other, only [`words`],
-//! [`clock`], [`wire`] and [`background`]; `notify` stands over `config` and `metrics`. Each foreign
+//! [`clock`], [`wire`], [`names`] and [`background`]; `notify` stands over `config` and `metrics`. Each foreign
 //! idea has one door: YAML in `config`, prometheus in `metrics`, SQL in `usage::ledger`, a caller's connection in `caller`,
 //! the upstream's in `upstream`, and what both speak in `wire`. A test reads the sources and checks it.
 //!
@@ -112,6 +112,7 @@ pub mod demo;
 pub mod identity;
 pub mod key;
 pub mod metrics;
+pub mod names;
 pub mod notify;
 pub mod policy;
 pub mod proxy;

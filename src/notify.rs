@@ -9,6 +9,7 @@ mod tests;
 use crate::clock::Clock;
 use crate::config::{NoticeSettings, WebhookUrl};
 use crate::metrics::Metrics;
+use crate::names::Host;
 use crate::words::{AccountId, Mono, Threshold};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
@@ -82,6 +83,7 @@ pub enum NotDelivered {
 /// Who takes notices. A connection for each: there are few, and none has to be kept.
 pub struct Webhook {
     url: WebhookUrl,
+    host: Host,
     token: Option<SecretString>,
     tls: Option<TlsConnector>,
     timeout: Duration,
@@ -116,6 +118,7 @@ impl Webhook {
         });
         Self {
             url: settings.webhook.clone(),
+            host: Host::new(settings.webhook.host.clone(), settings.webhook.port),
             token: settings.token.clone(),
             tls,
             timeout: TIMEOUT,
@@ -174,14 +177,15 @@ impl Webhook {
     }
 
     async fn connect(&self) -> Result<Box<dyn Stream>, NotDelivered> {
-        let WebhookUrl { host, port, .. } = &self.url;
-        let stream = TcpStream::connect((host.as_str(), *port))
+        let addresses = self.host.addresses().await;
+        let addresses = addresses.map_err(NotDelivered::Unreachable)?;
+        let stream = TcpStream::connect(&*addresses)
             .await
             .map_err(NotDelivered::Unreachable)?;
         let Some(tls) = &self.tls else {
             return Ok(Box::new(stream));
         };
-        let name = ServerName::try_from(host.clone())
+        let name = ServerName::try_from(self.url.host.clone())
             .map_err(|cause| NotDelivered::Tls(io::Error::other(cause)))?;
         let stream = tls.connect(name, stream).await.map_err(NotDelivered::Tls)?;
         Ok(Box::new(stream))

@@ -6,7 +6,7 @@
 use crate::admin::{self, State};
 use crate::admission::{Gates, SECOND};
 use crate::clock::Clock;
-use crate::config::{Config, Limits, NoticeSettings, Settings};
+use crate::config::{Config, Endpoint, Limits, NoticeSettings, Settings};
 use crate::metrics::Metrics;
 use crate::notify::{self, Webhook};
 use crate::policy::Policy;
@@ -14,7 +14,7 @@ use crate::proxy::Proxy;
 use crate::reload::{self, Reloader, Wish};
 use crate::server::{self, Phase};
 use crate::settle::{self, SettleError, Settler};
-use crate::upstream::Upstream;
+use crate::upstream::{Dialer, Upstream};
 use crate::usage::{CloseError, Committed, Ledger, LedgerError, LedgerOptions};
 use crate::wire::PIPES;
 use crate::words::{Durability, Outcome};
@@ -191,6 +191,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     // the lock was ours: after one second of hold no two seconds overlap (P1).
     clock.sleep_until(locked_at.plus(SECOND)).await;
 
+    let dialer = Arc::new(dialer(&settings));
     let (phase, _) = watch::channel(Phase::Serve);
     let mut threads = Vec::new();
     for (index, listener) in listeners.into_iter().enumerate() {
@@ -198,12 +199,10 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
             .enable_all()
             .build()?;
         let (proxy, phase) = (proxy.clone(), phase.subscribe());
-        let endpoint = settings.upstream.endpoint.clone();
-        let connect_timeout = settings.upstream.connect_timeout;
+        let dialer = dialer.clone();
         let work = move || {
             runtime.block_on(async move {
-                let upstream =
-                    Arc::new(Upstream::new(endpoint.host, endpoint.port, connect_timeout));
+                let upstream = Arc::new(Upstream::new(dialer));
                 tokio::spawn(sweep_connections(upstream.clone()));
                 match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => server::run(listener, proxy, upstream, phase).await,
@@ -388,6 +387,11 @@ fn deliver(
     let unsent = move || settle::unsent(&ledger);
     let sent = move |id: &str| settle::sent(&proxy, id);
     notify::deliver(webhook, metrics, clock, raised, unsent, sent)
+}
+
+fn dialer(settings: &Settings) -> Dialer {
+    let Endpoint { host, port } = settings.upstream.endpoint.clone();
+    Dialer::new(host, port, settings.upstream.connect_timeout, |_| ())
 }
 
 async fn sweep_connections(upstream: Arc<Upstream>) {

@@ -230,6 +230,7 @@ mod tests {
     use crate::config;
     use crate::metrics::Metrics;
     use crate::policy::Policy;
+    use crate::upstream::Dialer;
     use crate::usage::{Ledger, LedgerOptions};
     use crate::words::Durability;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -263,7 +264,8 @@ mod tests {
             ledger,
             metrics,
         ));
-        let upstream = Arc::new(Upstream::new("127.0.0.1".into(), 9, IDLE));
+        let dialer = Dialer::new("127.0.0.1".into(), 9, IDLE, |_| ());
+        let upstream = Arc::new(Upstream::new(Arc::new(dialer)));
         let (end, server) = tokio::io::duplex(buffer_bytes);
         let (phase, seen) = watch::channel(Phase::Serve);
         let address = [127, 0, 0, 1].into();

@@ -11,6 +11,7 @@ need python3 python3
 need strace strace            # sees that a record is synced before its call is answered
 need sqlite3 sqlite3          # reads the ledger as a biller would
 need prlimit util-linux       # bounds what a gate may write
+need ip iproute2              # gives a gate a network with a silent name server
 need promtool prometheus      # reads deploy/'s rules, and scrapes a gate
 need amtool prometheus-alertmanager   # reads deploy/'s ways to people
 need systemd-analyze systemd  # reads deploy/'s unit

@@ -13,7 +13,7 @@ use crate::books::Books;
 use crate::clock::Clock;
 use crate::config::{self, Endpoint};
 use crate::serve;
-use crate::upstream::{ForwardHead, NotAnswered, Outgoing, Upstream};
+use crate::upstream::{Dialer, ForwardHead, NotAnswered, Outgoing, Upstream};
 use crate::usage::{Month, Reader, usage_table};
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
@@ -150,11 +150,9 @@ impl Drop for Scratch {
 }
 
 fn client(to: SocketAddr) -> Arc<Upstream> {
-    Arc::new(Upstream::new(
-        to.ip().to_string(),
-        to.port(),
-        Duration::from_secs(2),
-    ))
+    let timeout = Duration::from_secs(2);
+    let dialer = Dialer::new(to.ip().to_string(), to.port(), timeout, |_| ());
+    Arc::new(Upstream::new(Arc::new(dialer)))
 }
 
 async fn fetch(

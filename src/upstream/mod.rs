@@ -3,8 +3,10 @@
 //! Owns the pool of connections and what is said over them. Must never send anything twice that may
 //! have been read, and never reuse a connection before both the request and its answer have ended.
 
+mod dialer;
 mod heads;
 
+pub use dialer::Dialer;
 pub use heads::{ForwardHead, HopByHop, X_BILLABLE};
 
 use crate::wire::{self, Body, Fields, Framing, Malformed, NotSent, Piece, Pipe, Reader};
@@ -69,9 +71,7 @@ impl From<Malformed> for Nonsense {
 
 /// Where to connect, and the connections that wait for work. One per worker.
 pub struct Upstream {
-    host: String,
-    port: u16,
-    connect_timeout: Duration,
+    dialer: Arc<Dialer>,
     idle: Mutex<Vec<Link>>,
 }
 
@@ -106,12 +106,10 @@ pub enum NotAnswered<B> {
 }
 
 impl Upstream {
-    /// An empty pool towards `host:port`.
-    pub fn new(host: String, port: u16, connect_timeout: Duration) -> Self {
+    /// An empty pool.
+    pub fn new(dialer: Arc<Dialer>) -> Self {
         Self {
-            host,
-            port,
-            connect_timeout,
+            dialer,
             idle: Mutex::default(),
         }
     }
@@ -125,14 +123,8 @@ impl Upstream {
                 home: self.clone(),
             });
         }
-        let connecting = Box::pin(tokio::time::timeout(self.connect_timeout, self.connect()));
-        let stream = match connecting.await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(cause)) => return Err(self.unreachable(cause)),
-            Err(_) => return Err(self.unreachable(io::ErrorKind::TimedOut.into())),
-        };
         let link = Link {
-            stream,
+            stream: Box::pin(self.dialer.dial()).await?,
             inbox: Inbox::default(),
             idle_sweeps: 0,
         };
@@ -141,19 +133,6 @@ impl Upstream {
             reused: false,
             home: self.clone(),
         })
-    }
-
-    async fn connect(&self) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    }
-
-    fn unreachable(&self, cause: io::Error) -> Failure {
-        Failure::Unreachable {
-            endpoint: format!("{}:{}", self.host, self.port),
-            cause,
-        }
     }
 
     fn take_idle(&self) -> Option<Link> {

@@ -8,11 +8,9 @@ use std::net::{TcpListener, TcpStream as Peer};
 async fn kept() -> (Arc<Upstream>, Peer) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let upstream = Arc::new(Upstream::new(
-        "127.0.0.1".to_owned(),
-        port,
-        Duration::from_secs(5),
-    ));
+    let timeout = Duration::from_secs(5);
+    let dialer = Dialer::new("127.0.0.1".to_owned(), port, timeout, |_| ());
+    let upstream = Arc::new(Upstream::new(Arc::new(dialer)));
     let connection = upstream.connection().await.unwrap();
     let (mut peer, _) = listener.accept().unwrap();
     let head = ForwardHead::new(Method::GET, &"/".parse().unwrap());

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The rooms from the ground up: each may know only those that stand lower, and not its neighbours.
 const STOREYS: &[&[&str]] = &[
     &["words"],
-    &["clock", "background", "wire"],
+    &["clock", "background", "wire", "names"],
     &[
         "config",
         "usage",

@@ -23,6 +23,7 @@ mod house;
 mod identity;
 mod ledger_trouble;
 mod logs;
+mod names;
 mod process;
 mod quota;
 mod reload;
