@@ -411,6 +411,7 @@ async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
     ))?);
     let config = load(&path)?;
     let running = serve::start(config, Clock::default()).await?;
+    tokio::spawn(running.watch_upstream());
     let mut tick = tokio::time::interval(Duration::from_secs(5));
     let signal = loop {
         tokio::select! {

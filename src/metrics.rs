@@ -73,6 +73,8 @@ pub struct Metrics {
     pub ledger_healthy: IntGauge,
     /// When the first process opened the ledger.
     pub ledger_created: IntGauge,
+    /// 1 when the last attempt to connect to the upstream worked; 0 before the first.
+    pub upstream_up: IntGauge,
     /// Client clock minus ours, at TC3 calls with a valid signature.
     pub client_clock_skew: Histogram,
     /// Failing calls held down.
@@ -277,6 +279,11 @@ impl Metrics {
                 r,
                 "ledger_created_timestamp_seconds",
                 "When the ledger was created.",
+            ),
+            upstream_up: gauge(
+                r,
+                "upstream_up",
+                "1 when the last attempt to connect to the upstream worked; 0 before the first.",
             ),
             client_clock_skew: histogram(
                 r,

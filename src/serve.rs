@@ -37,6 +37,8 @@ const SPARE_FILES: u64 = 128 + admin::CONNECTIONS as u64 + 2 * PIPES as u64;
 const NOTICE: Duration = Duration::from_secs(1);
 /// How long it may take to keep what was seen of the clocks.
 const KEEPING: Duration = Duration::from_secs(1);
+/// How often an upstream that cannot be reached is dialled beside the calls.
+const DIAL_EVERY: Duration = Duration::from_secs(5);
 /// How long the ledger may take to write what is left. With the notice, what is kept of the clocks, the grace of a disk that does
 /// not answer and the end of the runtime, a process ends within `limits.drain` and 10 s.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -111,6 +113,7 @@ pub struct Running {
     pub proxy: Arc<Proxy>,
     reloader: Arc<Reloader>,
     settler: Arc<Settler>,
+    dialer: Arc<Dialer>,
     phase: watch::Sender<Phase>,
     state: watch::Sender<State>,
     workers: Vec<std::thread::JoinHandle<()>>,
@@ -191,7 +194,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     // the lock was ours: after one second of hold no two seconds overlap (P1).
     clock.sleep_until(locked_at.plus(SECOND)).await;
 
-    let dialer = Arc::new(dialer(&settings));
+    let dialer = Arc::new(dialer(&settings, &proxy.metrics));
     let (phase, _) = watch::channel(Phase::Serve);
     let mut threads = Vec::new();
     for (index, listener) in listeners.into_iter().enumerate() {
@@ -231,6 +234,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         proxy,
         reloader,
         settler,
+        dialer,
         phase,
         state,
         workers: threads,
@@ -247,6 +251,34 @@ impl Running {
         tokio::task::spawn_blocking(move || reloader.reload(wish))
             .await
             .ok()
+    }
+
+    /// Says in the log when the upstream cannot be reached, from now on and whether or not there are calls, and when
+    /// it can be reached again. While it cannot, it is dialled every few seconds. Runs until it is dropped.
+    pub fn watch_upstream(&self) -> impl Future<Output = ()> + use<> {
+        let (dialer, proxy) = (self.dialer.clone(), self.proxy.clone());
+        async move {
+            let mut is_told = false;
+            loop {
+                // What calls find out is known there too.
+                let dialled = match proxy.metrics.upstream_up.get() {
+                    0 => dialer.dial().await.map(drop),
+                    _ => Ok(()),
+                };
+                match dialled {
+                    Err(failure) if !is_told => {
+                        tracing::warn!("{failure}: calls get 502 until it can be reached");
+                        is_told = true;
+                    }
+                    Ok(()) if is_told => {
+                        tracing::info!("the upstream can be reached");
+                        is_told = false;
+                    }
+                    _ => {}
+                }
+                proxy.clock.sleep(DIAL_EVERY).await;
+            }
+        }
     }
 
     /// Lets calls finish, then ends: `/readyz` 503, accept for a moment, empty the backlog, finish
@@ -389,9 +421,11 @@ fn deliver(
     notify::deliver(webhook, metrics, clock, raised, unsent, sent)
 }
 
-fn dialer(settings: &Settings) -> Dialer {
+fn dialer(settings: &Settings, metrics: &Metrics) -> Dialer {
     let Endpoint { host, port } = settings.upstream.endpoint.clone();
-    Dialer::new(host, port, settings.upstream.connect_timeout, |_| ())
+    let up = metrics.upstream_up.clone();
+    let timeout = settings.upstream.connect_timeout;
+    Dialer::new(host, port, timeout, move |works| up.set(i64::from(works)))
 }
 
 async fn sweep_connections(upstream: Arc<Upstream>) {

@@ -30,5 +30,6 @@ mod reload;
 mod sdk;
 mod streaming;
 mod trust;
+mod upstream_up;
 mod way;
 mod wrong_ledger;
