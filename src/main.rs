@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tollgate::billing::Period;
 use tollgate::clock::Clock;
 use tollgate::commands::{self, Format, Order, RecordsFormat, Which, load, print};
-use tollgate::config::{self, Charging, Config, Mistakes};
+use tollgate::config::{self, Charging, Config, Mistakes, UpstreamSettings};
 use tollgate::key::NewKey;
 use tollgate::reload::Wish;
 use tollgate::settle::EVIDENCE;
@@ -533,7 +533,35 @@ fn check(path: &Path) -> anyhow::Result<()> {
             "  listen     {}  (admin {})",
             settings.listen, settings.admin.listen
         )?;
-        writeln!(out, "  upstream   {}", settings.upstream.endpoint)?;
+        let UpstreamSettings {
+            endpoint,
+            connect_timeout,
+            response_timeout,
+            idle_timeout,
+            max_age,
+        } = &settings.upstream;
+        let age = max_age.map_or("at any age".to_owned(), |age| {
+            format!("to an age of {age:?}")
+        });
+        writeln!(
+            out,
+            "  upstream   {endpoint}  (connect {connect_timeout:?}, response {response_timeout:?}, kept idle for \
+             {idle_timeout:?} {age})"
+        )?;
+        let limits = &settings.limits;
+        writeln!(
+            out,
+            "  limits     {} connections{}, idle {:?}; drain {:?} after a notice of {:?}",
+            limits.connections,
+            if limits.connections_adapt {
+                " or what the open files suffice for"
+            } else {
+                ""
+            },
+            limits.idle_timeout,
+            limits.drain,
+            limits.drain_notice
+        )?;
         writeln!(
             out,
             "  ledger     {} ({})",

@@ -14,7 +14,7 @@ use crate::proxy::Proxy;
 use crate::reload::{self, Reloader, Wish};
 use crate::server::{self, Phase};
 use crate::settle::{self, SettleError, Settler};
-use crate::upstream::{Dialer, Upstream};
+use crate::upstream::{Dialer, Keep, Upstream};
 use crate::usage::{CloseError, Committed, Ledger, LedgerError, LedgerOptions};
 use crate::wire::PIPES;
 use crate::words::{Durability, Outcome};
@@ -32,15 +32,12 @@ const PENDING_BEYOND_CONNECTIONS: usize = 65_536;
 /// File descriptors beyond those of connections: ledger, listeners, runtimes, logs; the admin
 /// listener's connections; the two ends of each pipe.
 const SPARE_FILES: u64 = 128 + admin::CONNECTIONS as u64 + 2 * PIPES as u64;
-/// How long after `/readyz` turned 503 new connections are still accepted: load balancers need to
-/// notice.
-const NOTICE: Duration = Duration::from_secs(1);
 /// How long it may take to keep what was seen of the clocks.
 const KEEPING: Duration = Duration::from_secs(1);
 /// How often an upstream that cannot be reached is dialled beside the calls.
 const DIAL_EVERY: Duration = Duration::from_secs(5);
-/// How long the ledger may take to write what is left. With the notice, what is kept of the clocks, the grace of a disk that does
-/// not answer and the end of the runtime, a process ends within `limits.drain` and 10 s.
+/// How long the ledger may take to write what is left. With what is kept of the clocks, the grace of a disk that does not answer and
+/// the end of the runtime, a process ends within `limits.drain_notice`, `limits.drain` and 9 s.
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// Why the gate did not start.
@@ -118,6 +115,7 @@ pub struct Running {
     state: watch::Sender<State>,
     workers: Vec<std::thread::JoinHandle<()>>,
     control: Vec<JoinHandle<()>>,
+    drain_notice: Duration,
     drain: Duration,
 }
 
@@ -195,6 +193,10 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     clock.sleep_until(locked_at.plus(SECOND)).await;
 
     let dialer = Arc::new(dialer(&settings, &proxy.metrics));
+    let keep = Keep {
+        idle_timeout: settings.upstream.idle_timeout,
+        max_age: settings.upstream.max_age,
+    };
     let (phase, _) = watch::channel(Phase::Serve);
     let mut threads = Vec::new();
     for (index, listener) in listeners.into_iter().enumerate() {
@@ -205,7 +207,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         let dialer = dialer.clone();
         let work = move || {
             runtime.block_on(async move {
-                let upstream = Arc::new(Upstream::new(dialer));
+                let upstream = Arc::new(Upstream::new(dialer, keep));
                 tokio::spawn(sweep_connections(upstream.clone()));
                 match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => server::run(listener, proxy, upstream, phase).await,
@@ -227,7 +229,11 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     control.push(tokio::spawn(reloader.clone().watch()));
     state.send_replace(State::Serving);
     tracing::info!(%public, %admin, workers, generation = 1, "serving");
-    let drain = settings.limits.drain;
+    let Limits {
+        drain_notice,
+        drain,
+        ..
+    } = settings.limits;
     Ok(Running {
         public,
         admin,
@@ -239,6 +245,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         state,
         workers: threads,
         control,
+        drain_notice,
         drain,
     })
 }
@@ -281,7 +288,7 @@ impl Running {
         }
     }
 
-    /// Lets calls finish, then ends: `/readyz` 503, accept for a moment, empty the backlog, finish
+    /// Lets calls finish, then ends: `/readyz` 503, accept for `limits.drain_notice`, empty the backlog, finish
     /// calls for at most `limits.drain` (or until `hurry` resolves to the name of what hurries), settle the
     /// rest as `gate_failed`, close the ledger. What ended the drain before the calls did is a warning.
     ///
@@ -296,6 +303,7 @@ impl Running {
             state,
             workers,
             control,
+            drain_notice,
             drain,
             ..
         } = self;
@@ -303,7 +311,7 @@ impl Running {
         tokio::pin!(hurry);
         // Asked once only: a future that has resolved must not be polled again.
         let mut ended_by = tokio::select! {
-            () = proxy.clock.sleep(NOTICE) => None,
+            () = proxy.clock.sleep(drain_notice) => None,
             signal = hurry.as_mut() => Some(format!("another {signal} came")),
         };
         phase.send_replace(Phase::Drain);

@@ -182,7 +182,8 @@ async fn connection<R, W>(
         sign: client.place().sign().clone(),
         clock: proxy.clock.clone(),
     };
-    let mut caller = caller::Connection::new(reader, writer, proxy.clock.clone());
+    let mut caller =
+        caller::Connection::new(reader, writer, proxy.idle_timeout(), proxy.clock.clone());
     let mut told = phase.clone();
     let mut drain = pin!(reached(&mut told, Phase::Drain));
     let (mut is_asked, mut is_draining) = (false, false);
@@ -225,16 +226,19 @@ async fn connection<R, W>(
 mod tests {
     use super::*;
     use crate::admission::Gates;
-    use crate::caller::{FIRST_HEAD, IDLE, READER_BYTES_PER_SECOND, READER_WINDOW};
+    use crate::caller::{FIRST_HEAD, READER_BYTES_PER_SECOND, READER_WINDOW};
     use crate::clock::Clock;
     use crate::config;
     use crate::metrics::Metrics;
     use crate::policy::Policy;
-    use crate::upstream::Dialer;
+    use crate::upstream::{Dialer, Keep};
     use crate::usage::{Ledger, LedgerOptions};
     use crate::words::Durability;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
     use tokio::time::Instant;
+
+    /// `limits.idle_timeout` of the shipped settings.
+    const IDLE: Duration = Duration::from_secs(75);
 
     /// A connection in memory, so that time can be paused: nothing here waits for another thread.
     async fn open(
@@ -265,7 +269,11 @@ mod tests {
             metrics,
         ));
         let dialer = Dialer::new("127.0.0.1".into(), 9, IDLE, |_| ());
-        let upstream = Arc::new(Upstream::new(Arc::new(dialer)));
+        let keep = Keep {
+            idle_timeout: IDLE,
+            max_age: None,
+        };
+        let upstream = Arc::new(Upstream::new(Arc::new(dialer), keep));
         let (end, server) = tokio::io::duplex(buffer_bytes);
         let (phase, seen) = watch::channel(Phase::Serve);
         let address = [127, 0, 0, 1].into();

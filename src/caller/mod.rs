@@ -24,11 +24,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-/// A connection that sends no complete head for so long is closed, idle or not. Longer than the
-/// SDKs keep theirs, so that it is they who close (PROTOCOL §7).
-pub const IDLE: Duration = Duration::from_secs(75);
 /// The first head of a connection has to be complete after so long: who has just connected has something to say.
 pub const FIRST_HEAD: Duration = Duration::from_secs(15);
+/// A later head has to be complete so long after its first byte.
+const HEAD: Duration = Duration::from_secs(75);
 /// For so long what a caller still sends is read and thrown away, so that an answer is not lost in a reset
 /// (PROTOCOL §7).
 const DISCARD: Duration = Duration::from_secs(2);
@@ -43,8 +42,9 @@ pub struct Connection<W> {
     memory: Vec<u8>,
     /// So many bytes of the next answer have been sent ([`Connection::probe`]).
     probed: usize,
-    /// How long the next head may take.
-    patience: Duration,
+    /// No request has come yet.
+    is_new: bool,
+    idle_timeout: Duration,
     idle: Timer,
     clock: Clock,
 }
@@ -140,14 +140,21 @@ impl From<&RequestHead> for Terms {
 }
 
 impl<W: Writer> Connection<W> {
-    /// Of the two halves of a stream.
-    pub fn new(reader: impl Reader + 'static, writer: W, clock: Clock) -> Self {
+    /// Of the two halves of a stream. It ends when no request has come within [`FIRST_HEAD`], or no further one has
+    /// begun for `idle_timeout`.
+    pub fn new(
+        reader: impl Reader + 'static,
+        writer: W,
+        idle_timeout: Duration,
+        clock: Clock,
+    ) -> Self {
         Self {
             inlet: Inlet::new(Box::new(reader)),
             writer: Patient::new(writer),
             memory: Vec::new(),
             probed: 0,
-            patience: FIRST_HEAD,
+            is_new: true,
+            idle_timeout,
             idle: Timer::default(),
             clock,
         }
@@ -161,20 +168,33 @@ impl<W: Writer> Connection<W> {
     ) -> Option<(Box<RequestHead>, RequestBody)> {
         let read = {
             let inlet = &self.inlet;
-            let mut too_long = pin!(self.idle.sleep(self.patience));
+            let is_new = self.is_new;
+            let wait = if is_new {
+                FIRST_HEAD
+            } else {
+                self.idle_timeout
+            };
+            let mut too_long = pin!(self.idle.sleep(wait));
+            // Most heads come whole, so this is made when one has not.
+            let mut head_too_long = None;
             std::future::poll_fn(|cx| {
                 if let Poll::Ready(read) = inlet.poll_request(cx) {
                     return Poll::Ready(Some(read));
                 }
-                if is_closing(cx) && inlet.is_empty() {
+                if inlet.is_empty() && is_closing(cx) {
                     return Poll::Ready(None);
                 }
-                ready!(too_long.as_mut().poll(cx));
+                if is_new || inlet.is_empty() {
+                    ready!(too_long.as_mut().poll(cx));
+                } else {
+                    let late = || Box::pin(tokio::time::sleep(HEAD));
+                    ready!(head_too_long.get_or_insert_with(late).as_mut().poll(cx));
+                }
                 Poll::Ready(None)
             })
             .await?
         };
-        self.patience = IDLE;
+        self.is_new = false;
         match read {
             Ok(request) => request,
             Err(BadHead(status)) => {

@@ -8,12 +8,17 @@ use std::convert::Infallible;
 use tokio::io::{AsyncReadExt, DuplexStream, ReadHalf, WriteHalf, split};
 use tokio::time::Instant;
 
+const IDLE: Duration = Duration::from_secs(75);
+
 type Server = Connection<WriteHalf<DuplexStream>>;
 
 fn open(buffer_bytes: usize) -> (DuplexStream, Server) {
     let (client, server) = tokio::io::duplex(buffer_bytes);
     let (reader, writer): (ReadHalf<_>, _) = split(server);
-    (client, Connection::new(reader, writer, Clock::default()))
+    (
+        client,
+        Connection::new(reader, writer, IDLE, Clock::default()),
+    )
 }
 
 /// A body that comes piece by piece, and may know its length.
@@ -404,6 +409,34 @@ async fn a_kept_connection_is_idle_from_its_last_answer_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_that_may_be_idle_for_long_has_no_longer_for_a_head_that_has_begun() {
+    for (idle, begins_after) in [(900, 800), (900, 1), (20, 10)] {
+        let (mut client, server) = tokio::io::duplex(4096);
+        let (reader, writer): (ReadHalf<_>, _) = split(server);
+        let idle = Duration::from_secs(idle);
+        let mut server = Connection::new(reader, writer, idle, Clock::default());
+        let first = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        client.write_all(first).await.unwrap();
+        let (terms, _) = next(&mut server).await;
+        server.answer(terms, full(""), false).await.unwrap();
+        let trickle = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(begins_after)).await;
+            while client.write_all(b"G").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let began = Instant::now();
+        assert!(server.request(|_| false).await.is_none());
+        let head = began.elapsed() - Duration::from_secs(begins_after);
+        trickle.abort();
+        assert!(
+            head >= HEAD && head < HEAD + Duration::from_secs(1),
+            "{idle:?}: {head:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_closes_takes_no_further_request_but_finishes_a_head_that_has_begun() {
     let (mut client, mut server) = open(4096);
     assert!(server.request(|_| true).await.is_none());
@@ -621,7 +654,7 @@ async fn over_a_socket(length: &str) -> (tokio::net::TcpStream, RequestBody) {
     let (client, server) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
     let mut client = client.unwrap();
     let (reader, writer) = server.unwrap().0.into_split();
-    let mut connection = Connection::new(reader, writer, Clock::default());
+    let mut connection = Connection::new(reader, writer, IDLE, Clock::default());
     let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{length}\r\n\r\n");
     client.write_all(head.as_bytes()).await.unwrap();
     let (_, body) = connection.request(|_| false).await.unwrap();

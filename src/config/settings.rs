@@ -57,6 +57,10 @@ pub struct UpstreamSettings {
     pub connect_timeout: Duration,
     /// From the request's start to the response head; shorter than [`Limits::request_timeout`].
     pub response_timeout: Duration,
+    /// How long a connection is kept for the next call; above zero.
+    pub idle_timeout: Duration,
+    /// How old a connection may become before it is not used again; `None` is any age.
+    pub max_age: Option<Duration>,
 }
 
 /// A server that speaks plain HTTP.
@@ -153,6 +157,10 @@ pub struct Limits {
     pub connections: usize,
     /// The file does not write [`Self::connections`]: fewer will do when the system allows fewer open files.
     pub connections_adapt: bool,
+    /// How long a client's connection may stay without a request; above zero.
+    pub idle_timeout: Duration,
+    /// How long a stopping gate takes new connections while `/readyz` says 503.
+    pub drain_notice: Duration,
     /// Bytes of one request head; 8 KiB to 1 MiB.
     pub header_bytes: usize,
     /// Bytes of one request body; at least 1.
@@ -185,6 +193,16 @@ pub(super) fn changed(old: &Settings, new: &Settings) -> Vec<(&'static str, Stri
                 "upstream.response_timeout",
                 format!("{:?}", s.upstream.response_timeout),
             ),
+            (
+                "upstream.idle_timeout",
+                format!("{:?}", s.upstream.idle_timeout),
+            ),
+            (
+                "upstream.max_age",
+                s.upstream
+                    .max_age
+                    .map_or("none".to_owned(), |age| format!("{age:?}")),
+            ),
             ("ledger.path", s.ledger.path.display().to_string()),
             ("ledger.durability", s.ledger.durability.to_string()),
             (
@@ -205,6 +223,14 @@ pub(super) fn changed(old: &Settings, new: &Settings) -> Vec<(&'static str, Stri
                     .map_or("none".to_owned(), |n| n.webhook.to_string()),
             ),
             ("limits.connections", s.limits.connections.to_string()),
+            (
+                "limits.idle_timeout",
+                format!("{:?}", s.limits.idle_timeout),
+            ),
+            (
+                "limits.drain_notice",
+                format!("{:?}", s.limits.drain_notice),
+            ),
             ("limits.header_bytes", s.limits.header_bytes.to_string()),
             ("limits.body_bytes", s.limits.body_bytes.to_string()),
             ("limits.body_memory", s.limits.body_memory.to_string()),
@@ -398,6 +424,8 @@ fn upstream(item: Item<'_>, request_timeout: Option<Duration>) -> Option<Upstrea
     let connect_timeout = fields.or("connect_timeout", SECOND, |i| i.duration(MS..=HOUR));
     let response_at = fields.get("response_timeout");
     let response_timeout = fields.or("response_timeout", 50 * SECOND, |i| i.duration(MS..=HOUR));
+    let idle_timeout = fields.or("idle_timeout", 30 * SECOND, |i| i.duration(MS..=DAY));
+    let max_age = fields.optional("max_age", |i| i.duration(SECOND..=365 * DAY));
     fields.close();
     if let (Some(response), Some(request)) = (response_timeout, request_timeout)
         && response >= request
@@ -410,6 +438,8 @@ fn upstream(item: Item<'_>, request_timeout: Option<Duration>) -> Option<Upstrea
         endpoint: endpoint?,
         connect_timeout: connect_timeout?,
         response_timeout: response_timeout?,
+        idle_timeout: idle_timeout?,
+        max_age: max_age?,
     })
 }
 
@@ -583,6 +613,8 @@ fn limits(item: Option<Item<'_>>) -> Option<Limits> {
     let default = Limits {
         connections: 10_000,
         connections_adapt: true,
+        idle_timeout: 75 * SECOND,
+        drain_notice: SECOND,
         header_bytes: 32 << 10,
         body_bytes: 10 * MIB,
         body_memory: 512 * MIB,
@@ -595,6 +627,12 @@ fn limits(item: Option<Item<'_>>) -> Option<Limits> {
     let mut fields = item.fields()?;
     let connections_adapt = fields.get("connections").is_none();
     let connections = fields.or("connections", default.connections, |i| count(i, 1_000_000));
+    let idle_timeout = fields.or("idle_timeout", default.idle_timeout, |i| {
+        i.duration(SECOND..=DAY)
+    });
+    let drain_notice = fields.or("drain_notice", default.drain_notice, |i| {
+        i.duration(Duration::ZERO..=HOUR)
+    });
     // The HTTP server cannot work with a head buffer below 8 KiB.
     let header_bytes = fields.or("header_bytes", default.header_bytes, |i| {
         i.size(8 * KIB..=128 * KIB)
@@ -614,6 +652,8 @@ fn limits(item: Option<Item<'_>>) -> Option<Limits> {
     let limits = Limits {
         connections: connections?,
         connections_adapt,
+        idle_timeout: idle_timeout?,
+        drain_notice: drain_notice?,
         header_bytes: header_bytes?,
         body_bytes: body_bytes?,
         body_memory: body_memory?,

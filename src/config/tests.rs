@@ -249,14 +249,14 @@ fn a_good_file_is_read_as_it_is_written() {
 behind_tls: true
 workers: 4
 admin: {listen: "[::]:9090", token: {file: admin.token}}
-upstream: {endpoints: ["http://[::1]:8000/"], connect_timeout: 250ms, response_timeout: 2m}
+upstream: {endpoints: ["http://[::1]:8000/"], connect_timeout: 250ms, response_timeout: 2m, idle_timeout: 800ms, max_age: 10m}
 catalog: catalog.yaml
 accounts: accounts.yaml
 ledger: {path: ../l.db, durability: relaxed, retain_records: 40d, stall_after: 500ms}
 admission: {max_delay: 200ms}
 metrics: {accounts: 5}
 notices: {webhook: "https://[::1]/hooks/a?key=b", token: {file: admin.token}}
-limits: {connections: 7, header_bytes: 8KiB, body_bytes: 1MiB, body_memory: 8MiB, request_timeout: 3m, drain: 1h}
+limits: {connections: 7, idle_timeout: 11m, drain_notice: 0s, header_bytes: 8KiB, body_bytes: 1MiB, body_memory: 8MiB, request_timeout: 3m, drain: 1h}
 trusted_proxies: [10.0.0.0/8, "fd00::/8", "::ffff:192.168.0.0/112"]
 "#,
     );
@@ -268,6 +268,11 @@ trusted_proxies: [10.0.0.0/8, "fd00::/8", "::ffff:192.168.0.0/112"]
     assert_eq!(settings.upstream.endpoint.to_string(), "[::1]:8000");
     assert_eq!(settings.upstream.connect_timeout.as_millis(), 250);
     assert_eq!(settings.upstream.response_timeout.as_secs(), 120);
+    assert_eq!(settings.upstream.idle_timeout.as_millis(), 800);
+    assert_eq!(
+        settings.upstream.max_age.map(|age| age.as_secs()),
+        Some(600)
+    );
     assert_eq!(settings.ledger.path, files.dir.path().join("../l.db"));
     assert_eq!(settings.ledger.durability, Durability::Relaxed);
     assert_eq!(settings.ledger.retain_records.as_secs(), 40 * 86_400);
@@ -283,6 +288,9 @@ trusted_proxies: [10.0.0.0/8, "fd00::/8", "::ffff:192.168.0.0/112"]
     assert_eq!(webhook.path, "/hooks/a?key=b");
     assert_eq!(notices.token.unwrap().expose_secret(), "hush");
     assert_eq!(settings.limits.connections, 7);
+    assert!(!settings.limits.connections_adapt);
+    assert_eq!(settings.limits.idle_timeout.as_secs(), 660);
+    assert!(settings.limits.drain_notice.is_zero());
     assert_eq!(settings.limits.header_bytes, 8192);
     assert_eq!(settings.limits.body_memory, 8 << 20);
     assert_eq!(settings.limits.drain.as_secs(), 3600);
@@ -2045,6 +2053,22 @@ fn every_setting_that_changed_is_named_and_no_token_is_shown() {
             "request_timeout: 59s",
         ),
         ("limits.drain", "drain: 60s", "drain: 61s"),
+        (
+            "limits.idle_timeout",
+            "idle_timeout: 75s",
+            "idle_timeout: 650s",
+        ),
+        (
+            "limits.drain_notice",
+            "drain_notice: 1s",
+            "drain_notice: 15s",
+        ),
+        (
+            "upstream.idle_timeout",
+            "idle_timeout: 30s",
+            "idle_timeout: 4s",
+        ),
+        ("upstream.max_age", "# max_age: 10m", "max_age: 10m"),
         (
             "trusted_proxies",
             "trusted_proxies: []",

@@ -13,7 +13,7 @@ use crate::books::Books;
 use crate::clock::Clock;
 use crate::config::{self, Endpoint};
 use crate::serve;
-use crate::upstream::{Dialer, ForwardHead, NotAnswered, Outgoing, Upstream};
+use crate::upstream::{Dialer, ForwardHead, Keep, NotAnswered, Outgoing, Upstream};
 use crate::usage::{Month, Reader, usage_table};
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
@@ -152,7 +152,11 @@ impl Drop for Scratch {
 fn client(to: SocketAddr) -> Arc<Upstream> {
     let timeout = Duration::from_secs(2);
     let dialer = Dialer::new(to.ip().to_string(), to.port(), timeout, |_| ());
-    Arc::new(Upstream::new(Arc::new(dialer)))
+    let keep = Keep {
+        idle_timeout: Duration::from_secs(30),
+        max_age: None,
+    };
+    Arc::new(Upstream::new(Arc::new(dialer), keep))
 }
 
 async fn fetch(

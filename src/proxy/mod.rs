@@ -175,6 +175,11 @@ impl Proxy {
         }
     }
 
+    /// How long a client's connection may stay without a request.
+    pub fn idle_timeout(&self) -> Duration {
+        self.limits.idle_timeout
+    }
+
     /// From now on calls that are dropped are the gate's fault: the drain's deadline has come.
     pub fn abandon(&self) {
         self.abandoning.store(true, Ordering::Release);

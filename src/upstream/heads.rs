@@ -10,6 +10,7 @@ use bytes::{Buf, BytesMut};
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Uri};
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 /// The largest head of an answer, in bytes, and the most fields in it.
 const HEAD_BYTES: usize = 64 * 1024;
@@ -130,6 +131,8 @@ pub(super) struct AnswerHead {
     pub(super) framing: Framing,
     /// Whether another request may follow on the connection once the answer has ended.
     pub(super) keeps_alive: bool,
+    /// How long it may wait for that request, when the upstream says so.
+    pub(super) keep_alive: Option<Duration>,
 }
 
 /// Takes the head of the final answer to a `method` request off the front of `input`; `None` while it is not whole.
@@ -171,6 +174,7 @@ pub(super) fn answer_head(
             codings,
             close,
             keep_alive,
+            timeout,
         } = Framed::read(parsed.headers)?;
         let bodiless = *method == Method::HEAD
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -201,6 +205,7 @@ pub(super) fn answer_head(
             fields,
             framing,
             keeps_alive: framing != Framing::UntilClose && if is_1_0 { keep_alive } else { !close },
+            keep_alive: timeout.map(before_the_end_of),
         }));
     }
 }
@@ -211,6 +216,7 @@ struct Framed {
     codings: Codings,
     close: bool,
     keep_alive: bool,
+    timeout: Option<Duration>,
 }
 
 #[derive(Clone, Copy)]
@@ -227,6 +233,7 @@ impl Framed {
             codings: Codings::None,
             close: false,
             keep_alive: false,
+            timeout: None,
         };
         for field in fields {
             let is = |name: &str| field.name.eq_ignore_ascii_case(name);
@@ -243,6 +250,8 @@ impl Framed {
                     }
                     read.length = Some(value);
                 }
+            } else if is("keep-alive") {
+                read.timeout = tokens(field.value).find_map(timeout_of).or(read.timeout);
             } else if is("transfer-encoding") {
                 let is_first = matches!(read.codings, Codings::None);
                 let is_chunked = field.value.trim_ascii().eq_ignore_ascii_case(b"chunked");
@@ -254,6 +263,24 @@ impl Framed {
         }
         Ok(read)
     }
+}
+
+/// The seconds of a parameter `timeout=N` of `Keep-Alive`, a field that many servers send and no RFC defines any
+/// more (RFC 2068 §19.7.1.1 did).
+fn timeout_of(parameter: &[u8]) -> Option<Duration> {
+    let (name, value) = parameter.split_at_checked(b"timeout=".len())?;
+    let seconds = name
+        .eq_ignore_ascii_case(b"timeout=")
+        .then(|| length_of(value))??;
+    Some(Duration::from_secs(seconds))
+}
+
+/// How long a connection is kept that the other end closes after `timeout`: less by a second, or by half of a short
+/// one, since it counts from when it sent its answer, and a call has to arrive before the end.
+fn before_the_end_of(timeout: Duration) -> Duration {
+    timeout
+        .saturating_sub(Duration::from_secs(1))
+        .max(timeout / 2)
 }
 
 #[cfg(test)]

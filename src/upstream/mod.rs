@@ -24,10 +24,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::AbortHandle;
-
-/// A connection that was idle at so many sweeps is closed rather than reused: the upstream may be
-/// about to close it, and a call that meets that moment is lost.
-const IDLE_SWEEPS: u32 = 30;
+use tokio::time::Instant;
 
 /// What is read of an answer at once: little at first, and as much as comes when more of it comes.
 const READ_BYTES: usize = 8 * 1024;
@@ -72,7 +69,18 @@ impl From<Malformed> for Nonsense {
 /// Where to connect, and the connections that wait for work. One per worker.
 pub struct Upstream {
     dialer: Arc<Dialer>,
+    keep: Keep,
     idle: Mutex<Vec<Link>>,
+}
+
+/// How long a connection is kept for the next call.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// Since its last answer ended. Shorter than the upstream's own patience: a call that meets the moment at which
+    /// the upstream closes is lost. An upstream that says how long it waits (`Keep-Alive: timeout=`) is heeded.
+    pub idle_timeout: Duration,
+    /// Since it was opened; `None` is for ever. A younger one finds the upstream's new addresses.
+    pub max_age: Option<Duration>,
 }
 
 /// What was read from a connection and not yet taken.
@@ -86,8 +94,11 @@ struct Inbox {
 struct Link {
     stream: TcpStream,
     inbox: Inbox,
-    /// At how many sweeps it has been idle since it was last used.
-    idle_sweeps: u32,
+    opened: Instant,
+    /// How long the upstream last said that it keeps it.
+    keep_alive: Option<Duration>,
+    /// While it waits for work: until when.
+    kept_until: Instant,
 }
 
 /// A connection taken for one call.
@@ -107,9 +118,10 @@ pub enum NotAnswered<B> {
 
 impl Upstream {
     /// An empty pool.
-    pub fn new(dialer: Arc<Dialer>) -> Self {
+    pub fn new(dialer: Arc<Dialer>, keep: Keep) -> Self {
         Self {
             dialer,
+            keep,
             idle: Mutex::default(),
         }
     }
@@ -123,10 +135,14 @@ impl Upstream {
                 home: self.clone(),
             });
         }
+        let stream = Box::pin(self.dialer.dial()).await?;
+        let opened = Instant::now();
         let link = Link {
-            stream: Box::pin(self.dialer.dial()).await?,
+            stream,
             inbox: Inbox::default(),
-            idle_sweeps: 0,
+            opened,
+            keep_alive: None,
+            kept_until: opened,
         };
         Ok(Connection {
             link,
@@ -139,8 +155,9 @@ impl Upstream {
         let mut idle = self.idle.lock();
         loop {
             let link = idle.pop()?;
+            let is_kept = link.kept_until > Instant::now();
             // What has come unasked would be taken for the answer to this call.
-            if link.inbox.bytes.is_empty() && wire::is_quiet(&link.stream) {
+            if is_kept && link.inbox.bytes.is_empty() && wire::is_quiet(&link.stream) {
                 return Some(link);
             }
         }
@@ -154,17 +171,30 @@ impl Upstream {
             // What one bulky answer needed is not kept for the small ones.
             link.inbox = Inbox::default();
         }
-        link.idle_sweeps = 0;
+        link.kept_until = self.keep.until(&link, Instant::now());
         self.idle.lock().push(link);
     }
 
     /// Closes the connections that have been idle for too long, or that the upstream has closed. To be
     /// called once a second.
     pub fn sweep(&self) {
-        self.idle.lock().retain_mut(|link| {
-            link.idle_sweeps += 1;
-            link.idle_sweeps <= IDLE_SWEEPS && link.is_quiet()
-        });
+        let now = Instant::now();
+        let mut idle = self.idle.lock();
+        idle.retain(|link| link.kept_until > now && link.is_quiet());
+    }
+}
+
+impl Keep {
+    /// Until when a connection that is idle from `now` on may be used again.
+    fn until(self, link: &Link, now: Instant) -> Instant {
+        let idle = link
+            .keep_alive
+            .map_or(self.idle_timeout, |said| said.min(self.idle_timeout));
+        let until = now + idle;
+        match self.max_age {
+            Some(age) => until.min(link.opened + age),
+            None => until,
+        }
     }
 }
 
@@ -318,10 +348,11 @@ impl Connection {
             }
         };
         let Exchange {
-            link,
+            mut link,
             outgoing,
             broken,
         } = exchange;
+        link.keep_alive = head.keep_alive.or(link.keep_alive);
         let keeps_alive = head.keeps_alive && outgoing.is_none();
         let from = match (outgoing, broken) {
             (Some(mut rest), None) => {

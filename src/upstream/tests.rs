@@ -10,7 +10,11 @@ async fn kept() -> (Arc<Upstream>, Peer) {
     let port = listener.local_addr().unwrap().port();
     let timeout = Duration::from_secs(5);
     let dialer = Dialer::new("127.0.0.1".to_owned(), port, timeout, |_| ());
-    let upstream = Arc::new(Upstream::new(Arc::new(dialer)));
+    let keep = Keep {
+        idle_timeout: Duration::from_secs(30),
+        max_age: None,
+    };
+    let upstream = Arc::new(Upstream::new(Arc::new(dialer), keep));
     let connection = upstream.connection().await.unwrap();
     let (mut peer, _) = listener.accept().unwrap();
     let head = ForwardHead::new(Method::GET, &"/".parse().unwrap());

@@ -29,6 +29,7 @@ mod quota;
 mod reload;
 mod sdk;
 mod streaming;
+mod timeouts;
 mod trust;
 mod upstream_up;
 mod way;

@@ -116,6 +116,8 @@ fn check_says_what_the_shipped_configuration_means() {
     for told in [
         "config/tollgate.yaml: ok",
         "127.0.0.1:8080",
+        "kept idle for 30s at any age",
+        "4000 connections, idle 75s; drain 60s after a notice of 1s",
         "20 QPS shared in per-call mode",
         "free, 20 QPS for each action",
         "accounts: 4 with 6 key(s)",

@@ -239,3 +239,34 @@ fn a_method_that_usually_has_no_body_says_nothing_of_an_empty_one() {
         assert!(text.ends_with("\r\n\r\n"), "{text:?}");
     }
 }
+
+#[test]
+fn what_an_upstream_says_of_its_patience_is_taken_with_a_margin() {
+    let seconds = |s| Some(Duration::from_secs(s));
+    for (field, kept) in [
+        ("Keep-Alive: timeout=5", seconds(4)),
+        ("keep-alive: Timeout=5, max=100", seconds(4)),
+        ("Keep-Alive: max=100,timeout=75", seconds(74)),
+        ("Keep-Alive: timeout=2", seconds(1)),
+        ("Keep-Alive: timeout=1", Some(Duration::from_millis(500))),
+        ("Keep-Alive: timeout=0", seconds(0)),
+        ("Keep-Alive: max=100\r\nKeep-Alive: timeout=3", seconds(2)),
+        (
+            "Keep-Alive: timeout=18446744073709551615",
+            seconds(u64::MAX - 1),
+        ),
+        // What is no number is not guessed at.
+        ("Keep-Alive: timeout=18446744073709551616", None),
+        ("Keep-Alive: timeout=-1", None),
+        ("Keep-Alive: timeout=5s", None),
+        ("Keep-Alive: timeout=", None),
+        ("Keep-Alive: timeout", None),
+        ("Keep-Alive: 5", None),
+        ("Connection: keep-alive", None),
+    ] {
+        let head = head_of(&format!(
+            "HTTP/1.1 200 OK\r\n{field}\r\nContent-Length: 0\r\n\r\n"
+        ));
+        assert_eq!(head.unwrap().unwrap().keep_alive, kept, "{field}");
+    }
+}
