@@ -697,7 +697,7 @@ fn a_ledger_that_was_never_written_is_an_error_that_says_who_makes_it() {
         let said = house.run(command);
         assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{command:?}");
         assert!(
-            said.err.contains("`tollgate serve` creates it"),
+            said.err.contains("write `ledger: {when_missing: create}`"),
             "{}",
             said.err
         );

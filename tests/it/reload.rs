@@ -304,7 +304,7 @@ async fn the_swapped_links_of_a_kubernetes_volume_are_a_change_and_so_is_a_secre
     };
     let secrets = house.dir.path().join("secrets");
     std::fs::create_dir(&secrets).unwrap();
-    std::fs::write(secrets.join("studio.key"), "the first secret\n").unwrap();
+    std::fs::write(secrets.join("studio.key"), "the-first-secret\n").unwrap();
     let in_file = (
         "accounts.yaml",
         "secret_key: trial-secret-of-example-studio",
@@ -347,11 +347,11 @@ async fn the_swapped_links_of_a_kubernetes_volume_are_a_change_and_so_is_a_secre
             .as_str()
             .map(str::to_owned)
     };
-    assert_eq!(code("the first secret").await, None);
-    std::fs::write(secrets.join("studio.key"), "the second secret\n").unwrap();
+    assert_eq!(code("the-first-secret").await, None);
+    std::fs::write(secrets.join("studio.key"), "the-second-secret\n").unwrap();
     generation_is(&house, 4).await;
-    assert_eq!(code("the second secret").await, None);
-    let refused = code("the first secret").await;
+    assert_eq!(code("the-second-secret").await, None);
+    let refused = code("the-first-secret").await;
     assert_eq!(refused.as_deref(), Some("AuthFailure.SignatureFailure"));
     assert!(house.log().contains("has another secret"));
     assert!(!house.log().contains("the second"), "no secret is logged");
