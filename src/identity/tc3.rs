@@ -120,6 +120,12 @@ impl Claim {
         self.unsigned_payload
     }
 
+    /// Whether the signature covers this field (lowercase name).
+    pub fn signs(&self, name: &[u8]) -> bool {
+        let mut names = self.signed_headers.split(';');
+        names.any(|signed| signed.as_bytes() == name)
+    }
+
     /// Proves the claim. `head` are those that [`claim`] judged; `body_sha256` is of the body as received after transfer
     /// decoding and is not looked at when the payload is unsigned.
     ///

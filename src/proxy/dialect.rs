@@ -70,6 +70,8 @@ pub enum Refusal {
         /// Those it has.
         allowed: Vec<Method>,
     },
+    /// `Connection` names a field that decides about the call.
+    ConnectionOption,
     /// The credential was not accepted.
     Credential(Failure),
     /// No action is named, neither by header nor by route.
@@ -157,6 +159,7 @@ impl Refusal {
             Self::HeadersTooLarge { .. } => "headers_too_large",
             Self::BodyTooLarge { .. } | Self::Upload(UploadFailure::TooLarge) => "body_too_large",
             Self::Method { .. } => "method",
+            Self::ConnectionOption => "connection_option",
             Self::Credential(failure) => failure.label(),
             Self::ActionMissing => "action_missing",
             Self::ActionUnknown => "action_unknown",
@@ -207,6 +210,11 @@ impl Refusal {
                 "UnsupportedProtocol",
                 S::METHOD_NOT_ALLOWED,
                 "Method not allowed",
+            ),
+            Self::ConnectionOption => face(
+                "InvalidParameter",
+                S::BAD_REQUEST,
+                "Connection names what it must not",
             ),
             Self::Credential(failure) => credential_face(failure),
             Self::ActionMissing => face("MissingParameter", S::NOT_FOUND, "No such action"),
@@ -302,6 +310,9 @@ impl Refusal {
             Self::Method { allowed } => {
                 let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
                 format!("Use {}.", names.join(" or ")).into()
+            }
+            Self::ConnectionOption => {
+                "Connection names a field that decides about the call; leave it out there.".into()
             }
             Self::Credential(failure) => sentence(failure).into(),
             Self::ActionMissing => "Name the action in X-TC-Action, or call one of the documented paths.".into(),
@@ -586,6 +597,7 @@ mod tests {
             Refusal::HeadersTooLarge { limit: 1 },
             Refusal::BodyTooLarge { limit: 1 },
             Refusal::Method { allowed },
+            Refusal::ConnectionOption,
             Refusal::ActionMissing,
             Refusal::ActionUnknown,
             Refusal::ActionMismatch,

@@ -282,7 +282,12 @@ impl Proxy {
             Some(upload) => upload.drain().await,
             None => visit.progress.whole_at().is_some(),
         };
-        let mut answer = refusal.answer(visit.dialect, &visit.id_text);
+        let dialect = match refusal {
+            // No SDK says so, and to who does it is not a matter of the vendor's protocol.
+            Refusal::ConnectionOption => Dialect::Plain,
+            _ => visit.dialect,
+        };
+        let mut answer = refusal.answer(dialect, &visit.id_text);
         // A place beyond the account's part is for others.
         if !keeps || refusal == Refusal::AccountConnections {
             answer.close();
@@ -377,6 +382,7 @@ impl Proxy {
         if head.is_1_1 && !head.fields.contains("host") {
             return Err(Refusal::Credential(Failure::MissingHeader("host")));
         }
+        check_connection(&head.fields, must_stand_once)?;
         if upload
             .and_then(Upload::declared)
             .is_some_and(|declared| declared > self.limits.body_bytes)
@@ -407,6 +413,7 @@ impl Proxy {
             if policy.tc3(claim.secret_id()).is_none() {
                 return Err(Refusal::Credential(Failure::UnknownId));
             }
+            check_connection(&head.fields, |name| claim.signs(name))?;
             claim
         };
         if claim.unsigned_payload() {
@@ -820,6 +827,19 @@ fn operation<'p>(policy: &'p Policy, head: &RequestHead) -> Result<&'p Arc<Opera
             }
             Ok(named)
         }
+    }
+}
+
+/// A field that was judged must reach the upstream as it was: if `Connection` took it away, the upstream would do what the
+/// gate has not judged (RFC 9110 §7.6.1 has it that such fields are not named there).
+fn check_connection(fields: &Fields, is_judged: impl Fn(&[u8]) -> bool) -> Result<(), Refusal> {
+    let hop = HopByHop::of(fields);
+    match hop
+        .named()
+        .any(|name| is_judged(&name.to_ascii_lowercase()))
+    {
+        true => Err(Refusal::ConnectionOption),
+        false => Ok(()),
     }
 }
 

@@ -35,6 +35,11 @@ impl<'h> HopByHop<'h> {
         }
     }
 
+    /// What `Connection` names, as it stands there. Without the usual words and `host`.
+    pub fn named(&self) -> impl Iterator<Item = &'h [u8]> {
+        self.named.iter().copied()
+    }
+
     /// Whether the field must not be passed on. `Content-Length` is one of them: the framing of the
     /// next hop follows from its body.
     pub fn contains(&self, name: &[u8]) -> bool {

@@ -342,6 +342,51 @@ async fn hop_by_hop_fields_and_those_that_connection_names_are_dropped_but_never
     assert_eq!(&seen.body[..], b"{}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn connection_takes_away_no_field_that_was_judged() {
+    let upstream = Upstream::scripted(echo).await;
+    let gate = Gate::start(upstream.address).await;
+    let vendor = "X-TC-Action: DescribeSegmentationTask\r\nX-TC-Version: 2020-03-24\r\nX-TC-Region: ap-guangzhou\r\n\
+                  Content-Type: application/json\r\n";
+    let call = |start: &str, connection: &str| {
+        format!("{start}Connection: {connection}\r\nContent-Length: 2\r\n\r\n{{}}")
+    };
+    let with_key = format!(
+        "POST /?Action=SegmentPortraitPic HTTP/1.1\r\nHost: gate.test\r\nX-Api-Key: {STUDIO_KEY}\r\n{vendor}"
+    );
+    // The signature of the sample covers content-type and host.
+    let signed = signed_head(STUDIO_ID, STUDIO_SECRET, "{}");
+    for (start, connection) in [
+        (
+            &*with_key,
+            "x-tc-action, x-tc-version, x-tc-region, content-type",
+        ),
+        (&*with_key, "keep-alive, X-TC-Action"),
+        (&*head(STUDIO_KEY), "x-api-key"),
+        (&*head(STUDIO_KEY), "close,authorization"),
+        (&*signed, "Content-Type"),
+        (&*signed, "x-tc-timestamp"),
+    ] {
+        let mut wire = Wire::connect(gate.public).await;
+        let reply = wire.exchange(call(start, connection)).await;
+        assert_eq!(reply.status, 400, "{connection}");
+    }
+    assert!(upstream.seen().is_empty());
+    for (start, connection) in [(&*with_key, "x-other"), (&*signed, "keep-alive, host")] {
+        let mut wire = Wire::connect(gate.public).await;
+        let reply = wire.exchange(call(start, connection)).await;
+        assert_eq!(
+            (reply.status, &*reply.body),
+            (200, &b"{}"[..]),
+            "{connection}"
+        );
+    }
+    let samples = gate.at_rest().await;
+    samples.assert_conserved();
+    let refused = ["decision=\"refused\"", "reason=\"connection_option\""];
+    assert_eq!(samples.sum("tollgate_requests_total", &refused), 6);
+}
+
 // ---- Framing ----
 
 #[tokio::test(flavor = "multi_thread")]

@@ -295,6 +295,8 @@ fn the_vendors_published_example_is_reproduced_and_verified() {
     );
     let parts = read(&parts).unwrap();
     let claim = claim(&parts, now, &["cvm".into()]).unwrap();
+    assert!(claim.signs(b"content-type") && claim.signs(b"host"));
+    assert!(!claim.signs(b"x-tc-timestamp") && !claim.signs(b""));
     let body = text(example, "/body").as_bytes();
     let key = text(example, "/secret_key");
     check_trace(&parts, &claim, key, body, &example["trace"], "example");
