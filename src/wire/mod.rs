@@ -5,6 +5,7 @@
 //! message is left alone.
 
 mod fields;
+mod host;
 mod outgoing;
 mod pipe;
 mod request;

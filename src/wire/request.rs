@@ -1,5 +1,6 @@
 //! The head of a request, read: the part of HTTP that whoever calls may write as he likes.
 
+use super::host::is_host;
 use super::{Fields, Framing, Place, length_of, tokens};
 use bytes::BytesMut;
 use http::{Method, StatusCode, Uri};
@@ -137,7 +138,7 @@ pub(crate) fn lines_end_in_crlf(head: &[u8], fields: &[httparse::Header<'_>]) ->
         && head.ends_with(b"\r\n\r\n")
 }
 
-/// What the fields say about where the request ends and what follows it.
+/// What the fields say about where the request ends and what follows it, if they are what they must be.
 struct Framed {
     framing: Framing,
     keeps_alive: bool,
@@ -165,6 +166,11 @@ impl Framed {
                 for token in tokens(field.value) {
                     close |= token.eq_ignore_ascii_case(b"close");
                     keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                }
+            } else if is("host") {
+                // One that is none may be read as another by whoever stands behind us.
+                if !is_host(field.value) {
+                    return Err(BadHead::MALFORMED);
                 }
             } else if is("expect") {
                 expects_continue = field.value.eq_ignore_ascii_case(b"100-continue");

@@ -255,6 +255,44 @@ async fn a_target_without_a_path_reaches_the_upstream_with_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_none_is_a_bare_400_and_reaches_nobody() {
+    let upstream = Upstream::scripted(echo).await;
+    let gate = Gate::start(upstream.address).await;
+    let call = |host: &[u8], action: &str| {
+        let start = b"POST /v1/portrait/segment HTTP/1.1\r\nHost: ";
+        let rest = format!("\r\nX-Api-Key: {RETAIL_KEY}\r\n{action}Content-Length: 2\r\n\r\n{{}}");
+        [start, host, rest.as_bytes()].concat()
+    };
+    for host in [
+        &b"a b"[..],
+        b"gate.test, evil.test",
+        b"gate.test/evil",
+        b"user@gate.test",
+        b"gate.test:80:80",
+        b"http://gate.test",
+        b"[::1",
+        b"::1",
+        b"\xff",
+        b"<script>",
+    ] {
+        for action in ["", "X-TC-Action: SegmentPortraitPic\r\n"] {
+            let mut wire = Wire::connect(gate.public).await;
+            let reply = wire.exchange(call(host, action)).await;
+            assert_eq!((reply.status, reply.body.len()), (400, 0), "{host:?}");
+            assert!(wire.is_closed().await);
+        }
+    }
+    assert!(upstream.seen().is_empty());
+    for host in ["GATE.test:8080", "[::1]:8080", "10.0.0.1", "a_b.test", ""] {
+        let mut wire = Wire::connect(gate.public).await;
+        let reply = wire.exchange(call(host.as_bytes(), "")).await;
+        assert_eq!(reply.status, 200, "{host}");
+        assert_eq!(upstream.seen().pop().unwrap().headers["host"], *host);
+    }
+    gate.at_rest().await.assert_conserved();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connect_opens_no_tunnel_in_either_dialect() {
     let upstream = Upstream::scripted(echo).await;
     let gate = Gate::start(upstream.address).await;
