@@ -6,7 +6,7 @@ use crate::billing::{self, Local, Period, Quote, Refund};
 use crate::books::{self, Books, Sold};
 use crate::clock::Clock;
 use crate::config::{self, Account, Charging, Config, Pack, Service};
-use crate::usage::{Month, Reader, StoredRecord, usage_table};
+use crate::usage::{Cursor, Month, Reader, StoredRecord, restore, usage_table};
 use crate::words::{AccountId, GroupId, Stop};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
@@ -98,7 +98,7 @@ pub fn usage(
 /// Which records.
 pub enum Which {
     /// Everybody's after a cursor.
-    After(u64),
+    After(Cursor),
     /// One account's of a month: what it needs to recount its bill.
     Of(AccountId, Month),
 }
@@ -112,7 +112,7 @@ pub fn records(path: &Path, which: Which, limit: u64, format: RecordsFormat) -> 
     let mut left = limit;
     let mut after = match &which {
         Which::After(after) => *after,
-        Which::Of(..) => 0,
+        Which::Of(..) => Cursor::from(0),
     };
     if let RecordsFormat::Csv = format {
         let fields = "seq,id,account,group,action,mode,admitted_at,start_ns,run,outcome,status,billable,reason,duration_us,replica";
@@ -124,11 +124,11 @@ pub fn records(path: &Path, which: Which, limit: u64, format: RecordsFormat) -> 
             Which::After(_) => reader.records(after, most)?,
             Which::Of(account, month) => {
                 let (from, until) = month.bounds(&config.catalog.time_zone);
-                reader.records_of(account, from, until, after, most)?
+                reader.records_of(account, from, until, after.seq, most)?
             }
         };
         let Some(last) = page.last() else { break };
-        (after, left) = (last.seq, left - page.len() as u64);
+        (after, left) = (reader.cursor(last.seq)?, left - page.len() as u64);
         for record in &page {
             match write_record(&mut out, record, format) {
                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
@@ -137,11 +137,14 @@ pub fn records(path: &Path, which: Which, limit: u64, format: RecordsFormat) -> 
         }
     }
     match out.flush() {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            bail!("standard output: {error}")
-        }
-        _ => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+        flushed => flushed.context("standard output")?,
     }
+    // Beside the records, which are what a program reads.
+    if let Which::After(_) = which {
+        eprintln!("next cursor: {after}");
+    }
+    Ok(())
 }
 
 fn write_record(
@@ -330,13 +333,48 @@ fn find_order<'c>(
     Ok(None)
 }
 
-/// Recomputes all that the ledger says from the records that it keeps.
-pub fn verify(path: &Path, checkpoint: Option<[u8; 32]>) -> anyhow::Result<()> {
+/// Puts a backup in the place of the ledger, and says what follows from it.
+pub fn put_back(path: &Path, from: &Path) -> anyhow::Result<()> {
+    let config = load(path)?;
+    let restored = restore(from, &config.settings.ledger.path, Clock::default().utc())?;
+    print(|out| {
+        writeln!(
+            out,
+            "restored {} to {}: ledger {}, restored {} times",
+            from.display(),
+            restored.path.display(),
+            restored.ledger_id,
+            restored.restore_count
+        )?;
+        if let Some(moved) = &restored.moved {
+            writeln!(out, "the ledger that was there is at {}", moved.display())?;
+        }
+        writeln!(
+            out,
+            "its records end with {}; the next one is {}",
+            restored.last_seq, restored.next_seq
+        )?;
+        writeln!(
+            out,
+            "who reads records goes on after {}:SEQ, at most {0}:{}, and forgets what it has beyond",
+            restored.restore_count, restored.last_seq
+        )?;
+        writeln!(out, "seal {}", hex::encode(restored.seal))
+    })
+}
+
+/// Recomputes all that the ledger says from the records that it keeps, and compares it with what was published.
+pub fn verify(
+    path: &Path,
+    checkpoint: Option<[u8; 32]>,
+    digests: &[(Month, [u8; 32])],
+) -> anyhow::Result<()> {
     let config = load(path)?;
     let reader = Reader::open(&config.settings.ledger.path)?;
     let verified = reader.verify(checkpoint)?;
     let months = books::verify_statements(&reader, &config.catalog.time_zone)?;
     let on_none = books::calls_on_none(&reader, &config.catalog.time_zone, None)?;
+    books::check_digests(&months, digests)?;
     print(|out| {
         writeln!(
             out,

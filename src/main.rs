@@ -17,7 +17,7 @@ use tollgate::config::{self, Charging, Config, Mistakes, UpstreamSettings};
 use tollgate::key::NewKey;
 use tollgate::reload::Wish;
 use tollgate::settle::EVIDENCE;
-use tollgate::usage::{Month, backup};
+use tollgate::usage::{Cursor, Month, backup};
 use tollgate::words::{AccountId, GroupId};
 use tollgate::{demo, serve};
 use tracing::Level;
@@ -142,17 +142,21 @@ enum Command {
         /// A head that must be in the chain: 64 hex digits.
         #[arg(long, value_name = "HEAD", value_parser = head)]
         checkpoint: Option<[u8; 32]>,
+        /// The digest that a month's statements must have, as the log has it (`settled the month`); may be given for several.
+        #[arg(long, value_name = "YYYY-MM=HEX", value_parser = month_digest)]
+        digest: Vec<(Month, [u8; 32])>,
     },
     /// Admitted calls from the ledger, one line each: everybody's after a cursor, or one account's of a month.
     ///
-    /// The last line's seq is the next cursor. A cursor older than the first kept record exits 1. A month of an account
+    /// The next cursor is the last line's on standard error. A cursor older than the first kept record, or given out before
+    /// a restore, exits 1. A month of an account
     /// is all that it takes to recount its statement.
     Records {
         #[command(flatten)]
         config: ConfigFlag,
-        /// Print the records after this seq.
-        #[arg(long, default_value_t = 0, value_name = "SEQ", conflicts_with_all = ["account", "month"])]
-        after: u64,
+        /// Print the records after this cursor: RESTORE_COUNT:SEQ, or SEQ of a ledger that was never restored.
+        #[arg(long, default_value = "0", value_name = "CURSOR", value_parser = Cursor::parse, conflicts_with_all = ["account", "month"])]
+        after: Cursor,
         /// Print this account's records of `--month`, all of them.
         #[arg(long, value_name = "ID", value_parser = account_id, requires = "month", conflicts_with = "limit")]
         account: Option<AccountId>,
@@ -173,6 +177,17 @@ enum Command {
         /// The copy; must not exist yet.
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
+    },
+    /// Put a backup in the place of the ledger, while no gate runs.
+    ///
+    /// The ledger that is there is moved aside. Records get seqs far beyond those of the backup, so that none is given twice, and
+    /// cursors that were given out before are refused with the way on. deploy/BACKUP.md has the steps.
+    Restore {
+        #[command(flatten)]
+        config: ConfigFlag,
+        /// The backup: a copy that `tollgate backup` made.
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
     },
 }
 
@@ -245,6 +260,13 @@ fn head(text: &str) -> Result<[u8; 32], String> {
     Ok(head)
 }
 
+fn month_digest(text: &str) -> Result<(Month, [u8; 32]), String> {
+    let (month, digest) = text
+        .split_once('=')
+        .ok_or("write YYYY-MM=HEX, as in 2026-11=0123..ef")?;
+    Ok((Month::parse(month)?, head(digest)?))
+}
+
 fn account_id(text: &str) -> Result<AccountId, String> {
     AccountId::new(text).ok_or_else(|| "an id is 1 to 32 letters, digits, `_` or `-`".into())
 }
@@ -304,7 +326,11 @@ fn main() -> ExitCode {
                 Err(error) => Err(error),
             }
         }
-        Command::Verify { config, checkpoint } => commands::verify(&config.config, checkpoint),
+        Command::Verify {
+            config,
+            checkpoint,
+            digest,
+        } => commands::verify(&config.config, checkpoint, &digest),
         Command::Records {
             config,
             after,
@@ -319,6 +345,7 @@ fn main() -> ExitCode {
             };
             commands::records(&config.config, which, limit, format)
         }
+        Command::Restore { config, from } => commands::put_back(&config.config, &from),
         Command::Backup { config, to } => load(&config.config).and_then(|config| {
             backup(&config.settings.ledger.path, &to)?;
             print(|out| {

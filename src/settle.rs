@@ -333,6 +333,13 @@ impl Settler {
         {
             let (_, end) = month.bounds(zone);
             let is_begun = reader.settlement(&month.to_string())?.is_some();
+            if !is_begun && reader.month_seal(&month.to_string())?.is_some() {
+                return Err(BooksError::Month(format!(
+                    "{month} was settled before, and its settlement is not in the ledger any more: put a backup back \
+                     (`tollgate restore`)"
+                ))
+                .into());
+            }
             if !is_begun && !self.trust.lock().may_fix(end) {
                 if state.waiting.replace(month) != Some(month) {
                     tracing::warn!(
@@ -409,8 +416,8 @@ impl Settler {
         let ledger = &self.proxy.ledger;
         let catalog = &policy.catalog;
         let text = month.to_string();
-        let (through_seq, head) = match reader.settlement(&text)? {
-            Some(begun) => (begun.through_seq, begun.head),
+        let (through_seq, head, fixed_at) = match reader.settlement(&text)? {
+            Some(begun) => (begun.through_seq, begun.head, begun.fixed_at),
             None => {
                 let last_day = last_day(month, &catalog.time_zone).to_string();
                 let seal = reader.first_day_from(&last_day)?;
@@ -425,7 +432,7 @@ impl Settler {
                     fixed_at: now,
                 };
                 ledger.keep(vec![fixed, Entry::Clock(watch)])?;
-                (last_seq, head)
+                (last_seq, head, now)
             }
         };
         let books = Books {
@@ -434,7 +441,7 @@ impl Settler {
             now,
         };
         let fixed = Fixed {
-            at: Local::new(now, &catalog.time_zone),
+            at: Local::new(fixed_at, &catalog.time_zone),
             through_seq,
             head: hex::encode(head),
         };
@@ -481,11 +488,13 @@ impl Settler {
         if let Some(why) = first_failure {
             return Err(SettleError::Statements { month, failed, why });
         }
+        let digest = reader.statements_digest(&text)?;
         ledger.keep(vec![Entry::Settled {
             month: text.clone(),
             at: now,
+            digest,
         }])?;
-        let digest = books::digest(reader, month)?;
+        let seal = reader.month_seal(&text)?.unwrap_or_default();
         let (_, end) = month.bounds(&catalog.time_zone);
         let settle_by = i64::from(catalog.settle_day) * 24 * 3_600_000_000;
         if now.0.saturating_sub(end.0) > settle_by {
@@ -502,6 +511,7 @@ impl Settler {
             through_seq,
             head = fixed.head,
             digest = hex::encode(digest),
+            seal = hex::encode(seal),
             "settled the month"
         );
         Ok(())

@@ -16,13 +16,13 @@ use crate::metrics::AccountFigures;
 use crate::policy::{Account, Described, Policy, rfc3339};
 use crate::proxy::{Proxy, counts};
 use crate::reload::{Outcome, Reloader, Wish};
-use crate::usage::{Month, ReadError, Reader};
+use crate::usage::{Cursor, Month, ReadError, Reader};
 use crate::words::{AccountId, Utc};
 use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State as Shared};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -164,7 +164,7 @@ async fn index() -> &'static str {
      GET /v1/accounts/ID                   one account: modes, quotas in force, live use, what is left and owed\n\
      GET /v1/statements/ID?month=2026-11   a month's statement, as it was fixed or as it stands\n\
      GET /v1/usage?month=2026-11&account=  a month's counts\n\
-     GET /v1/records?after=SEQ&limit=N     records after a cursor, as JSON lines\n"
+     GET /v1/records?after=CURSOR&limit=N  records after a cursor, as JSON lines; the next one is in Next-Cursor\n"
 }
 
 /// 503 asks the supervisor for another process: without the ledger's writer this one is of no use.
@@ -569,11 +569,13 @@ async fn usage(Shared(admin): App, query: Asked<UsageQuery>) -> Response {
     }
 }
 
+/// What to ask for next, as `after`.
+const NEXT_CURSOR: header::HeaderName = header::HeaderName::from_static("next-cursor");
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RecordsQuery {
-    #[serde(default)]
-    after: u64,
+    after: Option<String>,
     limit: Option<usize>,
 }
 
@@ -589,8 +591,17 @@ async fn records(Shared(admin): App, query: Asked<RecordsQuery>) -> Response {
             &format!("limit: from 1 to {MAX_RECORDS}"),
         );
     }
-    let lines = match read(&admin, move |reader| reader.records(query.after, limit)).await {
-        Ok(records) => records,
+    let after = match Cursor::parse(query.after.as_deref().unwrap_or("0")) {
+        Ok(cursor) => cursor,
+        Err(why) => return problem(StatusCode::BAD_REQUEST, &format!("after: {why}")),
+    };
+    let page = read(&admin, move |reader| {
+        let records = reader.records(after, limit)?;
+        let last = records.last().map_or(after.seq, |record| record.seq);
+        Ok::<_, ReadError>((records, reader.cursor(last)?))
+    });
+    let (lines, next) = match page.await {
+        Ok(page) => page,
         Err(response) => return response,
     };
     let mut text = Vec::new();
@@ -603,14 +614,11 @@ async fn records(Shared(admin): App, query: Asked<RecordsQuery>) -> Response {
         }
         text.push(b'\n');
     }
-    (
-        HeaderMap::from_iter([(
-            header::CONTENT_TYPE,
-            header::HeaderValue::from_static("application/x-ndjson"),
-        )]),
-        Body::from(text),
-    )
-        .into_response()
+    let fields = [
+        (header::CONTENT_TYPE, "application/x-ndjson".to_owned()),
+        (NEXT_CURSOR, next.to_string()),
+    ];
+    (fields, Body::from(text)).into_response()
 }
 
 /// Asks the ledger on a blocking thread and says what went wrong.
@@ -638,8 +646,12 @@ async fn read<T: Send + 'static, E: Into<BooksError> + Send + 'static>(
         Err(BooksError::Read(
             error @ (ReadError::CursorTooOld { .. } | ReadError::Pruned { .. }),
         )) => Err(problem(StatusCode::GONE, &error.to_string())),
-        Err(BooksError::Read(error @ ReadError::CursorAhead { .. })) => {
-            Err(problem(StatusCode::BAD_REQUEST, &error.to_string()))
+        Err(BooksError::Read(
+            error @ (ReadError::CursorAhead { .. } | ReadError::Foreign { .. }),
+        )) => Err(problem(StatusCode::BAD_REQUEST, &error.to_string())),
+        // 409: the cursor was good, and the ledger is another since.
+        Err(BooksError::Read(error @ ReadError::Restored { .. })) => {
+            Err(problem(StatusCode::CONFLICT, &error.to_string()))
         }
         Err(error) => Err(failed(error.to_string())),
     }

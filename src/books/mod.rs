@@ -9,7 +9,7 @@ mod tests;
 mod verify;
 mod window;
 
-pub use verify::{VerifiedMonth, check_time_zone, digest, verify_statements};
+pub use verify::{VerifiedMonth, check_digests, check_time_zone, verify_statements};
 pub use window::{calls_on_none, first_month};
 
 use crate::billing::{

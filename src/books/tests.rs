@@ -202,11 +202,13 @@ impl World {
                 statement: json!(statement).to_string(),
             });
         }
-        entries.push(Entry::Settled {
+        self.keep(entries);
+        let digest = reader.statements_digest(&text).unwrap();
+        self.keep(vec![Entry::Settled {
             month: text,
             at: Utc(2),
-        });
-        self.keep(entries);
+            digest,
+        }]);
         self.fixed.push(month);
     }
 

@@ -6,9 +6,8 @@
 use super::window::Window;
 use super::{BooksError, count, parse, used_after};
 use crate::billing::{self, Fixed, Inputs, Statement};
-use crate::usage::{Month, ReadError, Reader, StoredStatement};
+use crate::usage::{Month, ReadError, Reader, StatementsDigest, StoredStatement};
 use jiff::tz::TimeZone;
-use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 
 /// Months that were settled by another zone begin and end at other instants: calls would be on two statements, or on none.
@@ -47,7 +46,7 @@ pub fn verify_statements(
     reader: &Reader,
     zone: &TimeZone,
 ) -> Result<Vec<VerifiedMonth>, BooksError> {
-    let mut months: Vec<(VerifiedMonth, Digest)> = Vec::new();
+    let mut months: Vec<(VerifiedMonth, StatementsDigest)> = Vec::new();
     let (mut month, mut account) = (String::new(), String::new());
     while let Some(stored) = reader.next_statement(&month, &account)? {
         verify_statement(reader, &stored)?;
@@ -60,7 +59,7 @@ pub fn verify_statements(
                 statements: 0,
                 digest: [0; 32],
             };
-            months.push((verified, Digest::default()));
+            months.push((verified, StatementsDigest::default()));
         }
         if let Some((verified, digest)) = months.last_mut() {
             verified.statements += 1;
@@ -69,11 +68,58 @@ pub fn verify_statements(
         (month, account) = (stored.month, stored.account.to_string());
     }
     everybody_is_billed(reader, zone)?;
-    let with_digest = |(verified, digest): (VerifiedMonth, Digest)| VerifiedMonth {
+    let with_digest = |(verified, digest): (VerifiedMonth, StatementsDigest)| VerifiedMonth {
         digest: digest.end(),
         ..verified
     };
-    Ok(months.into_iter().map(with_digest).collect())
+    let mut months: Vec<VerifiedMonth> = months.into_iter().map(with_digest).collect();
+    for settled in reader.settlements()? {
+        let at = months.binary_search_by(|known| known.month.cmp(&settled.month));
+        let digest = match at {
+            Ok(at) => months[at].digest,
+            // Nobody called in it, and nobody ordered.
+            Err(at) => {
+                let digest = StatementsDigest::default().end();
+                let none = VerifiedMonth {
+                    month: settled.month.clone(),
+                    statements: 0,
+                    digest,
+                };
+                months.insert(at, none);
+                digest
+            }
+        };
+        if settled.digest.is_some_and(|sealed| sealed != digest) {
+            return Err(BooksError::Month(format!(
+                "the statements of {} are not those that were settled: one was changed, added or removed",
+                settled.month
+            )));
+        }
+    }
+    Ok(months)
+}
+
+/// Whether the statements of the months have the digests that were published when these were settled.
+pub fn check_digests(
+    months: &[VerifiedMonth],
+    published: &[(Month, [u8; 32])],
+) -> Result<(), BooksError> {
+    for (month, digest) in published {
+        let month = month.to_string();
+        let found = months.iter().find(|verified| verified.month == month);
+        let why = match found {
+            None => "it is not settled".to_owned(),
+            Some(found) if found.digest != *digest => {
+                format!("its digest is {}", hex::encode(found.digest))
+            }
+            Some(_) => continue,
+        };
+        return Err(BooksError::Month(format!(
+            "{month} is not what was published with the digest {}: {why}",
+            hex::encode(digest)
+        )));
+    }
+    Ok(())
 }
 
 /// Whether each month from the first one that was fixed to the last one that is settled was settled, and each account that
@@ -109,42 +155,6 @@ fn everybody_is_billed(reader: &Reader, zone: &TimeZone) -> Result<(), BooksErro
         month = month.next();
     }
     Ok(())
-}
-
-/// Over the statements of a month, in the order of their accounts.
-#[derive(Default)]
-struct Digest(Sha256);
-
-impl Digest {
-    fn add(&mut self, stored: &StoredStatement) {
-        for text in [
-            stored.account.as_str(),
-            &stored.due,
-            &stored.inputs,
-            &stored.statement,
-        ] {
-            self.0.update(text);
-            self.0.update([0]);
-        }
-    }
-
-    fn end(self) -> [u8; 32] {
-        self.0.finalize().into()
-    }
-}
-
-/// The digest of a month's fixed statements, as `verify` makes it.
-pub fn digest(reader: &Reader, month: Month) -> Result<[u8; 32], BooksError> {
-    let month = month.to_string();
-    let (mut digest, mut account) = (Digest::default(), String::new());
-    while let Some(stored) = reader.next_statement(&month, &account)? {
-        if stored.month != month {
-            break;
-        }
-        digest.add(&stored);
-        account = stored.account.to_string();
-    }
-    Ok(digest.end())
 }
 
 fn verify_statement(reader: &Reader, stored: &StoredStatement) -> Result<(), BooksError> {

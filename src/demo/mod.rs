@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::{self, Endpoint};
 use crate::serve;
 use crate::upstream::{Dialer, ForwardHead, Keep, NotAnswered, Outgoing, Upstream};
-use crate::usage::{Month, Reader, usage_table};
+use crate::usage::{self, Month, Reader, usage_table};
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
 use http::{Request, StatusCode};
@@ -58,7 +58,8 @@ pub async fn run(
         port: upstream.port(),
     };
     config.settings.ledger.path = ledger.clone();
-    config.settings.ledger.create = true;
+    // Beforehand: that `serve` has to make one is a warning, and here it is meant.
+    usage::create(&ledger)?;
     config.settings.limits.connections = CONNECTIONS;
     let (catalog, accounts) = (config.catalog.clone(), config.accounts.clone());
     let clock = Clock::default();

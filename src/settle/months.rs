@@ -233,7 +233,11 @@ mod tests {
         let fixed = "the fixed month 2026-11".to_owned();
         assert_eq!(told(), (fixed.clone(), end, month.clone(), begin));
         ledger
-            .keep(vec![Entry::Settled { month, at: begin }])
+            .keep(vec![Entry::Settled {
+                month,
+                at: begin,
+                digest: crate::usage::StatementsDigest::default().end(),
+            }])
             .unwrap();
         assert_eq!(told(), (fixed, end, "2026-12".into(), begin));
     }

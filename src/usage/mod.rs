@@ -9,9 +9,10 @@ pub mod record;
 pub mod report;
 
 pub use ledger::{
-    ClockWatch, CloseError, Commit, Committed, Debit, Entry, Ledger, LedgerError, LedgerOptions,
-    LedgerStats, Misfit, NotDurable, ReadError, Reader, Seal, Settlement, Slot, StoreError,
-    StoredNotice, StoredRecord, StoredStatement, Trouble, UsageLine, Verified, backup,
+    ClockWatch, CloseError, Commit, Committed, Cursor, Debit, Entry, Ledger, LedgerError,
+    LedgerOptions, LedgerStats, Misfit, NotDurable, ReadError, Reader, Restored, Seal, Settlement,
+    Slot, StatementsDigest, StoreError, StoredNotice, StoredRecord, StoredStatement, Trouble,
+    UsageLine, Verified, backup, create, restore,
 };
 pub use month::Month;
 pub use record::{Record, billable};

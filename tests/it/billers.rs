@@ -199,6 +199,10 @@ fn seal_and_settle_for_ever(path: &Path) {
         let settled = Entry::Settled {
             month: month.clone(),
             at,
+            digest: Reader::open(path)
+                .unwrap()
+                .statements_digest(&month)
+                .unwrap(),
         };
         ledger.keep(vec![settled]).unwrap();
         writeln!(out, "settled {month}").unwrap();

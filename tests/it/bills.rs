@@ -446,8 +446,53 @@ async fn what_is_changed_by_hand_in_the_ledger_is_found_and_named() {
     let unknown = house.run(&["verify", "--checkpoint", &"0123456789abcdef".repeat(4)]);
     assert_eq!(unknown.code, Some(1), "a head that is not of this ledger");
 
+    // What the log published when the month was settled.
+    let log = house.log();
+    let line = log.lines().find(|line| line.contains("settled the month"));
+    let published: Value = serde_json::from_str(line.unwrap()).unwrap();
+    let (digest, seal) = (
+        published["digest"].as_str().unwrap(),
+        published["seal"].as_str().unwrap(),
+    );
+    let month = last_month().to_string();
+    let with_digest = |month: &str, digest: &str| {
+        let given = format!("{month}={digest}");
+        house.run(&["verify", "--checkpoint", seal, "--digest", &given])
+    };
+    let honest = with_digest(&month, digest);
+    assert_eq!(honest.code, Some(0), "{}{}", honest.out, honest.err);
+    for (month, digest, named) in [
+        (&*month, seal, "its digest is"),
+        ("2026-01", digest, "it is not settled"),
+    ] {
+        let refused = with_digest(month, digest);
+        assert_eq!(refused.code, Some(1), "{}", refused.out);
+        assert!(refused.err.contains(named), "{}", refused.err);
+    }
+
     let whole = std::fs::read(house.ledger()).unwrap();
     for (change, named) in [
+        (
+            "UPDATE settlements SET fixed_at = fixed_at - 1",
+            "settlements",
+        ),
+        (
+            "UPDATE settlements SET settled_at = settled_at - 1",
+            "settlements",
+        ),
+        (
+            "UPDATE settlements SET digest = zeroblob(32)",
+            "settlements",
+        ),
+        ("DELETE FROM settlements", "settlements"),
+        (
+            "DELETE FROM days WHERE day = (SELECT max(day) FROM days)",
+            "days",
+        ),
+        (
+            "UPDATE statements SET inputs = replace(inputs, 'First', 'Last'), statement = replace(statement, 'First', 'Last')",
+            "were settled",
+        ),
         ("UPDATE raw SET status = 500 WHERE seq = 777", "777"),
         ("DELETE FROM raw WHERE seq = 778", "778"),
         ("UPDATE series SET mode = 'qps' WHERE reason = ''", "raw 1"),
@@ -479,6 +524,53 @@ async fn what_is_changed_by_hand_in_the_ledger_is_found_and_named() {
         assert_eq!(said.code, Some(1), "{change}: {}", said.out);
         assert!(said.err.contains(named), "{change}: {}", said.err);
     }
+}
+
+/// Whoever removes a settlement wants another one made, with another file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_month_is_not_settled_again_with_other_orders_when_its_settlement_was_removed() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = house(upstream.address, "[]", "[]");
+    busy_month(&house);
+    let mut process = house.start().await;
+    assert_ne!(settled(&house).await["due"], "0.00");
+    process.signal("TERM");
+    assert!(process.ended().await.success());
+    let log = house.log();
+    let sealed = log.lines().find(|line| line.contains("sealed the day"));
+    let sealed: Value = serde_json::from_str(sealed.unwrap()).unwrap();
+    let head = sealed["head"].as_str().unwrap();
+    let sql = rusqlite::Connection::open(house.ledger()).unwrap();
+    sql.execute_batch("DELETE FROM settlements; DELETE FROM statements")
+        .unwrap();
+    drop(sql);
+    std::fs::write(house.file("accounts.yaml"), accounts(&pack(), "[]")).unwrap();
+    let named = || {
+        let said = house.run(&["verify", "--checkpoint", head]);
+        assert_eq!(said.code, Some(1), "{}", said.out);
+        assert!(
+            said.err.contains(&format!("settlements {}", last_month())),
+            "{}",
+            said.err
+        );
+    };
+    named();
+    let mut process = house.start().await;
+    for _ in 0..200 {
+        if house.log().contains("was settled before") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(
+        house.log().contains("was settled before"),
+        "{}",
+        house.log()
+    );
+    assert_eq!(house.log().matches("settled the month").count(), 1);
+    process.signal("TERM");
+    assert!(process.ended().await.success());
+    named();
 }
 
 #[tokio::test(flavor = "multi_thread")]

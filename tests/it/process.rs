@@ -741,7 +741,7 @@ async fn the_admin_listener_tells_the_state_of_the_process_and_of_each_account()
     for (path, told) in [
         ("/livez", "ok"),
         ("/readyz", "ready"),
-        ("/", "/v1/records?after=SEQ"),
+        ("/", "/v1/records?after=CURSOR"),
     ] {
         let (status, _, body) = get(gate.admin, path).await;
         assert_eq!(status, StatusCode::OK, "{path}");

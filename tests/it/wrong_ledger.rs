@@ -58,7 +58,7 @@ async fn serve_without_a_ledger_exits_1_with_the_remedy_unless_it_may_create_one
 
     house.edit("tollgate.yaml", "# not written", MAY_CREATE);
     let mut process = house.start().await;
-    let created = |log: &str| log.matches("an empty one was created").count();
+    let created = |log: &str| log.matches("an empty one is created").count();
     let log = house.log();
     assert_eq!(created(&log), 1, "{log}");
     let line = log.lines().find(|line| created(line) == 1).unwrap();
@@ -138,4 +138,88 @@ async fn another_gates_ledger_put_in_the_place_of_ones_own_is_not_recorded_in() 
     assert_eq!(process.ended().await.code(), Some(0));
     // Two that were answered, and the one between that was told an error.
     assert_eq!(whole_ledger(&ours).len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_ledger_is_put_back_from_its_backup_and_no_reader_of_records_misses_one() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = House::new(upstream.address, &[]);
+    let backup = house.dir.path().join("backup.db");
+    let backup = backup.to_str().unwrap();
+    let mut process = house.start().await;
+    for _ in 0..3 {
+        assert_eq!(call(&house).await, StatusCode::OK);
+    }
+    assert_eq!(house.run(&["backup", "--to", backup]).code, Some(0));
+    for _ in 0..2 {
+        assert_eq!(call(&house).await, StatusCode::OK);
+    }
+    let read = async |after: &str| {
+        let path = format!("/v1/records?limit=100&after={after}");
+        let (status, head, body) = get(house.admin, &path).await;
+        let next = head
+            .get("next-cursor")
+            .map(|next| next.to_str().unwrap().to_owned());
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        (status, next, body)
+    };
+    let (status, next, lines) = read("0").await;
+    assert_eq!(
+        (status, next.as_deref(), lines.lines().count()),
+        (StatusCode::OK, Some("0:5"), 5)
+    );
+    let (_, next, lines) = read("0:5").await;
+    assert_eq!((next.as_deref(), &*lines), (Some("0:5"), ""));
+    let said = house.run(&["records", "--after", "0:2", "--limit", "2"]);
+    assert_eq!(said.out.lines().count(), 2);
+    assert!(said.err.ends_with("next cursor: 0:4\n"), "{}", said.err);
+
+    let refused = house.run(&["restore", "--from", backup]);
+    assert_eq!(refused.code, Some(1), "a gate runs");
+    assert!(
+        refused
+            .err
+            .contains("another tollgate is using this ledger"),
+        "{}",
+        refused.err
+    );
+    process.kill();
+    let restored = house.run(&["restore", "--from", backup]);
+    assert_eq!(restored.code, Some(0), "{}", restored.err);
+    for said in ["restored 1 times", "before-restore-1", "1:SEQ, at most 1:3"] {
+        assert!(restored.out.contains(said), "{said}: {}", restored.out);
+    }
+    let seal = restored
+        .out
+        .lines()
+        .find_map(|line| line.strip_prefix("seal "));
+    // As killed, with its WAL: all five are in it.
+    let aside = house.ledger().with_file_name("ledger.db.before-restore-1");
+    assert_eq!(whole_ledger(&aside).len(), 5);
+
+    let mut process = house.start().await;
+    assert_eq!(call(&house).await, StatusCode::OK);
+    for (after, on) in [("5", "1:3"), ("0:2", "1:2")] {
+        let (status, next, why) = read(after).await;
+        assert_eq!((status, next), (StatusCode::CONFLICT, None));
+        assert!(why.contains(&format!("go on after {on}")), "{why}");
+        let said = house.run(&["records", "--after", after]);
+        assert_eq!(said.code, Some(1));
+        assert!(
+            said.err.contains(&format!("go on after {on}")),
+            "{}",
+            said.err
+        );
+    }
+    let (_, next, lines) = read("1:3").await;
+    assert_eq!(
+        (next.as_deref(), lines.lines().count()),
+        (Some("1:1000000000004"), 1)
+    );
+    assert_eq!(read("2:3").await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(read("1:x").await.0, StatusCode::BAD_REQUEST);
+    process.signal("TERM");
+    assert_eq!(process.ended().await.code(), Some(0));
+    let verified = house.run(&["verify", "--checkpoint", seal.unwrap()]);
+    assert_eq!(verified.code, Some(0), "{}{}", verified.out, verified.err);
 }

@@ -95,6 +95,12 @@ pub enum LedgerError {
     /// A backup would overwrite something.
     #[error("{0} exists already: a backup never overwrites a file")]
     Exists(PathBuf),
+    /// There is nothing to put back.
+    #[error("there is no backup at {0}")]
+    NoBackup(PathBuf),
+    /// The backup is the ledger.
+    #[error("{0} is the ledger itself: name a backup of it")]
+    Itself(PathBuf),
     /// The copy does not pass SQLite's own check.
     #[error("the copy is damaged ({0}), and so may be the ledger itself")]
     Damaged(String),

@@ -5,10 +5,13 @@
 
 use super::chain::Link;
 use super::read::{ReadError, Reader, unsigned, word};
+use super::seal::{self, Before};
+use super::store::Frozen;
 use super::watch::{self, ClockWatch};
 use super::{LedgerError, Trouble};
 use crate::words::{AccountId, Utc};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use sha2::{Digest, Sha256};
 use std::sync::mpsc::SyncSender;
 
 /// A day's place in the chain. Days follow each other without a gap of seqs.
@@ -20,7 +23,8 @@ pub struct Seal {
     pub first_seq: u64,
     /// The newest record when it was sealed.
     pub last_seq: u64,
-    /// The link after `last_seq`: who has it can tell whether any record up to there was changed.
+    /// Its seal: who has it can tell whether anything up to there was changed. Of a day that schema 3 sealed, the link after
+    /// `last_seq`.
     pub head: [u8; 32],
 }
 
@@ -33,7 +37,7 @@ pub enum Entry {
         month: String,
         /// The newest record that they count.
         through_seq: u64,
-        /// The link after it.
+        /// The seal of the day that ends with it.
         head: [u8; 32],
         /// When that was decided.
         fixed_at: Utc,
@@ -57,6 +61,8 @@ pub enum Entry {
         month: String,
         /// Since when.
         at: Utc,
+        /// Over its statements: [`Reader::statements_digest`].
+        digest: [u8; 32],
     },
     /// A notice that is due (R14).
     Notice {
@@ -110,8 +116,14 @@ impl From<rusqlite::Error> for StoreError {
 /// What a caller asks the writer for, with where the answer goes.
 #[derive(Debug)]
 pub(super) enum Chore {
+    Freeze {
+        day: String,
+        reply: SyncSender<Result<Frozen, StoreError>>,
+    },
     Seal {
         day: String,
+        last_seq: i64,
+        hours: Link,
         reply: SyncSender<Result<Seal, StoreError>>,
     },
     Keep {
@@ -124,6 +136,7 @@ impl Chore {
     /// Nobody waits for the answer of a call that has panicked, hence no error of a channel counts here.
     pub(super) fn refuse(self, trouble: Trouble) {
         match self {
+            Self::Freeze { reply, .. } => drop(reply.send(Err(trouble.into()))),
             Self::Seal { reply, .. } => drop(reply.send(Err(trouble.into()))),
             Self::Keep { reply, .. } => drop(reply.send(Err(trouble.into()))),
         }
@@ -155,19 +168,46 @@ pub(super) fn last_seal(connection: &Connection) -> Result<Option<Seal>, rusqlit
         .optional()
 }
 
-/// Seals `day` behind the newest one: `last_seq` is the newest record, and `head` its link.
+/// Seals `day` behind the newest one: `last_seq` is the newest record that was frozen, and `hours` the digest of the rows
+/// that were.
 pub(super) fn insert_seal(
     connection: &Connection,
     day: &str,
     last_seq: i64,
-    head: &Link,
+    hours: Link,
 ) -> Result<(), rusqlite::Error> {
+    let sealed = connection
+        .prepare_cached(
+            "SELECT (SELECT coalesce(max(last_seq), 0) + 1 FROM days), link, first_kept, floor
+             FROM bounds CROSS JOIN links ON links.last_seq = ?1 WHERE frozen = ?1",
+        )?
+        .query_row([last_seq], |row| {
+            Ok(seal::Day {
+                day: day.to_owned(),
+                first_seq: row.get(0)?,
+                last_seq,
+                link: row.get(1)?,
+                hours,
+                first_kept: row.get(2)?,
+                floor: row.get(3)?,
+            })
+        })?;
+    let head = sealed.seal(&Before::newest(connection)?);
     connection
         .prepare_cached(
-            "INSERT INTO days (day, first_seq, last_seq, head) SELECT ?1, coalesce(max(last_seq), 0) + 1, ?2, ?3 FROM days",
+            "INSERT INTO days (day, first_seq, last_seq, head, link, first_kept, hours)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
-        .execute(params![day, last_seq, head])?;
-    Ok(())
+        .execute(params![
+            day,
+            sealed.first_seq,
+            last_seq,
+            head,
+            sealed.link,
+            sealed.first_kept,
+            hours
+        ])?;
+    seal::add(connection, &seal::of_day(day), &head)
 }
 
 /// Writes an entry, unless it stands there already.
@@ -197,10 +237,17 @@ pub(super) fn insert(connection: &Connection, entry: &Entry) -> Result<(), rusql
              ON CONFLICT DO NOTHING",
             params![month, account.as_str(), due, inputs, statement],
         ),
-        Entry::Settled { month, at } => execute(
-            "UPDATE settlements SET settled_at = ?2 WHERE month = ?1 AND settled_at IS NULL",
-            params![month, at.0],
-        ),
+        Entry::Settled { month, at, digest } => {
+            let settled = connection
+                .prepare_cached(
+                    "UPDATE settlements SET settled_at = ?2, digest = ?3 WHERE month = ?1 AND settled_at IS NULL",
+                )?
+                .execute(params![month, at.0, digest])?;
+            match settled {
+                0 => Ok(()),
+                _ => seal_month(connection, month),
+            }
+        }
         Entry::Notice {
             id,
             account,
@@ -220,6 +267,15 @@ pub(super) fn insert(connection: &Connection, entry: &Entry) -> Result<(), rusql
     }
 }
 
+/// Seals a month that was settled.
+pub(super) fn seal_month(connection: &Connection, month: &str) -> Result<(), rusqlite::Error> {
+    if let Some(settled) = seal::Month::read(connection, month)? {
+        let head = settled.seal(&Before::newest(connection)?);
+        seal::add(connection, &seal::of_month(month), &head)?;
+    }
+    Ok(())
+}
+
 /// A month whose statements are fixed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settlement {
@@ -227,7 +283,7 @@ pub struct Settlement {
     pub month: String,
     /// The newest record that its statements count.
     pub through_seq: u64,
-    /// The link after it.
+    /// The seal of the day that ends with it. Of a month that schema 3 fixed, the link after it.
     pub head: [u8; 32],
     /// When that was decided.
     pub fixed_at: Utc,
@@ -236,6 +292,8 @@ pub struct Settlement {
     /// Its statements have late calls of so many months before it, and no older ones. `None`: of any age. Only months that
     /// were fixed before schema 4 have a limit.
     pub late_months: Option<u32>,
+    /// Over its statements; `None` until then.
+    pub digest: Option<[u8; 32]>,
 }
 
 /// A statement as it was fixed.
@@ -282,7 +340,7 @@ pub struct StoredNotice {
 }
 
 const SETTLEMENTS: &str =
-    "SELECT month, through_seq, head, fixed_at, settled_at, late_months FROM settlements";
+    "SELECT month, through_seq, head, fixed_at, settled_at, late_months, digest FROM settlements";
 
 fn settlement(row: &Row<'_>) -> Result<Settlement, ReadError> {
     Ok(Settlement {
@@ -292,7 +350,51 @@ fn settlement(row: &Row<'_>) -> Result<Settlement, ReadError> {
         fixed_at: Utc(row.get(3)?),
         settled_at: row.get::<_, Option<i64>>(4)?.map(Utc),
         late_months: row.get(5)?,
+        digest: row.get(6)?,
     })
+}
+
+/// Over the statements of a month, in the order of their accounts: of each the account, the sum, the inputs and the
+/// statement, as they are stored, with a zero byte after each.
+#[derive(Default)]
+pub struct StatementsDigest(Sha256);
+
+impl StatementsDigest {
+    /// Takes in the next statement.
+    pub fn add(&mut self, stored: &StoredStatement) {
+        for text in [
+            stored.account.as_str(),
+            &stored.due,
+            &stored.inputs,
+            &stored.statement,
+        ] {
+            self.0.update(text);
+            self.0.update([0]);
+        }
+    }
+
+    /// The digest of all.
+    pub fn end(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+}
+
+/// See [`Reader::statements_digest`].
+pub(super) fn statements_digest(connection: &Connection, month: &str) -> Result<Link, ReadError> {
+    let mut digest = StatementsDigest::default();
+    let mut account = String::new();
+    let mut select = connection.prepare_cached(&format!(
+        "{STATEMENTS} WHERE month = ?1 AND account > ?2 ORDER BY account LIMIT 1"
+    ))?;
+    loop {
+        let mut rows = select.query(params![month, account])?;
+        let Some(row) = rows.next()? else {
+            return Ok(digest.end());
+        };
+        let stored = statement(row)?;
+        digest.add(&stored);
+        account = stored.account.to_string();
+    }
 }
 
 const STATEMENTS: &str = "SELECT month, account, due, inputs, statement FROM statements";
@@ -331,6 +433,23 @@ impl Reader {
     pub fn settlement(&self, month: &str) -> Result<Option<Settlement>, ReadError> {
         let sql = format!("{SETTLEMENTS} WHERE month = ?1");
         self.one(&sql, params![month], settlement)
+    }
+
+    /// Every month that is fixed, in order.
+    pub fn settlements(&self) -> Result<Vec<Settlement>, ReadError> {
+        self.list(&format!("{SETTLEMENTS} ORDER BY month"), &[], settlement)
+    }
+
+    /// The seal of the month, published when it was settled; `None` until then.
+    pub fn month_seal(&self, month: &str) -> Result<Option<[u8; 32]>, ReadError> {
+        let what = seal::of_month(month);
+        let sql = "SELECT head FROM seals WHERE what = ?1";
+        self.one(sql, params![what], |row| Ok(row.get(0)?))
+    }
+
+    /// The SHA-256 over the month's fixed statements and their inputs: what the log and `verify` say.
+    pub fn statements_digest(&self, month: &str) -> Result<[u8; 32], ReadError> {
+        statements_digest(&self.0, month)
     }
 
     /// The newest month that is fixed.

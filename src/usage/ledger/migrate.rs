@@ -4,18 +4,21 @@
 //! is no copy.
 
 use super::chain::{self, Digests};
+use super::files::suffixed;
+use super::keep;
 use super::read::copy_to;
 use super::schema::{self, Kind};
-use super::{LedgerError, suffixed};
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use super::seal;
+use super::{LedgerError, ReadError};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 use std::fs;
 use std::path::Path;
 
 /// Records that are linked at a time.
 const STEP: i64 = 4_096;
 
-/// Copies the ledger, whose schema is `found`, to `PATH.schema-FOUND.bak`, then brings its tables to this schema as a whole or not at all, and
-/// links the records that are rolled up. The caller holds the ledger's lock.
+/// Copies the ledger, whose schema is `found`, to `PATH.schema-FOUND.bak`, then brings it to this schema. The caller
+/// holds the ledger's lock.
 pub(super) fn migrate(
     connection: &mut Connection,
     path: &Path,
@@ -29,6 +32,12 @@ pub(super) fn migrate(
         copy_to(connection, &copy)?;
     }
     tracing::info!(copy = %copy.display(), "the ledger has an older schema: it was copied and is brought to the new one");
+    change(connection, found)
+}
+
+/// Brings the tables of a ledger of schema `found` to this one as a whole or not at all, and links the records that are
+/// rolled up. There is a copy of it.
+pub(super) fn change(connection: &mut Connection, found: i32) -> Result<(), LedgerError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     schema::migrate(&transaction, found)?;
     let rolled_up: i64 =
@@ -40,7 +49,30 @@ pub(super) fn migrate(
         link = chain::extend(&transaction, &mut digests, (linked, link), until, |_| ())?;
         linked = until;
     }
+    seal_again(&transaction)?;
     Ok(transaction.commit()?)
+}
+
+/// Seals what was published by older schemas: the head of the newest day stands for its records and all before, and each
+/// settled month for its statements.
+fn seal_again(transaction: &Connection) -> Result<(), LedgerError> {
+    if let Some(newest) = keep::last_seal(transaction)? {
+        seal::add(transaction, &seal::of_day(&newest.day), &newest.head)?;
+    }
+    let months: Vec<String> = transaction
+        .prepare("SELECT month FROM settlements WHERE settled_at IS NOT NULL ORDER BY month")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for month in months {
+        let digest = keep::statements_digest(transaction, &month).map_err(|error| match error {
+            ReadError::Sql(error) => LedgerError::Sql(error),
+            other => LedgerError::Damaged(other.to_string()),
+        })?;
+        let sql = "UPDATE settlements SET digest = ?2 WHERE month = ?1";
+        transaction.execute(sql, params![month, digest])?;
+        keep::seal_month(transaction, &month)?;
+    }
+    Ok(())
 }
 
 /// Whether `copy` is there and holds what the ledger holds. Each start of a process notes itself, so two states with the

@@ -7,8 +7,8 @@
 //! # The file
 //! Any SQLite client from 3.37 on may read it while tollgate runs, with `mode=ro`, on a local disk:
 //!
-//! - view `records`, one row a call: `seq` (1, 2, 3 ..: in order of settlement, without a gap, never
-//!   reused), `id`, `account`, `"group"`, `action`, `mode`, `admitted_at` (microseconds since the Unix
+//! - view `records`, one row a call: `seq` (1, 2, 3 ..: in order of settlement, without a gap but where
+//!   the ledger was restored, never reused), `id`, `account`, `"group"`, `action`, `mode`, `admitted_at` (microseconds since the Unix
 //!   epoch), `start_ns` and `run` (the start on the machine's monotonic clock, and which start of
 //!   the process it belongs to), `outcome`, `status` (or null), `billable` (0 or 1), `reason` (empty when
 //!   billable), `duration_us`, `replica`.
@@ -19,10 +19,16 @@
 //! - table `runs`: `run`, `replica`, `opened_at` (microseconds).
 //! - table `identity`, one row: `ledger_id` (32 random hex digits, made with the ledger and kept by a restore), `restore_count`.
 //! - table `days`, one row a sealed day: `day` (`YYYY-MM-DD` by the provider's zone), `first_seq`, `last_seq` (the records
-//!   that came since the day sealed before; a day of none has `last_seq = first_seq - 1`), `head` (the link after `last_seq`).
+//!   that came since the day sealed before; a day of none has `last_seq = first_seq - 1`), `head` (its seal), and what that is
+//!   made of: `link` (after `last_seq`), `hours` (a digest) and `first_kept`; null in a day that schema 3 sealed: its head is
+//!   the link.
 //! - table `settlements`, one row a month: `month` (`YYYY-MM`), `through_seq` (its statements count the records up to here),
-//!   `head` (the link after it), `fixed_at`, `settled_at` (microseconds; null until every statement of it is stored),
-//!   `late_months` (null: late calls of any age are on its statements; 2: older ones are on none, as was the rule up to schema 3).
+//!   `head` (of the day that ends with it), `fixed_at`, `settled_at` (microseconds), `digest` (over its statements); these
+//!   two are null until every statement of it is stored; `late_months` (null: late calls of any age are on its statements; 2:
+//!   older ones are on none, as was the rule up to schema 3).
+//! - table `seals`: `place` (1, 2, 3 ..), `what` (`day YYYY-MM-DD`, `month YYYY-MM` or `restore N`), `head`. What a seal stands
+//!   for is told in `seal.rs`.
+//! - table `restores`: `restore_count`, `last_seq` (of the backup), `next_seq`, `restored_at` (microseconds).
 //! - table `statements`: `month`, `account`, `due` (a decimal number as text), `inputs`, `statement` (JSON).
 //! - table `clock`, one row: what was last seen of the wall clock and of the machine's monotonic one, and for how long the two
 //!   kept step (see [`ClockWatch`]). It is replaced each minute.
@@ -65,7 +71,7 @@
 //! The chain of a ledger that comes from schema 2 begins with the first record that was kept then.
 //!
 //! # Pruning
-//! Whole steps of the roll-up go at a time, and the row of `links` before the first kept record stays, so that what is
+//! Nothing is deleted that is not on the statements of a settled month. Whole steps of the roll-up go at a time, and the row of `links` before the first kept record stays, so that what is
 //! kept can be verified from there. `bounds.first_kept` passes over a step at once; rows of `raw` and `records` before it are
 //! about to be deleted and count as gone. `hours`, `days` and what was billed stay for ever.
 //!
@@ -89,12 +95,15 @@ mod checkpoint;
 mod commit;
 mod count;
 mod error;
+mod files;
 mod keep;
 mod known;
 mod migrate;
 mod read;
 mod repair;
+mod restore;
 mod schema;
+mod seal;
 mod store;
 mod verify;
 mod watch;
@@ -103,8 +112,11 @@ mod writer;
 pub use commit::{Commit, NotDurable};
 pub use count::UsageLine;
 pub use error::LedgerError;
-pub use keep::{Debit, Entry, Seal, Settlement, StoreError, StoredNotice, StoredStatement};
-pub use read::{ReadError, Reader, StoredRecord, backup};
+pub use keep::{
+    Debit, Entry, Seal, Settlement, StatementsDigest, StoreError, StoredNotice, StoredStatement,
+};
+pub use read::{Cursor, ReadError, Reader, StoredRecord, backup};
+pub use restore::{Restored, restore};
 pub use verify::{Misfit, Verified};
 pub use watch::ClockWatch;
 
@@ -114,17 +126,18 @@ use crate::words::{Durability, Mono, Outcome, Utc};
 use checkpoint::Checkpointer;
 use commit::Batch;
 use error::io_error;
+use files::{claim, suffixed};
 use keep::Chore;
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use store::Store;
+use store::{Frozen, Store};
 use writer::{Pace, Place, Writer, watch};
 
 type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -249,6 +262,16 @@ struct Queue {
     closing: Option<Duration>,
 }
 
+/// Makes an empty ledger where there is no file, without a word.
+pub fn create(path: &Path) -> Result<(), LedgerError> {
+    let (path, _lock) = claim(path, true)?;
+    let connection = rusqlite::Connection::open(&path)?;
+    match schema::identify(&connection)? {
+        schema::Kind::Empty => Ok(schema::create(&connection)?),
+        _ => Err(LedgerError::Exists(path)),
+    }
+}
+
 /// The open ledger. Any number of threads may reserve and commit.
 #[derive(Debug)]
 pub struct Ledger {
@@ -258,6 +281,8 @@ pub struct Ledger {
     created_at: Utc,
     /// One chore of the biller at a time: the others wait for it here.
     chores: Mutex<()>,
+    /// One day is sealed at a time: it takes two chores, and what lies between.
+    sealing: Mutex<()>,
     /// Held as long as the process may write. Released by the operating system however it ends.
     lock: Mutex<Option<Running>>,
 }
@@ -313,6 +338,12 @@ impl Ledger {
         pace: Pace,
     ) -> Result<Self, LedgerError> {
         let (path, lock) = claim(&options.path, options.create)?;
+        if fs::metadata(&path).map_err(io_error(&path))?.len() == 0 {
+            tracing::warn!(
+                path = %path.display(),
+                "there is no ledger: an empty one is created, and all counts begin at zero"
+            );
+        }
         repair::at_start(&path)?;
         let store = Store::open(&path, true)?;
         let place = Place {
@@ -373,6 +404,7 @@ impl Ledger {
             path,
             created_at,
             chores: Mutex::default(),
+            sealing: Mutex::default(),
             lock: Mutex::new(Some(Running {
                 writer,
                 ended,
@@ -446,9 +478,27 @@ impl Ledger {
     /// Counts and links all records that are committed and seals `day` with the newest of them, unless it is sealed already:
     /// then it gives that seal. Days are sealed in order; each begins after the one sealed before, so a day that was
     /// left out is part of the next. Blocks: not for the way of a call.
+    ///
+    /// The seal stands for the records, for the rows of the roll-up, and for all that was sealed before.
     pub fn seal(&self, day: &str) -> Result<Seal, StoreError> {
+        let _turn = self.sealing.lock();
         let day = day.to_owned();
-        self.ask(|reply| Chore::Seal { day, reply })
+        let frozen = self.ask(|reply| Chore::Freeze {
+            day: day.clone(),
+            reply,
+        })?;
+        let (after, last_seq) = match frozen {
+            Frozen::Sealed(seal) => return Ok(seal),
+            Frozen::Rows { after, last_seq } => (after, last_seq),
+        };
+        // On this thread: there may be millions of them, and no commit waits.
+        let hours = seal::hours(&Reader::open(&self.path)?.0, after, last_seq)?;
+        self.ask(|reply| Chore::Seal {
+            day,
+            last_seq,
+            hours,
+            reply,
+        })
     }
 
     /// Writes all entries or, on an error, none of them as far as is known. Durable when it returns. What stands there already
@@ -572,53 +622,6 @@ impl Drop for Slot {
             shared.pending.fetch_sub(1, Ordering::AcqRel);
         }
     }
-}
-
-/// The real path of the ledger, and the lock on it. A file that is not there is created if `create`.
-fn claim(path: &Path, create: bool) -> Result<(PathBuf, File), LedgerError> {
-    let bytes = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
-    if bytes(path) == 0 {
-        let wal = suffixed(&path.canonicalize().unwrap_or(path.to_owned()), "-wal");
-        if bytes(&wal) > 0 {
-            return Err(LedgerError::LoneWal(wal));
-        }
-        if !create {
-            return Err(LedgerError::Missing(path.to_owned()));
-        }
-    }
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(io_error(parent))?;
-    }
-    // A name must exist to be resolved. Only when it does not: opening and closing the file would take
-    // the locks of another SQLite connection in this process with it.
-    if !path.exists() {
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .map_err(io_error(path))?;
-    }
-    let real = path.canonicalize().map_err(io_error(path))?;
-    let lock_path = suffixed(&real, ".lock");
-    let lock = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&lock_path)
-        .map_err(io_error(&lock_path))?;
-    match lock.try_lock() {
-        Ok(()) => Ok((real, lock)),
-        Err(TryLockError::WouldBlock) => Err(LedgerError::Locked(lock_path)),
-        Err(TryLockError::Error(source)) => Err(LedgerError::Io {
-            path: lock_path,
-            source,
-        }),
-    }
-}
-
-fn suffixed(path: &Path, suffix: &str) -> PathBuf {
-    let mut path = path.as_os_str().to_owned();
-    path.push(suffix);
-    path.into()
 }
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 //! Owns the SQL that reads. Must never write to a ledger, nor hold a transaction open for longer than one
 //! page: a reader that stays keeps the WAL from being copied back.
 
+use super::files::{suffixed, sync_directory};
 use super::schema::{self, Kind};
 use super::store::let_nobody_copy_at_close;
-use super::{LedgerError, io_error, suffixed};
+use super::{LedgerError, io_error};
 use crate::words::{AccountId, Action, GroupId, Mode, Mono, Outcome, Reason, RequestId, Utc};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, Row, params};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::{Serialize, Serializer};
 use std::fmt::Display;
 use std::fs::{self, OpenOptions};
@@ -92,6 +92,27 @@ pub enum ReadError {
         /// The oldest seq that has not been deleted.
         first_kept: u64,
     },
+    /// The ledger was put back to an older state since the cursor was given out.
+    #[error(
+        "the cursor {cursor} was given out before the ledger was put back to a backup: of the records up to there it has those up \
+         to {}. Forget what you have beyond it, and go on after {on}", on.seq
+    )]
+    Restored {
+        /// The cursor.
+        cursor: Cursor,
+        /// Where to go on.
+        on: Cursor,
+    },
+    /// The cursor is of more restores than this ledger has seen.
+    #[error(
+        "the cursor {cursor} is of another ledger: this one was put back to a backup {restore_count} times"
+    )]
+    Foreign {
+        /// The cursor.
+        cursor: Cursor,
+        /// How often this ledger was restored.
+        restore_count: u64,
+    },
     /// The cursor is past the newest record: it comes from another ledger, or this one was put back to an
     /// older state, and its new records would be taken for known ones.
     #[error("the cursor {after} is past the newest record {last}: it belongs to another ledger")]
@@ -144,6 +165,52 @@ pub(super) fn record(row: &Row<'_>) -> Result<StoredRecord, ReadError> {
     })
 }
 
+/// Where a reader of records stands: after `seq`, in the ledger as it is since its last restore. Written
+/// `RESTORE_COUNT:SEQ`, or `SEQ` alone for a ledger that was never restored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cursor {
+    /// How often the ledger had been restored.
+    pub restore_count: u64,
+    /// The last record that was read; 0 before the first.
+    pub seq: u64,
+}
+
+impl Cursor {
+    /// Reads what [`Display`] writes, or a bare seq.
+    ///
+    /// # Errors
+    /// What is expected instead.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (restore_count, seq) = text.split_once(':').unwrap_or(("0", text));
+        let number = |text: &str| {
+            let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse().ok().filter(|_| is_plain)
+        };
+        match (number(restore_count), number(seq)) {
+            (Some(restore_count), Some(seq)) => Ok(Self { restore_count, seq }),
+            _ => Err(format!(
+                "{text:?} is not a cursor: RESTORE_COUNT:SEQ as in 0:1234, or a seq alone"
+            )),
+        }
+    }
+}
+
+impl Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.restore_count, self.seq)
+    }
+}
+
+/// Of a ledger that was never restored.
+impl From<u64> for Cursor {
+    fn from(seq: u64) -> Self {
+        Self {
+            restore_count: 0,
+            seq,
+        }
+    }
+}
+
 /// A read-only connection.
 #[derive(Debug)]
 pub struct Reader(pub(super) Connection);
@@ -152,7 +219,8 @@ impl Reader {
     /// Opens an existing ledger. Creates nothing.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         match fs::metadata(path) {
-            Ok(metadata) if metadata.is_file() => {}
+            // SQLite would delete the WAL beside an empty file.
+            Ok(metadata) if metadata.is_file() && metadata.len() > 0 => {}
             Ok(_) => return Err(LedgerError::NotALedger),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(LedgerError::Missing(path.to_owned()));
@@ -170,9 +238,18 @@ impl Reader {
         }
     }
 
-    /// At most `limit` records with a seq above `after`, in order. Fewer: there are no more as yet.
-    pub fn records(&self, after: u64, limit: usize) -> Result<Vec<StoredRecord>, ReadError> {
+    /// At most `limit` records behind the cursor `after`, in order. Fewer: there are no more as yet.
+    ///
+    /// # Errors
+    /// A cursor that would pass over a record: one of another restore, one whose next record was deleted, one past the
+    /// newest. The cursor before all records, 0, is of every restore.
+    pub fn records(
+        &self,
+        after: impl Into<Cursor>,
+        limit: usize,
+    ) -> Result<Vec<StoredRecord>, ReadError> {
         let page = self.0.unchecked_transaction()?;
+        let after = in_this_restore(&page, after.into())?;
         let first_kept = first_kept(&page)?;
         if after.saturating_add(1) < first_kept {
             return Err(ReadError::CursorTooOld { after, first_kept });
@@ -191,6 +268,12 @@ impl Reader {
         Ok(records)
     }
 
+    /// The cursor behind the record `seq` of this ledger.
+    pub fn cursor(&self, seq: u64) -> Result<Cursor, ReadError> {
+        let restore_count = restore_count(&self.0)?;
+        Ok(Cursor { restore_count, seq })
+    }
+
     /// The newest seq that was ever given; 0 before the first.
     pub fn last_seq(&self) -> Result<u64, ReadError> {
         last_seq(&self.0)
@@ -201,6 +284,39 @@ impl Reader {
     pub fn first_kept_seq(&self) -> Result<u64, ReadError> {
         first_kept(&self.0)
     }
+}
+
+fn restore_count(connection: &Connection) -> Result<u64, rusqlite::Error> {
+    connection.query_row("SELECT restore_count FROM identity", [], |row| {
+        unsigned(row, 0)
+    })
+}
+
+/// The seq of a cursor that was given out since the last restore.
+fn in_this_restore(page: &Connection, cursor: Cursor) -> Result<u64, ReadError> {
+    let restore_count = restore_count(page)?;
+    if cursor.restore_count == restore_count || cursor.seq == 0 {
+        return Ok(cursor.seq);
+    }
+    if cursor.restore_count > restore_count {
+        return Err(ReadError::Foreign {
+            cursor,
+            restore_count,
+        });
+    }
+    // What each restore since has left of the records up to the cursor.
+    let left: Option<u64> = page.query_row(
+        "SELECT min(last_seq) FROM restores WHERE restore_count > ?1",
+        [signed(cursor.restore_count)],
+        |row| {
+            Ok(row
+                .get::<_, Option<i64>>(0)?
+                .and_then(|seq| u64::try_from(seq).ok()))
+        },
+    )?;
+    let seq = left.unwrap_or(0).min(cursor.seq);
+    let on = Cursor { restore_count, seq };
+    Err(ReadError::Restored { cursor, on })
 }
 
 pub(super) fn last_seq(connection: &Connection) -> Result<u64, ReadError> {
@@ -254,18 +370,27 @@ pub(super) fn copy_to(source: &Connection, to: &Path) -> Result<(), LedgerError>
         }
         Err(error) => return Err(io_error(&partial)(error)),
     }
-    let copied = copy(source, &partial).and_then(|()| {
-        match renameat_with(CWD, &partial, CWD, to, RenameFlags::NOREPLACE) {
-            Ok(()) => Ok(()),
-            Err(rustix::io::Errno::EXIST) => Err(LedgerError::Exists(to.to_owned())),
-            Err(error) => Err(io_error(to)(error.into())),
-        }
-    });
+    let copied = copy(source, &partial)
+        .and_then(|()| put(&partial, to))
+        .and_then(|()| sync_directory(to));
     if copied.is_err() {
         // What is left of a failed copy must not be taken for a backup; the error says more than this one could.
         let _ = fs::remove_file(&partial);
     }
     copied
+}
+
+/// Gives a file another name, and never one that another file has.
+fn put(partial: &Path, to: &Path) -> Result<(), LedgerError> {
+    match fs::hard_link(partial, to) {
+        Ok(()) => fs::remove_file(partial).map_err(io_error(partial)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(LedgerError::Exists(to.to_owned()))
+        }
+        // A file system without a second name for a file. Nobody else is expected to take this one meanwhile.
+        Err(_) if to.symlink_metadata().is_err() => fs::rename(partial, to).map_err(io_error(to)),
+        Err(_) => Err(LedgerError::Exists(to.to_owned())),
+    }
 }
 
 fn copy(source: &Connection, partial: &Path) -> Result<(), LedgerError> {

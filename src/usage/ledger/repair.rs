@@ -205,6 +205,9 @@ fn link_again(connection: &Connection) -> Result<(), LedgerError> {
     while let Some(row) = rows.next()? {
         let record = Linked::read(row)?;
         let seq = record.seq;
+        while let Some(next_seq) = beyond_a_restore(connection, expected, step, &link)? {
+            (expected, step) = (next_seq, next_step()?);
+        }
         let words = digests.of(connection, &record)?;
         let Some(words) = words.filter(|_| seq == expected) else {
             return Err(LedgerError::Broken(expected));
@@ -221,10 +224,31 @@ fn link_again(connection: &Connection) -> Result<(), LedgerError> {
         }
         expected += 1;
     }
+    while let Some(next_seq) = beyond_a_restore(connection, expected, step, &link)? {
+        (expected, step) = (next_seq, next_step()?);
+    }
     // A step whose last record is not there, or records that are rolled up and in no step.
     match step {
         Some(_) => Err(LedgerError::Broken(expected)),
         None if expected <= rolled_up => Err(LedgerError::Broken(expected)),
         None => Ok(()),
     }
+}
+
+/// The seq that follows when the ledger was restored before `expected` was given: `step` is the gap then, and its link is the
+/// one before it.
+fn beyond_a_restore(
+    connection: &Connection,
+    expected: i64,
+    step: Option<(i64, Link)>,
+    link: &Link,
+) -> Result<Option<i64>, LedgerError> {
+    let Some((last_seq, _)) = step.filter(|(_, stored)| stored == link) else {
+        return Ok(None);
+    };
+    let gap = connection
+        .prepare_cached("SELECT next_seq FROM restores WHERE last_seq = ?1 AND next_seq = ?2")?
+        .query_row([expected - 1, last_seq + 1], |row| row.get(0))
+        .optional()?;
+    Ok(gap)
 }

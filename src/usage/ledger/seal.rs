@@ -1,8 +1,42 @@
 //! Seals: whoever keeps one can tell later whether anything that it stands for was changed.
 //!
 //! Owns the texts that the seals of days, months and restores are made of, and their order. They never change: who kept a seal
-//! must find it again in any later version. Documented in the head of [`super`], for people who recompute them with
-//! a program of their own. Must never seal what can still grow.
+//! must find it again in any later version. Must never seal what can still grow.
+//!
+//! # The texts
+//! A day's seal stands for all that can be told of its records when they are deleted one day, and for every seal before. It
+//! is the SHA-256 of a text of these lines, each ended by a line feed; digests are in lower-case hex:
+//!
+//! ```text
+//! tollgate day 2026-11-24
+//! ledger LEDGER_ID
+//! before HEAD_OF_THE_SEAL_BEFORE      (64 zeros before the first)
+//! records FIRST_SEQ LAST_SEQ
+//! link LINK_AFTER_LAST_SEQ
+//! hours DIGEST
+//! bounds FIRST_KEPT FLOOR
+//! ```
+//!
+//! `hours` is the SHA-256 of the rows of `hours` since the day sealed before, in order of `first_seq`, a line each: `hour`,
+//! `calls`, `first_seq`, `last_seq`, `account`, `group`, `action`, `mode`, `outcome`, `billable`, `reason`, with a tab between. (The
+//! first day that schema 4 seals has all rows before it.) `bounds.frozen` is the newest record whose row is sealed
+//! or about to be: rows up to there do not grow, and a call of the same hour begins another. `bounds.floor` is the
+//! first record that was kept when the ledger came to schema 4. `hours` may be many rows, so they are read beside the
+//! commits, between two chores of the writer.
+//!
+//! A month is sealed when all its statements are stored, and a restore when it is made:
+//!
+//! ```text
+//! tollgate month 2026-11              tollgate restore 1
+//! ledger LEDGER_ID                    ledger LEDGER_ID
+//! before HEAD                         before HEAD
+//! through THROUGH_SEQ                 records LAST_SEQ NEXT_SEQ
+//! head HEAD_OF_ITS_LAST_DAY           restored RESTORED_AT
+//! fixed FIXED_AT
+//! settled SETTLED_AT
+//! digest DIGEST_OF_ITS_STATEMENTS
+//! late LATE_MONTHS                    (`any` where it is null)
+//! ```
 
 use super::chain::Link;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -125,6 +159,8 @@ pub(super) struct Month {
     pub(super) settled_at: i64,
     /// Over its statements.
     pub(super) digest: Link,
+    /// Late calls of how many months are on them; `None`: of any age.
+    pub(super) late_months: Option<i64>,
 }
 
 impl Month {
@@ -135,7 +171,7 @@ impl Month {
     ) -> Result<Option<Self>, rusqlite::Error> {
         connection
             .prepare_cached(
-                "SELECT through_seq, head, fixed_at, settled_at, digest FROM settlements
+                "SELECT through_seq, head, fixed_at, settled_at, digest, late_months FROM settlements
                  WHERE month = ?1 AND settled_at IS NOT NULL AND digest IS NOT NULL",
             )?
             .query_row([month], |row| {
@@ -146,6 +182,7 @@ impl Month {
                     fixed_at: row.get(2)?,
                     settled_at: row.get(3)?,
                     digest: row.get(4)?,
+                    late_months: row.get(5)?,
                 })
             })
             .optional()
@@ -160,6 +197,11 @@ impl Month {
                 ("fixed", self.fixed_at.to_string()),
                 ("settled", self.settled_at.to_string()),
                 ("digest", hex::encode(self.digest)),
+                (
+                    "late",
+                    self.late_months
+                        .map_or("any".to_owned(), |months| months.to_string()),
+                ),
             ],
         )
     }
@@ -200,7 +242,11 @@ pub(super) const RESTORES: &str =
 
 /// The digest of the rows of `hours` whose first record comes after `after` and not after `last`: those that a day
 /// seals. They must not grow any more. Memory does not grow with them.
-pub(super) fn hours(connection: &Connection, after: i64, last: i64) -> Result<Link, rusqlite::Error> {
+pub(super) fn hours(
+    connection: &Connection,
+    after: i64,
+    last: i64,
+) -> Result<Link, rusqlite::Error> {
     let mut hash = Sha256::new();
     let mut line = String::new();
     // Records that were changed by hand may give two rows the same first seq.
@@ -239,6 +285,3 @@ pub(super) fn hours(connection: &Connection, after: i64, last: i64) -> Result<Li
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -3,10 +3,11 @@
 //! Owns the one writing connection. Must never decide what happens when it fails.
 
 use super::chain::{self, Digests, Link};
+use super::files::suffixed;
 use super::keep::{self, Entry, Seal, StoreError};
 use super::known::Known;
 use super::schema::{self, Kind};
-use super::{FastMap, LedgerError, io_error, migrate, suffixed};
+use super::{FastMap, LedgerError, io_error, migrate};
 use crate::usage::Record;
 use crate::words::{AccountId, Action, GroupId, Mode, Outcome, Reason, RequestId, Utc};
 use rusqlite::config::DbConfig;
@@ -71,6 +72,20 @@ fn inode(path: &Path) -> Result<Inode, LedgerError> {
     Ok((found.stx_dev_major, found.stx_dev_minor, found.stx_ino))
 }
 
+/// What [`Store::freeze`] gives.
+#[derive(Debug)]
+pub(super) enum Frozen {
+    /// The day's seal, which it had already.
+    Sealed(Seal),
+    /// The rows of `hours` to seal: those whose first record comes after `after` and not after `last_seq`.
+    Rows {
+        /// The newest record whose row is sealed.
+        after: i64,
+        /// The newest record that is frozen.
+        last_seq: i64,
+    },
+}
+
 /// The open file. After an error it must be dropped and opened again, because only the file knows
 /// what was written.
 #[derive(Debug)]
@@ -112,13 +127,7 @@ impl Store {
         ))?;
         match kind {
             Kind::Ledger => {}
-            Kind::Empty => {
-                schema::create(&connection)?;
-                tracing::warn!(
-                    path = %path.display(),
-                    "there was no ledger: an empty one was created, and all counts begin at zero"
-                );
-            }
+            Kind::Empty => schema::create(&connection)?,
             Kind::Older(found) => migrate::migrate(&mut connection, path, found)?,
         }
         let rolled_up =
@@ -294,10 +303,11 @@ impl Store {
         Ok(())
     }
 
-    /// Rolls up all that is committed, and seals `day` with the newest record, unless it is sealed already.
-    pub(super) fn seal(&mut self, day: &str, step: i64) -> Result<Seal, StoreError> {
+    /// Rolls up all that is committed for the seal of `day`, and freezes it: these rows of `hours` do not grow any more. Gives
+    /// the seal when the day is sealed already.
+    pub(super) fn freeze(&mut self, day: &str, step: i64) -> Result<Frozen, StoreError> {
         if let Some(seal) = keep::sealed(&self.connection, day)? {
-            return Ok(seal);
+            return Ok(Frozen::Sealed(seal));
         }
         if let Some(sealed) = keep::last_seal(&self.connection)?.map(|seal| seal.day)
             && *day < *sealed
@@ -308,8 +318,31 @@ impl Store {
         while self.tail() > 0 {
             self.roll_up(step)?;
         }
-        let (last_seq, head) = (self.rolled_up, self.link);
-        self.chore(|transaction| keep::insert_seal(transaction, day, last_seq, &head))?;
+        let last_seq = self.rolled_up;
+        self.chore(|transaction| {
+            transaction
+                .execute("UPDATE bounds SET frozen = ?1", [last_seq])
+                .map(drop)
+        })?;
+        let after = self.connection.query_row(
+            "SELECT coalesce(max(last_seq), 0) FROM days WHERE hours IS NOT NULL",
+            [],
+            |row| row.get(0),
+        )?;
+        Ok(Frozen::Rows { after, last_seq })
+    }
+
+    /// Seals `day` with the newest record that was frozen, `last_seq`, and the digest of the rows of `hours` that were.
+    pub(super) fn seal(
+        &mut self,
+        day: &str,
+        last_seq: i64,
+        hours: Link,
+    ) -> Result<Seal, StoreError> {
+        if let Some(seal) = keep::sealed(&self.connection, day)? {
+            return Ok(seal);
+        }
+        self.chore(|transaction| keep::insert_seal(transaction, day, last_seq, hours))?;
         let seal = keep::sealed(&self.connection, day)?;
         seal.ok_or_else(|| rusqlite::Error::QueryReturnedNoRows.into())
     }
@@ -336,7 +369,7 @@ impl Store {
     }
 
     /// Deletes the oldest records in one small step, up to the first that was admitted at `keep_from` or later, and none
-    /// that is not rolled up. `true` when there may be more to delete.
+    /// that is not on a settled month's statements. `true` when there may be more to delete.
     ///
     /// Links are kept by the step of the roll-up, so whole steps go at a time: `first_kept` passes over all of
     /// their records at once, and what lies before it is deleted bit by bit.
@@ -358,7 +391,8 @@ impl Store {
             let step: Option<(i64, bool)> = transaction
                 .prepare_cached(
                     "SELECT last_seq,
-                            NOT EXISTS (SELECT 1 FROM raw WHERE seq >= ?1 AND seq <= last_seq AND admitted_at >= ?2)
+                            last_seq <= (SELECT coalesce(max(through_seq), 0) FROM settlements WHERE settled_at IS NOT NULL)
+                            AND NOT EXISTS (SELECT 1 FROM raw WHERE seq >= ?1 AND seq <= last_seq AND admitted_at >= ?2)
                      FROM links WHERE last_seq >= ?1 ORDER BY last_seq LIMIT 1",
                 )?
                 .query_row([first_kept, keep_from.0], |row| Ok((row.get(0)?, row.get(1)?)))

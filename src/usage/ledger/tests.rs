@@ -1,5 +1,6 @@
 //! The ledger as its users see it, with the disk failing underneath.
 
+use super::store::Frozen;
 use super::*;
 use crate::usage::billable;
 use crate::words::{AccountId, Action, Bill, GroupId, Mode, Mono, Outcome, Reason, RequestId};
@@ -79,6 +80,17 @@ impl Bench {
         Store::open(&self.path(), true).unwrap()
     }
 
+    /// Seals a day the way [`Ledger::seal`] does, without a thread that writes.
+    pub(super) fn seal(&self, store: &mut Store, day: &str, step: i64) -> Seal {
+        match store.freeze(day, step).unwrap() {
+            Frozen::Sealed(seal) => seal,
+            Frozen::Rows { after, last_seq } => {
+                let hours = seal::hours(&self.reader().0, after, last_seq).unwrap();
+                store.seal(day, last_seq, hours).unwrap()
+            }
+        }
+    }
+
     pub(super) fn reader(&self) -> Reader {
         Reader::open(&self.path()).unwrap()
     }
@@ -143,11 +155,12 @@ pub(super) fn assert_consistent(path: &Path) {
          GROUP BY {key}, hour ORDER BY line"
     ));
     assert_eq!(rollup, recount);
-    // What is rolled up is one row for each kind of call and hour, and is the recount up to there.
+    // What is rolled up is the recount up to there.
     let key = "series, admitted_at / 3600000000";
     assert_eq!(
         list(
-            "SELECT concat_ws(' ', series, hour, calls, first_seq, last_seq) AS line FROM hours ORDER BY line"
+            "SELECT concat_ws(' ', series, hour, sum(calls), min(first_seq), max(last_seq)) AS line FROM hours
+             GROUP BY series, hour ORDER BY line"
         ),
         list(&format!(
             "SELECT concat_ws(' ', {key}, count(*), min(seq), max(seq)) AS line FROM raw
@@ -216,6 +229,23 @@ pub(super) fn wait(commit: Commit) -> Result<(), NotDurable> {
 
 pub(super) fn commit(ledger: &Ledger, record: Record) -> Result<(), NotDurable> {
     wait(ledger.reserve().unwrap().commit(record))
+}
+
+/// A month that is settled with the records up to here, so that these may be pruned.
+pub(super) fn settled(month: &str, through_seq: u64, head: [u8; 32]) -> [Entry; 2] {
+    [
+        Entry::Settlement {
+            month: month.into(),
+            through_seq,
+            head,
+            fixed_at: DAY,
+        },
+        Entry::Settled {
+            month: month.into(),
+            at: DAY,
+            digest: StatementsDigest::default().end(),
+        },
+    ]
 }
 
 /// Waits for what another thread does. The limit is there to end a broken run, not to measure.
@@ -1216,6 +1246,7 @@ fn nothing_is_pruned_that_is_not_rolled_up() {
         let until = Utc(DAY.0 + HOUR_US);
         bench.reader().usage(DAY, until, None, ALL).unwrap()[0].calls
     };
+    store.keep(&settled("2026-11", 10, [0; 32])).unwrap();
     let all = Utc(i64::MAX);
     assert!(store.prune(all).unwrap(), "there is more, later");
     assert_eq!(bench.reader().first_kept_seq().unwrap(), 1);
@@ -1361,6 +1392,14 @@ fn pruning_deletes_from_the_front_keeps_the_rollup_and_never_gives_a_seq_again()
     for commit in commits {
         wait(commit).unwrap();
     }
+    // Nothing goes before its month is settled.
+    ledger.prune(Utc(DAY.0 + 1_000 * HOUR_US));
+    eventually("it was tried", || {
+        ledger.shared.queue.lock().keep_from.is_none()
+    });
+    assert_eq!(bench.reader().first_kept_seq().unwrap(), 1);
+    let through = settled("2026-11", 1_210, [0; 32]);
+    ledger.keep(through.to_vec()).unwrap();
     ledger.prune(Utc(DAY.0 + 24 * HOUR_US));
     // Whole steps of the roll-up go, and the last of the first day holds one of the second.
     let step = u64::try_from(bench.pace.roll_up).unwrap();
@@ -1461,6 +1500,9 @@ fn a_gate_that_never_rests_is_pruned_as_well() {
     );
     *busy.lock() = Some(ledger.clone());
     commit(&ledger, record(11)).unwrap();
+    ledger
+        .keep(settled("2026-11", 10, [0; 32]).to_vec())
+        .unwrap();
     ledger.prune(DAY);
     eventually("the old are gone", || {
         bench.reader().first_kept_seq().unwrap() == 11

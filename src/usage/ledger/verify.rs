@@ -1,19 +1,23 @@
 //! Recomputing what the ledger says of itself from the records that it keeps, also while they become more.
 //!
-//! Owns the walk over the chain and the order in which it looks. Must never hold more than one step of the roll-up and the
+//! Owns the walk over the chain and the seals, and the order in which it looks. Must never hold more than one step of the roll-up and the
 //! hours that are open there, nor a transaction for longer than a step: a reader that stays keeps the WAL from
 //! being copied back.
 //!
 //! A record that was changed breaks its own link and all later ones, and the marks tell which was the first. A row of
-//! `hours` is counted from the record that it names as its first to the one that it names as its last. What
-//! the walk cannot see is a chain that was made anew from some record on, with all that is derived from it: for
-//! that there is the checkpoint, a head that somebody kept elsewhere.
+//! `hours` is counted from the record that it names as its first to the one that it names as its last. Of records that were
+//! deleted the seals tell: each stands for its rows of `hours`, or its month, and for every seal before. What
+//! cannot be seen is a chain with its seals that was made anew from some record on, with all that is derived from
+//! it: for that there is the checkpoint, a head that somebody kept elsewhere.
+
+mod seals;
 
 use super::FastMap;
 use super::chain::{self, Digests, Link, Linked, MARK};
 use super::read::{ReadError, Reader};
 use crate::words::Utc;
 use rusqlite::{Connection, OptionalExtension, params};
+use seals::{SealedDay, only_settled_records_are_gone, sealed_days};
 use std::collections::VecDeque;
 
 /// What was recomputed and fits.
@@ -86,7 +90,11 @@ impl Reader {
         }
         self.every_hour_has_records()?;
         self.every_record_is_counted()?;
+        self.sealed_rows_are_unchanged()?;
         self.every_hour_ends_where_it_does()?;
+        let page = self.0.unchecked_transaction()?;
+        walk.seals_follow(&page)?;
+        drop(page);
         walk.end(&self.0)
     }
 
@@ -130,10 +138,11 @@ impl Reader {
         }
     }
 
-    /// Also rows of records that were deleted say how many they were, and no seq was ever left out.
+    /// Also rows of records that were deleted say how many they were, and no seq was left out but by a restore.
     fn every_record_is_counted(&self) -> Result<(), Misfit> {
         let (calls, rolled_up): (i64, i64) = self.0.query_row(
-            "SELECT (SELECT coalesce(sum(calls), 0) FROM hours), rolled_up FROM bounds",
+            "SELECT (SELECT coalesce(sum(calls), 0) FROM hours),
+                    rolled_up - (SELECT coalesce(sum(next_seq - 1 - last_seq), 0) FROM restores) FROM bounds",
             [],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
@@ -200,6 +209,8 @@ struct Walk {
     stated: VecDeque<Stated>,
     checkpoint: Option<Link>,
     checkpoint_seen: bool,
+    /// The checkpoint is the seal of this, of which no records are kept.
+    checkpoint_of_deleted: Option<String>,
 }
 
 impl Walk {
@@ -217,8 +228,10 @@ impl Walk {
             stated: VecDeque::new(),
             checkpoint,
             checkpoint_seen: false,
+            checkpoint_of_deleted: None,
         };
         walk.stated = stated(&page, rolled_up)?;
+        only_settled_records_are_gone(&page)?;
         walk.compare()?;
         Ok(walk)
     }
@@ -256,6 +269,17 @@ impl Walk {
         if last > rolled_up {
             let why = format!("only records up to {rolled_up} are rolled up");
             return misfit("links", last, why);
+        }
+        let restored: bool = page
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM restores WHERE last_seq = ?1 AND next_seq = ?2 + 1)",
+            )?
+            .query_row([from, last], |row| row.get(0))?;
+        if restored && marks.is_empty() && link == before {
+            // No seq in between was ever given.
+            self.at = (last, before);
+            self.compare()?;
+            return Ok(false);
         }
         let is_whole = marks.len() as i64 == (last - from).saturating_mul(MARK as i64);
         // The first record whose mark is another.
@@ -420,22 +444,24 @@ impl Walk {
     }
 
     fn end(self, connection: &Connection) -> Result<Verified, Misfit> {
-        if let Some(checkpoint) = self.checkpoint.filter(|_| !self.checkpoint_seen) {
-            let day: Option<String> = connection
-                .query_row(
-                    "SELECT day FROM days WHERE head = ?1 AND last_seq < ?2 LIMIT 1",
-                    params![checkpoint, self.first],
-                    |row| row.get(0),
-                )
-                .optional()?;
-            return Err(Misfit::Checkpoint(match day {
-                Some(day) => format!(
-                    "it is the head of {day}, of which no records are kept, so it says nothing of those that are: take a newer one"
+        if self.checkpoint.is_some() && !self.checkpoint_seen {
+            let restored: bool =
+                connection.query_row("SELECT EXISTS (SELECT 1 FROM restores)", [], |row| {
+                    row.get(0)
+                })?;
+            let why = match self.checkpoint_of_deleted {
+                Some(what) => format!(
+                    "it is the head of {what}, of which no records are kept, so it says nothing of those that are: take a newer one"
                 ),
+                None if restored => "nothing that is sealed has it: these are not the records that were there when it was \
+                     published, or it was published after the backup that was put back"
+                    .to_owned(),
                 None => {
-                    "these are not the records that were there when it was published".to_owned()
+                    "nothing that is sealed has it: these are not the records that were there when it was published"
+                        .to_owned()
                 }
-            }));
+            };
+            return Err(Misfit::Checkpoint(why));
         }
         Ok(Verified {
             first_seq: number(self.first),
@@ -469,29 +495,37 @@ fn boundary(page: &Connection, first_kept: i64) -> Result<Link, Misfit> {
     }
 }
 
-/// The heads of days and settlements, in order of seq. The days must follow each other.
+/// The links that days and settlements have to have, in order of seq. The days must follow each other.
 fn stated(page: &Connection, rolled_up: i64) -> Result<VecDeque<Stated>, Misfit> {
     let mut stated = Vec::new();
     let mut end = 0;
-    let mut select =
-        page.prepare("SELECT day, first_seq, last_seq, head FROM days ORDER BY day")?;
-    let mut rows = select.query([])?;
-    while let Some(row) = rows.next()? {
-        let (day, first_seq, last_seq): (String, i64, i64) =
-            (row.get(0)?, row.get(1)?, row.get(2)?);
+    let days = sealed_days(page)?;
+    for day in &days {
+        let (first_seq, last_seq) = (day.first_seq, day.last_seq);
         if first_seq != end + 1 || last_seq < end || last_seq > rolled_up {
             let why = format!(
                 "it has records {first_seq} to {last_seq}; the day before ends with {end}, the ledger with {rolled_up}"
             );
-            return misfit("days", day, why);
+            return misfit("days", &day.day, why);
         }
         end = last_seq;
         stated.push(Stated {
             seq: last_seq,
-            head: row.get(3)?,
+            head: day.link.as_ref().unwrap_or(&day.head).clone(),
             table: "days",
-            key: day,
+            key: day.day.clone(),
         });
+    }
+    let gone: Option<String> = page
+        .query_row(
+            "SELECT substr(what, 5) AS day FROM seals WHERE what LIKE 'day %' AND day NOT IN (SELECT day FROM days)
+             ORDER BY place LIMIT 1",
+            [],
+            |row| row.get(0),
+        )
+        .optional()?;
+    if let Some(day) = gone {
+        return misfit("days", day, "it was sealed, and it is not there");
     }
     let mut select = page.prepare("SELECT month, through_seq, head FROM settlements")?;
     let mut rows = select.query([])?;
@@ -509,7 +543,11 @@ fn stated(page: &Connection, rolled_up: i64) -> Result<VecDeque<Stated>, Misfit>
             );
             return misfit("settlements", settlement.key, why);
         }
-        stated.push(settlement);
+        // With such a day, its head is compared when the seals are.
+        let is_its_day = |day: &SealedDay| day.link.is_some() && day.last_seq == settlement.seq;
+        if !days.iter().any(is_its_day) {
+            stated.push(settlement);
+        }
     }
     stated.sort_by_key(|stated| stated.seq);
     Ok(stated.into())

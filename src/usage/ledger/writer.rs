@@ -591,8 +591,17 @@ impl Writer {
         let step = self.place.pace.roll_up;
         self.wal_pages += 16;
         match chore {
-            Chore::Seal { day, reply } => {
-                let sealed = self.with_store(|store| store.seal(&day, step));
+            Chore::Freeze { day, reply } => {
+                let frozen = self.with_store(|store| store.freeze(&day, step));
+                self.reply(reply, frozen)
+            }
+            Chore::Seal {
+                day,
+                last_seq,
+                hours,
+                reply,
+            } => {
+                let sealed = self.with_store(|store| store.seal(&day, last_seq, hours));
                 self.reply(reply, sealed)
             }
             Chore::Keep { entries, reply } => {

@@ -53,7 +53,7 @@ fn days_follow_each_other_and_a_sealed_day_stays_what_it_is() {
     let first = ledger.seal("2026-11-24").unwrap();
     assert_eq!((first.first_seq, first.last_seq), (1, 10));
     // All that was committed is linked then, and the newest link is the head.
-    assert_eq!(bench.reader().head().unwrap(), (10, first.head));
+    assert_eq!(bench.reader().head().unwrap().0, 10);
     bench.commit_all(&ledger, (11..=15).map(varied));
     assert_eq!(ledger.seal("2026-11-24").unwrap(), first);
     // A day that was left out is part of the next one.
@@ -61,7 +61,7 @@ fn days_follow_each_other_and_a_sealed_day_stays_what_it_is() {
     assert_eq!((second.first_seq, second.last_seq), (11, 15));
     let empty = ledger.seal("2026-11-27").unwrap();
     assert_eq!((empty.first_seq, empty.last_seq), (16, 15));
-    assert_eq!(empty.head, second.head);
+    assert_ne!(empty.head, second.head, "it stands for the day as well");
     let refused = ledger.seal("2026-11-25");
     assert!(
         matches!(&refused, Err(StoreError::OutOfOrder { sealed, .. }) if sealed == "2026-11-27"),
@@ -96,7 +96,6 @@ fn a_ledger_without_a_record_can_be_sealed() {
     let bench = Bench::new();
     let seal = bench.open().seal("2026-11-24").unwrap();
     assert_eq!((seal.first_seq, seal.last_seq), (1, 0));
-    assert_eq!(seal.head, [0; 32]);
     let verified = bench.reader().verify(Some(seal.head)).unwrap();
     assert_eq!((verified.records, verified.days), (0, 1));
 }
@@ -125,6 +124,7 @@ fn what_is_kept_is_found_and_keeping_it_again_changes_nothing() {
     let settled = |at| Entry::Settled {
         month: "2026-11".into(),
         at: Utc(at),
+        digest: [7; 32],
     };
     let other = Seal {
         last_seq: 0,
@@ -498,7 +498,7 @@ fn a_wal_cut_off_anywhere_leaves_whole_chores_and_a_chain_that_holds() {
     store
         .commit(run, &(1..=20).map(old).collect::<Vec<_>>())
         .unwrap();
-    let first = store.seal("2026-11-24", 7).unwrap();
+    let first = bench.seal(&mut store, "2026-11-24", 7);
     store.keep(&[settlement("2026-11", &first)]).unwrap();
     store
         .keep(&[
@@ -506,8 +506,15 @@ fn a_wal_cut_off_anywhere_leaves_whole_chores_and_a_chain_that_holds() {
             statement("2026-11", "b", "2"),
         ])
         .unwrap();
+    let digest = bench.reader().statements_digest("2026-11").unwrap();
+    let done = |at| Entry::Settled {
+        month: "2026-11".into(),
+        at,
+        digest,
+    };
+    store.keep(&[done(DAY)]).unwrap();
     store.commit(run, &[record(21)]).unwrap();
-    let second = store.seal("2026-11-25", 7).unwrap();
+    let second = bench.seal(&mut store, "2026-11-25", 7);
     while store.prune(DAY).unwrap() {}
     assert_eq!(bench.reader().first_kept_seq().unwrap(), 21);
 
@@ -526,11 +533,14 @@ fn a_wal_cut_off_anywhere_leaves_whole_chores_and_a_chain_that_holds() {
         reader.verify(None).unwrap();
         let days = reader.days().unwrap();
         let statements = reader.debits(None).unwrap().len();
-        let fixed = reader.settlement("2026-11").unwrap().is_some();
+        let settlement = reader.settlement("2026-11").unwrap();
+        let fixed = settlement.is_some();
+        let settled = settlement.is_some_and(|month| month.settled_at.is_some());
         seen.push((
             days.len(),
             fixed,
             statements,
+            settled,
             reader.first_kept_seq().unwrap(),
         ));
         // What was sealed is what was published, and what was not is sealed to the same head by the next try.
@@ -546,13 +556,13 @@ fn a_wal_cut_off_anywhere_leaves_whole_chores_and_a_chain_that_holds() {
                 .unwrap();
         }
         if days.len() == 1 && store.next_seq() == 22 {
-            assert_eq!(store.seal("2026-11-25", 7).unwrap(), second);
+            assert_eq!(crashed.seal(&mut store, "2026-11-25", 7), second);
         }
         reader.verify(None).unwrap();
     }
     assert!(seen.is_sorted(), "{seen:?}");
     seen.dedup();
-    assert!(seen.len() >= 6, "{seen:?}");
+    assert!(seen.len() >= 7, "{seen:?}");
 }
 
 #[test]
@@ -562,8 +572,8 @@ fn a_chore_waits_for_no_answer_of_a_caller_that_has_gone() {
     let (reply, answer) = std::sync::mpsc::sync_channel(1);
     drop(answer);
     let day = "2026-11-24".to_owned();
-    ledger.shared.queue.lock().chore = Some(Chore::Seal { day, reply });
+    ledger.shared.queue.lock().chore = Some(Chore::Freeze { day, reply });
     ledger.shared.wake.notify_one();
-    eventually("sealed", || bench.reader().last_day().unwrap().is_some());
+    eventually("taken", || ledger.shared.queue.lock().chore.is_none());
     wait(ledger.reserve().unwrap().commit(record(1))).unwrap();
 }

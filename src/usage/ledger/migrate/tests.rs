@@ -2,7 +2,7 @@
 
 use super::super::chain::Link;
 use super::super::store::Store;
-use super::super::tests::{ALL, Bench, DAY, assert_consistent, record};
+use super::super::tests::{ALL, Bench, DAY, assert_consistent, record, settled};
 use super::super::{Ledger, LedgerError, Reader, StoredRecord};
 use super::*;
 use crate::words::Utc;
@@ -228,6 +228,9 @@ fn the_chain_of_a_ledger_that_was_pruned_before_begins_with_its_first_kept_recor
     assert_eq!(verified.records, 5_000 - 1_234);
     assert_eq!(records_after(&bench, 1_234).len(), 5_000 - 1_234);
     // What was linked at once is pruned as whole steps like the rest.
+    store
+        .keep(&settled("2026-11", 5_000, verified.head))
+        .unwrap();
     while store.prune(Utc(i64::MAX)).unwrap() {}
     assert_eq!(bench.reader().verify(None).unwrap().first_seq, 5_001);
 }

@@ -1,8 +1,11 @@
 //! Somebody changes the file by hand, or makes the chain anew.
 
 use super::super::keep::Entry;
+use super::super::seal;
 use super::super::store::Store;
-use super::super::tests::{Bench, DAY, HOUR_US, close, commit, eventually, record, varied};
+use super::super::tests::{
+    Bench, DAY, HOUR_US, close, commit, eventually, record, settled, varied,
+};
 use super::*;
 use crate::usage::Record;
 use std::fs;
@@ -17,7 +20,7 @@ fn honest(bench: &Bench) -> [Link; 2] {
     let mut store = bench.store();
     let mut run = store.begin_run("gate-1", DAY).unwrap();
     let records: Vec<Record> = (1..=RECORDS as u128).map(varied).collect();
-    let head = |store: &mut Store, day| store.seal(day, 7).unwrap().head;
+    let head = |store: &mut Store, day| bench.seal(store, day, 7).head;
     store.commit(run, &records[..25]).unwrap();
     let first = head(&mut store, "2026-11-24");
     // Goes on under another name.
@@ -56,12 +59,13 @@ fn an_untouched_ledger_verifies_with_any_of_its_heads() {
     let bench = Bench::new();
     let heads = honest(&bench);
     let reader = bench.reader();
-    assert_eq!(reader.head().unwrap(), (50, heads[1]));
-    for checkpoint in [None, Some(heads[0]), Some(heads[1])] {
+    let (last, link) = reader.head().unwrap();
+    assert_eq!(last, 50);
+    for checkpoint in [None, Some(heads[0]), Some(heads[1]), Some(link)] {
         let verified = reader.verify(checkpoint).unwrap();
         assert_eq!((verified.first_seq, verified.last_seq), (1, 50));
         assert_eq!((verified.records, verified.days), (50, 2));
-        assert_eq!(verified.head, heads[1]);
+        assert_eq!(verified.head, link);
     }
 }
 
@@ -358,18 +362,18 @@ fn a_chain_made_anew_after_a_change_is_found_with_a_head_that_was_published_befo
             .execute_batch(&format!(
                 "UPDATE raw SET series = 1 + series % (SELECT count(*) FROM series) WHERE seq = {seq};
                  DELETE FROM links WHERE last_seq > 0; DELETE FROM hours; DELETE FROM days; DELETE FROM settlements;
-                 UPDATE bounds SET rolled_up = 0;"
+                 DELETE FROM seals; UPDATE bounds SET rolled_up = 0, frozen = 0;"
             ))
             .unwrap();
-        let mut store = forged.store();
-        for step in [7, 7, 7, 4, 7, 7, 7, 4] {
-            store.roll_up(step).unwrap();
-        }
-        drop(store);
-        let sql = forged.sql();
-        for (day, first, last) in [("2026-11-24", 1, 25), ("2026-11-25", 26, 50)] {
-            let change = "INSERT INTO days (day, first_seq, last_seq, head) SELECT ?1, ?2, ?3, link FROM links WHERE last_seq = ?3";
-            assert_eq!(sql.execute(change, params![day, first, last]).unwrap(), 1);
+        for (day, after, last) in [("2026-11-24", 0, 25), ("2026-11-25", 25, 50)] {
+            let mut store = forged.store();
+            for step in [7, 7, 7, 4] {
+                store.roll_up(step).unwrap();
+            }
+            let freeze = "UPDATE bounds SET frozen = ?1";
+            forged.sql().execute(freeze, [last]).unwrap();
+            let hours = seal::hours(&forged.reader().0, after, last).unwrap();
+            store.seal(day, last, hours).unwrap();
         }
         verify(&forged).unwrap();
         let found = |head| match forged.reader().verify(Some(head)) {
@@ -391,8 +395,10 @@ fn the_end_cut_off_with_all_that_tells_of_it_is_found_with_a_head_that_was_publi
         .sql()
         .execute_batch(
             "DELETE FROM raw WHERE seq > 39; DELETE FROM links WHERE last_seq > 39; DELETE FROM days WHERE day > '2026-11-24';
-             DELETE FROM settlements; DELETE FROM hours; UPDATE bounds SET rolled_up = 39;
-             INSERT INTO hours SELECT admitted_at / 3600000000, series, count(*), min(seq), max(seq) FROM raw GROUP BY 1, 2;
+             DELETE FROM settlements; DELETE FROM hours; UPDATE bounds SET rolled_up = 39, frozen = 25;
+             DELETE FROM seals WHERE what <> 'day 2026-11-24';
+             INSERT INTO hours SELECT admitted_at / 3600000000, series, count(*), min(seq), max(seq) FROM raw
+             GROUP BY 1, 2, seq <= 25;
              DELETE FROM hour_ends; INSERT INTO hour_ends SELECT hour, max(last_seq) FROM hours GROUP BY 1;",
         )
         .unwrap();
@@ -402,6 +408,164 @@ fn the_end_cut_off_with_all_that_tells_of_it_is_found_with_a_head_that_was_publi
         reader.verify(Some(heads[1])),
         Err(Misfit::Checkpoint(_))
     ));
+}
+
+/// Three days and two settled months; the records of the first two days are deleted. Accounts `a` and `b` called on these
+/// days, `c` later. The heads of the days and of the months, as they were published.
+fn mostly_deleted(bench: &Bench) -> Vec<Link> {
+    let mut store = bench.store();
+    let run = store.begin_run("", DAY).unwrap();
+    let mut heads = Vec::new();
+    for (day, accounts) in [["a", "b"], ["a", "b"], ["c", "c"]].iter().enumerate() {
+        let records: Vec<Record> = (0..20)
+            .map(|id| Record {
+                account: crate::words::AccountId::new(accounts[id % 2]).unwrap(),
+                admitted_at: Utc(DAY.0 + (day as i64 * 24 + id as i64 / 5) * HOUR_US),
+                ..record((day * 20 + id) as u128)
+            })
+            .collect();
+        store.commit(run, &records).unwrap();
+        let seal = bench.seal(&mut store, &format!("day {day}"), 10);
+        heads.push(seal.head);
+        if day < 2 {
+            let month = format!("month {day}");
+            let settled = settled(&month, seal.last_seq, seal.head);
+            store.keep(&settled).unwrap();
+            heads.push(bench.reader().month_seal(&month).unwrap().unwrap());
+        }
+    }
+    while store.prune(Utc(DAY.0 + 48 * HOUR_US)).unwrap() {}
+    store.checkpoint("TRUNCATE").unwrap();
+    assert_eq!(bench.reader().first_kept_seq().unwrap(), 41);
+    heads
+}
+
+#[test]
+fn what_was_sealed_of_deleted_records_and_of_settled_months_is_found_and_named_when_it_is_changed()
+{
+    let bench = Bench::new();
+    let heads = mostly_deleted(&bench);
+    for head in &heads[2..] {
+        assert_eq!(bench.reader().verify(Some(*head)).unwrap().days, 2);
+    }
+    for (change, named) in [
+        // Calls moved from one account to another, the sum kept.
+        (
+            "UPDATE hours SET calls = calls - 1 WHERE first_seq = 1; UPDATE hours SET calls = calls + 1 WHERE first_seq = 2",
+            "days day 0",
+        ),
+        (
+            "UPDATE hours SET calls = calls - 1 WHERE first_seq = 21; UPDATE hours SET calls = calls + 1 WHERE first_seq = 22",
+            "days day 1",
+        ),
+        ("UPDATE hours SET series = 3 - series WHERE series < 3 AND first_seq < 5", "days day 0"),
+        ("UPDATE hours SET hour = hour + 24 WHERE first_seq = 1", "days day 0"),
+        ("UPDATE hours SET last_seq = last_seq + 1 WHERE first_seq = 1", "days day 0"),
+        // Two accounts change names.
+        (
+            "UPDATE series SET account = 'x' WHERE account = 'a'; UPDATE series SET account = 'a' WHERE account = 'b';
+             UPDATE series SET account = 'b' WHERE account = 'x'",
+            "days day 0",
+        ),
+        ("UPDATE series SET reason = 'vetoed', billable = 0 WHERE account = 'b'", "days day 0"),
+        ("DELETE FROM series WHERE account = 'b'", "days day 0"),
+        // Days.
+        ("DELETE FROM days WHERE day = 'day 0'", "days day 1"),
+        ("DELETE FROM days WHERE day = 'day 1'", "days day 2"),
+        ("DELETE FROM days WHERE day = 'day 2'", "days day 2"),
+        ("UPDATE days SET link = NULL, hours = NULL, first_kept = NULL WHERE day = 'day 2'", "days day 2"),
+        ("UPDATE days SET head = zeroblob(32) WHERE day = 'day 0'", "days day 0"),
+        ("UPDATE days SET link = zeroblob(32) WHERE day = 'day 0'", "days day 0"),
+        ("UPDATE days SET first_kept = 2 WHERE day = 'day 2'", "days day 2"),
+        // Months.
+        ("UPDATE settlements SET fixed_at = fixed_at + 1 WHERE month = 'month 0'", "settlements month 0"),
+        ("UPDATE settlements SET settled_at = settled_at - 1 WHERE month = 'month 1'", "settlements month 1"),
+        ("UPDATE settlements SET settled_at = NULL WHERE month = 'month 0'", "settlements month 0"),
+        ("UPDATE settlements SET digest = zeroblob(32) WHERE month = 'month 1'", "settlements month 1"),
+        ("UPDATE settlements SET through_seq = 39 WHERE month = 'month 1'", "bounds first_kept"),
+        ("UPDATE settlements SET head = zeroblob(32) WHERE month = 'month 0'", "settlements month 0"),
+        ("UPDATE settlements SET late_months = 2 WHERE month = 'month 0'", "settlements month 0"),
+        ("DELETE FROM settlements WHERE month = 'month 0'", "settlements month 0"),
+        ("DELETE FROM settlements WHERE month = 'month 1'", "bounds first_kept"),
+        ("DELETE FROM settlements WHERE month = 'month 0'; DELETE FROM seals WHERE what = 'month month 0'", "days day 1"),
+        // Bounds, with all that belongs to them.
+        (
+            "DELETE FROM raw WHERE seq <= 50; DELETE FROM links WHERE last_seq < 50; UPDATE bounds SET first_kept = 51",
+            "bounds first_kept",
+        ),
+        (
+            "DELETE FROM raw WHERE seq <= 50; DELETE FROM links WHERE last_seq < 50; UPDATE bounds SET first_kept = 51, floor = 51",
+            "days day 0",
+        ),
+        ("UPDATE bounds SET first_kept = 31", "links 30"),
+        ("UPDATE bounds SET frozen = 59", "bounds frozen"),
+        ("UPDATE bounds SET frozen = 61", "bounds frozen"),
+        ("DELETE FROM seals", "days day 0"),
+        ("DELETE FROM seals WHERE place = 3", "settlements month 1"),
+        ("UPDATE seals SET head = zeroblob(32) WHERE place = 5", "days day 2"),
+        ("UPDATE seals SET what = 'day of rest' WHERE place = 5", "days of rest"),
+    ] {
+        assert_eq!(found_after(&bench.path(), change), named, "{change}");
+    }
+    // What somebody cuts off at the end, with all that tells of it, only what was published gives away.
+    let cut = Bench::new();
+    fs::copy(bench.path(), cut.path()).unwrap();
+    cut.sql()
+        .execute_batch(
+            "DELETE FROM seals WHERE place = 5; DELETE FROM days WHERE day = 'day 2'; UPDATE bounds SET frozen = 40",
+        )
+        .unwrap();
+    verify(&cut).unwrap();
+    let refused = cut.reader().verify(Some(heads[4]));
+    assert!(matches!(refused, Err(Misfit::Checkpoint(_))), "{refused:?}");
+}
+
+/// Whoever recomputes seals with a program of their own needs exactly these texts.
+#[test]
+fn a_seal_is_the_digest_of_the_text_that_the_head_of_the_room_describes() {
+    use sha2::{Digest, Sha256};
+    let bench = Bench::new();
+    let heads = mostly_deleted(&bench);
+    let sql = bench.sql();
+    let text = |query: &str| -> String { sql.query_row(query, [], |row| row.get(0)).unwrap() };
+    let mut before = [0_u8; 32];
+    for (place, head) in heads.iter().enumerate() {
+        let start = |title: &str| {
+            format!(
+                "tollgate {title}\nledger {}\nbefore {}\n",
+                text("SELECT ledger_id FROM identity"),
+                hex::encode(before)
+            )
+        };
+        let n = place / 2;
+        let sealed = if place % 2 == 0 {
+            let rows = text(&format!(
+                r#"SELECT coalesce(group_concat(line, ''), '') FROM (SELECT concat_ws(char(9), hour, calls, hours.first_seq, hours.last_seq,
+                   account, "group", action, mode, outcome, billable, reason) || char(10) AS line
+                   FROM hours JOIN series ON series.id = series JOIN days ON day = 'day {n}'
+                   WHERE hours.first_seq BETWEEN days.first_seq AND days.last_seq ORDER BY hours.first_seq)"#
+            ));
+            assert_eq!(rows.lines().count(), [8, 8, 4][n], "{rows}");
+            let lines = text(&format!(
+                "SELECT 'records ' || first_seq || ' ' || last_seq || char(10) || 'link ' || lower(hex(link)) || char(10)
+                 FROM days WHERE day = 'day {n}'"
+            ));
+            let hours = hex::encode(Sha256::digest(rows));
+            format!(
+                "{}{lines}hours {hours}\nbounds 1 1\n",
+                start(&format!("day day {n}"))
+            )
+        } else {
+            let lines = text(&format!(
+                "SELECT 'through ' || through_seq || char(10) || 'head ' || lower(hex(head)) || char(10) || 'fixed ' || fixed_at
+                 || char(10) || 'settled ' || settled_at || char(10) || 'digest ' || lower(hex(digest)) || char(10) || 'late any' || char(10)
+                 FROM settlements WHERE month = 'month {n}'"
+            ));
+            start(&format!("month month {n}")) + &lines
+        };
+        before = Sha256::digest(&sealed).into();
+        assert_eq!(before, *head, "{sealed}");
+    }
 }
 
 /// Whoever recomputes the chain with a program of their own needs exactly these bytes.
@@ -460,6 +624,8 @@ fn a_ledger_verifies_while_it_is_written_sealed_and_pruned() {
                 if id % 100 == 99 {
                     let seal = ledger.seal(&format!("day {id:03}")).unwrap();
                     heads.push(seal.head);
+                    let month = settled(&format!("month {id:03}"), seal.last_seq, seal.head);
+                    ledger.keep(month.to_vec()).unwrap();
                     ledger.prune(Utc(DAY.0 + i64::try_from(id).unwrap() * HOUR_US / 100));
                 }
             }
@@ -496,7 +662,10 @@ fn in_order(bench: &Bench) -> (Store, Vec<Link>) {
             })
             .collect();
         store.commit(run, &records).unwrap();
-        heads.push(store.seal(&format!("day {day}"), 10).unwrap().head);
+        heads.push(bench.seal(&mut store, &format!("day {day}"), 10).head);
+        let through = u64::try_from(day * 20 + 20).unwrap();
+        let month = settled(&format!("month {day}"), through, heads[heads.len() - 1]);
+        store.keep(&month).unwrap();
     }
     (store, heads)
 }
@@ -514,7 +683,10 @@ fn a_pruned_ledger_verifies_from_its_first_kept_record_on() {
     let reader = bench.reader();
     let verified = reader.verify(None).unwrap();
     assert_eq!((verified.first_seq, verified.last_seq), (41, 100));
-    assert_eq!((verified.records, verified.head), (60, heads[4]));
+    assert_eq!(
+        (verified.records, verified.head),
+        (60, reader.head().unwrap().1)
+    );
     // The days of deleted records keep their heads: the last of them is where the kept ones begin.
     assert_eq!(reader.days().unwrap().len(), 5);
     assert_eq!(verified.days, 4);
@@ -562,6 +734,7 @@ fn records_that_are_deleted_while_they_are_looked_at_are_passed_over() {
     // Records 10 and 11 share an hour, and so do those on both sides of the new boundary. The hour of the late one is open.
     prune(&mut store, 37);
     while !walk.step(&reader.0).unwrap() {}
+    walk.seals_follow(&reader.0).unwrap();
     let verified = walk.end(&reader.0).unwrap();
     assert_eq!((verified.first_seq, verified.last_seq), (31, 100));
     assert_eq!(verified.records, 80);

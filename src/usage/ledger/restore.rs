@@ -1,0 +1,228 @@
+//! Putting a backup back in the place of a ledger.
+//!
+//! Owns the steps and their order. Must never give a seq a second time, change the ledger that was there, nor put a database
+//! where a WAL lies: SQLite would read the one into the other.
+//!
+//! A backup ends before the ledger that it replaces did. So the seqs go on far beyond: no cursor that was given out by
+//! then can pass over a new record. `links` has a row of the last seq that was left out, with the link of the backup's last record and no
+//! marks; `restores` has a row as well.
+
+use super::files::{lock, suffixed, sync_directory};
+use super::known::Known;
+use super::read::copy_to;
+use super::schema::{self, Kind};
+use super::seal::{self, Before};
+use super::store::Store;
+use super::{LedgerError, io_error, migrate};
+use crate::words::Utc;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// So many seqs are left out: more than a gate records in thirty years at 1,000 calls a second.
+const GAP: i64 = 1_000_000_000_000;
+
+/// Records that are rolled up at a time.
+const STEP: i64 = 4_096;
+
+/// What was put back, and where the ledger that was there is now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Restored {
+    /// The real path of the ledger.
+    pub path: PathBuf,
+    /// The id of the ledger, which a restore keeps.
+    pub ledger_id: String,
+    /// How often this ledger was restored, this time included: the first part of a cursor.
+    pub restore_count: u64,
+    /// The newest record of the backup.
+    pub last_seq: u64,
+    /// The seq of the next record.
+    pub next_seq: u64,
+    /// The seal of the restore, to be kept with those of the days.
+    pub seal: [u8; 32],
+    /// The ledger that was there, with its WAL beside it; `None` when there was none.
+    pub moved: Option<PathBuf>,
+}
+
+/// Puts the backup `from` in the place of the ledger `to`, of which no process may have the lock. What was there is moved
+/// aside. `to` is complete and synced, or it is missing; then the same restore may be started again.
+///
+/// # Errors
+/// [`LedgerError::Locked`] while a gate runs; [`LedgerError::NotALedger`] and others when `from` is no ledger, and then
+/// nothing is changed.
+pub fn restore(from: &Path, to: &Path, now: Utc) -> Result<Restored, LedgerError> {
+    let source = open_backup(from)?;
+    let (path, _lock) = lock(to)?;
+    if from.canonicalize().map_err(io_error(from))? == path {
+        return Err(LedgerError::Itself(path));
+    }
+    // Of a restore that was killed: nobody else writes these, for the ledger is locked.
+    let new = suffixed(&path, ".restoring");
+    for end in [
+        "",
+        "-wal",
+        "-shm",
+        "-journal",
+        ".partial",
+        ".partial-journal",
+    ] {
+        remove(&suffixed(&new, end))?;
+    }
+    copy_to(&source, &new)?;
+    drop(source);
+    let count = 1 + earlier_restores(&path)?.max(count_of(&new));
+    let (known, last_seq, seal) = go_on_beyond(&new, count, now)?;
+    File::open(&new)
+        .and_then(|file| file.sync_all())
+        .map_err(io_error(&new))?;
+    let moved = move_aside(&path, count)?;
+    fs::rename(&new, &path).map_err(io_error(&path))?;
+    sync_directory(&path)?;
+    let unsigned = |seq: i64| u64::try_from(seq).unwrap_or(0);
+    Ok(Restored {
+        ledger_id: known.ledger_id,
+        restore_count: unsigned(count),
+        last_seq: unsigned(last_seq),
+        next_seq: unsigned(known.linked.0 + 1),
+        seal,
+        moved,
+        path,
+    })
+}
+
+/// A ledger of this schema or an older one, for reading.
+fn open_backup(path: &Path) -> Result<Connection, LedgerError> {
+    if !path.is_file() {
+        return Err(LedgerError::NoBackup(path.to_owned()));
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let backup = Connection::open_with_flags(path, flags)?;
+    match schema::identify(&backup)? {
+        Kind::Ledger | Kind::Older(_) => Ok(backup),
+        Kind::Empty => Err(LedgerError::NotALedger),
+    }
+}
+
+/// How often the ledger was restored; 0 where that cannot be told.
+fn count_of(path: &Path) -> i64 {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let count = Connection::open_with_flags(path, flags)
+        .and_then(|ledger| Known::read(&ledger).map(|known| known.restore_count));
+    // Another file, a damaged one or one of an older schema.
+    count.unwrap_or(0)
+}
+
+/// The highest count that was given here: a backup may be older than the last restore, and no two may have the same.
+fn earlier_restores(path: &Path) -> Result<i64, LedgerError> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let aside = aside(path, "");
+    let prefix = aside.file_name().unwrap_or_default().to_string_lossy();
+    // SQLite would delete the WAL beside an empty file.
+    let mut highest = match bytes(path) {
+        0 => 0,
+        _ => count_of(path),
+    };
+    for entry in fs::read_dir(directory).map_err(io_error(directory))? {
+        let name = entry.map_err(io_error(directory))?.file_name();
+        let name = name.to_string_lossy();
+        let count = name
+            .strip_prefix(&*prefix)
+            .and_then(|rest| rest.trim_end_matches("-wal").parse::<i64>().ok());
+        highest = highest.max(count.unwrap_or(0));
+    }
+    Ok(highest)
+}
+
+fn aside(path: &Path, count: impl std::fmt::Display) -> PathBuf {
+    suffixed(path, &format!(".before-restore-{count}"))
+}
+
+/// Notes the restore in the copy at `path`, and makes its seqs go on beyond the gap. It is one file afterwards, without a
+/// WAL. Gives what it is then, the newest record, and the seal.
+fn go_on_beyond(path: &Path, count: i64, now: Utc) -> Result<(Known, i64, [u8; 32]), LedgerError> {
+    let mut copy = Connection::open(path)?;
+    if let Kind::Older(found) = schema::identify(&copy)? {
+        migrate::change(&mut copy, found)?;
+    }
+    drop(copy);
+    let mut store = Store::open(path, false)?;
+    while store.tail() > 0 {
+        store.roll_up(STEP)?;
+    }
+    let last_seq = store.next_seq() - 1;
+    drop(store);
+
+    let mut copy = Connection::open(path)?;
+    let transaction = copy.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let restore = seal::Restore {
+        count,
+        last_seq,
+        // A count that was passed over leaves its seqs out as well.
+        next_seq: last_seq + 1 + GAP * (count - Known::read(&transaction)?.restore_count).max(1),
+        restored_at: now.0,
+    };
+    let seal = restore.seal(&Before::newest(&transaction)?);
+    transaction.execute("UPDATE identity SET restore_count = ?1", [count])?;
+    transaction.execute(
+        "INSERT INTO restores (restore_count, last_seq, next_seq, restored_at) VALUES (?1, ?2, ?3, ?4)",
+        params![count, last_seq, restore.next_seq, now.0],
+    )?;
+    transaction.execute(
+        "INSERT INTO links (last_seq, link, marks) SELECT ?2, link, zeroblob(0) FROM links WHERE last_seq = ?1",
+        params![last_seq, restore.next_seq - 1],
+    )?;
+    transaction.execute("UPDATE bounds SET rolled_up = ?1", [restore.next_seq - 1])?;
+    seal::add(&transaction, &seal::of_restore(count), &seal)?;
+    let known = Known::read(&transaction)?;
+    transaction.commit()?;
+    let mode: String = copy.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0))?;
+    copy.close().map_err(|(_, error)| error)?;
+    if mode != "delete" || suffixed(path, "-wal").exists() {
+        return Err(LedgerError::LoneWal(suffixed(path, "-wal")));
+    }
+    Ok((known, last_seq, seal))
+}
+
+/// Moves the ledger at `path` and its WAL aside, the database first: with the WAL gone first it would look whole, and
+/// not be. Gives where it is now.
+fn move_aside(path: &Path, count: i64) -> Result<Option<PathBuf>, LedgerError> {
+    let (wal, aside_now) = (suffixed(path, "-wal"), aside(path, count));
+    let mut moved = None;
+    if bytes(path) > 0 {
+        fs::rename(path, &aside_now).map_err(io_error(path))?;
+        moved = Some(aside_now.clone());
+    } else {
+        remove(path)?;
+    }
+    if bytes(&wal) == 0 {
+        remove(&wal)?;
+    } else {
+        // Alone, it is of a restore that was killed after it had moved the database.
+        let before = aside(path, count - 1);
+        let of_before = moved.is_none()
+            && before.exists()
+            && suffixed(&before, "-wal").symlink_metadata().is_err();
+        let to = if of_before { before } else { aside_now };
+        fs::rename(&wal, suffixed(&to, "-wal")).map_err(io_error(&wal))?;
+        moved.get_or_insert(to);
+    }
+    // Made anew from the WAL whenever it is needed.
+    remove(&suffixed(path, "-shm"))?;
+    sync_directory(path)?;
+    Ok(moved)
+}
+
+fn bytes(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+fn remove(path: &Path) -> Result<(), LedgerError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
