@@ -627,6 +627,11 @@ impl Writer {
             }
             done => (done, None),
         };
+        if trouble.is_some() {
+            // Before who asked is told so: it may look whether the ledger is well again.
+            let _queue = self.shared.queue.lock();
+            self.shared.health.store(FAILING, Ordering::Release);
+        }
         // Who asked waits for the answer, unless it has panicked.
         let _ = reply.send(done);
         trouble
