@@ -2,7 +2,7 @@
 //!
 //! Owns the shapes of their output. Must never write to the ledger, nor decide what a rule of [`crate::billing`] decides.
 
-use crate::billing::{self, Local, Period, Quote, Refund};
+use crate::billing::{self, Local, NotRefundable, Period, Quote, Refund};
 use crate::books::{self, Books, Sold};
 use crate::clock::Clock;
 use crate::config::{self, Account, Charging, Config, Pack, Service};
@@ -10,6 +10,7 @@ use crate::usage::{Cursor, Month, Reader, StoredRecord, restore, usage_table};
 use crate::words::{AccountId, GroupId, Stop};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
+use serde_json::json;
 use std::io::Write;
 use std::path::Path;
 
@@ -31,6 +32,15 @@ pub enum RecordsFormat {
     Jsonl,
     /// A row each, with a head.
     Csv,
+}
+
+/// How the answer to a refund is printed.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum RefundFormat {
+    /// For people.
+    Table,
+    /// One document.
+    Json,
 }
 
 /// Loads the configuration; warnings go to standard error.
@@ -264,35 +274,56 @@ pub fn price(path: &Path, group: &GroupId, order: &Order) -> anyhow::Result<()> 
 }
 
 /// Whether an order of packs is paid back (R18), with the rule and the amount; `false` when it is not.
-pub fn refund(path: &Path, order: &str) -> anyhow::Result<bool> {
+pub fn refund(path: &Path, order: &str, format: RefundFormat) -> anyhow::Result<bool> {
     let config = load(path)?;
-    let Some((account, service, pack)) = find_order(&config.accounts, order)? else {
+    let Some((account, service, pack)) = find_order(&config.accounts, order) else {
         bail!("no order {order} in the files");
     };
-    let reader = Reader::open(&config.settings.ledger.path)?;
     let now = Clock::default().utc();
     let zone = &config.catalog.time_zone;
-    let books = books(&config, &reader, now);
-    let ordered = books.used(account, pack)?;
-    let balance = books::balance(Some(account), books::debited(&reader, &account.id)?, now);
-    let arrears = billing::in_arrears(balance);
-    let standing = service.stopped.or(arrears.then_some(Stop::Arrears));
-    let violation = account
-        .services
-        .iter()
-        .any(|service| service.stopped == Some(Stop::Violation));
-    let answer = billing::refund(
-        &ordered,
-        ordered.used_before,
-        standing,
-        violation,
-        pack.refundable,
-        zone,
-        now,
-    );
+    let answer = match pack {
+        None => Refund::No {
+            reason: NotRefundable::QpsPurchase,
+        },
+        Some(pack) => {
+            let reader = Reader::open(&config.settings.ledger.path)?;
+            let books = books(&config, &reader, now);
+            let ordered = books.used(account, pack)?;
+            let debited = books::debited(&reader, &account.id)?;
+            let arrears = billing::in_arrears(books::balance(Some(account), debited, now));
+            let standing = service.stopped.or(arrears.then_some(Stop::Arrears));
+            let mut stops = account.services.iter().map(|service| service.stopped);
+            let violation = stops.any(|stop| stop == Some(Stop::Violation));
+            let used = ordered.used_before;
+            let refundable = pack.refundable;
+            billing::refund(&ordered, used, standing, violation, refundable, zone, now)
+        }
+    };
     let currency = &config.catalog.currency;
-    print(|out| match &answer {
-        Refund::Yes { back, total, until } => {
+    print(|out| match (format, &answer) {
+        (RefundFormat::Json, answer) => {
+            let mut document =
+                json!({"order": order, "account": account.id, "group": service.group});
+            match answer {
+                Refund::Yes { back, total, until } => {
+                    document["paid_back"] = json!(true);
+                    document["currency"] = json!(currency);
+                    document["total"] = json!(total);
+                    document["funds"] = back
+                        .iter()
+                        .map(|(fund, amount)| (fund.as_str(), json!(amount)))
+                        .collect();
+                    document["until"] = json!(Local::new(*until, zone));
+                }
+                Refund::No { reason } => {
+                    document["paid_back"] = json!(false);
+                    document["reason"] = json!(reason.as_str());
+                    document["why"] = json!(reason.to_string());
+                }
+            }
+            writeln!(out, "{document}")
+        }
+        (RefundFormat::Table, Refund::Yes { back, total, until }) => {
             writeln!(
                 out,
                 "yes: {total} {currency} are paid back, if it is asked for before {}",
@@ -311,26 +342,28 @@ pub fn refund(path: &Path, order: &str) -> anyhow::Result<bool> {
                 Local::new(now, zone)
             )
         }
-        Refund::No { reason } => writeln!(out, "no: {reason}"),
+        (RefundFormat::Table, Refund::No { reason }) => writeln!(out, "no: {reason}"),
     })?;
     Ok(matches!(answer, Refund::Yes { .. }))
 }
 
+/// Whose order it is and for what; the packs of it, or `None` for a QPS purchase.
 fn find_order<'c>(
     accounts: &'c [Account],
     order: &str,
-) -> anyhow::Result<Option<(&'c Account, &'c Service, &'c Pack)>> {
-    for account in accounts {
-        for service in &account.services {
-            if let Some(pack) = service.packs.iter().find(|pack| &*pack.order == order) {
-                return Ok(Some((account, service, pack)));
-            }
-            if service.qps_purchases.iter().any(|q| &*q.order == order) {
-                bail!("no: {order} is a QPS purchase, which is not paid back (R18)");
-            }
+) -> Option<(&'c Account, &'c Service, Option<&'c Pack>)> {
+    let services = accounts.iter().flat_map(|account| {
+        let services = account.services.iter();
+        services.map(move |service| (account, service))
+    });
+    for (account, service) in services {
+        let pack = service.packs.iter().find(|pack| &*pack.order == order);
+        let mut purchases = service.qps_purchases.iter();
+        if pack.is_some() || purchases.any(|purchase| &*purchase.order == order) {
+            return Some((account, service, pack));
         }
     }
-    Ok(None)
+    None
 }
 
 /// Puts a backup in the place of the ledger, and says what follows from it.

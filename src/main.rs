@@ -1,6 +1,7 @@
 //! The command line: flags, exit codes, signals. What a command does stands in the library.
 
 use anyhow::Context;
+use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsStr;
 use std::future::Future;
@@ -12,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use tollgate::billing::Period;
 use tollgate::clock::Clock;
-use tollgate::commands::{self, Format, Order, RecordsFormat, Which, load, print};
+use tollgate::commands::{self, Format, Order, RecordsFormat, RefundFormat, Which, load, print};
 use tollgate::config::{self, Charging, Config, Mistakes, UpstreamSettings};
 use tollgate::key::NewKey;
 use tollgate::reload::Wish;
@@ -131,6 +132,9 @@ enum Command {
         /// The order's id in the accounts file.
         #[arg(long, value_name = "ORDER")]
         order: String,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = RefundFormat::Table)]
+        format: RefundFormat,
     },
     /// Recompute chain, days, rollup and fixed statements from the records that the ledger keeps.
     ///
@@ -226,16 +230,16 @@ struct Goods {
     #[arg(long, value_name = "CALLS", required_unless_present = "qps", conflicts_with_all = ["qps", "months", "days"])]
     pack: Option<u64>,
     /// How many packs.
-    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "qps")]
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "qps", value_parser = up_to(config::MAX_PACKS))]
     count: u32,
     /// Quota in calls per second.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = up_to(config::MAX_QPS))]
     qps: Option<u32>,
     /// For so many calendar months.
-    #[arg(long, value_name = "N", requires = "qps", conflicts_with = "days", required_unless_present_any = ["days", "pack"])]
+    #[arg(long, value_name = "N", requires = "qps", conflicts_with = "days", required_unless_present_any = ["days", "pack"], value_parser = up_to(config::MAX_MONTHS))]
     months: Option<u32>,
     /// For so many days.
-    #[arg(long, value_name = "N", requires = "qps")]
+    #[arg(long, value_name = "N", requires = "qps", value_parser = up_to(config::MAX_DAYS))]
     days: Option<u32>,
 }
 
@@ -247,6 +251,11 @@ impl Goods {
             (calls, ..) => Order::Packs(calls.unwrap_or(0), self.count),
         }
     }
+}
+
+/// From 1 on: the bounds of the accounts file, into which the order would go.
+fn up_to(most: u32) -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(most))
 }
 
 fn group_id(text: &str) -> Result<GroupId, String> {
@@ -318,8 +327,12 @@ fn main() -> ExitCode {
             group,
             goods,
         } => commands::price(&config.config, &group, &goods.order()),
-        Command::Refund { config, order } => {
-            match commands::refund(&config.config, &order) {
+        Command::Refund {
+            config,
+            order,
+            format,
+        } => {
+            match commands::refund(&config.config, &order, format) {
                 Ok(true) => Ok(()),
                 // The answer is on standard output.
                 Ok(false) => return ExitCode::FAILURE,

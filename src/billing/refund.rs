@@ -5,15 +5,13 @@ use crate::words::{Fund, Origin, Stop, Utc};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use rust_decimal::Decimal;
-use serde::Serialize;
 
 /// The days after that of delivery on which an order is paid back (R18).
 const REFUND_DAYS: i64 = 7;
 
 /// The answer to a refund that somebody asks for. That the provider may refuse suspected abuse all the
 /// same is a decision of people, and no rule here (R18).
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Refund {
     /// It is paid back in full.
     Yes {
@@ -32,9 +30,11 @@ pub enum Refund {
 }
 
 /// Why an order is not paid back: the first of these that holds, those that no waiting mends first (ours).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, thiserror::Error)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotRefundable {
+    /// It is no order of packs.
+    #[error("R18: the order is a QPS purchase, which is not paid back")]
+    QpsPurchase,
     /// It was, already.
     #[error("R18: the order was paid back already")]
     Refunded,
@@ -64,6 +64,22 @@ pub enum NotRefundable {
     /// The service is stopped.
     #[error("R18: nothing is paid back while the service is stopped ({0})")]
     Stopped(Stop),
+}
+
+impl NotRefundable {
+    /// As in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::QpsPurchase => "qps_purchase",
+            Self::Refunded => "refunded",
+            Self::NotBought => "not_bought",
+            Self::PromotionRule => "promotion_rule",
+            Self::Used { .. } => "used",
+            Self::TooLate { .. } => "too_late",
+            Self::Violation => "violation",
+            Self::Stopped(_) => "stopped",
+        }
+    }
 }
 
 /// Answers for `order`, of which `used` calls were ever used. `standing`: that of its service now.

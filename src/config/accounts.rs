@@ -16,6 +16,13 @@ use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::path::PathBuf;
 
+/// An order has at most so many packs.
+pub const MAX_PACKS: u32 = 10_000;
+/// Quota is bought for at most so many calendar months.
+pub const MAX_MONTHS: u32 = 120;
+/// Or for at most so many days.
+pub const MAX_DAYS: u32 = 3_660;
+
 /// The least bytes of accounts that are read at once, when they can be.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -487,7 +494,7 @@ fn pack(
             _ => Some(calls),
         }
     });
-    let count = fields.or("count", 1, |i| i.whole32(1..=10_000));
+    let count = fields.or("count", 1, |i| i.whole32(1..=MAX_PACKS));
     let delivered_at = fields.get("delivered");
     let delivered = fields.required("delivered", "2026-11-02T10:00:00+08:00", Item::instant);
     let origin = fields.or("origin", Origin::Bought, |i| {
@@ -551,8 +558,8 @@ fn qps_purchase(item: Item<'_>, zone: Option<&TimeZone>, taken: &mut Taken) -> O
 
 /// `months: 1` or `days: 3`.
 fn period(item: Item<'_>, fields: &mut Fields<'_>) -> Option<Span> {
-    let months = fields.optional("months", |i| i.whole32(1..=120));
-    let days = fields.optional("days", |i| i.whole32(1..=3660));
+    let months = fields.optional("months", |i| i.whole32(1..=MAX_MONTHS));
+    let days = fields.optional("days", |i| i.whole32(1..=MAX_DAYS));
     match (months?, days?) {
         (Some(months), None) => Some(Span::new().months(months)),
         (None, Some(days)) => Some(Span::new().days(days)),

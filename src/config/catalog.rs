@@ -12,7 +12,7 @@ use rust_decimal::Decimal;
 use std::collections::HashMap;
 
 /// No cap, quota or purchase is above this many calls per second.
-pub(super) const MAX_QPS: u32 = 1_000_000;
+pub const MAX_QPS: u32 = 1_000_000;
 /// No count of calls is above this; with prices below 10^9 no bill leaves `Decimal`.
 const MAX_CALLS: u64 = 1_000_000_000_000;
 

@@ -21,9 +21,11 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-pub use accounts::{Account, Credential, Pack, Paid, Payment, QpsPurchase, Service};
+pub use accounts::{
+    Account, Credential, MAX_DAYS, MAX_MONTHS, MAX_PACKS, Pack, Paid, Payment, QpsPurchase, Service,
+};
 pub use catalog::{
-    ActionSpec, Catalog, Charging, Group, PackPrice, PerCall, QpsPrice, Route, Tier,
+    ActionSpec, Catalog, Charging, Group, MAX_QPS, PackPrice, PerCall, QpsPrice, Route, Tier,
 };
 pub use changes::changes;
 pub use settings::{

@@ -712,6 +712,24 @@ fn prices_and_refunds_are_quoted_with_their_rule() {
     assert_eq!(price(&["--pack", "123"]).0, Some(1));
     assert_eq!(price(&["--qps", "10"]).0, Some(2), "for how long?");
 
+    // What the accounts file would not take is not quoted.
+    for (words, most) in [
+        (["--qps", "1000001", "--months", "1"], "1000000"),
+        (["--qps", "0", "--months", "1"], "1000000"),
+        (["--qps", "10", "--months", "121"], "120"),
+        (["--qps", "10", "--days", "3661"], "3660"),
+        (["--qps", "10", "--days", "0"], "3660"),
+        (["--pack", "10000", "--count", "10001"], "10000"),
+        (["--pack", "10000", "--count", "0"], "10000"),
+    ] {
+        let said = house.run(&[
+            "price", "--group", PORTRAIT, words[0], words[1], words[2], words[3],
+        ]);
+        assert_eq!(said.code, Some(2), "{words:?}: {}", said.out);
+        assert!(said.err.contains(&format!("1..={most}")), "{}", said.err);
+    }
+    assert_eq!(price(&["--qps", "1", "--days", "3660"]).0, Some(0));
+
     let yes = house.run(&["refund", "--order", "P-1"]);
     assert_eq!(yes.code, Some(0), "{}{}", yes.out, yes.err);
     assert!(
@@ -724,6 +742,29 @@ fn prices_and_refunds_are_quoted_with_their_rule() {
     let no = house.run(&["refund", "--order", "P-2"]);
     assert_eq!(no.code, Some(1));
     assert!(no.out.starts_with("no: R18"), "{}", no.out);
+    let document = |order: &str| -> (Option<i32>, Value) {
+        let said = house.run(&["refund", "--order", order, "--format", "json"]);
+        (said.code, serde_json::from_str(&said.out).expect(&said.err))
+    };
+    let (code, told) = document("P-1");
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        (&told["order"], &told["account"], &told["group"]),
+        (&json!("P-1"), &json!(CUSTOMER), &json!(PORTRAIT))
+    );
+    assert_eq!(
+        (&told["paid_back"], &told["total"], &told["currency"]),
+        (&json!(true), &json!("80.00"), &json!("CNY"))
+    );
+    assert_eq!(told["funds"], json!({"cash": "80.00"}));
+    assert!(told["until"].as_str().unwrap().ends_with("T00:00:00+08:00"));
+    let (code, told) = document("P-2");
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        (&told["paid_back"], &told["reason"]),
+        (&json!(false), &json!("too_late"))
+    );
+    assert!(told["why"].as_str().unwrap().starts_with("R18: "));
     let unknown = house.run(&["refund", "--order", "P-9"]);
     assert_eq!(unknown.code, Some(1));
     assert!(unknown.err.contains("no order P-9"), "{}", unknown.err);
