@@ -19,7 +19,7 @@ use tollgate::key::NewKey;
 use tollgate::reload::Wish;
 use tollgate::settle::EVIDENCE;
 use tollgate::usage::{Cursor, Month, backup};
-use tollgate::words::{AccountId, GroupId};
+use tollgate::words::{AccountId, GroupId, VERSION};
 use tollgate::{demo, serve};
 use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -36,7 +36,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// It knows each customer by a verified credential, lets in what the customer has bought, refuses the
 /// rest at once, forwards the admitted calls and counts each of them exactly once in a durable ledger.
 #[derive(Parser)]
-#[command(version, propagate_version = true, after_help = AFTER_HELP)]
+#[command(version = VERSION, propagate_version = true, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -456,8 +456,9 @@ async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
     let signal = loop {
         tokio::select! {
             _ = tick.tick() => {
-                let lines = i64::try_from(dropped.dropped_lines()).unwrap_or(i64::MAX);
-                running.proxy.metrics.log_lines_dropped.set(lines);
+                let counter = &running.proxy.metrics.log_lines_dropped;
+                let lines = u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX);
+                counter.inc_by(lines.saturating_sub(counter.get()));
             }
             // What came of it is in the log and the metrics; the old policy serves on if it failed.
             _ = hangup.recv() => drop(running.reload(Wish::default()).await),

@@ -3,7 +3,7 @@
 //! Owns names, labels and their bounds. The only door to prometheus. Must never decide anything, and
 //! never make a series from something that a client chose.
 
-use crate::words::{AccountId, GroupId, Mode, Outcome, Threshold};
+use crate::words::{AccountId, COMMIT, GroupId, Mode, Outcome, Threshold};
 /// A counter that was resolved once and is kept where it counts.
 pub use prometheus::IntCounter;
 use prometheus::core::Collector;
@@ -80,7 +80,7 @@ pub struct Metrics {
     /// Failing calls held down.
     pub held_down: IntCounter,
     /// Log lines that nobody took in time.
-    pub log_lines_dropped: IntGauge,
+    pub log_lines_dropped: IntCounter,
     /// The generation in force.
     pub config_generation: IntGauge,
     /// 1 when the last reload took effect.
@@ -181,8 +181,13 @@ impl Metrics {
     pub fn new(account_limit: usize) -> Self {
         let registry = Registry::new();
         let r = &registry;
-        let info = gauge_vec(r, "build_info", "1, with the version.", &["version"]);
-        info.with_label_values(&[env!("CARGO_PKG_VERSION")])
+        let info = gauge_vec(
+            r,
+            "build_info",
+            "1, with the version and the commit that it was built from.",
+            &["version", "commit"],
+        );
+        info.with_label_values(&[env!("CARGO_PKG_VERSION"), COMMIT])
             .set(1.0);
         let upstream = register(
             r,
@@ -296,9 +301,9 @@ impl Metrics {
                 "held_down_total",
                 "Answers to failing credentials that were held back.",
             ),
-            log_lines_dropped: gauge(
+            log_lines_dropped: counter(
                 r,
-                "log_lines_dropped",
+                "log_lines_dropped_total",
                 "Log lines that were dropped because their reader did not take them.",
             ),
             config_generation: gauge(r, "config_generation", "The policy generation in force."),

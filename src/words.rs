@@ -279,6 +279,16 @@ spelled! {
     }
 }
 
+/// The version and the commit of this program, as `--version` prints them.
+pub const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("TOLLGATE_COMMIT"),
+    ")"
+);
+/// The commit that it was built from: 12 hex digits, or `unknown` (`build.rs`).
+pub const COMMIT: &str = env!("TOLLGATE_COMMIT");
+
 /// The path on the public listener where a customer sees its own quota. No route may have it.
 pub const QUOTA_PATH: &str = "/v1/quota";
 

@@ -17,7 +17,7 @@ use crate::policy::{Account, Described, Policy, rfc3339};
 use crate::proxy::{Proxy, counts};
 use crate::reload::{Outcome, Reloader, Wish};
 use crate::usage::{Cursor, Month, ReadError, Reader};
-use crate::words::{AccountId, Utc};
+use crate::words::{AccountId, COMMIT, Utc};
 use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::rejection::QueryRejection;
@@ -280,6 +280,7 @@ async fn status(Shared(admin): App) -> Json<Value> {
     let told = |at| rfc3339(at, &policy.catalog.time_zone);
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "commit": COMMIT,
         "state": admin.state.borrow().as_str(),
         "listen": admin.public.to_string(),
         "started_at": told(admin.started_at),

@@ -6,6 +6,7 @@ mod answers;
 mod bad_input;
 mod billers;
 mod bills;
+mod build;
 mod cap;
 mod connections;
 mod crash;

@@ -862,7 +862,7 @@ async fn a_log_that_nobody_reads_holds_up_no_call_and_its_lost_lines_are_counted
     }
     until("the lost lines are counted", async || {
         let samples = scrape(house.admin).await;
-        samples.sum("tollgate_log_lines_dropped", &[]) > 0
+        samples.sum("tollgate_log_lines_dropped_total", &[]) > 0
     })
     .await;
     process.kill();
