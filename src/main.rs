@@ -125,7 +125,7 @@ enum Command {
     },
     /// Whether an order of packs is paid back, why, and how much by which fund.
     ///
-    /// Exits 0 when it is, 1 when it is not or cannot be told.
+    /// Exits 0 when it is, 1 when it is not, 2 when it cannot be told.
     Refund {
         #[command(flatten)]
         config: ConfigFlag,
@@ -282,6 +282,11 @@ fn account_id(text: &str) -> Result<AccountId, String> {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // A script must not take "cannot be told" for "no".
+    let unable = match cli.command {
+        Command::Refund { .. } => ExitCode::from(2),
+        _ => ExitCode::FAILURE,
+    };
     let done = match cli.command {
         Command::Serve(flag) => log_to_stderr(Level::INFO)
             .and_then(|(_flushed, dropped)| control_thread(run(dropped, flag.config))),
@@ -379,7 +384,7 @@ fn main() -> ExitCode {
                 Some(mistakes) => eprintln!("{mistakes}"),
                 None => eprintln!("tollgate: {error:#}"),
             }
-            ExitCode::FAILURE
+            unable
         }
     }
 }

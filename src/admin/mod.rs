@@ -5,6 +5,7 @@
 
 mod guard;
 mod listener;
+mod query;
 
 pub use listener::{Bounded, CONNECTIONS};
 
@@ -16,18 +17,17 @@ use crate::metrics::AccountFigures;
 use crate::policy::{Account, Described, Policy, rfc3339};
 use crate::proxy::{Proxy, counts};
 use crate::reload::{Outcome, Reloader, Wish};
-use crate::usage::{Cursor, Month, ReadError, Reader};
+use crate::usage::{Cursor, ReadError, Reader};
 use crate::words::{AccountId, COMMIT, Utc};
 use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, Request, State as Shared};
+use axum::extract::{Path, Request, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::Deserialize;
+use query::{Asked, flag, month, parameters};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -74,9 +74,6 @@ struct Admin {
 }
 
 type App = Shared<Arc<Admin>>;
-/// A query, or what is wrong with it.
-type Asked<T> = Result<Query<T>, QueryRejection>;
-
 /// Every admin path. `public`: the address of the public listener, for `/status`.
 pub fn router(
     proxy: Arc<Proxy>,
@@ -112,7 +109,7 @@ pub fn router(
                 .concurrency_limit(QUERIES),
         )
         .layer(middleware::from_fn(to_its_end));
-    Router::new()
+    let paths = Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
@@ -123,7 +120,11 @@ pub fn router(
         .route("/livez", get(live))
         .route("/readyz", get(ready))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such path; GET / lists them"))
-        .with_state(admin)
+        .with_state(admin);
+    // Which methods a path takes is known outside of its routes only.
+    Router::new()
+        .fallback_service(paths)
+        .layer(middleware::map_response(wrong_method))
 }
 
 /// A query that has begun reads on when its client has hung up, so it keeps its place until then.
@@ -136,6 +137,21 @@ async fn to_its_end(request: Request, next: Next) -> Response {
             "the query failed; see the log",
         )
     })
+}
+
+/// Gives the router's bare 405 a body.
+async fn wrong_method(response: Response) -> Response {
+    if response.status() != StatusCode::METHOD_NOT_ALLOWED {
+        return response;
+    }
+    let allow = response.headers().get(header::ALLOW);
+    let named = allow.and_then(|methods| methods.to_str().ok());
+    let detail = format!("this path takes {}", named.unwrap_or("another method"));
+    let mut told = problem(StatusCode::METHOD_NOT_ALLOWED, &detail);
+    if let Some(allow) = allow {
+        told.headers_mut().insert(header::ALLOW, allow.clone());
+    }
+    told
 }
 
 fn problem(status: StatusCode, detail: &str) -> Response {
@@ -306,23 +322,16 @@ async fn status(Shared(admin): App) -> Json<Value> {
     }))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReloadQuery {
-    #[serde(default)]
-    force: bool,
-    #[serde(default)]
-    dry_run: bool,
-}
-
-async fn reload(Shared(admin): App, query: Asked<ReloadQuery>) -> Response {
-    let query = match query {
-        Ok(Query(query)) => query,
-        Err(why) => return problem(StatusCode::BAD_REQUEST, &why.body_text()),
-    };
-    let wish = Wish {
-        force: query.force,
-        dry_run: query.dry_run,
+async fn reload(Shared(admin): App, query: Asked) -> Response {
+    let wish = parameters(query, ["force", "dry_run"]).and_then(|[force, dry_run]| {
+        Ok(Wish {
+            force: flag("force", force)?,
+            dry_run: flag("dry_run", dry_run)?,
+        })
+    });
+    let wish = match wish {
+        Ok(wish) => wish,
+        Err(why) => return problem(StatusCode::BAD_REQUEST, &why),
     };
     let reloader = admin.reloader.clone();
     let outcome = tokio::task::spawn_blocking(move || reloader.reload(wish)).await;
@@ -482,30 +491,17 @@ fn services<'p>(
         .collect()
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StatementQuery {
-    month: Option<String>,
-}
-
-async fn statement(
-    Shared(admin): App,
-    Path(id): Path<String>,
-    query: Asked<StatementQuery>,
-) -> Response {
-    let query = match query {
-        Ok(Query(query)) => query,
-        Err(why) => return problem(StatusCode::BAD_REQUEST, &why.body_text()),
+async fn statement(Shared(admin): App, Path(id): Path<String>, query: Asked) -> Response {
+    let policy = admin.proxy.policy.load_full();
+    let now = admin.proxy.clock.utc();
+    let month = parameters(query, ["month"])
+        .and_then(|[value]| month(value, now, &policy.catalog.time_zone));
+    let month = match month {
+        Ok(month) => month,
+        Err(why) => return problem(StatusCode::BAD_REQUEST, &why),
     };
     let Some(id) = AccountId::new(&id) else {
         return problem(StatusCode::NOT_FOUND, "no such account");
-    };
-    let policy = admin.proxy.policy.load_full();
-    let now = admin.proxy.clock.utc();
-    let month = match query.month.as_deref().map(Month::parse) {
-        None => Month::of(now, &policy.catalog.time_zone),
-        Some(Ok(month)) => month,
-        Some(Err(why)) => return problem(StatusCode::BAD_REQUEST, &why),
     };
     let asked = read(&admin, move |reader| {
         let account = policy.account(&id);
@@ -531,25 +527,16 @@ async fn statement(
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UsageQuery {
-    month: Option<String>,
-    account: Option<String>,
-}
-
-async fn usage(Shared(admin): App, query: Asked<UsageQuery>) -> Response {
-    let query = match query {
-        Ok(Query(query)) => query,
-        Err(why) => return problem(StatusCode::BAD_REQUEST, &why.body_text()),
-    };
+async fn usage(Shared(admin): App, query: Asked) -> Response {
     let zone = admin.proxy.policy.load().catalog.time_zone.clone();
-    let month = match query.month.as_deref().map(Month::parse) {
-        None => Month::of(admin.proxy.clock.utc(), &zone),
-        Some(Ok(month)) => month,
-        Some(Err(why)) => return problem(StatusCode::BAD_REQUEST, &why),
+    let now = admin.proxy.clock.utc();
+    let asked = parameters(query, ["month", "account"])
+        .and_then(|[value, account]| Ok((month(value, now, &zone)?, account)));
+    let (month, account) = match asked {
+        Ok(asked) => asked,
+        Err(why) => return problem(StatusCode::BAD_REQUEST, &why),
     };
-    let account = match query.account.as_deref().map(AccountId::new) {
+    let account = match account.as_deref().map(AccountId::new) {
         Some(None) => {
             return problem(
                 StatusCode::BAD_REQUEST,
@@ -573,26 +560,22 @@ async fn usage(Shared(admin): App, query: Asked<UsageQuery>) -> Response {
 /// What to ask for next, as `after`.
 const NEXT_CURSOR: header::HeaderName = header::HeaderName::from_static("next-cursor");
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RecordsQuery {
-    after: Option<String>,
-    limit: Option<usize>,
-}
-
-async fn records(Shared(admin): App, query: Asked<RecordsQuery>) -> Response {
-    let query = match query {
-        Ok(Query(query)) => query,
-        Err(why) => return problem(StatusCode::BAD_REQUEST, &why.body_text()),
+async fn records(Shared(admin): App, query: Asked) -> Response {
+    let [after, limit] = match parameters(query, ["after", "limit"]) {
+        Ok(asked) => asked,
+        Err(why) => return problem(StatusCode::BAD_REQUEST, &why),
     };
-    let limit = query.limit.unwrap_or(DEFAULT_RECORDS);
-    if !(1..=MAX_RECORDS).contains(&limit) {
-        return problem(
-            StatusCode::BAD_REQUEST,
-            &format!("limit: from 1 to {MAX_RECORDS}"),
-        );
-    }
-    let after = match Cursor::parse(query.after.as_deref().unwrap_or("0")) {
+    let limit = match limit.map(|limit| limit.parse()) {
+        None => DEFAULT_RECORDS,
+        Some(Ok(limit)) if (1..=MAX_RECORDS).contains(&limit) => limit,
+        Some(_) => {
+            return problem(
+                StatusCode::BAD_REQUEST,
+                &format!("limit: from 1 to {MAX_RECORDS}"),
+            );
+        }
+    };
+    let after = match Cursor::parse(after.as_deref().unwrap_or("0")) {
         Ok(cursor) => cursor,
         Err(why) => return problem(StatusCode::BAD_REQUEST, &format!("after: {why}")),
     };

@@ -389,13 +389,19 @@ impl<'a> Fields<'a> {
         if authorization.len() > MAX_CREDENTIAL_BYTES {
             return Err(Failure::Malformed("Authorization is too long"));
         }
-        let [credential, signed_headers, digits] =
-            std::str::from_utf8(authorization)
-                .ok()
-                .and_then(split)
-                .ok_or(Failure::Malformed(
-                    "Authorization must read TC3-HMAC-SHA256 Credential=ID/DATE/SERVICE/tc3_request, SignedHeaders=NAMES, Signature=DIGITS",
-                ))?;
+        let fields = std::str::from_utf8(authorization).ok().and_then(split);
+        let Some([credential, signed_headers, digits]) = fields else {
+            return Err(Failure::Malformed(
+                match authorization.starts_with(b"TC3") {
+                    true => {
+                        "Authorization must read TC3-HMAC-SHA256 Credential=ID/DATE/SERVICE/tc3_request, SignedHeaders=NAMES, Signature=DIGITS"
+                    }
+                    false => {
+                        "send a key as X-Api-Key: KEY or as Authorization: Bearer KEY; anything else in Authorization must be a TC3-HMAC-SHA256 signature"
+                    }
+                },
+            ));
+        };
 
         let mut scope = credential.split('/');
         let (Some(secret_id), Some(date), Some(service), Some(TERMINATOR), None) = (

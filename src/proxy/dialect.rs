@@ -78,6 +78,8 @@ pub enum Refusal {
     ActionMissing,
     /// The action does not exist.
     ActionUnknown,
+    /// No action has this path.
+    PathUnknown,
     /// `X-TC-Action` names one action and the path another.
     ActionMismatch,
     /// No `X-TC-Version`.
@@ -162,7 +164,7 @@ impl Refusal {
             Self::ConnectionOption => "connection_option",
             Self::Credential(failure) => failure.label(),
             Self::ActionMissing => "action_missing",
-            Self::ActionUnknown => "action_unknown",
+            Self::ActionUnknown | Self::PathUnknown => "action_unknown",
             Self::ActionMismatch => "action_mismatch",
             Self::VersionMissing => "version_missing",
             Self::VersionUnknown => "version_unknown",
@@ -218,7 +220,9 @@ impl Refusal {
             ),
             Self::Credential(failure) => credential_face(failure),
             Self::ActionMissing => face("MissingParameter", S::NOT_FOUND, "No such action"),
-            Self::ActionUnknown => face("InvalidAction", S::NOT_FOUND, "No such action"),
+            Self::ActionUnknown | Self::PathUnknown => {
+                face("InvalidAction", S::NOT_FOUND, "No such action")
+            }
             Self::ActionMismatch => {
                 face("InvalidParameter", S::BAD_REQUEST, "Two different actions")
             }
@@ -315,8 +319,11 @@ impl Refusal {
                 "Connection names a field that decides about the call; leave it out there.".into()
             }
             Self::Credential(failure) => sentence(failure).into(),
-            Self::ActionMissing => "Name the action in X-TC-Action, or call one of the documented paths.".into(),
-            Self::ActionUnknown => "The action does not exist.".into(),
+            Self::ActionMissing => {
+                "This path names no action; call one of the documented paths, or name the action in X-TC-Action.".into()
+            }
+            Self::ActionUnknown => "The action in X-TC-Action does not exist.".into(),
+            Self::PathUnknown => "No action has this path; call one of the documented paths.".into(),
             Self::ActionMismatch => "X-TC-Action and the path name different actions; send one of them.".into(),
             Self::VersionMissing => "The header X-TC-Version is missing.".into(),
             Self::VersionUnknown => "The version in X-TC-Version is not served.".into(),
@@ -446,6 +453,14 @@ impl Refusal {
         answer
     }
 
+    /// As [`Self::detail`]; who speaks plain HTTP most likely has an API key.
+    fn plain_detail(&self) -> Cow<'static, str> {
+        match self {
+            Self::Credential(Failure::Missing) => "Send the key as X-Api-Key: KEY or as Authorization: Bearer KEY, or sign the call with TC3-HMAC-SHA256.".into(),
+            _ => self.detail(),
+        }
+    }
+
     fn plain_body(&self, id: &str) -> String {
         let face = self.face();
         let [namespace, kind] = match self.is_throttle() {
@@ -467,7 +482,7 @@ impl Refusal {
             r#"","status":"#,
             face.status.as_str(),
             r#","detail":""#,
-            &self.detail(),
+            &self.plain_detail(),
             r#"","instance":""#,
             id,
             "\"",
@@ -600,6 +615,7 @@ mod tests {
             Refusal::ConnectionOption,
             Refusal::ActionMissing,
             Refusal::ActionUnknown,
+            Refusal::PathUnknown,
             Refusal::ActionMismatch,
             Refusal::VersionMissing,
             Refusal::VersionUnknown,
@@ -639,7 +655,7 @@ mod tests {
             assert_eq!(error["Code"], refusal.face().code);
             assert_eq!(vendor["Response"]["RequestId"], "an-id");
             let plain: serde_json::Value = refusal.plain_body("an-id").parse().unwrap();
-            assert_eq!(plain["detail"], *sentence);
+            assert_eq!(plain["detail"], *refusal.plain_detail());
             assert_eq!(plain["status"], refusal.face().status.as_u16());
             assert_eq!(plain["instance"], "an-id");
             let policies = plain.get("violated-policies");

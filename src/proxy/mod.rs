@@ -810,7 +810,7 @@ fn operation<'p>(policy: &'p Policy, head: &RequestHead) -> Result<&'p Arc<Opera
         policy
             .by_route(&head.method, path)
             .map_err(|allowed| match allowed.is_empty() {
-                true => Refusal::ActionUnknown,
+                true => Refusal::PathUnknown,
                 false => Refusal::Method { allowed },
             })
     };

@@ -110,6 +110,47 @@ type PlainCase = (
 );
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_speaks_plain_http_is_told_of_keys_first_and_of_a_path_that_is_no_action() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let gate = Gate::start(upstream.address).await;
+    for (change, told) in [
+        (
+            without("x-api-key"),
+            "Send the key as X-Api-Key: KEY or as Authorization: Bearer KEY, or sign the call with TC3-HMAC-SHA256.",
+        ),
+        (
+            with("authorization", "Basic eA=="),
+            "The credential is malformed: an API key beside another credential.",
+        ),
+        (
+            with_path("/v1/nothing"),
+            "No action has this path; call one of the documented paths.",
+        ),
+        (
+            with_path("/"),
+            "This path names no action; call one of the documented paths, or name the action in X-TC-Action.",
+        ),
+    ] {
+        let mut request = segment(STUDIO_KEY);
+        change(&mut request);
+        let (_, _, body) = send(gate.public, request).await;
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["detail"], told);
+    }
+    // Alone, a scheme that is none of ours: the key is named first here too.
+    let mut request = segment(STUDIO_KEY);
+    without("x-api-key")(&mut request);
+    with("authorization", "Basic eA==")(&mut request);
+    let (status, _, body) = send(gate.public, request).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(
+        body["detail"],
+        "The credential is malformed: send a key as X-Api-Key: KEY or as Authorization: Bearer KEY; anything else in Authorization must be a TC3-HMAC-SHA256 signature."
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_plain_refusal_is_a_problem_with_its_status_its_reason_and_its_remedy() {
     let upstream = Upstream::after(Duration::ZERO).await;
     let gate = Gate::start_with(upstream.address, more_accounts).await;

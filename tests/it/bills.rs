@@ -686,7 +686,9 @@ fn prices_and_refunds_are_quoted_with_their_rule() {
         "[{{order: P-1, calls: 10000, delivered: {yesterday}, paid: {{cash: \"80\", voucher: \"8\"}}}}, \
           {{order: P-2, calls: 10000, delivered: 2026-01-01T00:00:00+08:00, paid: {{cash: \"88\"}}}}]"
     );
-    std::fs::write(house.file("accounts.yaml"), accounts(&packs, "[]")).unwrap();
+    let purchases = "        qps_purchases: [{order: Q-1, qps: 10, from: 2026-01-01T00:00:00+08:00, months: 1, paid: {cash: \"7800\"}}]\n";
+    let file = accounts(&packs, "[]") + purchases;
+    std::fs::write(house.file("accounts.yaml"), file).unwrap();
     seed(&house.ledger(), []);
     let price = |words: &[&str]| {
         let mut all = vec!["price", "--group", PORTRAIT];
@@ -766,8 +768,18 @@ fn prices_and_refunds_are_quoted_with_their_rule() {
     );
     assert!(told["why"].as_str().unwrap().starts_with("R18: "));
     let unknown = house.run(&["refund", "--order", "P-9"]);
-    assert_eq!(unknown.code, Some(1));
+    // Not for a script to take for a no.
+    assert_eq!((unknown.code, unknown.out.as_str()), (Some(2), ""));
     assert!(unknown.err.contains("no order P-9"), "{}", unknown.err);
+    let purchase = house.run(&["refund", "--order", "Q-1"]);
+    assert_eq!(purchase.code, Some(1), "{}", purchase.err);
+    assert_eq!(
+        purchase.out,
+        "no: R18: the order is a QPS purchase, which is not paid back\n"
+    );
+    std::fs::remove_file(house.ledger()).unwrap();
+    let blind = house.run(&["refund", "--order", "P-1"]);
+    assert_eq!((blind.code, blind.out.as_str()), (Some(2), ""));
 }
 
 #[tokio::test(flavor = "multi_thread")]

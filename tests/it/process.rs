@@ -814,11 +814,47 @@ async fn the_admin_listener_tells_the_state_of_the_process_and_of_each_account()
         let detail = refused(gate.admin, path, expected).await;
         assert!(!detail.is_empty(), "{path}");
     }
-    let post = Request::post("/v1/records")
-        .header("host", "localhost")
-        .body(Default::default());
-    let (status, ..) = send(gate.admin, post.unwrap()).await;
-    assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+    for (path, told) in [
+        (
+            "/v1/usage?colour=red",
+            r#"no parameter "colour" is known here: there is month and account"#,
+        ),
+        (
+            "/v1/usage?month=2026-11&month=2026-12",
+            "month is given twice: give it once",
+        ),
+        ("/v1/records?after=x", "after: \"x\" is not a cursor"),
+        ("/v1/records?limit=x", "limit: from 1 to 10000"),
+        (
+            "/v1/statements/1250000001?month=13",
+            "month: `13` is not a month",
+        ),
+    ] {
+        let detail = refused(gate.admin, path, StatusCode::BAD_REQUEST).await;
+        assert!(detail.starts_with(told), "{path}: {detail}");
+    }
+    for (path, method, allowed) in [
+        ("/v1/records", "POST", "GET,HEAD"),
+        ("/v1/reload", "GET", "POST"),
+        ("/readyz", "POST", "GET,HEAD"),
+    ] {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "localhost");
+        let request = request.body(Default::default()).unwrap();
+        let (status, headers, body) = send(gate.admin, request).await;
+        assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+        assert_eq!(headers["allow"], allowed, "{path}");
+        assert_eq!(headers["content-type"], "application/problem+json");
+        let problem: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(problem["detail"], format!("this path takes {allowed}"));
+    }
+    let request = Request::post("/v1/reload?dry_run=yes").header("host", "localhost");
+    let (status, _, body) = send(gate.admin, request.body(Default::default()).unwrap()).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let problem: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(problem["detail"], "dry_run: write true or false");
     let after = gate.at_rest().await;
     assert_eq!(
         after.sum("tollgate_requests_received_total", &[]),

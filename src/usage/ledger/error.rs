@@ -101,6 +101,16 @@ pub enum LedgerError {
     /// The backup is the ledger.
     #[error("{0} is the ledger itself: name a backup of it")]
     Itself(PathBuf),
+    /// What another copy to the same file left, or still writes.
+    #[error(
+        "cannot copy to {to}: {partial} is of a copy that is under way, or that ended halfway: remove it if none is"
+    )]
+    Unfinished {
+        /// As given.
+        to: PathBuf,
+        /// Where a copy is written before it is whole.
+        partial: PathBuf,
+    },
     /// The copy does not pass SQLite's own check.
     #[error("the copy is damaged ({0}), and so may be the ledger itself")]
     Damaged(String),

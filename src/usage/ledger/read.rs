@@ -366,9 +366,11 @@ pub(super) fn copy_to(source: &Connection, to: &Path) -> Result<(), LedgerError>
     {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(LedgerError::Exists(partial));
+            let to = to.to_owned();
+            return Err(LedgerError::Unfinished { to, partial });
         }
-        Err(error) => return Err(io_error(&partial)(error)),
+        // By the name that was given: nobody knows of the other.
+        Err(error) => return Err(io_error(to)(error)),
     }
     let copied = copy(source, &partial)
         .and_then(|()| put(&partial, to))

@@ -1562,6 +1562,19 @@ fn a_backup_never_overwrites_a_file_and_needs_a_ledger() {
         Err(LedgerError::Exists(_))
     ));
     assert_eq!(fs::read(&copy).unwrap(), b"precious");
+    let nowhere = bench.home.path().join("nowhere/copy.db");
+    let told = backup(&bench.path(), &nowhere).unwrap_err().to_string();
+    assert!(
+        told.starts_with(&format!("{}: ", nowhere.display())),
+        "the path that was given: {told}"
+    );
+    let begun = bench.home.path().join("begun.db");
+    fs::write(suffixed(&begun, ".partial"), "half").unwrap();
+    let told = backup(&bench.path(), &begun).unwrap_err().to_string();
+    assert!(
+        told.starts_with(&format!("cannot copy to {}: ", begun.display())),
+        "{told}"
+    );
     assert!(matches!(
         backup(&bench.path(), &bench.path()),
         Err(LedgerError::Exists(_))
