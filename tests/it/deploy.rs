@@ -5,6 +5,9 @@ use http::StatusCode;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use tollgate::clock::Clock;
+use tollgate::usage::{Ledger, LedgerOptions, Record};
+use tollgate::words::*;
 
 fn deploy(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -250,4 +253,57 @@ async fn a_real_prometheus_scrapes_the_gate_and_its_figures_are_the_ledgers() {
         }
     }
     panic!("Prometheus never had the 7 calls: {answer}");
+}
+
+/// The page cannot promise what the next version of the schema does not keep.
+#[test]
+fn a_record_takes_as_many_bytes_as_the_page_about_the_disk_says() {
+    const RECORDS: u32 = 50_000;
+    let page = std::fs::read_to_string(deploy("DISK.md")).unwrap();
+    let said: f64 = page
+        .split_once("**A record takes ")
+        .and_then(|(_, rest)| rest.split_once(" bytes.**"))
+        .map(|(bytes, _)| bytes.parse().unwrap())
+        .unwrap();
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let write = |records: u32| {
+        let options = LedgerOptions {
+            path: path.clone(),
+            durability: Durability::Relaxed,
+            replica: String::new(),
+            create: true,
+            pending_limit: 1_000_000,
+            stall_after: Duration::from_secs(1 << 40),
+        };
+        let ledger = Ledger::open(options, Clock::default(), |_| ()).unwrap();
+        // Some hours of a hundred accounts.
+        let from = Clock::default().utc().0 - 10 * 3_600_000_000;
+        for n in 0..records {
+            let record = Record {
+                id: RequestId(uuid::Uuid::now_v7()),
+                account: AccountId::new(&format!("account-{}", n % 100)).unwrap(),
+                group: GroupId::new("portrait-segmentation").unwrap(),
+                action: Action::new("SegmentPortraitPic").unwrap(),
+                mode: Mode::PerCall,
+                admitted_at: Utc(from + i64::from(n) * 500_000),
+                start: Mono(u64::from(n) * 500_000_000),
+                outcome: Outcome::Answered,
+                status: Some(200),
+                reason: Reason::Billable,
+                duration: Duration::from_millis(30),
+            };
+            drop(ledger.reserve().unwrap().commit(record));
+        }
+        ledger.close(Duration::from_secs(60)).unwrap();
+        std::fs::metadata(&path).unwrap().len()
+    };
+    let empty = write(0);
+    let full = write(RECORDS);
+    let took = (full - empty) as f64 / f64::from(RECORDS);
+    assert!(
+        (took - said).abs() < 4.0,
+        "{took} bytes, and {said} are said"
+    );
 }
