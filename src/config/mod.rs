@@ -13,6 +13,7 @@ mod catalog;
 mod changes;
 mod punctuation;
 mod reader;
+mod restart;
 mod secret;
 mod settings;
 mod sources;
@@ -133,7 +134,7 @@ impl std::error::Error for Mistakes {}
 impl Written {
     /// Every setting that the files of `later` write otherwise than those of the start: key, before, after.
     pub fn changed_settings(&self, later: &Self) -> Vec<(&'static str, String, String)> {
-        settings::changed(&self.settings, &later.settings)
+        restart::changed(&self.settings, &later.settings)
     }
 
     /// Goes on to the files of `later`, all but their settings: those are read at a start.
