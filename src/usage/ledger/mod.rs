@@ -246,7 +246,7 @@ struct Queue {
     records: Vec<Record>,
     /// Shared by the records that are queued now.
     batch: Arc<Batch>,
-    /// Since when the first of them waits.
+    /// Since when the first of them waits whose call was not told an error.
     oldest: Option<Mono>,
     /// What the writer has in hand: since when its first record waits, and what its calls wait for.
     writing: Option<(Mono, Arc<Batch>)>,
@@ -303,6 +303,8 @@ impl Shared {
             batch.give_up();
         }
         std::mem::replace(&mut queue.batch, Batch::new()).give_up();
+        // Else the next commit would look as old, and stall again.
+        queue.oldest = None;
         if self.durability == Durability::Strict {
             queue.records = std::mem::take(&mut queue.records)
                 .into_iter()
@@ -394,7 +396,12 @@ impl Ledger {
                 let _ = end.send(writer.run());
             })
             .map_err(io_error(&path))?;
-        let (watched, stall_after) = (shared.clone(), options.stall_after);
+        // A relaxed ledger lets records wait on purpose.
+        let gather = match options.durability {
+            Durability::Relaxed => pace.gather,
+            Durability::Strict => Duration::ZERO,
+        };
+        let (watched, stall_after) = (shared.clone(), options.stall_after.saturating_add(gather));
         thread("ledger-watch")
             .spawn(move || watch(&watched, &clock, stall_after))
             .map_err(io_error(&path))?;
@@ -595,7 +602,8 @@ impl Slot {
                 return Commit::known(Err(NotDurable));
             }
         }
-        if queue.records.is_empty() {
+        // Records of calls that were told an error may be queued before it: nobody waits for those.
+        if queue.oldest.is_none() {
             queue.oldest = Some(record.start.plus(record.duration));
         }
         queue.records.push(record);

@@ -876,6 +876,74 @@ fn closing_does_not_wait_for_a_disk_that_never_answers() {
     disk.set(Word::Hang, 0);
 }
 
+/// Else the commit after it would look as old as they are, and be a stall at once.
+#[test]
+fn calls_that_were_told_an_error_do_not_count_as_waiting_for_the_disk() {
+    let Some(disk) = disk::under_this_test(&|| ()) else {
+        return;
+    };
+    let bench = Bench::new();
+    let options = LedgerOptions {
+        stall_after: Duration::from_millis(50),
+        ..bench.options()
+    };
+    let ledger = bench.open_with(options).unwrap();
+    let clock = Clock::default();
+    let call = || {
+        ledger.reserve().unwrap().commit(Record {
+            start: clock.mono(),
+            duration: Duration::ZERO,
+            ..record(fastrand::u128(..))
+        })
+    };
+    disk.set(Word::Hang, 1);
+    let first = call();
+    eventually("it hangs", || disk.get(Word::Hanging) == 1);
+    let second = call();
+    assert_eq!(wait(first), Err(NotDurable));
+    assert_eq!(wait(second), Err(NotDurable));
+    assert_eq!(ledger.shared.queue.lock().oldest, None);
+    // As if the disk had answered: the record of the second call is still queued when the third one comes.
+    ledger.shared.queue.lock().writing = None;
+    ledger.shared.health.store(HEALTHY, SeqCst);
+    let third = call();
+    eventually("it is noticed again", || !ledger.healthy());
+    assert_eq!(wait(third), Err(NotDurable));
+    disk.set(Word::Hang, 0);
+    close(&ledger);
+    let outcomes = bench.all().into_iter().map(|record| record.outcome);
+    assert!(outcomes.eq([Outcome::GateFailed; 3]));
+}
+
+#[test]
+fn a_relaxed_ledger_that_gathers_records_is_no_disk_that_does_not_answer() {
+    let mut bench = Bench::new();
+    bench.pace.gather = Duration::from_millis(500);
+    let options = LedgerOptions {
+        stall_after: Duration::from_millis(100),
+        durability: Durability::Relaxed,
+        ..bench.options()
+    };
+    let ledger = bench.open_with(options).unwrap();
+    let start = Clock::default().mono();
+    for id in [1, 2] {
+        commit(
+            &ledger,
+            Record {
+                start,
+                ..record(id)
+            },
+        )
+        .unwrap();
+        eventually("the first, at once", || !bench.all().is_empty());
+    }
+    while bench.all().len() < 2 {
+        assert!(ledger.healthy());
+        thread::sleep(Duration::from_millis(1));
+    }
+    close(&ledger);
+}
+
 /// What it held is in no other file, and its last connection still has it.
 #[test]
 fn a_wal_that_was_deleted_is_copied_by_the_connection_that_still_has_it() {
