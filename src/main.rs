@@ -455,7 +455,14 @@ async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
         rustix::process::Signal::XFSZ.as_raw(),
     ))?);
     let config = load(&path)?;
-    let running = serve::start(config, Clock::default()).await?;
+    let running = tokio::select! {
+        running = serve::start(config, Clock::default()) => running?,
+        // No call was admitted yet; what is being done to the ledger goes on with the next start.
+        signal = stop.recv() => {
+            tracing::info!("{signal}: stopped before the first call was accepted");
+            return Ok(());
+        }
+    };
     tokio::spawn(running.watch_upstream());
     let mut tick = tokio::time::interval(Duration::from_secs(5));
     let signal = loop {

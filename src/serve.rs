@@ -32,12 +32,14 @@ const PENDING_BEYOND_CONNECTIONS: usize = 65_536;
 /// File descriptors beyond those of connections: ledger, listeners, runtimes, logs; the admin
 /// listener's connections; the two ends of each pipe.
 const SPARE_FILES: u64 = 128 + admin::CONNECTIONS as u64 + 2 * PIPES as u64;
+/// How long workers may take to end once their calls were dropped.
+const ABANDONING: Duration = Duration::from_secs(1);
 /// How long it may take to keep what was seen of the clocks.
 const KEEPING: Duration = Duration::from_secs(1);
 /// How often an upstream that cannot be reached is dialled beside the calls.
 const DIAL_EVERY: Duration = Duration::from_secs(5);
-/// How long the ledger may take to write what is left. With what is kept of the clocks, the grace of a disk that does not answer and
-/// the end of the runtime, a process ends within `limits.drain_notice`, `limits.drain` and 9 s.
+/// How long the ledger may take to write what is left. With the end of the workers, what is kept of the clocks, the grace of a
+/// disk that does not answer and the end of the runtime, a process ends within `limits.drain_notice`, `limits.drain` and 9 s.
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// Why the gate did not start.
@@ -135,7 +137,13 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         .map_or_else(default_workers, std::num::NonZeroUsize::get);
 
     let metrics = Arc::new(Metrics::new(settings.metric_accounts));
-    let ledger = open_ledger(&settings, &clock, metrics.clone())?;
+    // A disk that does not answer must not keep the control thread from hearing a signal.
+    let ledger = {
+        let (settings, clock, metrics) = (settings.clone(), clock.clone(), metrics.clone());
+        tokio::task::spawn_blocking(move || open_ledger(&settings, &clock, metrics))
+            .await
+            .map_err(io::Error::other)??
+    };
     let locked_at = clock.mono();
     let policy = Policy::build(1, Arc::new(catalog), accounts, &metrics);
 
@@ -336,7 +344,8 @@ impl Running {
             );
             proxy.abandon();
             phase.send_replace(Phase::Abandon);
-            let _ = ended.await;
+            // Not for ever: a worker ends after the queries of the ledger that it began, and these may be in a call to the disk.
+            let _ = tokio::time::timeout(ABANDONING, ended).await;
         }
         // What was seen of the clocks, for the next start. Without it that goes on from what was kept a minute ago.
         let kept = tokio::task::spawn_blocking(move || settler.end());

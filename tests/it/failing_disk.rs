@@ -93,6 +93,25 @@ async fn while_every_sync_fails_no_call_is_answered_and_afterwards_nothing_is_mi
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_waits_for_its_disk_can_be_ended() {
+    let sandbox = Sandbox::new(&[]).await;
+    let house = &sandbox.house;
+    sandbox.disk.set(Word::Hang, 1);
+    let mut command = house.command(&[], &["serve"]);
+    command
+        .envs(sandbox.disk.environment())
+        .stderr(std::process::Stdio::null());
+    let mut process = Process {
+        child: command.spawn().unwrap(),
+        public: house.public,
+        admin: house.admin,
+    };
+    disk::eventually("it hangs", || sandbox.disk.get(Word::Hanging) > 0);
+    process.signal("TERM");
+    assert_eq!(process.ended().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_does_not_answer_is_told_to_callers_and_does_not_hold_up_the_end() {
     let sandbox = Sandbox::new(&[
         ("stall_after: 2s", "stall_after: 300ms"),
