@@ -87,7 +87,12 @@ impl Checkpointer {
     /// Has its connection closed. `false` when that takes long: it may be in a call that does not return.
     pub(super) fn let_go(&self) -> bool {
         for _ in 0..LET_GO.as_millis() / POLL.as_millis() {
-            if !self.state.lock().open && self.rests() {
+            // In one look: a copy that ends between two would leave its connection open.
+            let (open, busy) = {
+                let state = self.state.lock();
+                (state.open, state.busy)
+            };
+            if !open && !busy {
                 return true;
             }
             self.order(Order::LetGo);

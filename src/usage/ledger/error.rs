@@ -84,9 +84,14 @@ pub enum LedgerError {
          `tollgate restore`"
     )]
     Broken(i64),
-    /// A repair needs the file for itself.
+    /// An error of the disk has made it doubtful what the file holds.
     #[error(
-        "another program, or a query of this gate, holds the ledger open: it cannot be made sound before that has ended"
+        "the disk has failed, so nothing is read from the ledger until it has been made sound: ask again when `/readyz` says 200"
+    )]
+    Suspect,
+    /// A repair, or a copy of a WAL that was deleted, needs the file for itself.
+    #[error(
+        "another program, or a query of this gate, holds the ledger open: it cannot be written before that has ended"
     )]
     HeldOpen,
     /// The thread that copies the WAL is in a call to the disk.

@@ -4,6 +4,7 @@
 //! page: a reader that stays keeps the WAL from being copied back.
 
 use super::files::{suffixed, sync_directory};
+use super::repair;
 use super::schema::{self, Kind};
 use super::store::let_nobody_copy_at_close;
 use super::{LedgerError, io_error};
@@ -217,7 +218,13 @@ pub struct Reader(pub(super) Connection);
 
 impl Reader {
     /// Opens an existing ledger. Creates nothing.
+    ///
+    /// # Errors
+    /// [`LedgerError::Suspect`] while this process makes that ledger sound after an error of the disk.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        if repair::is_suspect(path) {
+            return Err(LedgerError::Suspect);
+        }
         match fs::metadata(path) {
             // SQLite would delete the WAL beside an empty file.
             Ok(metadata) if metadata.is_file() && metadata.len() > 0 => {}

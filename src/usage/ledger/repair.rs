@@ -12,11 +12,12 @@ use super::known::Known;
 use super::schema::{self, Kind};
 use super::store::let_nobody_copy_at_close;
 use super::{LedgerError, io_error, suffixed};
+use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long a repair waits for queries of this gate that have the ledger open, before it is tried anew.
@@ -26,16 +27,47 @@ const HELD_OPEN: Duration = Duration::from_millis(500);
 const PROGRESS: i64 = 1_000_000;
 
 /// A repair that goes on where an earlier try of it ended.
-#[derive(Default, Debug)]
+///
+/// As long as there is one, this process refuses new queries of the ledger: what they read would be no witness, and one after
+/// the other they would hold it open for ever.
+#[derive(Debug)]
 pub(super) struct Repair {
+    path: PathBuf,
     /// The WAL as it was read, until it is known to be on the disk: a later read may find less.
     wal: Option<Vec<u8>>,
     rewritten: bool,
 }
 
+/// The ledgers that this process makes sound at present.
+static SUSPECT: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Whether this process makes the ledger at `path` sound at present.
+pub(super) fn is_suspect(path: &Path) -> bool {
+    SUSPECT.lock().iter().any(|suspect| suspect == path)
+}
+
+impl Drop for Repair {
+    fn drop(&mut self) {
+        let mut suspect = SUSPECT.lock();
+        if let Some(at) = suspect.iter().position(|path| *path == self.path) {
+            suspect.swap_remove(at);
+        }
+    }
+}
+
 impl Repair {
-    /// Makes the ledger at `path` sound, or says why it is not yet. What is `known` to be durable must be found in it.
-    pub(super) fn run(&mut self, path: &Path, known: Option<&Known>) -> Result<(), LedgerError> {
+    pub(super) fn new(path: &Path) -> Self {
+        SUSPECT.lock().push(path.to_owned());
+        Self {
+            path: path.to_owned(),
+            wal: None,
+            rewritten: false,
+        }
+    }
+
+    /// Makes the ledger sound, or says why it is not yet. What is `known` to be durable must be found in it.
+    pub(super) fn run(&mut self, known: Option<&Known>) -> Result<(), LedgerError> {
+        let path = &self.path.clone();
         let wal_bytes = length(&suffixed(path, "-wal"))?;
         // SQLite would delete the WAL beside an empty file.
         if wal_bytes > 0 && length(path)? == 0 {
@@ -43,9 +75,11 @@ impl Repair {
         }
         self.rewrite_wal(path)?;
         let connection = open_alone(path)?;
+        // What is no ledger is left as it is.
+        let kind = schema::identify(&connection)?;
         copy_wal(&connection)?;
         sync_emptied(path)?;
-        if matches!(schema::identify(&connection)?, Kind::Ledger) {
+        if matches!(kind, Kind::Ledger) {
             if let Some(known) = known {
                 known.check(&connection, path)?;
             }
@@ -89,7 +123,7 @@ pub(super) fn at_start(path: &Path) -> Result<(), LedgerError> {
         bytes = left,
         "the last process left a WAL behind: it is written again and copied into the ledger"
     );
-    match Repair::default().run(path, None) {
+    match Repair::new(path).run(None) {
         Err(LedgerError::HeldOpen) => {
             tracing::warn!(
                 "another program holds the ledger open, so what the last process left could not be checked; end that program \

@@ -427,6 +427,19 @@ impl Store {
             .query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()))
     }
 
+    /// Copies the WAL into the file; `false` when a reader stood in the way, so that some of it is not copied yet.
+    pub(super) fn copies_all(&self) -> Result<bool, rusqlite::Error> {
+        self.connection
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+                Ok(row.get::<_, i64>(1)? == row.get::<_, i64>(2)?)
+            })
+    }
+
+    /// From here on a commit reaches the page cache and nothing more.
+    pub(super) fn sync_nothing(&self) -> Result<(), rusqlite::Error> {
+        self.connection.execute_batch("PRAGMA synchronous = OFF")
+    }
+
     /// Closes the file after its WAL was copied, and takes the empty WAL away.
     pub(super) fn close_without_wal(self) -> Result<(), LedgerError> {
         // The one place where SQLite may do so: everything is copied and synced, nothing has failed.

@@ -944,6 +944,60 @@ fn a_relaxed_ledger_that_gathers_records_is_no_disk_that_does_not_answer() {
     close(&ledger);
 }
 
+/// Customers who ask for their quota all the time.
+#[test]
+fn queries_of_this_process_do_not_hold_a_repair_up() {
+    let Some(disk) = disk::under_this_test(&|| ()) else {
+        return;
+    };
+    let bench = Bench::new();
+    let ledger = bench.open();
+    bench.commit_all(&ledger, (1..=1_000).map(varied));
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    let healthy = thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !ended.load(SeqCst) {
+                    if let Ok(reader) = Reader::open(ledger.path()) {
+                        let _ = reader.records(0, usize::MAX);
+                    }
+                }
+            });
+        }
+        disk.set(Word::FailWal, 1);
+        let told = commit(&ledger, varied(0));
+        let mut healthy = false;
+        for _ in 0..5_000 {
+            healthy |= ledger.healthy();
+            thread::sleep(Duration::from_millis(u64::from(!healthy)));
+        }
+        ended.store(true, SeqCst);
+        told.is_err() && healthy
+    });
+    assert!(healthy);
+    close(&ledger);
+    assert_eq!(bench.all().len(), 1_001);
+}
+
+/// The error was told while the frames of its record were in the page cache, which outlives the process.
+#[test]
+fn a_call_that_was_told_an_error_is_not_billed_after_an_end_in_trouble() {
+    let Some(disk) = disk::under_this_test(&|| ()) else {
+        return;
+    };
+    let bench = Bench::new();
+    let ledger = bench.open();
+    commit(&ledger, record(1)).unwrap();
+    disk.set(Word::FailWal, disk::ALL);
+    assert_eq!(commit(&ledger, record(2)), Err(NotDurable));
+    assert_eq!(ledger.close(Duration::ZERO), Err(CloseError::Unrecorded(1)));
+    disk.set(Word::FailWal, 0);
+    close(&bench.open());
+    let outcomes = bench.all().into_iter().map(|record| record.outcome);
+    assert!(outcomes.eq([Outcome::Answered, Outcome::GateFailed]));
+    bench.assert_consistent();
+}
+
 /// What it held is in no other file, and its last connection still has it.
 #[test]
 fn a_wal_that_was_deleted_is_copied_by_the_connection_that_still_has_it() {
@@ -955,6 +1009,28 @@ fn a_wal_that_was_deleted_is_copied_by_the_connection_that_still_has_it() {
     eventually("healthy", || ledger.healthy());
     commit(&ledger, varied(7)).unwrap();
     assert_eq!(bench.all().len(), 7);
+    bench.assert_consistent();
+}
+
+#[test]
+fn a_wal_that_was_deleted_while_somebody_read_is_copied_when_that_has_ended() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    bench.commit_all(&ledger, (1..=5).map(varied));
+    let other = bench.sql();
+    other
+        .execute_batch("BEGIN; SELECT count(*) FROM raw")
+        .unwrap();
+    bench.commit_all(&ledger, (6..=10).map(varied));
+    fs::remove_file(suffixed(&bench.path(), "-wal")).unwrap();
+    assert_eq!(commit(&ledger, varied(11)), Err(NotDurable));
+    // Some tries.
+    thread::sleep(Duration::from_millis(50));
+    assert!(!ledger.healthy());
+    drop(other);
+    eventually("healthy", || ledger.healthy());
+    commit(&ledger, varied(12)).unwrap();
+    assert_eq!(bench.all().len(), 12);
     bench.assert_consistent();
 }
 
@@ -1131,6 +1207,31 @@ fn a_database_of_another_program_is_refused_and_left_as_it_is() {
         Err(LedgerError::NotALedger)
     ));
     assert_eq!(fs::read(bench.path()).unwrap(), before);
+}
+
+/// A start copies the WAL of a ledger, and of nothing else.
+#[test]
+fn the_wal_of_another_programs_database_is_left_as_it_is() {
+    let bench = Bench::new();
+    let theirs = bench.home.path().join("theirs.db");
+    let other = Connection::open(&theirs).unwrap();
+    other
+        .execute_batch(
+            "PRAGMA journal_mode = WAL; CREATE TABLE raw (diary TEXT); INSERT INTO raw VALUES ('dear');",
+        )
+        .unwrap();
+    let files = [bench.path(), suffixed(&bench.path(), "-wal")];
+    fs::copy(&theirs, &files[0]).unwrap();
+    fs::copy(suffixed(&theirs, "-wal"), &files[1]).unwrap();
+    let content = || files.each_ref().map(|path| fs::read(path).unwrap());
+    let before = content();
+    assert!(!before[1].is_empty());
+    let refused = bench.open_with(bench.options());
+    assert!(
+        matches!(refused, Err(LedgerError::NotALedger)),
+        "{refused:?}"
+    );
+    assert!(content() == before);
 }
 
 #[test]

@@ -122,6 +122,8 @@ struct Unavailable {
     reason: String,
     /// After an error of the disk: what has been done to make the ledger sound again. `None`: the file is what it says.
     repair: Option<Repair>,
+    /// A connection whose WAL was deleted, as long as a reader keeps some of that from being copied: it is in no other file.
+    orphan: Option<Store>,
     /// When it is tried again.
     try_at: Mono,
     /// A ledger that is closed in trouble gets one more try.
@@ -461,26 +463,44 @@ impl Writer {
             chore.refuse(Trouble::Failing);
         }
         queued.not_durable();
-        self.let_go_of_the_file(&error);
+        let orphan = self.let_go_of_the_file(&error);
         self.trouble = Some(Unavailable {
             reason: error.to_string(),
-            repair: error.is_suspect().then(Repair::default),
+            repair: error.is_suspect().then(|| Repair::new(&self.place.path)),
+            orphan,
             try_at: now.plus(self.place.pace.probe),
             tried_since_close: false,
         });
     }
 
-    /// The old connection may believe what the file does not say.
-    fn let_go_of_the_file(&mut self, error: &LedgerError) {
-        let Some(store) = self.store.take() else {
-            return;
-        };
-        if matches!(error, LedgerError::Replaced(_) | LedgerError::Io { .. }) {
-            // The WAL was deleted while it was open: what it holds is in no other file, and this connection still has it.
-            if let Err(error) = store.checkpoint("PASSIVE") {
+    /// The old connection may believe what the file does not say. It is given back as long as it holds what is in no file.
+    fn let_go_of_the_file(&mut self, error: &LedgerError) -> Option<Store> {
+        let store = self.store.take()?;
+        if !matches!(error, LedgerError::Replaced(_) | LedgerError::Io { .. }) {
+            return None;
+        }
+        // The WAL was deleted while it was open: what it holds is in no other file, and this connection still has it.
+        match store.copies_all() {
+            Ok(all) => (!all).then_some(store),
+            Err(error) => {
                 tracing::error!(%error, "the deleted WAL could not be copied into the ledger");
+                None
             }
         }
+    }
+
+    /// Makes the rows of an uncertain batch say what its calls were told, as far as that can be done without a sync: the next
+    /// start finds them so unless the power fails before. Nothing that was synced is written over.
+    fn correct_unsynced(&mut self) -> Result<(), LedgerError> {
+        if self.uncertain.is_none() || self.shared.durability == Durability::Relaxed {
+            return Ok(());
+        }
+        let store = Store::reopen(&self.place.path, &self.known)?;
+        store.sync_nothing()?;
+        self.store = Some(store);
+        let corrected = self.resolve_uncertain();
+        self.store = None;
+        corrected
     }
 
     /// Tries again when it is time. The end of the trouble, when the ledger could be written or was closed.
@@ -503,6 +523,9 @@ impl Writer {
             shared.health.store(CLOSED, Ordering::Release);
             let unrecorded = shared.pending.load(Ordering::Acquire);
             self.checkpointer.stop();
+            if let Err(error) = self.correct_unsynced() {
+                tracing::error!(%error, "calls that were told an error may be found as answered at the next start");
+            }
             return Next::Ended(unrecorded);
         }
         if now < trouble.try_at && last_try.is_none() {
@@ -523,7 +546,7 @@ impl Writer {
             Err(error) => {
                 self.store = None;
                 if error.is_suspect() && trouble.repair.is_none() {
-                    trouble.repair = Some(Repair::default());
+                    trouble.repair = Some(Repair::new(&self.place.path));
                 }
                 // Told once: it is tried each second.
                 if error.to_string() != trouble.reason {
@@ -544,11 +567,18 @@ impl Writer {
             return Err(LedgerError::CheckpointHangs);
         }
         if self.checkpointer.failure().is_some() {
-            trouble.repair.get_or_insert_default();
+            let path = &self.place.path;
+            trouble.repair.get_or_insert_with(|| Repair::new(path));
         }
         self.store = None;
+        if let Some(store) = trouble.orphan.take()
+            && !store.copies_all()?
+        {
+            trouble.orphan = Some(store);
+            return Err(LedgerError::HeldOpen);
+        }
         if let Some(repair) = &mut trouble.repair {
-            repair.run(&self.place.path, Some(&self.known))?;
+            repair.run(Some(&self.known))?;
             trouble.repair = None;
         }
         self.store = Some(Store::reopen(&self.place.path, &self.known)?);
