@@ -3,6 +3,7 @@
 //! Owns names, labels and their bounds. The only door to prometheus. Must never decide anything, and
 //! never make a series from something that a client chose.
 
+use crate::wire::BadHead;
 use crate::words::{AccountId, COMMIT, GroupId, Mode, Outcome, Threshold};
 /// A counter that was resolved once and is kept where it counts.
 pub use prometheus::IntCounter;
@@ -41,6 +42,7 @@ pub struct Metrics {
     /// Heads parsed on the public listener.
     pub received: IntCounter,
     requests: IntCounterVec,
+    heads_refused: [IntCounter; BadHead::ALL.len()],
     records: IntCounterVec,
     /// Answers that broke off after their head.
     pub answers_cut: IntCounter,
@@ -200,6 +202,13 @@ impl Metrics {
                 &["outcome"],
             ),
         );
+        // Each from the start: a series that begins at 1 has not risen, for Prometheus.
+        let heads_refused = counter_vec(
+            r,
+            "heads_refused_total",
+            "What came on the public listener and is no request, by why.",
+            &["reason"],
+        );
         let metrics = Self {
             received: register(
                 r,
@@ -214,6 +223,7 @@ impl Metrics {
                 "Decided calls. received = admitted + throttled + refused + pending.",
                 &["group", "mode", "decision", "reason"],
             ),
+            heads_refused: BadHead::ALL.map(|bad| heads_refused.with_label_values(&[bad.label()])),
             records: counter_vec(
                 r,
                 "records_total",
@@ -420,6 +430,11 @@ impl Metrics {
             decision.as_str(),
             reason,
         ])
+    }
+
+    /// The counter of heads that were not read for one reason.
+    pub fn head_refused(&self, bad: BadHead) -> &IntCounter {
+        &self.heads_refused[bad as usize]
     }
 
     /// Sending to the upstream's response head, of calls with one outcome.

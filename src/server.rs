@@ -195,7 +195,8 @@ async fn connection<R, W>(
         }
         is_draining
     };
-    while let Some((head, body)) = caller.request(&mut is_draining).await {
+    let refused = |bad| proxy.head_refused(&client, bad);
+    while let Some((head, body)) = caller.request(&mut is_draining, refused).await {
         let terms = caller::Terms::from(&*head);
         // On the heap at once: as it is handed on it would be copied whole, several times.
         let call = Box::pin(

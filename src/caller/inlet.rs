@@ -109,7 +109,7 @@ impl Inlet {
         loop {
             state.skip_empty_lines();
             if state.empty >= HEAD_BYTES {
-                return Poll::Ready(Err(BadHead::TOO_LARGE));
+                return Poll::Ready(Err(BadHead::TooLarge));
             }
             // Only a new line can make it whole, or bad.
             if state.parsed == 0 || state.bytes[state.parsed..].contains(&b'\n') {
@@ -120,7 +120,7 @@ impl Inlet {
                     return Poll::Ready(Ok(Some((head, body))));
                 }
             } else if state.bytes.len() >= HEAD_BYTES {
-                return Poll::Ready(Err(BadHead::TOO_LARGE));
+                return Poll::Ready(Err(BadHead::TooLarge));
             }
             state.parsed = state.bytes.len();
             match ready!(state.poll_read(cx)) {

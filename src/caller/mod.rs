@@ -161,10 +161,11 @@ impl<W: Writer> Connection<W> {
     }
 
     /// The next request; `None` when no more will come. `is_closing` is asked whenever nothing has come yet: if it
-    /// says so, nothing more is waited for.
+    /// says so, nothing more is waited for. `refused` is told why what came is no request; that ends the connection.
     pub async fn request(
         &mut self,
         mut is_closing: impl FnMut(&mut Context<'_>) -> bool,
+        refused: impl FnOnce(BadHead),
     ) -> Option<(Box<RequestHead>, RequestBody)> {
         let read = {
             let inlet = &self.inlet;
@@ -197,8 +198,9 @@ impl<W: Writer> Connection<W> {
         self.is_new = false;
         match read {
             Ok(request) => request,
-            Err(BadHead(status)) => {
-                self.bare(status).await;
+            Err(bad) => {
+                refused(bad);
+                self.bare(bad.status()).await;
                 None
             }
         }

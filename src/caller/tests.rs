@@ -68,7 +68,7 @@ fn full(text: &'static str) -> Answer<Pieces> {
 
 /// The next request of a caller who is there.
 async fn next(server: &mut Server) -> (Terms, RequestBody) {
-    let (head, body) = server.request(|_| false).await.unwrap();
+    let (head, body) = server.request(|_| false, |_| ()).await.unwrap();
     (Terms::from(&*head), body)
 }
 
@@ -231,7 +231,7 @@ async fn requests_that_come_together_are_read_one_after_the_other_and_bodies_byt
         ("/2", "abcde".into()),
         ("/3", "ok".into()),
     ] {
-        let (head, mut read) = server.request(|_| false).await.unwrap();
+        let (head, mut read) = server.request(|_| false, |_| ()).await.unwrap();
         assert_eq!(head.uri.path(), path);
         assert_eq!(all(&mut read).await.unwrap(), body.as_bytes());
         assert!(read.has_come());
@@ -339,7 +339,7 @@ async fn a_client_that_sends_no_more_gets_its_answer_in_the_version_that_it_spea
         let gone = || panic!("it is still there");
         assert_eq!(server.during(terms, call, gone).await, Some(()));
         server.answer(terms, full("whole"), false).await.unwrap();
-        assert!(server.request(|_| false).await.is_none());
+        assert!(server.request(|_| false, |_| ()).await.is_none());
         drop(server);
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
@@ -357,7 +357,7 @@ async fn empty_lines_before_a_head_are_taken_when_they_come_and_not_kept() {
     client.write_all(b"\r\n\r\n\r\n").await.unwrap();
     let began = Instant::now();
     // Nothing has come, so that a gate that closes does not wait.
-    assert!(server.request(|_| true).await.is_none());
+    assert!(server.request(|_| true, |_| ()).await.is_none());
     assert_eq!(began.elapsed(), Duration::ZERO);
 
     for lines in ["\r\n", "\r\n\r\n\r\n"] {
@@ -377,7 +377,7 @@ async fn empty_lines_before_a_head_are_taken_when_they_come_and_not_kept() {
         while client.write_all(b"\r\n").await.is_ok() {}
         client
     });
-    assert!(server.request(|_| false).await.is_none());
+    assert!(server.request(|_| false, |_| ()).await.is_none());
     drop(server);
     assert!(
         said(&mut endless.await.unwrap())
@@ -400,7 +400,7 @@ async fn a_kept_connection_is_idle_from_its_last_answer_on() {
         server.answer(terms, full(""), false).await.unwrap();
     }
     let began = Instant::now();
-    assert!(server.request(|_| false).await.is_none());
+    assert!(server.request(|_| false, |_| ()).await.is_none());
     let lasted = began.elapsed();
     assert!(
         lasted >= IDLE && lasted < IDLE + Duration::from_secs(1),
@@ -426,7 +426,7 @@ async fn a_connection_that_may_be_idle_for_long_has_no_longer_for_a_head_that_ha
             }
         });
         let began = Instant::now();
-        assert!(server.request(|_| false).await.is_none());
+        assert!(server.request(|_| false, |_| ()).await.is_none());
         let head = began.elapsed() - Duration::from_secs(begins_after);
         trickle.abort();
         assert!(
@@ -439,13 +439,13 @@ async fn a_connection_that_may_be_idle_for_long_has_no_longer_for_a_head_that_ha
 #[tokio::test(start_paused = true)]
 async fn who_closes_takes_no_further_request_but_finishes_a_head_that_has_begun() {
     let (mut client, mut server) = open(4096);
-    assert!(server.request(|_| true).await.is_none());
+    assert!(server.request(|_| true, |_| ()).await.is_none());
     client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
     let rest = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         client.write_all(b"Host: a\r\n\r\n").await.unwrap();
     };
-    let (request, ()) = tokio::join!(server.request(|_| true), rest);
+    let (request, ()) = tokio::join!(server.request(|_| true, |_| ()), rest);
     let terms = Terms::from(&*request.unwrap().0);
     let after = server.answer(terms, full(""), true).await.unwrap();
     assert_eq!(after, Next::Close);
@@ -477,7 +477,7 @@ async fn the_rest_of_a_body_that_nobody_wants_is_thrown_away_for_two_seconds_at_
             "{lasted:?}"
         );
         if next == Next::Request {
-            let (head, _) = server.request(|_| false).await.unwrap();
+            let (head, _) = server.request(|_| false, |_| ()).await.unwrap();
             assert_eq!(head.method, Method::GET);
         }
     }
@@ -503,7 +503,7 @@ async fn the_next_request_waits_until_whoever_reads_the_body_has_read_it() {
     let (next, ()) = tokio::join!(server.answer(terms, full("early"), false), rest);
     assert_eq!(next.unwrap(), Next::Request);
     assert_eq!(reading.await.unwrap().unwrap(), b"hello");
-    let (head, _) = server.request(|_| false).await.unwrap();
+    let (head, _) = server.request(|_| false, |_| ()).await.unwrap();
     assert_eq!(head.method, Method::GET);
 }
 
@@ -539,7 +539,7 @@ async fn what_is_no_request_gets_a_bare_answer_and_the_end() {
     ] {
         let (mut client, mut server) = open(4096);
         client.write_all(bytes.as_bytes()).await.unwrap();
-        assert!(server.request(|_| false).await.is_none());
+        assert!(server.request(|_| false, |_| ()).await.is_none());
         let expected = format!("{line}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         assert_eq!(said(&mut client).await, expected);
         assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "nothing follows");
@@ -557,7 +557,7 @@ async fn a_head_that_grows_for_ever_is_refused_at_its_limit() {
         }
         said(&mut client).await
     });
-    assert!(server.request(|_| false).await.is_none());
+    assert!(server.request(|_| false, |_| ()).await.is_none());
     let answer = sending.await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
 }
@@ -657,7 +657,7 @@ async fn over_a_socket(length: &str) -> (tokio::net::TcpStream, RequestBody) {
     let mut connection = Connection::new(reader, writer, IDLE, Clock::default());
     let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{length}\r\n\r\n");
     client.write_all(head.as_bytes()).await.unwrap();
-    let (_, body) = connection.request(|_| false).await.unwrap();
+    let (_, body) = connection.request(|_| false, |_| ()).await.unwrap();
     (client, body)
 }
 

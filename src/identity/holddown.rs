@@ -18,9 +18,9 @@ use std::time::Duration;
 const BURST: NonZeroU32 = NonZeroU32::new(10).expect("10 is not 0");
 /// A further failure is forgiven each of these.
 const REFILL: Duration = Duration::from_secs(1);
-/// At most one [`Held::Held`] in this time is marked as the first, per peer.
+/// At most one warning about a peer is due in this time.
 const WARN_EVERY: Duration = Duration::from_secs(60);
-/// Peers that are told apart, for each of the two tables.
+/// Peers that are told apart, for each table.
 const MAX_PEERS: usize = 65_536;
 
 /// What becomes of a peer whose credential has just failed.
@@ -38,8 +38,11 @@ pub enum Held {
 /// Counts failed credentials per peer: 10 at once and one a second are forgiven.
 pub struct HoldDown {
     failures: Table,
-    warnings: Table,
+    warnings: Warnings,
 }
+
+/// At most one warning a minute about each peer.
+pub struct Warnings(Table);
 
 /// Our clock as governor reads it.
 #[derive(Clone)]
@@ -91,15 +94,9 @@ impl HoldDown {
         let forgiven = Quota::with_period(REFILL)
             .expect("the period is not zero")
             .allow_burst(BURST);
-        let warned = Quota::with_period(WARN_EVERY).expect("the period is not zero");
-        let table = |quota| Table {
-            counts: RateLimiter::dashmap_with_clock(quota, Monotonic(clock.clone())),
-            max_peers,
-            room: AtomicUsize::new(max_peers),
-        };
         Self {
-            failures: table(forgiven),
-            warnings: table(warned),
+            failures: Table::new(forgiven, clock.clone(), max_peers),
+            warnings: Warnings::of_peers(clock, max_peers),
         }
     }
 
@@ -110,21 +107,54 @@ impl HoldDown {
             return Held::NotHeld;
         }
         Held::Held {
-            first: self.warnings.passes(peer),
+            first: self.warnings.0.passes(peer),
         }
     }
 
     /// Forgets the peers that are forgiven in full, and gives back the memory. For a timer, every few seconds, off the
     /// threads that serve calls: it passes over the whole table.
     pub fn sweep(&self) {
-        for table in [&self.failures, &self.warnings] {
-            table.counts.retain_recent();
-            table.counts.shrink_to_fit();
-        }
+        self.failures.sweep();
+        self.warnings.sweep();
+    }
+}
+
+impl Warnings {
+    /// None was given.
+    pub fn new(clock: Clock) -> Self {
+        Self::of_peers(clock, MAX_PEERS)
+    }
+
+    fn of_peers(clock: Clock, max_peers: usize) -> Self {
+        let warned = Quota::with_period(WARN_EVERY).expect("the period is not zero");
+        Self(Table::new(warned, clock, max_peers))
+    }
+
+    /// Whether no warning about this peer was due in the last minute. Then this one is.
+    pub fn is_due(&self, peer: IpAddr) -> bool {
+        self.0.passes(Peer::of(peer))
+    }
+
+    /// As [`HoldDown::sweep`].
+    pub fn sweep(&self) {
+        self.0.sweep();
     }
 }
 
 impl Table {
+    fn new(quota: Quota, clock: Clock, max_peers: usize) -> Self {
+        Self {
+            counts: RateLimiter::dashmap_with_clock(quota, Monotonic(clock)),
+            max_peers,
+            room: AtomicUsize::new(max_peers),
+        }
+    }
+
+    fn sweep(&self) {
+        self.counts.retain_recent();
+        self.counts.shrink_to_fit();
+    }
+
     /// Counts once for this peer, and says whether that is still forgiven. While the table is full everybody shares
     /// one count, those it holds included: it cannot be asked whom it holds, and nobody whose credential is good is ever
     /// counted.
@@ -241,13 +271,13 @@ mod tests {
             fail(&hold_down, &format!("198.51.100.{last}"));
         }
         assert_eq!(hold_down.failures.counts.len(), 5);
-        assert!(hold_down.warnings.counts.len() <= 5);
+        assert!(hold_down.warnings.0.counts.len() <= 5);
         assert!(matches!(fail(&hold_down, A), Held::Held { .. }));
 
         clock.advance(Duration::from_secs(300));
         hold_down.sweep();
         assert_eq!(hold_down.failures.counts.len(), 0);
-        assert_eq!(hold_down.warnings.counts.len(), 0);
+        assert_eq!(hold_down.warnings.0.counts.len(), 0);
         exhaust(&hold_down, A);
     }
 

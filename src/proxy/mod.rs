@@ -22,13 +22,13 @@ use crate::caller::{Answer, RequestBody};
 use crate::clock::{Clock, Timer};
 use crate::config::{Limits, Settings};
 use crate::identity::api_key::{ApiKeyDigest, api_key};
-use crate::identity::holddown::{Held, HoldDown};
+use crate::identity::holddown::{Held, HoldDown, Warnings};
 use crate::identity::{Failure, must_stand_once, tc3};
 use crate::metrics::{Decision, Metrics};
 use crate::policy::{Account, Operation, Policy};
 use crate::upstream::{self, ForwardHead, HopByHop, NotAnswered, Outgoing, Upstream, X_BILLABLE};
 use crate::usage::{Ledger, Slot};
-use crate::wire::{Field, Fields, RequestHead, tokens};
+use crate::wire::{BadHead, Field, Fields, RequestHead, tokens};
 use crate::words::{Bill, Mode, Mono, Outcome, QUOTA_PATH, RequestId, RequestIdText, Utc};
 use arc_swap::ArcSwap;
 use body::{Buffered, Progress, Upload, UploadFailure};
@@ -67,6 +67,7 @@ pub struct Proxy {
     /// The places of the connections.
     pub places: Arc<Places>,
     hold_down: HoldDown,
+    bad_heads: Warnings,
     body_memory: Arc<BodyMemory>,
     quota_questions: Arc<tokio::sync::Semaphore>,
     limits: Limits,
@@ -158,6 +159,7 @@ impl Proxy {
     ) -> Self {
         Self {
             hold_down: HoldDown::new(clock.clone()),
+            bad_heads: Warnings::new(clock.clone()),
             places: Places::new(settings.limits.connections, clock.clone(), metrics.clone()),
             clock,
             policy: ArcSwap::from_pointee(policy),
@@ -215,11 +217,20 @@ impl Proxy {
                 .retire_gate(&key.account, &key.group, counts(gate));
         });
         self.hold_down.sweep();
+        self.bad_heads.sweep();
     }
 
     /// Bytes of request bodies held in memory now.
     pub fn body_memory_held(&self) -> u64 {
         self.body_memory.held()
+    }
+
+    /// What came on a connection is no request: counted, and told to the operator once a minute for each peer.
+    pub fn head_refused(&self, client: &Client, bad: BadHead) {
+        self.metrics.head_refused(bad).inc();
+        if self.bad_heads.is_due(client.address) {
+            tracing::warn!(peer = %client.text, reason = bad.label(), "a head was refused: {}", bad.likely_cause());
+        }
     }
 
     /// Answers one request. Never fails: what goes wrong is said in the caller's dialect.

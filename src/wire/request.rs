@@ -31,15 +31,103 @@ pub struct RequestHead {
     pub expects_continue: bool,
 }
 
-/// A head that is not read: the status is all that can be said about it.
+/// Why a head is not read. The status is all that is said to the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct BadHead(pub StatusCode);
+pub enum BadHead {
+    /// A client begins TLS.
+    Tls,
+    /// A load balancer begins with the PROXY protocol.
+    ProxyProtocol,
+    /// A client speaks HTTP/2 without having asked.
+    Http2,
+    /// A line ends without CR.
+    LineEnd,
+    /// Where the request ends could be read in two ways.
+    Framing,
+    /// `Host` is no host, or not the target's.
+    Host,
+    /// It is not HTTP/1.1 in some other way.
+    Malformed,
+    /// Too large, or too many fields.
+    TooLarge,
+    /// The target is too long.
+    TargetTooLong,
+}
 
 impl BadHead {
-    const MALFORMED: Self = Self(StatusCode::BAD_REQUEST);
-    /// Too large, or too many fields.
-    pub const TOO_LARGE: Self = Self(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
-    const TARGET_TOO_LONG: Self = Self(StatusCode::URI_TOO_LONG);
+    /// Every one.
+    pub const ALL: [Self; 9] = [
+        Self::Tls,
+        Self::ProxyProtocol,
+        Self::Http2,
+        Self::LineEnd,
+        Self::Framing,
+        Self::Host,
+        Self::Malformed,
+        Self::TooLarge,
+        Self::TargetTooLong,
+    ];
+
+    /// What the client gets.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// The label in metrics and logs. Stable: dashboards depend on it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::ProxyProtocol => "proxy_protocol",
+            Self::Http2 => "http2",
+            Self::LineEnd => "line_end",
+            Self::Framing => "framing",
+            Self::Host => "host",
+            Self::Malformed => "malformed",
+            Self::TooLarge => "too_large",
+            Self::TargetTooLong => "target_too_long",
+        }
+    }
+
+    /// For the operator: the likely cause, and what to do about it.
+    pub fn likely_cause(self) -> &'static str {
+        match self {
+            Self::Tls => {
+                "it begins TLS, and this listener speaks plain HTTP: call it with http://, or end TLS in front of the gate"
+            }
+            Self::ProxyProtocol => {
+                "a load balancer sends the PROXY protocol: switch it off there, let it set X-Forwarded-For, and name it in \
+                 trusted_proxies"
+            }
+            Self::Http2 => "it speaks HTTP/2 at once: have it speak HTTP/1.1 to the gate",
+            Self::LineEnd => "it ends lines with LF alone: HTTP wants CR LF",
+            Self::Framing => {
+                "its Content-Length or Transfer-Encoding can be read in two ways: a broken client, or a try to smuggle a request"
+            }
+            Self::Host => "its Host is no host, or another than its target's",
+            Self::Malformed => "what it sends is not HTTP/1.1",
+            Self::TooLarge => "its heads have more than 256 KiB or 100 fields",
+            Self::TargetTooLong => "its targets have 64 KiB or more",
+        }
+    }
+
+    /// Of what no parser takes: by how it begins.
+    fn of(input: &[u8]) -> Self {
+        // The second version of the PROXY protocol begins with lines that HTTP skips.
+        let blank = |byte: &&u8| matches!(byte, b'\r' | b'\n');
+        let rest = &input[input.iter().take_while(blank).count()..];
+        match rest {
+            [0x16, 0x03, ..] => Self::Tls,
+            rest if rest.starts_with(b"PROXY ") || rest.starts_with(b"\0\r\nQUIT") => {
+                Self::ProxyProtocol
+            }
+            rest if rest.starts_with(b"PRI * HTTP/2") => Self::Http2,
+            _ => Self::Malformed,
+        }
+    }
 }
 
 /// Takes a head off the front of `input`; `None` while it is not whole.
@@ -57,43 +145,43 @@ pub fn request_head(input: &mut BytesMut) -> Result<Option<Box<RequestHead>>, Ba
         Ok(httparse::Status::Complete(whole)) => whole,
         Ok(httparse::Status::Partial) if input.len() < HEAD_BYTES => return Ok(None),
         Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
-            return Err(BadHead::TOO_LARGE);
+            return Err(BadHead::TooLarge);
         }
-        Err(_) => return Err(BadHead::MALFORMED),
+        Err(_) => return Err(BadHead::of(input)),
     };
     let is_1_1 = parsed.version == Some(1);
     let (Some(method), Some(target)) = (parsed.method, parsed.path) else {
-        return Err(BadHead::MALFORMED);
+        return Err(BadHead::Malformed);
     };
     let head = &input[..whole];
     if !begins_with_empty_lines(head, method) || !lines_end_in_crlf(head, parsed.headers) {
-        return Err(BadHead::MALFORMED);
+        return Err(BadHead::LineEnd);
     }
     if target.len() >= usize::from(u16::MAX) {
-        return Err(BadHead::TARGET_TOO_LONG);
+        return Err(BadHead::TargetTooLong);
     }
-    let method = Method::from_bytes(method.as_bytes()).map_err(|_| BadHead::MALFORMED)?;
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| BadHead::Malformed)?;
     let framed = Framed::read(parsed.headers, is_1_1)?;
     let places = Place::of(parsed.headers, input);
     let begin = target.as_ptr() as usize - input.as_ptr() as usize;
     let target = begin..begin + target.len();
     let fields = Fields::take(input, whole, places);
     let uri = Uri::from_maybe_shared(fields.head().slice(target));
-    let uri = uri.map_err(|_| BadHead::MALFORMED)?;
-    let is_sound = match (uri.scheme_str(), uri.authority()) {
-        (None, None) => true,
+    let uri = uri.map_err(|_| BadHead::Malformed)?;
+    match (uri.scheme_str(), uri.authority()) {
+        (None, None) => {}
         // An authority alone names a tunnel.
-        (None, Some(_)) => method == Method::CONNECT,
+        (None, Some(_)) if method == Method::CONNECT => {}
         // Whoever stands behind us would obey one of the two; which, we do not know (RFC 9112 §3.2.2).
-        (Some(scheme), Some(authority)) => default_port(scheme).is_some_and(|port| {
+        (Some(scheme), Some(authority)) => {
+            let port = default_port(scheme).ok_or(BadHead::Malformed)?;
             let named = without_port(authority.as_str().as_bytes(), port);
             let is_named = |host| without_port(host, port).eq_ignore_ascii_case(named);
-            !named.contains(&b'@') && fields.get_all("host").all(is_named)
-        }),
-        (Some(_), None) => false,
-    };
-    if !is_sound {
-        return Err(BadHead::MALFORMED);
+            if named.contains(&b'@') || !fields.get_all("host").all(is_named) {
+                return Err(BadHead::Host);
+            }
+        }
+        _ => return Err(BadHead::Malformed),
     }
     Ok(Some(Box::new(RequestHead {
         method,
@@ -152,14 +240,14 @@ impl Framed {
         for field in fields {
             let is = |name: &str| field.name.eq_ignore_ascii_case(name);
             if is("content-length") {
-                let value = length_of(field.value).ok_or(BadHead::MALFORMED)?;
+                let value = length_of(field.value).ok_or(BadHead::Framing)?;
                 if length.replace(value).is_some() {
-                    return Err(BadHead::MALFORMED);
+                    return Err(BadHead::Framing);
                 }
             } else if is("transfer-encoding") {
                 // Another coding, or this one twice, is one that the next hop may read in another way.
                 if !is_1_1 || is_chunked || !field.value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(BadHead::MALFORMED);
+                    return Err(BadHead::Framing);
                 }
                 is_chunked = true;
             } else if is("connection") {
@@ -170,7 +258,7 @@ impl Framed {
             } else if is("host") {
                 // One that is none may be read as another by whoever stands behind us.
                 if !is_host(field.value) {
-                    return Err(BadHead::MALFORMED);
+                    return Err(BadHead::Host);
                 }
             } else if is("expect") {
                 expects_continue = field.value.eq_ignore_ascii_case(b"100-continue");

@@ -8,13 +8,11 @@ fn head_of(text: &str) -> Result<Option<Box<RequestHead>>, BadHead> {
     request_head(&mut BytesMut::from(text))
 }
 
-const MALFORMED: BadHead = BadHead(StatusCode::BAD_REQUEST);
-
 #[test]
 fn where_a_request_ends_follows_from_its_fields_or_it_is_malformed() {
     let closes = |framing| Ok((framing, false));
     let keeps = |framing| Ok((framing, true));
-    let malformed = Err(MALFORMED);
+    let malformed = Err(StatusCode::BAD_REQUEST);
     for (fields, expected) in [
         ("", keeps(Framing::Length(0))),
         ("Content-Length: 5\r\n", keeps(Framing::Length(5))),
@@ -82,7 +80,7 @@ fn where_a_request_ends_follows_from_its_fields_or_it_is_malformed() {
             let head = head.expect("a whole head");
             (head.framing, head.keeps_alive)
         });
-        assert_eq!(read, expected, "{fields:?}");
+        assert_eq!(read.map_err(BadHead::status), expected, "{fields:?}");
     }
 }
 
@@ -99,7 +97,7 @@ fn a_request_of_http_1_0_closes_unless_it_says_otherwise_and_has_no_chunks() {
         assert!(!head.is_1_1);
     }
     let chunked = head_of("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n");
-    assert_eq!(chunked.unwrap_err(), MALFORMED);
+    assert_eq!(chunked.unwrap_err(), BadHead::Framing);
 }
 
 #[test]
@@ -138,18 +136,48 @@ fn a_line_that_is_no_request_is_malformed() {
         "PRI * HTTP/2.0",
         "\u{16}\u{3}\u{1}",
     ] {
-        assert_eq!(
-            head_of(&format!("{line}\r\n\r\n")).err(),
-            Some(MALFORMED),
-            "{line:?}"
-        );
+        let bad = head_of(&format!("{line}\r\n\r\n")).unwrap_err();
+        assert_eq!(bad.status(), StatusCode::BAD_REQUEST, "{line:?}");
     }
     for wrong in [
         "\nGET / HTTP/1.1\r\n\r\n",
         "GET / HTTP/1.1\n\n",
         "GET / HTTP/1.1\r\n\n",
     ] {
-        assert_eq!(head_of(wrong).err(), Some(MALFORMED), "{wrong:?}");
+        let bad = head_of(wrong).unwrap_err();
+        assert_eq!(bad.status(), StatusCode::BAD_REQUEST, "{wrong:?}");
+    }
+}
+
+#[test]
+fn how_a_client_that_speaks_no_http_begins_tells_what_it_speaks() {
+    for (begin, expected) in [
+        (&b"\x16\x03\x01\x02\0\x01"[..], BadHead::Tls),
+        (b"\x16\x03", BadHead::Tls),
+        (
+            b"PROXY TCP4 203.0.113.1 127.0.0.1 4711 80\r\n",
+            BadHead::ProxyProtocol,
+        ),
+        (b"PROXY UNKNOWN\r\n", BadHead::ProxyProtocol),
+        (
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c",
+            BadHead::ProxyProtocol,
+        ),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", BadHead::Http2),
+        (b"\x16 GET / HTTP/1.1\r\n\r\n", BadHead::Malformed),
+        (b"GET / HTTP/2.0\r\n\r\n", BadHead::Malformed),
+    ] {
+        let bad = request_head(&mut begin.into()).unwrap_err();
+        assert_eq!(bad, expected, "{begin:?}");
+    }
+}
+
+#[test]
+fn every_reason_for_which_a_head_is_refused_has_a_label_of_its_own() {
+    let labels: std::collections::HashSet<&str> = BadHead::ALL.map(BadHead::label).into();
+    assert_eq!(labels.len(), BadHead::ALL.len());
+    for (nth, bad) in BadHead::ALL.into_iter().enumerate() {
+        assert_eq!(bad as usize, nth, "metrics find it by its place");
     }
 }
 
@@ -179,10 +207,7 @@ fn a_target_is_read_in_each_of_its_forms() {
         assert_eq!((head.uri.path(), head.uri.query()), (path, query), "{line}");
     }
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(70_000));
-    assert_eq!(
-        head_of(&long).err(),
-        Some(BadHead(StatusCode::URI_TOO_LONG))
-    );
+    assert_eq!(head_of(&long).err(), Some(BadHead::TargetTooLong));
 }
 
 #[test]
@@ -259,13 +284,13 @@ fn a_head_that_is_not_whole_is_waited_for_up_to_its_limit() {
     let head = request_head(&mut input).unwrap().unwrap();
     assert_eq!((head.bytes, &input[..]), (whole.len() - 2, &b"rest"[..]));
     let endless = format!("GET / HTTP/1.1\r\nX-A: {}", "b".repeat(HEAD_BYTES));
-    assert_eq!(head_of(&endless).err(), Some(BadHead::TOO_LARGE));
+    assert_eq!(head_of(&endless).err(), Some(BadHead::TooLarge));
     for (count, fits) in [(100, true), (101, false)] {
         let many: String = (0..count).map(|n| format!("X-{n}: a\r\n")).collect();
         let head = head_of(&format!("GET / HTTP/1.1\r\n{many}\r\n"));
         match fits {
             true => assert_eq!(head.unwrap().unwrap().fields.iter().count(), 100),
-            false => assert_eq!(head.err(), Some(BadHead::TOO_LARGE)),
+            false => assert_eq!(head.err(), Some(BadHead::TooLarge)),
         }
     }
 }

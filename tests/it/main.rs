@@ -27,6 +27,7 @@ mod logs;
 mod names;
 mod process;
 mod quota;
+mod refused_heads;
 mod reload;
 mod sdk;
 mod streaming;
