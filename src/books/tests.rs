@@ -263,6 +263,8 @@ impl World {
             month: 0,
             into: Into::Begin,
         });
+        // At least one, for the call just made.
+        self.fix();
         while self.fixed.last().is_none_or(|last| *last < month(9)) {
             self.fix();
         }
