@@ -98,6 +98,11 @@
 //! 35. **A large body passes inside the kernel** (`splice`), both ways, where its length is known and nobody has to look at it: to copy it
 //!     in and out was more than half of what 2 MiB cost. Its bytes are counted all the same, so limits, pace and records see no difference;
 //!     without a pipe it is copied.
+//! 36. **A day is sealed in two steps**: the writer freezes the rows of the roll-up, the settler reads them beside the calls and hashes them, the
+//!     writer notes the seal. A busy day has millions of rows, and no call may wait for them. A frozen row never grows, so that the seal
+//!     can be made again when the records are gone.
+//! 37. **A restored ledger leaves out 10^12 seqs**: what was recorded after the backup has seqs that readers know already, and to give them again would
+//!     pass over calls in silence. The count of restores in a cursor says so to who reads on.
 
 pub mod admin;
 pub mod admission;

@@ -169,6 +169,8 @@ fn open_alone(path: &Path) -> Result<Connection, LedgerError> {
 fn try_open_alone(path: &Path) -> Result<Connection, rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
+    // The waiting is done by who calls: some 5 s a try, which is the default, would be minutes.
+    connection.busy_timeout(Duration::ZERO)?;
     let_nobody_copy_at_close(&connection)?;
     connection.query_row("PRAGMA locking_mode = EXCLUSIVE", [], |_| Ok(()))?;
     connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0")?;

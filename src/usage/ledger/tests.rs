@@ -1818,6 +1818,25 @@ fn a_wal_without_its_ledger_is_no_place_for_a_new_one() {
 }
 
 #[test]
+fn a_start_beside_a_program_that_reads_the_ledger_is_not_held_up_by_it() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    commit(&ledger, record(1)).unwrap();
+    let killed = Bench::new();
+    for end in ["", "-wal"] {
+        fs::copy(suffixed(&bench.path(), end), suffixed(&killed.path(), end)).unwrap();
+    }
+    let reader = killed.sql();
+    reader.execute_batch("BEGIN; SELECT * FROM bounds").unwrap();
+    let began = Clock::default().mono();
+    let started = killed.open();
+    let took = Clock::default().mono().since(began);
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    commit(&started, record(2)).unwrap();
+    assert_eq!(killed.all().len(), 2);
+}
+
+#[test]
 fn a_ledger_is_known_again_by_its_id_its_newest_record_and_its_newest_link() {
     let (bench, other) = (Bench::new(), Bench::new());
     let filled = |bench: &Bench, ids: std::ops::Range<u128>| {
