@@ -232,7 +232,7 @@ async fn requests_that_come_together_are_read_one_after_the_other_and_bodies_byt
         ("/3", "ok".into()),
     ] {
         let (head, mut read) = server.request(|_| false, |_| ()).await.unwrap();
-        assert_eq!(head.uri.path(), path);
+        assert_eq!(head.target.path(), path);
         assert_eq!(all(&mut read).await.unwrap(), body.as_bytes());
         assert!(read.has_come());
     }

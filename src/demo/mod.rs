@@ -15,6 +15,7 @@ use crate::config::{self, Endpoint};
 use crate::serve;
 use crate::upstream::{Dialer, ForwardHead, Keep, NotAnswered, Outgoing, Upstream};
 use crate::usage::{self, Month, Reader, usage_table};
+use crate::wire::Target;
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
 use http::{Request, StatusCode};
@@ -165,7 +166,8 @@ async fn fetch(
     request: Request<Bytes>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
     let (parts, body) = request.into_parts();
-    let mut head = ForwardHead::new(parts.method, &parts.uri);
+    let target = Target::read(&parts.uri.to_string().into()).context("a target that is none")?;
+    let mut head = ForwardHead::new(parts.method, &target);
     for field in &parts.headers {
         head.field(field.into());
     }

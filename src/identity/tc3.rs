@@ -220,9 +220,9 @@ impl Claim {
     ) {
         put(head.method.as_str().as_bytes());
         put(b"\n");
-        put(head.uri.path().as_bytes());
+        put(head.target.path().as_bytes());
         put(b"\n");
-        put(head.uri.query().unwrap_or_default().as_bytes());
+        put(head.target.query().unwrap_or_default().as_bytes());
         put(b"\n");
         for (name, value) in self.signed_values(head, reading.host) {
             put(name.as_bytes());
@@ -515,7 +515,7 @@ fn utc_date(seconds: i64) -> Option<[u8; 10]> {
 /// Whether a call without `Authorization` is signed by HmacSHA1 or HmacSHA256: their fields stand in the query or in a
 /// form, and for a form the head must do, since a body is not worth reading only to refuse it.
 fn is_older_method(head: &RequestHead) -> bool {
-    let query = head.uri.query().unwrap_or_default();
+    let query = head.target.query().unwrap_or_default();
     let in_query = query
         .split('&')
         .any(|field| field.starts_with("SignatureMethod=") || field.starts_with("Signature="));
@@ -526,7 +526,7 @@ fn is_older_method(head: &RequestHead) -> bool {
     let form = media_type
         .trim_ascii()
         .eq_ignore_ascii_case(b"application/x-www-form-urlencoded");
-    in_query || (form && head.method == Method::POST && head.uri.path() == "/")
+    in_query || (form && head.method == Method::POST && head.target.path() == "/")
 }
 
 /// The host cut before `:port`; `None` when there is no port. An IPv6 literal keeps its brackets.

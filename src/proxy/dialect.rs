@@ -44,10 +44,10 @@ fn is_older_method(head: &RequestHead) -> bool {
         let kind = head.fields.get("content-type");
         kind.is_some_and(|kind| kind.starts_with(b"application/x-www-form-urlencoded"))
     };
-    let query = head.uri.query();
+    let query = head.target.query();
     query.is_some_and(|query| query.contains("SignatureMethod="))
         || (head.method == Method::POST
-            && head.uri.path() == "/"
+            && head.target.path() == "/"
             && !head.fields.contains(X_API_KEY)
             && form())
 }
@@ -58,6 +58,11 @@ pub enum Refusal {
     /// The head is larger than `limits.header_bytes`.
     HeadersTooLarge {
         /// In bytes.
+        limit: usize,
+    },
+    /// The upstream would get more fields than most servers take.
+    TooManyFields {
+        /// The most, those of the gate among them.
         limit: usize,
     },
     /// The body is larger than `limits.body_bytes`.
@@ -159,6 +164,7 @@ impl Refusal {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::HeadersTooLarge { .. } => "headers_too_large",
+            Self::TooManyFields { .. } => "too_many_fields",
             Self::BodyTooLarge { .. } | Self::Upload(UploadFailure::TooLarge) => "body_too_large",
             Self::Method { .. } => "method",
             Self::ConnectionOption => "connection_option",
@@ -198,7 +204,7 @@ impl Refusal {
     fn face(&self) -> Face {
         use StatusCode as S;
         match self {
-            Self::HeadersTooLarge { .. } => face(
+            Self::HeadersTooLarge { .. } | Self::TooManyFields { .. } => face(
                 "RequestSizeLimitExceeded",
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "Request head too large",
@@ -308,6 +314,9 @@ impl Refusal {
     /// escape in JSON; nothing that the caller sent.
     fn detail(&self) -> Cow<'static, str> {
         match self {
+            Self::TooManyFields { limit } => {
+                format!("The request has more header fields than the {limit} that are passed on, those of the gate among them.").into()
+            }
             Self::HeadersTooLarge { limit } => format!("The request line and headers are over {limit} bytes.").into(),
             Self::BodyTooLarge { limit } => format!("The request body is over {limit} bytes.").into(),
             Self::Upload(failure) => sentence(failure).into(),
@@ -610,6 +619,7 @@ mod tests {
         ];
         let mut refusals = vec![
             Refusal::HeadersTooLarge { limit: 1 },
+            Refusal::TooManyFields { limit: 1 },
             Refusal::BodyTooLarge { limit: 1 },
             Refusal::Method { allowed },
             Refusal::ConnectionOption,

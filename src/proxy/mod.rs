@@ -32,7 +32,6 @@ use crate::wire::{BadHead, Field, Fields, RequestHead, tokens};
 use crate::words::{Bill, Mode, Mono, Outcome, QUOTA_PATH, RequestId, RequestIdText, Utc};
 use arc_swap::ArcSwap;
 use body::{Buffered, Progress, Upload, UploadFailure};
-use http::uri::Authority;
 use http::{Method, StatusCode};
 use ipnet::IpNet;
 use memory::BodyMemory;
@@ -45,6 +44,12 @@ use std::time::Duration;
 
 /// How long the answer to a failing credential is held back once its peer is held down.
 const HOLD: Duration = Duration::from_secs(1);
+
+/// The most fields of a request as the upstream gets it.
+const FORWARDED_FIELDS: usize = 100;
+/// Of these the gate adds so many: account, group, action, request id, the hops, where the body ends; and a `Host` that is
+/// missing.
+const ADDED_FIELDS: usize = 7;
 
 const X_REQUEST_ID: &str = "x-request-id";
 const X_API_KEY: &str = "x-api-key";
@@ -257,7 +262,7 @@ impl Proxy {
             (Some(upload), progress)
         };
         let mut visit = Visit::new(&self, &client, &head, received, progress);
-        let result = if head.uri.path() == QUOTA_PATH {
+        let result = if head.target.path() == QUOTA_PATH {
             match self.check_head(visit.dialect, &head, upload.as_ref()) {
                 Ok(()) => Box::pin(self.quota(&mut visit, &head)).await,
                 Err(refusal) => Err(refusal),
@@ -394,6 +399,7 @@ impl Proxy {
             return Err(Refusal::Credential(Failure::MissingHeader("host")));
         }
         check_connection(&head.fields, must_stand_once)?;
+        check_count(&head.fields)?;
         if upload
             .and_then(Upload::declared)
             .is_some_and(|declared| declared > self.limits.body_bytes)
@@ -595,7 +601,7 @@ impl Proxy {
     /// are secrets; the identity is set here and nowhere else.
     fn upstream_head(&self, visit: &Visit<'_>, head: &RequestHead, call: &Call) -> ForwardHead {
         let fields = &head.fields;
-        let mut forward = ForwardHead::new(head.method.clone(), &head.uri);
+        let mut forward = ForwardHead::new(head.method.clone(), &head.target);
         let hop = HopByHop::of(fields);
         for field in fields.iter() {
             if !hop.contains(field.name()) && !stays_here(field) {
@@ -604,7 +610,7 @@ impl Proxy {
         }
         // HTTP/1.0 may come without a Host; it leaves as HTTP/1.1, which must have one.
         if !fields.contains("host") {
-            let named = head.uri.authority().map(Authority::as_str);
+            let named = head.target.authority();
             forward.text("host", named.unwrap_or(&self.upstream_host));
         }
         forward.text("x-tollgate-account", call.account.id.as_str());
@@ -702,7 +708,7 @@ impl<'p> Visit<'p> {
         progress: Arc<Progress>,
     ) -> Self {
         // The gate's own endpoint is no call: nothing is decided about it, nothing counted.
-        let is_call = head.uri.path() != QUOTA_PATH;
+        let is_call = head.target.path() != QUOTA_PATH;
         if is_call {
             proxy.metrics.received.inc();
             proxy.metrics.pending.inc();
@@ -816,7 +822,7 @@ fn request_id(now: Utc) -> RequestId {
 /// Which operation is called: by `X-TC-Action`, else by the route. When both speak they must agree,
 /// or a free action's name would open a paid action's path.
 fn operation<'p>(policy: &'p Policy, head: &RequestHead) -> Result<&'p Arc<Operation>, Refusal> {
-    let path = head.uri.path();
+    let path = head.target.path();
     let by_route = || {
         policy
             .by_route(&head.method, path)
@@ -851,6 +857,24 @@ fn check_connection(fields: &Fields, is_judged: impl Fn(&[u8]) -> bool) -> Resul
     {
         true => Err(Refusal::ConnectionOption),
         false => Ok(()),
+    }
+}
+
+/// Many servers take no more than [`FORWARDED_FIELDS`], and a call that the upstream would refuse is not worth its place in the
+/// window.
+fn check_count(fields: &Fields) -> Result<(), Refusal> {
+    // Nearly every call ends here.
+    if fields.count() + ADDED_FIELDS <= FORWARDED_FIELDS {
+        return Ok(());
+    }
+    let hop = HopByHop::of(fields);
+    let passes = |field: &Field<'_>| !hop.contains(field.name()) && !stays_here(*field);
+    let has_host = usize::from(fields.contains("host"));
+    match fields.iter().filter(passes).count() + ADDED_FIELDS - has_host <= FORWARDED_FIELDS {
+        true => Ok(()),
+        false => Err(Refusal::TooManyFields {
+            limit: FORWARDED_FIELDS,
+        }),
     }
 }
 

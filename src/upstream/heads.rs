@@ -4,11 +4,10 @@
 
 use super::Nonsense;
 use crate::wire::{
-    Coding, Field, Fields, Framing, Lines, Place, length_of, lines_end_in_crlf, tokens,
+    Coding, Field, Fields, Framing, Lines, Place, Target, length_of, lines_end_in_crlf, tokens,
 };
 use bytes::{Buf, BytesMut};
-use http::uri::PathAndQuery;
-use http::{Method, StatusCode, Uri};
+use http::{Method, StatusCode};
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
@@ -81,12 +80,17 @@ pub struct ForwardHead {
 
 impl ForwardHead {
     /// `target` is written in origin form.
-    pub fn new(method: Method, target: &Uri) -> Self {
+    pub fn new(method: Method, target: &Target) -> Self {
         let mut lines = Lines::new(Vec::with_capacity(1024));
-        let target = target.path_and_query().map_or("/", PathAndQuery::as_str);
-        // A target that names its host may go without a path (RFC 9112 §3.2.1).
-        let before = if target.starts_with('?') { " /" } else { " " };
-        lines.first([method.as_str(), before, target, " HTTP/1.1"]);
+        let path = match target.path() {
+            "" => "/",
+            path => path,
+        };
+        let (mark, query) = match target.query() {
+            Some(query) => ("?", query),
+            None => ("", ""),
+        };
+        lines.first([method.as_str(), " ", path, mark, query, " HTTP/1.1"]);
         Self { lines, method }
     }
 

@@ -17,7 +17,10 @@ async fn kept() -> (Arc<Upstream>, Peer) {
     let upstream = Arc::new(Upstream::new(Arc::new(dialer), keep));
     let connection = upstream.connection().await.unwrap();
     let (mut peer, _) = listener.accept().unwrap();
-    let head = ForwardHead::new(Method::GET, &"/".parse().unwrap());
+    let head = ForwardHead::new(
+        Method::GET,
+        &crate::wire::Target::read(&Bytes::from_static(b"/")).unwrap(),
+    );
     let answering = std::thread::spawn(move || {
         assert!(peer.read(&mut [0; 1024]).unwrap() > 0);
         peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")

@@ -82,6 +82,11 @@ impl Fields {
         }
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.places.len()
+    }
+
     /// The bytes of the head.
     pub(crate) fn head(&self) -> &Bytes {
         &self.head
@@ -155,7 +160,7 @@ impl Lines {
     }
 
     /// A first line, of parts that hold no line end.
-    pub(crate) fn first(&mut self, parts: [&str; 4]) {
+    pub(crate) fn first<const N: usize>(&mut self, parts: [&str; N]) {
         for part in parts {
             self.0.extend_from_slice(part.as_bytes());
         }

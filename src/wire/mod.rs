@@ -10,12 +10,14 @@ mod outgoing;
 mod pipe;
 mod request;
 mod sockets;
+mod target;
 
 pub use fields::{Field, Fields, Lines};
 pub use outgoing::{Body, Coding, NotSent, Outbox, Outgoing, Piece};
 pub use pipe::{PIPES, Pipe, Reader, Writer, write_now};
 pub use request::{BadHead, HEAD_BYTES, RequestHead, request_head};
 pub use sockets::{ends_before, is_quiet, is_reset, reset};
+pub use target::Target;
 
 pub(crate) use fields::Place;
 pub(crate) use request::lines_end_in_crlf;

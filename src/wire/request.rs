@@ -1,9 +1,9 @@
 //! The head of a request, read: the part of HTTP that whoever calls may write as he likes.
 
 use super::host::is_host;
-use super::{Fields, Framing, Place, length_of, tokens};
+use super::{Fields, Framing, Place, Target, length_of, tokens};
 use bytes::BytesMut;
-use http::{Method, StatusCode, Uri};
+use http::{Method, StatusCode};
 use std::mem::MaybeUninit;
 
 /// The largest head that is read, in bytes, and the most fields in it.
@@ -16,7 +16,7 @@ pub struct RequestHead {
     /// What is to be done.
     pub method: Method,
     /// To what.
-    pub uri: Uri,
+    pub target: Target,
     /// HTTP/1.1, as opposed to 1.0.
     pub is_1_1: bool,
     /// What else is said.
@@ -147,6 +147,7 @@ pub fn request_head(input: &mut BytesMut) -> Result<Option<Box<RequestHead>>, Ba
         Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
             return Err(BadHead::TooLarge);
         }
+        Err(httparse::Error::Version) if reads_as_1_1(input) => return request_head(input),
         Err(_) => return Err(BadHead::of(input)),
     };
     let is_1_1 = parsed.version == Some(1);
@@ -166,16 +167,15 @@ pub fn request_head(input: &mut BytesMut) -> Result<Option<Box<RequestHead>>, Ba
     let begin = target.as_ptr() as usize - input.as_ptr() as usize;
     let target = begin..begin + target.len();
     let fields = Fields::take(input, whole, places);
-    let uri = Uri::from_maybe_shared(fields.head().slice(target));
-    let uri = uri.map_err(|_| BadHead::Malformed)?;
-    match (uri.scheme_str(), uri.authority()) {
+    let target = Target::read(&fields.head().slice(target)).ok_or(BadHead::Malformed)?;
+    match (target.scheme(), target.authority()) {
         (None, None) => {}
         // An authority alone names a tunnel.
         (None, Some(_)) if method == Method::CONNECT => {}
         // Whoever stands behind us would obey one of the two; which, we do not know (RFC 9112 §3.2.2).
         (Some(scheme), Some(authority)) => {
             let port = default_port(scheme).ok_or(BadHead::Malformed)?;
-            let named = without_port(authority.as_str().as_bytes(), port);
+            let named = without_port(authority.as_bytes(), port);
             let is_named = |host| without_port(host, port).eq_ignore_ascii_case(named);
             if named.contains(&b'@') || !fields.get_all("host").all(is_named) {
                 return Err(BadHead::Host);
@@ -185,7 +185,7 @@ pub fn request_head(input: &mut BytesMut) -> Result<Option<Box<RequestHead>>, Ba
     }
     Ok(Some(Box::new(RequestHead {
         method,
-        uri,
+        target,
         is_1_1,
         fields,
         bytes: whole - 2,
@@ -193,6 +193,33 @@ pub fn request_head(input: &mut BytesMut) -> Result<Option<Box<RequestHead>>, Ba
         keeps_alive: framed.keeps_alive,
         expects_continue: framed.expects_continue && is_1_1,
     })))
+}
+
+/// Makes a request of a later minor version one of HTTP/1.1, which is how it is to be read (RFC 9110 §2.5). False when it is
+/// none.
+fn reads_as_1_1(input: &mut BytesMut) -> bool {
+    let blank = |byte: &&u8| matches!(byte, b'\r' | b'\n');
+    let begin = input.iter().take_while(blank).count();
+    let line = input[begin..].iter().take_while(|byte| !blank(byte));
+    let end = begin + line.count();
+    match &mut input[begin..end] {
+        [
+            ..,
+            b' ',
+            b'H',
+            b'T',
+            b'T',
+            b'P',
+            b'/',
+            b'1',
+            b'.',
+            minor @ b'2'..=b'9',
+        ] => {
+            *minor = b'1';
+            true
+        }
+        _ => false,
+    }
 }
 
 /// The port of a target's scheme; `None` of a scheme that is not HTTP.

@@ -204,7 +204,11 @@ fn a_target_is_read_in_each_of_its_forms() {
         ("BREW / HTTP/1.1", "/", None),
     ] {
         let head = head_of(&format!("{line}\r\n\r\n")).unwrap().unwrap();
-        assert_eq!((head.uri.path(), head.uri.query()), (path, query), "{line}");
+        assert_eq!(
+            (head.target.path(), head.target.query()),
+            (path, query),
+            "{line}"
+        );
     }
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(70_000));
     assert_eq!(head_of(&long).err(), Some(BadHead::TargetTooLong));
@@ -347,7 +351,13 @@ fn read_by_us(bytes: &[u8]) -> Vec<Read> {
             .fields
             .iter()
             .map(|field| (field.name(), field.value()));
-        requests.push(read(&head.method, &head.uri, fields, body));
+        let target = &head.target;
+        let named = target.scheme().zip(target.authority());
+        let origin = named.map(|(scheme, authority)| format!("{scheme}://{authority}"));
+        let query = target.query().map(|query| format!("?{query}"));
+        let (origin, query) = (origin.unwrap_or_default(), query.unwrap_or_default());
+        let uri = format!("{origin}{}{query}", target.path());
+        requests.push(read(&head.method, uri, fields, body));
         if !head.keeps_alive {
             break;
         }
@@ -357,7 +367,7 @@ fn read_by_us(bytes: &[u8]) -> Vec<Read> {
 
 fn read<'h>(
     method: &Method,
-    uri: &http::Uri,
+    uri: String,
     fields: impl Iterator<Item = (&'h [u8], &'h [u8])>,
     body: Vec<u8>,
 ) -> Read {
@@ -367,7 +377,7 @@ fn read<'h>(
         .filter(|(name, _)| name != "content-length")
         .collect();
     fields.sort();
-    (method.clone(), uri.to_string(), fields, body)
+    (method.clone(), uri, fields, body)
 }
 
 /// What hyper makes of them.
@@ -385,7 +395,7 @@ fn read_by_hyper(bytes: &[u8]) -> Vec<Read> {
                 let body = body.collect().await?.to_bytes().to_vec();
                 let fields = parts.headers.iter();
                 let fields = fields.map(|(name, value)| (name.as_ref(), value.as_bytes()));
-                let read = read(&parts.method, &parts.uri, fields, body);
+                let read = read(&parts.method, parts.uri.to_string(), fields, body);
                 noted.lock().unwrap().push(read);
                 Ok::<_, hyper::Error>(http::Response::new(Empty::<Bytes>::new()))
             }

@@ -293,6 +293,58 @@ async fn a_host_that_is_none_is_a_bare_400_and_reaches_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_is_no_uri_and_a_later_minor_version_pass_as_other_servers_let_them() {
+    let upstream = RawUpstream::answering(OK).await;
+    let gate = Gate::start(upstream.address).await;
+    let calls = [
+        ("?q=\"<b>\"[]{}|\\^`'", "1.1"),
+        ("?", "1.1"),
+        ("?a=%zz&b=人", "1.1"),
+        ("", "1.2"),
+        ("?a=1", "1.9"),
+    ];
+    let mut wire = Wire::connect(gate.public).await;
+    for (query, version) in calls {
+        let call = call(RETAIL_KEY, "{}");
+        let line = format!("/segment{query} HTTP/{version}\r\n");
+        let call = call.replacen("/segment HTTP/1.1\r\n", &line, 1);
+        let reply = wire.exchange(call).await;
+        assert_eq!((reply.status, &*reply.version), (200, "HTTP/1.1"), "{line}");
+        let seen = upstream.requests().pop().unwrap();
+        assert_eq!(
+            seen.line,
+            format!("POST /v1/portrait/segment{query} HTTP/1.1")
+        );
+    }
+    for version in ["1.10", "2.0", "1.x", "0.9"] {
+        let mut wire = Wire::connect(gate.public).await;
+        let call = call(RETAIL_KEY, "{}").replacen("HTTP/1.1", &format!("HTTP/{version}"), 1);
+        assert_eq!(wire.exchange(call).await.status, 400, "{version}");
+    }
+    gate.at_rest().await.assert_conserved();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_upstream_gets_a_hundred_fields_at_most_those_of_the_gate_among_them() {
+    let upstream = RawUpstream::answering(OK).await;
+    let gate = Gate::start(upstream.address).await;
+    // Host passes; the key and the length are the gate's, which adds six.
+    for (own, status) in [(93, 200), (94, 431), (97, 431)] {
+        let fields: String = (0..own).map(|n| format!("X-{n}: 1\r\n")).collect();
+        let call = format!("{}{fields}Content-Length: 2\r\n\r\n{{}}", head(RETAIL_KEY));
+        let mut wire = Wire::connect(gate.public).await;
+        assert_eq!(wire.exchange(call).await.status, status, "{own}");
+    }
+    let seen = upstream.requests();
+    assert_eq!(seen.len(), 1);
+    assert_eq!(seen[0].headers.len(), 100);
+    let samples = gate.at_rest().await;
+    samples.assert_conserved();
+    let refused = ["decision=\"refused\"", "reason=\"too_many_fields\""];
+    assert_eq!(samples.sum("tollgate_requests_total", &refused), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connect_opens_no_tunnel_in_either_dialect() {
     let upstream = Upstream::scripted(echo).await;
     let gate = Gate::start(upstream.address).await;

@@ -1,0 +1,101 @@
+//! The target of a request, read (RFC 9112 §3.2). Pure.
+//!
+//! The query is kept as it came: it may hold characters that a URI may not, which other servers let pass.
+
+use bytes::Bytes;
+use http::Uri;
+
+/// What a request asks for.
+#[derive(Debug)]
+pub struct Target {
+    /// Without the query.
+    base: Uri,
+    /// UTF-8.
+    query: Option<Bytes>,
+}
+
+impl Target {
+    /// Reads a target in any of its forms. `None` when it is none. A fragment is left out.
+    pub fn read(text: &Bytes) -> Option<Self> {
+        let end = text.iter().position(|byte| matches!(byte, b'?' | b'#'));
+        let end = end.unwrap_or(text.len());
+        let base = Uri::from_maybe_shared(text.slice(..end)).ok()?;
+        let query = match text[end..].first() {
+            Some(b'?') => {
+                let rest = text.slice(end + 1..);
+                let fragment = rest.iter().position(|byte| *byte == b'#');
+                let query = rest.slice(..fragment.unwrap_or(rest.len()));
+                let is_visible = |byte: &u8| *byte > b' ' && *byte != 0x7f;
+                if !query.iter().all(is_visible) || std::str::from_utf8(&query).is_err() {
+                    return None;
+                }
+                Some(query)
+            }
+            _ => None,
+        };
+        Some(Self { base, query })
+    }
+
+    /// `/` when it names its host and nothing else; empty when the host is all there can be (`CONNECT`).
+    pub fn path(&self) -> &str {
+        self.base.path()
+    }
+
+    /// What follows the `?`, as it came.
+    pub fn query(&self) -> Option<&str> {
+        let query = self.query.as_deref()?;
+        std::str::from_utf8(query).ok()
+    }
+
+    /// The host that it names, and perhaps the port.
+    pub fn authority(&self) -> Option<&str> {
+        Some(self.base.authority()?.as_str())
+    }
+
+    /// The scheme that it names.
+    pub fn scheme(&self) -> Option<&str> {
+        self.base.scheme_str()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &'static [u8]) -> Option<Target> {
+        Target::read(&Bytes::from_static(text))
+    }
+
+    #[test]
+    fn a_query_holds_what_other_servers_let_pass_and_is_kept_as_it_came() {
+        for (text, path, query) in [
+            (
+                &b"/a?q=\"<b>\"[]{}|\\^`'"[..],
+                "/a",
+                Some("q=\"<b>\"[]{}|\\^`'"),
+            ),
+            (b"/a?", "/a", Some("")),
+            (b"/a??b?c", "/a", Some("?b?c")),
+            (b"/a?b#c?d", "/a", Some("b")),
+            (b"/a#b?c", "/a", None),
+            (b"/a?%zz", "/a", Some("%zz")),
+            (b"/a?\xe4\xba\xba", "/a", Some("人")),
+            (b"http://h?a=1", "/", Some("a=1")),
+            (b"*", "*", None),
+        ] {
+            let target = read(text).unwrap();
+            assert_eq!((target.path(), target.query()), (path, query));
+        }
+        for text in [
+            &b"/a?b c"[..],
+            b"/a?\x7f",
+            b"/a?\0",
+            b"/a?\xff",
+            b"/<a>?b",
+            b"",
+            b"?a",
+        ] {
+            assert!(read(text).is_none(), "{text:?}");
+        }
+    }
+}
