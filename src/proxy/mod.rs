@@ -932,20 +932,23 @@ fn stays_here(field: Field<'_>) -> bool {
     }
 }
 
-/// Names that only the gate may use, and other spellings of those that it sets or has judged: an
-/// upstream that hands fields on as variables (CGI, WSGI) takes `_` for `-`, and would obey either.
+/// Names that only the gate may use, and other spellings of those that it sets or has judged: an upstream that hands fields
+/// on as variables (CGI, WSGI, PHP) makes one sign of whatever is no letter and no digit, and would obey either.
 fn is_ours(name: &[u8]) -> bool {
     if name.starts_with(b"x-tollgate-") {
         return true;
     }
-    name.contains(&b'_') && {
+    let is_odd = |byte: &u8| !byte.is_ascii_alphanumeric() && *byte != b'-';
+    name.iter().any(is_odd) && {
         let mut dashed = name.to_vec();
-        for byte in dashed.iter_mut().filter(|byte| **byte == b'_') {
+        for byte in dashed.iter_mut().filter(|byte| is_odd(byte)) {
             *byte = b'-';
         }
         dashed.starts_with(b"x-tollgate-")
-            || dashed == X_REQUEST_ID.as_bytes()
-            || dashed == X_FORWARDED_FOR.as_bytes()
+            || matches!(
+                &*dashed,
+                b"x-request-id" | b"x-forwarded-for" | b"content-length" | b"transfer-encoding"
+            )
             || must_stand_once(&dashed)
     }
 }

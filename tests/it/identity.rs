@@ -260,6 +260,43 @@ async fn a_name_of_the_gate_or_of_what_it_judged_is_dropped_also_when_it_is_spel
     assert_eq!(seen["x-tollgate-account"], "1250000001");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn no_spelling_that_cgi_wsgi_or_php_fold_to_a_name_of_the_gate_passes() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let gate = Gate::start(upstream.address).await;
+    let names = [
+        "Tollgate-Account",
+        "Tollgate-Billable",
+        "TC-Action",
+        "Request-Id",
+        "Forwarded-For",
+        "Api-Key",
+    ];
+    let mut wire = Wire::connect(gate.public).await;
+    // Whatever may stand in a name (RFC 9110 §5.6.2) and is neither a letter nor a digit nor `-`.
+    for sign in "!#$%&'*+.^_`|~".chars() {
+        let spelled = |name: &str| {
+            let all = name.replace('-', &sign.to_string());
+            let (first, rest) = name.split_once('-').unwrap();
+            format!("X{sign}{all}: 1\r\nX-{first}{sign}{rest}: 1\r\nX{sign}{name}: 1\r\n")
+        };
+        let fields: String = names.iter().map(|name| spelled(name)).collect();
+        let call = format!(
+            "POST /v1/portrait/segment HTTP/1.1\r\nHost: gate.test\r\nX-Api-Key: {RETAIL_KEY}\r\n{fields}\
+             Content{sign}Length: 7\r\nTransfer{sign}Encoding: chunked\r\nContent{sign}Type: a/b\r\n\
+             My{sign}Own: 1\r\nContent-Length: 2\r\n\r\n{{}}"
+        );
+        assert_eq!(wire.exchange(call).await.status, 200, "{sign}");
+        let seen = upstream.seen().pop().unwrap().headers;
+        let passed: Vec<_> = seen
+            .keys()
+            .filter(|name| name.as_str().contains(sign))
+            .map(http::HeaderName::to_string)
+            .collect();
+        assert_eq!(passed, [format!("my{sign}own")]);
+    }
+}
+
 // ---- The recorded vectors ----
 
 fn vector_body(body: &Value) -> Vec<u8> {
