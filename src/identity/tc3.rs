@@ -512,9 +512,13 @@ fn utc_date(seconds: i64) -> Option<[u8; 10]> {
     Some([y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2])
 }
 
-/// Whether a call without `Authorization` is signed by HmacSHA1 or HmacSHA256: their fields stand in the query or in a
-/// form, and for a form the head must do, since a body is not worth reading only to refuse it.
-fn is_older_method(head: &RequestHead) -> bool {
+/// Whether a call without another credential is signed by one of the vendor's older methods, HmacSHA1 (where
+/// `SignatureMethod` may be absent) or HmacSHA256: their fields stand in the query or in a form, and for a form the head
+/// must do, since a body is not worth reading only to refuse it.
+pub fn is_older_method(head: &RequestHead) -> bool {
+    if authorization(&head.fields).is_some() || head.fields.contains("x-api-key") {
+        return false;
+    }
     let query = head.target.query().unwrap_or_default();
     let in_query = query
         .split('&')

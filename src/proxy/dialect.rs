@@ -4,9 +4,9 @@
 //! nor of what stands behind the gate.
 
 use super::body::{Relay, UploadFailure};
-use super::{X_API_KEY, X_REQUEST_ID, X_TC_ACTION};
+use super::{X_REQUEST_ID, X_TC_ACTION};
 use crate::caller::Answer;
-use crate::identity::Failure;
+use crate::identity::{Failure, tc3};
 use crate::wire::{Lines, RequestHead};
 use crate::words::{GroupId, Mode, RequestIdText, Stop};
 use http::{Method, StatusCode};
@@ -34,22 +34,9 @@ impl Dialect {
         let authorization = head.fields.get("authorization");
         let vendor = head.fields.contains(X_TC_ACTION)
             || authorization.is_some_and(|value| value.starts_with(b"TC3") || value == b"SKIP")
-            || (authorization.is_none() && is_older_method(head));
+            || tc3::is_older_method(head);
         if vendor { Self::Vendor } else { Self::Plain }
     }
-}
-
-fn is_older_method(head: &RequestHead) -> bool {
-    let form = || {
-        let kind = head.fields.get("content-type");
-        kind.is_some_and(|kind| kind.starts_with(b"application/x-www-form-urlencoded"))
-    };
-    let query = head.target.query();
-    query.is_some_and(|query| query.contains("SignatureMethod="))
-        || (head.method == Method::POST
-            && head.target.path() == "/"
-            && !head.fields.contains(X_API_KEY)
-            && form())
 }
 
 /// Why a call gets the gate's own words instead of the upstream's.

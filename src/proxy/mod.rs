@@ -52,7 +52,6 @@ const FORWARDED_FIELDS: usize = 100;
 const ADDED_FIELDS: usize = 7;
 
 const X_REQUEST_ID: &str = "x-request-id";
-const X_API_KEY: &str = "x-api-key";
 const X_TC_ACTION: &str = "x-tc-action";
 const X_TC_TRACE_ID: &str = "x-tc-traceid";
 const X_FORWARDED_FOR: &str = "x-forwarded-for";

@@ -258,6 +258,12 @@ async fn every_vendor_refusal_is_an_envelope_on_http_200_with_its_code_and_reque
     let upstream = Upstream::after(Duration::ZERO).await;
     let gate = Gate::start_with(upstream.address, more_accounts).await;
     let by_signature = || signed(STUDIO_ID, STUDIO_SECRET, "SegmentPortraitPic", BODY);
+    let older_form = |media_type: &'static str| {
+        let mut request = plain("POST", "/", "", "Action=SegmentPortraitPic&Signature=x");
+        without("x-api-key")(&mut request);
+        with("content-type", media_type)(&mut request);
+        request
+    };
     let by_key = |key: &str| {
         let mut request = plain("POST", "/", key, BODY);
         for (name, value) in [
@@ -302,6 +308,10 @@ async fn every_vendor_refusal_is_an_envelope_on_http_200_with_its_code_and_reque
         (by_key(NO_QUOTA_KEY), nothing(), "RequestLimitExceeded"),
         (by_key(LATER_KEY), nothing(), "RequestLimitExceeded"),
         (plain("POST", "/?SignatureMethod=HmacSHA256", "", BODY), without("x-api-key"), "AuthFailure.SignatureFailure"),
+        (plain("GET", "/?Action=SegmentPortraitPic&Signature=x", "", ""), without("x-api-key"), "AuthFailure.SignatureFailure"),
+        (older_form("Application/X-WWW-Form-Urlencoded"), nothing(), "AuthFailure.SignatureFailure"),
+        (older_form("application/x-www-form-urlencoded;charset=utf-8"), nothing(), "AuthFailure.SignatureFailure"),
+        (older_form("application/x-www-form-urlencoded"), with("authorization", ""), "AuthFailure.SignatureFailure"),
     ];
     for (mut request, change, code) in cases {
         change(&mut request);

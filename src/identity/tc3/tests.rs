@@ -898,7 +898,12 @@ fn an_older_method_is_known_by_its_query_or_its_form_and_only_without_authorizat
         let parts = read(&parts).unwrap();
         let got = claim(&parts, NOW, &["bda".into()]).err();
         assert_eq!(got, Some(failure), "{method} {target} {headers:?}");
+        let is_older = is_older_method(&parts);
+        assert_eq!(is_older, failure == Failure::OlderMethod, "the dialect too");
     }
+    let key = ("x-api-key", &b"k"[..]);
+    let with_key = parts("POST", "/?Signature=x", [form, key]);
+    assert!(!is_older_method(&read(&with_key).unwrap()));
 }
 
 #[test]
