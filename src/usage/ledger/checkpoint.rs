@@ -4,8 +4,8 @@
 //! has it let go of its connection first.
 
 use super::LedgerError;
+use super::pace::POLL;
 use super::store::let_nobody_copy_at_close;
-use super::writer::POLL;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use std::io;

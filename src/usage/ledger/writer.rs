@@ -13,14 +13,19 @@
 //! memory can be read back and is not on the disk. Then nothing is written and nothing is copied until
 //! [`Repair`] has written the ledger again and checked it.
 //!
-//! A disk that does not return cannot be waited for by the calls: [`watch`] tells them an error while this thread is in the
+//! A disk that does not return cannot be waited for by the calls: [`watch`](super::stall::watch) tells them an error while this thread is in the
 //! system call. Their records become `gate_failed` when the late commit succeeds after all.
 
 use super::checkpoint::Checkpointer;
 use super::commit::{Batch, Decision};
 use super::keep::{Chore, StoreError};
 use super::known::Known;
+use super::pace::{
+    CHECKPOINT_PAGES, CHORE_PAUSE, GROUP_INTERVAL, GROUP_RECORDS, Load, Next, POLL, PRUNE_INTERVAL,
+    Pace, REST,
+};
 use super::repair::Repair;
+use super::stall::CloseOnDrop;
 use super::store::Store;
 use super::{CLOSED, Committed, FAILING, HEALTHY, LedgerError, Queue, STALLED, Shared, Trouble};
 use crate::clock::Clock;
@@ -31,72 +36,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
-
-/// The waits and steps that tests shorten or stretch.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
-    /// How often a ledger in trouble is tried again (DESIGN §6).
-    pub(super) probe: Duration,
-    /// From the start of a commit to the start of the next when nobody waits for it (relaxed): what a crash may lose.
-    pub(super) gather: Duration,
-    /// How many records are rolled up at a time, and after how many under load.
-    pub(super) roll_up: i64,
-}
-
-impl Pace {
-    pub(super) const REAL: Self = Self {
-        probe: Duration::from_secs(1),
-        gather: Duration::from_millis(100),
-        // Some two milliseconds in which no call is recorded. At 1,000 active accounts a shorter step writes as
-        // many rows of `hours` for fewer records.
-        roll_up: 4_096,
-    };
-}
-
-/// From the start of a commit to the start of the next, under load and at most: a commit costs some 150 us of CPU
-/// whatever is in it, most of it the sync (benches/README.md). Shared by so many calls it is a few us a call.
-const GROUP_INTERVAL: Duration = Duration::from_millis(2);
-
-/// So many records are not kept waiting for more.
-const GROUP_RECORDS: usize = 64;
-
-/// Below so many records a second a commit starts at once: there would be few to share it.
-const LOADED_PER_SECOND: u128 = 4_000;
-
-/// How many records came in how much time, the last few commits counting most.
-#[derive(Clone, Copy, Default, Debug)]
-struct Load {
-    records: u128,
-    nanos: u128,
-}
-
-impl Load {
-    /// Takes in a commit of so many records and the time from the start of the one before to its own.
-    fn commit(&mut self, records: usize, since_last: Duration) {
-        // In 1,024ths, so that a lone record does not decay to nothing.
-        self.records = self.records * 7 / 8 + records as u128 * 1_024;
-        self.nanos = self.nanos * 7 / 8 + since_last.as_nanos() * 1_024;
-    }
-
-    fn is_heavy(self) -> bool {
-        self.records * 1_000_000_000 >= self.nanos * LOADED_PER_SECOND && self.nanos > 0
-    }
-}
-
-/// After so long without a commit the records are rolled up and the WAL is copied into the file.
-const REST: Duration = Duration::from_secs(1);
-
-/// Pages of 4 KiB in the WAL after which it is copied into the file under load.
-const CHECKPOINT_PAGES: usize = 1000;
-
-/// From one step of pruning to the next.
-const PRUNE_INTERVAL: Duration = Duration::from_millis(50);
-
-/// How soon after a failed step of pruning or of the roll-up the next is tried.
-const CHORE_PAUSE: Duration = Duration::from_secs(1);
-
-/// How often a closing ledger looks whether the last slot is back, and a resting one whether the checkpointer is.
-pub(super) const POLL: Duration = Duration::from_millis(2);
 
 /// What it takes to open the file again.
 #[derive(Debug)]
@@ -138,17 +77,6 @@ enum Task {
     Rest(Next),
     /// With the number of calls that are not in the ledger.
     End(usize),
-}
-
-/// What the thread does after a step.
-#[derive(Debug)]
-pub(super) enum Next {
-    /// The next step at once.
-    Step,
-    /// The next step when `until` has come, when so many records are queued, or when something else is asked for.
-    Wait { until: Option<Mono>, wake_at: usize },
-    /// The ledger was closed. With the number of calls that are not in it.
-    Ended(usize),
 }
 
 pub(super) struct Writer {
@@ -765,76 +693,5 @@ impl Writer {
                 tracing::warn!(%error, "the WAL could not be copied into the ledger at the end");
             }
         }
-    }
-}
-
-/// However the writer ends, nobody waits for it afterwards.
-struct CloseOnDrop(Arc<Shared>);
-
-impl Drop for CloseOnDrop {
-    fn drop(&mut self) {
-        let mut queue = self.0.queue.lock();
-        self.0.health.store(CLOSED, Ordering::Release);
-        if let Some(chore) = queue.chore.take() {
-            chore.refuse(Trouble::Closed);
-        }
-        Decision::new(std::mem::replace(&mut queue.batch, Batch::new())).not_durable();
-        self.0.watch.notify_all();
-    }
-}
-
-/// Tells the calls of a disk that does not return that they are not counted, and has new ones refused, when the oldest record
-/// has waited for `stall_after`. Runs until the writer has ended.
-pub(super) fn watch(shared: &Shared, clock: &Clock, stall_after: Duration) {
-    let mut queue = shared.queue.lock();
-    loop {
-        match shared.health.load(Ordering::Acquire) {
-            CLOSED => return,
-            HEALTHY => {
-                let writing = queue.writing.as_ref().map(|(since, _)| *since);
-                let waits = writing
-                    .or(queue.oldest)
-                    .map(|since| clock.mono().since(since));
-                if waits.is_some_and(|waits| waits >= stall_after) {
-                    tracing::error!(
-                        "the disk has not answered for {stall_after:?}: calls are refused until it does"
-                    );
-                    shared.stall(&mut queue);
-                }
-            }
-            _ => {}
-        }
-        // Nobody wakes it: a record that begins to wait must not cost a system call.
-        let next = clock.mono().plus(stall_after / 4);
-        clock.wait(&shared.watch, &mut queue, Some(next));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn after(commits: &[(usize, u64)]) -> Load {
-        let mut load = Load::default();
-        for (records, micros) in commits {
-            load.commit(*records, Duration::from_micros(*micros));
-        }
-        load
-    }
-
-    #[test]
-    fn a_ledger_gathers_records_when_many_come_and_not_when_few_do() {
-        assert!(!after(&[]).is_heavy());
-        assert!(!after(&[(1, 0)]).is_heavy());
-        assert!(!after(&[(1, 500); 1_000]).is_heavy());
-        assert!(after(&[(1, 200); 1_000]).is_heavy());
-        assert!(after(&[(64, 2_000); 10]).is_heavy());
-        // A rest ends it, and so does a slower pace soon.
-        assert!(!after(&[(64, 2_000), (64, 2_000), (1, 1_000_000)]).is_heavy());
-        let slower: Vec<_> = [(64, 2_000); 50]
-            .into_iter()
-            .chain([(1, 1_000); 40])
-            .collect();
-        assert!(!after(&slower).is_heavy());
     }
 }

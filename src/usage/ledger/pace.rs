@@ -1,0 +1,112 @@
+//! How often the writer writes.
+//!
+//! Owns the waits that tests shorten or stretch, and how a busy ledger is told from one at rest. Must never wait itself.
+
+use crate::words::Mono;
+use std::time::Duration;
+
+/// The waits and steps that tests shorten or stretch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// How often a ledger in trouble is tried again (DESIGN §6).
+    pub(super) probe: Duration,
+    /// From the start of a commit to the start of the next when nobody waits for it (relaxed): what a crash may lose.
+    pub(super) gather: Duration,
+    /// How many records are rolled up at a time, and after how many under load.
+    pub(super) roll_up: i64,
+}
+
+impl Pace {
+    pub(super) const REAL: Self = Self {
+        probe: Duration::from_secs(1),
+        gather: Duration::from_millis(100),
+        // Some two milliseconds in which no call is recorded. At 1,000 active accounts a shorter step writes as
+        // many rows of `hours` for fewer records.
+        roll_up: 4_096,
+    };
+}
+
+/// From the start of a commit to the start of the next, under load and at most: a commit costs some 150 us of CPU
+/// whatever is in it, most of it the sync (benches/README.md). Shared by so many calls it is a few us a call.
+pub(super) const GROUP_INTERVAL: Duration = Duration::from_millis(2);
+
+/// So many records are not kept waiting for more.
+pub(super) const GROUP_RECORDS: usize = 64;
+
+/// After so long without a commit the records are rolled up and the WAL is copied into the file.
+pub(super) const REST: Duration = Duration::from_secs(1);
+
+/// Pages of 4 KiB in the WAL after which it is copied into the file under load.
+pub(super) const CHECKPOINT_PAGES: usize = 1000;
+
+/// From one step of pruning to the next.
+pub(super) const PRUNE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How soon after a failed step of pruning or of the roll-up the next is tried.
+pub(super) const CHORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a closing ledger looks whether the last slot is back, and a resting one whether the checkpointer is.
+pub(super) const POLL: Duration = Duration::from_millis(2);
+
+/// What the thread does after a step.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// The next step at once.
+    Step,
+    /// The next step when `until` has come, when so many records are queued, or when something else is asked for.
+    Wait { until: Option<Mono>, wake_at: usize },
+    /// The ledger was closed. With the number of calls that are not in it.
+    Ended(usize),
+}
+
+/// Below so many records a second a commit starts at once: there would be few to share it.
+const LOADED_PER_SECOND: u128 = 4_000;
+
+/// How many records came in how much time, the last few commits counting most.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Load {
+    records: u128,
+    nanos: u128,
+}
+
+impl Load {
+    /// Takes in a commit of so many records and the time from the start of the one before to its own.
+    pub(super) fn commit(&mut self, records: usize, since_last: Duration) {
+        // In 1,024ths, so that a lone record does not decay to nothing.
+        self.records = self.records * 7 / 8 + records as u128 * 1_024;
+        self.nanos = self.nanos * 7 / 8 + since_last.as_nanos() * 1_024;
+    }
+
+    pub(super) fn is_heavy(self) -> bool {
+        self.records * 1_000_000_000 >= self.nanos * LOADED_PER_SECOND && self.nanos > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(commits: &[(usize, u64)]) -> Load {
+        let mut load = Load::default();
+        for (records, micros) in commits {
+            load.commit(*records, Duration::from_micros(*micros));
+        }
+        load
+    }
+
+    #[test]
+    fn a_ledger_gathers_records_when_many_come_and_not_when_few_do() {
+        assert!(!after(&[]).is_heavy());
+        assert!(!after(&[(1, 0)]).is_heavy());
+        assert!(!after(&[(1, 500); 1_000]).is_heavy());
+        assert!(after(&[(1, 200); 1_000]).is_heavy());
+        assert!(after(&[(64, 2_000); 10]).is_heavy());
+        // A rest ends it, and so does a slower pace soon.
+        assert!(!after(&[(64, 2_000), (64, 2_000), (1, 1_000_000)]).is_heavy());
+        let slower: Vec<_> = [(64, 2_000); 50]
+            .into_iter()
+            .chain([(1, 1_000); 40])
+            .collect();
+        assert!(!after(&slower).is_heavy());
+    }
+}
