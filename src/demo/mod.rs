@@ -64,9 +64,14 @@ pub async fn run(
     config.settings.limits.connections = CONNECTIONS;
     let (catalog, accounts) = (config.catalog.clone(), config.accounts.clone());
     let clock = Clock::default();
+    let mut starting = std::pin::pin!(serve::start(config, clock.clone()));
     let running = tokio::select! {
-        started = serve::start(config, clock.clone()) => started?,
-        () = &mut stop => return Ok(()),
+        started = &mut starting => started?,
+        () = &mut stop => {
+            // To its end: the ledger is opened on a thread of its own, and would be left in the scratch directory.
+            starting.await?.drain(std::future::ready("Ctrl-C")).await?;
+            return Ok(());
+        }
     };
 
     let (public, admin) = (running.public, running.admin);
