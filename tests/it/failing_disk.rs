@@ -114,7 +114,7 @@ async fn a_start_that_waits_for_its_disk_can_be_ended() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_does_not_answer_is_told_to_callers_and_does_not_hold_up_the_end() {
     let sandbox = Sandbox::new(&[
-        ("stall_after: 2s", "stall_after: 300ms"),
+        ("stall_after: 30s", "stall_after: 300ms"),
         ("  drain: 60s", "  drain: 1s"),
     ])
     .await;

@@ -30,6 +30,9 @@ pub const VIDEO_KEY: &str = "demo-video-key"; // 1250000004, free group only
 pub const STUDIO_ID: &str = "AKIDEXAMPLESTUDIO00000000000000000001";
 pub const STUDIO_SECRET: &str = "trial-secret-of-example-studio";
 
+/// The disk of a machine that builds and tests at once may take seconds for a sync, which is no fault of the gate.
+const PATIENT: Duration = Duration::from_secs(30);
+
 /// The shipped configuration, with free ports, the test's upstream and a ledger in `dir`.
 pub fn shipped_config(dir: &Path, upstream: SocketAddr) -> Config {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tollgate.yaml");
@@ -43,6 +46,7 @@ pub fn shipped_config(dir: &Path, upstream: SocketAddr) -> Config {
     };
     config.settings.ledger.path = dir.join("ledger.db");
     config.settings.limits.connections = 500;
+    config.settings.ledger.stall_after = PATIENT;
     config
 }
 
@@ -473,6 +477,7 @@ pub fn write_config(
         ("127.0.0.1:8080", public.to_string()),
         ("127.0.0.1:9090", admin.to_string()),
         ("127.0.0.1:8000", upstream.to_string()),
+        ("stall_after: 2s", format!("stall_after: {PATIENT:?}")),
     ];
     for (from, to) in ports
         .iter()
