@@ -12,7 +12,13 @@ async fn bulk_upstream() -> (std::net::SocketAddr, tokio::task::JoinHandle<usize
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let served = tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
+        // A gate dials once at its start, to see whether the upstream is there, and sends nothing.
+        let mut stream = loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            if stream.peek(&mut [0]).await.unwrap() > 0 {
+                break stream;
+            }
+        };
         let mut buffer = vec![0; 256 * 1024];
         let (mut head, mut body) = (Vec::new(), 0);
         loop {
