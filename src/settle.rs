@@ -255,8 +255,14 @@ impl Settler {
 
     /// Long work does not hold up a customer who has paid meanwhile, nor the end of the process.
     fn keep_up(&self, state: &mut State) -> Result<(), SettleError> {
-        if self.proxy.ledger.is_closed() {
-            return Err(StoreError::Trouble(Trouble::Closed).into());
+        let ledger = &self.proxy.ledger;
+        if !ledger.healthy() {
+            // What is read now may not be on the disk, and whoever reads it holds its repair up.
+            let trouble = match ledger.is_closed() {
+                true => Trouble::Closed,
+                false => Trouble::Failing,
+            };
+            return Err(StoreError::Trouble(trouble).into());
         }
         let generation = self.proxy.policy.load().generation;
         if state.generation != generation || self.proxy.clock.utc() >= state.next_payment {
@@ -289,7 +295,7 @@ impl Settler {
         let zone = &policy.catalog.time_zone;
         state.next_seal = next_seal(now, zone);
         let last_seal = reader.last_day()?;
-        self.show(&reader, zone, now)?;
+        let shown = self.show(&reader, zone, now);
         let (is_trusted, may_delete) = {
             let trust = self.trust.lock();
             (trust.is_trusted(), trust.may_delete())
@@ -305,7 +311,7 @@ impl Settler {
         }
         // Whatever hinders a settlement is no reason not to tell a customer that a pack runs out.
         let raised = self.raise_notices(&reader, &policy, state, last_seal, now);
-        settled.and(raised)
+        shown.and(settled).and(raised)
     }
 
     /// Shows how far months are settled, and how far the ledger is ahead of the clock.
@@ -431,7 +437,8 @@ impl Settler {
                     head,
                     fixed_at: now,
                 };
-                ledger.keep(vec![fixed, Entry::Clock(watch)])?;
+                ledger.keep(vec![fixed, Entry::Clock(watch.clone())])?;
+                self.trust.lock().fixed(&watch);
                 (last_seq, head, now)
             }
         };

@@ -17,7 +17,7 @@ use crate::metrics::AccountFigures;
 use crate::policy::{Account, Described, Policy, rfc3339};
 use crate::proxy::{Proxy, counts};
 use crate::reload::{Outcome, Reloader, Wish};
-use crate::usage::{Cursor, ReadError, Reader};
+use crate::usage::{Cursor, LedgerError, ReadError, Reader};
 use crate::words::{AccountId, COMMIT, Utc};
 use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
@@ -84,7 +84,7 @@ pub fn router(
 ) -> Router {
     let guard: guard::Guard = Arc::new(settings.admin.token.clone());
     let admin = Arc::new(Admin {
-        ledger: settings.ledger.path.clone(),
+        ledger: proxy.ledger.path().to_owned(),
         public,
         started_at: proxy.clock.utc(),
         state,
@@ -619,12 +619,16 @@ async fn read<T: Send + 'static, E: Into<BooksError> + Send + 'static>(
         )
     };
     let asked = tokio::task::spawn_blocking(move || {
-        let reader = Reader::open(&path).map_err(|error| error.to_string())?;
-        Ok::<_, String>(ask(&reader).map_err(Into::into))
+        let reader = Reader::open(&path)?;
+        Ok::<_, LedgerError>(ask(&reader).map_err(Into::into))
     })
     .await
     .map_err(|error| failed(error.to_string()))?;
-    match asked.map_err(failed)? {
+    let asked = asked.map_err(|error| match error {
+        LedgerError::Suspect => problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+        other => failed(other.to_string()),
+    });
+    match asked? {
         Ok(answer) => Ok(answer),
         // 410: the records are gone. 400: they never were; the ledger was replaced or the cursor is another's.
         Err(BooksError::Read(

@@ -105,11 +105,18 @@ impl Trust {
     }
 
     /// The watch as it is to be kept with the settlement of a month that ended then.
-    pub(super) fn fixing(&mut self, end: Utc) -> ClockWatch {
+    pub(super) fn fixing(&self, end: Utc) -> ClockWatch {
+        let mut watch = self.watch.clone();
         if !self.is_known(end) {
-            self.watch.fixed_unseen = Some(self.watch.trusted);
+            watch.fixed_unseen = Some(watch.trusted);
         }
-        self.watch.clone()
+        watch
+    }
+
+    /// The month is fixed, with what [`Trust::fixing`] gave. Not before: a month that could not be fixed must not make the next
+    /// try wait for a day.
+    pub(super) fn fixed(&mut self, kept: &ClockWatch) {
+        self.watch.fixed_unseen = kept.fixed_unseen;
     }
 
     /// The watch as it is to be kept. `newest`: the latest instant that the ledger knows.
@@ -175,6 +182,11 @@ mod tests {
 
         fn kept(&mut self) -> ClockWatch {
             self.trust.keep(self.newest)
+        }
+
+        fn fix(&mut self, end: Utc) {
+            let watch = self.trust.fixing(end);
+            self.trust.fixed(&watch);
         }
 
         /// Another process on the same machine, so much later.
@@ -300,9 +312,9 @@ mod tests {
         machine.newest = machine.utc;
         machine.kept();
         assert!(machine.trust.may_fix(known));
-        machine.trust.fixing(known);
+        machine.fix(known);
         assert!(machine.trust.may_fix(ends[0]));
-        machine.trust.fixing(ends[0]);
+        machine.fix(ends[0]);
         assert!(machine.trust.may_fix(known) && !machine.trust.may_fix(ends[1]));
         machine.run(DAY - MINUTE);
         assert!(!machine.trust.may_fix(ends[1]));
@@ -315,7 +327,7 @@ mod tests {
         assert!(!booted.trust.may_fix(ends[1]));
         booted.run(MINUTE);
         assert!(booted.trust.may_fix(ends[1]));
-        booted.trust.fixing(ends[1]);
+        booted.fix(ends[1]);
         assert!(!booted.trust.may_fix(ends[2]));
     }
 

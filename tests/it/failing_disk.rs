@@ -1,7 +1,7 @@
 //! The real gate on a disk that fails, or does not answer: what its callers are told, and what a power cut leaves.
 
 #[path = "../disk/mod.rs"]
-mod disk;
+pub mod disk;
 
 use crate::harness::{
     House, Process, RETAIL_KEY, Told, Upstream, at_rest, get, records, segment, send,
@@ -151,6 +151,35 @@ async fn a_disk_that_does_not_answer_is_told_to_callers_and_does_not_hold_up_the
     );
     process.signal("TERM");
     assert_eq!(process.ended().await.code(), Some(1));
+    // What the process could not correct any more, the next one does.
+    disk.set(Word::Hang, 0);
+    let _process = sandbox.start().await;
+    assert_kept_its_word(&told, &records(&disk.root().join("ledger.db")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_was_told_an_error_is_not_billed_though_the_gate_is_killed_at_once() {
+    let sandbox = Sandbox::new(&[]).await;
+    let disk = &sandbox.disk;
+    let mut process = sandbox.start().await;
+    let mut told = Told::default();
+    assert_eq!(sandbox.call(&mut told).await, StatusCode::OK);
+    disk.set(Word::FailWal, disk::ALL);
+    assert_eq!(
+        sandbox.call(&mut told).await,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    process.kill();
+    disk.set(Word::FailWal, 0);
+    let _process = sandbox.start().await;
+    assert_eq!(sandbox.call(&mut told).await, StatusCode::OK);
+    let records = records(&disk.root().join("ledger.db"));
+    // Its row had reached the page cache, or this would show nothing.
+    assert_eq!(records.len(), 3);
+    assert_kept_its_word(&told, &records);
+    let left = std::fs::read_dir(disk.root()).unwrap();
+    let mut names = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(names.all(|name| !name.ends_with("-uncertain")));
 }
 
 async fn at_rest_but_for_the_disk(sandbox: &Sandbox) -> u64 {

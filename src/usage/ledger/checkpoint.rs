@@ -5,7 +5,7 @@
 
 use super::LedgerError;
 use super::pace::POLL;
-use super::store::let_nobody_copy_at_close;
+use super::store::{Files, let_nobody_copy_at_close};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use std::io;
@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-/// The thread that copies the WAL into the file while commits go on. It keeps one connection: a descriptor that is opened after a
-/// sync has failed is not told of it.
+/// The thread that copies the WAL into the file while commits go on. It keeps one connection from its first copy on: a descriptor that is
+/// opened after a sync has failed is not told of it.
 #[derive(Debug)]
 pub(super) struct Checkpointer {
     orders: Option<SyncSender<Order>>,
@@ -25,7 +25,7 @@ pub(super) struct Checkpointer {
 
 #[derive(Debug)]
 enum Order {
-    Copy,
+    Copy(Files),
     /// Close the connection.
     LetGo,
 }
@@ -36,16 +36,17 @@ struct CheckpointerState {
     busy: bool,
     /// It has a connection.
     open: bool,
-    /// An error that makes the ledger suspect, until somebody takes it.
-    failure: Option<LedgerError>,
 }
 
 /// How long a ledger in trouble waits for the checkpointer's connection to be closed, at a time.
 const LET_GO: Duration = Duration::from_millis(200);
 
 impl Checkpointer {
-    /// `failed` is called on its thread when there is a [`Checkpointer::failure`].
-    pub(super) fn start(path: PathBuf, failed: impl Fn() + Send + 'static) -> io::Result<Self> {
+    /// `failed` is called on its thread with an error that makes the ledger suspect.
+    pub(super) fn start(
+        path: PathBuf,
+        failed: impl Fn(LedgerError) + Send + 'static,
+    ) -> io::Result<Self> {
         let (orders, ordered) = sync_channel(1);
         let state: Arc<Mutex<CheckpointerState>> = Arc::default();
         let thread = std::thread::Builder::new()
@@ -61,9 +62,9 @@ impl Checkpointer {
         })
     }
 
-    /// Asks for a checkpoint; `false` when one is under way.
-    pub(super) fn ask(&self) -> bool {
-        self.order(Order::Copy)
+    /// Asks for a checkpoint of these files; `false` when one is under way.
+    pub(super) fn ask(&self, files: Files) -> bool {
+        self.order(Order::Copy(files))
     }
 
     fn order(&self, order: Order) -> bool {
@@ -77,11 +78,6 @@ impl Checkpointer {
 
     pub(super) fn rests(&self) -> bool {
         !self.state.lock().busy
-    }
-
-    /// An error of the disk since it was last asked for.
-    pub(super) fn failure(&self) -> Option<LedgerError> {
-        self.state.lock().failure.take()
     }
 
     /// Has its connection closed. `false` when that takes long: it may be in a call that does not return.
@@ -113,35 +109,32 @@ fn checkpoint_when_asked(
     path: &Path,
     ordered: &Receiver<Order>,
     state: &Mutex<CheckpointerState>,
-    failed: &dyn Fn(),
+    failed: &dyn Fn(LedgerError),
 ) {
     let mut connection = None;
     while let Ok(order) = ordered.recv() {
         let done = match order {
-            Order::Copy => copy_wal(path, &mut connection),
+            Order::Copy(files) => copy_wal(path, &files, &mut connection),
             Order::LetGo => {
                 connection = None;
                 Ok(())
             }
         };
+        match done {
+            Ok(()) => {}
+            // Before it is seen to rest, for then the writer may copy.
+            Err(error) if error.is_suspect() => failed(error),
+            Err(error) => {
+                tracing::warn!(%error, "the WAL could not be copied into the ledger; trying again after the next commit");
+            }
+        }
         let mut state = state.lock();
         state.busy = false;
         state.open = connection.is_some();
-        match done {
-            Ok(()) => {}
-            Err(error) if error.is_suspect() => {
-                state.failure = Some(error);
-                drop(state);
-                failed();
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the WAL could not be copied into the ledger; trying again");
-            }
-        }
     }
 }
 
-fn copy_wal(path: &Path, kept: &mut Option<Connection>) -> Result<(), LedgerError> {
+fn copy_wal(path: &Path, files: &Files, kept: &mut Option<Connection>) -> Result<(), LedgerError> {
     let connection = match kept {
         Some(connection) => connection,
         none => {
@@ -149,6 +142,8 @@ fn copy_wal(path: &Path, kept: &mut Option<Connection>) -> Result<(), LedgerErro
             let connection = Connection::open_with_flags(path, flags)?;
             let_nobody_copy_at_close(&connection)?;
             connection.execute_batch("PRAGMA synchronous = FULL")?;
+            // Opened by its path: the WAL must not be copied into a file that was put there meanwhile.
+            files.still_there()?;
             none.insert(connection)
         }
     };

@@ -59,18 +59,23 @@ impl Batch {
     }
 
     /// Tells its calls that it is not durable, unless it is. The calls of a disk that hangs are told so while the
-    /// commit is under way.
-    pub(super) fn give_up(&self) {
-        self.settle(OPEN, NOT_DURABLE);
+    /// commit is under way. Whether they were.
+    pub(super) fn give_up(&self) -> bool {
+        self.settle(OPEN, NOT_DURABLE)
     }
 
-    fn settle(&self, from: u8, fate: u8) {
+    /// Whether nobody has decided about it.
+    pub(super) fn is_open(&self) -> bool {
+        self.fate.load(Ordering::Acquire) == OPEN
+    }
+
+    fn settle(&self, from: u8, fate: u8) -> bool {
         let mut groups = self.groups.lock();
         let settled = self
             .fate
             .compare_exchange(from, fate, Ordering::AcqRel, Ordering::Acquire);
         if settled.is_err() {
-            return;
+            return false;
         }
         let heads: Vec<Waker> = groups
             .iter_mut()
@@ -78,6 +83,7 @@ impl Batch {
             .collect();
         drop(groups);
         heads.into_iter().for_each(Waker::wake);
+        true
     }
 
     /// Wakes the calls of group `index` that the writer left to the first of them.

@@ -136,10 +136,16 @@ impl LedgerError {
     /// Whether the disk has failed, so that nothing that is read back shows what is on it.
     pub(super) fn is_suspect(&self) -> bool {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure};
-        matches!(self, Self::Sql(error) if matches!(
-            error.sqlite_error_code(),
-            Some(DatabaseCorrupt | NotADatabase | SystemIoFailure)
-        ))
+        match self {
+            Self::Sql(error) => matches!(
+                error.sqlite_error_code(),
+                Some(DatabaseCorrupt | NotADatabase | SystemIoFailure)
+            ),
+            Self::Io { source, .. } => {
+                source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+            }
+            _ => false,
+        }
     }
 
     /// Whether no call can be recorded before the file was opened again.

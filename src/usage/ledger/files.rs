@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 
 /// The real path of the ledger, and the lock on it. A file that is not there is created if `create`.
 pub(super) fn claim(path: &Path, create: bool) -> Result<(PathBuf, File), LedgerError> {
-    let bytes = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
-    if bytes(path) == 0 {
+    if length(path)? == 0 {
         let wal = suffixed(&path.canonicalize().unwrap_or(path.to_owned()), "-wal");
-        if bytes(&wal) > 0 {
+        if length(&wal)? > 0 {
             return Err(LedgerError::LoneWal(wal));
         }
         if !create {
@@ -31,6 +30,15 @@ pub(super) fn claim(path: &Path, create: bool) -> Result<(PathBuf, File), Ledger
         sync_directory(&real)?;
     }
     Ok((real, lock))
+}
+
+/// In bytes; 0 when there is no such file.
+pub(super) fn length(path: &Path) -> Result<u64, LedgerError> {
+    match path.metadata() {
+        Ok(metadata) => Ok(metadata.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(io_error(path)(error)),
+    }
 }
 
 /// The real path of the file, which need not be there, and the lock on it.

@@ -107,6 +107,7 @@ mod schema;
 mod seal;
 mod stall;
 mod store;
+mod uncertain;
 mod verify;
 mod watch;
 mod writer;
@@ -142,6 +143,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use store::{Frozen, Store};
+use uncertain::Uncertain;
 use writer::{Place, Writer};
 
 type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -252,8 +254,8 @@ struct Queue {
     batch: Arc<Batch>,
     /// Since when the first of them waits whose call was not told an error.
     oldest: Option<Mono>,
-    /// What the writer has in hand: since when its first record waits, and what its calls wait for.
-    writing: Option<(Mono, Arc<Batch>)>,
+    /// What the writer has in hand.
+    writing: Option<Writing>,
     /// Something was asked for besides a commit.
     asked: bool,
     /// At how many records the writer wants to be told: 1 when it sleeps, more when it lets a batch gather.
@@ -262,8 +264,20 @@ struct Queue {
     keep_from: Option<Utc>,
     /// What the biller asked for, until the writer gets to it.
     chore: Option<Chore>,
+    /// An error of the disk that another thread met, until the writer gets to it.
+    failure: Option<LedgerError>,
     /// Set by `close`: how long to wait for the slots that are out.
     closing: Option<Duration>,
+}
+
+/// Records that are being written.
+#[derive(Debug)]
+struct Writing {
+    /// Since when the first of them waits.
+    since: Mono,
+    /// What their calls wait for.
+    batch: Arc<Batch>,
+    uncertain: Option<Uncertain>,
 }
 
 /// Makes an empty ledger where there is no file, without a word.
@@ -300,21 +314,31 @@ struct Running {
 }
 
 impl Shared {
-    /// The disk does not answer: whoever waits for it is told an error, and their records say so should they be written.
-    fn stall(&self, queue: &mut Queue) {
+    /// The disk does not answer: whoever waits for it is told an error, and their records say so should they be written. Gives
+    /// those that may be in the file as answered.
+    fn stall(&self, queue: &mut Queue) -> Option<Uncertain> {
         self.health.store(STALLED, Ordering::Release);
-        if let Some((_, batch)) = &queue.writing {
-            batch.give_up();
-        }
+        let given_up = queue.writing.as_ref().filter(|it| it.batch.give_up());
+        let uncertain = given_up.and_then(|it| it.uncertain);
         std::mem::replace(&mut queue.batch, Batch::new()).give_up();
         // Else the next commit would look as old, and stall again.
         queue.oldest = None;
-        if self.durability == Durability::Strict {
-            queue.records = std::mem::take(&mut queue.records)
-                .into_iter()
-                .map(Record::into_gate_failed)
-                .collect();
+        if self.durability == Durability::Relaxed {
+            // They were answered long ago.
+            return None;
         }
+        queue.records = std::mem::take(&mut queue.records)
+            .into_iter()
+            .map(Record::into_gate_failed)
+            .collect();
+        uncertain
+    }
+
+    /// Tells the writer of an error that makes the ledger suspect. It was met by another thread.
+    fn disk_failed(&self, error: LedgerError) {
+        let mut queue = self.queue.lock();
+        queue.failure = Some(error);
+        self.ask(&mut queue);
     }
 
     /// Wakes the writer for something else than a commit.
@@ -351,7 +375,8 @@ impl Ledger {
             );
         }
         repair::at_start(&path)?;
-        let store = Store::open(&path, true)?;
+        let mut store = Store::open(&path, true)?;
+        uncertain::resolve_noted(&mut store, &path)?;
         let place = Place {
             path: path.clone(),
             run: store.begin_run(&options.replica, clock.utc())?,
@@ -372,6 +397,7 @@ impl Ledger {
                 wake_at: usize::MAX,
                 keep_from: None,
                 chore: None,
+                failure: None,
                 closing: None,
             }),
             wake: Condvar::new(),
@@ -381,7 +407,7 @@ impl Ledger {
         });
         let failed = {
             let shared = shared.clone();
-            move || shared.ask(&mut shared.queue.lock())
+            move |error| shared.disk_failed(error)
         };
         let checkpointer = Checkpointer::start(path.clone(), failed).map_err(io_error(&path))?;
         let writer = Writer::new(
@@ -406,8 +432,9 @@ impl Ledger {
             Durability::Strict => Duration::ZERO,
         };
         let (watched, stall_after) = (shared.clone(), options.stall_after.saturating_add(gather));
+        let watched_path = path.clone();
         thread("ledger-watch")
-            .spawn(move || watch(&watched, &clock, stall_after))
+            .spawn(move || watch(&watched, &watched_path, &clock, stall_after))
             .map_err(io_error(&path))?;
         Ok(Self {
             shared,
@@ -503,7 +530,15 @@ impl Ledger {
             Frozen::Rows { after, last_seq } => (after, last_seq),
         };
         // On this thread: there may be millions of them, and no commit waits.
-        let hours = seal::hours(&Reader::open(&self.path)?.0, after, last_seq)?;
+        let read = Reader::open(&self.path)
+            .and_then(|reader| Ok(seal::hours(&reader.0, after, last_seq)?));
+        let hours = match read {
+            Err(error) if error.is_suspect() => {
+                self.shared.disk_failed(error);
+                return Err(Trouble::Failing.into());
+            }
+            read => read?,
+        };
         self.ask(|reply| Chore::Seal {
             day,
             last_seq,

@@ -45,6 +45,12 @@ pub(super) const PRUNE_INTERVAL: Duration = Duration::from_millis(50);
 /// How soon after a failed step of pruning or of the roll-up the next is tried.
 pub(super) const CHORE_PAUSE: Duration = Duration::from_secs(1);
 
+/// Steps of the roll-up between two commits.
+pub(super) const ROLL_UPS_A_COMMIT: usize = 4;
+
+/// So long the calls of a failed commit wait until it is noted that they are told an error.
+pub(super) const NOTED_WITHIN: Duration = Duration::from_millis(250);
+
 /// How often a closing ledger looks whether the last slot is back, and a resting one whether the checkpointer is.
 pub(super) const POLL: Duration = Duration::from_millis(2);
 

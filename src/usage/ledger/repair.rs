@@ -8,6 +8,7 @@
 //! Ledger files are read, written and synced through `std::fs` and SQLite only.
 
 use super::chain::{self, Digests, Link, Linked};
+use super::files::{length, sync_directory};
 use super::known::Known;
 use super::schema::{self, Kind};
 use super::store::let_nobody_copy_at_close;
@@ -41,9 +42,15 @@ pub(super) struct Repair {
 /// The ledgers that this process makes sound at present.
 static SUSPECT: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Whether this process makes the ledger at `path` sound at present.
+/// Whether this process makes the ledger at `path` sound at present. `path` may be any name of the file.
 pub(super) fn is_suspect(path: &Path) -> bool {
-    SUSPECT.lock().iter().any(|suspect| suspect == path)
+    let suspects = SUSPECT.lock();
+    // Nearly always; a name is looked up only when there is something to compare it with.
+    !suspects.is_empty() && {
+        let real = path.canonicalize();
+        let real = real.as_deref().unwrap_or(path);
+        suspects.iter().any(|suspect| suspect == real)
+    }
 }
 
 impl Drop for Repair {
@@ -135,15 +142,6 @@ pub(super) fn at_start(path: &Path) -> Result<(), LedgerError> {
     }
 }
 
-/// In bytes; 0 when there is no such file.
-fn length(path: &Path) -> Result<u64, LedgerError> {
-    match path.metadata() {
-        Ok(metadata) => Ok(metadata.len()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(io_error(path)(error)),
-    }
-}
-
 fn open_wal(path: &Path) -> Result<Option<File>, LedgerError> {
     match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) => Ok(Some(file)),
@@ -200,10 +198,7 @@ fn sync_emptied(path: &Path) -> Result<(), LedgerError> {
     if let Some(file) = open_wal(&wal)? {
         file.sync_all().map_err(io_error(&wal))?;
     }
-    let directory = path.parent().unwrap_or(Path::new("."));
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(io_error(directory))
+    sync_directory(path)
 }
 
 /// Links the records since the last sealed day again. Pages that the disk has lost would give other links.

@@ -5,6 +5,7 @@
 use super::commit::{Batch, Decision};
 use super::{CLOSED, HEALTHY, Shared, Trouble};
 use crate::clock::Clock;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -26,21 +27,26 @@ impl Drop for CloseOnDrop {
 
 /// Tells the calls of a disk that does not return that they are not counted, and has new ones refused, when the oldest record
 /// has waited for `stall_after`. Runs until the writer has ended.
-pub(super) fn watch(shared: &Shared, clock: &Clock, stall_after: Duration) {
+pub(super) fn watch(shared: &Shared, path: &Path, clock: &Clock, stall_after: Duration) {
     let mut queue = shared.queue.lock();
     loop {
         match shared.health.load(Ordering::Acquire) {
             CLOSED => return,
             HEALTHY => {
-                let writing = queue.writing.as_ref().map(|(since, _)| *since);
+                // What is written and decided is not waited for any more.
+                let writing = queue.writing.as_ref().filter(|it| it.batch.is_open());
                 let waits = writing
+                    .map(|writing| writing.since)
                     .or(queue.oldest)
                     .map(|since| clock.mono().since(since));
                 if waits.is_some_and(|waits| waits >= stall_after) {
                     tracing::error!(
                         "the disk has not answered for {stall_after:?}: calls are refused until it does"
                     );
-                    shared.stall(&mut queue);
+                    if let Some(uncertain) = shared.stall(&mut queue) {
+                        // Nobody waits for it: the disk may not answer that either.
+                        drop(uncertain.note(path));
+                    }
                 }
             }
             _ => {}

@@ -7,6 +7,7 @@ use super::files::suffixed;
 use super::keep::{self, Entry, Seal, StoreError};
 use super::known::Known;
 use super::schema::{self, Kind};
+use super::uncertain::Uncertain;
 use super::{FastMap, LedgerError, io_error, migrate};
 use crate::usage::Record;
 use crate::words::{AccountId, Action, GroupId, Mode, Outcome, Reason, RequestId, Utc};
@@ -36,8 +37,8 @@ type SeriesKey = (AccountId, GroupId, Action, Mode, Outcome, Reason);
 
 /// The files that were opened. A file that was deleted or replaced takes writes as before and
 /// forgets them with the process; SQLite does not look in WAL mode.
-#[derive(Debug)]
-struct Files([(PathBuf, Inode); 2]);
+#[derive(Clone, Debug)]
+pub(super) struct Files([(PathBuf, Inode); 2]);
 
 /// Device (major, minor) and number.
 type Inode = (u32, u32, u64);
@@ -50,7 +51,7 @@ impl Files {
     }
 
     /// Two system calls a commit, some 1 % of what it costs.
-    fn still_there(&self) -> Result<(), LedgerError> {
+    pub(super) fn still_there(&self) -> Result<(), LedgerError> {
         for (path, opened) in &self.0 {
             match inode(path) {
                 Ok(found) if found == *opened => {}
@@ -97,6 +98,8 @@ pub(super) struct Store {
     rolled_up: i64,
     /// The link after it.
     link: Link,
+    /// Rows of `hours` whose first record is not newer are sealed, or about to be.
+    frozen: i64,
     digests: Digests,
     series: FastMap<SeriesKey, i64>,
 }
@@ -130,13 +133,16 @@ impl Store {
             Kind::Empty => schema::create(&connection)?,
             Kind::Older(found) => migrate::migrate(&mut connection, path, found)?,
         }
-        let rolled_up =
-            connection.query_row("SELECT rolled_up FROM bounds", [], |row| row.get(0))?;
+        let (rolled_up, frozen) =
+            connection.query_row("SELECT rolled_up, frozen FROM bounds", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
         Ok(Self {
             // After the first read: the WAL file is there since.
             files: Files::at(path)?,
             next_seq: last_seq(&connection)? + 1,
             rolled_up,
+            frozen,
             link: chain::head(&connection)?.1,
             digests: Digests::default(),
             connection,
@@ -249,6 +255,35 @@ impl Store {
         transaction.commit()
     }
 
+    /// Makes the rows of a batch `gate_failed` when it was committed: its calls were told an error. Gives how many were changed. A batch that
+    /// is rolled up is left as it is: the process that did so had settled it before.
+    pub(super) fn fail_uncertain(&mut self, batch: &Uncertain) -> Result<usize, rusqlite::Error> {
+        if batch.first_seq <= self.rolled_up || !self.holds(batch.first_seq, batch.first)? {
+            return Ok(0);
+        }
+        let records = i64::try_from(batch.records).unwrap_or(i64::MAX);
+        let (from, to) = (batch.first_seq, batch.first_seq.saturating_add(records));
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let failed = (Outcome::GateFailed.as_str(), Reason::GateFailed.as_str());
+        transaction.execute(
+            r#"INSERT INTO series (account, "group", action, mode, outcome, reason, billable)
+               SELECT account, "group", action, mode, ?3, ?4, 0 FROM series
+               WHERE id IN (SELECT series FROM raw WHERE seq >= ?1 AND seq < ?2) ON CONFLICT DO NOTHING"#,
+            params![from, to, failed.0, failed.1],
+        )?;
+        let changed = transaction.execute(
+            r#"UPDATE raw SET status = NULL, series = (
+                 SELECT failed.id FROM series was JOIN series failed USING (account, "group", action, mode)
+                 WHERE was.id = raw.series AND failed.outcome = ?3 AND failed.reason = ?4)
+               WHERE seq >= ?1 AND seq < ?2"#,
+            params![from, to, failed.0, failed.1],
+        )?;
+        transaction.commit()?;
+        Ok(changed)
+    }
+
     /// Adds up to `step` records, the oldest that are not in `hours` yet, to them, links them to the chain, and notes how
     /// far it came, in one transaction: whatever happens to it, `hours` and the tail together are the recount of all records,
     /// and what is in `hours` is linked.
@@ -277,9 +312,9 @@ impl Store {
             let grown = transaction
                 .prepare_cached(
                     "UPDATE hours SET calls = calls + ?3, last_seq = ?4 WHERE hour = ?1 AND series = ?2
-                     AND first_seq > (SELECT frozen FROM bounds)",
+                     AND first_seq > ?5",
                 )?
-                .execute([hour, series, calls, last])?;
+                .execute([hour, series, calls, last, self.frozen])?;
             if grown == 0 {
                 transaction
                     .prepare_cached(
@@ -324,6 +359,7 @@ impl Store {
                 .execute("UPDATE bounds SET frozen = ?1", [last_seq])
                 .map(drop)
         })?;
+        self.frozen = last_seq;
         let after = self.connection.query_row(
             "SELECT coalesce(max(last_seq), 0) FROM days WHERE hours IS NOT NULL",
             [],
@@ -427,12 +463,19 @@ impl Store {
             .query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()))
     }
 
-    /// Copies the WAL into the file; `false` when a reader stood in the way, so that some of it is not copied yet.
+    /// Copies the WAL into the file; `false` when a reader or another copy stood in the way, so that some of it is not copied yet.
     pub(super) fn copies_all(&self) -> Result<bool, rusqlite::Error> {
-        self.connection
-            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-                Ok(row.get::<_, i64>(1)? == row.get::<_, i64>(2)?)
-            })
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        let (busy, frames, copied): (i64, i64, i64) =
+            self.connection
+                .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], read)?;
+        // While another connection copies, both counts are -1.
+        Ok(busy == 0 && frames >= 0 && frames == copied)
+    }
+
+    /// The files that are open.
+    pub(super) fn files(&self) -> &Files {
+        &self.files
     }
 
     /// From here on a commit reaches the page cache and nothing more.

@@ -752,42 +752,64 @@ fn after_failed_syncs_kill_9_and_a_power_cut_every_answered_call_is_there() {
         if let Some(mut other) = other {
             other.wait().unwrap();
         }
+        let fates: Vec<(u128, bool)> = fs::read_to_string(&answers)
+            .unwrap()
+            .lines()
+            .map(|line| line.split_once(' ').unwrap())
+            .map(|(id, fate)| (id.parse().unwrap(), fate == "ok"))
+            .collect();
+        // What the next process finds when the machine goes on.
+        let kept = home.path().join("kept");
+        fs::create_dir(&kept).unwrap();
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, kept.join(path.file_name().unwrap())).unwrap();
+        }
+        let billable = billable_after_a_start(&kept, seed);
+        for (id, was_answered) in &fates {
+            let stored = billable.get(id);
+            assert_eq!(
+                stored == Some(&true),
+                *was_answered,
+                "seed {seed}: call {id}"
+            );
+        }
+        // And after a power cut.
         let cut = home.path().join("cut");
         disk.power_cut(&directory, &cut, seed);
-
-        let mut restored = Bench::new();
-        restored.home = tempfile::tempdir_in(&cut).unwrap();
-        let options = LedgerOptions {
-            path: cut.join("ledger.db"),
-            ..restored.options()
-        };
-        let ledger = restored
-            .open_with(options)
-            .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-        close(&ledger);
-        assert_consistent(&cut.join("ledger.db"));
-        let stored: HashMap<u128, bool> = Reader::open(&cut.join("ledger.db"))
-            .unwrap()
-            .records(0, usize::MAX)
-            .unwrap()
-            .into_iter()
-            .map(|record| (record.id.0.as_u128(), record.billable))
-            .collect();
-        for line in fs::read_to_string(&answers).unwrap().lines() {
-            let (id, fate) = line.split_once(' ').unwrap();
-            let stored = stored.get(&id.parse().unwrap());
-            match fate {
-                "ok" => {
-                    assert_eq!(stored, Some(&true), "seed {seed}: call {id} was answered");
-                    answered += 1;
-                }
-                // The kill may have come between a late commit and its correction.
-                _ => failed += 1,
+        let billable = billable_after_a_start(&cut, seed);
+        for (id, was_answered) in &fates {
+            if *was_answered {
+                let stored = billable.get(id);
+                assert_eq!(stored, Some(&true), "seed {seed}: call {id} was answered");
+                answered += 1;
+            } else {
+                // Its row may be on the disk, and the note of it not.
+                failed += 1;
             }
         }
     }
     eprintln!("{rounds} rounds: {answered} answered, {failed} told an error");
     assert!(answered > 0 && failed > 0);
+}
+
+/// Which calls are in the ledger in `directory`, and whether they are billed, once a process was started on it.
+fn billable_after_a_start(directory: &Path, seed: u64) -> HashMap<u128, bool> {
+    let mut restored = Bench::new();
+    restored.home = tempfile::tempdir_in(directory).unwrap();
+    let path = directory.join("ledger.db");
+    let options = LedgerOptions {
+        path: path.clone(),
+        ..restored.options()
+    };
+    let ledger = restored
+        .open_with(options)
+        .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    close(&ledger);
+    assert_consistent(&path);
+    let records = Reader::open(&path).unwrap().records(0, usize::MAX).unwrap();
+    let billable = |record: StoredRecord| (record.id.0.as_u128(), record.billable);
+    records.into_iter().map(billable).collect()
 }
 
 /// A call that waits is told an error, new ones are refused, and what the disk takes in the end says what its calls were told.
@@ -955,10 +977,22 @@ fn queries_of_this_process_do_not_hold_a_repair_up() {
     bench.commit_all(&ledger, (1..=1_000).map(varied));
     let ended = std::sync::atomic::AtomicBool::new(false);
     let healthy = thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
+        for thread in 0..8 {
+            let (ledger, ended) = (&ledger, &ended);
+            // By any of its names.
+            let path = match thread % 2 {
+                0 => ledger.path().to_owned(),
+                _ => ledger
+                    .path()
+                    .parent()
+                    .unwrap()
+                    .join("..")
+                    .join(ledger.path().parent().unwrap().file_name().unwrap())
+                    .join("ledger.db"),
+            };
+            scope.spawn(move || {
                 while !ended.load(SeqCst) {
-                    if let Ok(reader) = Reader::open(ledger.path()) {
+                    if let Ok(reader) = Reader::open(&path) {
                         let _ = reader.records(0, usize::MAX);
                     }
                 }
@@ -1032,6 +1066,74 @@ fn a_wal_that_was_deleted_while_somebody_read_is_copied_when_that_has_ended() {
     commit(&ledger, varied(12)).unwrap();
     assert_eq!(bench.all().len(), 12);
     bench.assert_consistent();
+}
+
+#[test]
+fn a_wal_that_was_deleted_is_kept_until_the_disk_takes_what_it_holds() {
+    let Some(disk) = disk::under_this_test(&|| ()) else {
+        return;
+    };
+    let bench = Bench::new();
+    let ledger = bench.open();
+    bench.commit_all(&ledger, (1..=5).map(varied));
+    // As somebody does to whom the disk seems too full.
+    fs::remove_file(suffixed(&bench.path(), "-wal")).unwrap();
+    disk.refuse_writes(ENOSPC);
+    assert_eq!(commit(&ledger, varied(6)), Err(NotDurable));
+    // Some tries.
+    thread::sleep(Duration::from_millis(50));
+    assert!(!ledger.healthy());
+    disk.refuse_writes(0);
+    eventually("healthy", || ledger.healthy());
+    commit(&ledger, varied(7)).unwrap();
+    assert_eq!(bench.all().len(), 7);
+    bench.assert_consistent();
+}
+
+#[test]
+fn a_wal_is_not_taken_for_copied_while_another_connection_copies() {
+    let bench = Bench::new();
+    let mut store = bench.store();
+    let run = store.begin_run("", DAY).unwrap();
+    let (reader, copier) = (bench.sql(), bench.sql());
+    reader
+        .execute_batch("BEGIN; SELECT count(*) FROM raw")
+        .unwrap();
+    store.commit(run, &[record(1)]).unwrap();
+    // It holds the lock of a checkpoint until the reader has ended.
+    copier.busy_timeout(Duration::from_secs(60)).unwrap();
+    let copying = thread::spawn(move || {
+        copier
+            .query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))
+            .unwrap();
+    });
+    // Whoever asks before it begins is answered by the reader: not all, either.
+    for _ in 0..20 {
+        assert!(!store.copies_all().unwrap());
+        thread::sleep(Duration::from_millis(5));
+    }
+    drop(reader);
+    copying.join().unwrap();
+    assert!(store.copies_all().unwrap());
+}
+
+/// One that another program holds off at rest is made all the same, though no call comes.
+#[test]
+fn a_roll_up_that_was_put_off_is_made_without_another_call() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    bench.commit_all(&ledger, (1..=3).map(varied));
+    let other = bench.sql();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // A rest, and the second for which a write waits.
+    thread::sleep(Duration::from_millis(2_300));
+    drop(other);
+    let rolled_up = || -> i64 {
+        let sql = "SELECT rolled_up FROM bounds";
+        bench.sql().query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(rolled_up(), 0);
+    eventually("it is rolled up", || rolled_up() == 3);
 }
 
 // The bound.

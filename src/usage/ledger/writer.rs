@@ -16,18 +16,22 @@
 //! A disk that does not return cannot be waited for by the calls: [`watch`](super::stall::watch) tells them an error while this thread is in the
 //! system call. Their records become `gate_failed` when the late commit succeeds after all.
 
+mod trouble;
+
 use super::checkpoint::Checkpointer;
 use super::commit::{Batch, Decision};
 use super::keep::{Chore, StoreError};
 use super::known::Known;
 use super::pace::{
     CHECKPOINT_PAGES, CHORE_PAUSE, GROUP_INTERVAL, GROUP_RECORDS, Load, Next, POLL, PRUNE_INTERVAL,
-    Pace, REST,
+    Pace, REST, ROLL_UPS_A_COMMIT,
 };
-use super::repair::Repair;
 use super::stall::CloseOnDrop;
 use super::store::Store;
-use super::{CLOSED, Committed, FAILING, HEALTHY, LedgerError, Queue, STALLED, Shared, Trouble};
+use super::uncertain::{Uncertain, remove_note};
+use super::{
+    CLOSED, Committed, FAILING, HEALTHY, LedgerError, Queue, STALLED, Shared, Trouble, Writing,
+};
 use crate::clock::Clock;
 use crate::usage::Record;
 use crate::words::{Durability, Mono, Outcome, Utc};
@@ -36,6 +40,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
+use trouble::Unavailable;
 
 /// What it takes to open the file again.
 #[derive(Debug)]
@@ -45,28 +50,11 @@ pub(super) struct Place {
     pub(super) pace: Pace,
 }
 
-/// A batch whose commit failed: only the file knows whether it is there.
+/// What is being written, from the front of `held`. After an error only the file knows whether it is there.
 #[derive(Clone, Copy, Debug)]
 struct UncertainBatch {
-    first_seq: i64,
-    /// How many of `held`, from its front.
-    records: usize,
+    batch: Uncertain,
     started: Mono,
-}
-
-/// Why nothing is written at present.
-#[derive(Debug)]
-struct Unavailable {
-    /// What was last told of it.
-    reason: String,
-    /// After an error of the disk: what has been done to make the ledger sound again. `None`: the file is what it says.
-    repair: Option<Repair>,
-    /// A connection whose WAL was deleted, as long as a reader keeps some of that from being copied: it is in no other file.
-    orphan: Option<Store>,
-    /// When it is tried again.
-    try_at: Mono,
-    /// A ledger that is closed in trouble gets one more try.
-    tried_since_close: bool,
 }
 
 enum Task {
@@ -74,6 +62,8 @@ enum Task {
     Chore,
     RollUp,
     Prune(Utc),
+    /// The disk has failed another thread.
+    Fail(LedgerError),
     Rest(Next),
     /// With the number of calls that are not in the ledger.
     End(usize),
@@ -101,6 +91,8 @@ pub(super) struct Writer {
     wal_pages: usize,
     /// The checkpointer was asked under load, so that commits went on beside it.
     checkpoint_behind: bool,
+    /// Somebody wanted records deleted when the queue was last looked at.
+    prunes: bool,
     prune_at: Mono,
     roll_up_at: Mono,
     close_by: Option<Mono>,
@@ -131,6 +123,7 @@ impl Writer {
             load: Load::default(),
             wal_pages: 0,
             checkpoint_behind: false,
+            prunes: false,
             prune_at: Mono::default(),
             roll_up_at: Mono::default(),
             close_by: None,
@@ -165,11 +158,6 @@ impl Writer {
         if self.trouble.is_some() {
             return self.step_in_trouble(now);
         }
-        if let Some(error) = self.checkpointer.failure() {
-            // As if a commit had failed: what waits is not written to a disk that cannot be trusted.
-            self.begin_trouble(now, error);
-            return Next::Step;
-        }
         let error = match self.next_task(now) {
             Task::Write(decision) => match self.write(now, decision) {
                 Ok(()) => self.follow_up(now),
@@ -183,6 +171,8 @@ impl Writer {
             Task::Chore => self.do_chore(),
             Task::RollUp => self.roll_up(now),
             Task::Prune(keep_from) => self.prune(now, keep_from),
+            // As if a commit had failed: what waits is not written to a disk that cannot be trusted.
+            Task::Fail(error) => Some(error),
             Task::Rest(next) => return next,
             Task::End(unrecorded) => {
                 self.end();
@@ -219,6 +209,9 @@ impl Writer {
             tracing::info!("the disk has answered: calls are admitted again");
         }
         queue.asked = false;
+        if let Some(error) = queue.failure.take() {
+            return Task::Fail(error);
+        }
         let close_by = self.close_by(&queue, now);
         let prune = queue.keep_from.filter(|_| now >= self.prune_at);
         if !queue.records.is_empty() {
@@ -254,7 +247,7 @@ impl Writer {
         if self.tail() > 0 && now >= self.roll_up_at.max(rest_at) {
             return Task::RollUp;
         }
-        if self.wal_pages > 0 && now >= rest_at && self.checkpointer.ask() {
+        if self.wal_pages > 0 && now >= rest_at && self.ask_for_a_copy() {
             self.wal_pages = 0;
         }
         let rest = (self.wal_pages > 0 || self.tail() > 0).then_some(rest_at);
@@ -283,7 +276,13 @@ impl Writer {
             self.held.append(&mut queue.records);
         }
         let batch = std::mem::replace(&mut queue.batch, Batch::new());
-        queue.writing = queue.oldest.take().map(|oldest| (oldest, batch.clone()));
+        let next_seq = self.shared.last_seq.load(Ordering::Acquire) + 1;
+        queue.writing = queue.oldest.take().map(|since| Writing {
+            since,
+            batch: batch.clone(),
+            uncertain: Uncertain::new(next_seq, &self.held),
+        });
+        self.prunes = queue.keep_from.is_some();
         Decision::new(batch)
     }
 
@@ -312,9 +311,9 @@ impl Writer {
             Some(store) => store,
             none => none.insert(Store::reopen(&self.place.path, &self.known)?),
         };
-        self.uncertain = Some(UncertainBatch {
-            first_seq: store.next_seq(),
-            records: self.held.len(),
+        let batch = Uncertain::new(store.next_seq(), &self.held);
+        self.uncertain = batch.map(|batch| UncertainBatch {
+            batch,
             started: now,
         });
         store.commit(run, &self.held)
@@ -332,36 +331,35 @@ impl Writer {
 
     /// Asks the file whether the batch whose fate is uncertain was committed, and if so makes its rows say what is held.
     fn resolve_uncertain(&mut self) -> Result<(), LedgerError> {
-        let (Some(uncertain), Some(store)) = (self.uncertain, &mut self.store) else {
+        let (Some(UncertainBatch { batch, .. }), Some(store)) = (self.uncertain, &mut self.store)
+        else {
             return Ok(());
         };
-        let batch = self.held.get(..uncertain.records).unwrap_or_default();
-        let committed = match batch.first() {
-            Some(first) => store.holds(uncertain.first_seq, first.id)?,
-            None => false,
-        };
-        if committed {
-            store.correct(uncertain.first_seq, batch)?;
+        if store.holds(batch.first_seq, batch.first)? {
+            store.correct(batch.first_seq, &self.held[..batch.records])?;
             self.recorded();
         }
         self.uncertain = None;
+        remove_note(&self.place.path);
         Ok(())
     }
 
     /// Lets go of the records that are in the ledger now.
     fn recorded(&mut self) {
-        let Some(batch) = self.uncertain.take() else {
+        let Some(UncertainBatch { batch, started }) = self.uncertain.take() else {
             return;
         };
         let mut committed = Committed {
-            duration: self.clock.mono().since(batch.started),
+            duration: self.clock.mono().since(started),
             records: [0; Outcome::ALL.len()],
         };
         let count = i64::try_from(batch.records).unwrap_or(i64::MAX);
         let last_seq = batch.first_seq + count - 1;
-        for record in self.held.drain(..batch.records) {
+        for record in &self.held[..batch.records] {
             committed.records[record.outcome as usize] += 1;
-            self.known.last = Some((last_seq, record.id));
+        }
+        if let Some(last) = self.held.drain(..batch.records).next_back() {
+            self.known.last = Some((last_seq, last.id));
         }
         let shared = &self.shared;
         shared.last_seq.store(last_seq, Ordering::Release);
@@ -372,150 +370,6 @@ impl Writer {
         // A commit writes the page that it begins in, and some eighty rows fill one.
         self.wal_pages += 1 + batch.records.div_ceil(64);
         (self.on_commit)(&committed);
-    }
-
-    /// Refuses calls from here on, those that wait as well, until the ledger can be written.
-    fn begin_trouble(&mut self, now: Mono, error: LedgerError) {
-        tracing::error!(%error, "the ledger cannot be written: calls are refused until it can");
-        let shared = self.shared.clone();
-        let queued = {
-            let mut queue = shared.queue.lock();
-            // From here on a commit is refused at once, and its record comes as `gate_failed`.
-            shared.health.store(FAILING, Ordering::Release);
-            let queued = self.take(&mut queue);
-            queue.writing = None;
-            queued
-        };
-        self.fail_held();
-        if let Some(chore) = self.chore.take() {
-            chore.refuse(Trouble::Failing);
-        }
-        queued.not_durable();
-        let orphan = self.let_go_of_the_file(&error);
-        self.trouble = Some(Unavailable {
-            reason: error.to_string(),
-            repair: error.is_suspect().then(|| Repair::new(&self.place.path)),
-            orphan,
-            try_at: now.plus(self.place.pace.probe),
-            tried_since_close: false,
-        });
-    }
-
-    /// The old connection may believe what the file does not say. It is given back as long as it holds what is in no file.
-    fn let_go_of_the_file(&mut self, error: &LedgerError) -> Option<Store> {
-        let store = self.store.take()?;
-        if !matches!(error, LedgerError::Replaced(_) | LedgerError::Io { .. }) {
-            return None;
-        }
-        // The WAL was deleted while it was open: what it holds is in no other file, and this connection still has it.
-        match store.copies_all() {
-            Ok(all) => (!all).then_some(store),
-            Err(error) => {
-                tracing::error!(%error, "the deleted WAL could not be copied into the ledger");
-                None
-            }
-        }
-    }
-
-    /// Makes the rows of an uncertain batch say what its calls were told, as far as that can be done without a sync: the next
-    /// start finds them so unless the power fails before. Nothing that was synced is written over.
-    fn correct_unsynced(&mut self) -> Result<(), LedgerError> {
-        if self.uncertain.is_none() || self.shared.durability == Durability::Relaxed {
-            return Ok(());
-        }
-        let store = Store::reopen(&self.place.path, &self.known)?;
-        store.sync_nothing()?;
-        self.store = Some(store);
-        let corrected = self.resolve_uncertain();
-        self.store = None;
-        corrected
-    }
-
-    /// Tries again when it is time. The end of the trouble, when the ledger could be written or was closed.
-    fn step_in_trouble(&mut self, now: Mono) -> Next {
-        let shared = self.shared.clone();
-        let Some(mut trouble) = self.trouble.take() else {
-            return Next::Step;
-        };
-        let close_by = {
-            let mut queue = shared.queue.lock();
-            queue.asked = false;
-            self.held.append(&mut queue.records);
-            self.close_by(&queue, now)
-        };
-        let last_try =
-            close_by.filter(|_| !std::mem::replace(&mut trouble.tried_since_close, true));
-        if let Some(close_by) = close_by.filter(|_| last_try.is_none())
-            && now >= close_by
-        {
-            shared.health.store(CLOSED, Ordering::Release);
-            let unrecorded = shared.pending.load(Ordering::Acquire);
-            self.checkpointer.stop();
-            if let Err(error) = self.correct_unsynced() {
-                tracing::error!(%error, "calls that were told an error may be found as answered at the next start");
-            }
-            return Next::Ended(unrecorded);
-        }
-        if now < trouble.try_at && last_try.is_none() {
-            let until = close_by.map_or(trouble.try_at, |close_by| close_by.min(trouble.try_at));
-            self.trouble = Some(trouble);
-            return Next::Wait {
-                until: Some(until),
-                wake_at: usize::MAX,
-            };
-        }
-        self.last_start = now;
-        match self.recover(now, &mut trouble) {
-            Ok(()) => {
-                let _queue = shared.queue.lock();
-                shared.health.store(HEALTHY, Ordering::Release);
-                tracing::info!("the ledger can be written again");
-            }
-            Err(error) => {
-                self.store = None;
-                if error.is_suspect() && trouble.repair.is_none() {
-                    trouble.repair = Some(Repair::new(&self.place.path));
-                }
-                // Told once: it is tried each second.
-                if error.to_string() != trouble.reason {
-                    trouble.reason = error.to_string();
-                    tracing::error!(%error, "the ledger still cannot be written");
-                }
-                trouble.try_at = self.clock.mono().plus(self.place.pace.probe);
-                self.trouble = Some(trouble);
-            }
-        }
-        Next::Step
-    }
-
-    /// Gets all that is held into the ledger, once, after the ledger was made sound where that is in doubt.
-    fn recover(&mut self, now: Mono, trouble: &mut Unavailable) -> Result<(), LedgerError> {
-        // Its connection may have another file open than the one that is at the path now, and stands in a repair's way.
-        if !self.checkpointer.let_go() {
-            return Err(LedgerError::CheckpointHangs);
-        }
-        if self.checkpointer.failure().is_some() {
-            let path = &self.place.path;
-            trouble.repair.get_or_insert_with(|| Repair::new(path));
-        }
-        self.store = None;
-        if let Some(store) = trouble.orphan.take()
-            && !store.copies_all()?
-        {
-            trouble.orphan = Some(store);
-            return Err(LedgerError::HeldOpen);
-        }
-        if let Some(repair) = &mut trouble.repair {
-            repair.run(Some(&self.known))?;
-            trouble.repair = None;
-        }
-        self.store = Some(Store::reopen(&self.place.path, &self.known)?);
-        self.resolve_uncertain()?;
-        if !self.held.is_empty() {
-            self.commit(now)?;
-            self.recorded();
-        }
-        Ok(())
     }
 
     /// Lets `write` use the file, opened again when it must be.
@@ -620,9 +474,10 @@ impl Writer {
             true => self.prune_at,
             false => self.prune_at.plus(REST),
         };
-        if now < due {
+        if !self.prunes || now < due {
             return None;
         }
+        // Again: it may have been taken back since.
         let keep_from = self.shared.queue.lock().keep_from?;
         self.prune(now, keep_from)
     }
@@ -639,14 +494,16 @@ impl Writer {
         self.put_off("records could not be rolled up", error)
     }
 
+    /// How many records are not rolled up. While the file is closed nobody knows: then there may be one.
     fn tail(&self) -> i64 {
-        self.store.as_ref().map_or(0, Store::tail)
+        self.store.as_ref().map_or(1, Store::tail)
     }
 
     fn roll_up_under_load(&mut self) -> Option<LedgerError> {
-        while self.tail() >= self.place.pace.roll_up {
+        // A long tail, of a process that was killed, is caught up with over several commits: calls wait for each.
+        for _ in 0..ROLL_UPS_A_COMMIT {
             let now = self.clock.mono();
-            if now < self.roll_up_at {
+            if self.tail() < self.place.pace.roll_up || now < self.roll_up_at {
                 return None;
             }
             if let Some(error) = self.roll_up(now) {
@@ -656,16 +513,25 @@ impl Writer {
         None
     }
 
+    fn ask_for_a_copy(&self) -> bool {
+        let files = self.store.as_ref().map(Store::files);
+        files.is_some_and(|files| self.checkpointer.ask(files.clone()))
+    }
+
     /// See "Checkpoints" in the head of [`super`].
     fn checkpoint_under_load(&mut self) -> Option<LedgerError> {
         if self.checkpoint_behind && self.checkpointer.rests() {
+            // The copy may have ended with an error of the disk: then nothing more is copied.
+            if self.shared.queue.lock().failure.is_some() {
+                return None;
+            }
             self.checkpoint_behind = false;
             if let Some(Err(error)) = self.store.as_ref().map(|store| store.checkpoint("PASSIVE")) {
                 let what = "the WAL could not be copied into the ledger";
                 return self.put_off(what, error.into());
             }
         }
-        if self.wal_pages >= CHECKPOINT_PAGES && self.checkpointer.ask() {
+        if self.wal_pages >= CHECKPOINT_PAGES && self.ask_for_a_copy() {
             self.wal_pages = 0;
             self.checkpoint_behind = true;
         }
@@ -677,9 +543,13 @@ impl Writer {
         let mut error = None;
         while self.tail() > 0 && error.is_none() {
             error = self.roll_up(Mono::default());
+            if self.store.is_none() {
+                // It was put off: the next start does it.
+                break;
+            }
         }
         self.checkpointer.stop();
-        error = error.or_else(|| self.checkpointer.failure());
+        error = error.or_else(|| self.shared.queue.lock().failure.take());
         let Some(store) = self.store.take() else {
             return;
         };
