@@ -51,7 +51,10 @@ pub(super) const ROLL_UPS_A_COMMIT: usize = 4;
 /// So long the calls of a failed commit wait until it is noted that they are told an error.
 pub(super) const NOTED_WITHIN: Duration = Duration::from_millis(250);
 
-/// How often a closing ledger looks whether the last slot is back, and a resting one whether the checkpointer is.
+/// How soon a ledger at rest asks again for a copy of the WAL when one is under way.
+pub(super) const COPY_ASKED_AGAIN: Duration = Duration::from_millis(50);
+
+/// How often a closing ledger looks whether the last slot is back, and one in trouble whether the checkpointer is.
 pub(super) const POLL: Duration = Duration::from_millis(2);
 
 /// What the thread does after a step.

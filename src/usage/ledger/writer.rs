@@ -23,8 +23,8 @@ use super::commit::{Batch, Decision};
 use super::keep::{Chore, StoreError};
 use super::known::Known;
 use super::pace::{
-    CHECKPOINT_PAGES, CHORE_PAUSE, GROUP_INTERVAL, GROUP_RECORDS, Load, Next, POLL, PRUNE_INTERVAL,
-    Pace, REST, ROLL_UPS_A_COMMIT,
+    CHECKPOINT_PAGES, CHORE_PAUSE, COPY_ASKED_AGAIN, GROUP_INTERVAL, GROUP_RECORDS, Load, Next,
+    POLL, PRUNE_INTERVAL, Pace, REST, ROLL_UPS_A_COMMIT,
 };
 use super::stall::CloseOnDrop;
 use super::store::Store;
@@ -254,8 +254,8 @@ impl Writer {
         let prune = queue.keep_from.map(|_| self.prune_at);
         let until = [rest, prune].into_iter().flatten().min();
         Task::Rest(Next::Wait {
-            // A checkpointer that was still busy is asked again, not in a hot loop.
-            until: until.map(|until| until.max(now.plus(POLL))),
+            // A checkpointer that was still busy is asked again, not in a hot loop: its disk may not answer.
+            until: until.map(|until| until.max(now.plus(COPY_ASKED_AGAIN))),
             wake_at: 1,
         })
     }
