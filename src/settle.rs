@@ -25,7 +25,7 @@ use crate::proxy::Proxy;
 use crate::usage::{Entry, LedgerError, Month, ReadError, Reader, Seal, StoreError, Trouble};
 use crate::words::{AccountId, Mode, Mono, Reason, Stop, Utc};
 use jiff::tz::TimeZone;
-use months::{due, furthest, keep_from, last_day, last_day_over, newest, next_seal, unsettled};
+use months::{closing_day, due, furthest, keep_from, last_day_over, newest, next_seal, unsettled};
 use parking_lot::Mutex;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
@@ -76,6 +76,29 @@ pub enum SettleError {
     /// Days are sealed before months are settled.
     #[error("the last day of {0} is not sealed")]
     Unsealed(Month),
+    /// A wrong clock has sealed a day that is still to come, and nothing can be sealed before it.
+    #[error(
+        "{month} is not settled: {day} is sealed, which is not over yet, so calls of {month} may have come after the seal. If the \
+         clock is wrong now, set it. If it was wrong when {day} was sealed, stop the gate and restore the backup from before \
+         (`tollgate restore`)"
+    )]
+    SealedAhead {
+        /// The month.
+        month: Month,
+        /// The day.
+        day: String,
+    },
+    /// A wrong clock has sealed a day too early.
+    #[error(
+        "{month} is not settled yet: calls of it came after {day} was sealed, by a wrong clock. It is settled with the next day that \
+         is sealed"
+    )]
+    SealedEarly {
+        /// The month.
+        month: Month,
+        /// The day.
+        day: String,
+    },
     /// Some accounts of the month could not be settled; the others were.
     #[error("{failed} statements of {month} could not be fixed, the first of them: {why}")]
     Statements {
@@ -425,9 +448,8 @@ impl Settler {
         let (through_seq, head, fixed_at) = match reader.settlement(&text)? {
             Some(begun) => (begun.through_seq, begun.head, begun.fixed_at),
             None => {
-                let last_day = last_day(month, &catalog.time_zone).to_string();
-                let seal = reader.first_day_from(&last_day)?;
-                let Seal { last_seq, head, .. } = seal.ok_or(SettleError::Unsealed(month))?;
+                let Seal { last_seq, head, .. } =
+                    closing_day(reader, month, &catalog.time_zone, now)?;
                 // In one transaction: a start that finds the month fixed knows whether the clock alone said so.
                 let (_, end) = month.bounds(&catalog.time_zone);
                 let watch = self.trust.lock().fixing(end);

@@ -2,8 +2,9 @@
 //!
 //! Owns the dates. Must never ask a clock.
 
+use super::SettleError;
 use crate::books::first_month;
-use crate::usage::{Month, ReadError, Reader};
+use crate::usage::{Month, ReadError, Reader, Seal};
 use crate::words::Utc;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -55,8 +56,32 @@ pub(super) fn last_day_over(now: Utc, zone: &TimeZone) -> Date {
     today.yesterday().unwrap_or(today)
 }
 
+/// The sealed day up to which the month's calls are counted: the first one, from its last day on, that is over and after whose
+/// seal no call of the month or an older one came. A day that a wrong clock has sealed may end with any record.
+pub(super) fn closing_day(
+    reader: &Reader,
+    month: Month,
+    zone: &TimeZone,
+    now: Utc,
+) -> Result<Seal, SettleError> {
+    let (_, until) = month.bounds(zone);
+    let mut missing = SettleError::Unsealed(month);
+    for seal in reader.days_from(&last_day(month, zone).to_string())? {
+        let end = day_bounds(&seal.day, zone).map_or(i64::MAX, |(_, end)| end.0);
+        let day = seal.day.clone();
+        if end.saturating_add(GRACE_US) > now.0 {
+            return Err(SettleError::SealedAhead { month, day });
+        }
+        if reader.spans_after(seal.last_seq, until)?.is_empty() {
+            return Ok(seal);
+        }
+        missing = SettleError::SealedEarly { month, day };
+    }
+    Err(missing)
+}
+
 /// The day on which a month ends.
-pub(super) fn last_day(month: Month, zone: &TimeZone) -> Date {
+fn last_day(month: Month, zone: &TimeZone) -> Date {
     let (_, until) = month.bounds(zone);
     local_date(Utc(until.0 - 1), zone)
 }
@@ -162,21 +187,27 @@ mod tests {
         };
         let ledger = Ledger::open(options, Clock::default(), |_| ()).unwrap();
         for at in calls {
-            drop(ledger.reserve().unwrap().commit(Record {
-                id: RequestId(uuid::Uuid::now_v7()),
-                account: AccountId::new("a").unwrap(),
-                group: GroupId::new("g").unwrap(),
-                action: Action::new("A").unwrap(),
-                mode: Mode::PerCall,
-                admitted_at: utc(at),
-                start: Mono(1),
-                outcome: Outcome::Answered,
-                status: Some(200),
-                reason: Reason::Billable,
-                duration: Duration::ZERO,
-            }));
+            commit(&ledger, at);
         }
         ledger
+    }
+
+    fn commit(ledger: &Ledger, at: &str) {
+        let commit = ledger.reserve().unwrap().commit(Record {
+            id: RequestId(uuid::Uuid::now_v7()),
+            account: AccountId::new("a").unwrap(),
+            group: GroupId::new("g").unwrap(),
+            action: Action::new("A").unwrap(),
+            mode: Mode::PerCall,
+            admitted_at: utc(at),
+            start: Mono(1),
+            outcome: Outcome::Answered,
+            status: Some(200),
+            reason: Reason::Billable,
+            duration: Duration::ZERO,
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(commit).unwrap();
     }
 
     #[test]
@@ -193,6 +224,37 @@ mod tests {
         let (never_set, call) = ("1970-01-01T00:00:07Z", "2026-10-31T16:00:00Z");
         assert_eq!(first(&[never_set]), None);
         assert_eq!(first(&[call, never_set]).as_deref(), Some("2026-11"));
+    }
+
+    #[test]
+    fn a_month_ends_with_no_day_that_is_still_to_come_or_was_sealed_before_its_last_call() {
+        let zone = TimeZone::get("Asia/Shanghai").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (early, late) = ("2026-10-30T12:00:00Z", "2026-10-31T15:59:59Z");
+        let ledger = ledger(dir.path(), &[early]);
+        let october = Month::parse("2026-10").unwrap();
+        let closes = |now| {
+            let reader = Reader::open(ledger.path()).unwrap();
+            let day = closing_day(&reader, october, &zone, utc(now));
+            day.map(|seal| seal.day).map_err(|error| error.to_string())
+        };
+        let over = "2026-11-04T17:00:00Z";
+        assert!(closes(over).unwrap_err().contains("is not sealed"));
+        // By a clock that was ahead; it is set right, and more calls come.
+        ledger.seal("2026-11-02").unwrap();
+        let ahead = closes("2026-11-02T16:59:59Z").unwrap_err();
+        assert!(ahead.contains("2026-11-02 is sealed, which is not over yet"));
+        assert_eq!(closes("2026-11-02T17:00:00Z").unwrap(), "2026-11-02");
+        commit(&ledger, late);
+        ledger.seal("2026-11-03").unwrap();
+        let early = closes("2026-11-03T16:59:59Z").unwrap_err();
+        assert!(early.contains("2026-11-03 is sealed, which is not over yet"));
+        assert_eq!(closes("2026-11-03T17:00:00Z").unwrap(), "2026-11-03");
+        commit(&ledger, late);
+        assert!(closes(over).unwrap_err().contains("after 2026-11-03"));
+        ledger.seal("2026-11-04").unwrap();
+        commit(&ledger, "2026-10-31T16:00:00Z");
+        assert_eq!(closes(over).unwrap(), "2026-11-04");
     }
 
     #[test]

@@ -117,6 +117,39 @@ async fn a_start_with_the_year_wrong_settles_and_deletes_nothing_and_one_month_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_month_is_fixed_by_a_day_that_was_sealed_before_it_by_a_clock_that_was_set_right_since()
+{
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let year_us = 365 * 24 * 3_600_000_000;
+    let (clock, mover) = Clock::movable();
+    mover.step_utc(year_us);
+    let gate = Gate::start_at(upstream.address, (clock, mover), |config| {
+        seed(&config.settings.ledger.path, &calls(), Vec::new());
+    })
+    .await;
+    pass(&gate, HOUR).await;
+    let first = Month::of(Clock::default().utc(), &zone());
+    let by_the_wrong_clock = seen(&gate);
+    assert!(by_the_wrong_clock.sealed.is_some());
+    assert_eq!(by_the_wrong_clock.settled, Some(first));
+
+    gate.mover.step_utc(-year_us);
+    pass(&gate, Duration::from_secs(60)).await;
+    let (status, ..) = send(gate.public, segment("demo-studio-key")).await;
+    assert_eq!(status, StatusCode::OK);
+    pass(&gate, 64 * DAY).await;
+    assert!(is_trusted(&gate).await);
+    let later = seen(&gate);
+    assert_eq!(later.settled, Some(first));
+    assert_eq!(later.sealed, by_the_wrong_clock.sealed);
+    let failures = gate
+        .metrics()
+        .await
+        .sum("tollgate_settlement_failures_total", &[]);
+    assert!(failures > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_watched_of_the_clocks_outlives_the_process_and_a_step_between_two_does_not_pass()
 {
     let upstream = Upstream::after(Duration::ZERO).await;

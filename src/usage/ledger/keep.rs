@@ -420,10 +420,10 @@ impl Reader {
         Ok(last_seal(&self.0)?)
     }
 
-    /// That day, or the first one after it that is sealed.
-    pub fn first_day_from(&self, day: &str) -> Result<Option<Seal>, ReadError> {
-        self.one(
-            &format!("{SEALS} WHERE day >= ?1 ORDER BY day LIMIT 1"),
+    /// That day and those after it, as far as they are sealed, in order.
+    pub fn days_from(&self, day: &str) -> Result<Vec<Seal>, ReadError> {
+        self.list(
+            &format!("{SEALS} WHERE day >= ?1 ORDER BY day"),
             params![day],
             |row| Ok(seal(row)?),
         )

@@ -72,12 +72,12 @@ fn days_follow_each_other_and_a_sealed_day_stays_what_it_is() {
         reader.days().unwrap(),
         [first.clone(), second.clone(), empty.clone()]
     );
-    assert_eq!(reader.last_day().unwrap(), Some(empty));
+    assert_eq!(reader.last_day().unwrap(), Some(empty.clone()));
     assert_eq!(
-        reader.first_day_from("2026-11-25").unwrap(),
-        Some(second.clone())
+        reader.days_from("2026-11-25").unwrap(),
+        [second.clone(), empty]
     );
-    assert_eq!(reader.first_day_from("2026-11-28").unwrap(), None);
+    assert_eq!(reader.days_from("2026-11-28").unwrap(), []);
     for head in [first.head, second.head] {
         assert_eq!(reader.verify(Some(head)).unwrap().days, 3);
     }
