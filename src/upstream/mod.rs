@@ -232,6 +232,15 @@ impl Inbox {
         }
         Poll::Ready(Ok(read))
     }
+
+    /// Reads what has come, whatever the runtime knows of it; 0 at the end of the stream.
+    fn read_now(&mut self, from: &TcpStream) -> io::Result<usize> {
+        let before = self.bytes.len();
+        self.bytes.resize(before + self.read_bytes, 0);
+        let read = wire::read_now(from, &mut self.bytes[before..]);
+        self.bytes.truncate(before + read.as_ref().unwrap_or(&0));
+        read
+    }
 }
 
 /// A request on its way out.
@@ -268,7 +277,7 @@ impl<B: Body> Exchange<B> {
     /// Sends what can be sent now.
     ///
     /// # Errors
-    /// When the body of the request broke off: no answer to it can count any more.
+    /// When the body of the request broke off, or nothing of it can be sent: no answer to it can count any more.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
         if self.broken.is_none()
             && let Some(outgoing) = &mut self.outgoing
@@ -276,6 +285,10 @@ impl<B: Body> Exchange<B> {
         {
             match sent {
                 Ok(()) => self.outgoing = None,
+                // Nothing of it was sent: what may have come is no answer to it.
+                Err(NotSent::Link(error)) if !outgoing.message.begun() => {
+                    return Err(Failure::Cut(error));
+                }
                 Err(NotSent::Link(error)) => self.broken = Some(error),
                 Err(NotSent::Body(error)) => return Err(Failure::Incomplete(error)),
             }
@@ -292,13 +305,20 @@ impl<B: Body> Exchange<B> {
     ) -> Poll<Result<AnswerHead, Failure>> {
         self.poll_send(cx)?;
         loop {
-            match self.link.inbox.poll_read(&mut self.link.stream, cx) {
-                Poll::Ready(Ok(0)) => {
+            let link = &mut self.link;
+            let read = match &self.broken {
+                None => ready!(link.inbox.poll_read(&mut link.stream, cx)),
+                // A link that takes no more brings no more: an answer has come by now or never will. The upstream may
+                // have answered and then closed with the rest of the request unread, and the runtime not heard of it.
+                Some(_) => link.inbox.read_now(&link.stream),
+            };
+            match read {
+                Ok(0) => {
                     let closed = io::ErrorKind::UnexpectedEof.into();
                     let cause = self.broken.take().unwrap_or(closed);
                     return Poll::Ready(Err(Failure::Cut(cause)));
                 }
-                Poll::Ready(Ok(_)) => {
+                Ok(_) => {
                     let input = &mut self.link.inbox.bytes;
                     if let Some(head) = heads::answer_head(input, method)? {
                         // What is malformed by now is no answer. Later the head has been passed on.
@@ -306,12 +326,10 @@ impl<B: Body> Exchange<B> {
                         return Poll::Ready(Ok(head));
                     }
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Cut(error))),
-                // What can be sent no more is not waited for: the answer would have come before.
-                Poll::Pending => match self.broken.take() {
-                    Some(error) => return Poll::Ready(Err(Failure::Cut(error))),
-                    None => return Poll::Pending,
-                },
+                Err(error) => {
+                    let cause = self.broken.take().unwrap_or(error);
+                    return Poll::Ready(Err(Failure::Cut(cause)));
+                }
             }
         }
     }

@@ -1,11 +1,11 @@
-//! Which kept connections are used again. The runtime hears of nothing in between, as a worker that is busy.
+//! Which kept connections are used again, and which answers count. The runtime hears of nothing in between, as a worker that is busy.
 
 use super::*;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream as Peer};
 
-/// A pool that keeps one connection, and that connection's other end.
-async fn kept() -> (Arc<Upstream>, Peer) {
+/// A pool, and where it connects to.
+fn pool() -> (Arc<Upstream>, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let timeout = Duration::from_secs(5);
@@ -14,20 +14,28 @@ async fn kept() -> (Arc<Upstream>, Peer) {
         idle_timeout: Duration::from_secs(30),
         max_age: None,
     };
-    let upstream = Arc::new(Upstream::new(Arc::new(dialer), keep));
+    (Arc::new(Upstream::new(Arc::new(dialer), keep)), listener)
+}
+
+fn head(method: Method) -> ForwardHead {
+    let target = crate::wire::Target::read(&Bytes::from_static(b"/"));
+    ForwardHead::new(method, &target.unwrap())
+}
+
+/// A pool that keeps one connection, and that connection's other end.
+async fn kept() -> (Arc<Upstream>, Peer) {
+    let (upstream, listener) = pool();
     let connection = upstream.connection().await.unwrap();
     let (mut peer, _) = listener.accept().unwrap();
-    let head = ForwardHead::new(
-        Method::GET,
-        &crate::wire::Target::read(&Bytes::from_static(b"/")).unwrap(),
-    );
     let answering = std::thread::spawn(move || {
         assert!(peer.read(&mut [0; 1024]).unwrap() > 0);
         peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
             .unwrap();
         peer
     });
-    let answer = connection.send(Outgoing::new(head, Bytes::new())).await;
+    let answer = connection
+        .send(Outgoing::new(head(Method::GET), Bytes::new()))
+        .await;
     drop(answer.ok().unwrap());
     (upstream, answering.join().unwrap())
 }
@@ -53,4 +61,90 @@ async fn a_kept_connection_on_which_a_byte_came_unasked_is_not_used_again() {
     drop(peer);
     std::thread::sleep(Duration::from_millis(5));
     assert!(upstream.take_idle().is_none(), "it was closed");
+}
+
+/// A body of two pieces, between which the upstream does something.
+struct Upload<F> {
+    pieces: u64,
+    between: Option<F>,
+}
+
+impl<F: FnOnce()> Body for Upload<F> {
+    type Error = io::Error;
+
+    fn poll_piece(
+        &mut self,
+        _: Option<&mut Pipe>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Piece>>> {
+        // Asked for the second one, it has sent the first.
+        if self.pieces == 1
+            && let Some(act) = self.between.take()
+        {
+            act();
+        }
+        self.pieces -= 1;
+        Poll::Ready(Some(Ok(Bytes::from_static(&[b'x'; 4_000]).into())))
+    }
+
+    fn left(&self) -> Option<u64> {
+        Some(self.pieces * 4_000)
+    }
+}
+
+#[tokio::test]
+async fn an_answer_counts_though_the_upstream_closed_with_the_rest_of_the_request_unread() {
+    // The head of the second one is more than is read at once.
+    for filler in [0, 20_000] {
+        let (upstream, listener) = pool();
+        let connection = upstream.connection().await.unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        let between = move || {
+            assert!(peer.read(&mut [0; 10]).unwrap() > 0);
+            let filler = "f".repeat(filler);
+            write!(
+                peer,
+                "HTTP/1.1 413 Large\r\nX-F: {filler}\r\nContent-Length: 5\r\n\r\nlarge"
+            )
+            .unwrap();
+            drop(peer);
+            // Blocks the runtime, so that only the system knows.
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let upload = Upload {
+            pieces: 2,
+            between: Some(between),
+        };
+        let sent = connection
+            .send(Outgoing::new(head(Method::POST), upload))
+            .await;
+        let mut answer = sent.ok().unwrap();
+        assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+        let data = std::future::poll_fn(|cx| answer.body.poll_data(cx)).await;
+        assert_eq!(data.unwrap().unwrap(), "large");
+        drop(answer);
+        assert!(upstream.take_idle().is_none(), "its connection is no good");
+    }
+}
+
+#[tokio::test]
+async fn what_came_before_a_request_was_sent_is_no_answer_to_it() {
+    let (upstream, mut peer) = kept().await;
+    let connection = Connection {
+        link: upstream.take_idle().unwrap(),
+        reused: true,
+        home: upstream,
+    };
+    // Too late to be seen: the connection has been looked at.
+    peer.write_all(b"HTTP/1.1 408 Too Late\r\nContent-Length: 0\r\n\r\n")
+        .unwrap();
+    socket2::SockRef::from(&peer)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(peer);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let sent = connection
+        .send(Outgoing::new(head(Method::GET), Bytes::new()))
+        .await;
+    assert!(matches!(sent, Err(NotAnswered::Unsent(_))));
 }

@@ -95,6 +95,14 @@ pub fn write_now(to: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     Ok(rustix::io::write(to, bytes)?)
 }
 
+/// Reads at once or not at all, whatever the runtime knows of the socket; 0 at the end of the stream.
+///
+/// # Errors
+/// `WouldBlock` when nothing has come.
+pub fn read_now(from: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::io::read(from, into)?)
+}
+
 /// A pipe of the kernel, opened when it is first filled. What goes through it is not copied.
 #[derive(Default, Debug)]
 pub struct Pipe {
