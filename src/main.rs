@@ -3,6 +3,7 @@
 use anyhow::Context;
 use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use futures_util::future::OptionFuture;
 use std::ffi::OsStr;
 use std::future::Future;
 use std::io::IsTerminal;
@@ -16,7 +17,7 @@ use tollgate::clock::Clock;
 use tollgate::commands::{self, Format, Order, RecordsFormat, RefundFormat, Which, load, print};
 use tollgate::config::{self, Charging, Config, Mistakes, UpstreamSettings};
 use tollgate::key::NewKey;
-use tollgate::reload::Wish;
+use tollgate::reload::{Wish, read_files};
 use tollgate::settle::EVIDENCE;
 use tollgate::usage::{Cursor, Month, backup};
 use tollgate::words::{AccountId, GroupId, VERSION};
@@ -454,9 +455,14 @@ async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
     drop(signal(SignalKind::from_raw(
         rustix::process::Signal::XFSZ.as_raw(),
     ))?);
-    let config = load(&path)?;
+    let clock = Clock::default();
+    let start = async {
+        // A file system that does not answer must not keep the process from hearing a signal.
+        let config = read_files(&clock, move || load(&path)).await??;
+        anyhow::Ok(serve::start(config, clock.clone()).await?)
+    };
     let running = tokio::select! {
-        running = serve::start(config, Clock::default()) => running?,
+        running = start => running?,
         // No call was admitted yet; what is being done to the ledger goes on with the next start.
         signal = stop.recv() => {
             tracing::info!("{signal}: stopped before the first call was accepted");
@@ -465,6 +471,7 @@ async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
     };
     tokio::spawn(running.watch_upstream());
     let mut tick = tokio::time::interval(Duration::from_secs(5));
+    let mut reload = None;
     let signal = loop {
         tokio::select! {
             _ = tick.tick() => {
@@ -472,8 +479,10 @@ async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
                 let lines = u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX);
                 counter.inc_by(lines.saturating_sub(counter.get()));
             }
-            // What came of it is in the log and the metrics; the old policy serves on if it failed.
-            _ = hangup.recv() => drop(running.reload(Wish::default()).await),
+            // What came of it is in the log and the metrics; the old policy serves on if it failed. One that
+            // comes while the files are read is kept: they may have changed since.
+            _ = hangup.recv(), if reload.is_none() => reload = Some(Box::pin(running.reload(Wish::default()))),
+            Some(_) = OptionFuture::from(reload.as_mut()) => reload = None,
             signal = stop.recv() => break signal,
         }
     };

@@ -4,6 +4,7 @@
 //! in force, and never touch a window.
 
 use crate::background::behind_the_calls;
+use crate::clock::Clock;
 use crate::config::{self, Config, Mistake, Mistakes, Sources, Written};
 use crate::policy::Policy;
 use crate::proxy::Proxy;
@@ -11,10 +12,13 @@ use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinError;
 
 /// How often the files are looked at. A file is read when two looks in a row are the same, so a
 /// change is in force within two of them, and the time to read it, after the last byte was written.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A warning says that files take longer than this to read.
+const SLOW: Duration = Duration::from_secs(10);
 /// A reload that removes more than this part of the accounts, and more than a few, is likelier a
 /// broken export than an intention.
 const MOST_REMOVED_PERCENT: usize = 10;
@@ -80,10 +84,15 @@ impl Reloader {
     }
 
     /// Reads the files and puts catalogue and accounts in force, whole or not at all. Settings that differ
-    /// wait for a restart, and are told. Blocks while it reads and builds; calls go on meanwhile, and go first. One at a time: a second one waits for the
-    /// first.
-    pub fn reload(&self, wish: Wish) -> Outcome {
-        behind_the_calls(|| self.reload_now(wish))
+    /// wait for a restart, and are told. Calls go on meanwhile, and go first. One at a time: a second one waits
+    /// for the first. Goes on when nobody waits for it any more.
+    ///
+    /// # Errors
+    /// When it panicked, which it never should; what was in force stays.
+    pub async fn reload(self: Arc<Self>, wish: Wish) -> Result<Outcome, JoinError> {
+        let clock = self.proxy.clock.clone();
+        let reload = move || behind_the_calls(|| self.reload_now(wish));
+        read_files(&clock, reload).await
     }
 
     fn reload_now(&self, wish: Wish) -> Outcome {
@@ -200,28 +209,48 @@ impl Reloader {
         loop {
             self.proxy.clock.sleep(LOOK_EVERY).await;
             let reloader = self.clone();
-            let seen = before.take();
-            let looked = tokio::task::spawn_blocking(move || {
+            let look = move || {
                 let known = reloader.in_force.lock().sources.clone();
                 let look = known.again();
-                if look == known {
-                    return None;
+                (look != known).then_some(look)
+            };
+            let seen = before.take();
+            let done = match read_files(&self.proxy.clock, look).await {
+                Ok(Some(look)) if seen.as_ref() == Some(&look) => {
+                    self.clone().reload(Wish::default()).await.map(drop)
                 }
-                if seen.as_ref() == Some(&look) {
-                    reloader.reload(Wish::default());
-                    return None;
+                Ok(look) => {
+                    before = look;
+                    Ok(())
                 }
-                Some(look)
-            })
-            .await;
-            match looked {
-                Ok(look) => before = look,
-                Err(error) => {
-                    tracing::error!(%error, "a reload failed in a way it never should; what was in force stays")
-                }
+                Err(error) => Err(error),
+            };
+            if let Err(error) = done {
+                tracing::error!(%error, "a reload failed in a way it never should; what was in force stays")
             }
         }
     }
+}
+
+/// Runs `read`, which reads files, on a thread of its own. A file system may not answer, for ever (NFS, a hung disk):
+/// after 10 s a warning says so, and whoever waits goes on to hear signals.
+///
+/// # Errors
+/// When `read` panicked.
+pub async fn read_files<T: Send + 'static>(
+    clock: &Clock,
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    let mut done = tokio::task::spawn_blocking(read);
+    tokio::select! {
+        done = &mut done => return done,
+        () = clock.sleep(SLOW) => {}
+    }
+    tracing::warn!(
+        "the files of the configuration take longer than {SLOW:?} to read: when their file system does not answer, no \
+         change of them takes effect until it does"
+    );
+    done.await
 }
 
 /// Settings that are read at the start only, and are not what this process was started with. They hold

@@ -261,11 +261,9 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
 impl Running {
     /// Reads the files again and puts them in force, whole or not at all. What came of it is in the log
     /// and the metrics too.
-    pub async fn reload(&self, wish: Wish) -> Option<reload::Outcome> {
-        let reloader = self.reloader.clone();
-        tokio::task::spawn_blocking(move || reloader.reload(wish))
-            .await
-            .ok()
+    pub fn reload(&self, wish: Wish) -> impl Future<Output = Option<reload::Outcome>> + use<> {
+        let reload = self.reloader.clone().reload(wish);
+        async { reload.await.ok() }
     }
 
     /// Says in the log when the upstream cannot be reached, from now on and whether or not there are calls, and when

@@ -333,9 +333,7 @@ async fn reload(Shared(admin): App, query: Asked) -> Response {
         Ok(wish) => wish,
         Err(why) => return problem(StatusCode::BAD_REQUEST, &why),
     };
-    let reloader = admin.reloader.clone();
-    let outcome = tokio::task::spawn_blocking(move || reloader.reload(wish)).await;
-    match outcome {
+    match admin.reloader.clone().reload(wish).await {
         Ok(Outcome::Reloaded {
             generation,
             changes,

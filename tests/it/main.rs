@@ -21,6 +21,7 @@ mod fuzz;
 mod hang_up;
 mod harness;
 mod house;
+mod hung_files;
 mod identity;
 mod ledger_trouble;
 mod logs;
