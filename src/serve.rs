@@ -351,8 +351,11 @@ impl Running {
             Ok(Ok(Ok(()))) => {}
             _ => tracing::warn!("what was seen of the clocks could not be kept at the end"),
         }
+        let (is_closed, closed) = tokio::sync::oneshot::channel();
         let closing = proxy.clone();
-        let closed = tokio::task::spawn_blocking(move || closing.ledger.close(CLOSING)).await;
+        // Not on the pool, whose threads may all wait for a disk: there it would never begin.
+        std::thread::spawn(move || is_closed.send(closing.ledger.close(CLOSING)));
+        let closed = closed.await;
         for task in control {
             task.abort();
         }

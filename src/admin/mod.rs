@@ -22,7 +22,7 @@ use crate::words::{AccountId, COMMIT, Utc};
 use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::{Path, Request, State as Shared};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -35,10 +35,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tower::ServiceBuilder;
+use tower::limit::GlobalConcurrencyLimitLayer;
 
 /// Queries of the ledger at once; more are refused with 503, so that a biller that retries cannot
 /// pile them up.
 const QUERIES: usize = 8;
+/// Reloads that are asked for here at once: one runs and one waits, for they run one after the other.
+const RELOADS: usize = 2;
 /// Records in one answer when none is asked for, and the most.
 const DEFAULT_RECORDS: usize = 1_000;
 const MAX_RECORDS: usize = 10_000;
@@ -96,25 +99,22 @@ pub fn router(
         .route("/v1/records", get(records))
         .route("/v1/statements/{id}", get(statement))
         .route("/v1/accounts", get(accounts))
-        .route("/v1/accounts/{id}", get(account))
-        .layer(
-            ServiceBuilder::new()
-                .layer(HandleErrorLayer::new(|_| async {
-                    problem(
-                        StatusCode::SERVICE_UNAVAILABLE,
-                        "too many queries at once; try again",
-                    )
-                }))
-                .load_shed()
-                .concurrency_limit(QUERIES),
-        )
-        .layer(middleware::from_fn(to_its_end));
+        .route("/v1/accounts/{id}", get(account));
+    let reloads = Router::new().route("/v1/reload", post(reload));
     let paths = Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
-        .route("/v1/reload", post(reload))
-        .merge(queries)
+        .merge(at_most(
+            QUERIES,
+            "too many queries at once; try again",
+            queries,
+        ))
+        .merge(at_most(
+            RELOADS,
+            "a reload runs and another one waits; try again",
+            reloads,
+        ))
         .route_layer(middleware::from_fn_with_state(guard, guard::authorize))
         // Probes carry no token and learn nothing.
         .route("/livez", get(live))
@@ -127,14 +127,33 @@ pub fn router(
         .layer(middleware::map_response(wrong_method))
 }
 
-/// A query that has begun reads on when its client has hung up, so it keeps its place until then.
+/// Lets in so many requests of all `paths` together; further ones are told why not, and to try again.
+fn at_most(most: usize, why: &'static str, paths: Router<Arc<Admin>>) -> Router<Arc<Admin>> {
+    let refused = move |_| async move {
+        let mut refused = problem(StatusCode::SERVICE_UNAVAILABLE, why);
+        let soon = HeaderValue::from_static("1");
+        refused.headers_mut().insert(header::RETRY_AFTER, soon);
+        refused
+    };
+    paths
+        .layer(
+            ServiceBuilder::new()
+                .layer(HandleErrorLayer::new(refused))
+                .load_shed()
+                // Unlike `concurrency_limit`, one limit for all paths.
+                .layer(GlobalConcurrencyLimitLayer::new(most)),
+        )
+        .layer(middleware::from_fn(to_its_end))
+}
+
+/// What has begun reads on when its client has hung up, so it keeps its place until then.
 async fn to_its_end(request: Request, next: Next) -> Response {
     let answered = tokio::spawn(next.run(request)).await;
     answered.unwrap_or_else(|error| {
-        tracing::error!(%error, "a query failed in a way it never should");
+        tracing::error!(%error, "a request failed in a way it never should");
         problem(
             StatusCode::INTERNAL_SERVER_ERROR,
-            "the query failed; see the log",
+            "the request failed; see the log",
         )
     })
 }

@@ -1,7 +1,7 @@
 //! Files of the configuration that cannot be opened for as long as a file system does not answer.
 
 use crate::harness::*;
-use http::StatusCode;
+use http::{Request, StatusCode};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -102,4 +102,43 @@ async fn a_reload_that_waits_for_a_file_is_told_and_a_sighup_that_comes_meanwhil
     drop(hung);
     let reloads = || house.log().matches("reload: nothing is different").count();
     eventually("both reloads are done", || reloads() == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn impatient_callers_of_a_reload_pile_up_nothing_and_do_not_hold_up_the_end() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = House::new(upstream.address, &[]);
+    let process = house.start().await;
+    let hung = Hung::new(&house.file("accounts.yaml"));
+    let ask = "POST /v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+    // More than the pool has threads; each hangs up when the gate has had the time to read it.
+    for _ in 0..600 {
+        let mut impatient = Wire::connect(house.admin).await;
+        impatient.write(ask).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.child.id())).unwrap();
+    let threads = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Threads:"));
+    let threads: u32 = threads.unwrap().trim().parse().unwrap();
+    assert!(threads < 40, "{threads} threads");
+    let (status, headers, _) = send(
+        house.admin,
+        Request::post("/v1/reload?dry_run=true")
+            .header("host", "localhost")
+            .body(Default::default())
+            .unwrap(),
+    )
+    .await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(headers["retry-after"], "1");
+    let (status, ..) = get(house.admin, "/v1/usage").await;
+    assert_eq!(status, StatusCode::OK, "queries go on");
+    ends_at(process, "TERM").await;
+    drop(hung);
+
+    let _process = house.start().await;
+    let (status, told) = post_reload(house.admin, "").await;
+    assert_eq!(status, StatusCode::OK, "{told}");
 }
