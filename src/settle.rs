@@ -154,7 +154,7 @@ impl Settler {
         retain: Duration,
         raised: Arc<Notify>,
     ) -> Result<Self, SettleError> {
-        let reader = Reader::open(proxy.ledger.path())?;
+        let reader = proxy.ledger.reader()?;
         let zone = &proxy.policy.load().catalog.time_zone;
         books::check_time_zone(&reader, zone)?;
         let both = proxy.clock.both();
@@ -262,7 +262,7 @@ impl Settler {
             return Ok(());
         }
         state.next_keep = mono.plus(KEEP_EVERY);
-        let reader = Reader::open(self.proxy.ledger.path())?;
+        let reader = self.proxy.ledger.reader()?;
         let zone = &self.proxy.policy.load().catalog.time_zone;
         let newest = newest(&reader, zone)?;
         let watch = self.trust.lock().keep(newest);
@@ -313,7 +313,7 @@ impl Settler {
 
     fn pass(&self, state: &mut State) -> Result<(), SettleError> {
         let policy = self.proxy.policy.load_full();
-        let reader = Reader::open(self.proxy.ledger.path())?;
+        let reader = self.proxy.ledger.reader()?;
         let now = self.look();
         let zone = &policy.catalog.time_zone;
         state.next_seal = next_seal(now, zone);

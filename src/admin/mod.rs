@@ -31,7 +31,6 @@ use query::{Asked, flag, month, parameters};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tower::ServiceBuilder;
@@ -70,7 +69,6 @@ impl State {
 struct Admin {
     proxy: Arc<Proxy>,
     reloader: Arc<Reloader>,
-    ledger: PathBuf,
     public: SocketAddr,
     started_at: Utc,
     state: watch::Receiver<State>,
@@ -87,7 +85,6 @@ pub fn router(
 ) -> Router {
     let guard: guard::Guard = Arc::new(settings.admin.token.clone());
     let admin = Arc::new(Admin {
-        ledger: proxy.ledger.path().to_owned(),
         public,
         started_at: proxy.clock.utc(),
         state,
@@ -329,7 +326,7 @@ async fn status(Shared(admin): App) -> Json<Value> {
         "calls": {"pending": proxy.metrics.pending.get(), "in_flight": proxy.metrics.in_flight.get()},
         "connections": proxy.metrics.connections.get(),
         "ledger": {
-            "path": admin.ledger.display().to_string(),
+            "path": proxy.ledger.path().display().to_string(),
             "healthy": proxy.ledger.healthy(),
             "last_seq": ledger.last_seq,
             "last_commit_at": ledger.last_commit_at.map(told),
@@ -627,7 +624,7 @@ async fn read<T: Send + 'static, E: Into<BooksError> + Send + 'static>(
     admin: &Admin,
     ask: impl FnOnce(&Reader) -> Result<T, E> + Send + 'static,
 ) -> Result<T, Response> {
-    let path = admin.ledger.clone();
+    let proxy = admin.proxy.clone();
     let failed = |why: String| {
         tracing::error!("cannot read the ledger: {why}");
         problem(
@@ -636,14 +633,18 @@ async fn read<T: Send + 'static, E: Into<BooksError> + Send + 'static>(
         )
     };
     let asked = tokio::task::spawn_blocking(move || {
-        let reader = Reader::open(&path)?;
+        let reader = proxy.ledger.reader()?;
         Ok::<_, LedgerError>(ask(&reader).map_err(Into::into))
     })
     .await
     .map_err(|error| failed(error.to_string()))?;
-    let asked = asked.map_err(|error| match error {
-        LedgerError::Suspect => problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
-        other => failed(other.to_string()),
+    // 503: it is not the fault of the query, and the same one is answered when the right ledger is there and sound.
+    let asked = asked.map_err(|error| {
+        // Of this one the writer has told.
+        if !matches!(error, LedgerError::Suspect) {
+            tracing::error!("cannot read the ledger: {error}");
+        }
+        problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
     });
     match asked? {
         Ok(answer) => Ok(answer),

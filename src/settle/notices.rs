@@ -135,7 +135,7 @@ impl Settler {
 
 /// The oldest notices that are not marked as sent (R14).
 pub fn unsent(proxy: &Proxy) -> Result<Vec<Unsent>, SettleError> {
-    let reader = Reader::open(proxy.ledger.path())?;
+    let reader = proxy.ledger.reader()?;
     let stored = reader.unsent_notices(UNSENT)?;
     // Its id ends with the threshold.
     let threshold = |id: &str| id.rsplit('/').next().and_then(Threshold::parse);

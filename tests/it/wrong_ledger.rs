@@ -84,7 +84,7 @@ async fn serve_without_a_ledger_exits_1_with_the_remedy_unless_it_may_create_one
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_gates_ledger_put_in_the_place_of_ones_own_is_not_recorded_in() {
+async fn another_gates_ledger_put_in_the_place_of_ones_own_is_neither_recorded_in_nor_served() {
     let upstream = Upstream::after(Duration::ZERO).await;
     let (house, other) = (
         House::new(upstream.address, &[]),
@@ -110,11 +110,27 @@ async fn another_gates_ledger_put_in_the_place_of_ones_own_is_not_recorded_in() 
         }
     };
     let var = ours.parent().unwrap();
+    let queries = [
+        "/v1/records?after=0:1",
+        "/v1/usage?month=2026-11",
+        "/v1/accounts/1250000001",
+    ];
+    for path in queries {
+        assert_eq!(get(house.admin, path).await.0, StatusCode::OK, "{path}");
+    }
     swap(var, &kept);
     let _ = std::fs::remove_file(ours.with_file_name("ledger.db-shm"));
     swap(other.ledger().parent().unwrap(), var);
 
     assert_ne!(call(&house).await, StatusCode::OK);
+    for path in queries {
+        let (status, _, said) = get(house.admin, path).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("another ledger is at"), "{said}");
+    }
+    let quota = send(house.public, plain("GET", "/v1/quota", STUDIO_KEY, "")).await;
+    assert_eq!(quota.0, StatusCode::SERVICE_UNAVAILABLE);
     until("the other ledger is noticed", async || {
         house.log().contains("another ledger is at")
     })
@@ -134,6 +150,9 @@ async fn another_gates_ledger_put_in_the_place_of_ones_own_is_not_recorded_in() 
     swap(&kept, var);
     until("ours is back", async || ready(&house).await).await;
     assert_eq!(call(&house).await, StatusCode::OK);
+    for path in queries {
+        assert_eq!(get(house.admin, path).await.0, StatusCode::OK, "{path}");
+    }
     process.signal("TERM");
     assert_eq!(process.ended().await.code(), Some(0));
     // Two that were answered, and the one between that was told an error.

@@ -9,12 +9,51 @@ use crate::words::RequestId;
 use rusqlite::{Connection, OptionalExtension};
 use std::path::Path;
 
-/// What a process knows of its ledger: enough to know it again.
+/// Which ledger it is, and which state of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Known {
+pub(super) struct Identity {
     /// 32 hex digits, made with the ledger and kept by a restore.
     pub(super) ledger_id: String,
     pub(super) restore_count: i64,
+}
+
+impl Identity {
+    /// What the file at hand says of itself.
+    pub(super) fn read(connection: &Connection) -> Result<Self, rusqlite::Error> {
+        connection.query_row("SELECT ledger_id, restore_count FROM identity", [], |row| {
+            Ok(Self {
+                ledger_id: row.get(0)?,
+                restore_count: row.get(1)?,
+            })
+        })
+    }
+
+    /// Whether the file at `path` says the same of itself as this.
+    ///
+    /// # Errors
+    /// [`LedgerError::Another`] says in which respect it does not.
+    pub(super) fn check(&self, found: &Self, path: &Path) -> Result<(), LedgerError> {
+        if found.ledger_id != self.ledger_id {
+            let (found, known) = (&found.ledger_id, &self.ledger_id);
+            return another(path, format!("it is ledger {found}, not {known}"));
+        }
+        if found.restore_count != self.restore_count {
+            let (found, known) = (found.restore_count, self.restore_count);
+            return another(path, format!("it was restored {found} times, not {known}"));
+        }
+        Ok(())
+    }
+}
+
+fn another(path: &Path, why: String) -> Result<(), LedgerError> {
+    let path = path.to_owned();
+    Err(LedgerError::Another { path, why })
+}
+
+/// What a process knows of its ledger: enough to know it again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Known {
+    pub(super) identity: Identity,
     /// The newest durable record, when there is one and it was not deleted.
     pub(super) last: Option<(i64, RequestId)>,
     /// The newest record that is linked, and its link.
@@ -24,10 +63,6 @@ pub(super) struct Known {
 impl Known {
     /// What the file at hand says of itself.
     pub(super) fn read(connection: &Connection) -> Result<Self, rusqlite::Error> {
-        let (ledger_id, restore_count) =
-            connection.query_row("SELECT ledger_id, restore_count FROM identity", [], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?;
         let last = connection
             .query_row(
                 "SELECT seq, id FROM raw ORDER BY seq DESC LIMIT 1",
@@ -36,8 +71,7 @@ impl Known {
             )
             .optional()?;
         Ok(Self {
-            ledger_id,
-            restore_count,
+            identity: Identity::read(connection)?,
             last,
             linked: chain::head(connection)?,
         })
@@ -54,25 +88,8 @@ impl Known {
     /// # Errors
     /// [`LedgerError::Another`] says in which respect it is not, [`LedgerError::Older`] what it lacks.
     pub(super) fn check(&self, connection: &Connection, path: &Path) -> Result<(), LedgerError> {
-        let another = |why: String| {
-            Err(LedgerError::Another {
-                path: path.to_owned(),
-                why,
-            })
-        };
         let found = Self::read(connection)?;
-        if found.ledger_id != self.ledger_id {
-            return another(format!(
-                "it is ledger {}, not {}",
-                found.ledger_id, self.ledger_id
-            ));
-        }
-        if found.restore_count != self.restore_count {
-            return another(format!(
-                "it was restored {} times, not {}",
-                found.restore_count, self.restore_count
-            ));
-        }
+        self.identity.check(&found.identity, path)?;
         // Less than was durable: said first, since a loss of records is what an error of the disk leaves.
         let (found, written) = (found.newest(), self.newest());
         if found < written {
@@ -85,7 +102,7 @@ impl Known {
             })
             .optional()?;
         if linked.as_deref() != Some(&link[..]) {
-            return another(format!("its link after record {seq} is another"));
+            return another(path, format!("its link after record {seq} is another"));
         }
         let Some((seq, known)) = self.last else {
             return Ok(());
@@ -99,7 +116,7 @@ impl Known {
             Some(found) if found == known => Ok(()),
             // Deleted since: its link was compared.
             None if seq < first_kept => Ok(()),
-            _ => another(format!("record {seq} is not call {known}")),
+            _ => another(path, format!("record {seq} is not call {known}")),
         }
     }
 }

@@ -103,6 +103,7 @@ mod pace;
 mod read;
 mod repair;
 mod restore;
+mod running;
 mod schema;
 mod seal;
 mod stall;
@@ -133,6 +134,7 @@ use files::{claim, suffixed};
 use keep::Chore;
 use pace::Pace;
 use parking_lot::{Condvar, Mutex};
+use running::Told;
 use stall::watch;
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -310,6 +312,8 @@ struct Running {
     writer: JoinHandle<()>,
     /// What the writer's thread ends with; nothing when it panicked.
     ended: Receiver<usize>,
+    /// What readers of this process must find at the path.
+    _written: Told,
     _lock: File,
 }
 
@@ -405,6 +409,7 @@ impl Ledger {
             last_seq: AtomicI64::new(store.next_seq() - 1),
             last_commit_at_us: AtomicI64::new(i64::MIN),
         });
+        let written = running::written(&path, known.identity.clone(), shared.clone());
         let failed = {
             let shared = shared.clone();
             move |error| shared.disk_failed(error)
@@ -446,6 +451,7 @@ impl Ledger {
             lock: Mutex::new(Some(Running {
                 writer,
                 ended,
+                _written: written,
                 _lock: lock,
             })),
         })
@@ -472,6 +478,15 @@ impl Ledger {
     /// The real path of the file, for a [`Reader`].
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Opens it for reading. Where that fails, the writer looks at its files too: it may be that no call comes which would have
+    /// it do so. Blocks: not for the way of a call.
+    pub fn reader(&self) -> Result<Reader, LedgerError> {
+        Reader::open(&self.path).inspect_err(|_| {
+            // What it finds it tells itself.
+            let _ = self.keep(Vec::new());
+        })
     }
 
     /// When the first process opened it.

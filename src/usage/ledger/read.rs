@@ -4,7 +4,7 @@
 //! page: a reader that stays keeps the WAL from being copied back.
 
 use super::files::{suffixed, sync_directory};
-use super::repair;
+use super::running;
 use super::schema::{self, Kind};
 use super::store::let_nobody_copy_at_close;
 use super::{LedgerError, io_error};
@@ -220,11 +220,10 @@ impl Reader {
     /// Opens an existing ledger. Creates nothing.
     ///
     /// # Errors
-    /// [`LedgerError::Suspect`] while this process makes that ledger sound after an error of the disk.
+    /// Of a ledger that this process writes: [`LedgerError::Suspect`] while it is made sound after an error of the disk,
+    /// [`LedgerError::Another`] and [`LedgerError::Older`] while another file lies at its path.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
-        if repair::is_suspect(path) {
-            return Err(LedgerError::Suspect);
-        }
+        let expected = running::expected(path)?;
         match fs::metadata(path) {
             // SQLite would delete the WAL beside an empty file.
             Ok(metadata) if metadata.is_file() && metadata.len() > 0 => {}
@@ -239,10 +238,14 @@ impl Reader {
         connection.busy_timeout(BUSY_TIMEOUT)?;
         let_nobody_copy_at_close(&connection)?;
         match schema::identify(&connection)? {
-            Kind::Ledger => Ok(Self(connection)),
-            Kind::Older(found) => Err(LedgerError::Outdated { found }),
-            Kind::Empty => Err(LedgerError::NotALedger),
+            Kind::Ledger => {}
+            Kind::Older(found) => return Err(LedgerError::Outdated { found }),
+            Kind::Empty => return Err(LedgerError::NotALedger),
         }
+        if let Some(expected) = expected {
+            expected.check(&connection, path)?;
+        }
+        Ok(Self(connection))
     }
 
     /// At most `limit` records behind the cursor `after`, in order. Fewer: there are no more as yet.

@@ -10,10 +10,10 @@
 use super::chain::{self, Digests, Link, Linked};
 use super::files::{length, sync_directory};
 use super::known::Known;
+use super::running::{self, Told};
 use super::schema::{self, Kind};
 use super::store::let_nobody_copy_at_close;
 use super::{LedgerError, io_error, suffixed};
-use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -37,38 +37,16 @@ pub(super) struct Repair {
     /// The WAL as it was read, until it is known to be on the disk: a later read may find less.
     wal: Option<Vec<u8>>,
     rewritten: bool,
-}
-
-/// The ledgers that this process makes sound at present.
-static SUSPECT: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
-
-/// Whether this process makes the ledger at `path` sound at present. `path` may be any name of the file.
-pub(super) fn is_suspect(path: &Path) -> bool {
-    let suspects = SUSPECT.lock();
-    // Nearly always; a name is looked up only when there is something to compare it with.
-    !suspects.is_empty() && {
-        let real = path.canonicalize();
-        let real = real.as_deref().unwrap_or(path);
-        suspects.iter().any(|suspect| suspect == real)
-    }
-}
-
-impl Drop for Repair {
-    fn drop(&mut self) {
-        let mut suspect = SUSPECT.lock();
-        if let Some(at) = suspect.iter().position(|path| *path == self.path) {
-            suspect.swap_remove(at);
-        }
-    }
+    _suspect: Told,
 }
 
 impl Repair {
     pub(super) fn new(path: &Path) -> Self {
-        SUSPECT.lock().push(path.to_owned());
         Self {
             path: path.to_owned(),
             wal: None,
             rewritten: false,
+            _suspect: running::suspect(path),
         }
     }
 

@@ -8,7 +8,7 @@
 //! marks; `restores` has a row as well.
 
 use super::files::{lock, suffixed, sync_directory};
-use super::known::Known;
+use super::known::{Identity, Known};
 use super::read::copy_to;
 use super::schema::{self, Kind};
 use super::seal::{self, Before};
@@ -81,7 +81,7 @@ pub fn restore(from: &Path, to: &Path, now: Utc) -> Result<Restored, LedgerError
     sync_directory(&path)?;
     let unsigned = |seq: i64| u64::try_from(seq).unwrap_or(0);
     Ok(Restored {
-        ledger_id: known.ledger_id,
+        ledger_id: known.identity.ledger_id,
         restore_count: unsigned(count),
         last_seq: unsigned(last_seq),
         next_seq: unsigned(known.linked.0 + 1),
@@ -108,7 +108,7 @@ fn open_backup(path: &Path) -> Result<Connection, LedgerError> {
 fn count_of(path: &Path) -> i64 {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let count = Connection::open_with_flags(path, flags)
-        .and_then(|ledger| Known::read(&ledger).map(|known| known.restore_count));
+        .and_then(|ledger| Identity::read(&ledger).map(|found| found.restore_count));
     // Another file, a damaged one or one of an older schema.
     count.unwrap_or(0)
 }
@@ -159,7 +159,7 @@ fn go_on_beyond(path: &Path, count: i64, now: Utc) -> Result<(Known, i64, [u8; 3
         count,
         last_seq,
         // A count that was passed over leaves its seqs out as well.
-        next_seq: last_seq + 1 + GAP * (count - Known::read(&transaction)?.restore_count).max(1),
+        next_seq: last_seq + 1 + GAP * (count - Identity::read(&transaction)?.restore_count).max(1),
         restored_at: now.0,
     };
     let seal = restore.seal(&Before::newest(&transaction)?);
