@@ -22,14 +22,15 @@ pub(super) struct Trust {
     watch: ClockWatch,
     /// The reading that later ones are held to. A new one is taken each hour: what drifts by seconds in a month keeps step.
     anchor: (Mono, Utc),
-    /// The latest instant that the ledger knew when that was last asked.
+    /// The latest instant that the ledger knew of by a clock that was trusted for a day: what is known once the clock steps.
     newest: Utc,
 }
 
 impl Trust {
     /// Goes on with the watch that an earlier process kept, when the machine was not booted since; else begins anew. Whether
     /// the wall clock was moved meanwhile is found by the first look. `boot`: names the machine's boot; `None` when it cannot be told. `newest`: the latest instant
-    /// that the ledger knows.
+    /// that the ledger knows. Of a watched ledger that counts as far as a trusted clock dated it, however often the machine
+    /// was booted since; one that was never watched is taken at its word.
     pub(super) fn start(
         kept: Option<ClockWatch>,
         boot: Option<String>,
@@ -43,20 +44,25 @@ impl Trust {
         let (trusted, fixed_unseen) = kept.as_ref().map_or((Duration::ZERO, None), |kept| {
             (kept.trusted, kept.fixed_unseen)
         });
+        let newest = match &kept {
+            None => newest.min(utc),
+            Some(kept) if is_rested(kept) => kept.known.max(newest.min(kept.utc)),
+            Some(kept) => kept.known,
+        };
         let begun = ClockWatch {
             boot,
             mono,
             utc,
             in_step: Duration::ZERO,
             trusted,
-            known: newest.min(utc),
+            known: newest,
             fixed_unseen,
         };
         let watch = kept.filter(|_| same_boot).unwrap_or(begun);
         Self {
             anchor: (watch.mono, watch.utc),
             watch,
-            newest: newest.min(utc),
+            newest,
         }
     }
 
@@ -93,7 +99,7 @@ impl Trust {
 
     /// Whether records may be deleted: not in the first 24 hours of trust.
     pub(super) fn may_delete(&self) -> bool {
-        self.is_trusted() && self.trusted_for() >= DAY
+        is_rested(&self.watch)
     }
 
     /// Whether a month that ended then may be fixed. When the ledger knew a later instant before this watch began, the
@@ -121,7 +127,9 @@ impl Trust {
 
     /// The watch as it is to be kept. `newest`: the latest instant that the ledger knows.
     pub(super) fn keep(&mut self, newest: Utc) -> ClockWatch {
-        self.newest = self.newest.max(newest.min(self.watch.utc));
+        if is_rested(&self.watch) {
+            self.newest = self.newest.max(newest.min(self.watch.utc));
+        }
         self.watch.clone()
     }
 
@@ -132,6 +140,12 @@ impl Trust {
     fn trusted_for(&self) -> Duration {
         self.watch.in_step.saturating_sub(HOUR)
     }
+}
+
+/// Whether the clock was trusted for a day without a break. What an hour of trust has recorded speaks for nobody: else two
+/// boots with the same wrong clock would be enough to fix all months at once.
+fn is_rested(watch: &ClockWatch) -> bool {
+    watch.in_step >= HOUR + DAY
 }
 
 #[cfg(test)]
@@ -154,7 +168,16 @@ mod tests {
 
     impl Machine {
         fn start(kept: Option<ClockWatch>, boot: &'static str, mono: Mono, utc: Utc) -> Self {
-            let newest = Utc(NOON.0 - 1);
+            Self::knowing(Utc(NOON.0 - 1), kept, boot, mono, utc)
+        }
+
+        fn knowing(
+            newest: Utc,
+            kept: Option<ClockWatch>,
+            boot: &'static str,
+            mono: Mono,
+            utc: Utc,
+        ) -> Self {
             let mut trust = Trust::start(kept, Some(boot.to_owned()), (mono, utc), newest);
             trust.look((mono, utc));
             Self {
@@ -344,5 +367,50 @@ mod tests {
         machine.run(HOUR);
         assert!(machine.trust.is_known(before));
         assert!(!machine.trust.is_known(before.plus(MINUTE)));
+        // Nor when it is set right and moved again.
+        for step in [-(YEAR.as_micros() as i64), YEAR.as_micros() as i64] {
+            machine.utc.0 += step;
+            assert!(machine.trust.look((machine.mono, machine.utc)).is_some());
+            machine.run(HOUR);
+            machine.kept();
+        }
+        assert!(machine.trust.is_known(before));
+        assert!(!machine.trust.is_known(before.plus(MINUTE)));
+    }
+
+    #[test]
+    fn what_is_recorded_by_a_clock_that_is_wrong_at_several_boots_does_not_speak_for_it() {
+        let mut machine = Machine::first();
+        machine.run(30 * HOUR);
+        machine.newest = machine.utc;
+        let before = machine.kept().utc;
+        let wrong = before.plus(YEAR);
+        for (boot, run) in [("boot-2", MINUTE), ("boot-3", 10 * HOUR), ("boot-4", HOUR)] {
+            // The ledger has calls that the boot before dated, and more come.
+            let newest = machine.newest;
+            machine = Machine::knowing(newest, Some(machine.kept()), boot, Mono(1), wrong);
+            machine.newest = wrong.plus(MINUTE);
+            machine.run(run);
+            assert!(machine.trust.is_known(before), "{boot}");
+            assert!(!machine.trust.is_known(before.plus(MINUTE)), "{boot}");
+        }
+        // One month that only the clock speaks for, and no second one.
+        let ends = [1, 2].map(|months: u32| before.plus(months * 30 * DAY));
+        assert!(machine.trust.may_fix(ends[0]));
+        machine.fix(ends[0]);
+        assert!(!machine.trust.may_fix(ends[1]));
+    }
+
+    #[test]
+    fn after_a_day_of_trust_another_boot_knows_what_was_recorded_until_then_and_nothing_later() {
+        for (run, knows) in [(DAY + HOUR, true), (DAY + HOUR - MINUTE, false)] {
+            let mut machine = Machine::first();
+            machine.run(run);
+            let (kept, called) = (machine.kept(), machine.utc);
+            let newest = called.plus(MINUTE);
+            let booted = Machine::knowing(newest, Some(kept), "boot-2", Mono(1), called.plus(YEAR));
+            assert_eq!(booted.trust.is_known(called), knows, "{run:?}");
+            assert!(!booted.trust.is_known(newest));
+        }
     }
 }

@@ -20,7 +20,7 @@ pub struct ClockWatch {
     pub in_step: Duration,
     /// For how long the wall clock has been trusted, all in all.
     pub trusted: Duration,
-    /// The latest instant that the ledger knew of when they began to keep step.
+    /// The latest instant that the ledger knew of when they began to keep step, and by a clock that was trusted for a day.
     pub known: Utc,
     /// What `trusted` was when a month was last fixed although the ledger knew of no instant after its end.
     pub fixed_unseen: Option<Duration>,
