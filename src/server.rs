@@ -4,19 +4,17 @@
 //! read a request itself, nor drop a call that the drain still has time for.
 
 use crate::caller::{self, Next};
-use crate::clock::Clock;
-use crate::proxy::{Client, Place, Proxy, Sign};
+use crate::proxy::{Client, Place, Proxy};
 use crate::upstream::Upstream;
 use crate::wire::{Reader, Writer};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::Context;
 use std::time::Duration;
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -142,31 +140,6 @@ fn has_reached(phase: &watch::Receiver<Phase>, at_least: Phase) -> bool {
     }
 }
 
-/// What a client sends, with a note of when it did.
-struct Heard<R> {
-    reader: R,
-    sign: Arc<Sign>,
-    clock: Clock,
-}
-
-impl<R: AsyncRead + Unpin> AsyncRead for Heard<R> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.reader).poll_read(cx, buffer))?;
-        self.sign.heard(&self.clock);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<R: Reader> Reader for Heard<R> {
-    fn socket(&self) -> Option<&TcpStream> {
-        self.reader.socket()
-    }
-}
-
 async fn connection<R, W>(
     (reader, writer): (R, W),
     client: Arc<Client>,
@@ -177,11 +150,6 @@ async fn connection<R, W>(
     R: Reader + 'static,
     W: Writer,
 {
-    let reader = Heard {
-        reader,
-        sign: client.place().sign().clone(),
-        clock: proxy.clock.clone(),
-    };
     let mut caller =
         caller::Connection::new(reader, writer, proxy.idle_timeout(), proxy.clock.clone());
     let mut told = phase.clone();
@@ -196,7 +164,11 @@ async fn connection<R, W>(
         is_draining
     };
     let refused = |bad| proxy.head_refused(&client, bad);
+    let mut is_new = true;
     while let Some((head, body)) = caller.request(&mut is_draining, refused).await {
+        if std::mem::take(&mut is_new) {
+            client.place().has_head();
+        }
         let terms = caller::Terms::from(&*head);
         // On the heap at once: as it is handed on it would be copied whole, several times.
         let call = Box::pin(

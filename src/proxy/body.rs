@@ -4,6 +4,7 @@
 //! body than the piece that is passing, and never lose sight of whether it arrived whole.
 
 use super::memory::Lease;
+use super::places::Sign;
 use crate::caller::{Broken, RequestBody};
 use crate::clock::Clock;
 use crate::identity::tc3::BodyHash;
@@ -213,19 +214,22 @@ impl Upload {
         std::future::poll_fn(|cx| self.poll_next(cx, RequestBody::poll_data)).await
     }
 
-    /// Reads the body into memory and hashes it while it arrives.
+    /// Reads the body into memory and hashes it while it arrives. `sign` shows by when more of it is due.
     pub async fn buffer(
         mut self,
         lease: Lease,
+        sign: &Sign,
     ) -> (Self, Result<(Buffered, [u8; 32]), UploadFailure>) {
         let mut hash = BodyHash::new();
         let (mut frames, mut small, mut bytes) = (VecDeque::new(), BytesMut::new(), 0);
         let mut hashed = 0;
         let (clock, deadline) = (self.clock.clone(), self.deadline);
-        while let Some(data) = self.next().await {
-            let data = match data {
-                Ok(data) => data,
-                Err(failure) => return (self, Err(failure)),
+        loop {
+            sign.is_due(self.began.plus(due(self.body.taken())));
+            let data = match self.next().await {
+                Some(Ok(data)) => data,
+                Some(Err(failure)) => return (self, Err(failure)),
+                None => break,
             };
             hash.update(&data);
             bytes += data.len() as u64;

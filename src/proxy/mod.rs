@@ -15,7 +15,7 @@ mod quota;
 pub use body::{ForwardBody, Relay, UPLOAD_BYTES_PER_SECOND, UPLOAD_GRACE};
 pub use dialect::{Dialect, Refusal};
 pub use memory::SHARE as BODY_MEMORY_SHARE;
-pub use places::{Place, Places, Sign};
+pub use places::{Place, Places};
 
 use crate::admission::{Denied, Gate, Gates, Now, Reservation};
 use crate::caller::{Answer, RequestBody};
@@ -455,8 +455,10 @@ impl Proxy {
             .body_memory
             .reserve(visit.peer, claim.secret_id(), bytes)
             .ok_or(Refusal::BodyMemory)?;
-        let upload_whole = upload.take().ok_or(incomplete)?.buffer(lease);
+        let place = visit.client.place();
+        let upload_whole = upload.take().ok_or(incomplete)?.buffer(lease, place.sign());
         let (rest, read) = Box::pin(upload_whole).await;
+        place.has_uploaded();
         *upload = Some(rest);
         let (buffered, body_sha256) = read.map_err(|failure| self.upload_refusal(failure))?;
         Ok((Caller::Tc3 { claim, body_sha256 }, Some(buffered)))

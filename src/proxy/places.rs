@@ -1,8 +1,9 @@
 //! Who holds the places of `limits.connections`, and who gives way when they are taken.
 //!
 //! Owns the rule: a connection is *proven* once a call on it has proven a credential. A proven connection keeps its place. Of
-//! the others the one that has been silent longest gives way to a newcomer, and each peer has at most an eighth of the
-//! places with them. The connections of one account hold at most half of the places; one that a trusted proxy shares among
+//! the others the one gives way to a newcomer that has been waited for longest: since it came, since its first head was
+//! whole, and an upload at its pace is not waited for. Bytes alone make nobody younger, for they cost nothing. Each peer has
+//! at most an eighth of the places with such connections. The connections of one account hold at most half of the places; one that a trusted proxy shares among
 //! many clients is an account's only while a call lasts. So nobody who lacks a key keeps others out, and nobody who has
 //! one keeps other accounts out (P6, P7). Must never lock anything for a call on a client's own connection that is proven.
 
@@ -54,8 +55,9 @@ pub struct Place {
 /// What a connection shows of itself to whoever looks for one that gives way. Written without a lock.
 #[derive(Default)]
 pub struct Sign {
-    /// When the last bytes came from the client. Of a proven connection nobody asks: it is not kept up.
-    heard: AtomicU64,
+    /// Since when it is waited for; while it uploads at its pace, until when it is not. Of a proven connection nobody asks:
+    /// it is not kept up.
+    due: AtomicU64,
     /// Whose the connection is: [`UNPROVEN`], [`NOBODYS`] or an account's hash.
     account: AtomicU64,
     /// What ends the connection.
@@ -63,10 +65,10 @@ pub struct Sign {
 }
 
 impl Sign {
-    /// Notes that bytes have come.
-    pub fn heard(&self, clock: &Clock) {
+    /// It is waited for since then; or, if that is to come, not before.
+    pub(super) fn is_due(&self, at: Mono) {
         if self.owner() == UNPROVEN {
-            self.heard.store(clock.mono().0, Ordering::Relaxed);
+            self.due.fetch_max(at.0, Ordering::Relaxed);
         }
     }
 
@@ -74,8 +76,8 @@ impl Sign {
         self.account.load(Ordering::Relaxed)
     }
 
-    fn last_heard(&self) -> Mono {
-        Mono(self.heard.load(Ordering::Relaxed))
+    fn due(&self) -> Mono {
+        Mono(self.due.load(Ordering::Relaxed))
     }
 }
 
@@ -125,7 +127,7 @@ impl Places {
 
     fn enter(self: &Arc<Self>, peer: Option<IpAddr>, permit: OwnedSemaphorePermit) -> Place {
         let sign = Arc::new(Sign::default());
-        sign.heard(&self.clock);
+        sign.is_due(self.clock.mono());
         let (id, gives_way) = self.rule.lock().enter(peer, sign.clone());
         self.end(gives_way);
         self.metrics.connections.inc();
@@ -151,8 +153,13 @@ impl Places {
 
 impl Place {
     /// What the connection shows.
-    pub fn sign(&self) -> &Arc<Sign> {
+    pub(super) fn sign(&self) -> &Sign {
         &self.sign
+    }
+
+    /// Its first head is whole: from now on the rest is waited for.
+    pub fn has_head(&self) {
+        self.sign.is_due(self.places.clock.mono());
     }
 
     /// `task` serves the connection, and is ended when it gives way.
@@ -175,6 +182,14 @@ impl Place {
             return true;
         }
         self.places.rule.lock().prove(self.id, account)
+    }
+
+    /// The body that a call waited for has come, or will not: what it had ahead of its pace counts no longer.
+    pub(super) fn has_uploaded(&self) {
+        if self.sign.owner() == UNPROVEN {
+            let now = self.places.clock.mono();
+            self.places.rule.lock().has_uploaded(self.id, now);
+        }
     }
 
     /// The answer to a call has ended.
@@ -205,16 +220,16 @@ struct Rule {
     of_an_account: usize,
     next: u64,
     held: HashMap<u64, Held, foldhash::fast::RandomState>,
-    silence: Silence,
+    unproven: Queue,
     /// The unproven connections of each peer.
-    peers: HashMap<IpAddr, Silence, foldhash::fast::RandomState>,
+    peers: HashMap<IpAddr, Queue, foldhash::fast::RandomState>,
     /// How many connections each account has, by its hash.
     accounts: HashMap<u64, usize, foldhash::fast::RandomState>,
 }
 
-/// Unproven connections by when they were last heard, as far as is known: a sign may have moved on since. It can only have
-/// become later, so the first one whose sign has not moved is the one that has been silent longest.
-type Silence = BTreeSet<(Mono, u64)>;
+/// Unproven connections by since when they are waited for, as far as is known: a sign may have moved on since. It can only
+/// have become later, so the first one whose sign has not moved is the one that has been waited for longest.
+type Queue = BTreeSet<(Mono, u64)>;
 
 struct Held {
     sign: Arc<Sign>,
@@ -229,7 +244,7 @@ impl Rule {
             of_an_account: (limit / ACCOUNT_SHARE).max(1),
             next: 0,
             held: HashMap::default(),
-            silence: Silence::new(),
+            unproven: Queue::new(),
             peers: HashMap::default(),
             accounts: HashMap::default(),
         }
@@ -249,31 +264,31 @@ impl Rule {
         };
         let id = self.next;
         self.next += 1;
-        let known = sign.last_heard();
+        let known = sign.due();
         self.held.insert(id, Held { sign, known, peer });
         self.list(id, known, peer);
         (id, gives_way)
     }
 
-    /// Takes away the place of the unproven connection that has been silent longest: of this peer if its part is full, else
+    /// Takes away the place of the unproven connection that has been waited for longest: of this peer if its part is full, else
     /// of all. `None` when all are proven.
     fn give_way(&mut self, peer: Option<IpAddr>) -> Option<Arc<Sign>> {
         let peer = peer.filter(|_| self.is_full(peer));
         loop {
-            let silence = match &peer {
+            let queue = match &peer {
                 Some(peer) => self.peers.get(peer)?,
-                None => &self.silence,
+                None => &self.unproven,
             };
-            let (known, id) = *silence.first()?;
+            let (known, id) = *queue.first()?;
             let held = self.held.get_mut(&id)?;
-            let heard = held.sign.last_heard();
+            let due = held.sign.due();
             let of = held.peer;
-            held.known = heard;
+            held.known = due;
             self.unlist(id, known, of);
-            if heard == known {
+            if due == known {
                 return self.held.remove(&id).map(|held| held.sign);
             }
-            self.list(id, heard, of);
+            self.list(id, due, of);
         }
     }
 
@@ -294,6 +309,17 @@ impl Rule {
             before => self.release(before),
         }
         true
+    }
+
+    /// An upload has ended without a proof so far: its connection is waited for again.
+    fn has_uploaded(&mut self, id: u64, now: Mono) {
+        if let Some(held) = self.held.get_mut(&id) {
+            let (known, peer) = (held.known, held.peer);
+            held.known = now;
+            held.sign.due.store(now.0, Ordering::Relaxed);
+            self.unlist(id, known, peer);
+            self.list(id, now, peer);
+        }
     }
 
     /// The connection is no account's any more, but proven if it was.
@@ -328,14 +354,14 @@ impl Rule {
     }
 
     fn list(&mut self, id: u64, known: Mono, peer: Option<IpAddr>) {
-        self.silence.insert((known, id));
+        self.unproven.insert((known, id));
         if let Some(peer) = peer {
             self.peers.entry(peer).or_default().insert((known, id));
         }
     }
 
     fn unlist(&mut self, id: u64, known: Mono, peer: Option<IpAddr>) {
-        self.silence.remove(&(known, id));
+        self.unproven.remove(&(known, id));
         if let Some(peer) = peer
             && let Some(of_peer) = self.peers.get_mut(&peer)
         {
@@ -356,32 +382,26 @@ mod tests {
         Some([192, 0, 2, n].into())
     }
 
-    fn heard(sign: &Sign, at: u64) {
-        if sign.owner() == UNPROVEN {
-            sign.heard.store(at, Ordering::Relaxed);
-        }
-    }
-
-    /// A connection of `peer` heard at `at`; whoever gives way to it is told by when it was heard.
+    /// A connection of `peer` that comes at `at`, and whoever gives way to it.
     fn enter(
         rule: &mut Rule,
         peer: Option<IpAddr>,
         at: u64,
     ) -> (u64, Arc<Sign>, Option<Arc<Sign>>) {
         let sign = Arc::new(Sign::default());
-        heard(&sign, at);
+        sign.is_due(Mono(at));
         let (id, gives_way) = rule.enter(peer, sign.clone());
         (id, sign, gives_way)
     }
 
     #[test]
-    fn the_connection_that_was_silent_longest_gives_way_and_a_proven_one_never() {
+    fn the_connection_that_is_waited_for_longest_gives_way_and_a_proven_one_never() {
         let mut rule = Rule::new(80);
         let (first, _, _) = enter(&mut rule, peer(1), 1);
         let (_, second, _) = enter(&mut rule, peer(2), 2);
         let (_, third, _) = enter(&mut rule, peer(3), 3);
         assert!(rule.prove(first, 7));
-        heard(&second, 9);
+        second.is_due(Mono(9));
         assert!(Arc::ptr_eq(&rule.give_way(peer(4)).unwrap(), &third));
         assert!(Arc::ptr_eq(&rule.give_way(peer(4)).unwrap(), &second));
         assert!(
@@ -426,7 +446,7 @@ mod tests {
         for id in ids {
             rule.leave(id);
         }
-        assert!(rule.accounts.is_empty() && rule.silence.is_empty());
+        assert!(rule.accounts.is_empty() && rule.unproven.is_empty());
     }
 
     #[test]
@@ -442,7 +462,8 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Enter(u8),
-        Hear(usize),
+        Due(usize, u64),
+        Uploaded(usize),
         Prove(usize, u64),
         Disown(usize),
         Leave(usize),
@@ -451,7 +472,8 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             4 => (0..5_u8).prop_map(Step::Enter),
-            4 => any::<usize>().prop_map(Step::Hear),
+            4 => (any::<usize>(), 0..40_u64).prop_map(|(nth, later)| Step::Due(nth, later)),
+            1 => any::<usize>().prop_map(Step::Uploaded),
             1 => any::<usize>().prop_map(Step::Disown),
             2 => (any::<usize>(), 2..5_u64).prop_map(|(nth, account)| Step::Prove(nth, account)),
             1 => any::<usize>().prop_map(Step::Leave),
@@ -463,7 +485,7 @@ mod tests {
     struct Known {
         id: u64,
         peer: Option<IpAddr>,
-        heard: u64,
+        due: u64,
         account: u64,
     }
 
@@ -479,7 +501,7 @@ mod tests {
             let longest = |all: &[Known], peer: Option<IpAddr>| {
                 let unproven = all.iter().filter(|known| known.account == 0);
                 let of_peer = unproven.filter(|known| peer.is_none() || known.peer == peer);
-                of_peer.min_by_key(|known| (known.heard, known.id)).map(|known| known.id)
+                of_peer.min_by_key(|known| (known.due, known.id)).map(|known| known.id)
             };
             let count = |all: &[Known], peer: Option<IpAddr>| {
                 all.iter().filter(|known| known.account == 0 && known.peer == peer).count()
@@ -510,12 +532,16 @@ mod tests {
                         );
                         all.retain(|known| Some(known.id) != expected);
                         signs.insert(id, sign);
-                        all.push(Known { id, peer, heard: at, account: 0 });
+                        all.push(Known { id, peer, due: at, account: 0 });
                         prop_assert!(all.len() <= limit);
                     }
-                    Step::Hear(n) => if let Some(nth) = nth(n) {
-                        heard(&signs[&all[nth].id], at);
-                        all[nth].heard = at;
+                    Step::Due(n, later) => if let Some(nth) = nth(n) {
+                        signs[&all[nth].id].is_due(Mono(at + later));
+                        all[nth].due = all[nth].due.max(at + later);
+                    },
+                    Step::Uploaded(n) => if let Some(nth) = nth(n) && all[nth].account == 0 {
+                        rule.has_uploaded(all[nth].id, Mono(at));
+                        all[nth].due = at;
                     },
                     Step::Prove(n, account) => if let Some(nth) = nth(n) {
                         let known = all[nth];
@@ -541,7 +567,7 @@ mod tests {
             for known in all {
                 rule.leave(known.id);
             }
-            prop_assert!(rule.silence.is_empty() && rule.peers.is_empty() && rule.accounts.is_empty());
+            prop_assert!(rule.unproven.is_empty() && rule.peers.is_empty() && rule.accounts.is_empty());
         }
     }
 }

@@ -78,7 +78,7 @@ async fn silent_connections_of_one_peer_hold_an_eighth_and_keep_nobody_waiting()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_all_peers_the_connection_that_was_silent_longest_gives_way_and_a_proven_one_never() {
+async fn of_all_peers_the_connection_waited_for_longest_gives_way_and_a_proven_one_never() {
     let upstream = Upstream::after(Duration::ZERO).await;
     let gate = gate(&upstream, 16).await;
     let mut proven = Vec::new();
@@ -90,11 +90,13 @@ async fn of_all_peers_the_connection_that_was_silent_longest_gives_way_and_a_pro
         silent.push(Wire::connect_from([127, 0, 1, n / 2], gate.public).await);
         wait_for_open(&gate, 5 + u64::from(n)).await;
     }
-    // The oldest says something, if it is no request.
-    silent[0].write("G").await;
+    // The oldest says something, if it is no call. Of the next two nothing whole comes.
+    silent[0].exchange(call("nobodys")).await;
+    silent[1].write("G").await;
+    silent[2].write("POST / HTTP/1.1\r\n").await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     let newcomer = honest_call([127, 0, 0, 9], &gate, STUDIO_KEY).await;
-    assert!(silent[1].is_closed().await, "silent longest");
+    assert!(silent[1].is_closed().await, "waited for longest");
     let another = honest_call([127, 0, 0, 9], &gate, STUDIO_KEY).await;
     assert!(silent[2].is_closed().await);
     assert!(silent[0].is_silent_for(Duration::from_millis(20)).await);
@@ -188,23 +190,60 @@ async fn one_account_with_a_slow_upstream_holds_half_of_the_connections() {
     assert_eq!(samples.sum("tollgate_requests_total", &refused), 6);
 }
 
+/// The head of a call that is signed for `body`.
+fn signed_head(body: &str, length: usize) -> String {
+    let whole = signed(STUDIO_ID, STUDIO_SECRET, "SegmentPortraitPic", body);
+    let mut head = format!("POST / HTTP/1.1\r\nContent-Length: {length}\r\n");
+    for (name, value) in whole.headers() {
+        head += &format!("{name}: {}\r\n", value.to_str().unwrap());
+    }
+    head + "\r\n"
+}
+
+/// Waits until a call has begun.
+async fn wait_for_pending(gate: &Gate) {
+    for _ in 0..200 {
+        if gate.metrics().await.sum("tollgate_pending", &[]) == 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("nothing is pending");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_pauses_is_not_displaced_by_heads_that_trickle_nor_by_refused_calls() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let gate = gate(&upstream, 16).await;
+    let body = "{\"Image\":\"iVBORw0KGgo=\"}";
+    let mut upload = Wire::connect_from([127, 0, 0, 2], gate.public).await;
+    upload.write(signed_head(body, body.len())).await;
+    wait_for_pending(&gate).await;
+    let mut crowd = Vec::new();
+    for n in 0..60 {
+        let mut wire = Wire::connect_from([127, 0, 2, n], gate.public).await;
+        match n % 3 {
+            0 => drop(wire.exchange(call("nobodys")).await),
+            _ => wire.write("POST / HTTP/1.1\r\nX-Slow: ").await,
+        }
+        crowd.push(wire);
+        for wire in crowd.iter_mut().rev().take(16) {
+            // It may have given way.
+            wire.try_write("x").await;
+        }
+    }
+    assert_eq!(upload.exchange(body).await.status, 200);
+    drop(crowd);
+    gate.at_rest().await.assert_conserved();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_gives_way_is_refused_and_makes_no_record() {
     let upstream = Upstream::after(Duration::ZERO).await;
     let gate = gate(&upstream, 8).await;
-    let whole = signed(STUDIO_ID, STUDIO_SECRET, "SegmentPortraitPic", "{}");
-    let mut head = String::from("POST / HTTP/1.1\r\nContent-Length: 100\r\n");
-    for (name, value) in whole.headers() {
-        head += &format!("{name}: {}\r\n", value.to_str().unwrap());
-    }
     let mut upload = Wire::connect(gate.public).await;
-    upload.write(format!("{head}\r\n{{")).await;
-    for _ in 0..200 {
-        if gate.metrics().await.sum("tollgate_pending", &[]) == 1 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    upload.write(signed_head("{}", 100) + "{").await;
+    wait_for_pending(&gate).await;
     // A peer has one place of these eight, and takes it from itself.
     let silent = Wire::connect(gate.public).await;
     assert!(upload.is_closed().await);

@@ -864,6 +864,11 @@ impl Wire {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
+    /// The same, where the gate may have closed.
+    pub async fn try_write(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.write_all(bytes.as_ref()).await;
+    }
+
     /// Writes and reads at once: what a client does that can be answered before it is done.
     pub async fn exchange(&mut self, bytes: impl AsRef<[u8]>) -> Reply {
         let (mut reading, mut writing) = self.stream.split();
