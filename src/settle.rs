@@ -8,7 +8,8 @@
 //! midst of it loses nothing: the next tick, or the next process, goes on.
 //!
 //! As long as the wall clock is not trusted (see `trust`) nothing is sealed, settled or deleted. Who was stopped stays
-//! so, who pays is let go on, and notices are raised.
+//! so, who pays is let go on, and notices are raised. A clock that is behind stops nobody for arrears: payments count up to the
+//! latest instant that a trusted one has shown.
 
 mod months;
 mod notices;
@@ -25,7 +26,9 @@ use crate::proxy::Proxy;
 use crate::usage::{Entry, LedgerError, Month, ReadError, Reader, Seal, StoreError, Trouble};
 use crate::words::{AccountId, Mode, Mono, Reason, Stop, Utc};
 use jiff::tz::TimeZone;
-use months::{closing_day, due, furthest, keep_from, last_day_over, newest, next_seal, unsettled};
+use months::{
+    closing_day, due, furthest, keep_from, last_day_over, newest, next_seal, told, unsettled,
+};
 use parking_lot::Mutex;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
@@ -159,8 +162,11 @@ impl Settler {
         books::check_time_zone(&reader, zone)?;
         let both = proxy.clock.both();
         let boot = std::fs::read_to_string(BOOT_ID).ok();
+        let kept = reader.clock_watch()?;
+        let told = [told(&reader, zone)?, kept.as_ref().map(trust::vouched)];
+        told.into_iter().flatten().for_each(|at| proxy.vouch(at));
         let trust = Trust::start(
-            reader.clock_watch()?,
+            kept,
             boot.map(|boot| boot.trim().to_owned()),
             both,
             newest(&reader, zone)?,
@@ -249,6 +255,9 @@ impl Settler {
             self.proxy.ledger.prune(Utc(i64::MIN));
         } else if trust.is_trusted() != trusted {
             tell_trust(!trusted);
+        }
+        if trust.is_trusted() {
+            self.proxy.vouch(both.1);
         }
         let metrics = &self.proxy.metrics;
         metrics.clock_trusted.set(i64::from(trust.is_trusted()));
@@ -549,17 +558,19 @@ impl Settler {
     /// Stops whose balance is below zero, lets go on whose is not any more (R17).
     fn stop_for_arrears(&self, state: &mut State) {
         let policy = self.proxy.policy.load_full();
-        let now = self.proxy.clock.utc();
+        let paid_by = self.proxy.paid_by();
         let mut balances = Vec::new();
         let (mut stopped, mut next_payment) = (HashSet::new(), Utc(i64::MAX));
         for (id, debited) in &state.debits {
             let account = policy.account(id);
-            let balance = books::balance(account.map(|account| &***account), *debited, now);
+            let balance = books::balance(account.map(|account| &***account), *debited, paid_by);
             if billing::in_arrears(balance) {
                 stopped.insert(id.clone());
             }
             let payments = account.into_iter().flat_map(|account| &account.payments);
-            let later = payments.map(|payment| payment.at).filter(|at| *at > now);
+            let later = payments
+                .map(|payment| payment.at)
+                .filter(|at| *at > paid_by);
             next_payment = later.fold(next_payment, Utc::min);
             balances.push((id.clone(), balance.to_f64().unwrap_or(f64::NAN)));
         }

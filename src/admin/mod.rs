@@ -445,7 +445,7 @@ async fn account(Shared(admin): App, Path(id): Path<String>) -> Response {
     };
     let policy = admin.proxy.policy.load_full();
     let account = policy.account(&id).cloned();
-    let now = admin.proxy.clock.utc();
+    let (now, paid_by) = (admin.proxy.clock.utc(), admin.proxy.paid_by());
     let (catalog, sold, sold_id) = (policy.catalog.clone(), account.clone(), id.clone());
     let asked = read(&admin, move |reader| {
         let catalog = &catalog;
@@ -458,7 +458,7 @@ async fn account(Shared(admin): App, Path(id): Path<String>) -> Response {
             reader,
             now,
         }
-        .balances(sold)
+        .balances(sold, paid_by)
     });
     let balances = match asked.await {
         Ok(balances) => balances,

@@ -3,15 +3,15 @@
 use crate::words::Utc;
 use rust_decimal::Decimal;
 
-/// What was paid in by `now`, less what settlements debited (R16). The account is in arrears exactly
+/// What was paid in by `paid_by`, less what settlements debited (R16). The account is in arrears exactly
 /// when this is below zero (R17): a payment that brings it back to zero brings the service back. What was
 /// paid for packs and QPS is no part of it, on either side.
 pub fn balance(
     payments: impl IntoIterator<Item = (Utc, Decimal)>,
     debited: Decimal,
-    now: Utc,
+    paid_by: Utc,
 ) -> Decimal {
-    let counted = payments.into_iter().filter(|(at, _)| *at <= now);
+    let counted = payments.into_iter().filter(|(at, _)| *at <= paid_by);
     let paid = counted.fold(Decimal::ZERO, |sum, (_, amount)| sum.saturating_add(amount));
     super::money(paid.saturating_sub(debited))
 }

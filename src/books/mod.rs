@@ -72,7 +72,7 @@ pub struct Books<'b> {
     pub catalog: &'b Catalog,
     /// What was called.
     pub reader: &'b Reader,
-    /// By which payments, packs and months are judged.
+    /// By which packs and months are judged.
     pub now: Utc,
 }
 
@@ -277,14 +277,14 @@ pub struct PackBalance {
 }
 
 impl Books<'_> {
-    /// What the account has left and owes now.
-    pub fn balances(&self, sold: Sold<'_>) -> Result<Balances, BooksError> {
+    /// What the account has left and owes now, with the payments that count by `paid_by`.
+    pub fn balances(&self, sold: Sold<'_>, paid_by: Utc) -> Result<Balances, BooksError> {
         let month = Month::of(self.now, &self.catalog.time_zone);
         let statement = match self.stored(sold.id, month)? {
             Some(fixed) => fixed,
             None => billing::statement(&self.counted(sold, month)?),
         };
-        let balance = balance(sold.account, debited(self.reader, sold.id)?, self.now);
+        let balance = balance(sold.account, debited(self.reader, sold.id)?, paid_by);
         let mut services = BTreeMap::new();
         for group in &statement.groups {
             services.insert(group.group.clone(), self.service_balance(sold.id, group));
@@ -379,11 +379,11 @@ impl Books<'_> {
     }
 }
 
-/// Payments in the files that count by `now`, less what was debited (R17). Of an account that was taken out of
+/// Payments in the files that count by `paid_by`, less what was debited (R17). Of an account that was taken out of
 /// the files nothing says that it paid: what was debited is what it owes.
-pub fn balance(account: Option<&Account>, debited: Decimal, now: Utc) -> Decimal {
+pub fn balance(account: Option<&Account>, debited: Decimal, paid_by: Utc) -> Decimal {
     let payments = account.into_iter().flat_map(|account| &account.payments);
-    billing::balance(payments.map(|p| (p.at, p.amount)), debited, now)
+    billing::balance(payments.map(|p| (p.at, p.amount)), debited, paid_by)
 }
 
 /// What the settlements have debited, by account.

@@ -39,7 +39,7 @@ use parking_lot::Mutex;
 use permit::{Call, Permit};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How long the answer to a failing credential is held back once its peer is held down.
@@ -80,6 +80,8 @@ pub struct Proxy {
     upstream_host: String,
     trusted_proxies: Vec<IpNet>,
     abandoning: AtomicBool,
+    /// In microseconds; see [`Proxy::vouch`].
+    vouched: AtomicI64,
 }
 
 /// The other end of a connection: what its calls, one after another, have in common.
@@ -178,6 +180,7 @@ impl Proxy {
             upstream_host: settings.upstream.endpoint.to_string(),
             trusted_proxies: settings.trusted_proxies.clone(),
             abandoning: AtomicBool::new(false),
+            vouched: AtomicI64::new(i64::MIN),
         }
     }
 
@@ -208,6 +211,18 @@ impl Proxy {
     /// Whose connections are counted together; `None` for a trusted proxy, behind which there are many.
     fn counted(&self, address: IpAddr) -> Option<IpAddr> {
         (!forwarded::is_trusted(&self.trusted_proxies, address)).then_some(address)
+    }
+
+    /// `at` has come, whatever the wall clock shows now: a trusted one has shown it.
+    pub fn vouch(&self, at: Utc) {
+        self.vouched.fetch_max(at.0, Ordering::Relaxed);
+    }
+
+    /// By when payments count (R17): now, or the latest instant that was vouched for. A wall clock that is behind takes no
+    /// payment back.
+    pub fn paid_by(&self) -> Utc {
+        let vouched = Utc(self.vouched.load(Ordering::Relaxed));
+        self.clock.utc().max(vouched)
     }
 
     fn bill(&self) -> Bill {

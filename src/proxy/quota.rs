@@ -43,11 +43,8 @@ impl Proxy {
             .try_acquire_owned()
             .map_err(|_| Refusal::LedgerTrouble)?;
         let catalog = self.policy.load().catalog.clone();
-        let (ledger, sold, now) = (
-            self.ledger.path().to_owned(),
-            account.clone(),
-            self.clock.utc(),
-        );
+        let (ledger, sold) = (self.ledger.path().to_owned(), account.clone());
+        let (now, paid_by) = (self.clock.utc(), self.paid_by());
         let balances = tokio::task::spawn_blocking(move || {
             // Held by the reading itself, which goes on when the client has hung up.
             let _place = place;
@@ -59,7 +56,7 @@ impl Proxy {
                 now,
             };
             books
-                .balances((&**sold).into())
+                .balances((&**sold).into(), paid_by)
                 .map_err(|error| error.to_string())
         })
         .await

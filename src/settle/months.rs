@@ -118,6 +118,14 @@ pub(super) fn furthest(
     Ok(found.max_by_key(|(_, at)| *at))
 }
 
+/// The latest instant that what is sealed and fixed tells of: that is done by a trusted clock alone.
+pub(super) fn told(reader: &Reader, zone: &TimeZone) -> Result<Option<Utc>, ReadError> {
+    let sealed = reader.last_day()?;
+    let sealed = sealed.and_then(|seal| Some(day_bounds(&seal.day, zone)?.1));
+    let fixed = reader.last_settlement()?.map(|fixed| fixed.fixed_at);
+    Ok(sealed.max(fixed))
+}
+
 /// `[from, until)` of a day as it is sealed; `None` when that is no day.
 fn day_bounds(day: &str, zone: &TimeZone) -> Option<(Utc, Utc)> {
     let day: Date = day.parse().ok()?;

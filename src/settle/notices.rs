@@ -65,7 +65,7 @@ impl Settler {
                 continue;
             }
             let told = books
-                .balances((&***account).into())
+                .balances((&***account).into(), self.proxy.paid_by())
                 .map_err(SettleError::from);
             let told = told.and_then(|balances| {
                 self.write_down(&books, account, &balances)?;

@@ -142,6 +142,14 @@ impl Trust {
     }
 }
 
+/// The latest instant that this watch vouches for: what the wall clock showed, when it was trusted.
+pub(super) fn vouched(watch: &ClockWatch) -> Utc {
+    match watch.in_step >= HOUR {
+        true => watch.utc.max(watch.known),
+        false => watch.known,
+    }
+}
+
 /// Whether the clock was trusted for a day without a break. What an hour of trust has recorded speaks for nobody: else two
 /// boots with the same wrong clock would be enough to fix all months at once.
 fn is_rested(watch: &ClockWatch) -> bool {

@@ -4,6 +4,7 @@ use crate::harness::*;
 use http::StatusCode;
 use std::path::Path;
 use std::time::Duration;
+use tollgate::billing::{self, Inputs};
 use tollgate::clock::Clock;
 use tollgate::usage::{Entry, Ledger, LedgerOptions, Month, Reader, Record};
 use tollgate::words::*;
@@ -247,4 +248,98 @@ async fn months_after_which_the_ledger_knew_of_calls_are_settled_at_once_when_th
     }
     let log = house.log();
     assert_eq!(log.matches("settled the month").count(), 4, "{log}");
+}
+
+/// A month that was settled and debited 10 from that account.
+fn debited(account: &str, fixed_at: Utc) -> Vec<Entry> {
+    let account = AccountId::new(account).unwrap();
+    let month = Month::of(fixed_at, &zone()).previous();
+    let (from, until) = month.bounds(&zone());
+    let month = month.to_string();
+    let inputs = Inputs {
+        account: account.clone(),
+        name: String::new(),
+        month: month.clone(),
+        time_zone: "Asia/Shanghai".into(),
+        currency: "CNY".into(),
+        from,
+        until,
+        counted_until: until,
+        groups: Vec::new(),
+        on_no_statement: 0,
+    };
+    let statement = Entry::Statement {
+        month: month.clone(),
+        account,
+        due: "10.00".into(),
+        inputs: serde_json::json!(inputs).to_string(),
+        statement: serde_json::json!(billing::statement(&inputs)).to_string(),
+    };
+    let settlement = Entry::Settlement {
+        month: month.clone(),
+        through_seq: 0,
+        head: [0; 32],
+        fixed_at,
+    };
+    let settled = Entry::Settled {
+        month,
+        at: fixed_at,
+        digest: [0; 32],
+    };
+    vec![settlement, statement, settled]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_behind_takes_no_payment_back_and_lets_nobody_go_on() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let now = Clock::default().utc();
+    let two_weeks_us = 14 * 24 * 3_600_000_000;
+    let answered = async |behind: bool, boot: &str, paid_at: Utc, moved_us: i64| {
+        let (clock, mover) = Clock::movable();
+        if behind {
+            mover.step_utc(-two_weeks_us);
+        }
+        let gate = Gate::start_at(upstream.address, (clock, mover), |config| {
+            let account = &mut config.accounts[0];
+            assert_eq!(account.id.as_str(), "1250000001");
+            account.payments[0].at = paid_at;
+            let mut watched = trusted_clock();
+            if let Entry::Clock(watch) = &mut watched
+                && !boot.is_empty()
+            {
+                watch.boot = boot.to_owned();
+            }
+            let mut entries = debited("1250000001", Utc(now.0 - 20 * 24 * 3_600_000_000));
+            entries.push(watched);
+            seed(&config.settings.ledger.path, &[], entries);
+        })
+        .await;
+        gate.mover.step_utc(moved_us);
+        // What looks for stops looks again.
+        pass(&gate, Duration::from_secs(60)).await;
+        let (status, ..) = send(gate.public, segment("demo-studio-key")).await;
+        let quota = send(
+            gate.public,
+            plain("GET", "/v1/quota", "demo-studio-key", ""),
+        )
+        .await;
+        let told: serde_json::Value = serde_json::from_slice(&quota.2).unwrap();
+        assert_eq!(told["in_arrears"], status == StatusCode::PAYMENT_REQUIRED);
+        status
+    };
+    let (paid, unpaid) = (Utc(now.0 - 60_000_000), now.plus(DAY));
+    for boot in ["", "another"] {
+        assert_eq!(
+            answered(true, boot, paid, 0).await,
+            StatusCode::OK,
+            "{boot}"
+        );
+        let stopped = answered(true, boot, unpaid, 0).await;
+        assert_eq!(stopped, StatusCode::PAYMENT_REQUIRED, "{boot}");
+    }
+    let moved = answered(false, "", paid, -two_weeks_us).await;
+    assert_eq!(moved, StatusCode::OK);
+    // A payment that comes to count by the clock of now counts at once.
+    let ahead = answered(false, "another", unpaid, two_weeks_us).await;
+    assert_eq!(ahead, StatusCode::OK);
 }
