@@ -8,6 +8,8 @@ use super::yaml::{Place, Walk, is_break};
 const TAB: &str = "a tab stands here, and YAML indents by spaces alone: put spaces instead";
 const UNCLOSED: &str =
     "the quotation mark that opens here is not closed in its line: close it behind the value";
+/// So many `[` and `{` may stand open at once.
+const DEEPEST: u32 = 100;
 /// The parser may notice a cause so many lines below it.
 const LINES_BELOW: u32 = 3;
 
@@ -38,6 +40,31 @@ fn instead(c: char, ascii: char) -> String {
         ' ' => format!("U+{code:04X} is no space to YAML: type a space"),
         _ => format!("{c} (U+{code:04X}) is not the {ascii} of YAML: type {ascii}"),
     }
+}
+
+/// Where more than [`DEEPEST`] `[` and `{` stand open. The parser compares each word with all that are open: some ten
+/// thousand in a file would hold it, and every later reload, for minutes.
+pub(super) fn too_deep(text: &str) -> Option<(Place, String)> {
+    // At first those in quotes and comments too: hardly a file comes so far, and one that does is read with care.
+    let mut open = 0;
+    let may_be = text.bytes().any(|byte| {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = u32::saturating_sub(open, 1),
+            _ => {}
+        }
+        open > DEEPEST
+    });
+    if !may_be {
+        return None;
+    }
+    let mut scan = Scan::default();
+    let (place, _) = Walk::new(text).find(|(place, c)| {
+        scan.step(*place, *c);
+        scan.depth > DEEPEST
+    })?;
+    let message = format!("more than {DEEPEST} `[` and `{{` are open here: close them");
+    Some((place, message))
 }
 
 /// What most likely made the parser give up at `error`, and where that stands.
@@ -104,6 +131,8 @@ struct Line {
     is_start: bool,
     /// No colon has ended the key.
     in_key: bool,
+    /// A tag or an anchor, behind which a value may begin.
+    in_property: bool,
     /// The rest is a comment, or text.
     is_skipped: bool,
     before: char,
@@ -117,6 +146,7 @@ impl Default for Line {
             tab: None,
             is_start: true,
             in_key: true,
+            in_property: false,
             is_skipped: false,
             before: '\n',
         }
@@ -192,6 +222,16 @@ impl Scan {
                 if before == ':' {
                     (line.is_start, line.in_key) = (true, false);
                 }
+                line.is_start |= line.in_property;
+                line.in_property = false;
+                return;
+            }
+            _ if line.in_property => return,
+            '!' | '&' if line.is_start => line.in_property = true,
+            '?' if line.is_start => return,
+            // Behind a quoted key or a list no blank is needed.
+            ':' if is_in_flow && "\"']} ".contains(before) => {
+                (line.is_start, line.in_key) = (true, false);
                 return;
             }
             '"' | '\'' if line.is_start => self.quote = Some((c, place)),
