@@ -47,7 +47,7 @@ pub enum RefundFormat {
 pub fn load(path: &Path) -> anyhow::Result<Config> {
     let config = config::load(path)?;
     for warning in config::told(&config.warnings) {
-        eprintln!("warning: {warning}");
+        tell(format_args!("warning: {warning}"));
     }
     Ok(config)
 }
@@ -61,6 +61,12 @@ pub fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> anyho
         }
         _ => Ok(()),
     }
+}
+
+/// Writes a line to standard error. When that cannot be written (a full disk, a reader that ended) there is nobody to
+/// tell: it must not end a gate, as `eprintln!` does.
+pub fn tell(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// A month's counts.
@@ -152,7 +158,11 @@ pub fn records(path: &Path, which: Which, limit: u64, format: RecordsFormat) -> 
     }
     // Beside the records, which are what a program reads.
     if let Which::After(_) = which {
-        eprintln!("next cursor: {after}");
+        match writeln!(std::io::stderr(), "next cursor: {after}") {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+            // A program goes on from it, and must know that it is missing.
+            written => written.context("standard error")?,
+        }
     }
     Ok(())
 }

@@ -14,7 +14,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use tollgate::billing::Period;
 use tollgate::clock::Clock;
-use tollgate::commands::{self, Format, Order, RecordsFormat, RefundFormat, Which, load, print};
+use tollgate::commands::{
+    self, Format, Order, RecordsFormat, RefundFormat, Which, load, print, tell,
+};
 use tollgate::config::{self, Charging, Config, Mistakes, UpstreamSettings};
 use tollgate::key::NewKey;
 use tollgate::reload::{Wish, read_files};
@@ -382,8 +384,8 @@ fn main() -> ExitCode {
         Err(error) => {
             // Mistakes carry their place already; a prefix would break the file:line:column form.
             match error.downcast_ref::<Mistakes>() {
-                Some(mistakes) => eprintln!("{mistakes}"),
-                None => eprintln!("tollgate: {error:#}"),
+                Some(mistakes) => tell(mistakes),
+                None => tell(format_args!("tollgate: {error:#}")),
             }
             unable
         }

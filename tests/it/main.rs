@@ -1,5 +1,9 @@
 //! The gate as its users meet it: on real sockets, with real processes and real clients.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![allow(
+    clippy::print_stderr,
+    reason = "the harness shows it of a test that fails"
+)]
 
 mod admin;
 mod answers;

@@ -903,3 +903,33 @@ async fn a_log_that_nobody_reads_holds_up_no_call_and_its_lost_lines_are_counted
     .await;
     process.kill();
 }
+
+/// `/dev/full`: a log on a full disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warning_that_cannot_be_written_does_not_stop_a_gate_and_a_lost_cursor_exits_1() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    // Shorter than `request_timeout`: a warning.
+    let house = House::new(upstream.address, &[("  drain: 60s", "  drain: 5s")]);
+    let full = || {
+        std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
+    assert!(house.run(&["check"]).err.contains("warning: "), "it warns");
+    let mut serve = house.command(&[], &["serve"]);
+    let mut process = Process::start_by(serve.stderr(full()), house.public, house.admin).await;
+    let exit = |args: &[&str]| {
+        let mut command = house.command(&[], args);
+        let command = command.stdout(Stdio::null()).stderr(full());
+        command.status().unwrap().code()
+    };
+    assert_eq!(exit(&["check"]), Some(0));
+    assert_eq!(exit(&["usage"]), Some(0));
+    assert_eq!(exit(&["records"]), Some(1), "the cursor is lost");
+    assert_eq!(exit(&["refund", "--order", "none"]), Some(2));
+    process.signal("TERM");
+    assert_eq!(process.ended().await.code(), Some(0));
+    house.edit("tollgate.yaml", "  drain: 5s", "  drain: 5");
+    assert_eq!(exit(&["serve"]), Some(1));
+}
