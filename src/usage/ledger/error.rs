@@ -3,6 +3,7 @@
 //! Owns the words and the remedies, and which errors say that the disk has failed.
 
 use super::schema;
+use rustix::process::{getegid, geteuid};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -119,17 +120,85 @@ pub enum LedgerError {
     /// The copy does not pass SQLite's own check.
     #[error("the copy is damaged ({0}), and so may be the ledger itself")]
     Damaged(String),
+    /// The file at the path and the backup are of two ledgers.
+    #[error(
+        "{path} is another ledger than the one of the backup: if that is what you want there, move {path} and its -wal away first"
+    )]
+    NotItsBackup {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file says that it is of a restore beyond all that there can be.
+    #[error(
+        "{path} says that it is of restore {count}, and no ledger has so many: move it away first"
+    )]
+    TooManyRestores {
+        /// The file.
+        path: PathBuf,
+        /// What its name or it says.
+        count: i64,
+    },
+    /// The gate could not open what would be put back.
+    #[error(
+        "the ledger belongs to uid {uid}, gid {gid}, and uid {} cannot give a file to them ({error}): run this as that user, or as root",
+        geteuid().as_raw()
+    )]
+    NotGiven {
+        /// Whose it is.
+        uid: u32,
+        /// Of which group.
+        gid: u32,
+        /// Why not.
+        error: io::Error,
+    },
     /// The operating system refused.
-    #[error("{path}: {source}")]
+    #[error("{path}: {error}{}", who_may(error.kind() == io::ErrorKind::PermissionDenied))]
     Io {
         /// On what.
         path: PathBuf,
+        /// Why. Not the `source`, for it would be told twice.
+        error: io::Error,
+    },
+    /// SQLite refused to open or to write the file.
+    #[error("{path}: {error}{}", who_may(is_refused(error)))]
+    File {
+        /// Which.
+        path: PathBuf,
         /// Why.
-        source: io::Error,
+        error: rusqlite::Error,
     },
     /// SQLite refused.
     #[error("the ledger cannot be used: {0}")]
-    Sql(#[from] rusqlite::Error),
+    Sql(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for LedgerError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+/// Whether the user may be the wrong one: SQLite does not tell why it could not open or write a file.
+fn is_refused(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{CannotOpen, PermissionDenied, ReadOnly};
+    matches!(
+        error.sqlite_error_code(),
+        Some(CannotOpen | PermissionDenied | ReadOnly)
+    )
+}
+
+/// The remedy when it is. In WAL mode a ledger that nobody has open can be read only by who may write beside it.
+fn who_may(refused: bool) -> String {
+    if !refused {
+        return String::new();
+    }
+    format!(
+        " (tollgate runs as uid {}, gid {}, which must be able to write the file and its folder, also to read a ledger that no gate \
+         has open: give them to that user with chown, run this as the user that owns them, or read a copy that `tollgate backup` \
+         has made)",
+        geteuid().as_raw(),
+        getegid().as_raw()
+    )
 }
 
 impl LedgerError {
@@ -137,12 +206,12 @@ impl LedgerError {
     pub(super) fn is_suspect(&self) -> bool {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure};
         match self {
-            Self::Sql(error) => matches!(
+            Self::Sql(error) | Self::File { error, .. } => matches!(
                 error.sqlite_error_code(),
                 Some(DatabaseCorrupt | NotADatabase | SystemIoFailure)
             ),
-            Self::Io { source, .. } => {
-                source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+            Self::Io { error, .. } => {
+                error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
             }
             _ => false,
         }
@@ -155,8 +224,19 @@ impl LedgerError {
 }
 
 pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> LedgerError {
-    |source| LedgerError::Io {
+    |error| LedgerError::Io {
         path: path.to_owned(),
-        source,
+        error,
+    }
+}
+
+/// Names the file that SQLite does not name.
+pub(super) fn named(path: &Path) -> impl FnOnce(LedgerError) -> LedgerError {
+    |error| match error {
+        LedgerError::Sql(error) => LedgerError::File {
+            path: path.to_owned(),
+            error,
+        },
+        other => other,
     }
 }

@@ -70,10 +70,7 @@ pub(super) fn lock(path: &Path) -> Result<(PathBuf, File), LedgerError> {
     match lock.try_lock() {
         Ok(()) => Ok((real, lock)),
         Err(TryLockError::WouldBlock) => Err(LedgerError::Locked(lock_path)),
-        Err(TryLockError::Error(source)) => Err(LedgerError::Io {
-            path: lock_path,
-            source,
-        }),
+        Err(TryLockError::Error(error)) => Err(io_error(&lock_path)(error)),
     }
 }
 

@@ -17,29 +17,45 @@ use std::path::Path;
 /// Records that are linked at a time.
 const STEP: i64 = 4_096;
 
-/// Copies the ledger, whose schema is `found`, to `PATH.schema-FOUND.bak`, then brings it to this schema. The caller
-/// holds the ledger's lock.
+/// Copies the ledger, whose schema is `found`, to `PATH.schema-FOUND.bak`, or `PATH.schema-FOUND.2.bak` and so on where that
+/// is of another state of it: who went back to an older tollgate has one. Then brings it to this schema. The caller holds the ledger's
+/// lock.
 pub(super) fn migrate(
     connection: &mut Connection,
     path: &Path,
     found: i32,
 ) -> Result<(), LedgerError> {
-    let copy = suffixed(path, &format!(".schema-{found}.bak"));
-    // Of a start that was killed while it copied: nobody else writes it, for the ledger is locked.
-    let _ = fs::remove_file(suffixed(&copy, ".partial"));
-    // An earlier start may have been killed between its copy and its change.
-    if !is_copy_of(&copy, connection)? {
-        copy_to(connection, &copy)?;
+    let mut copy = suffixed(path, &format!(".schema-{found}.bak"));
+    for next in 2.. {
+        // Of a start that was killed while it copied: nobody else writes it, for the ledger is locked.
+        let _ = fs::remove_file(suffixed(&copy, ".partial"));
+        if copy.symlink_metadata().is_err() {
+            copy_to(connection, &copy)?;
+            break;
+        }
+        // An earlier start may have been killed between its copy and its change.
+        if is_copy_of(&copy, connection) {
+            break;
+        }
+        copy = suffixed(path, &format!(".schema-{found}.{next}.bak"));
     }
     tracing::info!(copy = %copy.display(), "the ledger has an older schema: it was copied and is brought to the new one");
-    change(connection, found)
+    change(connection, found, None)
 }
 
 /// Brings the tables of a ledger of schema `found` to this one as a whole or not at all, and links the records that are
-/// rolled up. There is a copy of it.
-pub(super) fn change(connection: &mut Connection, found: i32) -> Result<(), LedgerError> {
+/// rolled up. There is a copy of it. It gets `ledger_id`, or a new one.
+pub(super) fn change(
+    connection: &mut Connection,
+    found: i32,
+    ledger_id: Option<&str>,
+) -> Result<(), LedgerError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     schema::migrate(&transaction, found)?;
+    if let Some(ledger_id) = ledger_id {
+        // Before anything is sealed: each seal is made of it.
+        transaction.execute("UPDATE identity SET ledger_id = ?1", [ledger_id])?;
+    }
     let rolled_up: i64 =
         transaction.query_row("SELECT rolled_up FROM bounds", [], |row| row.get(0))?;
     let (mut linked, mut link) = chain::head(&transaction)?;
@@ -75,14 +91,13 @@ fn seal_again(transaction: &Connection) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Whether `copy` is there and holds what the ledger holds. Each start of a process notes itself, so two states with the
-/// same runs and the same records are one.
-fn is_copy_of(copy: &Path, ledger: &Connection) -> Result<bool, LedgerError> {
-    if copy.symlink_metadata().is_err() {
-        return Ok(false);
-    }
+/// Whether `copy` holds what the ledger holds. Each start of a process notes itself, so two states with the same runs and the
+/// same records are one.
+fn is_copy_of(copy: &Path, ledger: &Connection) -> bool {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let found = Connection::open_with_flags(copy, flags)?;
+    let Ok(found) = Connection::open_with_flags(copy, flags) else {
+        return false;
+    };
     let state = |connection: &Connection| -> Result<(i64, i64, i64), rusqlite::Error> {
         connection.query_row(
             "SELECT (SELECT coalesce(max(run), 0) FROM runs), first_kept,
@@ -91,9 +106,8 @@ fn is_copy_of(copy: &Path, ledger: &Connection) -> Result<bool, LedgerError> {
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )
     };
-    let same = matches!(schema::identify(&found), Ok(Kind::Older(_)))
-        && state(&found).is_ok_and(|found| state(ledger).is_ok_and(|ledger| ledger == found));
-    Ok(same)
+    matches!(schema::identify(&found), Ok(Kind::Older(_)))
+        && state(&found).is_ok_and(|found| state(ledger).is_ok_and(|ledger| ledger == found))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Owns the SQL that reads. Must never write to a ledger, nor hold a transaction open for longer than one
 //! page: a reader that stays keeps the WAL from being copied back.
 
+use super::error::named;
 use super::files::{suffixed, sync_directory};
 use super::running;
 use super::schema::{self, Kind};
@@ -137,7 +138,13 @@ pub enum ReadError {
     Unknown(String),
     /// SQLite refused.
     #[error("the ledger cannot be read: {0}")]
-    Sql(#[from] rusqlite::Error),
+    Sql(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for ReadError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
 }
 
 pub(super) const RECORDS: &str = r#"SELECT seq, id, account, "group", action, mode, admitted_at, start_ns, run, outcome, status,
@@ -223,6 +230,10 @@ impl Reader {
     /// Of a ledger that this process writes: [`LedgerError::Suspect`] while it is made sound after an error of the disk,
     /// [`LedgerError::Another`] and [`LedgerError::Older`] while another file lies at its path.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        Self::try_open(path).map_err(named(path))
+    }
+
+    fn try_open(path: &Path) -> Result<Self, LedgerError> {
         let expected = running::expected(path)?;
         match fs::metadata(path) {
             // SQLite would delete the WAL beside an empty file.
@@ -383,6 +394,7 @@ pub(super) fn copy_to(source: &Connection, to: &Path) -> Result<(), LedgerError>
         Err(error) => return Err(io_error(to)(error)),
     }
     let copied = copy(source, &partial)
+        .map_err(named(to))
         .and_then(|()| put(&partial, to))
         .and_then(|()| sync_directory(to));
     if copied.is_err() {

@@ -3,6 +3,7 @@
 //! Owns the one writing connection. Must never decide what happens when it fails.
 
 use super::chain::{self, Digests, Link};
+use super::error::named;
 use super::files::suffixed;
 use super::keep::{self, Entry, Seal, StoreError};
 use super::known::Known;
@@ -55,8 +56,8 @@ impl Files {
         for (path, opened) in &self.0 {
             match inode(path) {
                 Ok(found) if found == *opened => {}
-                Err(LedgerError::Io { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(io_error(path)(source));
+                Err(LedgerError::Io { error, .. }) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_error(path)(error));
                 }
                 _ => return Err(LedgerError::Replaced(path.clone())),
             }
@@ -107,6 +108,10 @@ pub(super) struct Store {
 impl Store {
     /// Opens an existing file; makes it a ledger of this schema when it is empty or older, and `create`.
     pub(super) fn open(path: &Path, create: bool) -> Result<Self, LedgerError> {
+        Self::try_open(path, create).map_err(named(path))
+    }
+
+    fn try_open(path: &Path, create: bool) -> Result<Self, LedgerError> {
         // Without CREATE: when the volume is gone, an empty ledger in its mount point would hide it.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;

@@ -1,6 +1,8 @@
 //! From a ledger of schema 2, as an older tollgate left it.
 
 use super::super::chain::Link;
+use super::super::known::Known;
+use super::super::restore::restore;
 use super::super::store::Store;
 use super::super::tests::{ALL, Bench, DAY, assert_consistent, record, settled};
 use super::super::{Ledger, LedgerError, Reader, StoredRecord};
@@ -279,33 +281,17 @@ fn a_start_that_is_killed_anywhere_in_the_migration_leaves_a_ledger_that_the_nex
 }
 
 #[test]
-fn a_copy_of_another_state_is_not_overwritten_and_the_ledger_is_left_as_it_is() {
-    let bench = Bench::new();
-    drop(old_ledger(&bench, 0));
-    let before = old_records(&bench.path());
+fn whatever_has_the_name_of_the_copy_is_not_overwritten_and_the_copy_gets_another() {
     for precious in [&b"precious"[..], b""] {
-        std::fs::write(copy_of(&bench), precious).unwrap();
-        let refused = Store::open(&bench.path(), true);
-        assert!(
-            matches!(&refused, Err(LedgerError::Exists(path)) if *path == copy_of(&bench)),
-            "{refused:?}"
-        );
-        assert_eq!(std::fs::read(copy_of(&bench)).unwrap(), precious);
+        let bench = Bench::new();
+        drop(old_ledger(&bench, 0));
+        let before = old_records(&bench.path());
+        fs::write(copy_of(&bench), precious).unwrap();
+        drop(bench.store());
+        assert_eq!(fs::read(copy_of(&bench)).unwrap(), precious);
+        let copy = suffixed(&bench.path(), ".schema-2.2.bak");
+        assert_eq!(old_records(&copy), before);
     }
-    // A copy of the same ledger, of an earlier time.
-    std::fs::remove_file(copy_of(&bench)).unwrap();
-    drop(bench.store());
-    std::fs::rename(copy_of(&bench), bench.home.path().join("kept")).unwrap();
-    let again = Bench::new();
-    std::fs::copy(bench.home.path().join("kept"), again.path()).unwrap();
-    std::fs::copy(bench.home.path().join("kept"), copy_of(&again)).unwrap();
-    Connection::open(again.path())
-        .unwrap()
-        .execute_batch("INSERT INTO runs (replica, opened_at) VALUES ('', 0)")
-        .unwrap();
-    let refused = Store::open(&again.path(), true);
-    assert!(matches!(refused, Err(LedgerError::Exists(_))));
-    assert_eq!(old_records(&again.path()), before);
 }
 
 #[test]
@@ -340,4 +326,59 @@ fn a_ledger_in_trouble_is_never_migrated_when_it_is_opened_again() {
     // What it looks like when nothing has gone wrong.
     let ledger = bench.open();
     super::super::tests::commit(&ledger, record(7)).unwrap();
+}
+
+#[test]
+fn every_restore_of_a_backup_of_an_older_schema_keeps_the_id_of_the_ledger() {
+    let bench = Bench::new();
+    ledger_of_schema_3(&bench);
+    let from = bench.home.path().join("old.db");
+    fs::copy(bench.path(), &from).unwrap();
+    drop(bench.open());
+    let id = |bench: &Bench| Known::read(&bench.sql()).unwrap().identity.ledger_id;
+    let made = id(&bench);
+    for round in 1..=2 {
+        let restored = restore(&from, &bench.path(), DAY).unwrap();
+        assert_eq!(
+            (&restored.ledger_id, restored.restore_count),
+            (&made, round)
+        );
+        bench.reader().verify(Some(restored.seal)).unwrap();
+    }
+    // A backup of another one that was begun at another time.
+    let sql = Connection::open(&from).unwrap();
+    sql.execute("UPDATE runs SET opened_at = 1", []).unwrap();
+    drop(sql);
+    let refused = restore(&from, &bench.path(), DAY).unwrap_err();
+    assert!(matches!(refused, LedgerError::NotItsBackup { .. }));
+    fs::remove_file(bench.path()).unwrap();
+    let restored = restore(&from, &bench.path(), DAY).unwrap();
+    assert_ne!(restored.ledger_id, made);
+}
+
+#[test]
+fn an_upgrade_after_a_way_back_to_the_older_tollgate_keeps_both_copies() {
+    let bench = Bench::new();
+    ledger_of_schema_3(&bench);
+    drop(bench.open());
+    let copies = [".schema-3.bak", ".schema-3.2.bak", ".schema-3.3.bak"];
+    let copies = copies.map(|end| suffixed(&bench.path(), end));
+    let mut kept = Vec::new();
+    for (at, copy) in copies.iter().enumerate() {
+        kept.push(fs::read(copy).unwrap());
+        // Back, and the older one works for a while.
+        fs::copy(copy, bench.path()).unwrap();
+        let sql = bench.sql();
+        sql.execute(
+            "INSERT INTO runs (replica, opened_at) VALUES ('gate-1', 9)",
+            [],
+        )
+        .unwrap();
+        drop(sql);
+        drop(bench.open());
+        for (copy, kept) in copies[..=at].iter().zip(&kept) {
+            assert!(fs::read(copy).unwrap() == *kept, "{}", copy.display());
+        }
+    }
+    assert_eq!(bench.reader().last_seq().unwrap(), 5_000);
 }

@@ -218,11 +218,11 @@ fn a_cursor_of_before_a_restore_is_an_error_that_says_where_to_go_on() {
 #[test]
 fn a_restore_moves_the_wal_aside_with_its_ledger_and_no_step_of_it_leaves_a_database_beside_it() {
     // What the gate left when it was killed: the newest records are in the WAL alone.
-    let killed = Bench::new();
-    let ledger = killed.open();
-    killed.commit_all(&ledger, (1..=20).map(varied));
-    let bench = Bench::new();
+    let (bench, killed) = (Bench::new(), Bench::new());
     let from = lost(&bench);
+    fs::copy(&from, killed.path()).unwrap();
+    let ledger = killed.open();
+    killed.commit_all(&ledger, (11..=20).map(varied));
     for end in ["", "-wal"] {
         fs::copy(suffixed(&killed.path(), end), suffixed(&bench.path(), end)).unwrap();
     }
@@ -343,4 +343,133 @@ fn a_restore_that_is_changed_by_hand_is_found_and_named() {
             other => panic!("{change}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn a_restored_ledger_belongs_to_whom_the_one_before_it_did_or_else_to_whom_the_folder_does() {
+    let bench = Bench::new();
+    let from = lost(&bench);
+    let (uid, gid) = match geteuid().is_root() {
+        true => (65_534, 65_534),
+        // Who is not root can give nothing away: the modes are all that there is to see.
+        false => {
+            let own = fs::metadata(bench.path()).unwrap();
+            (own.uid(), own.gid())
+        }
+    };
+    let give = |path: &Path, mode| {
+        std::os::unix::fs::chown(path, Some(uid), Some(gid)).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    };
+    let lock = suffixed(&bench.path(), ".lock");
+    let found = |path: &Path| {
+        let found = fs::metadata(path).unwrap();
+        (found.uid(), found.gid(), found.mode() & 0o7777)
+    };
+    give(&bench.path(), 0o620);
+    fs::remove_file(&lock).unwrap();
+    restore(&from, &bench.path(), NOW).unwrap();
+    assert_eq!(found(&bench.path()), (uid, gid, 0o620));
+    if geteuid().is_root() {
+        assert_eq!(found(&lock), (uid, gid, 0o620));
+    }
+
+    // The disk was lost with all that was on it.
+    let folder = bench.home.path().join("new");
+    fs::create_dir(&folder).unwrap();
+    give(&folder, 0o760);
+    let path = folder.join("ledger.db");
+    restore(&from, &path, NOW).unwrap();
+    assert_eq!(found(&path), (uid, gid, 0o660));
+}
+
+#[test]
+fn a_backup_of_another_ledger_is_not_put_in_the_place_of_one_before_that_is_moved_away() {
+    let (bench, other) = (Bench::new(), Bench::new());
+    let (from, theirs) = (lost(&bench), lost(&other));
+    let before = fs::read(bench.path()).unwrap();
+    let refused = restore(&theirs, &bench.path(), NOW).unwrap_err();
+    assert!(refused.to_string().contains("-wal away first"), "{refused}");
+    assert_eq!(fs::read(bench.path()).unwrap(), before);
+    assert!(!names(&bench).iter().any(|name| name.contains("restor")));
+    // One that cannot be read is what a restore is for.
+    fs::write(bench.path(), vec![0x5a; 5_000]).unwrap();
+    restore(&theirs, &bench.path(), NOW).unwrap();
+    fs::rename(bench.path(), bench.home.path().join("away.db")).unwrap();
+    restore(&from, &bench.path(), NOW).unwrap();
+}
+
+#[test]
+fn a_count_that_no_restore_can_reach_is_an_error_that_names_the_file_and_changes_nothing() {
+    let bench = Bench::new();
+    let from = lost(&bench);
+    let before = fs::read(bench.path()).unwrap();
+    for count in [MOST, 20_000_000, i64::MAX] {
+        let beside = suffixed(&bench.path(), &format!(".before-restore-{count}"));
+        fs::write(&beside, "x").unwrap();
+        let refused = restore(&from, &bench.path(), NOW).unwrap_err();
+        let named = beside.display().to_string();
+        assert!(refused.to_string().starts_with(&named), "{refused}");
+        fs::remove_file(beside).unwrap();
+    }
+    assert_eq!(fs::read(bench.path()).unwrap(), before);
+    let copy = Connection::open(&from).unwrap();
+    copy.execute("UPDATE identity SET restore_count = ?1", [i64::MAX])
+        .unwrap();
+    drop(copy);
+    let refused = restore(&from, &bench.path(), NOW).unwrap_err();
+    assert!(
+        matches!(&refused, LedgerError::TooManyRestores { path, .. } if *path == from),
+        "{refused}"
+    );
+
+    // The last that there can be.
+    let from = bench.home.path().join("again.db");
+    backup(&bench.path(), &from).unwrap();
+    let last = suffixed(&bench.path(), &format!(".before-restore-{}", MOST - 1));
+    fs::write(last, "x").unwrap();
+    let restored = restore(&from, &bench.path(), NOW).unwrap();
+    assert_eq!(restored.next_seq, 1_000_000_000_000_000_016);
+    bench.reader().verify(Some(restored.seal)).unwrap();
+}
+
+#[test]
+fn an_error_of_sqlite_names_its_file_and_says_its_words_once() {
+    let bench = Bench::new();
+    let from = lost(&bench);
+    let whole = fs::read(&from).unwrap();
+    fs::write(&from, &whole[..whole.len() / 2]).unwrap();
+    let failed = restore(&from, &bench.path(), NOW).unwrap_err();
+    let said = failed.to_string();
+    assert!(said.starts_with(&*from.display().to_string()), "{said}");
+    assert_eq!(said.matches("malformed").count(), 1, "{said}");
+    assert!(std::error::Error::source(&failed).is_none(), "told twice");
+
+    let error = |code| {
+        let error = rusqlite::ffi::Error::new(code);
+        let error = rusqlite::Error::SqliteFailure(error, None);
+        named(&from)(error.into()).to_string()
+    };
+    use rusqlite::ffi::{SQLITE_CANTOPEN, SQLITE_FULL, SQLITE_READONLY_DIRECTORY};
+    assert!(!error(SQLITE_FULL).contains("uid"));
+    for code in [SQLITE_CANTOPEN, SQLITE_READONLY_DIRECTORY] {
+        let said = error(code);
+        let uid = format!("uid {}", geteuid().as_raw());
+        for part in [&*uid, "backup.db: ", "tollgate backup"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_restore_that_fails_leaves_nothing_of_its_copy() {
+    let bench = Bench::new();
+    let from = lost(&bench);
+    let copy = Connection::open(&from).unwrap();
+    copy.execute("UPDATE bounds SET rolled_up = ?1", [i64::MAX - 5])
+        .unwrap();
+    drop(copy);
+    let failed = restore(&from, &bench.path(), NOW).unwrap_err();
+    assert!(matches!(failed, LedgerError::Damaged(_)), "{failed}");
+    assert!(!names(&bench).iter().any(|name| name.contains("restoring")));
 }
