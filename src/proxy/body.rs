@@ -221,6 +221,7 @@ impl Upload {
         sign: &Sign,
     ) -> (Self, Result<(Buffered, [u8; 32]), UploadFailure>) {
         let mut hash = BodyHash::new();
+        let is_chunked = self.declared().is_none();
         let (mut frames, mut small, mut bytes) = (VecDeque::new(), BytesMut::new(), 0);
         let mut hashed = 0;
         let (clock, deadline) = (self.clock.clone(), self.deadline);
@@ -233,7 +234,13 @@ impl Upload {
             };
             hash.update(&data);
             bytes += data.len() as u64;
-            if data.len() < SMALL_FRAME {
+            let is_small = data.len() < SMALL_FRAME;
+            // Of a chunk's piece the frames are held as well that were read with it, six times its own bytes at worst.
+            let data = match is_chunked && !is_small {
+                true => Bytes::copy_from_slice(&data),
+                false => data,
+            };
+            if is_small {
                 small.extend_from_slice(&data);
             } else {
                 if !small.is_empty() {
@@ -409,7 +416,38 @@ impl Body for Relay {
 
 #[cfg(test)]
 mod tests {
+    use super::super::memory::BodyMemory;
     use super::*;
+    use crate::caller::Connection;
+    use tokio::io::AsyncWriteExt;
+
+    #[tokio::test]
+    async fn a_body_in_tiny_chunks_takes_no_more_memory_than_twice_its_bytes() {
+        let mut sent = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        sent.extend_from_slice(&b"1\r\nx\r\n".repeat(200_000));
+        sent.extend_from_slice(b"0\r\n\r\n");
+        let (mut client, server) = tokio::io::duplex(sent.len());
+        client.write_all(&sent).await.unwrap();
+        let (reader, writer) = tokio::io::split(server);
+        let (clock, patience) = (Clock::default(), Duration::from_secs(60));
+        let mut caller = Connection::new(reader, writer, patience, clock.clone());
+        let (_, body) = caller.request(|_| false, |_| ()).await.unwrap();
+        let now = clock.mono();
+        let upload = Upload::new(body, 1 << 20, false, &clock, now, now.plus(patience));
+        let lease = BodyMemory::new(1 << 30).reserve([192, 0, 2, 1].into(), "a", 1 << 20);
+        let (_, read) = upload.buffer(lease.unwrap(), &Sign::default()).await;
+        let (buffered, _) = read.unwrap();
+        assert_eq!(buffered.left, 200_000);
+        let held = buffered
+            .frames
+            .into_iter()
+            .map(|frame| match frame.try_into_mut() {
+                Ok(alone) => alone.capacity(),
+                Err(shared) => shared.len(),
+            });
+        let held: usize = held.sum();
+        assert!(held <= 400_000, "{held} bytes are held");
+    }
 
     #[test]
     fn an_upload_has_its_grace_and_then_the_minimum_rate() {
