@@ -32,6 +32,8 @@ const PENDING_BEYOND_CONNECTIONS: usize = 65_536;
 /// File descriptors beyond those of connections: ledger, listeners, runtimes, logs; the admin
 /// listener's connections; the two ends of each pipe.
 const SPARE_FILES: u64 = 128 + admin::CONNECTIONS as u64 + 2 * PIPES as u64;
+/// Those of a worker: its listener, four of its runtime, and a connection that it has accepted and that waits for a place.
+const WORKER_FILES: u64 = 6;
 /// How long workers may take to end once their calls were dropped.
 const ABANDONING: Duration = Duration::from_secs(1);
 /// How long it may take to keep what was seen of the clocks.
@@ -68,17 +70,18 @@ pub enum StartError {
     },
     /// Too few file descriptors.
     #[error(
-        "limits.connections: {connections} needs {needed} open files and the system allows {allowed}; raise it \
-         (`ulimit -n {needed}`, or LimitNOFILE={needed} in the systemd unit) or lower limits.connections to {fits}"
+        "limits.connections: {connections} needs {needed} open files and the system allows {allowed}; raise the limit \
+         to at least {needed} (`ulimit -n {needed}`, or LimitNOFILE={needed} in the systemd unit){}",
+        lower_remedy(*fits)
     )]
     Files {
-        /// `limits.connections`.
+        /// `limits.connections`; 1 when it adapts and not even one would fit.
         connections: usize,
         /// RLIMIT_NOFILE that it needs.
         needed: u64,
         /// The hard limit.
         allowed: u64,
-        /// What would fit.
+        /// What would fit; 0 when nothing does.
         fits: u64,
     },
     /// What was settled cannot be read.
@@ -87,6 +90,13 @@ pub enum StartError {
     /// The system refused a thread or a runtime.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+}
+
+fn lower_remedy(fits: u64) -> String {
+    match fits {
+        0 => String::new(),
+        fits => format!(" or lower limits.connections to {fits}"),
+    }
 }
 
 fn listen_remedy(cause: &io::Error) -> &'static str {
@@ -131,10 +141,10 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         written,
         ..
     } = config;
-    settings.limits.connections = fit_connections(&settings.limits)?;
     let workers = settings
         .workers
         .map_or_else(default_workers, std::num::NonZeroUsize::get);
+    settings.limits.connections = fit_connections(&settings.limits, workers)?;
 
     let metrics = Arc::new(Metrics::new(settings.metric_accounts));
     // A disk that does not answer must not keep the control thread from hearing a signal.
@@ -457,11 +467,13 @@ fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
-/// How many connections there can be: one descriptor for the client and one for the upstream of each, and
-/// some. Raises the limit of open files as far as it must.
-fn fit_connections(limits: &Limits) -> Result<usize, StartError> {
+/// How many connections there can be: one descriptor for the client and one for the upstream of each, some for each
+/// worker, and some. Raises the limit of open files as far as it must.
+fn fit_connections(limits: &Limits, workers: usize) -> Result<usize, StartError> {
     let connections = limits.connections;
-    let needed = connections as u64 * 2 + SPARE_FILES;
+    let spare = SPARE_FILES + WORKER_FILES * workers as u64;
+    let needed_for = |connections| connections as u64 * 2 + spare;
+    let needed = needed_for(connections);
     let limit = getrlimit(Resource::Nofile);
     let current = limit.current.unwrap_or(u64::MAX);
     let raise = |current: u64| {
@@ -478,11 +490,16 @@ fn fit_connections(limits: &Limits) -> Result<usize, StartError> {
     }
     let most = limit.maximum.unwrap_or(current);
     let allowed = if raise(most) { most } else { current };
-    let fits = allowed.saturating_sub(SPARE_FILES) / 2;
+    let fits = allowed.saturating_sub(spare) / 2;
     if !limits.connections_adapt || fits == 0 {
+        let connections = if limits.connections_adapt {
+            1
+        } else {
+            connections
+        };
         return Err(StartError::Files {
             connections,
-            needed,
+            needed: needed_for(connections),
             allowed,
             fits,
         });

@@ -3,16 +3,19 @@
 //! Owns how many connections there are and what becomes of them when the process ends. Must never
 //! read a request itself, nor drop a call that the drain still has time for.
 
+use crate::admission::SECOND;
 use crate::caller::{self, Next};
 use crate::proxy::{Client, Place, Proxy};
 use crate::upstream::Upstream;
 use crate::wire::{Reader, Writer};
+use crate::words::Mono;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::Context;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -99,7 +102,7 @@ pub async fn run(
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, most likely: the connection stays in the backlog.
-                tracing::warn!(%error, "cannot accept");
+                tell_cannot_accept(&error, proxy.clock.mono());
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -125,6 +128,20 @@ pub async fn run(
         () = reached(&mut phase, Phase::Abandon) => {}
     }
     open.shutdown().await;
+}
+
+/// Once a second for the process: what keeps one worker from accepting keeps all of them, twenty times a second.
+fn tell_cannot_accept(error: &io::Error, now: Mono) {
+    static QUIET_UNTIL: AtomicU64 = AtomicU64::new(0);
+    let until = QUIET_UNTIL.load(Relaxed);
+    let next = now.plus(SECOND).0;
+    if now.0 >= until
+        && QUIET_UNTIL
+            .compare_exchange(until, next, Relaxed, Relaxed)
+            .is_ok()
+    {
+        tracing::warn!(%error, "cannot accept");
+    }
 }
 
 /// Waits for the phase. When nobody is left to say it, the gate is being dropped: every phase is reached.

@@ -14,18 +14,22 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 /// Connections at once; further ones wait, unread. They need no token to exist.
 pub const CONNECTIONS: usize = 32;
 /// A connection that takes no byte of an answer for so long is closed, also one whose head trickles
 /// in. Longer than a scrape interval, so that a scraper keeps its own.
 const SILENT: Duration = Duration::from_secs(75);
+/// It is tried again much sooner.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// A listener with at most [`CONNECTIONS`] open.
 pub struct Bounded {
     listener: TcpListener,
     places: Arc<Semaphore>,
+    /// When it was last told that no connection can be accepted.
+    told_at: Option<Instant>,
 }
 
 impl Bounded {
@@ -34,6 +38,7 @@ impl Bounded {
         Self {
             listener,
             places: Arc::new(Semaphore::new(CONNECTIONS)),
+            told_at: None,
         }
     }
 }
@@ -52,7 +57,10 @@ impl Listener for Bounded {
             match self.listener.accept().await {
                 Ok((stream, peer)) => return (Connection::new(stream, place), peer),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept at the admin listener");
+                    if self.told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+                        tracing::warn!(%error, "cannot accept at the admin listener");
+                        self.told_at = Some(Instant::now());
+                    }
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -130,7 +138,6 @@ impl<P: Unpin, S: AsyncWrite + Unpin> AsyncWrite for Connection<P, S> {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::time::Instant;
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_given_up_when_it_takes_no_answer_though_bytes_trickle_in() {

@@ -211,32 +211,56 @@ fn with_files(files: u32) -> Vec<String> {
 
 #[test]
 fn too_few_open_files_for_what_is_written_exit_1_and_name_the_remedy() {
-    let house = House::new(nowhere(), &[]);
-    let wrapper = with_files(64);
-    let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
-    let said = said(&mut house.command(&wrapper, &["serve"]));
-    assert_eq!(said.code, Some(1), "{}", said.err);
+    let run = |files, connections: &str| {
+        let connections = ("  connections: 4000\n", connections);
+        let house = House::new(nowhere(), &[connections, ("workers: auto", "workers: 50")]);
+        let wrapper = with_files(files);
+        let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+        let said = said(&mut house.command(&wrapper, &["serve"]));
+        assert_eq!(said.code, Some(1), "{}", said.err);
+        said.err
+    };
+    let few = run(64, "  connections: 4000\n");
     for told in [
-        "limits.connections: 4000 needs 8416 open files",
+        "limits.connections: 4000 needs 8716 open files",
         "allows 64",
-        "ulimit -n 8416",
-        "LimitNOFILE=8416",
+        "ulimit -n 8716",
+        "LimitNOFILE=8716",
     ] {
-        assert!(said.err.contains(told), "{told}: {}", said.err);
+        assert!(few.contains(told), "{told}: {few}");
     }
+    assert!(!few.contains("lower"), "to nothing: {few}");
+    let more = run(1016, "  connections: 4000\n");
+    assert!(
+        more.contains("or lower limits.connections to 150"),
+        "{more}"
+    );
+    // What adapts needs one connection at least.
+    let none = run(717, "");
+    assert!(
+        none.contains("to at least 718 (") && !none.contains("lower"),
+        "{none}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_nobody_wrote_adapt_to_the_open_files_with_a_warning() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[("  connections: 4000\n", "")]);
-    let wrapper = with_files(416 + 2 * 6);
+    let house = House::new(
+        upstream.address,
+        &[
+            ("  connections: 4000\n", ""),
+            ("workers: auto", "workers: 20"),
+        ],
+    );
+    // Each worker has files of its own.
+    let wrapper = with_files(416 + 6 * 20 + 2 * 6);
     let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
     let _process = house.start_under(&wrapper).await;
     let log = house.log();
     assert!(
-        log.contains("allows 428 open files: 6 connections instead of 10000")
-            && log.contains("LimitNOFILE=20416"),
+        log.contains("allows 548 open files: 6 connections instead of 10000")
+            && log.contains("LimitNOFILE=20536"),
         "{log}"
     );
     // As many as it says are served; the next one waits until another closes.
@@ -252,6 +276,38 @@ async fn connections_that_nobody_wrote_adapt_to_the_open_files_with_a_warning() 
     assert!(waited.is_err(), "a seventh was served");
     drop(clients);
     assert_eq!(next.await.unwrap().unwrap().0, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_all_workers_from_accepting_is_told_once_a_second() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = House::new(upstream.address, &[("workers: auto", "workers: 8")]);
+    let process = house.start().await;
+    let limit = |files: &str| {
+        let pid = process.child.id().to_string();
+        let mut prlimit = Command::new("prlimit");
+        prlimit.args(["--pid", &pid, &format!("--nofile={files}:")]);
+        assert!(prlimit.status().unwrap().success());
+    };
+    limit("3");
+    let mut clients = Vec::new();
+    for _ in 0..32 {
+        clients.push(Wire::connect(house.public).await);
+    }
+    let mut operator = Wire::connect(house.admin).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let log = house.log();
+    let told = log.matches("\"cannot accept\"").count();
+    assert!((1..=3).contains(&told), "{told} times: {log}");
+    let told = log.matches("\"cannot accept at the admin").count();
+    assert!((1..=3).contains(&told), "{told} times: {log}");
+    limit("1024");
+    let ask = "GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    assert_eq!(operator.exchange(ask).await.status, 200);
+    for client in &mut clients {
+        let reply = client.exchange("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert_eq!(reply.status, 401, "it is served after all");
+    }
 }
 
 // Its end.
