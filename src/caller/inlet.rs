@@ -305,6 +305,8 @@ impl State {
 
     fn let_go(&mut self) {
         self.is_held = false;
+        // Whoever has not been asked for it by now needs not be, and the next request is another one.
+        self.wants_continue = false;
         self.shrink();
         if let Some(waiting) = self.waiting.take() {
             waiting.wake();

@@ -276,6 +276,26 @@ async fn a_body_is_asked_for_when_it_is_read_and_not_before_and_not_when_it_is_t
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_word_that_a_body_is_wanted_is_left_over_for_the_next_request() {
+    let (mut client, mut server) = open(4096);
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n";
+    // In chunks, so that it has to be read; and all of it is there.
+    let whole = format!("{head}Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+    client.write_all(whole.as_bytes()).await.unwrap();
+    let (terms, mut body) = next(&mut server).await;
+    let read = server.during(terms, all(&mut body), || false).await;
+    assert_eq!(read.unwrap().unwrap(), b"ok");
+    server.answer(terms, full(""), false).await.unwrap();
+    assert!(said(&mut client).await.starts_with("HTTP/1.1 200 OK\r\n"));
+
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+    let (terms, _) = next(&mut server).await;
+    let call = tokio::time::sleep(Duration::from_secs(1));
+    server.during(terms, call, || false).await.unwrap();
+    assert_eq!(said(&mut client).await, "");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_ends_when_its_caller_hangs_up_and_not_when_he_sends_ahead() {
     let call = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok";
     let (mut client, mut server) = open(4096);
