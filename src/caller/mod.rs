@@ -28,6 +28,8 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 pub const FIRST_HEAD: Duration = Duration::from_secs(15);
 /// A later head has to be complete so long after its first byte.
 const HEAD: Duration = Duration::from_secs(75);
+/// A head that has begun has to be complete so long after the process has begun to end.
+const LAST_HEAD: Duration = Duration::from_secs(3);
 /// For so long what a caller still sends is read and thrown away, so that an answer is not lost in a reset
 /// (PROTOCOL §7).
 const DISCARD: Duration = Duration::from_secs(2);
@@ -160,8 +162,8 @@ impl<W: Writer> Connection<W> {
         }
     }
 
-    /// The next request; `None` when no more will come. `is_closing` is asked whenever nothing has come yet: if it
-    /// says so, nothing more is waited for. `refused` is told why what came is no request; that ends the connection.
+    /// The next request; `None` when no more will come. `is_closing` is asked whenever none has come yet: if it
+    /// says so, no more is waited for than the rest of a head that has begun. `refused` is told why what came is no request; that ends the connection.
     pub async fn request(
         &mut self,
         mut is_closing: impl FnMut(&mut Context<'_>) -> bool,
@@ -178,11 +180,17 @@ impl<W: Writer> Connection<W> {
             let mut too_long = pin!(self.idle.sleep(wait));
             // Most heads come whole, so this is made when one has not.
             let mut head_too_long = None;
+            let mut closing_too_long = None;
             std::future::poll_fn(|cx| {
                 if let Poll::Ready(read) = inlet.poll_request(cx) {
                     return Poll::Ready(Some(read));
                 }
-                if inlet.is_empty() && is_closing(cx) {
+                if is_closing(cx) {
+                    if !inlet.is_empty() {
+                        let late = || Box::pin(tokio::time::sleep(LAST_HEAD));
+                        let late = closing_too_long.get_or_insert_with(late);
+                        ready!(late.as_mut().poll(cx));
+                    }
                     return Poll::Ready(None);
                 }
                 if is_new || inlet.is_empty() {

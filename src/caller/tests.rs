@@ -276,6 +276,26 @@ async fn a_body_is_asked_for_when_it_is_read_and_not_before_and_not_when_it_is_t
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_head_that_has_begun_is_waited_for_a_moment_when_the_process_ends() {
+    for (after, comes) in [(LAST_HEAD / 2, true), (2 * LAST_HEAD, false)] {
+        let (mut client, mut server) = open(4096);
+        client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        let began = Instant::now();
+        let reading = async {
+            let read = server.request(|_| true, |_| ()).await;
+            (read.is_some(), began.elapsed())
+        };
+        let writing = async {
+            tokio::time::sleep(after).await;
+            let _ = client.write_all(b"Host: a\r\n\r\n").await;
+        };
+        let ((came, waited), ()) = tokio::join!(reading, writing);
+        assert_eq!(came, comes);
+        assert!(waited <= LAST_HEAD + Duration::from_millis(1), "{waited:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_word_that_a_body_is_wanted_is_left_over_for_the_next_request() {
     let (mut client, mut server) = open(4096);
     let head = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n";
