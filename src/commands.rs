@@ -419,11 +419,18 @@ pub fn verify(
     let on_none = books::calls_on_none(&reader, &config.catalog.time_zone, None)?;
     books::check_digests(&months, digests)?;
     print(|out| {
-        writeln!(
-            out,
-            "{} records, {} to {}: chain, days and rollup are what these records give",
-            verified.records, verified.first_seq, verified.last_seq
-        )?;
+        write!(out, "{} records", verified.records)?;
+        if verified.records > 0 {
+            write!(out, ", {} to {}", verified.first_seq, verified.last_seq)?;
+        }
+        writeln!(out, ": chain, days and rollup are what these records give")?;
+        if verified.unlinked > 0 {
+            writeln!(
+                out,
+                "{} more are younger than the last roll-up and not linked yet: nothing is said of them",
+                verified.unlinked
+            )?;
+        }
         writeln!(out, "head {}", hex::encode(verified.head))?;
         for month in &months {
             writeln!(

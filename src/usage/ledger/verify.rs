@@ -29,6 +29,8 @@ pub struct Verified {
     pub last_seq: u64,
     /// How many were linked again.
     pub records: u64,
+    /// How many are younger than the last roll-up and not linked yet: of their contents nothing was looked at.
+    pub unlinked: u64,
     /// The link after the newest.
     pub head: [u8; 32],
     /// How many sealed days have the heads that these records give.
@@ -202,6 +204,7 @@ struct Walk {
     /// The newest record that was rolled up when the walk began.
     began_with: i64,
     records: u64,
+    unlinked: u64,
     days: u64,
     digests: Digests,
     open: FastMap<(i64, i64), Open>,
@@ -222,6 +225,7 @@ impl Walk {
             first: first_kept,
             began_with: rolled_up,
             records: 0,
+            unlinked: 0,
             days: 0,
             digests: Digests::default(),
             open: FastMap::default(),
@@ -251,7 +255,7 @@ impl Walk {
         }
         let (from, before) = self.at;
         if from == rolled_up {
-            self.nothing_beyond(page, rolled_up)?;
+            self.unlinked = self.nothing_but_records_beyond(page, rolled_up)?;
             return Ok(true);
         }
         let step = page
@@ -424,23 +428,24 @@ impl Walk {
         Ok(())
     }
 
-    /// All that is rolled up was looked at: no link may say more, and what follows must be a run of records to its end.
-    fn nothing_beyond(&self, page: &Connection, rolled_up: i64) -> Result<(), Misfit> {
+    /// All that is rolled up was looked at: no link may say more, and what follows must be a run of records to its end. Gives how
+    /// many follow.
+    fn nothing_but_records_beyond(&self, page: &Connection, rolled_up: i64) -> Result<u64, Misfit> {
         let (last, _) = chain::head(page)?;
         if last != rolled_up {
             let why = format!("only records up to {rolled_up} are rolled up");
             return misfit("links", last, why);
         }
-        let missing: Option<i64> = page.query_row(
-            "SELECT min(expected) FROM (SELECT seq, ?1 + row_number() OVER (ORDER BY seq) AS expected FROM raw
-             WHERE seq > ?1) WHERE seq <> expected",
+        let (beyond, missing): (i64, Option<i64>) = page.query_row(
+            "SELECT count(*), min(expected) FILTER (WHERE seq <> expected)
+             FROM (SELECT seq, ?1 + row_number() OVER (ORDER BY seq) AS expected FROM raw WHERE seq > ?1)",
             [rolled_up],
-            |row| row.get(0),
+            |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
-        if let Some(missing) = missing {
-            return misfit("raw", missing, "this record is missing");
+        match missing {
+            Some(missing) => misfit("raw", missing, "this record is missing"),
+            None => Ok(number(beyond)),
         }
-        Ok(())
     }
 
     fn end(self, connection: &Connection) -> Result<Verified, Misfit> {
@@ -467,6 +472,7 @@ impl Walk {
             first_seq: number(self.first),
             last_seq: number(self.at.0),
             records: self.records,
+            unlinked: self.unlinked,
             head: self.at.1,
             days: self.days,
         })

@@ -70,6 +70,26 @@ fn an_untouched_ledger_verifies_with_any_of_its_heads() {
 }
 
 #[test]
+fn records_that_are_not_linked_yet_are_told_beside_those_that_are() {
+    let bench = Bench::new();
+    honest(&bench);
+    assert_eq!(verify(&bench).unwrap().unlinked, 8);
+    let mut store = bench.store();
+    while store.tail() > 0 {
+        store.roll_up(7).unwrap();
+    }
+    let verified = verify(&bench).unwrap();
+    assert_eq!((verified.records, verified.unlinked), (58, 0));
+    // Of a new ledger, none is.
+    let bench = Bench::new();
+    let mut store = bench.store();
+    let run = store.begin_run("gate-1", DAY).unwrap();
+    store.commit(run, &[varied(1), varied(2)]).unwrap();
+    let verified = verify(&bench).unwrap();
+    assert_eq!((verified.records, verified.unlinked), (0, 2));
+}
+
+#[test]
 fn one_value_of_one_record_changed_by_hand_is_found_and_the_record_named() {
     let bench = Bench::new();
     honest(&bench);
