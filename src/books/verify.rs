@@ -11,11 +11,9 @@ use jiff::tz::TimeZone;
 use std::collections::BTreeSet;
 
 /// Months that were settled by another zone begin and end at other instants: calls would be on two statements, or on none.
+/// Any statement tells the zone. The first month that is settled has one, for it is that of the first call.
 pub fn check_time_zone(reader: &Reader, zone: &TimeZone) -> Result<(), BooksError> {
-    let Some(settled) = reader.last_settled()? else {
-        return Ok(());
-    };
-    let Some(stored) = reader.next_statement(&settled.month, "")? else {
+    let Some(stored) = reader.newest_statement()? else {
         return Ok(());
     };
     let fixed = parse(&stored.account, &stored)?;
@@ -67,6 +65,7 @@ pub fn verify_statements(
         }
         (month, account) = (stored.month, stored.account.to_string());
     }
+    check_time_zone(reader, zone)?;
     everybody_is_billed(reader, zone)?;
     let with_digest = |(verified, digest): (VerifiedMonth, StatementsDigest)| VerifiedMonth {
         digest: digest.end(),

@@ -843,6 +843,38 @@ async fn a_ledger_that_was_settled_by_one_time_zone_is_not_settled_by_another() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_month_without_a_call_does_not_let_another_time_zone_in() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = house(upstream.address, "[]", "[]");
+    let (before, _) = last_month().previous().bounds(&zone());
+    let (_, over) = last_month().bounds(&zone());
+    let called = [before, over].map(|at| call(CUSTOMER, at, Mode::PerCall, Reason::Billable));
+    seed(&house.ledger(), called);
+    let sql = rusqlite::Connection::open(house.ledger()).unwrap();
+    sql.execute("UPDATE clock SET known_us = ?1", [over.0])
+        .unwrap();
+    let process = house.start().await;
+    let last_settled = || {
+        let reader = Reader::open(&house.ledger()).unwrap();
+        reader.last_settled().unwrap().map(|settled| settled.month)
+    };
+    for _ in 0..600 {
+        if last_settled() == Some(last_month().to_string()) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(last_settled(), Some(last_month().to_string()));
+    drop(process);
+    house.edit("catalog.yaml", "Asia/Shanghai", "Europe/Berlin");
+    for command in ["verify", "serve"] {
+        let refused = house.run(&[command]);
+        assert_eq!(refused.code, Some(1), "{command}");
+        assert!(refused.err.contains("Asia/Shanghai"), "{}", refused.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wall_clock_that_is_moved_forward_settles_nothing() {
     let upstream = Upstream::after(Duration::ZERO).await;
     let (month, _) = last_month().next().bounds(&zone());

@@ -508,6 +508,15 @@ impl Reader {
         )
     }
 
+    /// One of the newest month that has any.
+    pub fn newest_statement(&self) -> Result<Option<StoredStatement>, ReadError> {
+        self.one(
+            &format!("{STATEMENTS} ORDER BY month DESC LIMIT 1"),
+            &[],
+            statement,
+        )
+    }
+
     /// The fixed statements one by one, in order of month and account: the first after that of `account` for `month`.
     /// Empty texts come before all.
     pub fn next_statement(
