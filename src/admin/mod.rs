@@ -21,6 +21,7 @@ use crate::usage::{Cursor, LedgerError, ReadError, Reader};
 use crate::words::{AccountId, COMMIT, Utc};
 use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State as Shared};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -75,6 +76,13 @@ struct Admin {
 }
 
 type App = Shared<Arc<Admin>>;
+/// The id in a path; one that cannot be read is nobody's.
+type Named = Result<Path<String>, PathRejection>;
+
+fn named(id: Named) -> Option<AccountId> {
+    AccountId::new(&id.ok()?)
+}
+
 /// Every admin path. `public`: the address of the public listener, for `/status`.
 pub fn router(
     proxy: Arc<Proxy>,
@@ -439,8 +447,8 @@ async fn accounts(Shared(admin): App) -> Response {
     }
 }
 
-async fn account(Shared(admin): App, Path(id): Path<String>) -> Response {
-    let Some(id) = AccountId::new(&id) else {
+async fn account(Shared(admin): App, id: Named) -> Response {
+    let Some(id) = named(id) else {
         return problem(StatusCode::NOT_FOUND, "no such account");
     };
     let policy = admin.proxy.policy.load_full();
@@ -505,7 +513,7 @@ fn services<'p>(
         .collect()
 }
 
-async fn statement(Shared(admin): App, Path(id): Path<String>, query: Asked) -> Response {
+async fn statement(Shared(admin): App, id: Named, query: Asked) -> Response {
     let policy = admin.proxy.policy.load_full();
     let now = admin.proxy.clock.utc();
     let month = parameters(query, ["month"])
@@ -514,7 +522,7 @@ async fn statement(Shared(admin): App, Path(id): Path<String>, query: Asked) -> 
         Ok(month) => month,
         Err(why) => return problem(StatusCode::BAD_REQUEST, &why),
     };
-    let Some(id) = AccountId::new(&id) else {
+    let Some(id) = named(id) else {
         return problem(StatusCode::NOT_FOUND, "no such account");
     };
     let asked = read(&admin, move |reader| {

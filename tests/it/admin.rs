@@ -112,3 +112,23 @@ async fn a_web_page_gets_nothing_from_an_admin_listener_without_a_token_and_chan
     let (status, ..) = send(gate.admin, request.unwrap()).await;
     assert_eq!(status, StatusCode::OK);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_in_a_path_that_is_no_text_is_nobodys() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let gate = Gate::start(upstream.address).await;
+    for path in [
+        "/v1/accounts/%ff",
+        "/v1/statements/%ff",
+        "/v1/accounts/a%20b",
+    ] {
+        let (status, headers, body) = get(gate.admin, path).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(
+            headers["content-type"], "application/problem+json",
+            "{path}"
+        );
+        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(problem["detail"], "no such account", "{path}");
+    }
+}
