@@ -230,7 +230,10 @@ fn load_once(path: &Path, accounts_places: Places) -> (Result<Config, Mistakes>,
                     passed_over.iter().for_each(|odd| named.warn(odd));
                     files
                 }
-                Err(e) => return named.refuse(format!("{} cannot be read: {e}", path.display())),
+                Err(e) => {
+                    let why = unreadable(&e);
+                    return named.refuse(format!("{} cannot be read: {why}", path.display()));
+                }
             }
         } else {
             vec![path]
@@ -324,7 +327,7 @@ fn unreadable(error: &io::Error) -> String {
     }
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
     format!(
-        "{error}: tollgate runs as uid {user}, gid {group}; let it read the file (chgrp and chmod g+r) and pass its folders (chmod g+x)"
+        "{error}: tollgate runs as uid {user}, gid {group}; let it read the file (chgrp and chmod g+r; a folder g+rx) and pass its folders (chmod g+x)"
     )
 }
 

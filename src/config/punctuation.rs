@@ -1,5 +1,5 @@
-//! The usual causes of YAML that cannot be read: a tab, punctuation of another keyboard, a quotation mark that
-//! is not closed.
+//! The usual causes of YAML that cannot be read: a tab, punctuation of another keyboard, a character that cannot be
+//! seen, a quotation mark that is not closed, brackets that are never closed.
 //!
 //! Owns the words for them. The parser gives up where it gets lost, which is often a line below the cause.
 
@@ -28,18 +28,35 @@ fn ascii_of(c: char) -> Option<char> {
     }
 }
 
-/// What to type for the first character of `text` that comes from another keyboard.
-pub(super) fn hint(text: &str) -> Option<String> {
-    let (c, ascii) = text.chars().find_map(|c| Some((c, ascii_of(c)?)))?;
-    Some(instead(c, ascii))
+/// Whether it takes no room or shows nothing, and comes along when text is copied from a page or files are joined:
+/// zero-width characters, marks of direction, variants and byte order, fillers. What Unicode lets a font ignore
+/// (`Default_Ignorable_Code_Point`), and a blank of Braille.
+pub(super) fn cannot_be_seen(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+        | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-fn instead(c: char, ascii: char) -> String {
+/// What to do about the first character of `text` that comes from another keyboard or cannot be seen.
+pub(super) fn hint(text: &str) -> Option<String> {
+    text.chars().find_map(instead)
+}
+
+/// The same of one character.
+fn instead(c: char) -> Option<String> {
     let code = u32::from(c);
-    match ascii {
-        ' ' => format!("U+{code:04X} is no space to YAML: type a space"),
-        _ => format!("{c} (U+{code:04X}) is not the {ascii} of YAML: type {ascii}"),
-    }
+    Some(match ascii_of(c) {
+        Some(' ') => format!("U+{code:04X} is no space to YAML: type a space"),
+        Some(ascii) => format!("{c} (U+{code:04X}) is not the {ascii} of YAML: type {ascii}"),
+        None if c == '\u{feff}' => {
+            "a byte-order mark, U+FEFF, stands here, as where two files were joined: take it out"
+                .to_owned()
+        }
+        None if cannot_be_seen(c) => format!("U+{code:04X} cannot be seen: take it out"),
+        None => return None,
+    })
 }
 
 /// Where more than [`DEEPEST`] `[` and `{` stand open. The parser compares each word with all that are open: some ten
@@ -95,8 +112,8 @@ pub(super) fn likely_cause(text: &str, error: Place) -> Option<(Place, String)> 
     if let Some(tab) = scan.tab.filter(|tab| near(*tab)) {
         return Some((tab, TAB.to_owned()));
     }
-    let (place, c, ascii) = scan.foreign.filter(|(place, ..)| near(*place))?;
-    Some((place, instead(c, ascii)))
+    let (place, c) = scan.foreign.filter(|(place, _)| near(*place))?;
+    Some((place, instead(c)?))
 }
 
 /// A text read as far as it takes to tell what is quoted, a comment, or a text of more lines.
@@ -116,9 +133,9 @@ struct Scan {
     block: Option<u32>,
     /// The last tab that indents a line.
     tab: Option<Place>,
-    /// The first character of another keyboard in the last line that has one where YAML expects its own; and
-    /// that one.
-    foreign: Option<(Place, char, char)>,
+    /// The first character of another keyboard in the last line that has one where YAML expects its own, or one that
+    /// cannot be seen where a key or a value begins.
+    foreign: Option<(Place, char)>,
 }
 
 /// What is known of the line so far.
@@ -252,15 +269,13 @@ impl Scan {
             Some(':') => line.in_key,
             Some(',' | ']' | '}') => is_in_flow,
             Some('[' | '{' | '"' | '\'' | '-' | ' ') => line.is_start,
-            _ => false,
+            None => cannot_be_seen(c) && (line.is_start || line.in_key),
+            Some(_) => false,
         };
         line.is_start = false;
-        let is_first = self.foreign.is_none_or(|(at, ..)| at.line < place.line);
-        if let Some(ascii) = ascii_of(c)
-            && is_expected
-            && is_first
-        {
-            self.foreign = Some((place, c, ascii));
+        let is_first = self.foreign.is_none_or(|(at, _)| at.line < place.line);
+        if is_expected && is_first {
+            self.foreign = Some((place, c));
         }
     }
 }

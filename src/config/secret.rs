@@ -2,6 +2,7 @@
 //!
 //! Owns the sources of secrets and what is odd about one. Must never put a secret into a message.
 
+use super::punctuation::cannot_be_seen;
 use super::reader::{Item, SeenFile, quoted};
 use super::sources::stamp;
 use super::yaml::Value;
@@ -112,16 +113,11 @@ fn oddity(secret: &str) -> Option<String> {
     if secret.contains(['\n', '\r']) {
         return Some("has more than one line or newline: leave one line".to_owned());
     }
-    // Zero-width characters and marks of direction, which come along when text is copied from a page.
-    let cannot_be_seen = |c: char| {
-        let invisible = "\u{ad}\u{200b}\u{200c}\u{200d}\u{200e}\u{200f}\u{2060}\u{feff}";
-        c.is_control() || invisible.contains(c)
-    };
     for (n, c) in (1..).zip(secret.chars()) {
         if c.is_whitespace() {
             return Some(format!("has a blank as character {n}: take it out"));
         }
-        if cannot_be_seen(c) {
+        if c.is_control() || cannot_be_seen(c) {
             return Some(format!(
                 "has a character that cannot be seen, U+{:04X} as character {n}: take it out",
                 u32::from(c)

@@ -999,6 +999,46 @@ fn a_tab_punctuation_of_another_keyboard_and_an_unclosed_quote_are_said_where_th
 }
 
 #[test]
+fn a_character_that_cannot_be_seen_is_named_with_its_line() {
+    const BOM: &str =
+        "a byte-order mark, U+FEFF, stands here, as where two files were joined: take it out";
+    const ZERO: &str = "U+200B cannot be seen: take it out";
+    for (from, to, said) in [
+        // What `cat` makes of two files, the second of an editor that puts a mark first.
+        ("accounts:", "accounts: {}\n\u{feff}accounts:", BOM),
+        ("accounts:", "\u{200b}accounts:", ZERO),
+        ("  \"2\":", "\u{feff}  \"2\":", BOM),
+        ("    name: One", "    \u{200b}name: One", ZERO),
+        ("    name: One", "   \u{200b} name: One", ZERO),
+        ("    keys:", "\u{200b}    keys:", ZERO),
+        ("    name: One", "    name:\u{200b} One", ZERO),
+        ("name: One", "name: \u{200b}\"One\": x", ZERO),
+        (
+            "\"2\":",
+            "\"2\u{2060}\":",
+            "U+2060 cannot be seen: take it out",
+        ),
+        ("\"2\":", "\"2\"\u{200b}:", ZERO),
+    ] {
+        let files = Files::good();
+        files.change("accounts.yaml", from, to);
+        let text = ACCOUNTS.replacen(from, to, 1);
+        let (before, _) = text
+            .split_once(['\u{feff}', '\u{200b}', '\u{2060}'])
+            .unwrap();
+        let line = before.matches('\n').count() + 1;
+        let found = files.mistakes();
+        let place = format!("accounts.yaml:{line}:");
+        assert!(
+            found
+                .iter()
+                .any(|told| told.starts_with(&place) && told.contains(said)),
+            "{to:?}: {found:#?}"
+        );
+    }
+}
+
+#[test]
 fn punctuation_of_another_keyboard_in_a_value_is_said_beside_it() {
     refuses(
         "accounts.yaml",
@@ -1325,6 +1365,17 @@ fn a_secret_that_is_likely_longer_than_its_owners_is_refused_with_its_place() {
         files.write("one.key", &content);
         let place = "accounts.yaml:5:47: secret_key:";
         assert_eq!(files.mistakes(), [format!("{place} one.key {odd}")]);
+    }
+    // Format characters, fillers, variants: all that shows nothing.
+    for c in "\u{ad}\u{61c}\u{115f}\u{180e}\u{200b}\u{200f}\u{202a}\u{202e}\u{2061}\u{2066}\u{2069}\u{3164}\u{fe0f}\u{feff}\u{ffa0}\u{e0020}"
+        .chars()
+    {
+        let files = Files::good();
+        let to = format!("secret_key: \"hu{c}sh\"");
+        files.change("accounts.yaml", "secret_key: hush", &to);
+        let odd = format!("has a character that cannot be seen, U+{:04X} as character 3", u32::from(c));
+        assert_eq!(files.mistakes().len(), 1, "{odd}");
+        assert!(files.mistakes()[0].contains(&odd), "{:?}", files.mistakes());
     }
     // The same of a text in the file, and of the administrator's token.
     refuses(

@@ -84,6 +84,23 @@ fn a_key_file_that_may_not_be_read_is_told_with_the_user_who_may_not() {
         "secret_key: trial-secret-of-example-studio",
         "secret_key: {file: studio.key}",
     );
+    check_may_not_read(&house, "studio.key", "accounts.yaml:");
+}
+
+#[test]
+fn a_directory_of_accounts_that_may_not_be_listed_is_told_with_the_user_who_may_not() {
+    use std::os::unix::fs::PermissionsExt;
+    let accounts = ("accounts: accounts.yaml", "accounts: customers");
+    let house = House::new(([127, 0, 0, 1], 9).into(), &[accounts]);
+    let directory = house.file("customers");
+    std::fs::create_dir(&directory).unwrap();
+    let may_be_passed = std::fs::Permissions::from_mode(0o111);
+    std::fs::set_permissions(&directory, may_be_passed).unwrap();
+    check_may_not_read(&house, "customers", "tollgate.yaml:");
+}
+
+/// Says who may not read `file`, at a place in `named_in`.
+fn check_may_not_read(house: &House, file: &str, named_in: &str) {
     // Root reads whatever it likes, unless it has to do without.
     let user = rustix::process::geteuid();
     let without = "-dac_override,-dac_read_search";
@@ -93,11 +110,11 @@ fn a_key_file_that_may_not_be_read_is_told_with_the_user_who_may_not() {
     let said = said(&mut house.command(wrapper, &["check"]));
     assert_eq!(said.code, Some(1), "{}", said.err);
     let told = format!(
-        "studio.key cannot be read: Permission denied (os error 13): tollgate runs as uid {}, gid ",
+        "{file} cannot be read: Permission denied (os error 13): tollgate runs as uid {}, gid ",
         user.as_raw()
     );
     assert!(said.err.contains(&told), "{}", said.err);
-    assert!(said.err.contains("accounts.yaml:"), "{}", said.err);
+    assert!(said.err.contains(named_in), "{}", said.err);
 }
 
 #[test]
