@@ -1,8 +1,8 @@
 //! The command line: flags, exit codes, signals. What a command does stands in the library.
 
 use anyhow::Context;
-use clap::builder::RangedI64ValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{RangedI64ValueParser, Resettable};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use futures_util::future::OptionFuture;
 use std::ffi::OsStr;
 use std::future::Future;
@@ -50,7 +50,7 @@ const LOG_LINES: usize = 16_384;
 
 const AFTER_HELP: &str = "\
 Environment:
-  TOLLGATE_CONFIG  the settings, as --config names them
+  TOLLGATE_CONFIG  the settings, as --config names them; when empty, as if it were not set
   TOLLGATE_LOG     how much `serve` and `demo` log: error, warn, info or debug; when empty or not set, `serve` \
 logs info and `demo` warn. Sealed days and settled months are logged at every level: they are evidence.
 
@@ -283,8 +283,21 @@ fn account_id(text: &str) -> Result<AccountId, String> {
     AccountId::new(text).ok_or_else(|| "an id is 1 to 32 letters, digits, `_` or `-`".into())
 }
 
+/// With an empty `TOLLGATE_CONFIG` as if it were not set: compose files and units pass on a variable that nobody set as
+/// an empty one.
+fn command_line() -> clap::Command {
+    let as_if_not_set = |arg: clap::Arg| match arg.get_env() {
+        Some(name) if std::env::var_os(name).is_some_and(|value| value.is_empty()) => {
+            arg.env(Resettable::Reset)
+        }
+        _ => arg,
+    };
+    Cli::command().mut_subcommands(|command| command.mut_args(as_if_not_set))
+}
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = command_line().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     // A script must not take "cannot be told" for "no".
     let unable = match cli.command {
         Command::Refund { .. } => ExitCode::from(2),
@@ -298,6 +311,7 @@ fn main() -> ExitCode {
                 // Listened for from the start: the default action would leave the scratch ledger.
                 let mut stop_signals = StopSignals::listen()?;
                 let mut hangup = signal(SignalKind::hangup())?;
+                ignore_harmless_signals()?;
                 let stop = async {
                     tokio::select! {
                         _ = stop_signals.recv() => {}
@@ -406,8 +420,7 @@ fn log_to_stderr(default: Level) -> anyhow::Result<(WorkerGuard, ErrorCounter)> 
     let is_terminal = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(is_terminal)
-        // Else a log that cannot be written (a full disk, a reader that ended) is told to standard
-        // error with `eprintln!`, which panics when that is what cannot be written.
+        // Else a log that cannot be written is told to standard error with `eprintln!`, which panics then.
         .log_internal_errors(false)
         .with_writer(writer);
     let kept = Targets::new()

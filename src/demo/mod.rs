@@ -12,6 +12,7 @@ use crate::billing::text;
 use crate::books::Books;
 use crate::clock::Clock;
 use crate::config::{self, Endpoint};
+use crate::reload::read_files;
 use crate::serve;
 use crate::upstream::{Dialer, ForwardHead, Keep, NotAnswered, Outgoing, Upstream};
 use crate::usage::{self, Month, Reader, usage_table};
@@ -38,8 +39,26 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// After so long an admitted and a throttled call must have been seen, or the demo shows nothing.
 const SHOWN_AFTER: Duration = Duration::from_secs(3);
 
-/// Runs the demo until `duration` is over or `stop` resolves. An error when a promise was broken.
+/// Runs the demo until `duration` is over, `stop` resolves, or the reader of `out` went away. An error when a promise was
+/// broken.
 pub async fn run(
+    config_path: &Path,
+    duration: Option<Duration>,
+    out: impl Write + IsTerminal,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    match show(config_path, duration, out, stop).await {
+        Err(error) if is_broken_pipe(&error) => Ok(()),
+        shown => shown,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+async fn show(
     config_path: &Path,
     duration: Option<Duration>,
     mut out: impl Write + IsTerminal,
@@ -48,7 +67,12 @@ pub async fn run(
     tokio::pin!(stop);
     let scratch = Scratch::new()?;
     let ledger = scratch.0.join("ledger.db");
-    let mut config = config::load(config_path)?;
+    let clock = Clock::default();
+    let path = config_path.to_owned();
+    let mut config = tokio::select! {
+        config = read_files(&clock, move || config::load(&path)) => config??,
+        () = &mut stop => return Ok(()),
+    };
     let upstream = sample_upstream().await?;
     let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
     config.settings.listen = loopback;
@@ -63,7 +87,6 @@ pub async fn run(
     usage::create(&ledger)?;
     config.settings.limits.connections = CONNECTIONS;
     let (catalog, accounts) = (config.catalog.clone(), config.accounts.clone());
-    let clock = Clock::default();
     let mut starting = std::pin::pin!(serve::start(config, clock.clone()));
     let running = tokio::select! {
         started = &mut starting => started?,
@@ -75,41 +98,46 @@ pub async fn run(
     };
 
     let (public, admin) = (running.public, running.admin);
-    let served = config_path.display();
-    writeln!(out, "tollgate serves {served} on http://{public}")?;
-    writeln!(out, "  upstream http://{upstream} (answers after {WORK:?})")?;
-    writeln!(out, "  metrics  http://{admin}/metrics")?;
-    writeln!(out, "  ledger   {}", ledger.display())?;
-    for caller in CALLERS.iter().filter(|caller| !caller.about.is_empty()) {
-        writeln!(out, "  caller   {}", caller.about)?;
-    }
-    writeln!(
-        out,
-        "cap: calls a second that the account may make; peak: the most starts in any one\n\
+    let shown = async {
+        let served = config_path.display();
+        writeln!(out, "tollgate serves {served} on http://{public}")?;
+        writeln!(out, "  upstream http://{upstream} (answers after {WORK:?})")?;
+        writeln!(out, "  metrics  http://{admin}/metrics")?;
+        writeln!(out, "  ledger   {}", ledger.display())?;
+        for caller in CALLERS.iter().filter(|caller| !caller.about.is_empty()) {
+            writeln!(out, "  caller   {}", caller.about)?;
+        }
+        writeln!(
+            out,
+            "cap: calls a second that the account may make; peak: the most starts in any one\n\
          second; recorded and peak are read from the ledger. Ctrl-C ends the demo.\n"
-    )?;
+        )?;
 
-    let began = clock.mono();
-    let (stop_calling, calling) = tokio::sync::watch::channel(());
-    let mut callers = JoinSet::new();
-    for caller in CALLERS {
-        callers.spawn(send_calls(public, caller, calling.clone()));
-    }
-    let mut watch = Watch::new(admin, out.is_terminal());
-    let end = async { tokio::time::sleep(duration.unwrap_or(Duration::MAX / 4)).await };
-    tokio::select! {
-        watched = watch.follow(&mut out) => watched?,
-        () = end => {}
-        () = stop => {}
-    }
-    let must_show = clock.mono().since(began) >= SHOWN_AFTER;
-    // A caller that just vanished would leave calls on the wire behind the back of the last look.
-    drop(stop_calling);
-    let last_answers = async { while callers.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(LAST_ANSWERS, last_answers).await;
-    callers.shutdown().await;
-    let kept = watch.settle(&mut out, must_show).await;
+        let began = clock.mono();
+        let (stop_calling, calling) = tokio::sync::watch::channel(());
+        let mut callers = JoinSet::new();
+        for caller in CALLERS {
+            callers.spawn(send_calls(public, caller, calling.clone()));
+        }
+        let mut watch = Watch::new(admin, out.is_terminal());
+        let end = async { tokio::time::sleep(duration.unwrap_or(Duration::MAX / 4)).await };
+        tokio::select! {
+            watched = watch.follow(&mut out) => watched?,
+            () = end => {}
+            () = stop => {}
+        }
+        let must_show = clock.mono().since(began) >= SHOWN_AFTER;
+        // A caller that just vanished would leave calls on the wire behind the back of the last look.
+        drop(stop_calling);
+        let last_answers = async { while callers.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LAST_ANSWERS, last_answers).await;
+        callers.shutdown().await;
+        anyhow::Ok(watch.settle(&mut out, must_show).await)
+    };
+    // Also when it could not be shown: what was dropped under its calls would complain.
+    let shown = shown.await;
     running.drain(std::future::pending()).await?;
+    let kept = shown?;
 
     let month = Month::of(clock.utc(), &catalog.time_zone);
     let (from, until) = month.bounds(&catalog.time_zone);

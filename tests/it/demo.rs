@@ -40,8 +40,12 @@ fn end(mut demo: Child) -> (Option<i32>, String, String) {
 }
 
 fn interrupt(demo: &Child) {
+    signal(demo, "INT");
+}
+
+fn signal(demo: &Child, name: &str) {
     let killed = Command::new("kill")
-        .args(["-s", "INT", &demo.id().to_string()])
+        .args(["-s", name, &demo.id().to_string()])
         .status()
         .unwrap();
     assert!(killed.success());
@@ -122,4 +126,25 @@ fn ctrl_c_ends_the_demo_cleanly_whenever_it_comes() {
         assert_eq!(code, Some(0), "{out}\n{err}");
         assert!(is_empty(scratch.path()), "the scratch ledger is gone");
     }
+}
+
+/// `tollgate demo | head`, and what log rotation sends: neither breaks a promise.
+#[test]
+fn a_reader_that_goes_away_ends_the_demo_cleanly_and_sigusr1_does_not() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut demo = demo(scratch.path(), &["--seconds", "60"]);
+    let mut head = [0; 8];
+    let mut out = demo.stdout.take().unwrap();
+    out.read_exact(&mut head).unwrap();
+    for name in ["USR1", "USR2"] {
+        signal(&demo, name);
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(demo.try_wait().unwrap(), None, "it goes on");
+    drop(out);
+    let mut err = String::new();
+    let mut words = demo.stderr.take().unwrap();
+    words.read_to_string(&mut err).unwrap();
+    assert_eq!((demo.wait().unwrap().code(), err.as_str()), (Some(0), ""));
+    assert!(is_empty(scratch.path()), "the scratch ledger is gone");
 }

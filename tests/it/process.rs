@@ -129,6 +129,28 @@ fn check_says_what_the_shipped_configuration_means() {
 }
 
 #[test]
+fn an_empty_tollgate_config_is_as_if_it_were_not_set() {
+    let check = |arguments: &[&str]| {
+        let mut command = Command::new(BINARY);
+        said(
+            command
+                .arg("check")
+                .args(arguments)
+                .env("TOLLGATE_CONFIG", ""),
+        )
+    };
+    let shipped = check(&[]);
+    assert_eq!(shipped.code, Some(0), "{}", shipped.err);
+    assert!(
+        shipped.out.contains("config/tollgate.yaml: ok"),
+        "{}",
+        shipped.out
+    );
+    // Who writes the flag means it.
+    assert_eq!(check(&["--config", ""]).code, Some(2));
+}
+
+#[test]
 fn every_mistake_of_the_configuration_is_told_with_its_place_and_exits_1() {
     let house = House::new(nowhere(), &[("max_delay: 50ms", "max_delay: 50")]);
     house.edit("catalog.yaml", "qps: 20 ", "qps: 0 ");
