@@ -379,13 +379,15 @@ fn leads_to(endpoint: &Endpoint, listener: SocketAddr) -> bool {
         IpAddr::V6(Ipv6Addr::LOCALHOST),
     ];
     let name = endpoint.host.trim_end_matches('.');
-    let addresses = match name.parse::<IpAddr>().map(|address| address.to_canonical()) {
+    let short = || Some(IpAddr::V4(short_address(name)?));
+    let address = name.parse().ok().or_else(short);
+    let addresses = match address.map(|address: IpAddr| address.to_canonical()) {
         // The system takes a connection to the unspecified address for one to itself.
-        Ok(IpAddr::V4(address)) if address.is_unspecified() => vec![LOOPBACK[0]],
-        Ok(address) if address.is_unspecified() => LOOPBACK.to_vec(),
-        Ok(address) => vec![address],
-        Err(_) if name.eq_ignore_ascii_case("localhost") => LOOPBACK.to_vec(),
-        Err(_) => Vec::new(),
+        Some(IpAddr::V4(address)) if address.is_unspecified() => vec![LOOPBACK[0]],
+        Some(address) if address.is_unspecified() => LOOPBACK.to_vec(),
+        Some(address) => vec![address],
+        None if name.eq_ignore_ascii_case("localhost") => LOOPBACK.to_vec(),
+        None => Vec::new(),
     };
     let own = listener.ip().to_canonical();
     let is_reached = |address: &IpAddr| match own.is_unspecified() {
@@ -393,6 +395,31 @@ fn leads_to(endpoint: &Endpoint, listener: SocketAddr) -> bool {
         false => *address == own,
     };
     endpoint.port == listener.port() && addresses.iter().any(is_reached)
+}
+
+/// An address of IPv4 as the system's resolver reads it (`inet_aton`): one to four numbers, decimal, octal or hexadecimal, of
+/// which the last fills all bytes that are left.
+fn short_address(name: &str) -> Option<Ipv4Addr> {
+    let number = |text: &str| {
+        let (digits, radix) = match text.strip_prefix("0x").or(text.strip_prefix("0X")) {
+            Some(digits) => (digits, 16),
+            None if text.starts_with('0') => (text, 8),
+            None => (text, 10),
+        };
+        let is_unsigned = !digits.starts_with('+');
+        u32::from_str_radix(digits, radix)
+            .ok()
+            .filter(|_| is_unsigned)
+    };
+    let mut bytes = name.split('.').map(number).collect::<Option<Vec<u32>>>()?;
+    let last = bytes.pop()?;
+    let left = 32_u32.checked_sub(8 * u32::try_from(bytes.len()).ok()?)?;
+    if left == 0 || bytes.iter().any(|byte| *byte > 255) || u64::from(last) >> left > 0 {
+        return None;
+    }
+    let first = bytes.iter().fold(0, |sum, byte| sum << 8 | byte);
+    let address = first.checked_shl(left).unwrap_or(0) | last;
+    Some(Ipv4Addr::from_bits(address))
 }
 
 /// Whether an address is this machine's own: then a socket that connects to it has it, too. Nothing is sent.
