@@ -511,6 +511,19 @@ fn requests() -> impl Strategy<Value = Vec<u8>> {
         })
 }
 
+/// A query with a quote we let pass, as other servers do; hyper does not.
+fn take_quotes_out_of_queries(bytes: &mut [u8]) {
+    let mut is_in_query = false;
+    for byte in bytes {
+        match byte {
+            b'?' => is_in_query = true,
+            b' ' | b'\r' | b'\n' => is_in_query = false,
+            b'"' if is_in_query => *byte = b'q',
+            _ => {}
+        }
+    }
+}
+
 /// Takes the whole body out of `parts` as they arrive; what is left over, and whether it ended.
 fn taken(mut framing: Framing, parts: &[&[u8]]) -> Result<(Vec<u8>, Vec<u8>, bool), Malformed> {
     let (mut input, mut body) = (BytesMut::new(), Vec::new());
@@ -583,7 +596,8 @@ proptest! {
 
     /// What we take for a request hyper takes for the same, byte for byte: so nothing that we let in hides another one.
     #[test]
-    fn hyper_reads_the_same_requests_that_we_read(bytes in requests()) {
+    fn hyper_reads_the_same_requests_that_we_read(mut bytes in requests()) {
+        take_quotes_out_of_queries(&mut bytes);
         let ours = read_by_us(&bytes);
         let theirs = read_by_hyper(&bytes);
         prop_assert!(theirs.starts_with(&ours), "ours {ours:?}\ntheirs {theirs:?}");
