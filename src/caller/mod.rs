@@ -37,13 +37,15 @@ const DISCARD: Duration = Duration::from_secs(2);
 const KEPT_BYTES: usize = 4 * 1024;
 
 /// A caller's connection.
-pub struct Connection<W> {
+pub struct Connection<W: Writer> {
     inlet: Inlet,
     writer: Patient<W>,
     /// For the head of the next answer.
     memory: Vec<u8>,
     /// So many bytes of the next answer have been sent ([`Connection::probe`]).
     probed: usize,
+    /// An answer is on its way whose end only the end of the connection tells.
+    is_open_ended: bool,
     /// No request has come yet.
     is_new: bool,
     idle_timeout: Duration,
@@ -155,6 +157,7 @@ impl<W: Writer> Connection<W> {
             writer: Patient::new(writer),
             memory: Vec::new(),
             probed: 0,
+            is_open_ended: false,
             is_new: true,
             idle_timeout,
             idle: Timer::default(),
@@ -347,6 +350,7 @@ impl<W: Writer> Connection<W> {
                 Outgoing::new(head, coding, (coding != Coding::Length(0)).then_some(body))
             }
         };
+        self.is_open_ended = coding == Coding::UntilClose;
         std::future::poll_fn(|cx| {
             if let Poll::Ready(sent) = message.poll_send(&mut self.writer, cx) {
                 return Poll::Ready(sent.map_err(io::Error::from));
@@ -360,6 +364,7 @@ impl<W: Writer> Connection<W> {
             }
         })
         .await?;
+        self.is_open_ended = false;
         self.memory = message.into_memory();
         self.memory.shrink_to(KEPT_BYTES);
         if !keeps {
@@ -408,6 +413,17 @@ impl<W: Writer> Connection<W> {
         }
         let discarding = std::future::poll_fn(|cx| inlet.poll_discard(cx));
         let _ = Box::pin(tokio::time::timeout(DISCARD, discarding)).await;
+    }
+}
+
+impl<W: Writer> Drop for Connection<W> {
+    /// A usual end would make an answer that was cut look whole.
+    fn drop(&mut self) {
+        if self.is_open_ended
+            && let Some(socket) = self.writer.socket()
+        {
+            wire::cut(socket);
+        }
     }
 }
 

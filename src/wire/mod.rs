@@ -16,7 +16,7 @@ pub use fields::{Field, Fields, Lines};
 pub use outgoing::{Body, Coding, NotSent, Outbox, Outgoing, Piece};
 pub use pipe::{PIPES, Pipe, Reader, Writer, read_now, write_now};
 pub use request::{BadHead, HEAD_BYTES, RequestHead, request_head};
-pub use sockets::{ends_before, is_quiet, is_reset, reset};
+pub use sockets::{cut, ends_before, is_quiet, is_reset, reset};
 pub use target::Target;
 
 pub(crate) use fields::Place;

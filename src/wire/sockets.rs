@@ -20,6 +20,12 @@ pub async fn reset(socket: Option<&TcpStream>) {
     let _ = socket.ready(Interest::ERROR).await;
 }
 
+/// Resets the connection: its other end is told that what it has got is not the whole.
+pub fn cut(socket: &TcpStream) {
+    // It may be gone already.
+    let _ = rustix::net::connect_unspec(socket);
+}
+
 /// Whether the connection is open and nothing waits to be read. Asks the system (`MSG_PEEK`), for the runtime may not
 /// have heard yet of what has come.
 pub fn is_quiet(socket: &TcpStream) -> bool {

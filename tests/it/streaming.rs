@@ -212,6 +212,45 @@ async fn a_caller_may_send_all_before_it_reads_an_answer_that_came_early() {
     served.await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_cut_never_looks_whole_not_even_to_a_client_of_http_1_0() {
+    let upstream = RawUpstream::scripted(|mut connection| async move {
+        while let Some(request) = connection.request().await {
+            let begin = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+            connection.write(begin).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            match request.headers.contains_key("x-cut") {
+                true => return,
+                false => connection.write("0\r\n\r\n").await,
+            }
+        }
+    })
+    .await;
+    let gate = Gate::start(upstream.address).await;
+    for (version, field, is_whole) in [
+        ("1.0", "", true),
+        ("1.0", "X-Cut: 1\r\n", false),
+        ("1.1", "X-Cut: 1\r\n", false),
+    ] {
+        let mut stream = TcpStream::connect(gate.public).await.unwrap();
+        let call = format!(
+            "POST /v1/portrait/segment HTTP/{version}\r\nHost: gate.test\r\nX-Api-Key: {STUDIO_KEY}\r\n{field}\
+             Connection: close\r\nContent-Length: 2\r\n\r\n{{}}"
+        );
+        stream.write_all(call.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let end = stream.read_to_end(&mut answer).await;
+        let text = String::from_utf8(answer).unwrap();
+        assert!(text.contains("hello"), "{text}");
+        match version {
+            "1.0" => assert_eq!(end.is_ok(), is_whole, "{field}: {end:?}"),
+            _ => assert_eq!(text.ends_with("0\r\n\r\n"), is_whole),
+        }
+    }
+    let samples = gate.at_rest().await;
+    assert_eq!(samples.sum("tollgate_answers_cut_total", &[]), 2);
+}
+
 /// An upstream that answers each request at its head, reads nothing more of it, and keeps the connection.
 async fn answers_and_reads_no_more() -> RawUpstream {
     RawUpstream::scripted(|mut connection| async move {
