@@ -365,6 +365,11 @@ impl Settler {
         now: Utc,
     ) -> Result<(), SettleError> {
         let zone = &policy.catalog.time_zone;
+        if let Some(begun) = reader.last_settlement()?
+            && begun.settled_at.is_none()
+        {
+            books::check_settlement(reader, zone, &begun)?;
+        }
         let mut settled = Ok(());
         while settled.is_ok()
             && let Some(month) = due(reader, zone, now)?

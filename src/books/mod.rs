@@ -9,7 +9,9 @@ mod tests;
 mod verify;
 mod window;
 
-pub use verify::{VerifiedMonth, check_digests, check_time_zone, verify_statements};
+pub use verify::{
+    VerifiedMonth, check_digests, check_settlement, check_time_zone, verify_statements,
+};
 pub use window::{calls_on_none, first_month};
 
 use crate::billing::{
@@ -24,6 +26,10 @@ use rust_decimal::Decimal;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use window::Window;
+
+/// How long after its end a day is sealed, and so a month can be settled: calls that began in it have been recorded
+/// by then (R16; the contract's earliest is an hour).
+pub const GRACE_US: i64 = 3_600_000_000;
 
 /// Why the books cannot tell.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ use super::*;
 use crate::billing::Fixed;
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::usage::{Entry, Ledger, LedgerOptions, Record};
+use crate::usage::{Entry, Ledger, LedgerOptions, Record, Seal, Settlement};
 use crate::words::{Action, Durability, Mode, Mono, Outcome, Reason, RequestId};
 use proptest::prelude::*;
 use serde_json::json;
@@ -158,21 +158,21 @@ impl World {
 
     /// What the settler does, without a clock.
     fn fix(&mut self) {
+        let month = self.fixed.last().map_or(month(0), |last| last.next());
         // Commits what is queued, too.
-        let day = format!("2026-03-01 #{:03}", self.fixed.len());
-        let seal = self.ledger.seal(&day).unwrap();
+        let seal = self.ledger.seal(&month.last_day().to_string()).unwrap();
         let reader = self.reader();
-        let next = match self.fixed.last() {
-            Some(last) => Some(last.next()),
-            None => first_month(&reader, Self::zone()).unwrap(),
-        };
-        let Some(month) = next else { return };
+        if self.fixed.is_empty() {
+            let first = first_month(&reader, Self::zone()).unwrap();
+            assert_eq!(first, Some(month));
+        }
         let text = month.to_string();
+        let fixed_at = Utc(month.bounds(Self::zone()).1.0 + GRACE_US);
         self.keep(vec![Entry::Settlement {
             month: text.clone(),
             through_seq: seal.last_seq,
             head: seal.head,
-            fixed_at: Utc(1),
+            fixed_at,
         }]);
         if self.fixed.len() < self.limited {
             rusqlite::Connection::open(self.ledger.path())
@@ -190,7 +190,7 @@ impl World {
             let inputs = books.inputs(sold(&id), month).unwrap();
             let mut statement = billing::statement(&inputs);
             statement.fixed = Some(Fixed {
-                at: Local::new(Utc(1), Self::zone()),
+                at: Local::new(fixed_at, Self::zone()),
                 through_seq: seal.last_seq,
                 head: hex::encode(seal.head),
             });
@@ -273,6 +273,57 @@ impl World {
 
 fn sold(id: &AccountId) -> Sold<'_> {
     Sold { id, account: None }
+}
+
+#[test]
+fn a_month_that_was_begun_as_no_gate_does_it_does_not_pass() {
+    let mut world = World::new(0);
+    let call = Event::Call {
+        account: 0,
+        month: 0,
+        into: Into::Begin,
+    };
+    world.happen(&call);
+    world.fix();
+    let early = world.reader().last_day().unwrap().unwrap();
+    world.happen(&call);
+    let next = month(1);
+    let day = world.ledger.seal(&next.last_day().to_string()).unwrap();
+    let over = next.bounds(World::zone()).1.0 + GRACE_US;
+    let (zone, reader) = (World::zone(), world.reader());
+    let begun = |month: Month, seal: &Seal, fixed_at| Settlement {
+        month: month.to_string(),
+        through_seq: seal.last_seq,
+        head: seal.head,
+        fixed_at: Utc(fixed_at),
+        settled_at: None,
+        late_months: None,
+        digest: None,
+    };
+    let other_seq = Seal {
+        last_seq: early.last_seq,
+        ..day.clone()
+    };
+    for (forged, why) in [
+        (begun(next, &early, over), "no day"),
+        (begun(next, &other_seq, over), "no day"),
+        (begun(next, &day, over - 1), "before it was over"),
+        (begun(month(2), &day, i64::MAX), "the month before"),
+    ] {
+        let found = check_settlement(&reader, zone, &forged).unwrap_err();
+        assert!(found.to_string().contains(why), "{found}");
+    }
+    let honest = begun(next, &day, over);
+    check_settlement(&reader, zone, &honest).unwrap();
+    // As it is found in the ledger.
+    world.keep(vec![Entry::Settlement {
+        month: honest.month,
+        through_seq: early.last_seq,
+        head: early.head,
+        fixed_at: honest.fixed_at,
+    }]);
+    let found = verify_statements(&world.reader(), zone).unwrap_err();
+    assert!(found.to_string().contains("2026-04"), "{found}");
 }
 
 proptest! {

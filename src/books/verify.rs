@@ -4,9 +4,9 @@
 //! of itself for proof.
 
 use super::window::Window;
-use super::{BooksError, count, parse, used_after};
+use super::{BooksError, GRACE_US, count, parse, used_after};
 use crate::billing::{self, Fixed, Inputs, Statement};
-use crate::usage::{Month, ReadError, Reader, StatementsDigest, StoredStatement};
+use crate::usage::{Month, ReadError, Reader, Settlement, StatementsDigest, StoredStatement};
 use jiff::tz::TimeZone;
 use std::collections::BTreeSet;
 
@@ -24,6 +24,41 @@ pub fn check_time_zone(reader: &Reader, zone: &TimeZone) -> Result<(), BooksErro
         settled: fixed.time_zone,
         now: zone.iana_name().unwrap_or("UTC").to_owned(),
     })
+}
+
+/// Whether a month was fixed, begun or settled, as a gate does it: after the month before, when it was over, and with a day that
+/// was sealed at its end or later. Nothing seals what is only begun, so who can write the ledger could choose which calls
+/// it counts.
+pub fn check_settlement(
+    reader: &Reader,
+    zone: &TimeZone,
+    fixed: &Settlement,
+) -> Result<(), BooksError> {
+    let month = Month::parse(&fixed.month).map_err(BooksError::Month)?;
+    let (_, until) = month.bounds(zone);
+    let days = reader.days_from(&month.last_day().to_string())?;
+    let its_day = days
+        .iter()
+        .any(|day| day.last_seq == fixed.through_seq && day.head == fixed.head);
+    let before = reader.settlement_before(&fixed.month)?;
+    let follows = before.is_none_or(|before| {
+        before.month == month.previous().to_string() && before.settled_at.is_some()
+    });
+    let why = if !follows {
+        "the month before is not settled".to_owned()
+    } else if !its_day {
+        format!(
+            "no day that was sealed at its end or later ends with record {} and that head",
+            fixed.through_seq
+        )
+    } else if fixed.fixed_at.0 < until.0.saturating_add(GRACE_US) {
+        "it was fixed before it was over".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(BooksError::Month(format!(
+        "{month} was not fixed by a gate: {why}. Put a backup back (`tollgate restore`)"
+    )))
 }
 
 /// A month whose fixed statements fit.
@@ -73,6 +108,7 @@ pub fn verify_statements(
     };
     let mut months: Vec<VerifiedMonth> = months.into_iter().map(with_digest).collect();
     for settled in reader.settlements()? {
+        check_settlement(reader, zone, &settled)?;
         let at = months.binary_search_by(|known| known.month.cmp(&settled.month));
         let digest = match at {
             Ok(at) => months[at].digest,

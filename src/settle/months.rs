@@ -3,16 +3,12 @@
 //! Owns the dates. Must never ask a clock.
 
 use super::SettleError;
-use crate::books::first_month;
+use crate::books::{GRACE_US, first_month};
 use crate::usage::{Month, ReadError, Reader, Seal};
 use crate::words::Utc;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use std::time::Duration;
-
-/// How long after its end a day is sealed, and so a month can be settled: calls that began in it have been recorded
-/// by then (R16; the contract's earliest is an hour).
-const GRACE_US: i64 = 3_600_000_000;
 
 /// The oldest month that is not settled; `None` before the first call.
 pub(super) fn unsettled(reader: &Reader, zone: &TimeZone) -> Result<Option<Month>, ReadError> {
@@ -66,7 +62,7 @@ pub(super) fn closing_day(
 ) -> Result<Seal, SettleError> {
     let (_, until) = month.bounds(zone);
     let mut missing = SettleError::Unsealed(month);
-    for seal in reader.days_from(&last_day(month, zone).to_string())? {
+    for seal in reader.days_from(&month.last_day().to_string())? {
         let end = day_bounds(&seal.day, zone).map_or(i64::MAX, |(_, end)| end.0);
         let day = seal.day.clone();
         if end.saturating_add(GRACE_US) > now.0 {
@@ -78,12 +74,6 @@ pub(super) fn closing_day(
         missing = SettleError::SealedEarly { month, day };
     }
     Err(missing)
-}
-
-/// The day on which a month ends.
-fn last_day(month: Month, zone: &TimeZone) -> Date {
-    let (_, until) = month.bounds(zone);
-    local_date(Utc(until.0 - 1), zone)
 }
 
 fn local_date(at: Utc, zone: &TimeZone) -> Date {
@@ -180,7 +170,7 @@ mod tests {
             utc("2026-12-01T17:00:00Z")
         );
         let november = Month::parse("2026-11").unwrap();
-        assert_eq!(last_day(november, &zone).to_string(), "2026-11-30");
+        assert_eq!(november.last_day().to_string(), "2026-11-30");
     }
 
     /// A ledger with calls at these instants.

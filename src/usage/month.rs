@@ -56,6 +56,11 @@ impl Month {
         )
     }
 
+    /// The day on which it ends.
+    pub fn last_day(self) -> Date {
+        self.0.last_of_month()
+    }
+
     /// `[from, until)` in `zone`.
     pub fn bounds(self, zone: &TimeZone) -> (Utc, Utc) {
         let begin = |date: Date| match date.to_zoned_datetime(zone.clone()) {

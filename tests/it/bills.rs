@@ -573,6 +573,45 @@ async fn a_month_is_not_settled_again_with_other_orders_when_its_settlement_was_
     named();
 }
 
+/// A head says nothing of a month that is only begun. Its statements would be computed from the records up to there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_month_that_somebody_has_begun_by_hand_is_named_and_not_fixed() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = house(upstream.address, "[]", "[]");
+    busy_month(&house);
+    let mut process = house.start().await;
+    settled(&house).await;
+    process.signal("TERM");
+    assert!(process.ended().await.success());
+    let sql = rusqlite::Connection::open(house.ledger()).unwrap();
+    let end = last_month().next().bounds(&zone()).1;
+    let begun = "INSERT INTO settlements (month, through_seq, head, fixed_at)
+                 SELECT ?1, last_seq, head, ?2 FROM days ORDER BY day DESC LIMIT 1";
+    let month = last_month().next().to_string();
+    let values = rusqlite::params![month, end.0 + HOUR_US];
+    sql.execute(begun, values).unwrap();
+    let head: String = sql
+        .query_row(
+            "SELECT lower(hex(head)) FROM days ORDER BY day DESC LIMIT 1",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    drop(sql);
+    let said = house.run(&["verify", "--checkpoint", &head]);
+    assert_eq!(said.code, Some(1), "{}", said.out);
+    let named = format!("{month} was not fixed by a gate");
+    assert!(said.err.contains(&named), "{}", said.err);
+    let _process = house.start().await;
+    for _ in 0..200 {
+        if house.log().contains(&named) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("it is not named; the log:\n{}", house.log());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_settlement_that_is_killed_again_and_again_debits_every_account_once() {
     const ACCOUNTS: i64 = 300;
