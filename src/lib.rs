@@ -1,22 +1,6 @@
 //! tollgate: the gate in front of an API that is sold by the call or by the QPS.
-//!
-//! # The map
-//! A request's way is one function, [`proxy::Proxy`]'s `way`, read top to bottom: accept ([`server`], [`caller`]) →
-//! identify ([`identity`], against the current [`policy`]) → admit ([`admission`]) → forward
-//! ([`upstream`]) → count ([`usage`]) → answer ([`proxy`]). Around it: [`config`] turns files into
-//! values, [`reload`] puts new ones in force, [`serve`] builds, starts and drains the whole, [`admin`]
-//! shows it to operators and billers, [`metrics`] to Prometheus, [`demo`] to visitors; [`key`] makes credentials.
-//! Behind the calls: [`billing`] is the contract's rules of money, [`books`] brings orders and counts before them,
-//! [`settle`] fixes the months, stops for arrears and raises notices, which [`notify`] delivers; [`background`] runs
-//! such work; [`commands`] prints what people ask for on the command line.
-//!
-//! # Which room may know which
-//! `main` over `demo` and `commands`; `demo` over `serve`; `serve` over `admin`, `settle` and `server`, `admin` over `reload`; these
-//! over `proxy`; `proxy` over `policy` and `books`; `books` over `billing`; these over the ground rooms `config`, `usage`,
-//! `metrics`, `admission`, `identity`, `caller`, `upstream`. The ground rooms know none of each other, only [`words`],
-//! [`clock`], [`wire`], [`names`] and [`background`]; `notify` stands over `config` and `metrics`. Each foreign
-//! idea has one door: YAML in `config`, prometheus in `metrics`, SQL in `usage::ledger`, a caller's connection in `caller`,
-//! the upstream's in `upstream`, and what both speak in `wire`. A test reads the sources and checks it.
+#![doc = ""]
+#![doc = include_str!("../ARCHITECTURE.md")]
 //!
 //! # Decisions
 //! 1. **Sliding log, not a bucket.** A bucket of 20 per second lets 39 starts into one trailing second.

@@ -3,6 +3,8 @@
 //! Owns the rules: what a pack covers, which tier is reached, what is due, what is paid back. Pure: no
 //! clock, no I/O, no floats; whoever asks brings the catalogue's terms, the orders, the counts and the
 //! instant. Must never read a file or the ledger, nor change what was fixed.
+#![doc = ""]
+#![doc = include_str!("CONTRACT.md")]
 
 mod balance;
 mod explain;

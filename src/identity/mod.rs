@@ -6,6 +6,8 @@
 //!
 //! A call carries one credential. Ask [`api_key::api_key`] first; when it finds none, [`tc3::claim`] judges the
 //! rest, the call without any credential included.
+#![doc = ""]
+#![doc = include_str!("PROTOCOL.md")]
 
 pub mod api_key;
 pub mod holddown;

@@ -1,6 +1,6 @@
 //! The way of a request, from its head to the head of its answer.
 //!
-//! Owns the sentence that joins identify, admit, forward, count and answer ([`Proxy::way`]), and what
+//! Owns the sentence that joins identify, admit, forward, count and answer (`Proxy::way`), and what
 //! each of its failures means to the caller. Must never admit an unproven identity, forward without
 //! a permit, or answer an admitted call before its record is durable.
 

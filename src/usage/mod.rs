@@ -1,4 +1,4 @@
-//! Counting: one durable record for each admitted call (P3, DESIGN §6).
+//! Counting: one durable record for each admitted call (P3).
 //!
 //! Owns what a record is, which calls are billable, and the ledger that keeps both. Must never decide
 //! whether a call is admitted, what it costs, or how an answer looks.

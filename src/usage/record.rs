@@ -5,7 +5,7 @@
 use crate::words::{AccountId, Action, Bill, GroupId, Mode, Mono, Outcome, Reason, RequestId, Utc};
 use std::time::Duration;
 
-/// One admitted call, settled (DESIGN §6). Throttled and refused calls never become one (R7, R9).
+/// One admitted call, settled. Throttled and refused calls never become one (R7, R9).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
     /// The `X-Request-Id` that the client and the upstream also get.
@@ -51,7 +51,7 @@ impl Record {
     }
 }
 
-/// Whether a call is billable, and if not, why (DESIGN §6). `vetoed`: the upstream said
+/// Whether a call is billable, and if not, why (R8). `vetoed`: the upstream said
 /// `x-tollgate-billable: false`.
 ///
 /// What the gate itself failed is never billed, and a free group never is (R2). `bill: admitted` bills
@@ -101,7 +101,7 @@ mod tests {
         Some(503),
     ];
 
-    /// DESIGN §6 written out once more as a table, row by row, first match wins.
+    /// R8 written out once more as a table, row by row, first match wins.
     fn by_the_book(
         bill: Bill,
         mode: Mode,

@@ -1,4 +1,4 @@
-//! The house itself: which room may know which, and that each foreign idea has one door (DESIGN §4).
+//! The house itself: which room may know which, and that each foreign idea has one door.
 //! Reads the sources as text, comments and unit tests left out.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,6 +74,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ("TODO", &[]),
     ("FIXME", &[]),
 ];
+
+/// The commercial contract.
+const CONTRACT: &str = "src/billing/CONTRACT.md";
 
 /// The most lines of a file, unit tests left out; above it a reason is due.
 const LINES: usize = 700;
@@ -306,9 +309,75 @@ fn no_file_is_longer_than_one_can_read_at_once_without_a_reason() {
     }
 }
 
+/// Every number that stands in `text` right after `mark`.
+fn numbers_after(text: &str, mark: &str) -> BTreeSet<u32> {
+    let part = |c: char| c.is_alphanumeric() || c == '_';
+    let ends_word = |at: usize| !text[..at].ends_with(part);
+    let number = |at: usize| {
+        let rest = &text[at + mark.len()..];
+        let end = rest.find(|c: char| !c.is_ascii_digit());
+        let digits = &rest[..end.unwrap_or(rest.len())];
+        let goes_on = rest[digits.len()..].starts_with(part);
+        digits.parse().ok().filter(|_| !goes_on)
+    };
+    let found = text.match_indices(mark).map(|(at, _)| at);
+    found
+        .filter(|at| ends_word(*at))
+        .filter_map(number)
+        .collect()
+}
+
 #[test]
-fn every_test_that_the_readme_names_exists() {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+fn whatever_a_comment_cites_stands_in_the_laws() {
+    let page = |name: &str| std::fs::read_to_string(root().join(name)).unwrap();
+    let (contract, protocol) = (page(CONTRACT), page("src/identity/PROTOCOL.md"));
+    let architecture = page("ARCHITECTURE.md");
+    let mut files = Vec::new();
+    for folder in ["src", "tests", "benches"] {
+        files_under(&root().join(folder), &mut files);
+    }
+    let mut cited = 0;
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let is_own = file.ends_with("tests/it/house.rs");
+        for (mark, law, entry) in [
+            ("R", &contract, "**R"),
+            ("P", &architecture, "- **P"),
+            ("PROTOCOL §", &protocol, "## "),
+        ] {
+            for number in numbers_after(&text, mark).into_iter().filter(|_| !is_own) {
+                let known = numbers_after(law, entry).contains(&number);
+                // `P-1` and the like are orders; a promise or a rule that is not there is a slip.
+                assert!(known, "{}: {mark}{number} is in no law", file.display());
+                cited += 1;
+            }
+        }
+        for gone in ["DESIGN", "PERFORMANCE", "HOUSE.md"] {
+            assert!(
+                is_own || !names_word(&text, gone),
+                "{}: {gone} is in no law",
+                file.display()
+            );
+        }
+    }
+    assert!(cited > 100, "the citations are found");
+}
+
+#[test]
+fn every_rule_of_the_contract_names_a_test_that_proves_it_or_is_not_built() {
+    let contract = std::fs::read_to_string(root().join(CONTRACT)).unwrap();
+    let rules: Vec<&str> = contract.split("\n**R").skip(1).collect();
+    assert_eq!(rules.len(), 19);
+    for rule in rules {
+        let proved = rule.lines().any(|line| line.starts_with("- `"));
+        assert!(proved || rule.contains("*Not built.*"), "R{rule}");
+    }
+}
+
+#[test]
+fn every_test_that_a_page_names_exists() {
+    let page = |name| std::fs::read_to_string(root().join(name)).unwrap();
+    let pages = page("README.md") + &page(CONTRACT);
     let mut files = Vec::new();
     files_under(&root().join("src"), &mut files);
     files_under(&root().join("tests"), &mut files);
@@ -317,7 +386,7 @@ fn every_test_that_the_readme_names_exists() {
         .map(|file| std::fs::read_to_string(file).unwrap())
         .collect();
     // In backticks, and a sentence: that is a test's name.
-    let named: Vec<&str> = readme
+    let named: Vec<&str> = pages
         .split('`')
         .skip(1)
         .step_by(2)

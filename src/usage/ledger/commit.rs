@@ -4,7 +4,7 @@
 //! know what is in the batch.
 //!
 //! A wake-up from another thread costs a system call when the woken runtime sleeps or not, so waking
-//! 64 calls one by one would cost the writer 64 of them (PERFORMANCE: never add a system call per
+//! 64 calls one by one would cost the writer 64 of them (never add a system call per
 //! call). The writer therefore wakes one call of each worker thread, and that call wakes the rest
 //! of its thread from inside, which is a push on a local queue.
 
@@ -23,7 +23,7 @@ const NOT_DURABLE: u8 = 2;
 const SYNCED: u8 = 3;
 
 /// The ledger could not keep the record: it has been turned into `gate_failed` and will not be
-/// billed, and the client must get the gate's own failure instead of the upstream's answer (DESIGN §6).
+/// billed, and the client must get the gate's own failure instead of the upstream's answer (P3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the ledger could not record this call")]
 pub struct NotDurable;

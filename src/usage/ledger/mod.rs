@@ -1,79 +1,10 @@
-//! The ledger: every admitted call, durable and readable with SQL (P3, DESIGN §6), and what was billed from it.
+//! The ledger: every admitted call, durable and readable with SQL (P3), and what was billed from it.
 //!
 //! Owns the SQLite file, its lock and the one thread that writes it; the only rusqlite. Must never block
 //! a caller on the disk, hold more than `pending_limit` records, bill what it told a caller it could not count, or change
 //! a record or a statement that was fixed.
 //!
-//! # The file
-//! Any SQLite client from 3.37 on may read it while tollgate runs, with `mode=ro`, on a local disk:
-//!
-//! - view `records`, one row a call: `seq` (1, 2, 3 ..: in order of settlement, without a gap but where
-//!   the ledger was restored, never reused), `id`, `account`, `"group"`, `action`, `mode`, `admitted_at` (microseconds since the Unix
-//!   epoch), `start_ns` and `run` (the start on the machine's monotonic clock, and which start of
-//!   the process it belongs to), `outcome`, `status` (or null), `billable` (0 or 1), `reason` (empty when
-//!   billable), `duration_us`, `replica`.
-//! - view `rollup`, all calls ever, also those whose records have been pruned: `account`, `"group"`,
-//!   `action`, `mode`, `outcome`, `billable`, `reason`, `hour` (hours since the Unix epoch by
-//!   `admitted_at`, UTC; `datetime(hour * 3600, 'unixepoch')`), `calls`, `first_seq`, `last_seq`. Exact at any time, to be
-//!   summed (`sum(calls)`, `min(first_seq)`, `max(last_seq)`): the newest calls have a row each, until they are rolled up.
-//! - table `runs`: `run`, `replica`, `opened_at` (microseconds).
-//! - table `identity`, one row: `ledger_id` (32 random hex digits, made with the ledger and kept by a restore), `restore_count`.
-//! - table `days`, one row a sealed day: `day` (`YYYY-MM-DD` by the provider's zone), `first_seq`, `last_seq` (the records
-//!   that came since the day sealed before; a day of none has `last_seq = first_seq - 1`), `head` (its seal), and what that is
-//!   made of: `link` (after `last_seq`), `hours` (a digest) and `first_kept`; null in a day that schema 3 sealed: its head is
-//!   the link.
-//! - table `settlements`, one row a month: `month` (`YYYY-MM`), `through_seq` (its statements count the records up to here),
-//!   `head` (of the day that ends with it), `fixed_at`, `settled_at` (microseconds), `digest` (over its statements); these
-//!   two are null until every statement of it is stored; `late_months` (null: late calls of any age are on its statements; 2:
-//!   older ones are on none, as was the rule up to schema 3).
-//! - table `seals`: `place` (1, 2, 3 ..), `what` (`day YYYY-MM-DD`, `month YYYY-MM` or `restore N`), `head`. What a seal stands
-//!   for is told in `seal.rs`.
-//! - table `restores`: `restore_count`, `last_seq` (of the backup), `next_seq`, `restored_at` (microseconds).
-//! - table `statements`: `month`, `account`, `due` (a decimal number as text), `inputs`, `statement` (JSON).
-//! - table `clock`, one row: what was last seen of the wall clock and of the machine's monotonic one, and for how long the two
-//!   kept step (see [`ClockWatch`]). It is replaced each minute.
-//! - table `notices`: `id`, `account`, `"order"`, `raised_at`, `body` (JSON), `sent_at` (microseconds; null until delivered).
-//!
-//! Behind the views: `series` holds what the calls of a bill's line have in common (account, group, action, mode,
-//! outcome, billable, reason), so that `raw` (the records) and `hours` (the rollup) carry one integer
-//! instead of seven values; a series may have several rows of `hours` in an hour, because a row that was sealed does not
-//! grow any more; `raw` has no second index, which would make it 5 to 10 times
-//! slower; `bounds` holds the first seq that is kept and the last that is rolled up. The next seq is one past the newest
-//! of these and of `raw`, so none is given twice. `hour_ends` has a row an hour, with the newest seq of all its calls: which
-//! hours have records beyond a seq is asked for each statement.
-//!
-//! # The roll-up
-//! A commit appends to `raw` and to nothing else: with the rows of `hours` that its calls belong to, it would write
-//! two pages more, and at 1,000 active accounts many, and every answer would wait for that. `hours` is brought up to
-//! date behind the commits, after 4,096 records, after a second of rest and at the end, each time in one transaction
-//! with the note of how far it came (`bounds.rolled_up`). What lies beyond is the view `tail`, and readers add it. So
-//! the count is exact whatever happens in between, and a roll-up that fails is tried again and fails no
-//! call. Nothing is pruned beyond it.
-//!
-//! # The chain
-//! The same step links its records: each link stands for a record and all before it, so whoever keeps one can tell later
-//! whether any of them was changed. `links` has a row a step: `last_seq`, `link` (the link after it) and `marks` (the
-//! first 8 bytes of each of its records' links, in order of seq), so that the very record can be named. What is rolled up
-//! is linked; what is not may still be corrected by the writer (see `writer`).
-//!
-//! The link after a record is the SHA-256 of these 113 bytes, numbers in 8 bytes, big endian, two's complement:
-//!
-//! | bytes | what |
-//! |------:|------|
-//! | 32 | the link before; 32 zero bytes before the first |
-//! | 8 | `seq` |
-//! | 16 | `id` |
-//! | 16 | the first of the SHA-256 of: `account`, `group`, `action`, `mode`, `outcome`, `reason`, `replica`, each as UTF-8 after its length in 4 bytes, big endian, then `billable` as a number |
-//! | 8 + 8 + 8 | `admitted_at`, `start_ns`, `run` |
-//! | 1 + 8 | 1 and `status`, or 0 and 0 where it is null |
-//! | 8 | `duration_us` |
-//!
-//! The chain of a ledger that comes from schema 2 begins with the first record that was kept then.
-//!
-//! # Pruning
-//! Nothing is deleted that is not on the statements of a settled month. Whole steps of the roll-up go at a time, and the row of `links` before the first kept record stays, so that what is
-//! kept can be verified from there. `bounds.first_kept` passes over a step at once; rows of `raw` and `records` before it are
-//! about to be deleted and count as gone. `hours`, `days` and what was billed stay for ever.
+//! The file itself is described at the end of this page.
 //!
 //! # Checkpoints
 //! A commit appends to the WAL and syncs that alone. Copying the WAL back into the file (a checkpoint)
@@ -89,6 +20,8 @@
 //! tries each second. It also runs at a start that finds a WAL which is not empty, for nobody knows what the process before
 //! was told. A disk that does not answer within `stall_after` is trouble as well, without a repair: what it answers in
 //! the end decides.
+#![doc = ""]
+#![doc = include_str!("SCHEMA.md")]
 
 mod chain;
 mod checkpoint;

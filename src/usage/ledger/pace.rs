@@ -8,7 +8,7 @@ use std::time::Duration;
 /// The waits and steps that tests shorten or stretch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
-    /// How often a ledger in trouble is tried again (DESIGN §6).
+    /// How often a ledger in trouble is tried again.
     pub(super) probe: Duration,
     /// From the start of a commit to the start of the next when nobody waits for it (relaxed): what a crash may lose.
     pub(super) gather: Duration,

@@ -22,7 +22,7 @@ use std::time::Duration;
 /// How long a read waits while the file is being created or recovered by another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One record as the ledger has it. Its JSON has the names and the order of DESIGN §6; times are
+/// One record as the ledger has it. Its JSON has the names and the order of the view `records` (SCHEMA); times are
 /// numbers: `admitted_at` in microseconds since the Unix epoch, `start_ns`, `duration_us`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct StoredRecord {

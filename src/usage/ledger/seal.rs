@@ -2,41 +2,7 @@
 //!
 //! Owns the texts that the seals of days, months and restores are made of, and their order. They never change: who kept a seal
 //! must find it again in any later version. Must never seal what can still grow.
-//!
-//! # The texts
-//! A day's seal stands for all that can be told of its records when they are deleted one day, and for every seal before. It
-//! is the SHA-256 of a text of these lines, each ended by a line feed; digests are in lower-case hex:
-//!
-//! ```text
-//! tollgate day 2026-11-24
-//! ledger LEDGER_ID
-//! before HEAD_OF_THE_SEAL_BEFORE      (64 zeros before the first)
-//! records FIRST_SEQ LAST_SEQ
-//! link LINK_AFTER_LAST_SEQ
-//! hours DIGEST
-//! bounds FIRST_KEPT FLOOR
-//! ```
-//!
-//! `hours` is the SHA-256 of the rows of `hours` since the day sealed before, in order of `first_seq`, a line each: `hour`,
-//! `calls`, `first_seq`, `last_seq`, `account`, `group`, `action`, `mode`, `outcome`, `billable`, `reason`, with a tab between. (The
-//! first day that schema 4 seals has all rows before it.) `bounds.frozen` is the newest record whose row is sealed
-//! or about to be: rows up to there do not grow, and a call of the same hour begins another. `bounds.floor` is the
-//! first record that was kept when the ledger came to schema 4. `hours` may be many rows, so they are read beside the
-//! commits, between two chores of the writer.
-//!
-//! A month is sealed when all its statements are stored, and a restore when it is made:
-//!
-//! ```text
-//! tollgate month 2026-11              tollgate restore 1
-//! ledger LEDGER_ID                    ledger LEDGER_ID
-//! before HEAD                         before HEAD
-//! through THROUGH_SEQ                 records LAST_SEQ NEXT_SEQ
-//! head HEAD_OF_ITS_LAST_DAY           restored RESTORED_AT
-//! fixed FIXED_AT
-//! settled SETTLED_AT
-//! digest DIGEST_OF_ITS_STATEMENTS
-//! late LATE_MONTHS                    (`any` where it is null)
-//! ```
+//! The texts are told in SCHEMA. `hours` may be many rows, so they are read beside the commits, between two chores of the writer.
 
 use super::chain::Link;
 use rusqlite::{Connection, OptionalExtension, Row, params};

@@ -25,7 +25,7 @@ use std::time::Duration;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the WAL file is cut back to after a reader that held it open for long has gone, in bytes. Below
-/// this it is kept: overwriting written space makes a sync twice as cheap (PERFORMANCE).
+/// this it is kept: overwriting written space makes a sync twice as cheap.
 const WAL_KEPT_BYTES: u32 = 64 << 20;
 
 /// Series whose ids are remembered. All accounts in all groups fit; it is a bound, not a size.
