@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 VENV  := target/venv
 
-.PHONY: demo test torture fuzz needs bench soak clean
+.PHONY: demo test quick torture fuzz needs bench soak clean
 
 # Shows the gate at work until Ctrl-C, or so long: make demo ARGS="--seconds 20"
 demo:
@@ -14,6 +14,12 @@ test: needs $(VENV)/ready
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --lib --bins --tests
+
+# While you work: under a minute when nothing but this crate has to be compiled.
+quick:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked --lib --bins --test architecture
 
 # What is too long for every change: ten thousand reloads under load, 200 rounds on a disk whose syncs fail, and, as root on
 # a machine with loop devices, 50 on a file system whose backing store runs full.

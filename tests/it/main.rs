@@ -24,7 +24,6 @@ mod framing;
 mod fuzz;
 mod hang_up;
 mod harness;
-mod house;
 mod hung_files;
 mod identity;
 mod ledger_trouble;
