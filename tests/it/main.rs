@@ -29,6 +29,7 @@ mod identity;
 mod ledger_trouble;
 mod logs;
 mod names;
+mod pages;
 mod process;
 mod quota;
 mod refused_heads;

@@ -18,7 +18,7 @@ const INSIDE: &str = "TOLLGATE_TEST_NAMESPACES";
 
 /// Runs the calling test again in a process with a network and a mount table of its own, without root where the kernel
 /// lets users have them. True in that process.
-fn is_inside<T>(here: &T) -> bool {
+pub fn is_inside<T>(here: &T) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
@@ -55,7 +55,7 @@ fn is_inside<T>(here: &T) -> bool {
     false
 }
 
-fn run(program: &str, arguments: &[&str]) {
+pub fn run(program: &str, arguments: &[&str]) {
     let done = Command::new(program).args(arguments).status();
     assert!(
         done.is_ok_and(|status| status.success()),
