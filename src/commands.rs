@@ -34,9 +34,9 @@ pub enum RecordsFormat {
     Csv,
 }
 
-/// How the answer to a refund is printed.
+/// How a price, or the answer to a refund, is printed.
 #[derive(Clone, Copy, ValueEnum)]
-pub enum RefundFormat {
+pub enum AnswerFormat {
     /// For people.
     Table,
     /// One document.
@@ -232,14 +232,29 @@ fn books<'b>(config: &'b Config, reader: &'b Reader, now: crate::words::Utc) -> 
 
 /// What is to be priced.
 pub enum Order {
-    /// Prepaid packs of this size, so many.
-    Packs(u64, u32),
-    /// Quota for a period.
-    Qps(u32, Period),
+    /// Prepaid packs.
+    Packs {
+        /// The size of each.
+        calls: u64,
+        /// How many.
+        count: u32,
+    },
+    /// Quota.
+    Qps {
+        /// In calls per second.
+        qps: u32,
+        /// For how long.
+        period: Period,
+    },
 }
 
 /// What an order costs by the catalogue (R11, R15).
-pub fn price(path: &Path, group: &GroupId, order: &Order) -> anyhow::Result<()> {
+pub fn price(
+    path: &Path,
+    group: &GroupId,
+    order: &Order,
+    format: AnswerFormat,
+) -> anyhow::Result<()> {
     let config = load(path)?;
     let known = config
         .catalog
@@ -267,24 +282,43 @@ pub fn price(path: &Path, group: &GroupId, order: &Order) -> anyhow::Result<()> 
         how,
         ..
     } = match order {
-        Order::Packs(calls, count) => {
+        Order::Packs { calls, count } => {
             let on_sale: Vec<_> = per_call.packs.iter().map(|p| (p.calls, p.price)).collect();
             billing::pack_price(&on_sale, *calls, *count)?
         }
-        Order::Qps(quota, period) => {
+        Order::Qps { qps: quota, period } => {
             let ladder: Vec<_> = qps.iter().map(|q| (q.from, q.month, q.day)).collect();
             billing::qps_price(&ladder, *quota, *period)?
         }
     };
     let currency = &config.catalog.currency;
-    print(|out| {
-        writeln!(out, "{amount} {currency}")?;
-        writeln!(out, "{how} (unit price {unit_price})")
+    let mut document = json!({
+        "group": group, "amount": amount, "currency": currency, "unit_price": unit_price, "how": how,
+    });
+    let ordered = match order {
+        Order::Packs { calls, count } => vec![("calls", *calls), ("count", u64::from(*count))],
+        Order::Qps { qps, period } => {
+            let lasting = match period {
+                Period::Months(months) => ("months", *months),
+                Period::Days(days) => ("days", *days),
+            };
+            vec![("qps", u64::from(*qps)), (lasting.0, u64::from(lasting.1))]
+        }
+    };
+    for (name, number) in ordered {
+        document[name] = json!(number);
+    }
+    print(|out| match format {
+        AnswerFormat::Json => writeln!(out, "{document}"),
+        AnswerFormat::Table => {
+            writeln!(out, "{amount} {currency}")?;
+            writeln!(out, "{how} (unit price {unit_price})")
+        }
     })
 }
 
 /// Whether an order of packs is paid back (R18), with the rule and the amount; `false` when it is not.
-pub fn refund(path: &Path, order: &str, format: RefundFormat) -> anyhow::Result<bool> {
+pub fn refund(path: &Path, order: &str, format: AnswerFormat) -> anyhow::Result<bool> {
     let config = load(path)?;
     let Some((account, service, pack)) = find_order(&config.accounts, order) else {
         bail!("no order {order} in the files");
@@ -311,7 +345,7 @@ pub fn refund(path: &Path, order: &str, format: RefundFormat) -> anyhow::Result<
     };
     let currency = &config.catalog.currency;
     print(|out| match (format, &answer) {
-        (RefundFormat::Json, answer) => {
+        (AnswerFormat::Json, answer) => {
             let mut document =
                 json!({"order": order, "account": account.id, "group": service.group});
             match answer {
@@ -333,7 +367,7 @@ pub fn refund(path: &Path, order: &str, format: RefundFormat) -> anyhow::Result<
             }
             writeln!(out, "{document}")
         }
-        (RefundFormat::Table, Refund::Yes { back, total, until }) => {
+        (AnswerFormat::Table, Refund::Yes { back, total, until }) => {
             writeln!(
                 out,
                 "yes: {total} {currency} are paid back, if it is asked for before {}",
@@ -352,7 +386,7 @@ pub fn refund(path: &Path, order: &str, format: RefundFormat) -> anyhow::Result<
                 Local::new(now, zone)
             )
         }
-        (RefundFormat::Table, Refund::No { reason }) => writeln!(out, "no: {reason}"),
+        (AnswerFormat::Table, Refund::No { reason }) => writeln!(out, "no: {reason}"),
     })?;
     Ok(matches!(answer, Refund::Yes { .. }))
 }

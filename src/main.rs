@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tollgate::billing::Period;
 use tollgate::clock::Clock;
 use tollgate::commands::{
-    self, Format, Order, RecordsFormat, RefundFormat, Which, load, print, tell,
+    self, AnswerFormat, Format, Order, RecordsFormat, Which, load, print, tell,
 };
 use tollgate::config::{self, Charging, Config, Mistakes, UpstreamSettings};
 use tollgate::key::NewKey;
@@ -116,14 +116,11 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
-    /// What an order costs by the catalogue: a pack of calls, or quota for months or days.
+    /// Quote what an order costs by the catalogue.
     Price {
         #[command(flatten)]
         config: ConfigFlag,
-        /// The group.
-        #[arg(long, value_name = "GROUP", value_parser = group_id)]
-        group: GroupId,
-        #[command(flatten)]
+        #[command(subcommand)]
         goods: Goods,
     },
     /// Whether an order of packs is paid back, why, and how much by which fund.
@@ -136,8 +133,8 @@ enum Command {
         #[arg(long, value_name = "ORDER")]
         order: String,
         /// How to print it.
-        #[arg(long, value_enum, default_value_t = RefundFormat::Table)]
-        format: RefundFormat,
+        #[arg(long, value_enum, default_value_t = AnswerFormat::Table)]
+        format: AnswerFormat,
     },
     /// Recompute chain, days, rollup and fixed statements from the records that the ledger keeps.
     ///
@@ -219,6 +216,7 @@ struct ConfigFlag {
     /// The settings; catalogue, accounts and ledger are found from there.
     #[arg(
         long,
+        global = true,
         env = "TOLLGATE_CONFIG",
         default_value = "config/tollgate.yaml",
         value_name = "FILE"
@@ -227,31 +225,78 @@ struct ConfigFlag {
 }
 
 /// What is to be priced.
+#[derive(Subcommand)]
+enum Goods {
+    /// Quote prepaid packs of calls (R11).
+    #[command(
+        after_help = "Example:\n  tollgate price packs --group portrait-segmentation --calls 10000 --count 2"
+    )]
+    Packs {
+        /// The group.
+        #[arg(long, value_name = "GROUP", value_parser = group_id)]
+        group: GroupId,
+        /// The size of a pack.
+        #[arg(long, value_name = "N")]
+        calls: u64,
+        /// How many packs.
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = up_to(config::MAX_PACKS))]
+        count: u32,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = AnswerFormat::Table)]
+        format: AnswerFormat,
+    },
+    /// Quote a quota in calls per second, for months or for days (R15).
+    #[command(
+        after_help = "Examples:\n  tollgate price qps --group portrait-segmentation --qps 10 --months 1\n  tollgate price qps --group portrait-segmentation --qps 50 --days 3 --format json"
+    )]
+    Qps {
+        /// The group.
+        #[arg(long, value_name = "GROUP", value_parser = group_id)]
+        group: GroupId,
+        /// The quota.
+        #[arg(long, value_name = "N", value_parser = up_to(config::MAX_QPS))]
+        qps: u32,
+        #[command(flatten)]
+        period: Lasting,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = AnswerFormat::Table)]
+        format: AnswerFormat,
+    },
+}
+
+/// For how long a quota is bought.
 #[derive(Args)]
-struct Goods {
-    /// Prepaid packs of so many calls.
-    #[arg(long, value_name = "CALLS", required_unless_present = "qps", conflicts_with_all = ["qps", "months", "days"])]
-    pack: Option<u64>,
-    /// How many packs.
-    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "qps", value_parser = up_to(config::MAX_PACKS))]
-    count: u32,
-    /// Quota in calls per second.
-    #[arg(long, value_name = "N", value_parser = up_to(config::MAX_QPS))]
-    qps: Option<u32>,
+#[group(required = true, multiple = false)]
+struct Lasting {
     /// For so many calendar months.
-    #[arg(long, value_name = "N", requires = "qps", conflicts_with = "days", required_unless_present_any = ["days", "pack"], value_parser = up_to(config::MAX_MONTHS))]
+    #[arg(long, value_name = "N", value_parser = up_to(config::MAX_MONTHS))]
     months: Option<u32>,
     /// For so many days.
-    #[arg(long, value_name = "N", requires = "qps", value_parser = up_to(config::MAX_DAYS))]
+    #[arg(long, value_name = "N", value_parser = up_to(config::MAX_DAYS))]
     days: Option<u32>,
 }
 
 impl Goods {
-    fn order(&self) -> Order {
-        match (self.pack, self.qps, self.months, self.days) {
-            (None, Some(qps), Some(months), _) => Order::Qps(qps, Period::Months(months)),
-            (None, Some(qps), None, days) => Order::Qps(qps, Period::Days(days.unwrap_or(0))),
-            (calls, ..) => Order::Packs(calls.unwrap_or(0), self.count),
+    fn order(self) -> (GroupId, Order, AnswerFormat) {
+        match self {
+            Self::Packs {
+                group,
+                calls,
+                count,
+                format,
+            } => (group, Order::Packs { calls, count }, format),
+            Self::Qps {
+                group,
+                qps,
+                period,
+                format,
+            } => {
+                let period = match period.months {
+                    Some(months) => Period::Months(months),
+                    None => Period::Days(period.days.unwrap_or(0)),
+                };
+                (group, Order::Qps { qps, period }, format)
+            }
         }
     }
 }
@@ -344,11 +389,10 @@ fn main() -> ExitCode {
             month,
             format,
         } => commands::statement(&config.config, &account, month, format),
-        Command::Price {
-            config,
-            group,
-            goods,
-        } => commands::price(&config.config, &group, &goods.order()),
+        Command::Price { config, goods } => {
+            let (group, order, format) = goods.order();
+            commands::price(&config.config, &group, &order, format)
+        }
         Command::Refund {
             config,
             order,

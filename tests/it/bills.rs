@@ -730,8 +730,8 @@ fn prices_and_refunds_are_quoted_with_their_rule() {
     std::fs::write(house.file("accounts.yaml"), file).unwrap();
     seed(&house.ledger(), []);
     let price = |words: &[&str]| {
-        let mut all = vec!["price", "--group", PORTRAIT];
-        all.extend(words);
+        let mut all = vec!["price", words[0], "--group", PORTRAIT];
+        all.extend(&words[1..]);
         let said = house.run(&all);
         (
             said.code,
@@ -739,37 +739,59 @@ fn prices_and_refunds_are_quoted_with_their_rule() {
         )
     };
     assert_eq!(
-        price(&["--qps", "10", "--months", "1"]),
+        price(&["qps", "--qps", "10", "--months", "1"]),
         (Some(0), "7800.00 CNY".into())
     );
     assert_eq!(
-        price(&["--qps", "9", "--days", "3"]),
+        price(&["qps", "--qps", "9", "--days", "3"]),
         (Some(0), "1296.00 CNY".into())
     );
     assert_eq!(
-        price(&["--pack", "10000", "--count", "3"]),
+        price(&["packs", "--calls", "10000", "--count", "3"]),
         (Some(0), "264.00 CNY".into())
     );
-    assert_eq!(price(&["--pack", "123"]).0, Some(1));
-    assert_eq!(price(&["--qps", "10"]).0, Some(2), "for how long?");
+    assert_eq!(price(&["packs", "--calls", "123"]).0, Some(1));
+    assert_eq!(price(&["qps", "--qps", "10"]).0, Some(2), "for how long?");
 
     // What the accounts file would not take is not quoted.
     for (words, most) in [
-        (["--qps", "1000001", "--months", "1"], "1000000"),
-        (["--qps", "0", "--months", "1"], "1000000"),
-        (["--qps", "10", "--months", "121"], "120"),
-        (["--qps", "10", "--days", "3661"], "3660"),
-        (["--qps", "10", "--days", "0"], "3660"),
-        (["--pack", "10000", "--count", "10001"], "10000"),
-        (["--pack", "10000", "--count", "0"], "10000"),
+        (["qps", "--qps", "1000001", "--months", "1"], "1000000"),
+        (["qps", "--qps", "0", "--months", "1"], "1000000"),
+        (["qps", "--qps", "10", "--months", "121"], "120"),
+        (["qps", "--qps", "10", "--days", "3661"], "3660"),
+        (["qps", "--qps", "10", "--days", "0"], "3660"),
+        (["packs", "--calls", "10000", "--count", "10001"], "10000"),
+        (["packs", "--calls", "10000", "--count", "0"], "10000"),
     ] {
         let said = house.run(&[
-            "price", "--group", PORTRAIT, words[0], words[1], words[2], words[3],
+            "price", words[0], "--group", PORTRAIT, words[1], words[2], words[3], words[4],
         ]);
         assert_eq!(said.code, Some(2), "{words:?}: {}", said.out);
         assert!(said.err.contains(&format!("1..={most}")), "{}", said.err);
     }
-    assert_eq!(price(&["--qps", "1", "--days", "3660"]).0, Some(0));
+    assert_eq!(price(&["qps", "--qps", "1", "--days", "3660"]).0, Some(0));
+    let both = price(&["qps", "--qps", "1", "--days", "1", "--months", "1"]);
+    assert_eq!(both.0, Some(2), "one of the two");
+    for (words, amount, ordered) in [
+        (
+            ["qps", "--qps", "10", "--months", "1"],
+            "7800.00",
+            json!({"qps": 10, "months": 1}),
+        ),
+        (
+            ["packs", "--calls", "10000", "--count", "3"],
+            "264.00",
+            json!({"calls": 10_000, "count": 3}),
+        ),
+    ] {
+        let (code, line) = price(&[&words[..], &["--format", "json"]].concat());
+        let document: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((code, &document["amount"]), (Some(0), &json!(amount)));
+        assert_eq!(document["currency"], "CNY");
+        for (name, number) in ordered.as_object().unwrap() {
+            assert_eq!(document[name], *number);
+        }
+    }
 
     let yes = house.run(&["refund", "--order", "P-1"]);
     assert_eq!(yes.code, Some(0), "{}{}", yes.out, yes.err);
