@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 VENV  := target/venv
 
-.PHONY: demo test quick torture fuzz needs bench soak clean
+.PHONY: demo test quick torture fuzz needs man bench soak clean
 
 # Shows the gate at work until Ctrl-C, or so long: make demo ARGS="--seconds 20"
 demo:
@@ -48,6 +48,11 @@ $(VENV)/ready: tests/sdk/requirements.txt | needs
 	python3 -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
+
+# The man pages, from the definitions of the command line: target/man/tollgate.1 and one for each command.
+man:
+	mkdir -p target/man
+	cargo run --locked --quiet --bin tollgate -- man target/man
 
 # What a call costs, part by part and beside the peers: benches/README.md. Two quiet cores, about a quarter of an hour.
 # Rounds and cases of the peers: make bench ARGS="3 admitted bodies"

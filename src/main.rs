@@ -182,6 +182,19 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
     },
+    /// Print a script with which a shell completes the commands of tollgate.
+    ///
+    /// For bash: tollgate completions bash > /etc/bash_completion.d/tollgate
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a directory.
+    #[command(hide = true)]
+    Man {
+        /// The directory; it must be there.
+        directory: PathBuf,
+    },
     /// Put a backup in the place of the ledger, while no gate runs.
     ///
     /// The ledger that is there is moved aside. Records get seqs far beyond those of the backup, so that none is given twice, and
@@ -377,6 +390,14 @@ fn main() -> ExitCode {
             against: Some(old),
         } => check_against(&old, &config.config),
         Command::Key(Key::New { kind }) => new_key(kind),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "tollgate", &mut script);
+            print(|out| out.write_all(&script))
+        }
+        Command::Man { directory } => {
+            clap_mangen::generate_to(Cli::command(), directory).map_err(Into::into)
+        }
         Command::Usage {
             config,
             month,

@@ -24,6 +24,7 @@ mod framing;
 mod fuzz;
 mod hang_up;
 mod harness;
+mod help;
 mod hung_files;
 mod identity;
 mod ledger_trouble;

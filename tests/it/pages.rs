@@ -28,7 +28,7 @@ const VALUES: [(&str, &str); 6] = [
 ];
 
 /// Commands that are not run here, or all that begin so when there is a blank at the end; and what checks them instead.
-const ELSEWHERE: [(&str, &str); 15] = [
+const ELSEWHERE: [(&str, &str); 16] = [
     ("make demo", "tests/it/demo.rs runs the demo"),
     ("make demo ", "the same"),
     ("make test", "it runs this"),
@@ -36,6 +36,7 @@ const ELSEWHERE: [(&str, &str); 15] = [
     ("make torture", "it takes half an hour"),
     ("make fuzz", "make test runs a hundredth of it"),
     ("make fuzz ", "the same"),
+    ("make man", "tests/it/help.rs writes the pages"),
     ("make bench", "it needs two quiet cores"),
     ("make soak", "it takes an hour"),
     ("cargo ", "cargo builds and runs these tests"),
