@@ -555,7 +555,7 @@ async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
     let signal = loop {
         tokio::select! {
             _ = tick.tick() => {
-                let counter = &running.proxy.metrics.log_lines_dropped;
+                let counter = &running.proxy.shared().metrics.log_lines_dropped;
                 let lines = u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX);
                 counter.inc_by(lines.saturating_sub(counter.get()));
             }

@@ -7,7 +7,7 @@ use crate::background::behind_the_calls;
 use crate::clock::Clock;
 use crate::config::{self, Config, Mistake, Mistakes, Sources, Written};
 use crate::policy::Policy;
-use crate::proxy::Proxy;
+use crate::proxy::Shared;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub struct Wish {
 
 /// The one way to another generation.
 pub struct Reloader {
-    proxy: Arc<Proxy>,
+    shared: Arc<Shared>,
     in_force: Mutex<InForce>,
 }
 
@@ -74,11 +74,11 @@ struct InForce {
 }
 
 impl Reloader {
-    /// What is in force in `proxy` is `written` so.
-    pub fn new(proxy: Arc<Proxy>, written: Written) -> Self {
+    /// What is in force in `shared` is `written` so.
+    pub fn new(shared: Arc<Shared>, written: Written) -> Self {
         let sources = written.sources.clone();
         Self {
-            proxy,
+            shared,
             in_force: Mutex::new(InForce { written, sources }),
         }
     }
@@ -90,7 +90,7 @@ impl Reloader {
     /// # Errors
     /// When it panicked, which it never should; what was in force stays.
     pub async fn reload(self: Arc<Self>, wish: Wish) -> Result<Outcome, JoinError> {
-        let clock = self.proxy.clock.clone();
+        let clock = self.shared.clock.clone();
         let reload = move || behind_the_calls(|| self.reload_now(wish));
         read_files(&clock, reload).await
     }
@@ -127,8 +127,8 @@ impl Reloader {
         if new.written.digest == written.digest {
             return Outcome::Unchanged;
         }
-        let proxy = &self.proxy;
-        let old = proxy.policy.load_full();
+        let shared = &self.shared;
+        let old = shared.policy.load_full();
         let pending = waits_for_restart(written, &new.written);
         let mut mistakes = Vec::new();
         let zone = |catalog: &config::Catalog| catalog.time_zone.iana_name().map(str::to_owned);
@@ -145,15 +145,15 @@ impl Reloader {
             return Outcome::Refused(Mistakes(mistakes));
         }
         let sold = old.accounts().map(|account| &***account);
-        let changes = config::changes(&old.catalog, sold, &new, proxy.clock.utc());
+        let changes = config::changes(&old.catalog, sold, &new, shared.clock.utc());
         if wish.dry_run {
             return Outcome::Planned { changes, pending };
         }
         let generation = old.generation + 1;
         let catalog = Arc::new(new.catalog);
-        let policy = Policy::build(generation, catalog, new.accounts, &proxy.metrics);
-        policy.put_in_force(&proxy.gates);
-        proxy.policy.store(Arc::new(policy));
+        let policy = Policy::build(generation, catalog, new.accounts, &shared.metrics);
+        policy.put_in_force(&shared.gates);
+        shared.policy.store(Arc::new(policy));
         // Calls keep what they use, so the retired generation is dropped here, off the workers.
         drop(old);
         in_force.written.follow(new.written);
@@ -165,7 +165,7 @@ impl Reloader {
     }
 
     fn report(&self, outcome: &Outcome) {
-        let metrics = &self.proxy.metrics;
+        let metrics = &self.shared.metrics;
         match outcome {
             Outcome::Reloaded {
                 generation,
@@ -207,7 +207,7 @@ impl Reloader {
     pub async fn watch(self: Arc<Self>) {
         let mut before: Option<Sources> = None;
         loop {
-            self.proxy.clock.sleep(LOOK_EVERY).await;
+            self.shared.clock.sleep(LOOK_EVERY).await;
             let reloader = self.clone();
             let look = move || {
                 let known = reloader.in_force.lock().sources.clone();
@@ -215,7 +215,7 @@ impl Reloader {
                 (look != known).then_some(look)
             };
             let seen = before.take();
-            let done = match read_files(&self.proxy.clock, look).await {
+            let done = match read_files(&self.shared.clock, look).await {
                 Ok(Some(look)) if seen.as_ref() == Some(&look) => {
                     self.clone().reload(Wish::default()).await.map(drop)
                 }

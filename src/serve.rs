@@ -10,7 +10,7 @@ use crate::config::{Config, Endpoint, Limits, NoticeSettings, Settings};
 use crate::metrics::Metrics;
 use crate::notify::{self, Webhook};
 use crate::policy::Policy;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, Shared};
 use crate::reload::{self, Reloader, Wish};
 use crate::server::{self, Phase};
 use crate::settle::{self, SettleError, Settler};
@@ -173,26 +173,21 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         .map_err(admin_error)?;
     let admin = admin_listener.local_addr()?;
 
-    let proxy = Arc::new(Proxy::new(
-        &settings,
-        clock.clone(),
-        policy,
-        Gates::default(),
-        ledger,
-        metrics,
-    ));
+    let shared = Shared::new(clock.clone(), policy, Gates::default(), ledger, metrics);
+    let shared = Arc::new(shared);
+    let proxy = Arc::new(Proxy::new(&settings, shared.clone()));
     let raised = Arc::new(Notify::new());
     let settler = {
-        let (proxy, raised) = (proxy.clone(), raised.clone());
+        let (shared, raised) = (shared.clone(), raised.clone());
         let retain = settings.ledger.retain_records;
         // Before the first call: who is in arrears must not be admitted again by a restart.
-        tokio::task::spawn_blocking(move || Settler::start(proxy, retain, raised))
+        tokio::task::spawn_blocking(move || Settler::start(shared, retain, raised))
             .await
             .map_err(io::Error::other)?
     };
     let settler = Arc::new(settler?);
     let (state, state_seen) = watch::channel(State::Starting);
-    let reloader = Arc::new(Reloader::new(proxy.clone(), written));
+    let reloader = Arc::new(Reloader::new(shared.clone(), written));
     let router = admin::router(
         proxy.clone(),
         reloader.clone(),
@@ -210,7 +205,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     // the lock was ours: after one second of hold no two seconds overlap (P1).
     clock.sleep_until(locked_at.plus(SECOND)).await;
 
-    let dialer = Arc::new(dialer(&settings, &proxy.metrics));
+    let dialer = Arc::new(dialer(&settings, &shared.metrics));
     let keep = Keep {
         idle_timeout: settings.upstream.idle_timeout,
         max_age: settings.upstream.max_age,
@@ -242,7 +237,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     control.push(tokio::spawn(housekeeping(proxy.clone())));
     control.push(tokio::spawn(settler.clone().run()));
     if let Some(notices) = &settings.notices {
-        control.push(tokio::spawn(deliver(proxy.clone(), notices, raised)));
+        control.push(tokio::spawn(deliver(shared.clone(), notices, raised)));
     }
     control.push(tokio::spawn(reloader.clone().watch()));
     state.send_replace(State::Serving);
@@ -284,7 +279,7 @@ impl Running {
             let mut is_told = false;
             loop {
                 // What calls find out is known there too.
-                let dialled = match proxy.metrics.upstream_up.get() {
+                let dialled = match proxy.shared().metrics.upstream_up.get() {
                     0 => dialer.dial().await.map(drop),
                     _ => Ok(()),
                 };
@@ -299,7 +294,7 @@ impl Running {
                     }
                     _ => {}
                 }
-                proxy.clock.sleep(DIAL_EVERY).await;
+                proxy.shared().clock.sleep(DIAL_EVERY).await;
             }
         }
     }
@@ -327,7 +322,7 @@ impl Running {
         tokio::pin!(hurry);
         // Asked once only: a future that has resolved must not be polled again.
         let mut ended_by = tokio::select! {
-            () = proxy.clock.sleep(drain_notice) => None,
+            () = proxy.shared().clock.sleep(drain_notice) => None,
             signal = hurry.as_mut() => Some(format!("another {signal} came")),
         };
         phase.send_replace(Phase::Drain);
@@ -341,13 +336,13 @@ impl Running {
         if ended_by.is_none() {
             ended_by = tokio::select! {
                 _ = &mut ended => None,
-                () = proxy.clock.sleep(drain) => Some(format!("the drain's deadline came (limits.drain, {drain:?})")),
+                () = proxy.shared().clock.sleep(drain) => Some(format!("the drain's deadline came (limits.drain, {drain:?})")),
                 signal = hurry.as_mut() => Some(format!("another {signal} came")),
             };
         }
         if let Some(ended_by) = ended_by {
             tracing::warn!(
-                in_flight = proxy.metrics.in_flight.get(),
+                in_flight = proxy.shared().metrics.in_flight.get(),
                 "{ended_by}; dropping what is left"
             );
             proxy.abandon();
@@ -364,7 +359,7 @@ impl Running {
         let (is_closed, closed) = tokio::sync::oneshot::channel();
         let closing = proxy.clone();
         // Not on the pool, whose threads may all wait for a disk: there it would never begin.
-        std::thread::spawn(move || is_closed.send(closing.ledger.close(CLOSING)));
+        std::thread::spawn(move || is_closed.send(closing.shared().ledger.close(CLOSING)));
         let closed = closed.await;
         for task in control {
             task.abort();
@@ -425,7 +420,7 @@ fn open_ledger(
 /// Once a second: what is past is forgotten.
 async fn housekeeping(proxy: Arc<Proxy>) {
     for second in 0_u64.. {
-        proxy.clock.sleep(SECOND).await;
+        proxy.shared().clock.sleep(SECOND).await;
         proxy.sweep();
         if second % 10 == 0 {
             // The allocator gives back what was freed a second ago when a thread ends, and without calls none
@@ -437,15 +432,15 @@ async fn housekeeping(proxy: Arc<Proxy>) {
 
 /// Delivers the notices that the ledger has, each until it was taken.
 fn deliver(
-    proxy: Arc<Proxy>,
+    shared: Arc<Shared>,
     settings: &NoticeSettings,
     raised: Arc<Notify>,
 ) -> impl Future<Output = ()> + use<> {
     let webhook = Webhook::new(settings);
-    let (metrics, clock) = (proxy.metrics.clone(), proxy.clock.clone());
-    let ledger = proxy.clone();
-    let unsent = move || settle::unsent(&ledger);
-    let sent = move |id: &str| settle::sent(&proxy, id);
+    let (metrics, clock) = (shared.metrics.clone(), shared.clock.clone());
+    let of = shared.clone();
+    let unsent = move || settle::unsent(&of);
+    let sent = move |id: &str| settle::sent(&shared, id);
     notify::deliver(webhook, metrics, clock, raised, unsent, sent)
 }
 

@@ -102,7 +102,7 @@ pub async fn run(
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, most likely: the connection stays in the backlog.
-                tell_cannot_accept(&error, proxy.clock.mono());
+                tell_cannot_accept(&error, proxy.shared().clock.mono());
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -167,8 +167,12 @@ async fn connection<R, W>(
     R: Reader + 'static,
     W: Writer,
 {
-    let mut caller =
-        caller::Connection::new(reader, writer, proxy.idle_timeout(), proxy.clock.clone());
+    let mut caller = caller::Connection::new(
+        reader,
+        writer,
+        proxy.idle_timeout(),
+        proxy.shared().clock.clone(),
+    );
     let mut told = phase.clone();
     let mut drain = pin!(reached(&mut told, Phase::Drain));
     let (mut is_asked, mut is_draining) = (false, false);
@@ -221,6 +225,7 @@ mod tests {
     use crate::config;
     use crate::metrics::Metrics;
     use crate::policy::Policy;
+    use crate::proxy::Shared;
     use crate::upstream::{Dialer, Keep};
     use crate::usage::{Ledger, LedgerOptions};
     use crate::words::Durability;
@@ -250,14 +255,8 @@ mod tests {
         let ledger = Ledger::open(options, clock.clone(), |_| ()).unwrap();
         let gates = Gates::default();
         let policy = Policy::build(1, Arc::new(config.catalog), config.accounts, &metrics);
-        let proxy = Arc::new(Proxy::new(
-            &config.settings,
-            clock.clone(),
-            policy,
-            gates,
-            ledger,
-            metrics,
-        ));
+        let shared = Shared::new(clock.clone(), policy, gates, ledger, metrics);
+        let proxy = Arc::new(Proxy::new(&config.settings, Arc::new(shared)));
         let dialer = Dialer::new("127.0.0.1".into(), 9, IDLE, |_| ());
         let keep = Keep {
             idle_timeout: IDLE,

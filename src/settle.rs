@@ -22,7 +22,7 @@ use crate::billing::{self, Calls, Fixed, Inputs, Local};
 use crate::books::{self, Books, BooksError, Sold};
 use crate::metrics::PackFigures;
 use crate::policy::Policy;
-use crate::proxy::Proxy;
+use crate::proxy::Shared;
 use crate::usage::{Entry, LedgerError, Month, ReadError, Reader, Seal, StoreError, Trouble};
 use crate::words::{AccountId, Mode, Mono, Reason, Stop, Utc};
 use jiff::tz::TimeZone;
@@ -116,7 +116,7 @@ pub enum SettleError {
 
 /// The one who settles. There is one ledger, one writer and one of these.
 pub struct Settler {
-    proxy: Arc<Proxy>,
+    shared: Arc<Shared>,
     /// Tells whoever delivers notices that there is one.
     raised: Arc<Notify>,
     /// How long records are kept at least.
@@ -153,18 +153,18 @@ struct State {
 impl Settler {
     /// Reads what was debited and stops who is in arrears: to be called before the first call is accepted.
     pub fn start(
-        proxy: Arc<Proxy>,
+        shared: Arc<Shared>,
         retain: Duration,
         raised: Arc<Notify>,
     ) -> Result<Self, SettleError> {
-        let reader = proxy.ledger.reader()?;
-        let zone = &proxy.policy.load().catalog.time_zone;
+        let reader = shared.ledger.reader()?;
+        let zone = &shared.policy.load().catalog.time_zone;
         books::check_time_zone(&reader, zone)?;
-        let both = proxy.clock.both();
+        let both = shared.clock.both();
         let boot = std::fs::read_to_string(BOOT_ID).ok();
         let kept = reader.clock_watch()?;
         let told = [told(&reader, zone)?, kept.as_ref().map(trust::vouched)];
-        told.into_iter().flatten().for_each(|at| proxy.vouch(at));
+        told.into_iter().flatten().for_each(|at| shared.vouch(at));
         let trust = Trust::start(
             kept,
             boot.map(|boot| boot.trim().to_owned()),
@@ -172,7 +172,7 @@ impl Settler {
             newest(&reader, zone)?,
         );
         tell_ahead(&reader, zone, both.1)?;
-        proxy
+        shared
             .metrics
             .on_no_statement
             .set(gauge(books::calls_on_none(&reader, zone, None)?));
@@ -192,7 +192,7 @@ impl Settler {
                 unseen: BTreeSet::new(),
                 packs: BTreeMap::new(),
             }),
-            proxy,
+            shared,
             retain,
             raised,
         };
@@ -208,7 +208,7 @@ impl Settler {
     pub async fn run(self: Arc<Self>) {
         let mut told = String::new();
         loop {
-            self.proxy.clock.sleep(LOOK_EVERY).await;
+            self.shared.clock.sleep(LOOK_EVERY).await;
             if !self.has_work() {
                 continue;
             }
@@ -221,7 +221,7 @@ impl Settler {
                 Err(panic) => panic.to_string(),
             };
             if !failure.is_empty() {
-                self.proxy.metrics.settlement_failures.inc();
+                self.shared.metrics.settlement_failures.inc();
             }
             if !failure.is_empty() && failure != told {
                 // Told once: it is tried in each pass.
@@ -234,7 +234,7 @@ impl Settler {
     fn has_work(&self) -> bool {
         self.look();
         let state = self.state.lock();
-        let (clock, policy) = (&self.proxy.clock, self.proxy.policy.load());
+        let (clock, policy) = (&self.shared.clock, self.shared.policy.load());
         state.generation != policy.generation
             || clock.utc() >= state.next_payment
             || clock.mono() >= state.next_pass
@@ -245,49 +245,49 @@ impl Settler {
     /// Looks at both clocks and gives the wall clock's instant, by which the rest is judged.
     fn look(&self) -> Utc {
         let mut trust = self.trust.lock();
-        let (both, trusted) = (self.proxy.clock.both(), trust.is_trusted());
+        let (both, trusted) = (self.shared.clock.both(), trust.is_trusted());
         if let Some(seconds) = trust.look(both) {
             tracing::warn!(
                 seconds,
                 "the wall clock was moved: nothing is sealed, settled or deleted before it has kept step with the monotonic clock for an hour"
             );
             // What it was to delete by was asked for by the clock that is doubted now.
-            self.proxy.ledger.prune(Utc(i64::MIN));
+            self.shared.ledger.prune(Utc(i64::MIN));
         } else if trust.is_trusted() != trusted {
             tell_trust(!trusted);
         }
         if trust.is_trusted() {
-            self.proxy.vouch(both.1);
+            self.shared.vouch(both.1);
         }
-        let metrics = &self.proxy.metrics;
+        let metrics = &self.shared.metrics;
         metrics.clock_trusted.set(i64::from(trust.is_trusted()));
         both.1
     }
 
     /// Keeps what was seen of the clocks for the next start.
     fn keep_clock(&self, state: &mut State) -> Result<(), SettleError> {
-        let mono = self.proxy.clock.mono();
+        let mono = self.shared.clock.mono();
         if mono < state.next_keep {
             return Ok(());
         }
         state.next_keep = mono.plus(KEEP_EVERY);
-        let reader = self.proxy.ledger.reader()?;
-        let zone = &self.proxy.policy.load().catalog.time_zone;
+        let reader = self.shared.ledger.reader()?;
+        let zone = &self.shared.policy.load().catalog.time_zone;
         let newest = newest(&reader, zone)?;
         let watch = self.trust.lock().keep(newest);
-        Ok(self.proxy.ledger.keep(vec![Entry::Clock(watch)])?)
+        Ok(self.shared.ledger.keep(vec![Entry::Clock(watch)])?)
     }
 
     /// Keeps what was seen of the clocks to the end, for the next start. To be called before the ledger is closed; blocks.
     pub fn end(&self) -> Result<(), SettleError> {
         self.look();
         let watch = self.trust.lock().keep(Utc(i64::MIN));
-        Ok(self.proxy.ledger.keep(vec![Entry::Clock(watch)])?)
+        Ok(self.shared.ledger.keep(vec![Entry::Clock(watch)])?)
     }
 
     /// Long work does not hold up a customer who has paid meanwhile, nor the end of the process.
     fn keep_up(&self, state: &mut State) -> Result<(), SettleError> {
-        let ledger = &self.proxy.ledger;
+        let ledger = &self.shared.ledger;
         if !ledger.healthy() {
             // What is read now may not be on the disk, and whoever reads it holds its repair up.
             let trouble = match ledger.is_closed() {
@@ -296,8 +296,8 @@ impl Settler {
             };
             return Err(StoreError::Trouble(trouble).into());
         }
-        let generation = self.proxy.policy.load().generation;
-        if state.generation != generation || self.proxy.clock.utc() >= state.next_payment {
+        let generation = self.shared.policy.load().generation;
+        if state.generation != generation || self.shared.clock.utc() >= state.next_payment {
             self.stop_for_arrears(state);
         }
         Ok(())
@@ -309,20 +309,20 @@ impl Settler {
         // First, and whatever becomes of the rest: a customer who has paid waits for it.
         self.stop_for_arrears(state);
         let kept = self.keep_clock(state);
-        let began = self.proxy.clock.mono();
-        if began < state.next_pass && self.proxy.clock.utc() < state.next_seal {
+        let began = self.shared.clock.mono();
+        if began < state.next_pass && self.shared.clock.utc() < state.next_seal {
             return kept;
         }
         let done = self.pass(state).and(kept);
-        let ended = self.proxy.clock.mono();
+        let ended = self.shared.clock.mono();
         let pause = (ended.since(began) * PASS_SHARE).clamp(PASS_EVERY, PASS_AT_LATEST);
         state.next_pass = began.plus(pause);
         done
     }
 
     fn pass(&self, state: &mut State) -> Result<(), SettleError> {
-        let policy = self.proxy.policy.load_full();
-        let reader = self.proxy.ledger.reader()?;
+        let policy = self.shared.policy.load_full();
+        let reader = self.shared.ledger.reader()?;
         let now = self.look();
         let zone = &policy.catalog.time_zone;
         state.next_seal = next_seal(now, zone);
@@ -348,7 +348,7 @@ impl Settler {
 
     /// Shows how far months are settled, and how far the ledger is ahead of the clock.
     fn show(&self, reader: &Reader, zone: &TimeZone, now: Utc) -> Result<(), SettleError> {
-        let metrics = &self.proxy.metrics;
+        let metrics = &self.shared.metrics;
         let unsettled = unsettled(reader, zone)?.unwrap_or_else(|| Month::of(now, zone));
         let (settled_until, _) = unsettled.bounds(zone);
         metrics.settlement_last_month.set(settled_until.seconds());
@@ -411,12 +411,12 @@ impl Settler {
         state: &mut State,
         now: Utc,
     ) -> Result<(), SettleError> {
-        let started = self.proxy.clock.mono();
+        let started = self.shared.clock.mono();
         if started >= state.next_prune {
             state.next_prune = started.plus(PRUNE_EVERY);
             let unsettled = unsettled(reader, zone)?.unwrap_or_else(|| Month::of(now, zone));
             let keep_from = keep_from(now, self.retain, unsettled, zone);
-            self.proxy.ledger.prune(keep_from);
+            self.shared.ledger.prune(keep_from);
         }
         Ok(())
     }
@@ -434,7 +434,7 @@ impl Settler {
             first_seq,
             last_seq,
             head,
-        } = self.proxy.ledger.seal(&day.to_string())?;
+        } = self.shared.ledger.seal(&day.to_string())?;
         // Published: whoever keeps the log can hold the ledger to it (`tollgate verify --checkpoint`).
         tracing::info!(
             target: EVIDENCE,
@@ -456,7 +456,7 @@ impl Settler {
         month: Month,
         now: Utc,
     ) -> Result<(), SettleError> {
-        let ledger = &self.proxy.ledger;
+        let ledger = &self.shared.ledger;
         let catalog = &policy.catalog;
         let text = month.to_string();
         let (through_seq, head, fixed_at) = match reader.settlement(&text)? {
@@ -562,8 +562,8 @@ impl Settler {
 
     /// Stops whose balance is below zero, lets go on whose is not any more (R17).
     fn stop_for_arrears(&self, state: &mut State) {
-        let policy = self.proxy.policy.load_full();
-        let paid_by = self.proxy.paid_by();
+        let policy = self.shared.policy.load_full();
+        let paid_by = self.shared.paid_by();
         let mut balances = Vec::new();
         let (mut stopped, mut next_payment) = (HashSet::new(), Utc(i64::MAX));
         for (id, debited) in &state.debits {
@@ -585,8 +585,8 @@ impl Settler {
                 && !stopped.contains(&account.id)
         });
         let in_arrears = stopped.len() + by_the_files.count();
-        self.proxy.metrics.set_balances(balances, in_arrears);
-        self.proxy.gates.set_arrears(stopped);
+        self.shared.metrics.set_balances(balances, in_arrears);
+        self.shared.gates.set_arrears(stopped);
         state.generation = policy.generation;
         state.next_payment = next_payment;
     }

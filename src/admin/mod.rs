@@ -15,14 +15,14 @@ use crate::books::{self, Books, BooksError, Sold};
 use crate::config::{Settings, told};
 use crate::metrics::AccountFigures;
 use crate::policy::{Account, Described, Policy, rfc3339};
-use crate::proxy::{Proxy, counts};
+use crate::proxy::{Proxy, Shared, counts};
 use crate::reload::{Outcome, Reloader, Wish};
 use crate::usage::{Cursor, LedgerError, ReadError, Reader};
 use crate::words::{AccountId, COMMIT, Utc};
 use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State as Shared};
+use axum::extract::{Path, Request, State as Extracted};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -68,6 +68,8 @@ impl State {
 }
 
 struct Admin {
+    shared: Arc<Shared>,
+    /// For what the calls hold in memory.
     proxy: Arc<Proxy>,
     reloader: Arc<Reloader>,
     public: SocketAddr,
@@ -75,7 +77,7 @@ struct Admin {
     state: watch::Receiver<State>,
 }
 
-type App = Shared<Arc<Admin>>;
+type App = Extracted<Arc<Admin>>;
 /// The id in a path; one that cannot be read is nobody's.
 type Named = Result<Path<String>, PathRejection>;
 
@@ -94,8 +96,9 @@ pub fn router(
     let guard: guard::Guard = Arc::new(settings.admin.token.clone());
     let admin = Arc::new(Admin {
         public,
-        started_at: proxy.clock.utc(),
+        started_at: proxy.shared().clock.utc(),
         state,
+        shared: proxy.shared().clone(),
         proxy,
         reloader,
     });
@@ -208,9 +211,9 @@ async fn index() -> &'static str {
 }
 
 /// 503 asks the supervisor for another process: without the ledger's writer this one is of no use.
-async fn live(Shared(admin): App) -> Response {
+async fn live(Extracted(admin): App) -> Response {
     let serving = *admin.state.borrow() == State::Serving;
-    if serving && admin.proxy.ledger.is_closed() {
+    if serving && admin.shared.ledger.is_closed() {
         return (
             StatusCode::SERVICE_UNAVAILABLE,
             "the ledger's writer has ended\n",
@@ -220,7 +223,7 @@ async fn live(Shared(admin): App) -> Response {
     "ok\n".into_response()
 }
 
-async fn ready(Shared(admin): App) -> Response {
+async fn ready(Extracted(admin): App) -> Response {
     let state = *admin.state.borrow();
     if state != State::Serving {
         return (
@@ -229,7 +232,7 @@ async fn ready(Shared(admin): App) -> Response {
         )
             .into_response();
     }
-    if !admin.proxy.ledger.healthy() {
+    if !admin.shared.ledger.healthy() {
         return (
             StatusCode::SERVICE_UNAVAILABLE,
             "the ledger cannot be written\n",
@@ -239,10 +242,10 @@ async fn ready(Shared(admin): App) -> Response {
     "ready\n".into_response()
 }
 
-async fn metrics(Shared(admin): App) -> Response {
-    let proxy = &admin.proxy;
-    let metrics = &proxy.metrics;
-    let ledger = proxy.ledger.stats();
+async fn metrics(Extracted(admin): App) -> Response {
+    let shared = &admin.shared;
+    let metrics = &shared.metrics;
+    let ledger = shared.ledger.stats();
     let whole = |figure: u64| i64::try_from(figure).unwrap_or(i64::MAX);
     metrics
         .ledger_pending
@@ -252,14 +255,14 @@ async fn metrics(Shared(admin): App) -> Response {
     metrics.ledger_free_bytes.set(whole(ledger.free_bytes));
     metrics
         .ledger_healthy
-        .set(i64::from(proxy.ledger.healthy()));
+        .set(i64::from(shared.ledger.healthy()));
     metrics
         .body_memory_bytes
-        .set(whole(proxy.body_memory_held()));
+        .set(whole(admin.proxy.body_memory_held()));
     metrics
         .config_generation
-        .set(whole(proxy.policy.load().generation));
-    let text = metrics.expose(figures(proxy));
+        .set(whole(shared.policy.load().generation));
+    let text = metrics.expose(figures(shared));
     (
         [(
             header::CONTENT_TYPE,
@@ -274,11 +277,11 @@ async fn metrics(Shared(admin): App) -> Response {
 ///
 /// One list and no second copy of it: at 100,000 accounts what it takes is most of what a scrape adds to the
 /// process's memory, for good.
-fn figures(proxy: &Proxy) -> Vec<AccountFigures> {
-    let now = proxy.clock.utc();
-    let policy = proxy.policy.load_full();
-    let mut figures = Vec::with_capacity(proxy.gates.len().max(policy.accounts().len()));
-    proxy.gates.each(|key, gate| {
+fn figures(shared: &Shared) -> Vec<AccountFigures> {
+    let now = shared.clock.utc();
+    let policy = shared.policy.load_full();
+    let mut figures = Vec::with_capacity(shared.gates.len().max(policy.accounts().len()));
+    shared.gates.each(|key, gate| {
         figures.push(AccountFigures {
             account: key.account.clone(),
             group: key.group.clone(),
@@ -297,7 +300,7 @@ fn figures(proxy: &Proxy) -> Vec<AccountFigures> {
         same
     });
     let called = figures.len();
-    policy.each_idle(now, &proxy.gates, |account, group, quota| {
+    policy.each_idle(now, &shared.gates, |account, group, quota| {
         let key = (account, group);
         // A gate may be there that this generation was not asked for yet.
         let has_gate = figures[..called].binary_search_by(|f| f.key().cmp(&key));
@@ -313,10 +316,10 @@ fn figures(proxy: &Proxy) -> Vec<AccountFigures> {
     figures
 }
 
-async fn status(Shared(admin): App) -> Json<Value> {
-    let proxy = &admin.proxy;
-    let policy = proxy.policy.load();
-    let ledger = proxy.ledger.stats();
+async fn status(Extracted(admin): App) -> Json<Value> {
+    let shared = &admin.shared;
+    let policy = shared.policy.load();
+    let ledger = shared.ledger.stats();
     let told = |at| rfc3339(at, &policy.catalog.time_zone);
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -327,15 +330,15 @@ async fn status(Shared(admin): App) -> Json<Value> {
         "policy": {
             "generation": policy.generation,
             "accounts": policy.accounts().count(),
-            "gates": proxy.gates.len(),
-            "last_reload_success": proxy.metrics.config_last_reload_success.get() == 1,
-            "restart_pending": proxy.metrics.config_restart_pending.get() == 1,
+            "gates": shared.gates.len(),
+            "last_reload_success": shared.metrics.config_last_reload_success.get() == 1,
+            "restart_pending": shared.metrics.config_restart_pending.get() == 1,
         },
-        "calls": {"pending": proxy.metrics.pending.get(), "in_flight": proxy.metrics.in_flight.get()},
-        "connections": proxy.metrics.connections.get(),
+        "calls": {"pending": shared.metrics.pending.get(), "in_flight": shared.metrics.in_flight.get()},
+        "connections": shared.metrics.connections.get(),
         "ledger": {
-            "path": proxy.ledger.path().display().to_string(),
-            "healthy": proxy.ledger.healthy(),
+            "path": shared.ledger.path().display().to_string(),
+            "healthy": shared.ledger.healthy(),
             "last_seq": ledger.last_seq,
             "last_commit_at": ledger.last_commit_at.map(told),
             "pending": ledger.pending,
@@ -346,7 +349,7 @@ async fn status(Shared(admin): App) -> Json<Value> {
     }))
 }
 
-async fn reload(Shared(admin): App, query: Asked) -> Response {
+async fn reload(Extracted(admin): App, query: Asked) -> Response {
     let wish = parameters(query, ["force", "dry_run"]).and_then(|[force, dry_run]| {
         Ok(Wish {
             force: flag("force", force)?,
@@ -402,12 +405,12 @@ async fn reload(Shared(admin): App, query: Asked) -> Response {
 }
 
 /// Every account, by id; behind them those that the files do not name any more and that owe something.
-async fn accounts(Shared(admin): App) -> Response {
-    let proxy = admin.proxy.clone();
-    let policy = proxy.policy.load_full();
+async fn accounts(Extracted(admin): App) -> Response {
+    let shared = admin.shared.clone();
+    let policy = shared.policy.load_full();
     let listed = read(&admin, move |reader| {
         let debits = books::debits(reader)?;
-        let now = Now::read(&proxy.clock);
+        let now = Now::read(&shared.clock);
         // One after the other into the text: as values they would take several times the room.
         let mut text = b"[".to_vec();
         let mut put = |account: &Value| {
@@ -418,7 +421,7 @@ async fn accounts(Shared(admin): App) -> Response {
         };
         let list = || {
             for account in policy.accounts() {
-                let services = services(&policy, account, &proxy.gates, now);
+                let services = services(&policy, account, &shared.gates, now);
                 put(
                     &json!({"id": account.id, "name": account.name, "removed": false, "services": services}),
                 )?;
@@ -447,13 +450,13 @@ async fn accounts(Shared(admin): App) -> Response {
     }
 }
 
-async fn account(Shared(admin): App, id: Named) -> Response {
+async fn account(Extracted(admin): App, id: Named) -> Response {
     let Some(id) = named(id) else {
         return problem(StatusCode::NOT_FOUND, "no such account");
     };
-    let policy = admin.proxy.policy.load_full();
+    let policy = admin.shared.policy.load_full();
     let account = policy.account(&id).cloned();
-    let (now, paid_by) = (admin.proxy.clock.utc(), admin.proxy.paid_by());
+    let (now, paid_by) = (admin.shared.clock.utc(), admin.shared.paid_by());
     let (catalog, sold, sold_id) = (policy.catalog.clone(), account.clone(), id.clone());
     let asked = read(&admin, move |reader| {
         let catalog = &catalog;
@@ -481,8 +484,8 @@ async fn account(Shared(admin): App, id: Named) -> Response {
             json!({"id": id, "name": null, "removed": true, "services": {}, "balances": balances});
         return Json(described).into_response();
     };
-    let now = Now::read(&admin.proxy.clock);
-    let services = services(&policy, &account, &admin.proxy.gates, now);
+    let now = Now::read(&admin.shared.clock);
+    let services = services(&policy, &account, &admin.shared.gates, now);
     let described = json!({
         "id": id,
         "name": account.name,
@@ -513,9 +516,9 @@ fn services<'p>(
         .collect()
 }
 
-async fn statement(Shared(admin): App, id: Named, query: Asked) -> Response {
-    let policy = admin.proxy.policy.load_full();
-    let now = admin.proxy.clock.utc();
+async fn statement(Extracted(admin): App, id: Named, query: Asked) -> Response {
+    let policy = admin.shared.policy.load_full();
+    let now = admin.shared.clock.utc();
     let month = parameters(query, ["month"])
         .and_then(|[value]| month(value, now, &policy.catalog.time_zone));
     let month = match month {
@@ -549,9 +552,9 @@ async fn statement(Shared(admin): App, id: Named, query: Asked) -> Response {
     }
 }
 
-async fn usage(Shared(admin): App, query: Asked) -> Response {
-    let zone = admin.proxy.policy.load().catalog.time_zone.clone();
-    let now = admin.proxy.clock.utc();
+async fn usage(Extracted(admin): App, query: Asked) -> Response {
+    let zone = admin.shared.policy.load().catalog.time_zone.clone();
+    let now = admin.shared.clock.utc();
     let asked = parameters(query, ["month", "account"])
         .and_then(|[value, account]| Ok((month(value, now, &zone)?, account)));
     let (month, account) = match asked {
@@ -582,7 +585,7 @@ async fn usage(Shared(admin): App, query: Asked) -> Response {
 /// What to ask for next, as `after`.
 const NEXT_CURSOR: header::HeaderName = header::HeaderName::from_static("next-cursor");
 
-async fn records(Shared(admin): App, query: Asked) -> Response {
+async fn records(Extracted(admin): App, query: Asked) -> Response {
     let [after, limit] = match parameters(query, ["after", "limit"]) {
         Ok(asked) => asked,
         Err(why) => return problem(StatusCode::BAD_REQUEST, &why),
@@ -632,7 +635,7 @@ async fn read<T: Send + 'static, E: Into<BooksError> + Send + 'static>(
     admin: &Admin,
     ask: impl FnOnce(&Reader) -> Result<T, E> + Send + 'static,
 ) -> Result<T, Response> {
-    let proxy = admin.proxy.clone();
+    let shared = admin.shared.clone();
     let failed = |why: String| {
         tracing::error!("cannot read the ledger: {why}");
         problem(
@@ -641,7 +644,7 @@ async fn read<T: Send + 'static, E: Into<BooksError> + Send + 'static>(
         )
     };
     let asked = tokio::task::spawn_blocking(move || {
-        let reader = proxy.ledger.reader()?;
+        let reader = shared.ledger.reader()?;
         Ok::<_, LedgerError>(ask(&reader).map_err(Into::into))
     })
     .await

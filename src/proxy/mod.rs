@@ -11,26 +11,27 @@ mod memory;
 mod permit;
 mod places;
 mod quota;
+mod state;
 
 pub use body::{ForwardBody, Relay, UPLOAD_BYTES_PER_SECOND, UPLOAD_GRACE};
 pub use dialect::{Dialect, Refusal};
 pub use memory::SHARE as BODY_MEMORY_SHARE;
 pub use places::{Place, Places};
+pub use state::Shared;
 
-use crate::admission::{Denied, Gate, Gates, Now, Reservation};
+use crate::admission::{Denied, Gate, Now, Reservation};
 use crate::caller::{Answer, RequestBody};
-use crate::clock::{Clock, Timer};
+use crate::clock::Timer;
 use crate::config::{Limits, Settings};
 use crate::identity::api_key::{ApiKeyDigest, api_key};
 use crate::identity::holddown::{Held, HoldDown, Warnings};
 use crate::identity::{Failure, must_stand_once, tc3};
-use crate::metrics::{Decision, Metrics};
+use crate::metrics::Decision;
 use crate::policy::{Account, Operation, Policy};
 use crate::upstream::{self, ForwardHead, HopByHop, NotAnswered, Outgoing, Upstream, X_BILLABLE};
-use crate::usage::{Ledger, Slot};
+use crate::usage::Slot;
 use crate::wire::{BadHead, Field, Fields, RequestHead, tokens};
 use crate::words::{Bill, Mode, Mono, Outcome, QUOTA_PATH, RequestId, RequestIdText, Utc};
-use arc_swap::ArcSwap;
 use body::{Buffered, Progress, Upload, UploadFailure};
 use http::{Method, StatusCode};
 use ipnet::IpNet;
@@ -39,7 +40,7 @@ use parking_lot::Mutex;
 use permit::{Call, Permit};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How long the answer to a failing credential is held back once its peer is held down.
@@ -56,18 +57,9 @@ const X_TC_ACTION: &str = "x-tc-action";
 const X_TC_TRACE_ID: &str = "x-tc-traceid";
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// What all workers share.
+/// The way of a call and what it needs; all workers share it.
 pub struct Proxy {
-    /// The clocks.
-    pub clock: Clock,
-    /// The generation in force.
-    pub policy: ArcSwap<Policy>,
-    /// The windows.
-    pub gates: Gates,
-    /// The records.
-    pub ledger: Ledger,
-    /// The figures.
-    pub metrics: Arc<Metrics>,
+    shared: Arc<Shared>,
     /// The places of the connections.
     pub places: Arc<Places>,
     hold_down: HoldDown,
@@ -80,8 +72,6 @@ pub struct Proxy {
     upstream_host: String,
     trusted_proxies: Vec<IpNet>,
     abandoning: AtomicBool,
-    /// In microseconds; see [`Proxy::vouch`].
-    vouched: AtomicI64,
 }
 
 /// The other end of a connection: what its calls, one after another, have in common.
@@ -154,24 +144,13 @@ struct Admitted {
 }
 
 impl Proxy {
-    /// `policy` must have been put in force.
-    pub fn new(
-        settings: &Settings,
-        clock: Clock,
-        policy: Policy,
-        gates: Gates,
-        ledger: Ledger,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    /// A proxy of this state, with places and memory of its own.
+    pub fn new(settings: &Settings, shared: Arc<Shared>) -> Self {
+        let (clock, metrics) = (&shared.clock, &shared.metrics);
         Self {
             hold_down: HoldDown::new(clock.clone()),
             bad_heads: Warnings::new(clock.clone()),
             places: Places::new(settings.limits.connections, clock.clone(), metrics.clone()),
-            clock,
-            policy: ArcSwap::from_pointee(policy),
-            gates,
-            ledger,
-            metrics,
             body_memory: BodyMemory::new(settings.limits.body_memory),
             quota_questions: Arc::new(tokio::sync::Semaphore::new(quota::AT_ONCE)),
             limits: settings.limits.clone(),
@@ -180,8 +159,13 @@ impl Proxy {
             upstream_host: settings.upstream.endpoint.to_string(),
             trusted_proxies: settings.trusted_proxies.clone(),
             abandoning: AtomicBool::new(false),
-            vouched: AtomicI64::new(i64::MIN),
+            shared,
         }
+    }
+
+    /// What the whole process shares.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// How long a client's connection may stay without a request.
@@ -213,28 +197,19 @@ impl Proxy {
         (!forwarded::is_trusted(&self.trusted_proxies, address)).then_some(address)
     }
 
-    /// `at` has come, whatever the wall clock shows now: a trusted one has shown it.
-    pub fn vouch(&self, at: Utc) {
-        self.vouched.fetch_max(at.0, Ordering::Relaxed);
-    }
-
-    /// By when payments count (R17): now, or the latest instant that was vouched for. A wall clock that is behind takes no
-    /// payment back.
-    pub fn paid_by(&self) -> Utc {
-        let vouched = Utc(self.vouched.load(Ordering::Relaxed));
-        self.clock.utc().max(vouched)
-    }
-
     fn bill(&self) -> Bill {
-        self.policy.load().catalog.bill
+        self.shared.policy.load().catalog.bill
     }
 
     /// Housekeeping, once a second or so: forgets what is past, publishes what is only sampled.
     pub fn sweep(&self) {
-        self.gates.sweep(self.clock.mono(), |key, gate| {
-            self.metrics
-                .retire_gate(&key.account, &key.group, counts(gate));
-        });
+        self.shared
+            .gates
+            .sweep(self.shared.clock.mono(), |key, gate| {
+                self.shared
+                    .metrics
+                    .retire_gate(&key.account, &key.group, counts(gate));
+            });
         self.hold_down.sweep();
         self.bad_heads.sweep();
     }
@@ -246,7 +221,7 @@ impl Proxy {
 
     /// What came on a connection is no request: counted, and told to the operator once a minute for each peer.
     pub fn head_refused(&self, client: &Client, bad: BadHead) {
-        self.metrics.head_refused(bad).inc();
+        self.shared.metrics.head_refused(bad).inc();
         if self.bad_heads.is_due(client.address) {
             tracing::warn!(peer = %client.text, reason = bad.label(), "a head was refused: {}", bad.likely_cause());
         }
@@ -260,7 +235,7 @@ impl Proxy {
         head: Box<RequestHead>,
         body: RequestBody,
     ) -> Answer<Relay> {
-        let received = Now::read(&self.clock);
+        let received = Now::read(&self.shared.clock);
         client.is_forwarded.store(false, Ordering::Relaxed);
         // In a block of its own, or the call's future would have room for the upload twice.
         let (mut upload, progress) = {
@@ -268,7 +243,7 @@ impl Proxy {
                 body,
                 self.limits.body_bytes,
                 head.expects_continue,
-                &self.clock,
+                &self.shared.clock,
                 received.mono,
                 received.mono.plus(self.limits.request_timeout),
             );
@@ -341,7 +316,7 @@ impl Proxy {
             reservation,
             slot,
         } = self.admit(visit, caller, head)?;
-        let started = reservation.wait(&self.clock).await;
+        let started = reservation.wait(&self.shared.clock).await;
         visit.admitted(&operation, started.mode);
         let call = Call {
             id: visit.id,
@@ -358,7 +333,7 @@ impl Proxy {
         let outgoing = Outgoing::new(self.upstream_head(visit, head, permit.call()), body);
         // On the heap, as what only some calls need: every future moves with all that it may ever hold.
         let answered = Box::pin(self.forward(visit, upstream, outgoing)).await;
-        let answered_at = self.clock.mono();
+        let answered_at = self.shared.clock.mono();
 
         let has_gone = visit.client.has_gone.load(Ordering::Relaxed);
         let (outcome, status, vetoed) = match &answered {
@@ -375,15 +350,16 @@ impl Proxy {
             }
             Err(_) => (Outcome::UpstreamFailed, None, false),
         };
-        self.metrics
+        self.shared
+            .metrics
             .upstream(outcome)
             .observe(answered_at.since(permit.start()).as_secs_f64());
         if let Some(commit) = permit.settle(outcome, status, vetoed, answered_at) {
             commit.await.map_err(|_| Refusal::NotDurable)?;
         }
-        let in_gate =
-            visit.decided_at.since(visit.received.mono) + self.clock.mono().since(answered_at);
-        self.metrics.overhead.observe(in_gate.as_secs_f64());
+        let in_gate = visit.decided_at.since(visit.received.mono)
+            + self.shared.clock.mono().since(answered_at);
+        self.shared.metrics.overhead.observe(in_gate.as_secs_f64());
         let answer = answered?;
         if has_gone {
             // Its body is dropped here: what nobody gets was not cut. This reaches nobody either.
@@ -436,9 +412,9 @@ impl Proxy {
         if let Some(key) = api_key(&head.fields) {
             return Ok((Caller::ApiKey(key.map_err(Refusal::Credential)?), None));
         }
-        let now = self.clock.utc().seconds();
+        let now = self.shared.clock.utc().seconds();
         let claim = {
-            let policy = self.policy.load();
+            let policy = self.shared.policy.load();
             let claim =
                 tc3::claim(head, now, &policy.catalog.services).map_err(Refusal::Credential)?;
             if policy.tc3(claim.secret_id()).is_none() {
@@ -487,7 +463,7 @@ impl Proxy {
         caller: Caller,
         head: &RequestHead,
     ) -> Result<Admitted, Refusal> {
-        let policy = self.policy.load();
+        let policy = self.shared.policy.load();
         let account = match &caller {
             Caller::ApiKey(digest) => policy
                 .api_key(digest)
@@ -506,8 +482,8 @@ impl Proxy {
                     )
                     .map_err(Refusal::Credential)?;
                 self.body_memory.proved(visit.peer, claim.secret_id());
-                let skew = claim.skew_seconds(self.clock.utc().seconds());
-                self.metrics.client_clock_skew.observe(skew as f64);
+                let skew = claim.skew_seconds(self.shared.clock.utc().seconds());
+                self.shared.metrics.client_clock_skew.observe(skew as f64);
                 known.account.clone()
             }
         };
@@ -519,18 +495,23 @@ impl Proxy {
             check_vendor_parameters(&policy, &operation, &head.fields)?;
         }
         let gate = policy
-            .gate(&account, &operation, &self.gates)
+            .gate(&account, &operation, &self.shared.gates)
             .ok_or(Refusal::NotOpened)?;
         visit.gate = Some(gate.clone());
-        let now = visit.received.later(&self.clock);
+        let now = visit.received.later(&self.shared.clock);
         visit.decided_at = now.mono;
         gate.check_flood(now, self.max_delay)
             .map_err(|denied| refusal(denied, &operation))?;
         // The place in the ledger first: who gets it but no start gives it back.
-        let slot = self.ledger.reserve().map_err(|_| Refusal::LedgerTrouble)?;
+        let slot = self
+            .shared
+            .ledger
+            .reserve()
+            .map_err(|_| Refusal::LedgerTrouble)?;
         match gate.reserve(now, self.max_delay) {
             Ok(reservation) => {
-                self.metrics
+                self.shared
+                    .metrics
                     .admission_delay
                     .observe(reservation.start().since(now.mono).as_secs_f64());
                 Ok(Admitted {
@@ -598,7 +579,7 @@ impl Proxy {
     async fn head_is_late(&self, visit: &Visit<'_>, timer: &mut Timer) {
         let deadline = visit.received.mono.plus(self.limits.request_timeout);
         loop {
-            let now = self.clock.mono();
+            let now = self.shared.clock.mono();
             let due = visit
                 .progress
                 .whole_at()
@@ -653,7 +634,7 @@ impl Proxy {
             fields,
             body,
         } = answer;
-        let cut = self.metrics.answers_cut.clone();
+        let cut = self.shared.metrics.answers_cut.clone();
         let relay = Relay::new(body, self.response_timeout, cut);
         // With a charset the SDKs take an error for a success (PROTOCOL §4).
         let is_ours = |name: &[u8]| {
@@ -681,8 +662,8 @@ impl Proxy {
             if first {
                 tracing::warn!(peer = %visit.peer, reason = refusal.reason(), "failing credentials are held down");
             }
-            self.metrics.held_down.inc();
-            Box::pin(self.clock.sleep(HOLD)).await;
+            self.shared.metrics.held_down.inc();
+            Box::pin(self.shared.clock.sleep(HOLD)).await;
         }
     }
 
@@ -726,8 +707,8 @@ impl<'p> Visit<'p> {
         // The gate's own endpoint is no call: nothing is decided about it, nothing counted.
         let is_call = head.target.path() != QUOTA_PATH;
         if is_call {
-            proxy.metrics.received.inc();
-            proxy.metrics.pending.inc();
+            proxy.shared.metrics.received.inc();
+            proxy.shared.metrics.pending.inc();
         }
         let id = request_id(received.utc);
         Self {
@@ -749,7 +730,7 @@ impl<'p> Visit<'p> {
 
     fn decide(&mut self) {
         self.decided = true;
-        self.proxy.metrics.pending.dec();
+        self.proxy.shared.metrics.pending.dec();
     }
 
     fn admitted(&mut self, operation: &Operation, mode: Mode) {
@@ -801,6 +782,7 @@ impl<'p> Visit<'p> {
             .as_ref()
             .map_or("", |operation| operation.group.as_str());
         self.proxy
+            .shared
             .metrics
             .requests(group, mode, decision, reason)
             .inc();

@@ -31,7 +31,7 @@ pub struct Permit {
 impl Permit {
     /// The start has come: from here on the call is admitted.
     pub fn new(proxy: Arc<Proxy>, call: Call, started: Started, slot: Slot) -> Self {
-        proxy.metrics.in_flight.inc();
+        proxy.shared.metrics.in_flight.inc();
         Self {
             proxy,
             call,
@@ -95,7 +95,7 @@ impl Drop for Permit {
             true => Outcome::GateFailed,
             false => Outcome::ClientIncomplete,
         };
-        let now = self.proxy.clock.mono();
+        let now = self.proxy.shared.clock.mono();
         // Nobody waits for it; the record is written all the same.
         drop(self.write(outcome, None, false, now));
     }

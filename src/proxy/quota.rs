@@ -42,9 +42,9 @@ impl Proxy {
             .clone()
             .try_acquire_owned()
             .map_err(|_| Refusal::LedgerTrouble)?;
-        let catalog = self.policy.load().catalog.clone();
-        let (ledger, sold) = (self.ledger.path().to_owned(), account.clone());
-        let (now, paid_by) = (self.clock.utc(), self.paid_by());
+        let catalog = self.shared.policy.load().catalog.clone();
+        let (ledger, sold) = (self.shared.ledger.path().to_owned(), account.clone());
+        let (now, paid_by) = (self.shared.clock.utc(), self.shared.paid_by());
         let balances = tokio::task::spawn_blocking(move || {
             // Held by the reading itself, which goes on when the client has hung up.
             let _place = place;
@@ -77,7 +77,7 @@ impl Proxy {
 
     /// Whose credential it is. A signature covers the body, and this call has none.
     fn own_account(&self, head: &RequestHead) -> Result<Arc<Account>, Refusal> {
-        let policy = self.policy.load();
+        let policy = self.shared.policy.load();
         if let Some(key) = api_key(&head.fields) {
             let digest = key.map_err(Refusal::Credential)?;
             return policy
@@ -85,7 +85,7 @@ impl Proxy {
                 .cloned()
                 .ok_or(Refusal::Credential(Failure::UnknownKey));
         }
-        let now = self.clock.utc().seconds();
+        let now = self.shared.clock.utc().seconds();
         let claim = tc3::claim(head, now, &policy.catalog.services).map_err(Refusal::Credential)?;
         let known = policy
             .tc3(claim.secret_id())
@@ -100,9 +100,9 @@ impl Proxy {
     /// `None` when the account is gone: another generation may be in force since it was proven, and
     /// an account finds its gates only by its own generation's operations.
     fn describe(&self, id: &AccountId, balances: &Balances) -> Option<Value> {
-        let policy = self.policy.load();
+        let policy = self.shared.policy.load();
         let account = policy.account(id)?;
-        let quotas = policy.describe(account, &self.gates, Now::read(&self.clock));
+        let quotas = policy.describe(account, &self.shared.gates, Now::read(&self.shared.clock));
         let services: serde_json::Map<String, Value> = quotas
             .into_iter()
             .map(|(group, gates)| {

@@ -9,7 +9,7 @@ use crate::config::Account;
 use crate::metrics::PackFigures;
 use crate::notify::Unsent;
 use crate::policy::Policy;
-use crate::proxy::Proxy;
+use crate::proxy::Shared;
 use crate::usage::{Entry, Month, Reader, Seal};
 use crate::words::{AccountId, Threshold, Utc};
 use serde_json::json;
@@ -65,7 +65,7 @@ impl Settler {
                 continue;
             }
             let told = books
-                .balances((&***account).into(), self.proxy.paid_by())
+                .balances((&***account).into(), self.shared.paid_by())
                 .map_err(SettleError::from);
             let told = told.and_then(|balances| {
                 self.write_down(&books, account, &balances)?;
@@ -86,7 +86,7 @@ impl Settler {
             !packs.is_empty()
         });
         let shown = state.packs.values().flatten().cloned().collect();
-        self.proxy.metrics.set_packs(shown);
+        self.shared.metrics.set_packs(shown);
         failure.map_or(Ok(()), Err)
     }
 
@@ -126,7 +126,7 @@ impl Settler {
             }
         }
         if !raised.is_empty() {
-            self.proxy.ledger.keep(raised)?;
+            self.shared.ledger.keep(raised)?;
             self.raised.notify_one();
         }
         Ok(())
@@ -134,8 +134,8 @@ impl Settler {
 }
 
 /// The oldest notices that are not marked as sent (R14).
-pub fn unsent(proxy: &Proxy) -> Result<Vec<Unsent>, SettleError> {
-    let reader = proxy.ledger.reader()?;
+pub fn unsent(shared: &Shared) -> Result<Vec<Unsent>, SettleError> {
+    let reader = shared.ledger.reader()?;
     let stored = reader.unsent_notices(UNSENT)?;
     // Its id ends with the threshold.
     let threshold = |id: &str| id.rsplit('/').next().and_then(Threshold::parse);
@@ -151,10 +151,10 @@ pub fn unsent(proxy: &Proxy) -> Result<Vec<Unsent>, SettleError> {
 }
 
 /// Marks a notice as sent.
-pub fn sent(proxy: &Proxy, id: &str) -> Result<(), SettleError> {
-    let at = proxy.clock.utc();
+pub fn sent(shared: &Shared, id: &str) -> Result<(), SettleError> {
+    let at = shared.clock.utc();
     let id = id.to_owned();
-    Ok(proxy.ledger.keep(vec![Entry::NoticeSent { id, at }])?)
+    Ok(shared.ledger.keep(vec![Entry::NoticeSent { id, at }])?)
 }
 
 fn is_valid(policy: &Policy, id: &AccountId, order: &str, now: Utc) -> bool {

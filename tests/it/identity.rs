@@ -463,7 +463,14 @@ async fn the_eleventh_wrong_key_of_a_peer_is_answered_late_and_a_valid_one_never
         assert_eq!(status, StatusCode::UNAUTHORIZED);
         Clock::default().mono()
     });
-    let metrics = gate.running.as_ref().unwrap().proxy.metrics.clone();
+    let metrics = gate
+        .running
+        .as_ref()
+        .unwrap()
+        .proxy
+        .shared()
+        .metrics
+        .clone();
     let honest = async {
         eventually("a guess is held", || metrics.held_down.get() > 0).await;
         let (status, _, _) = send(gate.public, segment(STUDIO_KEY)).await;
@@ -510,13 +517,13 @@ fn swap_policy(gate: &Gate, upstream: &Upstream, change: impl FnOnce(&mut Config
     change(&mut config);
     let proxy = &gate.running.as_ref().unwrap().proxy;
     let policy = Policy::build(
-        proxy.policy.load().generation + 1,
+        proxy.shared().policy.load().generation + 1,
         Arc::new(config.catalog),
         config.accounts,
-        &proxy.metrics,
+        &proxy.shared().metrics,
     );
-    policy.put_in_force(&proxy.gates);
-    proxy.policy.swap(Arc::new(policy));
+    policy.put_in_force(&proxy.shared().gates);
+    proxy.shared().policy.swap(Arc::new(policy));
 }
 
 fn studio(config: &mut Config) -> &mut config::Service {
@@ -593,12 +600,12 @@ async fn what_is_stopped_cut_or_revoked_while_the_body_arrives_is_so_for_that_ca
     assert_eq!(upstream.seen().len(), 1);
     let (_, used) = {
         let proxy = &gate.running.as_ref().unwrap().proxy;
-        let policy = proxy.policy.load();
+        let policy = proxy.shared().policy.load();
         let operation = policy.by_action("SegmentPortraitPic").unwrap();
         let id = tollgate::words::AccountId::new("1250000001").unwrap();
         let account = policy.account(&id).unwrap().clone();
         policy
-            .gate(&account, operation, &proxy.gates)
+            .gate(&account, operation, &proxy.shared().gates)
             .unwrap()
             .snapshot(tollgate::admission::Now::read(&gate.clock))
     };

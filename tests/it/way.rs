@@ -70,7 +70,7 @@ async fn a_gate_whose_ledger_has_ended_says_that_it_must_be_started_again() {
     let upstream = Upstream::after(Duration::ZERO).await;
     let gate = Gate::start(upstream.address).await;
     assert_eq!(get(gate.admin, "/livez").await.0, StatusCode::OK);
-    let ledger = &gate.running.as_ref().unwrap().proxy.ledger;
+    let ledger = &gate.running.as_ref().unwrap().proxy.shared().ledger;
     ledger.close(Duration::ZERO).unwrap();
     let (status, _, said) = get(gate.admin, "/livez").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{said:?}");
