@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tollgate::admission::{Gate, GateKey, Gates, Now, Quota, Terms};
+use tollgate::admission::{Limiter, LimiterKey, Limiters, Now, Quota, Terms};
 use tollgate::config::{self, Credential};
 use tollgate::identity::api_key::{ApiKeyDigest, api_key};
 use tollgate::identity::tc3::{self, BodyHash};
@@ -112,8 +112,8 @@ fn identify(c: &mut Criterion) {
     group.finish();
 }
 
-fn gate(quota: u32) -> Arc<Gate> {
-    let key = GateKey {
+fn limiter(quota: u32) -> Arc<Limiter> {
+    let key = LimiterKey {
         account: AccountId::new("a").expect("a valid id"),
         group: GroupId::new("g").expect("a valid id"),
         action: None,
@@ -124,7 +124,7 @@ fn gate(quota: u32) -> Arc<Gate> {
         mode: Mode::PerCall,
         quota: Quota::Fixed(quota),
     };
-    Gates::default().get_or_insert(key, 1, terms)
+    Limiters::default().get_or_insert(key, 1, terms)
 }
 
 fn now(mono: u64) -> Now {
@@ -137,13 +137,14 @@ fn now(mono: u64) -> Now {
 fn admit(c: &mut Criterion) {
     let mut group = c.benchmark_group("admit");
     for quota in [20_u32, 1_000] {
-        let gate = gate(quota);
+        let limiter = limiter(quota);
         let mut at = 10_000 * MS;
         group.bench_function(format!("at the pace of {quota} QPS"), |b| {
             b.iter(|| {
                 // Evenly paced in a time of its own: the window is full and each call is admitted.
                 at += 1_000 * MS / u64::from(quota);
-                gate.reserve(black_box(now(at)), MAX_DELAY)
+                limiter
+                    .reserve(black_box(now(at)), MAX_DELAY)
                     .expect("admitted")
             });
         });
@@ -153,13 +154,14 @@ fn admit(c: &mut Criterion) {
 
 fn throttle(c: &mut Criterion) {
     let mut group = c.benchmark_group("throttle");
-    let gate = gate(20);
+    let limiter = limiter(20);
     for _ in 0..20 {
-        drop(gate.reserve(now(10_000 * MS), MAX_DELAY));
+        drop(limiter.reserve(now(10_000 * MS), MAX_DELAY));
     }
     group.bench_function("a flood, without the lock", |b| {
         b.iter(|| {
-            gate.reserve(black_box(now(10_001 * MS)), MAX_DELAY)
+            limiter
+                .reserve(black_box(now(10_001 * MS)), MAX_DELAY)
                 .expect_err("throttled")
         });
     });

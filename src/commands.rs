@@ -3,7 +3,7 @@
 //! Owns the shapes of their output. Must never write to the ledger, nor decide what a rule of [`crate::billing`] decides.
 
 use crate::billing::{self, Local, NotRefundable, Period, Quote, Refund};
-use crate::books::{self, Books, Sold};
+use crate::books::{self, AccountRef, Books};
 use crate::clock::Clock;
 use crate::config::{self, Account, Charging, Config, Pack, Service};
 use crate::usage::{Cursor, Month, Reader, StoredRecord, restore, usage_table};
@@ -210,7 +210,7 @@ pub fn statement(
     let books = books(&config, &reader, now);
     let month = month.unwrap_or_else(|| Month::of(now, &config.catalog.time_zone));
     let account = config.accounts.iter().find(|account| account.id == *id);
-    let sold = Sold { id, account };
+    let sold = AccountRef { id, account };
     let statement = books.statement(sold, month)?;
     if account.is_none() && statement.groups.is_empty() {
         bail!("no account {id} in the files, and no calls of it in {month}");

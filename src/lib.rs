@@ -7,7 +7,7 @@
 //!    The log of starts is exact, O(1) and 8 bytes a start (P1).
 //! 2. **Starts are trimmed by the age of the newest start**, never by the caller's `now` and never by the
 //!    quota: a thread that read its clock early decides late, and a quota that was cut may be raised again.
-//! 3. **The quota and the standing live in the gate**, under the lock of its window; a reload replaces
+//! 3. **The quota and the standing live in the limiter**, under the lock of its window; a reload replaces
 //!    them there. So a decision has one quota, and a flood is throttled from one atomic.
 //! 4. **The monotonic clock is the machine's** (`CLOCK_MONOTONIC`), not the runtime's: starts of two
 //!    processes can be compared, which is how a restart is shown to keep the cap.
@@ -46,7 +46,7 @@
 //!     WAL mode goes on writing into a file that was deleted, and the records would go with the process.
 //! 19. **An account is held once, in the policy**: a reload compares the new files with what is in force, so
 //!     no second copy of the old ones is kept for it.
-//! 20. **A gate is made by its first call**, since most of many accounts are idle. It remembers of which
+//! 20. **A limiter is made by its first call**, since most of many accounts are idle. It remembers of which
 //!     generation its terms are: a call that is late with an older policy cannot put older ones back (P5).
 //! 21. **Accounts are read in pieces when the file is written the usual way**: the parser holds every event of
 //!     a document at once, twenty times the text. Whatever is found in a piece, the whole is read again to say it.
@@ -66,7 +66,7 @@
 //!     it by its own month would change what was fixed.
 //! 27. **Debits are the stored statements.** There is no balance that is written: payments in the file less the sum of what was fixed is the
 //!     balance, so a settlement that ends half-way and goes on cannot debit twice.
-//! 28. **Arrears stand in the registry of gates**, beside the terms and of no policy generation: they come with a settlement or a payment, and
+//! 28. **Arrears stand in the registry of limiters**, beside the terms and of no policy generation: they come with a settlement or a payment, and
 //!     a reload in between must not undo them.
 //! 29. **What is left of a pack is computed from the month's counts each time it is asked for**, by the function that makes the statement. A
 //!     balance that is kept would be a second truth; an account's month is some thousand look-ups.

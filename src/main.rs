@@ -19,7 +19,7 @@ use tollgate::commands::{
 };
 use tollgate::config::{self, Charging, Config, Mistakes, UpstreamSettings};
 use tollgate::key::NewKey;
-use tollgate::reload::{Wish, read_files};
+use tollgate::reload::{ReloadOptions, read_files};
 use tollgate::settle::EVIDENCE;
 use tollgate::usage::{Cursor, Month, backup};
 use tollgate::words::{AccountId, GroupId, VERSION};
@@ -561,7 +561,7 @@ async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
             }
             // What came of it is in the log and the metrics; the old policy serves on if it failed. One that
             // comes while the files are read is kept: they may have changed since.
-            _ = hangup.recv(), if reload.is_none() => reload = Some(Box::pin(running.reload(Wish::default()))),
+            _ = hangup.recv(), if reload.is_none() => reload = Some(Box::pin(running.reload(ReloadOptions::default()))),
             Some(_) = OptionFuture::from(reload.as_mut()) => reload = None,
             signal = stop.recv() => break signal,
         }

@@ -448,7 +448,7 @@ impl Metrics {
     }
 
     /// Takes the counts of a gate that ceases to exist, so that totals never fall.
-    pub fn retire_gate(&self, account: &AccountId, group: &GroupId, counts: [u64; 3]) {
+    pub fn retire_limiter(&self, account: &AccountId, group: &GroupId, counts: [u64; 3]) {
         let mut series = self.accounts.lock();
         let counts = signed(counts);
         match series.named.get_mut(&(account.clone(), group.clone())) {
@@ -690,7 +690,7 @@ mod tests {
         let seen = admitted(&metrics, vec![figures("a", 5), figures("b", 3)]);
         assert_eq!(seen, HashMap::from([("a".into(), 5), ("other".into(), 3)]));
         // `a` goes, `b` takes its place: the sum is what it was, and `other` has not fallen.
-        metrics.retire_gate(
+        metrics.retire_limiter(
             &AccountId::new("a").unwrap(),
             &GroupId::new("g").unwrap(),
             [6, 0, 0],

@@ -1,10 +1,10 @@
-//! One immutable generation of what was sold to whom: credentials -> account -> gate per action.
+//! One immutable generation of what was sold to whom: credentials -> account -> limiter per action.
 //!
 //! Owns the accounts, held here and nowhere else, and the lookups, all resolved when the generation is
-//! built, so that a call only follows references; a gate is found at the first call that needs it.
+//! built, so that a call only follows references; a limiter is found at the first call that needs it.
 //! Must never be changed otherwise, nor held over an await (a call keeps its account).
 
-use crate::admission::{Gate, GateKey, Gates, Now, Purchase, Quota, Terms};
+use crate::admission::{Limiter, LimiterKey, Limiters, Now, Purchase, Quota, Terms};
 use crate::config::{self, Catalog, Charging, Credential};
 use crate::identity::api_key::ApiKeyDigest;
 use crate::identity::tc3::{SigningKeys, SigningSecret};
@@ -20,8 +20,8 @@ use std::hash::BuildHasher;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
-/// A gate, when a call has made one, and what is told of it.
-pub type Described = (Option<Arc<Gate>>, Value);
+/// A limiter, when a call has made one, and what is told of it.
+pub type Described = (Option<Arc<Limiter>>, Value);
 
 /// A generation of the catalogue and the accounts.
 pub struct Policy {
@@ -32,20 +32,20 @@ pub struct Policy {
     operations: Vec<Arc<Operation>>,
     routes: HashMap<String, Vec<(Method, usize)>, RandomState>,
     /// By secret id and by digest. The texts stand in the account alone.
-    credentials: HashTable<Known>,
+    credentials: HashTable<CredentialEntry>,
     hasher: RandomState,
     /// Sorted by id.
     accounts: Box<[Arc<Account>]>,
 }
 
 /// A credential: whose, which of its, and what was derived of it.
-struct Known {
+struct CredentialEntry {
     account: Arc<Account>,
     index: usize,
     signing_keys: SigningKeys,
 }
 
-impl Known {
+impl CredentialEntry {
     fn credential(&self) -> Option<&Credential> {
         self.account.credentials.get(self.index)
     }
@@ -61,7 +61,7 @@ impl Known {
 
 /// One action with what a call to it needs.
 pub struct Operation {
-    /// Its gate's place among the gates that an account can have: the actions of a paid group share one.
+    /// Its limiter's place among the limiters that an account can have: the actions of a paid group share one.
     scope: u32,
     /// Its group's place in the catalogue.
     group_index: usize,
@@ -87,7 +87,7 @@ impl Operation {
     }
 }
 
-/// A customer as the files have it, with its gates.
+/// A customer as the files have it, with its limiters.
 pub struct Account {
     sold: config::Account,
     entitlements: Box<[Entitlement]>,
@@ -101,13 +101,13 @@ impl Deref for Account {
     }
 }
 
-/// What an account may pass, and its gate from the first call on: most of many accounts are idle.
+/// What an account may pass, and its limiter from the first call on: most of many accounts are idle.
 struct Entitlement {
     /// As [`Operation::scope`].
     scope: u32,
     /// Which of the account's services gives it.
     service: u32,
-    gate: OnceLock<Arc<Gate>>,
+    limiter: OnceLock<Arc<Limiter>>,
 }
 
 /// A key pair and its owner.
@@ -147,7 +147,7 @@ impl Policy {
         let mut credentials = HashTable::with_capacity(count.sum());
         for account in &accounts {
             for index in 0..account.credentials.len() {
-                let known = Known {
+                let known = CredentialEntry {
                     account: account.clone(),
                     index,
                     signing_keys: SigningKeys::default(),
@@ -166,10 +166,10 @@ impl Policy {
         }
     }
 
-    /// Puts this generation's terms in force in the gates that there are. Call it as the generation is
-    /// swapped in. A gate that a call of an older generation makes after this gets them at its next call.
-    pub fn put_in_force(&self, gates: &Gates) {
-        gates.each(|key, gate| {
+    /// Puts this generation's terms in force in the limiters that there are. Call it as the generation is
+    /// swapped in. A limiter that a call of an older generation makes after this gets them at its next call.
+    pub fn put_in_force(&self, limiters: &Limiters) {
+        limiters.each(|key, limiter| {
             let operation = self.operations.iter().find(|operation| {
                 key.group == operation.group
                     && key.action.is_none() == self.is_paid(operation)
@@ -181,32 +181,32 @@ impl Policy {
             if let Some(entitlement) = account.entitlement(operation)
                 && let Some(terms) = self.terms(account, operation, entitlement)
             {
-                let known = entitlement.gate.get_or_init(|| gate.clone());
+                let known = entitlement.limiter.get_or_init(|| limiter.clone());
                 known.set_terms(self.generation, terms);
             }
         });
     }
 
-    /// The gate through which this account calls the operation; `None` when it never opened the
+    /// The limiter through which this account calls the operation; `None` when it never opened the
     /// service (R9). Both must be of this generation.
-    pub fn gate<'a>(
+    pub fn limiter<'a>(
         &self,
         account: &'a Account,
         operation: &Operation,
-        gates: &Gates,
-    ) -> Option<&'a Arc<Gate>> {
+        limiters: &Limiters,
+    ) -> Option<&'a Arc<Limiter>> {
         let entitlement = account.entitlement(operation)?;
-        if let Some(gate) = entitlement.gate.get() {
-            return Some(gate);
+        if let Some(limiter) = entitlement.limiter.get() {
+            return Some(limiter);
         }
         let terms = self.terms(account, operation, entitlement)?;
-        let key = self.gate_key(account, operation);
-        let make = || gates.get_or_insert(key, self.generation, terms);
-        Some(entitlement.gate.get_or_init(make))
+        let key = self.limiter_key(account, operation);
+        let make = || limiters.get_or_insert(key, self.generation, terms);
+        Some(entitlement.limiter.get_or_init(make))
     }
 
-    fn gate_key(&self, account: &Account, operation: &Operation) -> GateKey {
-        GateKey {
+    fn limiter_key(&self, account: &Account, operation: &Operation) -> LimiterKey {
+        LimiterKey {
             account: account.id.clone(),
             group: operation.group.clone(),
             action: (!self.is_paid(operation)).then(|| operation.action.clone()),
@@ -229,18 +229,18 @@ impl Policy {
     pub fn each_idle(
         &self,
         now: Utc,
-        gates: &Gates,
+        limiters: &Limiters,
         mut visit: impl FnMut(&AccountId, &GroupId, u32),
     ) {
         for account in &self.accounts {
             for operations in self.operations.chunk_by(|a, b| a.scope == b.scope) {
                 let operation = &operations[0];
                 if let Some(entitlement) = account.entitlement(operation)
-                    && entitlement.gate.get().is_none()
+                    && entitlement.limiter.get().is_none()
                     && let Some(terms) = self.terms(account, operation, entitlement)
                 {
                     let is_paid = self.is_paid(operation);
-                    let admits = match is_paid && gates.is_in_arrears(&account.id) {
+                    let admits = match is_paid && limiters.is_in_arrears(&account.id) {
                         true => 0,
                         false => terms.admits(now),
                     };
@@ -270,7 +270,7 @@ impl Policy {
 
     /// The key pair with this secret id.
     pub fn tc3(&self, secret_id: &str) -> Option<Tc3Credential<'_>> {
-        let asked = |known: &Known| matches!(known.credential(), Some(Credential::Tc3 { secret_id: id, .. }) if **id == *secret_id);
+        let asked = |known: &CredentialEntry| matches!(known.credential(), Some(Credential::Tc3 { secret_id: id, .. }) if **id == *secret_id);
         let known = self
             .credentials
             .find(self.hasher.hash_one(secret_id), asked)?;
@@ -288,7 +288,7 @@ impl Policy {
 
     /// The account that has this API key.
     pub fn api_key(&self, digest: &ApiKeyDigest) -> Option<&Arc<Account>> {
-        let asked = |known: &Known| matches!(known.credential(), Some(Credential::ApiKey { sha256 }) if *sha256 == digest.0);
+        let asked = |known: &CredentialEntry| matches!(known.credential(), Some(Credential::ApiKey { sha256 }) if *sha256 == digest.0);
         let known = self
             .credentials
             .find(self.hasher.hash_one(digest.0), asked)?;
@@ -314,16 +314,16 @@ impl Policy {
 
 impl Policy {
     /// What `account` may do at `now` and why, by group: what self-service and the admin listener show,
-    /// read from the gates that decide. A free group has one entry for each action. Makes no gate: one that no
+    /// read from the limiters that decide. A free group has one entry for each action. Makes no limiter: one that no
     /// call has made yet is described as it would be made.
     pub fn describe(
         &self,
         account: &Account,
-        gates: &Gates,
+        limiters: &Limiters,
         now: Now,
     ) -> BTreeMap<&str, Vec<Described>> {
         let mut services: BTreeMap<&str, Vec<Described>> = BTreeMap::new();
-        // The actions of a paid group share one gate.
+        // The actions of a paid group share one limiter.
         for operations in self.operations.chunk_by(|a, b| a.scope == b.scope) {
             let operation = &operations[0];
             let Some(entitlement) = account.entitlement(operation) else {
@@ -332,24 +332,24 @@ impl Policy {
             let Some(mut terms) = self.terms(account, operation, entitlement) else {
                 continue;
             };
-            let key = self.gate_key(account, operation);
-            let gate = entitlement.gate.get().cloned();
-            let gate = gate.or_else(|| {
-                let made_before = gates.get(&key)?;
+            let key = self.limiter_key(account, operation);
+            let limiter = entitlement.limiter.get().cloned();
+            let limiter = limiter.or_else(|| {
+                let made_before = limiters.get(&key)?;
                 made_before.set_terms(self.generation, terms.clone());
                 Some(made_before)
             });
             let mut in_use = 0;
-            match &gate {
-                Some(gate) => (terms, in_use) = gate.snapshot(now),
-                None if key.action.is_none() && gates.is_in_arrears(&account.id) => {
+            match &limiter {
+                Some(limiter) => (terms, in_use) = limiter.snapshot(now),
+                None if key.action.is_none() && limiters.is_in_arrears(&account.id) => {
                     terms.stopped = terms.stopped.or(Some(Stop::Arrears));
                 }
                 None => {}
             }
             let described = self.describe_gate(operation, &terms, in_use, now.utc);
             let of_group = services.entry(operation.group.as_str()).or_default();
-            of_group.push((gate, described));
+            of_group.push((limiter, described));
         }
         services
     }
@@ -479,7 +479,7 @@ fn account(sold: config::Account, operations: &[Arc<Operation>]) -> Account {
                 entitlements.push(Entitlement {
                     scope,
                     service,
-                    gate: OnceLock::new(),
+                    limiter: OnceLock::new(),
                 });
             }
         }
@@ -498,7 +498,7 @@ impl Account {
     }
 }
 
-/// What a service of an account means at its gate (R3-R6, R9).
+/// What a service of an account means at its limiter (R3-R6, R9).
 fn terms(service: &config::Service, charging: &Charging) -> Terms {
     let quota = match (charging, service.mode) {
         (Charging::Free { qps_per_action }, _) => Quota::Fixed(*qps_per_action),
@@ -547,66 +547,69 @@ mod tests {
         Policy::build(generation, Arc::new(catalog), config.accounts, &metrics)
     }
 
-    fn gate(policy: &Policy, action: &str, gates: &Gates) -> Option<Arc<Gate>> {
+    fn limiter(policy: &Policy, action: &str, limiters: &Limiters) -> Option<Arc<Limiter>> {
         let account = policy.account(&AccountId::new(STUDIO).unwrap()).unwrap();
         let operation = policy.by_action(action).unwrap();
-        policy.gate(account, operation, gates).cloned()
+        policy.limiter(account, operation, limiters).cloned()
     }
 
     /// How many of many calls at one instant are admitted.
-    fn admitted(gate: &Gate) -> usize {
+    fn admitted(limiter: &Limiter) -> usize {
         let now = Now::read(&Clock::default());
-        let calls = (0..100).filter(|_| gate.reserve(now, Duration::ZERO).is_ok());
+        let calls = (0..100).filter(|_| limiter.reserve(now, Duration::ZERO).is_ok());
         calls.count()
     }
 
     #[test]
     fn the_actions_of_a_paid_group_share_a_gate_and_a_free_action_has_its_own() {
-        let (policy, gates) = (policy(1, 5), Gates::default());
-        let of = |action| gate(&policy, action, &gates).unwrap();
+        let (policy, limiters) = (policy(1, 5), Limiters::default());
+        let of = |action| limiter(&policy, action, &limiters).unwrap();
         let (a, b) = (of("SegmentPortraitPic"), of("SegmentCustomizedPortraitPic"));
         assert!(Arc::ptr_eq(&a, &b));
         let video = AccountId::new("1250000004").unwrap();
         let of_video = |action| {
             let account = policy.account(&video).unwrap();
             let operation = policy.by_action(action).unwrap();
-            policy.gate(account, operation, &gates).unwrap().clone()
+            policy
+                .limiter(account, operation, &limiters)
+                .unwrap()
+                .clone()
         };
         let (c, d) = (
             of_video("CreateSegmentationTask"),
             of_video("DescribeSegmentationTask"),
         );
         assert!(!Arc::ptr_eq(&c, &d));
-        assert_eq!(gates.len(), 3);
+        assert_eq!(limiters.len(), 3);
     }
 
     #[test]
     fn a_reload_keeps_every_window_and_changes_every_quota() {
-        let (old, new, gates) = (policy(1, 5), policy(2, 7), Gates::default());
-        let before = gate(&old, "SegmentPortraitPic", &gates).unwrap();
+        let (old, new, limiters) = (policy(1, 5), policy(2, 7), Limiters::default());
+        let before = limiter(&old, "SegmentPortraitPic", &limiters).unwrap();
         assert_eq!(admitted(&before), 5);
-        new.put_in_force(&gates);
+        new.put_in_force(&limiters);
         // A call may still hold the old generation.
         assert_eq!(admitted(&before), 2);
         let known = Arc::as_ptr(&before);
         drop((old, before));
         let a_minute_later = Clock::default().mono().plus(Duration::from_secs(60));
-        gates.sweep(a_minute_later, |_, _| {
+        limiters.sweep(a_minute_later, |_, _| {
             panic!("its account stays, called again or not")
         });
-        let after = gate(&new, "SegmentPortraitPic", &gates).unwrap();
+        let after = limiter(&new, "SegmentPortraitPic", &limiters).unwrap();
         assert_eq!(Arc::as_ptr(&after), known);
     }
 
     #[test]
     fn a_gate_that_a_late_call_made_with_the_old_policy_gets_the_new_terms() {
-        let (old, new, gates) = (policy(1, 7), policy(2, 5), Gates::default());
-        new.put_in_force(&gates);
-        let late = gate(&old, "SegmentPortraitPic", &gates).unwrap();
-        let after = gate(&new, "SegmentPortraitPic", &gates).unwrap();
+        let (old, new, limiters) = (policy(1, 7), policy(2, 5), Limiters::default());
+        new.put_in_force(&limiters);
+        let late = limiter(&old, "SegmentPortraitPic", &limiters).unwrap();
+        let after = limiter(&new, "SegmentPortraitPic", &limiters).unwrap();
         assert!(Arc::ptr_eq(&late, &after));
         assert_eq!(admitted(&after), 5);
-        let later_still = gate(&policy(1, 7), "SegmentPortraitPic", &gates).unwrap();
+        let later_still = limiter(&policy(1, 7), "SegmentPortraitPic", &limiters).unwrap();
         assert_eq!(admitted(&later_still), 0);
     }
 }

@@ -53,7 +53,7 @@ pub enum Outcome {
 
 /// How a reload is meant.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Wish {
+pub struct ReloadOptions {
     /// Even if it removes more than 10 % of the accounts.
     pub force: bool,
     /// Only say what would change.
@@ -89,13 +89,13 @@ impl Reloader {
     ///
     /// # Errors
     /// When it panicked, which it never should; what was in force stays.
-    pub async fn reload(self: Arc<Self>, wish: Wish) -> Result<Outcome, JoinError> {
+    pub async fn reload(self: Arc<Self>, wish: ReloadOptions) -> Result<Outcome, JoinError> {
         let clock = self.shared.clock.clone();
         let reload = move || behind_the_calls(|| self.reload_now(wish));
         read_files(&clock, reload).await
     }
 
-    fn reload_now(&self, wish: Wish) -> Outcome {
+    fn reload_now(&self, wish: ReloadOptions) -> Outcome {
         let mut in_force = self.in_force.lock();
         let (loaded, sources) = config::load_watched(in_force.written.path());
         if !wish.dry_run {
@@ -117,7 +117,7 @@ impl Reloader {
         &self,
         in_force: &mut InForce,
         loaded: Result<Config, Mistakes>,
-        wish: Wish,
+        wish: ReloadOptions,
     ) -> Outcome {
         let new = match loaded {
             Ok(new) => new,
@@ -152,7 +152,7 @@ impl Reloader {
         let generation = old.generation + 1;
         let catalog = Arc::new(new.catalog);
         let policy = Policy::build(generation, catalog, new.accounts, &shared.metrics);
-        policy.put_in_force(&shared.gates);
+        policy.put_in_force(&shared.limiters);
         shared.policy.store(Arc::new(policy));
         // Calls keep what they use, so the retired generation is dropped here, off the workers.
         drop(old);
@@ -216,9 +216,11 @@ impl Reloader {
             };
             let seen = before.take();
             let done = match read_files(&self.shared.clock, look).await {
-                Ok(Some(look)) if seen.as_ref() == Some(&look) => {
-                    self.clone().reload(Wish::default()).await.map(drop)
-                }
+                Ok(Some(look)) if seen.as_ref() == Some(&look) => self
+                    .clone()
+                    .reload(ReloadOptions::default())
+                    .await
+                    .map(drop),
                 Ok(look) => {
                     before = look;
                     Ok(())

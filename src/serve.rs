@@ -4,14 +4,14 @@
 //! hold before the first call, the ledger closed after the last. Must never decide about a call.
 
 use crate::admin::{self, State};
-use crate::admission::{Gates, SECOND};
+use crate::admission::{Limiters, SECOND};
 use crate::clock::Clock;
 use crate::config::{Config, Endpoint, Limits, NoticeSettings, Settings};
 use crate::metrics::Metrics;
 use crate::notify::{self, Webhook};
 use crate::policy::Policy;
 use crate::proxy::{Proxy, Shared};
-use crate::reload::{self, Reloader, Wish};
+use crate::reload::{self, ReloadOptions, Reloader};
 use crate::server::{self, Phase};
 use crate::settle::{self, SettleError, Settler};
 use crate::upstream::{Dialer, Keep, Upstream};
@@ -173,7 +173,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         .map_err(admin_error)?;
     let admin = admin_listener.local_addr()?;
 
-    let shared = Shared::new(clock.clone(), policy, Gates::default(), ledger, metrics);
+    let shared = Shared::new(clock.clone(), policy, Limiters::default(), ledger, metrics);
     let shared = Arc::new(shared);
     let proxy = Arc::new(Proxy::new(&settings, shared.clone()));
     let raised = Arc::new(Notify::new());
@@ -266,7 +266,10 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
 impl Running {
     /// Reads the files again and puts them in force, whole or not at all. What came of it is in the log
     /// and the metrics too.
-    pub fn reload(&self, wish: Wish) -> impl Future<Output = Option<reload::Outcome>> + use<> {
+    pub fn reload(
+        &self,
+        wish: ReloadOptions,
+    ) -> impl Future<Output = Option<reload::Outcome>> + use<> {
         let reload = self.reloader.clone().reload(wish);
         async { reload.await.ok() }
     }

@@ -219,7 +219,7 @@ async fn connection<R, W>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::Gates;
+    use crate::admission::Limiters;
     use crate::caller::{FIRST_HEAD, READER_BYTES_PER_SECOND, READER_WINDOW};
     use crate::clock::Clock;
     use crate::config;
@@ -253,9 +253,9 @@ mod tests {
             stall_after: Duration::from_secs(1 << 40),
         };
         let ledger = Ledger::open(options, clock.clone(), |_| ()).unwrap();
-        let gates = Gates::default();
+        let limiters = Limiters::default();
         let policy = Policy::build(1, Arc::new(config.catalog), config.accounts, &metrics);
-        let shared = Shared::new(clock.clone(), policy, gates, ledger, metrics);
+        let shared = Shared::new(clock.clone(), policy, limiters, ledger, metrics);
         let proxy = Arc::new(Proxy::new(&config.settings, Arc::new(shared)));
         let dialer = Dialer::new("127.0.0.1".into(), 9, IDLE, |_| ());
         let keep = Keep {

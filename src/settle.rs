@@ -19,7 +19,7 @@ pub use notices::{sent, unsent};
 
 use crate::background::behind_the_calls;
 use crate::billing::{self, Calls, Fixed, Inputs, Local};
-use crate::books::{self, Books, BooksError, Sold};
+use crate::books::{self, AccountRef, Books, BooksError};
 use crate::metrics::PackFigures;
 use crate::policy::Policy;
 use crate::proxy::Shared;
@@ -82,7 +82,7 @@ pub enum SettleError {
     /// A wrong clock has sealed a day that is still to come, and nothing can be sealed before it.
     #[error(
         "{month} is not settled: {day} is sealed, which is not over yet, so calls of {month} may have come after the seal. If the \
-         clock is wrong now, set it. If it was wrong when {day} was sealed, stop the gate and restore the backup from before \
+         clock is wrong now, set it. If it was wrong when {day} was sealed, stop the limiter and restore the backup from before \
          (`tollgate restore`)"
     )]
     SealedAhead {
@@ -496,7 +496,7 @@ impl Settler {
             if account.is_none() {
                 tracing::warn!(account = %id, month = text, "has calls and is not in the files any more: they are priced without its orders");
             }
-            let sold = Sold {
+            let sold = AccountRef {
                 id: &id,
                 account: account.map(|account| &***account),
             };
@@ -586,7 +586,7 @@ impl Settler {
         });
         let in_arrears = stopped.len() + by_the_files.count();
         self.shared.metrics.set_balances(balances, in_arrears);
-        self.shared.gates.set_arrears(stopped);
+        self.shared.limiters.set_arrears(stopped);
         state.generation = policy.generation;
         state.next_payment = next_payment;
     }
@@ -612,7 +612,7 @@ fn tell_ahead(reader: &Reader, zone: &TimeZone, now: Utc) -> Result<(), SettleEr
         tracing::error!(
             seconds = seconds_ahead(at, now),
             "the ledger is ahead of the clock: it has {what}, which ends at {}. If the clock is wrong now, set it. If it was wrong \
-             when that was written, stop the gate and restore the backup from before; what was settled by it stays so",
+             when that was written, stop the limiter and restore the backup from before; what was settled by it stays so",
             Local::new(at, zone)
         );
     }
@@ -638,7 +638,7 @@ fn priced(inputs: Inputs) -> Result<Inputs, BooksError> {
     });
     match unpriced {
         None => Ok(inputs),
-        Some(group) => Err(BooksError::Misfit {
+        Some(group) => Err(BooksError::Mismatch {
             why: format!(
                 "{} is not in the catalogue, or free there, and has calls that are charged: put its terms back until the \
                  month is settled",

@@ -48,7 +48,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("axum", &["admin", "serve"]),
     ("tower", &["admin"]),
     ("governor", &["identity/holddown"]),
-    ("dashmap", &["admission/gates"]),
+    ("dashmap", &["admission/limiters"]),
     ("subtle", &["admin"]),
     ("hmac", &["identity/tc3", "demo/sample"]),
     ("socket2", &["server", "wire/sockets"]),

@@ -9,14 +9,14 @@ mod query;
 
 pub use listener::{Bounded, CONNECTIONS};
 
-use crate::admission::{Gates, Now};
+use crate::admission::{Limiters, Now};
 use crate::billing;
-use crate::books::{self, Books, BooksError, Sold};
+use crate::books::{self, AccountRef, Books, BooksError};
 use crate::config::{Settings, told};
 use crate::metrics::AccountFigures;
 use crate::policy::{Account, Described, Policy, rfc3339};
 use crate::proxy::{Proxy, Shared, counts};
-use crate::reload::{Outcome, Reloader, Wish};
+use crate::reload::{Outcome, ReloadOptions, Reloader};
 use crate::usage::{Cursor, LedgerError, ReadError, Reader};
 use crate::words::{AccountId, COMMIT, Utc};
 use axum::body::Body;
@@ -280,13 +280,13 @@ async fn metrics(Extracted(admin): App) -> Response {
 fn figures(shared: &Shared) -> Vec<AccountFigures> {
     let now = shared.clock.utc();
     let policy = shared.policy.load_full();
-    let mut figures = Vec::with_capacity(shared.gates.len().max(policy.accounts().len()));
-    shared.gates.each(|key, gate| {
+    let mut figures = Vec::with_capacity(shared.limiters.len().max(policy.accounts().len()));
+    shared.limiters.each(|key, limiter| {
         figures.push(AccountFigures {
             account: key.account.clone(),
             group: key.group.clone(),
-            counts: counts(gate),
-            quota: gate.admits(now),
+            counts: counts(limiter),
+            quota: limiter.admits(now),
         });
     });
     figures.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
@@ -300,7 +300,7 @@ fn figures(shared: &Shared) -> Vec<AccountFigures> {
         same
     });
     let called = figures.len();
-    policy.each_idle(now, &shared.gates, |account, group, quota| {
+    policy.each_idle(now, &shared.limiters, |account, group, quota| {
         let key = (account, group);
         // A gate may be there that this generation was not asked for yet.
         let has_gate = figures[..called].binary_search_by(|f| f.key().cmp(&key));
@@ -330,7 +330,7 @@ async fn status(Extracted(admin): App) -> Json<Value> {
         "policy": {
             "generation": policy.generation,
             "accounts": policy.accounts().count(),
-            "gates": shared.gates.len(),
+            "gates": shared.limiters.len(),
             "last_reload_success": shared.metrics.config_last_reload_success.get() == 1,
             "restart_pending": shared.metrics.config_restart_pending.get() == 1,
         },
@@ -351,7 +351,7 @@ async fn status(Extracted(admin): App) -> Json<Value> {
 
 async fn reload(Extracted(admin): App, query: Asked) -> Response {
     let wish = parameters(query, ["force", "dry_run"]).and_then(|[force, dry_run]| {
-        Ok(Wish {
+        Ok(ReloadOptions {
             force: flag("force", force)?,
             dry_run: flag("dry_run", dry_run)?,
         })
@@ -421,7 +421,7 @@ async fn accounts(Extracted(admin): App) -> Response {
         };
         let list = || {
             for account in policy.accounts() {
-                let services = services(&policy, account, &shared.gates, now);
+                let services = services(&policy, account, &shared.limiters, now);
                 put(
                     &json!({"id": account.id, "name": account.name, "removed": false, "services": services}),
                 )?;
@@ -460,7 +460,7 @@ async fn account(Extracted(admin): App, id: Named) -> Response {
     let (catalog, sold, sold_id) = (policy.catalog.clone(), account.clone(), id.clone());
     let asked = read(&admin, move |reader| {
         let catalog = &catalog;
-        let sold = Sold {
+        let sold = AccountRef {
             id: &sold_id,
             account: sold.as_ref().map(|account| &***account),
         };
@@ -485,7 +485,7 @@ async fn account(Extracted(admin): App, id: Named) -> Response {
         return Json(described).into_response();
     };
     let now = Now::read(&admin.shared.clock);
-    let services = services(&policy, &account, &admin.shared.gates, now);
+    let services = services(&policy, &account, &admin.shared.limiters, now);
     let described = json!({
         "id": id,
         "name": account.name,
@@ -500,19 +500,19 @@ async fn account(Extracted(admin): App, id: Named) -> Response {
 fn services<'p>(
     policy: &'p Policy,
     account: &Account,
-    gates: &Gates,
+    limiters: &Limiters,
     now: Now,
 ) -> BTreeMap<&'p str, Vec<Value>> {
-    let with_counts = |(gate, mut described): Described| {
-        let [admitted, throttled, refused] = gate.map_or([0; 3], |gate| counts(&gate));
+    let with_counts = |(limiter, mut described): Described| {
+        let [admitted, throttled, refused] = limiter.map_or([0; 3], |limiter| counts(&limiter));
         described["admitted"] = json!(admitted);
         described["throttled"] = json!(throttled);
         described["refused"] = json!(refused);
         described
     };
-    let described = policy.describe(account, gates, now).into_iter();
+    let described = policy.describe(account, limiters, now).into_iter();
     described
-        .map(|(group, gates)| (group, gates.into_iter().map(with_counts).collect()))
+        .map(|(group, limiters)| (group, limiters.into_iter().map(with_counts).collect()))
         .collect()
 }
 
@@ -531,7 +531,7 @@ async fn statement(Extracted(admin): App, id: Named, query: Asked) -> Response {
     let asked = read(&admin, move |reader| {
         let account = policy.account(&id);
         let catalog = &policy.catalog;
-        let sold = Sold {
+        let sold = AccountRef {
             id: &id,
             account: account.map(|account| &***account),
         };

@@ -1,13 +1,13 @@
 //! Admit: may this call start now, in a moment, or not.
 //!
-//! Owns the sold cap: the window (the rule, pure) and the gates (one per account and group, or
+//! Owns the sold cap: the window (the rule, pure) and the limiters (one per account and group, or
 //! action in a free group). Must never count what it throttled, forget a start younger than a
 //! second, or ask a clock: the caller brings `now`.
 
-mod gates;
+mod limiters;
 mod window;
 
-pub use gates::{Counts, Gate, GateKey, Gates};
+pub use limiters::{Counts, Limiter, LimiterKey, Limiters};
 pub use window::{SECOND, Verdict, Window};
 
 #[cfg(test)]
@@ -17,8 +17,8 @@ use crate::clock::Clock;
 use crate::words::{Mode, Mono, Stop, Utc};
 use std::time::Duration;
 
-/// One instant on both clocks: the cap uses `mono`, purchases use `utc`. Read it after the gate was
-/// obtained, so that no gate can forget a start that this instant still needs.
+/// One instant on both clocks: the cap uses `mono`, purchases use `utc`. Read it after the limiter was
+/// obtained, so that no limiter can forget a start that this instant still needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
     /// For the window.
@@ -47,7 +47,7 @@ impl Now {
     }
 }
 
-/// What an account has bought in one gate. Replaced as a whole at a reload; the window stays.
+/// What an account has bought in one limiter. Replaced as a whole at a reload; the window stays.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Terms {
     /// Before this instant the service is not opened (R9).
@@ -222,7 +222,7 @@ impl Reservation {
     }
 }
 
-/// Why a gate did not admit. The first two are refusals of standing, the others throttles: none of
+/// Why a limiter did not admit. The first two are refusals of standing, the others throttles: none of
 /// them takes quota, makes a record or is billed (R7, R9).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Denied {

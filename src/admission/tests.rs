@@ -51,13 +51,13 @@ fn fixed(quota: u32) -> Terms {
     }
 }
 
-fn gate(terms: &Terms) -> Arc<Gate> {
-    let key = GateKey {
+fn limiter(terms: &Terms) -> Arc<Limiter> {
+    let key = LimiterKey {
         account: AccountId::new("a").unwrap(),
         group: GroupId::new("g").unwrap(),
         action: None,
     };
-    Gates::default().get_or_insert(key, 1, terms.clone())
+    Limiters::default().get_or_insert(key, 1, terms.clone())
 }
 
 #[derive(Clone, Debug)]
@@ -126,12 +126,12 @@ proptest! {
 
 #[test]
 fn a_million_arrivals_from_many_threads_keep_the_cap_while_the_quota_moves() {
-    let gate = gate(&fixed(20));
+    let limiter = limiter(&fixed(20));
     let time = AtomicU64::new(10_000 * MS);
     let starts: Vec<(u64, u32)> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..4)
             .map(|seed| {
-                let (gate, time) = (&gate, &time);
+                let (limiter, time) = (&limiter, &time);
                 scope.spawn(move || {
                     let mut random = fastrand::Rng::with_seed(seed);
                     let mut starts = Vec::new();
@@ -143,9 +143,9 @@ fn a_million_arrivals_from_many_threads_keep_the_cap_while_the_quota_moves() {
                         }
                         if arrival % 97 == 0 {
                             let quota = [0, 1, 20, 500, random.u32(0..=500)][random.usize(0..5)];
-                            gate.set_terms(1, fixed(quota));
+                            limiter.set_terms(1, fixed(quota));
                         }
-                        if let Ok(reservation) = gate.reserve(now(at), MAX_DELAY) {
+                        if let Ok(reservation) = limiter.reserve(now(at), MAX_DELAY) {
                             starts.push((reservation.start().0, reservation.quota()));
                         }
                     }
@@ -168,18 +168,18 @@ fn a_million_arrivals_from_many_threads_keep_the_cap_while_the_quota_moves() {
 
 #[test]
 fn a_quota_cut_to_zero_and_back_within_a_second_refills_nothing() {
-    let gate = gate(&fixed(20));
+    let limiter = limiter(&fixed(20));
     let burst = |at: u64| {
         (0..100)
-            .filter(|_| gate.reserve(now(at), Duration::ZERO).is_ok())
+            .filter(|_| limiter.reserve(now(at), Duration::ZERO).is_ok())
             .count()
     };
     assert_eq!(burst(10_000 * MS), 20);
-    gate.set_terms(1, fixed(0));
+    limiter.set_terms(1, fixed(0));
     assert_eq!(burst(10_200 * MS), 0);
-    gate.set_terms(1, fixed(30));
+    limiter.set_terms(1, fixed(30));
     assert_eq!(burst(10_400 * MS), 10);
-    gate.set_terms(1, fixed(20));
+    limiter.set_terms(1, fixed(20));
     assert_eq!(burst(10_999 * MS), 0);
     assert_eq!(
         burst(11_000 * MS),
@@ -228,10 +228,10 @@ fn a_burst_of_the_quota_at_each_seconds_start_loses_nothing() {
 
 #[test]
 fn bursts_on_both_sides_of_a_seconds_edge_share_one_quota() {
-    let gate = gate(&fixed(20));
+    let limiter = limiter(&fixed(20));
     let burst = |at: u64| {
         (0..40)
-            .filter(|_| gate.reserve(now(at), Duration::ZERO).is_ok())
+            .filter(|_| limiter.reserve(now(at), Duration::ZERO).is_ok())
             .count()
     };
     assert_eq!(burst(10_990 * MS) + burst(11_010 * MS), 20);
@@ -239,10 +239,10 @@ fn bursts_on_both_sides_of_a_seconds_edge_share_one_quota() {
 
 #[test]
 fn a_throttle_changes_nothing_so_a_flood_does_not_starve_its_own_account() {
-    let gate = gate(&fixed(20));
+    let limiter = limiter(&fixed(20));
     let mut admitted = 0;
     for at in (0..10_000).map(|ms| 50_000 * MS + ms * MS) {
-        admitted += u64::from(gate.reserve(now(at), Duration::ZERO).is_ok());
+        admitted += u64::from(limiter.reserve(now(at), Duration::ZERO).is_ok());
     }
     assert_eq!(
         admitted, 200,
@@ -259,17 +259,21 @@ fn purchases_begin_and_end_to_the_second_without_new_terms() {
         from: Utc(from * second),
         until: Utc(until * second),
     };
-    let gate = gate(&Terms {
+    let limiter = limiter(&Terms {
         mode: Mode::Qps,
         quota: Quota::Purchased(vec![purchase(10, 100, 200), purchase(5, 150, 300)]),
         ..fixed(0)
     });
     let burst = |at_ms: u64| {
         (0..100)
-            .filter(|_| gate.reserve(now(at_ms * MS), Duration::ZERO).is_ok())
+            .filter(|_| limiter.reserve(now(at_ms * MS), Duration::ZERO).is_ok())
             .count()
     };
-    let denied = |at_ms: u64| gate.reserve(now(at_ms * MS), Duration::ZERO).unwrap_err();
+    let denied = |at_ms: u64| {
+        limiter
+            .reserve(now(at_ms * MS), Duration::ZERO)
+            .unwrap_err()
+    };
     assert_eq!(
         denied(99_500),
         Denied::NoQuota {
@@ -325,7 +329,7 @@ fn a_purchase_that_takes_the_place_of_an_equal_one_is_no_change() {
 
 #[test]
 fn the_wall_clock_can_jump_and_the_cap_does_not_care() {
-    let gate = gate(&fixed(20));
+    let limiter = limiter(&fixed(20));
     let mut admitted = 0;
     for step in 0_u64..1_000 {
         let utc = Utc(if step % 2 == 0 {
@@ -337,20 +341,20 @@ fn the_wall_clock_can_jump_and_the_cap_does_not_care() {
             mono: Mono(77_000 * MS + step * MS),
             utc,
         };
-        admitted += u64::from(gate.reserve(at, Duration::ZERO).is_ok());
+        admitted += u64::from(limiter.reserve(at, Duration::ZERO).is_ok());
     }
     assert_eq!(admitted, 20);
 }
 
 #[test]
 fn a_stopped_or_unopened_service_admits_nothing_and_says_which_even_in_a_flood() {
-    let gate = gate(&fixed(1));
-    assert!(gate.reserve(now(10_000 * MS), MAX_DELAY).is_ok());
+    let limiter = limiter(&fixed(1));
+    assert!(limiter.reserve(now(10_000 * MS), MAX_DELAY).is_ok());
     assert!(matches!(
-        gate.reserve(now(10_001 * MS), MAX_DELAY),
+        limiter.reserve(now(10_001 * MS), MAX_DELAY),
         Err(Denied::Throttled { .. })
     ));
-    gate.set_terms(
+    limiter.set_terms(
         1,
         Terms {
             stopped: Some(Stop::Arrears),
@@ -358,10 +362,10 @@ fn a_stopped_or_unopened_service_admits_nothing_and_says_which_even_in_a_flood()
         },
     );
     assert_eq!(
-        gate.reserve(now(10_002 * MS), MAX_DELAY).unwrap_err(),
+        limiter.reserve(now(10_002 * MS), MAX_DELAY).unwrap_err(),
         Denied::Stopped(Stop::Arrears)
     );
-    gate.set_terms(
+    limiter.set_terms(
         1,
         Terms {
             opened: Utc(i64::MAX),
@@ -369,11 +373,11 @@ fn a_stopped_or_unopened_service_admits_nothing_and_says_which_even_in_a_flood()
         },
     );
     assert_eq!(
-        gate.reserve(now(10_003 * MS), MAX_DELAY).unwrap_err(),
+        limiter.reserve(now(10_003 * MS), MAX_DELAY).unwrap_err(),
         Denied::NotOpened
     );
-    gate.set_terms(1, fixed(1));
-    let Err(Denied::Throttled { retry_after, .. }) = gate.reserve(now(10_004 * MS), MAX_DELAY)
+    limiter.set_terms(1, fixed(1));
+    let Err(Denied::Throttled { retry_after, .. }) = limiter.reserve(now(10_004 * MS), MAX_DELAY)
     else {
         panic!("the window was refilled");
     };
@@ -382,15 +386,15 @@ fn a_stopped_or_unopened_service_admits_nothing_and_says_which_even_in_a_flood()
 
 #[test]
 fn the_lock_free_throttle_says_what_the_lock_would_say() {
-    let gate = gate(&Terms {
+    let limiter = limiter(&Terms {
         mode: Mode::Qps,
         quota: Quota::Fixed(3),
         ..fixed(0)
     });
     for _ in 0..3 {
-        assert!(gate.reserve(now(10_000 * MS), MAX_DELAY).is_ok());
+        assert!(limiter.reserve(now(10_000 * MS), MAX_DELAY).is_ok());
     }
-    let at_first = gate.reserve(now(10_001 * MS), MAX_DELAY).unwrap_err();
+    let at_first = limiter.reserve(now(10_001 * MS), MAX_DELAY).unwrap_err();
     assert_eq!(
         at_first,
         Denied::Throttled {
@@ -399,8 +403,8 @@ fn the_lock_free_throttle_says_what_the_lock_would_say() {
             retry_after: Duration::from_millis(999)
         }
     );
-    assert!(gate.reserve(now(10_949 * MS), MAX_DELAY).is_err());
-    let reservation = gate.reserve(now(10_950 * MS), MAX_DELAY).unwrap();
+    assert!(limiter.reserve(now(10_949 * MS), MAX_DELAY).is_err());
+    let reservation = limiter.reserve(now(10_950 * MS), MAX_DELAY).unwrap();
     assert_eq!(reservation.start(), Mono(11_000 * MS));
 }
 
@@ -425,42 +429,42 @@ fn a_caller_with_an_old_clock_gains_nothing_from_a_window_that_was_shrunk() {
 
 #[test]
 fn a_gate_is_forgotten_only_when_nobody_holds_it_and_its_second_is_past() {
-    let gates = Gates::default();
-    let key = GateKey {
+    let limiters = Limiters::default();
+    let key = LimiterKey {
         account: AccountId::new("a").unwrap(),
         group: GroupId::new("g").unwrap(),
         action: None,
     };
-    let gate = gates.get_or_insert(key.clone(), 1, fixed(1));
-    assert!(gate.reserve(now(10_000 * MS), MAX_DELAY).is_ok());
-    gates.sweep(Mono(20_000 * MS), |_, _| panic!("still held"));
-    assert!(gate.reserve(now(20_000 * MS), MAX_DELAY).is_ok());
-    drop(gate);
-    gates.sweep(Mono(20_500 * MS), |_, _| panic!("its second is not past"));
-    let back = gates.get_or_insert(key, 1, fixed(1));
+    let limiter = limiters.get_or_insert(key.clone(), 1, fixed(1));
+    assert!(limiter.reserve(now(10_000 * MS), MAX_DELAY).is_ok());
+    limiters.sweep(Mono(20_000 * MS), |_, _| panic!("still held"));
+    assert!(limiter.reserve(now(20_000 * MS), MAX_DELAY).is_ok());
+    drop(limiter);
+    limiters.sweep(Mono(20_500 * MS), |_, _| panic!("its second is not past"));
+    let back = limiters.get_or_insert(key, 1, fixed(1));
     assert!(
         back.reserve(now(20_600 * MS), MAX_DELAY).is_err(),
         "removed and re-added, the window is the same"
     );
     drop(back);
-    gates.sweep(Mono(21_001 * MS), |_, _| ());
-    assert!(gates.is_empty());
+    limiters.sweep(Mono(21_001 * MS), |_, _| ());
+    assert!(limiters.is_empty());
 }
 
 #[test]
 fn a_call_belongs_to_the_mode_in_force_at_its_admission_and_a_switch_refills_nothing() {
-    let gate = gate(&fixed(2));
-    let before = gate.reserve(now(10_000 * MS), MAX_DELAY).unwrap();
+    let limiter = limiter(&fixed(2));
+    let before = limiter.reserve(now(10_000 * MS), MAX_DELAY).unwrap();
     let switched = Terms {
         mode: Mode::Qps,
         ..fixed(2)
     };
-    gate.set_terms(1, switched);
-    let after = gate.reserve(now(10_001 * MS), MAX_DELAY).unwrap();
+    limiter.set_terms(1, switched);
+    let after = limiter.reserve(now(10_001 * MS), MAX_DELAY).unwrap();
     assert_eq!((before.mode, after.mode), (Mode::PerCall, Mode::Qps));
     // One start of each mode: the window is theirs together.
     assert!(matches!(
-        gate.reserve(now(10_002 * MS), MAX_DELAY),
+        limiter.reserve(now(10_002 * MS), MAX_DELAY),
         Err(Denied::Throttled {
             mode: Mode::Qps,
             ..
@@ -470,42 +474,43 @@ fn a_call_belongs_to_the_mode_in_force_at_its_admission_and_a_switch_refills_not
 
 #[test]
 fn terms_of_an_older_generation_never_take_the_place_of_later_ones() {
-    let gates = Gates::default();
-    let key = GateKey {
+    let limiters = Limiters::default();
+    let key = LimiterKey {
         account: AccountId::new("a").unwrap(),
         group: GroupId::new("g").unwrap(),
         action: None,
     };
-    let gate = gates.get_or_insert(key.clone(), 2, fixed(1));
-    assert!(gate.reserve(now(10_000 * MS), MAX_DELAY).is_ok());
-    gates.get_or_insert(key.clone(), 1, fixed(5));
-    assert!(gate.reserve(now(10_001 * MS), MAX_DELAY).is_err());
+    let limiter = limiters.get_or_insert(key.clone(), 2, fixed(1));
+    assert!(limiter.reserve(now(10_000 * MS), MAX_DELAY).is_ok());
+    limiters.get_or_insert(key.clone(), 1, fixed(5));
+    assert!(limiter.reserve(now(10_001 * MS), MAX_DELAY).is_err());
     // Made with a policy that was about to go; the next generation's first call finds it.
-    gates.get_or_insert(key, 3, fixed(2));
-    assert!(gate.reserve(now(10_002 * MS), MAX_DELAY).is_ok());
+    limiters.get_or_insert(key, 3, fixed(2));
+    assert!(limiter.reserve(now(10_002 * MS), MAX_DELAY).is_ok());
     assert!(
-        gate.reserve(now(10_003 * MS), MAX_DELAY).is_err(),
+        limiter.reserve(now(10_003 * MS), MAX_DELAY).is_err(),
         "what was spent stays spent"
     );
 }
 
 #[test]
 fn arrears_stop_the_paid_groups_of_an_account_from_the_next_call_until_they_are_paid() {
-    let gates = Gates::default();
-    let key = |account: &str, action: Option<&str>| GateKey {
+    let limiters = Limiters::default();
+    let key = |account: &str, action: Option<&str>| LimiterKey {
         account: AccountId::new(account).unwrap(),
         group: GroupId::new("g").unwrap(),
         action: action.and_then(Action::new),
     };
     let in_arrears = |accounts: &[&str]| {
         let ids = accounts.iter().map(|id| AccountId::new(id).unwrap());
-        gates.set_arrears(ids.collect());
+        limiters.set_arrears(ids.collect());
     };
-    let stopped = |gate: &Gate, ms: u64| {
-        gate.reserve(now(ms * MS), MAX_DELAY)
+    let stopped = |limiter: &Limiter, ms: u64| {
+        limiter
+            .reserve(now(ms * MS), MAX_DELAY)
             .is_err_and(|denied| denied == Denied::Stopped(Stop::Arrears))
     };
-    let early = gates.get_or_insert(key("a", None), 1, fixed(1));
+    let early = limiters.get_or_insert(key("a", None), 1, fixed(1));
     assert!(early.reserve(now(10_000 * MS), MAX_DELAY).is_ok());
     assert!(
         !stopped(&early, 10_001),
@@ -518,11 +523,11 @@ fn arrears_stop_the_paid_groups_of_an_account_from_the_next_call_until_they_are_
         Some(Stop::Arrears)
     );
     // Whoever calls for the first time, and whatever the files say meanwhile.
-    let late = gates.get_or_insert(key("b", None), 1, fixed(1));
+    let late = limiters.get_or_insert(key("b", None), 1, fixed(1));
     assert!(stopped(&late, 10_000));
     early.set_terms(2, fixed(5));
     assert!(stopped(&early, 10_004));
-    let free = gates.get_or_insert(key("a", Some("Describe")), 1, fixed(1));
+    let free = limiters.get_or_insert(key("a", Some("Describe")), 1, fixed(1));
     assert!(!stopped(&free, 10_000), "a free group costs nothing");
     let violation = Terms {
         stopped: Some(Stop::Violation),

@@ -1,6 +1,6 @@
 //! The rule: at most Q starts in any trailing second, exactly.
 //!
-//! Owns the start times of one gate. Must never forget a start that can still fall into a second
+//! Owns the start times of one limiter. Must never forget a start that can still fall into a second
 //! that ends at a later start, whatever the quota is or was.
 
 use crate::words::Mono;

@@ -62,7 +62,7 @@ pub enum BooksError {
     },
     /// A stored statement is not what it was computed from.
     #[error("the statement of {account} for {month} does not fit: {why}")]
-    Misfit {
+    Mismatch {
         /// Whose.
         account: AccountId,
         /// Of which month.
@@ -84,14 +84,14 @@ pub struct Books<'b> {
 
 /// An account as the files have it; the files may not know it any more.
 #[derive(Clone, Copy)]
-pub struct Sold<'b> {
+pub struct AccountRef<'b> {
     /// Its id.
     pub id: &'b AccountId,
     /// What they say of it.
     pub account: Option<&'b Account>,
 }
 
-impl<'b> From<&'b Account> for Sold<'b> {
+impl<'b> From<&'b Account> for AccountRef<'b> {
     fn from(account: &'b Account) -> Self {
         Self {
             id: &account.id,
@@ -100,7 +100,7 @@ impl<'b> From<&'b Account> for Sold<'b> {
     }
 }
 
-impl<'b> Sold<'b> {
+impl<'b> AccountRef<'b> {
     fn services(self) -> &'b [Service] {
         self.account.map_or(&[], |account| &account.services)
     }
@@ -111,7 +111,7 @@ type Used = HashMap<String, u64>;
 
 impl Books<'_> {
     /// The month's statement: as it was fixed, or as it stands now.
-    pub fn statement(&self, sold: Sold<'_>, month: Month) -> Result<Statement, BooksError> {
+    pub fn statement(&self, sold: AccountRef<'_>, month: Month) -> Result<Statement, BooksError> {
         match self.stored(sold.id, month)? {
             Some(fixed) => Ok(fixed),
             None => Ok(billing::statement(&self.inputs(sold, month)?)),
@@ -126,7 +126,7 @@ impl Books<'_> {
 
     /// What the month's statement is computed from, whether or not it was fixed since: with the records that the
     /// month's settlement had seen, or with all that there are.
-    pub fn inputs(&self, sold: Sold<'_>, month: Month) -> Result<Inputs, BooksError> {
+    pub fn inputs(&self, sold: AccountRef<'_>, month: Month) -> Result<Inputs, BooksError> {
         let zone = &self.catalog.time_zone;
         Ok(Inputs {
             on_no_statement: calls_on_none(self.reader, zone, Some(sold.id))?,
@@ -135,7 +135,7 @@ impl Books<'_> {
     }
 
     /// The same without what is on no statement.
-    fn counted(&self, sold: Sold<'_>, month: Month) -> Result<Inputs, BooksError> {
+    fn counted(&self, sold: AccountRef<'_>, month: Month) -> Result<Inputs, BooksError> {
         let (before, mut used) = self.before(sold, month)?;
         // A settled month without a statement of this account had no calls of it.
         let fixed = [
@@ -161,7 +161,7 @@ impl Books<'_> {
     /// newest statement that lists it, because an order may have been out of the files for a while.
     fn before(
         &self,
-        sold: Sold<'_>,
+        sold: AccountRef<'_>,
         month: Month,
     ) -> Result<(Option<Statement>, Used), BooksError> {
         let mut used = Used::new();
@@ -185,7 +185,12 @@ impl Books<'_> {
     }
 
     /// One month's inputs after what was `used` before it.
-    fn inputs_of(&self, sold: Sold<'_>, month: Month, used: &Used) -> Result<Inputs, BooksError> {
+    fn inputs_of(
+        &self,
+        sold: AccountRef<'_>,
+        month: Month,
+        used: &Used,
+    ) -> Result<Inputs, BooksError> {
         let zone = &self.catalog.time_zone;
         let window = Window::of(self.reader, month, zone)?;
         let (from, until) = (window.from, window.until);
@@ -284,7 +289,7 @@ pub struct PackBalance {
 
 impl Books<'_> {
     /// What the account has left and owes now, with the payments that count by `paid_by`.
-    pub fn balances(&self, sold: Sold<'_>, paid_by: Utc) -> Result<Balances, BooksError> {
+    pub fn balances(&self, sold: AccountRef<'_>, paid_by: Utc) -> Result<Balances, BooksError> {
         let month = Month::of(self.now, &self.catalog.time_zone);
         let statement = match self.stored(sold.id, month)? {
             Some(fixed) => fixed,

@@ -271,8 +271,8 @@ impl World {
     }
 }
 
-fn sold(id: &AccountId) -> Sold<'_> {
-    Sold { id, account: None }
+fn sold(id: &AccountId) -> AccountRef<'_> {
+    AccountRef { id, account: None }
 }
 
 #[test]

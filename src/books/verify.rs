@@ -181,7 +181,7 @@ fn everybody_is_billed(reader: &Reader, zone: &TimeZone) -> Result<(), BooksErro
             if reader.stored_statement(&text, &account)?.is_some() {
                 continue;
             }
-            return Err(BooksError::Misfit {
+            return Err(BooksError::Mismatch {
                 account,
                 month: text,
                 why: "it is not there, and the ledger has calls for it".to_owned(),
@@ -193,7 +193,7 @@ fn everybody_is_billed(reader: &Reader, zone: &TimeZone) -> Result<(), BooksErro
 }
 
 fn verify_statement(reader: &Reader, stored: &StoredStatement) -> Result<(), BooksError> {
-    let misfit = |why: String| BooksError::Misfit {
+    let misfit = |why: String| BooksError::Mismatch {
         account: stored.account.clone(),
         month: stored.month.clone(),
         why,

@@ -12,11 +12,11 @@ pub use outlet::{READER_BYTES_PER_SECOND, READER_WINDOW};
 
 use crate::clock::{Clock, Timer};
 use crate::wire::{
-    self, BadHead, Body, Coding, Fields, Lines, Outgoing, Reader, RequestHead, Writer,
+    self, BadHead, Body, Coding, Fields, HeadWriter, Outgoing, Reader, RequestHead, Writer,
 };
 use http::{Method, StatusCode};
 use inlet::{End, Inlet};
-use outlet::Patient;
+use outlet::StallTimeout;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -39,7 +39,7 @@ const KEPT_BYTES: usize = 4 * 1024;
 /// A caller's connection.
 pub struct Connection<W: Writer> {
     inlet: Inlet,
-    writer: Patient<W>,
+    writer: StallTimeout<W>,
     /// For the head of the next answer.
     memory: Vec<u8>,
     /// So many bytes of the next answer have been sent ([`Connection::probe`]).
@@ -75,7 +75,7 @@ pub enum Next {
 /// An answer, as far as it does not depend on its connection.
 pub struct Answer<B> {
     status: StatusCode,
-    lines: Lines,
+    lines: HeadWriter,
     has_date: bool,
     closes: bool,
     body: AnswerBody<B>,
@@ -93,7 +93,7 @@ impl<B> Answer<B> {
     pub fn own(status: StatusCode, body: Vec<u8>) -> Self {
         Self {
             status,
-            lines: Lines::new(Vec::with_capacity(512)),
+            lines: HeadWriter::new(Vec::with_capacity(512)),
             has_date: false,
             closes: false,
             body: AnswerBody::Own(body),
@@ -109,7 +109,7 @@ impl<B> Answer<B> {
     ) -> Self {
         let mut answer = Self {
             status,
-            lines: Lines::new(Vec::with_capacity(512)),
+            lines: HeadWriter::new(Vec::with_capacity(512)),
             has_date: false,
             closes: false,
             body: AnswerBody::Passing(body),
@@ -122,7 +122,7 @@ impl<B> Answer<B> {
     }
 
     /// Its fields, but for those that frame it, its date, and what becomes of the connection.
-    pub fn lines(&mut self) -> &mut Lines {
+    pub fn lines(&mut self) -> &mut HeadWriter {
         &mut self.lines
     }
 
@@ -154,7 +154,7 @@ impl<W: Writer> Connection<W> {
     ) -> Self {
         Self {
             inlet: Inlet::new(Box::new(reader)),
-            writer: Patient::new(writer),
+            writer: StallTimeout::new(writer),
             memory: Vec::new(),
             probed: 0,
             is_open_ended: false,
@@ -319,7 +319,7 @@ impl<W: Writer> Connection<W> {
         };
         let keeps = terms.keeps_alive && !closes && !answer.closes && coding != Coding::UntilClose;
 
-        let mut head = Lines::new(std::mem::take(&mut self.memory));
+        let mut head = HeadWriter::new(std::mem::take(&mut self.memory));
         let probed = std::mem::take(&mut self.probed);
         outlet::first_line(&mut head, terms.is_1_1, probed, answer.status);
         head.append(&answer.lines);
@@ -393,7 +393,7 @@ impl<W: Writer> Connection<W> {
 
     /// The answer to what is not understood, and the end.
     async fn bare(&mut self, status: StatusCode) {
-        let mut head = Lines::default();
+        let mut head = HeadWriter::default();
         outlet::first_line(&mut head, true, 0, status);
         head.fixed("content-length: 0\r\nconnection: close\r\n");
         outlet::date(&mut head, self.clock.utc());

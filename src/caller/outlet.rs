@@ -1,6 +1,6 @@
 //! What goes to a caller: the lines of heads, at the pace of a reader who reads at all.
 
-use crate::wire::{self, Lines, Pipe, Writer};
+use crate::wire::{self, HeadWriter, Pipe, Writer};
 use crate::words::Utc;
 use http::StatusCode;
 use jiff::Timestamp;
@@ -31,23 +31,23 @@ pub(super) fn version(is_1_1: bool) -> &'static str {
 }
 
 /// The first line of an answer, without so many bytes of it that have been sent.
-pub(super) fn first_line(head: &mut Lines, is_1_1: bool, sent: usize, status: StatusCode) {
+pub(super) fn first_line(head: &mut HeadWriter, is_1_1: bool, sent: usize, status: StatusCode) {
     let version = &version(is_1_1)[sent..];
     let reason = status.canonical_reason().unwrap_or("");
     head.first([version, status.as_str(), " ", reason]);
 }
 
 /// The time of the answer (RFC 9110 §6.6.1), written anew once a second.
-pub(super) fn date(head: &mut Lines, now: Utc) {
+pub(super) fn date(head: &mut HeadWriter, now: Utc) {
     thread_local! {
-        static WRITTEN: RefCell<(i64, Lines)> = RefCell::new((i64::MIN, Lines::default()));
+        static WRITTEN: RefCell<(i64, HeadWriter)> = RefCell::new((i64::MIN, HeadWriter::default()));
     }
     WRITTEN.with_borrow_mut(|(second, date)| {
         if *second != now.seconds() {
             *second = now.seconds();
             let at = Timestamp::from_second(*second).unwrap_or_default();
             let text = DateTimePrinter::new().timestamp_to_rfc9110_string(&at);
-            *date = Lines::default();
+            *date = HeadWriter::default();
             date.text("date", &text.unwrap_or_default());
         }
         head.append(date);
@@ -55,7 +55,7 @@ pub(super) fn date(head: &mut Lines, now: Utc) {
 }
 
 /// A stream whose reader is given up when it takes less than [`READER_BYTES_PER_SECOND`].
-pub(super) struct Patient<W> {
+pub(super) struct StallTimeout<W> {
     stream: W,
     pace: Pace,
     look: Option<Pin<Box<Sleep>>>,
@@ -63,7 +63,7 @@ pub(super) struct Patient<W> {
     has_room: bool,
 }
 
-impl<W> Patient<W> {
+impl<W> StallTimeout<W> {
     pub(super) fn new(stream: W) -> Self {
         Self {
             stream,
@@ -152,7 +152,7 @@ impl Pace {
     }
 }
 
-impl<W: Writer> Writer for Patient<W> {
+impl<W: Writer> Writer for StallTimeout<W> {
     fn socket(&self) -> Option<&TcpStream> {
         self.stream.socket()
     }
@@ -174,7 +174,7 @@ fn write_now(stream: &impl Writer, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-impl<W: Writer> AsyncWrite for Patient<W> {
+impl<W: Writer> AsyncWrite for StallTimeout<W> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

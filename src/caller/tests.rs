@@ -611,7 +611,7 @@ async fn a_reader_who_takes_nothing_of_what_is_piped_to_it_is_cut_off() {
         (one.unwrap(), other.unwrap().0)
     };
     let ((mut upstream, from), (to, _caller)) = (pair().await, pair().await);
-    let mut patient = Patient::new(to.into_split().1);
+    let mut patient = StallTimeout::new(to.into_split().1);
     let mut pipe = Pipe::default();
     let began = Instant::now();
     let failed = loop {
@@ -641,7 +641,7 @@ async fn a_slow_reader_is_measured_by_what_it_takes_and_not_by_when_the_system_a
             socket.set_recv_buffer_size(4096).unwrap();
             let (reader, accepted) = tokio::join!(socket.connect(address), listener.accept());
             let mut reader = reader.unwrap();
-            let mut patient = Patient::new(accepted.unwrap().0.into_split().1);
+            let mut patient = StallTimeout::new(accepted.unwrap().0.into_split().1);
             let reading = tokio::spawn(async move {
                 let mut bytes = vec![0; pace];
                 loop {

@@ -7,7 +7,7 @@ use super::body::{Relay, UploadFailure};
 use super::{X_REQUEST_ID, X_TC_ACTION};
 use crate::caller::Answer;
 use crate::identity::{Failure, tc3};
-use crate::wire::{Lines, RequestHead};
+use crate::wire::{HeadWriter, RequestHead};
 use crate::words::{GroupId, Mode, RequestIdText, Stop};
 use http::{Method, StatusCode};
 use std::borrow::Cow;
@@ -132,14 +132,14 @@ pub enum Refusal {
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
 /// What a refusal looks like from outside.
-struct Face {
+struct ErrorShape {
     code: &'static str,
     status: StatusCode,
     title: &'static str,
 }
 
-fn face(code: &'static str, status: StatusCode, title: &'static str) -> Face {
-    Face {
+fn face(code: &'static str, status: StatusCode, title: &'static str) -> ErrorShape {
+    ErrorShape {
         code,
         status,
         title,
@@ -188,7 +188,7 @@ impl Refusal {
     }
 
     /// Vendor code (PROTOCOL §5), plain status and title.
-    fn face(&self) -> Face {
+    fn face(&self) -> ErrorShape {
         use StatusCode as S;
         match self {
             Self::HeadersTooLarge { .. } | Self::TooManyFields { .. } => face(
@@ -499,7 +499,7 @@ pub fn vendor_failed(id: &RequestIdText, status: StatusCode) -> Answer<Relay> {
     refusal.vendor(id.as_str())
 }
 
-fn credential_face(failure: &Failure) -> Face {
+fn credential_face(failure: &Failure) -> ErrorShape {
     const UNAUTHORIZED: StatusCode = StatusCode::UNAUTHORIZED;
     const BAD_REQUEST: StatusCode = StatusCode::BAD_REQUEST;
     let (code, status) = match failure {
@@ -536,7 +536,7 @@ fn credential_face(failure: &Failure) -> Face {
 }
 
 /// The fields of draft-ietf-httpapi-ratelimit-headers-10: the policy's name is the group.
-fn rate_limit(lines: &mut Lines, group: &str, quota: u32, reset: Option<Duration>) {
+fn rate_limit(lines: &mut HeadWriter, group: &str, quota: u32, reset: Option<Duration>) {
     let mut number = itoa::Buffer::new();
     let quota = number.format(quota);
     lines.texts("ratelimit-policy", ["\"", group, "\";q=", quota, ";w=1"]);

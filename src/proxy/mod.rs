@@ -1,6 +1,6 @@
 //! The way of a request, from its head to the head of its answer.
 //!
-//! Owns the sentence that joins identify, admit, forward, count and answer (`Proxy::way`), and what
+//! Owns the sentence that joins identify, admit, forward, count and answer (`Proxy::handle`), and what
 //! each of its failures means to the caller. Must never admit an unproven identity, forward without
 //! a permit, or answer an admitted call before its record is durable.
 
@@ -19,7 +19,7 @@ pub use memory::SHARE as BODY_MEMORY_SHARE;
 pub use places::{Place, Places};
 pub use state::Shared;
 
-use crate::admission::{Denied, Gate, Now, Reservation};
+use crate::admission::{Denied, Limiter, Now, Reservation};
 use crate::caller::{Answer, RequestBody};
 use crate::clock::Timer;
 use crate::config::{Limits, Settings};
@@ -204,11 +204,11 @@ impl Proxy {
     /// Housekeeping, once a second or so: forgets what is past, publishes what is only sampled.
     pub fn sweep(&self) {
         self.shared
-            .gates
-            .sweep(self.shared.clock.mono(), |key, gate| {
+            .limiters
+            .sweep(self.shared.clock.mono(), |key, limiter| {
                 self.shared
                     .metrics
-                    .retire_gate(&key.account, &key.group, counts(gate));
+                    .retire_limiter(&key.account, &key.group, counts(limiter));
             });
         self.hold_down.sweep();
         self.bad_heads.sweep();
@@ -250,17 +250,18 @@ impl Proxy {
             let progress = upload.progress().clone();
             (Some(upload), progress)
         };
-        let mut visit = Visit::new(&self, &client, &head, received, progress);
+        let mut context = RequestContext::new(&self, &client, &head, received, progress);
         let result = if head.target.path() == QUOTA_PATH {
-            match self.check_head(visit.dialect, &head, upload.as_ref()) {
-                Ok(()) => Box::pin(self.quota(&mut visit, &head)).await,
+            match self.check_head(context.dialect, &head, upload.as_ref()) {
+                Ok(()) => Box::pin(self.quota(&mut context, &head)).await,
                 Err(refusal) => Err(refusal),
             }
         } else {
-            self.way(&mut visit, &upstream, &head, &mut upload).await
+            self.handle(&mut context, &upstream, &head, &mut upload)
+                .await
         };
-        let mut answer = self.conclude(&mut visit, &mut upload, result).await;
-        if visit.dialect == Dialect::Vendor {
+        let mut answer = self.conclude(&mut context, &mut upload, result).await;
+        if context.dialect == Dialect::Vendor {
             let named = |field: &Field<'_>| field.name() == X_TC_TRACE_ID.as_bytes();
             if let Some(trace_id) = head.fields.iter().find(named) {
                 answer.lines().field(trace_id);
@@ -270,10 +271,10 @@ impl Proxy {
     }
 
     /// What the caller gets: the answer, or the refusal in its dialect, when its time has come. Apart from
-    /// [`answer`](Self::answer), so that what is awaited here takes the memory that [`way`](Self::way) had.
+    /// [`answer`](Self::answer), so that what is awaited here takes the memory that [`handle`](Self::handle) had.
     async fn conclude(
         &self,
-        visit: &mut Visit<'_>,
+        context: &mut RequestContext<'_>,
         upload: &mut Option<Upload>,
         result: Result<Answer<Relay>, Refusal>,
     ) -> Answer<Relay> {
@@ -281,18 +282,18 @@ impl Proxy {
             Ok(answer) => return answer,
             Err(refusal) => refusal,
         };
-        visit.refused(&refusal);
-        self.hold_if_guessing(visit, &refusal).await;
+        context.refused(&refusal);
+        self.hold_if_guessing(context, &refusal).await;
         let keeps = match upload {
             Some(upload) => upload.drain().await,
-            None => visit.progress.whole_at().is_some(),
+            None => context.progress.whole_at().is_some(),
         };
         let dialect = match refusal {
             // No SDK says so, and to who does it is not a matter of the vendor's protocol.
             Refusal::ConnectionOption => Dialect::Plain,
-            _ => visit.dialect,
+            _ => context.dialect,
         };
-        let mut answer = refusal.answer(dialect, &visit.id_text);
+        let mut answer = refusal.answer(dialect, &context.id_text);
         // A place beyond the account's part is for others.
         if !keeps || refusal == Refusal::AccountConnections {
             answer.close();
@@ -301,25 +302,25 @@ impl Proxy {
     }
 
     /// The sentence: identify, admit, forward, count, answer. The first failure is the answer.
-    async fn way(
+    async fn handle(
         self: &Arc<Self>,
-        visit: &mut Visit<'_>,
+        context: &mut RequestContext<'_>,
         upstream: &Arc<Upstream>,
         head: &RequestHead,
         upload: &mut Option<Upload>,
     ) -> Result<Answer<Relay>, Refusal> {
-        self.check_head(visit.dialect, head, upload.as_ref())?;
-        let (caller, buffered) = self.identify(visit, head, upload).await?;
+        self.check_head(context.dialect, head, upload.as_ref())?;
+        let (caller, buffered) = self.identify(context, head, upload).await?;
         let Admitted {
             account,
             operation,
             reservation,
             slot,
-        } = self.admit(visit, caller, head)?;
+        } = self.admit(context, caller, head)?;
         let started = reservation.wait(&self.shared.clock).await;
-        visit.admitted(&operation, started.mode);
+        context.admitted(&operation, started.mode);
         let call = Call {
-            id: visit.id,
+            id: context.id,
             account,
             operation,
         };
@@ -330,12 +331,12 @@ impl Proxy {
             (None, Some(upload)) => ForwardBody::Streamed(upload),
             (None, None) => return Err(Refusal::Upload(UploadFailure::Incomplete)),
         };
-        let outgoing = Outgoing::new(self.upstream_head(visit, head, permit.call()), body);
+        let outgoing = Outgoing::new(self.upstream_head(context, head, permit.call()), body);
         // On the heap, as what only some calls need: every future moves with all that it may ever hold.
-        let answered = Box::pin(self.forward(visit, upstream, outgoing)).await;
+        let answered = Box::pin(self.forward(context, upstream, outgoing)).await;
         let answered_at = self.shared.clock.mono();
 
-        let has_gone = visit.client.has_gone.load(Ordering::Relaxed);
+        let has_gone = context.client.has_gone.load(Ordering::Relaxed);
         let (outcome, status, vetoed) = match &answered {
             Ok(answer) => (
                 match has_gone {
@@ -343,7 +344,7 @@ impl Proxy {
                     false => Outcome::Answered,
                 },
                 Some(answer.status.as_u16()),
-                is_vetoed(visit.id, &answer.fields),
+                is_vetoed(context.id, &answer.fields),
             ),
             Err(Refusal::Upload(_) | Refusal::BodyTooLarge { .. }) => {
                 (Outcome::ClientIncomplete, None, false)
@@ -357,7 +358,7 @@ impl Proxy {
         if let Some(commit) = permit.settle(outcome, status, vetoed, answered_at) {
             commit.await.map_err(|_| Refusal::NotDurable)?;
         }
-        let in_gate = visit.decided_at.since(visit.received.mono)
+        let in_gate = context.decided_at.since(context.received.mono)
             + self.shared.clock.mono().since(answered_at);
         self.shared.metrics.overhead.observe(in_gate.as_secs_f64());
         let answer = answered?;
@@ -365,7 +366,7 @@ impl Proxy {
             // Its body is dropped here: what nobody gets was not cut. This reaches nobody either.
             return Ok(Answer::own(answer.status, Vec::new()));
         }
-        Ok(self.relay(visit, answer))
+        Ok(self.relay(context, answer))
     }
 
     /// What can be said before anybody is identified: sizes (PROTOCOL §3, step 1).
@@ -405,7 +406,7 @@ impl Proxy {
     /// TC3 signature with the hash of the whole body.
     async fn identify(
         &self,
-        visit: &Visit<'_>,
+        context: &RequestContext<'_>,
         head: &RequestHead,
         upload: &mut Option<Upload>,
     ) -> Result<(Caller, Option<Buffered>), Refusal> {
@@ -444,9 +445,9 @@ impl Proxy {
             .unwrap_or(self.limits.body_bytes);
         let lease = self
             .body_memory
-            .reserve(visit.peer, claim.secret_id(), bytes)
+            .reserve(context.peer, claim.secret_id(), bytes)
             .ok_or(Refusal::BodyMemory)?;
-        let place = visit.client.place();
+        let place = context.client.place();
         let upload_whole = upload.take().ok_or(incomplete)?.buffer(lease, place.sign());
         let (rest, read) = Box::pin(upload_whole).await;
         place.has_uploaded();
@@ -459,7 +460,7 @@ impl Proxy {
     /// arrived is so for this call. Nothing is awaited here, so one generation decides all of it.
     fn admit(
         &self,
-        visit: &mut Visit<'_>,
+        context: &mut RequestContext<'_>,
         caller: Caller,
         head: &RequestHead,
     ) -> Result<Admitted, Refusal> {
@@ -481,26 +482,27 @@ impl Proxy {
                         &policy.catalog.host_aliases,
                     )
                     .map_err(Refusal::Credential)?;
-                self.body_memory.proved(visit.peer, claim.secret_id());
+                self.body_memory.proved(context.peer, claim.secret_id());
                 let skew = claim.skew_seconds(self.shared.clock.utc().seconds());
                 self.shared.metrics.client_clock_skew.observe(skew as f64);
                 known.account.clone()
             }
         };
-        visit.account = Some(account.clone());
-        visit.client.prove(&account)?;
+        context.account = Some(account.clone());
+        context.client.prove(&account)?;
         let operation = operation(&policy, head)?.clone();
-        visit.operation = Some(operation.clone());
-        if visit.dialect == Dialect::Vendor {
+        context.operation = Some(operation.clone());
+        if context.dialect == Dialect::Vendor {
             check_vendor_parameters(&policy, &operation, &head.fields)?;
         }
-        let gate = policy
-            .gate(&account, &operation, &self.shared.gates)
+        let limiter = policy
+            .limiter(&account, &operation, &self.shared.limiters)
             .ok_or(Refusal::NotOpened)?;
-        visit.gate = Some(gate.clone());
-        let now = visit.received.later(&self.shared.clock);
-        visit.decided_at = now.mono;
-        gate.check_flood(now, self.max_delay)
+        context.limiter = Some(limiter.clone());
+        let now = context.received.later(&self.shared.clock);
+        context.decided_at = now.mono;
+        limiter
+            .check_flood(now, self.max_delay)
             .map_err(|denied| refusal(denied, &operation))?;
         // The place in the ledger first: who gets it but no start gives it back.
         let slot = self
@@ -508,7 +510,7 @@ impl Proxy {
             .ledger
             .reserve()
             .map_err(|_| Refusal::LedgerTrouble)?;
-        match gate.reserve(now, self.max_delay) {
+        match limiter.reserve(now, self.max_delay) {
             Ok(reservation) => {
                 self.shared
                     .metrics
@@ -528,14 +530,14 @@ impl Proxy {
     /// Forward: over one connection, once. Another connection only when nothing was sent.
     async fn forward(
         &self,
-        visit: &Visit<'_>,
+        context: &RequestContext<'_>,
         upstream: &Arc<Upstream>,
         mut outgoing: Outgoing<ForwardBody>,
     ) -> Result<upstream::Answer, Refusal> {
         let attempt = async {
             loop {
                 let connection = upstream.connection().await?;
-                visit.client.is_forwarded.store(true, Ordering::Relaxed);
+                context.client.is_forwarded.store(true, Ordering::Relaxed);
                 match connection.send(outgoing).await {
                     Ok(answer) => return Ok(answer),
                     Err(NotAnswered::Unsent(back)) => outgoing = back,
@@ -543,19 +545,19 @@ impl Proxy {
                 }
             }
         };
-        let mut timer = std::mem::take(&mut *visit.client.timer.lock());
+        let mut timer = std::mem::take(&mut *context.client.timer.lock());
         let attempted = tokio::select! {
             biased;
             attempted = attempt => Some(attempted),
-            () = self.head_is_late(visit, &mut timer) => None,
+            () = self.head_is_late(context, &mut timer) => None,
         };
-        *visit.client.timer.lock() = timer;
+        *context.client.timer.lock() = timer;
         match attempted {
             Some(Ok(answer)) => Ok(answer),
             Some(Err(failure)) => {
-                let broke_off = visit.progress.failure();
+                let broke_off = context.progress.failure();
                 if broke_off.is_none() {
-                    tracing::warn!(request_id = %visit.id, "{failure}");
+                    tracing::warn!(request_id = %context.id, "{failure}");
                 }
                 Err(match failure {
                     upstream::Failure::Incomplete(_) => {
@@ -567,7 +569,7 @@ impl Proxy {
                 })
             }
             // A client that is late at the same deadline may hear of it here first.
-            None => Err(match visit.progress.is_awaited() {
+            None => Err(match context.progress.is_awaited() {
                 true => Refusal::Upload(UploadFailure::TooSlow),
                 false => Refusal::UpstreamTimeout,
             }),
@@ -576,15 +578,15 @@ impl Proxy {
 
     /// Ends when the upstream has had the whole request for `response_timeout`, or the call is over
     /// its `request_timeout`.
-    async fn head_is_late(&self, visit: &Visit<'_>, timer: &mut Timer) {
-        let deadline = visit.received.mono.plus(self.limits.request_timeout);
+    async fn head_is_late(&self, context: &RequestContext<'_>, timer: &mut Timer) {
+        let deadline = context.received.mono.plus(self.limits.request_timeout);
         loop {
             let now = self.shared.clock.mono();
-            let due = visit
+            let due = context
                 .progress
                 .whole_at()
                 .unwrap_or(now)
-                .max(visit.decided_at)
+                .max(context.decided_at)
                 .plus(self.response_timeout)
                 .min(deadline);
             if due <= now {
@@ -596,7 +598,12 @@ impl Proxy {
 
     /// The head as the upstream gets it: what ends at this hop is left out, and so are credentials that
     /// are secrets; the identity is set here and nowhere else.
-    fn upstream_head(&self, visit: &Visit<'_>, head: &RequestHead, call: &Call) -> ForwardHead {
+    fn upstream_head(
+        &self,
+        context: &RequestContext<'_>,
+        head: &RequestHead,
+        call: &Call,
+    ) -> ForwardHead {
         let fields = &head.fields;
         let mut forward = ForwardHead::new(head.method.clone(), &head.target);
         let hop = HopByHop::of(fields);
@@ -613,21 +620,21 @@ impl Proxy {
         forward.text("x-tollgate-account", call.account.id.as_str());
         forward.text("x-tollgate-group", call.operation.group.as_str());
         forward.text("x-tollgate-action", call.operation.action.as_str());
-        forward.text("x-request-id", visit.id_text.as_str());
+        forward.text("x-request-id", context.id_text.as_str());
         // What a trusted proxy said of the hops before, as it came, and the hop to us; from anybody else only the latter.
-        match forwarded::is_trusted(&self.trusted_proxies, visit.client.address) {
-            true => forward.list(X_FORWARDED_FOR, fields, &visit.client.text),
-            false => forward.text(X_FORWARDED_FOR, &visit.client.text),
+        match forwarded::is_trusted(&self.trusted_proxies, context.client.address) {
+            true => forward.list(X_FORWARDED_FOR, fields, &context.client.text),
+            false => forward.text(X_FORWARDED_FOR, &context.client.text),
         }
         forward
     }
 
     /// Answer: the upstream's words with our name on them.
-    fn relay(&self, visit: &Visit<'_>, answer: upstream::Answer) -> Answer<Relay> {
-        let is_vendor = visit.dialect == Dialect::Vendor;
+    fn relay(&self, context: &RequestContext<'_>, answer: upstream::Answer) -> Answer<Relay> {
+        let is_vendor = context.dialect == Dialect::Vendor;
         if is_vendor && answer.status != StatusCode::OK {
             // The SDKs lose whatever comes with another status (PROTOCOL §4).
-            return dialect::vendor_failed(&visit.id_text, answer.status);
+            return dialect::vendor_failed(&context.id_text, answer.status);
         }
         let upstream::Answer {
             status,
@@ -643,7 +650,7 @@ impl Proxy {
                 || (is_vendor && (name == b"content-type" || name == X_TC_TRACE_ID.as_bytes()))
         };
         let mut answer = Answer::passing(status, &fields, |name| !is_ours(name), relay);
-        answer.lines().text(X_REQUEST_ID, visit.id_text.as_str());
+        answer.lines().text(X_REQUEST_ID, context.id_text.as_str());
         if is_vendor {
             answer.lines().fixed("content-type: application/json\r\n");
         }
@@ -652,15 +659,15 @@ impl Proxy {
 
     /// Makes guessing slow: past the limit the answer to a failing credential is held back. A valid
     /// credential never waits, whoever else shares its address.
-    async fn hold_if_guessing(&self, visit: &Visit<'_>, refusal: &Refusal) {
+    async fn hold_if_guessing(&self, context: &RequestContext<'_>, refusal: &Refusal) {
         let Refusal::Credential(Failure::UnknownId | Failure::UnknownKey | Failure::BadSignature) =
             refusal
         else {
             return;
         };
-        if let Held::Held { first } = self.hold_down.failed(visit.peer) {
+        if let Held::Held { first } = self.hold_down.failed(context.peer) {
             if first {
-                tracing::warn!(peer = %visit.peer, reason = refusal.reason(), "failing credentials are held down");
+                tracing::warn!(peer = %context.peer, reason = refusal.reason(), "failing credentials are held down");
             }
             self.shared.metrics.held_down.inc();
             Box::pin(self.shared.clock.sleep(HOLD)).await;
@@ -678,7 +685,7 @@ impl Proxy {
 }
 
 /// One request between its head and its decision. Whatever becomes of it, it is decided once (P4).
-struct Visit<'p> {
+struct RequestContext<'p> {
     proxy: &'p Proxy,
     id: RequestId,
     id_text: RequestIdText,
@@ -693,10 +700,10 @@ struct Visit<'p> {
     progress: Arc<Progress>,
     account: Option<Arc<Account>>,
     operation: Option<Arc<Operation>>,
-    gate: Option<Arc<Gate>>,
+    limiter: Option<Arc<Limiter>>,
 }
 
-impl<'p> Visit<'p> {
+impl<'p> RequestContext<'p> {
     fn new(
         proxy: &'p Proxy,
         client: &'p Client,
@@ -724,7 +731,7 @@ impl<'p> Visit<'p> {
             progress,
             account: None,
             operation: None,
-            gate: None,
+            limiter: None,
         }
     }
 
@@ -735,8 +742,8 @@ impl<'p> Visit<'p> {
 
     fn admitted(&mut self, operation: &Operation, mode: Mode) {
         operation.admitted(mode).inc();
-        if let Some(gate) = &self.gate {
-            gate.counts.admitted.fetch_add(1, Ordering::Relaxed);
+        if let Some(limiter) = &self.limiter {
+            limiter.counts.admitted.fetch_add(1, Ordering::Relaxed);
         }
         self.decide();
     }
@@ -765,11 +772,11 @@ impl<'p> Visit<'p> {
             }
             _ => self.count(None, Decision::Refused, refusal.reason()),
         }
-        if let Some(gate) = &self.gate {
+        if let Some(limiter) = &self.limiter {
             let count = if refusal.is_throttle() {
-                &gate.counts.throttled
+                &limiter.counts.throttled
             } else {
-                &gate.counts.refused
+                &limiter.counts.refused
             };
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -789,7 +796,7 @@ impl<'p> Visit<'p> {
     }
 }
 
-impl Drop for Visit<'_> {
+impl Drop for RequestContext<'_> {
     /// Hung up before it was decided, while its body arrived or while it waited for its start; or its connection gave way.
     fn drop(&mut self) {
         if !self.decided {
@@ -798,8 +805,8 @@ impl Drop for Visit<'_> {
                 false => "client_closed",
             };
             self.count(None, Decision::Refused, reason);
-            if let Some(gate) = &self.gate {
-                gate.counts.refused.fetch_add(1, Ordering::Relaxed);
+            if let Some(limiter) = &self.limiter {
+                limiter.counts.refused.fetch_add(1, Ordering::Relaxed);
             }
             self.decide();
         }
@@ -966,9 +973,9 @@ fn is_vetoed(id: RequestId, fields: &Fields) -> bool {
     is_vetoed
 }
 
-/// A gate's counts in the order of the metric's decisions.
-pub fn counts(gate: &Gate) -> [u64; 3] {
-    let counts = &gate.counts;
+/// A limiter's counts in the order of the metric's decisions.
+pub fn counts(limiter: &Limiter) -> [u64; 3] {
+    let counts = &limiter.counts;
     [&counts.admitted, &counts.throttled, &counts.refused]
         .map(|count: &AtomicU64| count.load(Ordering::Relaxed))
 }

@@ -4,7 +4,7 @@
 //! worker waiting for the disk.
 
 use super::body::Relay;
-use super::{Proxy, Refusal, Visit, X_REQUEST_ID};
+use super::{Proxy, Refusal, RequestContext, X_REQUEST_ID};
 use crate::admission::Now;
 use crate::books::{Balances, Books};
 use crate::caller::Answer;
@@ -26,7 +26,7 @@ impl Proxy {
     /// Answers from the gates that decide and from the ledger's totals.
     pub(super) async fn quota(
         &self,
-        visit: &mut Visit<'_>,
+        context: &mut RequestContext<'_>,
         head: &RequestHead,
     ) -> Result<Answer<Relay>, Refusal> {
         if head.method != Method::GET {
@@ -35,8 +35,8 @@ impl Proxy {
             });
         }
         let account = self.own_account(head)?;
-        visit.account = Some(account.clone());
-        visit.client.prove(&account)?;
+        context.account = Some(account.clone());
+        context.client.prove(&account)?;
         let place = self
             .quota_questions
             .clone()
@@ -71,7 +71,7 @@ impl Proxy {
         let mut answer = Answer::own(StatusCode::OK, body.to_string().into_bytes());
         let lines = answer.lines();
         lines.fixed("content-type: application/json\r\ncache-control: no-store\r\n");
-        lines.text(X_REQUEST_ID, visit.id_text.as_str());
+        lines.text(X_REQUEST_ID, context.id_text.as_str());
         Ok(answer)
     }
 
@@ -102,12 +102,19 @@ impl Proxy {
     fn describe(&self, id: &AccountId, balances: &Balances) -> Option<Value> {
         let policy = self.shared.policy.load();
         let account = policy.account(id)?;
-        let quotas = policy.describe(account, &self.shared.gates, Now::read(&self.shared.clock));
+        let quotas = policy.describe(
+            account,
+            &self.shared.limiters,
+            Now::read(&self.shared.clock),
+        );
         let services: serde_json::Map<String, Value> = quotas
             .into_iter()
-            .map(|(group, gates)| {
-                let gates: Vec<Value> = gates.into_iter().map(|(_, described)| described).collect();
-                let mut described = json!({"quotas": gates});
+            .map(|(group, limiters)| {
+                let limiters: Vec<Value> = limiters
+                    .into_iter()
+                    .map(|(_, described)| described)
+                    .collect();
+                let mut described = json!({"quotas": limiters});
                 let service = balances
                     .services
                     .iter()

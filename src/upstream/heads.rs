@@ -4,7 +4,7 @@
 
 use super::Nonsense;
 use crate::wire::{
-    Coding, Field, Fields, Framing, Lines, Place, Target, length_of, lines_end_in_crlf, tokens,
+    Coding, Field, Fields, Framing, HeadWriter, Place, Target, length_of, lines_end_in_crlf, tokens,
 };
 use bytes::{Buf, BytesMut};
 use http::{Method, StatusCode};
@@ -74,14 +74,14 @@ fn is_a_name(token: &[u8]) -> bool {
 /// The head of a request as it goes out: its line and the fields written so far. What goes in was
 /// checked by its type, so that no value can end a line early.
 pub struct ForwardHead {
-    lines: Lines,
+    lines: HeadWriter,
     method: Method,
 }
 
 impl ForwardHead {
     /// `target` is written in origin form.
     pub fn new(method: Method, target: &Target) -> Self {
-        let mut lines = Lines::new(Vec::with_capacity(1024));
+        let mut lines = HeadWriter::new(Vec::with_capacity(1024));
         let path = match target.path() {
             "" => "/",
             path => path,

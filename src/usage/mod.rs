@@ -10,9 +10,9 @@ pub mod report;
 
 pub use ledger::{
     ClockWatch, CloseError, Commit, Committed, Cursor, Debit, Entry, Ledger, LedgerError,
-    LedgerOptions, LedgerStats, Misfit, NotDurable, ReadError, Reader, Restored, Seal, Settlement,
-    Slot, StatementsDigest, StoreError, StoredNotice, StoredRecord, StoredStatement, Trouble,
-    UsageLine, Verified, backup, create, restore,
+    LedgerOptions, LedgerStats, Mismatch, NotDurable, ReadError, Reader, Restored, Seal,
+    Settlement, Slot, StatementsDigest, StoreError, StoredNotice, StoredRecord, StoredStatement,
+    Trouble, UsageLine, Verified, backup, create, restore,
 };
 pub use month::Month;
 pub use record::{Record, billable};

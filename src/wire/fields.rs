@@ -151,9 +151,9 @@ fn is_plain(text: &str) -> bool {
 
 /// The lines of a head that is being written.
 #[derive(Debug, Default)]
-pub struct Lines(Vec<u8>);
+pub struct HeadWriter(Vec<u8>);
 
-impl Lines {
+impl HeadWriter {
     /// In this memory, after what stands there.
     pub fn new(memory: Vec<u8>) -> Self {
         Self(memory)

@@ -12,7 +12,7 @@ mod request;
 mod sockets;
 mod target;
 
-pub use fields::{Field, Fields, Lines};
+pub use fields::{Field, Fields, HeadWriter};
 pub use outgoing::{Body, Coding, NotSent, Outbox, Outgoing, Piece};
 pub use pipe::{PIPES, Pipe, Reader, Writer, read_now, write_now};
 pub use request::{BadHead, HEAD_BYTES, RequestHead, request_head};

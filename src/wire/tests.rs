@@ -323,7 +323,7 @@ fn fields_are_found_by_their_lowercase_names_and_have_no_blanks_around_their_val
 
 #[test]
 fn no_text_ends_a_line_that_it_stands_in() {
-    let mut lines = Lines::default();
+    let mut lines = HeadWriter::default();
     for text in ["a\r\nb", "a\nb", "a\rb", "\0", "\u{7f}", "\u{e4}", "\t"] {
         lines.text("x", text);
         lines.texts("x", ["fine", text]);

@@ -578,7 +578,7 @@ async fn any_false_of_the_upstream_vetoes_and_a_word_that_is_neither_is_logged()
         }
     })
     .await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     let process = house.start().await;
     let mut wire = Wire::connect(process.public).await;
     let cases = [

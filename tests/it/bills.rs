@@ -89,15 +89,15 @@ fn accounts(packs: &str, payments: &str) -> String {
 
 const CUSTOMER: &str = "2000000001";
 
-fn house(upstream: std::net::SocketAddr, packs: &str, payments: &str) -> House {
-    let house = House::new(upstream, &[]);
+fn house(upstream: std::net::SocketAddr, packs: &str, payments: &str) -> Sandbox {
+    let house = Sandbox::new(upstream, &[]);
     std::fs::write(house.file("accounts.yaml"), accounts(packs, payments)).unwrap();
     house
 }
 
 /// Last month: 14,000 billable calls from its first hour on, one a second, and some that are not. A pack of 10,000 that
 /// was delivered in the midst of an hour, after 1,500 of them.
-fn busy_month(house: &House) {
+fn busy_month(house: &Sandbox) {
     let from = into_last_month(0);
     let calls = (0..14_000).map(|n| {
         let at = Utc(from.0 + n * 1_000_000);
@@ -122,7 +122,7 @@ fn pack() -> String {
     format!("[{{order: P-1, calls: 10000, delivered: {delivered}, paid: {{cash: \"88\"}}}}]")
 }
 
-fn statement(house: &House) -> Value {
+fn statement(house: &Sandbox) -> Value {
     let month = last_month().to_string();
     let said = house.run(&[
         "statement",
@@ -137,14 +137,14 @@ fn statement(house: &House) -> Value {
     serde_json::from_str(&said.out).unwrap()
 }
 
-async fn admin_json(house: &House, path: &str) -> Value {
+async fn admin_json(house: &Sandbox, path: &str) -> Value {
     let (status, _, body) = get(house.admin, path).await;
     assert_eq!(status, StatusCode::OK, "{path}: {body:?}");
     serde_json::from_slice(&body).unwrap()
 }
 
 /// Waits until the gate has settled last month.
-async fn settled(house: &House) -> Value {
+async fn settled(house: &Sandbox) -> Value {
     let path = format!("/v1/statements/{CUSTOMER}?month={}", last_month());
     for _ in 0..600 {
         let statement = admin_json(house, &path).await;
@@ -157,7 +157,7 @@ async fn settled(house: &House) -> Value {
 }
 
 /// The customer's own recount, from what it can export, by a program that shares nothing with this one.
-fn recount(house: &House) -> Said {
+fn recount(house: &Sandbox) -> Output {
     let month = last_month().to_string();
     let dir = house.dir.path();
     for (command, format, file) in [
@@ -179,7 +179,7 @@ fn recount(house: &House) -> Said {
     recount_files(dir)
 }
 
-fn recount_files(dir: &Path) -> Said {
+fn recount_files(dir: &Path) -> Output {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recount/recount.py");
     said(
         Command::new("python3")
@@ -616,7 +616,7 @@ async fn a_month_that_somebody_has_begun_by_hand_is_named_and_not_fixed() {
 async fn a_settlement_that_is_killed_again_and_again_debits_every_account_once() {
     const ACCOUNTS: i64 = 300;
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     let mut file = accounts("[]", "[]");
     for n in 0..ACCOUNTS {
         file += &format!(
@@ -673,7 +673,7 @@ async fn a_pack_that_runs_out_is_told_to_the_webhook_and_not_twice() {
         "notices: {{webhook: \"http://{}/notices\"}}\n{catalog}",
         receiver.address
     );
-    let house = House::new(upstream.address, &[(catalog, &webhook)]);
+    let house = Sandbox::new(upstream.address, &[(catalog, &webhook)]);
     let delivered = rfc3339(into_last_month(0));
     let packs =
         format!("[{{order: P-1, calls: 10000, delivered: {delivered}, paid: {{cash: \"88\"}}}}]");
@@ -719,7 +719,7 @@ async fn a_pack_that_runs_out_is_told_to_the_webhook_and_not_twice() {
 
 #[test]
 fn prices_and_refunds_are_quoted_with_their_rule() {
-    let house = House::new(([127, 0, 0, 1], 9).into(), &[]);
+    let house = Sandbox::new(([127, 0, 0, 1], 9).into(), &[]);
     let yesterday = rfc3339(Utc(Clock::default().utc().0 - 24 * HOUR_US));
     let packs = format!(
         "[{{order: P-1, calls: 10000, delivered: {yesterday}, paid: {{cash: \"80\", voucher: \"8\"}}}}, \

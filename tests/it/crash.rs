@@ -25,9 +25,9 @@ async fn after_kill_9_at_any_moment_every_answered_call_is_in_the_ledger_once_an
         json(http::StatusCode::OK, "{\"Response\":{\"RequestId\":\"u\"}}")
     })
     .await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     house.edit("accounts.yaml", "qps: 20,", "qps: 110,");
-    let told: Arc<Mutex<Told>> = Arc::default();
+    let told: Arc<Mutex<ClientLog>> = Arc::default();
 
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..12 {
@@ -209,7 +209,7 @@ fn synced_before_answered(trace: &str) -> Vec<bool> {
 async fn traced(durability: &str, calls: usize) -> Vec<bool> {
     let upstream = Upstream::after(Duration::ZERO).await;
     let setting = format!("durability: {durability}");
-    let house = House::new(upstream.address, &[("durability: strict", &setting)]);
+    let house = Sandbox::new(upstream.address, &[("durability: strict", &setting)]);
     let trace = house.dir.path().join("trace");
     let found = std::process::Command::new("strace").arg("-V").output();
     assert!(

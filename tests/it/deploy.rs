@@ -75,7 +75,7 @@ fn a_reload_by_systemd_checks_first_and_a_gate_that_fails_is_started_again_and_a
 #[test]
 fn a_key_file_that_may_not_be_read_is_told_with_the_user_who_may_not() {
     use std::os::unix::fs::PermissionsExt;
-    let house = House::new(([127, 0, 0, 1], 9).into(), &[]);
+    let house = Sandbox::new(([127, 0, 0, 1], 9).into(), &[]);
     let key = house.file("studio.key");
     std::fs::write(&key, "a-secret\n").unwrap();
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o000)).unwrap();
@@ -91,7 +91,7 @@ fn a_key_file_that_may_not_be_read_is_told_with_the_user_who_may_not() {
 fn a_directory_of_accounts_that_may_not_be_listed_is_told_with_the_user_who_may_not() {
     use std::os::unix::fs::PermissionsExt;
     let accounts = ("accounts: accounts.yaml", "accounts: customers");
-    let house = House::new(([127, 0, 0, 1], 9).into(), &[accounts]);
+    let house = Sandbox::new(([127, 0, 0, 1], 9).into(), &[accounts]);
     let directory = house.file("customers");
     std::fs::create_dir(&directory).unwrap();
     let may_be_passed = std::fs::Permissions::from_mode(0o111);
@@ -100,7 +100,7 @@ fn a_directory_of_accounts_that_may_not_be_listed_is_told_with_the_user_who_may_
 }
 
 /// Says who may not read `file`, at a place in `named_in`.
-fn check_may_not_read(house: &House, file: &str, named_in: &str) {
+fn check_may_not_read(house: &Sandbox, file: &str, named_in: &str) {
     // Root reads whatever it likes, unless it has to do without.
     let user = rustix::process::geteuid();
     let without = "-dac_override,-dac_read_search";

@@ -182,7 +182,7 @@ async fn a_thousand_reloads_under_load_lose_no_call_and_no_record_and_keep_every
     let clock = Clock::default();
     let mut random = fastrand::Rng::with_seed(20_261_101);
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[FEW_FILES]);
+    let house = Sandbox::new(upstream.address, &[FEW_FILES]);
     let shipped = std::fs::read_to_string(house.file("accounts.yaml")).unwrap();
     let file_of = |movers: &[Mover]| {
         let mut file = shipped.clone();

@@ -4,21 +4,21 @@
 pub mod disk;
 
 use crate::harness::{
-    House, Process, RETAIL_KEY, Told, Upstream, at_rest, get, records, segment, send,
+    ClientLog, Process, RETAIL_KEY, Sandbox, Upstream, at_rest, get, records, segment, send,
 };
 use crate::ledger_trouble::assert_kept_its_word;
 use disk::{Disk, Word};
 use http::StatusCode;
 use std::time::Duration;
 
-struct Sandbox {
-    house: House,
+struct DiskSandbox {
+    house: Sandbox,
     disk: Disk,
     _upstream: Upstream,
     _home: tempfile::TempDir,
 }
 
-impl Sandbox {
+impl DiskSandbox {
     async fn new(edits: &[(&str, &str)]) -> Self {
         let upstream = Upstream::after(Duration::ZERO).await;
         let home = tempfile::tempdir().unwrap();
@@ -27,7 +27,7 @@ impl Sandbox {
         let mut edits = edits.to_vec();
         edits.push(("../var/ledger.db", ledger.to_str().unwrap()));
         Self {
-            house: House::new(upstream.address, &edits),
+            house: Sandbox::new(upstream.address, &edits),
             disk,
             _upstream: upstream,
             _home: home,
@@ -50,7 +50,7 @@ impl Sandbox {
         get(self.house.admin, "/readyz").await.0 == StatusCode::OK
     }
 
-    async fn call(&self, told: &mut Told) -> StatusCode {
+    async fn call(&self, told: &mut ClientLog) -> StatusCode {
         let (status, headers, body) = send(self.house.public, segment(RETAIL_KEY)).await;
         told.note(status, &headers, &body);
         status
@@ -59,10 +59,10 @@ impl Sandbox {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_every_sync_fails_no_call_is_answered_and_afterwards_nothing_is_missing() {
-    let sandbox = Sandbox::new(&[]).await;
+    let sandbox = DiskSandbox::new(&[]).await;
     let disk = &sandbox.disk;
     let mut process = sandbox.start().await;
-    let mut told = Told::default();
+    let mut told = ClientLog::default();
     for _ in 0..5 {
         assert_eq!(sandbox.call(&mut told).await, StatusCode::OK);
     }
@@ -94,7 +94,7 @@ async fn while_every_sync_fails_no_call_is_answered_and_afterwards_nothing_is_mi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_waits_for_its_disk_can_be_ended() {
-    let sandbox = Sandbox::new(&[]).await;
+    let sandbox = DiskSandbox::new(&[]).await;
     let house = &sandbox.house;
     sandbox.disk.set(Word::Hang, 1);
     let mut command = house.command(&[], &["serve"]);
@@ -113,14 +113,14 @@ async fn a_start_that_waits_for_its_disk_can_be_ended() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_does_not_answer_is_told_to_callers_and_does_not_hold_up_the_end() {
-    let sandbox = Sandbox::new(&[
+    let sandbox = DiskSandbox::new(&[
         ("stall_after: 30s", "stall_after: 300ms"),
         ("  drain: 60s", "  drain: 1s"),
     ])
     .await;
     let disk = &sandbox.disk;
     let mut process = sandbox.start().await;
-    let mut told = Told::default();
+    let mut told = ClientLog::default();
     assert_eq!(sandbox.call(&mut told).await, StatusCode::OK);
     disk.set(Word::Hang, 1);
     // It was forwarded, and waits for its record.
@@ -159,10 +159,10 @@ async fn a_disk_that_does_not_answer_is_told_to_callers_and_does_not_hold_up_the
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_was_told_an_error_is_not_billed_though_the_gate_is_killed_at_once() {
-    let sandbox = Sandbox::new(&[]).await;
+    let sandbox = DiskSandbox::new(&[]).await;
     let disk = &sandbox.disk;
     let mut process = sandbox.start().await;
-    let mut told = Told::default();
+    let mut told = ClientLog::default();
     assert_eq!(sandbox.call(&mut told).await, StatusCode::OK);
     disk.set(Word::FailWal, disk::ALL);
     assert_eq!(
@@ -182,7 +182,7 @@ async fn a_call_that_was_told_an_error_is_not_billed_though_the_gate_is_killed_a
     assert!(names.all(|name| !name.ends_with("-uncertain")));
 }
 
-async fn at_rest_but_for_the_disk(sandbox: &Sandbox) -> u64 {
+async fn at_rest_but_for_the_disk(sandbox: &DiskSandbox) -> u64 {
     let samples = crate::harness::scrape(sandbox.house.admin).await;
     samples.sum("tollgate_ledger_healthy", &[])
 }

@@ -9,7 +9,7 @@ fn nowhere() -> SocketAddr {
 
 #[test]
 fn a_variable_that_ends_with_a_newline_is_read_and_one_that_ends_with_a_blank_is_refused() {
-    let house = House::new(nowhere(), &[]);
+    let house = Sandbox::new(nowhere(), &[]);
     house.edit(
         "accounts.yaml",
         "secret_key: trial-secret-of-example-studio",
@@ -50,7 +50,7 @@ fn a_variable_that_ends_with_a_newline_is_read_and_one_that_ends_with_a_blank_is
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_accounts_that_comes_with_another_ending_is_told_by_check_and_by_the_running_gate()
  {
-    let house = House::new(
+    let house = Sandbox::new(
         nowhere(),
         &[("accounts: accounts.yaml", "accounts: accounts.d")],
     );
@@ -69,7 +69,7 @@ async fn a_file_of_accounts_that_comes_with_another_ending_is_told_by_check_and_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_mistakes_a_hundred_are_told_and_the_rest_counted() {
-    let house = House::new(nowhere(), &[]);
+    let house = Sandbox::new(nowhere(), &[]);
     let good = std::fs::read_to_string(house.file("accounts.yaml")).unwrap();
     let process = house.start().await;
     for (wrong, lines, last) in [

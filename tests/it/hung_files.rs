@@ -56,7 +56,7 @@ async fn ends_at(mut process: Process, signal: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn stop_signals_are_heard_while_the_first_load_or_a_reload_waits_for_a_file() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     for signal in ["TERM", "INT", "QUIT"] {
         let hung = Hung::new(&house.file("accounts.yaml"));
         let mut command = house.command(&[], &["serve"]);
@@ -85,7 +85,7 @@ async fn stop_signals_are_heard_while_the_first_load_or_a_reload_waits_for_a_fil
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_that_waits_for_a_file_is_told_and_a_sighup_that_comes_meanwhile_is_kept() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     let process = house.start().await;
     let hung = Hung::new(&house.file("accounts.yaml"));
     process.signal("HUP");
@@ -107,7 +107,7 @@ async fn a_reload_that_waits_for_a_file_is_told_and_a_sighup_that_comes_meanwhil
 #[tokio::test(flavor = "multi_thread")]
 async fn impatient_callers_of_a_reload_pile_up_nothing_and_do_not_hold_up_the_end() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     let process = house.start().await;
     let hung = Hung::new(&house.file("accounts.yaml"));
     let ask = "POST /v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";

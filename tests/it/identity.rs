@@ -522,7 +522,7 @@ fn swap_policy(gate: &Gate, upstream: &Upstream, change: impl FnOnce(&mut Config
         config.accounts,
         &proxy.shared().metrics,
     );
-    policy.put_in_force(&proxy.shared().gates);
+    policy.put_in_force(&proxy.shared().limiters);
     proxy.shared().policy.swap(Arc::new(policy));
 }
 
@@ -605,7 +605,7 @@ async fn what_is_stopped_cut_or_revoked_while_the_body_arrives_is_so_for_that_ca
         let id = tollgate::words::AccountId::new("1250000001").unwrap();
         let account = policy.account(&id).unwrap().clone();
         policy
-            .gate(&account, operation, &proxy.shared().gates)
+            .limiter(&account, operation, &proxy.shared().limiters)
             .unwrap()
             .snapshot(tollgate::admission::Now::read(&gate.clock))
     };

@@ -33,11 +33,11 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     panic!("it does not come about: {what}");
 }
 
-async fn ready(house: &House) -> bool {
+async fn ready(house: &Sandbox) -> bool {
     get(house.admin, "/readyz").await.0 == StatusCode::OK
 }
 
-async fn call(house: &House, told: &mut Told) {
+async fn call(house: &Sandbox, told: &mut ClientLog) {
     let (status, headers, body) = send(house.public, segment(RETAIL_KEY)).await;
     told.note(status, &headers, &body);
 }
@@ -49,7 +49,7 @@ fn tc3() -> http::Request<http_body_util::Full<bytes::Bytes>> {
 
 /// P3 and the promise of "not billed": an answered call is recorded once and as answered; one that was
 /// told that it cannot be counted is not billable, if it is recorded at all; throttled ones are not.
-pub fn assert_kept_its_word(told: &Told, records: &[StoredRecord]) {
+pub fn assert_kept_its_word(told: &ClientLog, records: &[StoredRecord]) {
     let recorded: HashMap<String, &StoredRecord> =
         records.iter().map(|r| (r.id.to_string(), r)).collect();
     assert_eq!(told.odd, Vec::<String>::new());
@@ -77,9 +77,9 @@ pub fn assert_kept_its_word(told: &Told, records: &[StoredRecord]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_fails_what_it_cannot_count_refuses_the_rest_and_recovers_by_itself() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     let mut process = house.start().await;
-    let mut told = Told::default();
+    let mut told = ClientLog::default();
     call(&house, &mut told).await;
     assert_eq!(told.answered.len(), 1);
     assert!(ready(&house).await);
@@ -132,8 +132,8 @@ async fn a_full_disk_fails_what_it_cannot_count_refuses_the_rest_and_recovers_by
 }
 
 /// Calls of both dialects that come all the time, and what they were told.
-fn callers(house: &House) -> (tokio::task::JoinSet<()>, Arc<Mutex<Told>>) {
-    let told: Arc<Mutex<Told>> = Arc::default();
+fn callers(house: &Sandbox) -> (tokio::task::JoinSet<()>, Arc<Mutex<ClientLog>>) {
+    let told: Arc<Mutex<ClientLog>> = Arc::default();
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..6 {
         let pace = Duration::from_millis(60);
@@ -163,7 +163,7 @@ fn upstream_of_a_few_ms() -> impl Future<Output = Upstream> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fills_again_and_again_under_load_loses_and_doubles_nothing() {
     let upstream = upstream_of_a_few_ms().await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     house.edit("accounts.yaml", "qps: 20,", "qps: 60,");
     let mut process = house.start().await;
     let (mut callers, told) = callers(&house);
@@ -207,7 +207,7 @@ async fn a_disk_that_fills_again_and_again_under_load_loses_and_doubles_nothing(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gate_that_is_killed_while_its_disk_is_full_keeps_every_answered_call() {
     let upstream = upstream_of_a_few_ms().await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     house.edit("accounts.yaml", "qps: 20,", "qps: 60,");
     let (mut callers, told) = callers(&house);
     for _ in 0..3 {
@@ -241,9 +241,9 @@ async fn a_gate_that_is_killed_while_its_disk_is_full_keeps_every_answered_call(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_while_the_disk_is_full_ends_and_says_what_is_not_in_the_ledger() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     let mut process = house.start().await;
-    let mut told = Told::default();
+    let mut told = ClientLog::default();
     call(&house, &mut told).await;
     // The log stays writable here: it is what this is about.
     std::fs::write(house.dir.path().join("log"), "").unwrap();
@@ -265,9 +265,9 @@ async fn a_drain_while_the_disk_is_full_ends_and_says_what_is_not_in_the_ledger(
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operators_transaction_that_holds_the_ledger_is_trouble_that_passes() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     let mut process = house.start().await;
-    let mut told = Told::default();
+    let mut told = ClientLog::default();
     call(&house, &mut told).await;
     let other = rusqlite::Connection::open(house.ledger()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -294,9 +294,9 @@ async fn an_operators_transaction_that_holds_the_ledger_is_trouble_that_passes()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_that_is_taken_away_is_trouble_until_it_is_put_back() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     let mut process = house.start().await;
-    let mut told = Told::default();
+    let mut told = ClientLog::default();
     call(&house, &mut told).await;
     let var = house.dir.path().join("var");
     let aside = house.dir.path().join("aside");
@@ -331,9 +331,9 @@ async fn a_ledger_that_is_taken_away_is_trouble_until_it_is_put_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_that_was_deleted_or_put_back_to_an_older_state_is_not_written() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     let mut process = house.start().await;
-    let mut told = Told::default();
+    let mut told = ClientLog::default();
     call(&house, &mut told).await;
     let old = house.dir.path().join("old.db");
     let backup = ["backup", "--to", old.to_str().unwrap()];
@@ -374,9 +374,9 @@ async fn a_ledger_that_was_deleted_or_put_back_to_an_older_state_is_not_written(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wal_that_was_deleted_under_the_gate_loses_no_answered_call() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     let mut process = house.start().await;
-    let mut told = Told::default();
+    let mut told = ClientLog::default();
     for _ in 0..5 {
         call(&house, &mut told).await;
     }
@@ -400,7 +400,7 @@ async fn a_wal_that_was_deleted_under_the_gate_loses_no_answered_call() {
 async fn a_directory_that_became_read_only_hurts_no_running_gate_and_stops_the_next_with_a_reason()
 {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     // Root passes over permissions unless this capability is taken from it.
     let as_others = [
         "setpriv",
@@ -412,7 +412,7 @@ async fn a_directory_that_became_read_only_hurts_no_running_gate_and_stops_the_n
         false => &[],
     };
     let mut process = house.start_under(wrapper).await;
-    let mut told = Told::default();
+    let mut told = ClientLog::default();
     call(&house, &mut told).await;
     let var = house.dir.path().join("var");
     let allow = |mode| {

@@ -11,7 +11,7 @@ fn nowhere() -> SocketAddr {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_level_is_the_default_and_no_level_hides_an_error() {
     for (level, tells_info) in [("", true), (" ", true), ("INFO", true), ("error", false)] {
-        let house = House::new(nowhere(), &[]);
+        let house = Sandbox::new(nowhere(), &[]);
         let level = format!("TOLLGATE_LOG={level}");
         let _process = house.start_under(&["env", &level]).await;
         house.edit("accounts.yaml", "accounts:", "accounts: [");
@@ -30,7 +30,7 @@ async fn an_empty_level_is_the_default_and_no_level_hides_an_error() {
 
 #[test]
 fn what_is_no_level_ends_the_start_and_names_those_there_are() {
-    let house = House::new(nowhere(), &[]);
+    let house = Sandbox::new(nowhere(), &[]);
     for level in ["wran", "tollgate=inof", "info,", "off", "trace", "=debug"] {
         let named = format!("TOLLGATE_LOG={level}");
         let said = said(&mut house.command(&["env", &named], &["serve"]));

@@ -97,7 +97,7 @@ async fn a_silent_name_server_costs_one_thread_and_does_not_hold_up_the_end() {
     let nowhere: SocketAddr = ([127, 0, 0, 1], 9).into();
     let named = ("http://127.0.0.1:9", "http://upstream.test:8000");
     let timeout = ("connect_timeout: 1s", "connect_timeout: 300ms");
-    let house = House::new(nowhere, &[named, timeout, ("workers: auto", "workers: 2")]);
+    let house = Sandbox::new(nowhere, &[named, timeout, ("workers: auto", "workers: 2")]);
     let clock = Clock::default();
     let began = clock.mono();
     let mut process = house.start().await;

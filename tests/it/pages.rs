@@ -96,7 +96,7 @@ fn commands(page: &str) -> Vec<String> {
     found
 }
 
-fn shell(command: &str, dir: &Path) -> Said {
+fn shell(command: &str, dir: &Path) -> Output {
     let binary = Path::new(env!("CARGO_BIN_EXE_tollgate"));
     let path = format!(
         "{}:{}",

@@ -152,7 +152,7 @@ fn an_empty_tollgate_config_is_as_if_it_were_not_set() {
 
 #[test]
 fn every_mistake_of_the_configuration_is_told_with_its_place_and_exits_1() {
-    let house = House::new(nowhere(), &[("max_delay: 50ms", "max_delay: 50")]);
+    let house = Sandbox::new(nowhere(), &[("max_delay: 50ms", "max_delay: 50")]);
     house.edit("catalog.yaml", "qps: 20 ", "qps: 0 ");
     house.edit("accounts.yaml", "mode: qps", "mode: by_moonlight");
     for command in ["check", "serve"] {
@@ -184,11 +184,11 @@ fn every_mistake_of_the_configuration_is_told_with_its_place_and_exits_1() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_on_a_ledger_and_a_taken_port_exit_1_and_say_what_to_do() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let first = House::new(upstream.address, &[]);
+    let first = Sandbox::new(upstream.address, &[]);
     let _process = first.start().await;
 
     let ledger = first.ledger().display().to_string();
-    let second = House::new(upstream.address, &[("../var/ledger.db", &ledger)]);
+    let second = Sandbox::new(upstream.address, &[("../var/ledger.db", &ledger)]);
     let said = second.run(&["serve"]);
     assert_eq!(said.code, Some(1));
     assert!(
@@ -199,7 +199,7 @@ async fn a_second_process_on_a_ledger_and_a_taken_port_exit_1_and_say_what_to_do
     assert!(said.err.contains(&ledger), "{}", said.err);
 
     for (key, address) in [("listen", first.public), ("admin.listen", first.admin)] {
-        let third = House::new(upstream.address, &[]);
+        let third = Sandbox::new(upstream.address, &[]);
         let own = if key == "listen" {
             third.public
         } else {
@@ -235,7 +235,7 @@ fn with_files(files: u32) -> Vec<String> {
 fn too_few_open_files_for_what_is_written_exit_1_and_name_the_remedy() {
     let run = |files, connections: &str| {
         let connections = ("  connections: 4000\n", connections);
-        let house = House::new(nowhere(), &[connections, ("workers: auto", "workers: 50")]);
+        let house = Sandbox::new(nowhere(), &[connections, ("workers: auto", "workers: 50")]);
         let wrapper = with_files(files);
         let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
         let said = said(&mut house.command(&wrapper, &["serve"]));
@@ -268,7 +268,7 @@ fn too_few_open_files_for_what_is_written_exit_1_and_name_the_remedy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_nobody_wrote_adapt_to_the_open_files_with_a_warning() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(
+    let house = Sandbox::new(
         upstream.address,
         &[
             ("  connections: 4000\n", ""),
@@ -303,7 +303,7 @@ async fn connections_that_nobody_wrote_adapt_to_the_open_files_with_a_warning() 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_keeps_all_workers_from_accepting_is_told_once_a_second() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[("workers: auto", "workers: 8")]);
+    let house = Sandbox::new(upstream.address, &[("workers: auto", "workers: 8")]);
     let process = house.start().await;
     let limit = |files: &str| {
         let pid = process.child.id().to_string();
@@ -342,9 +342,9 @@ async fn sigterm_under_load_finishes_every_call_and_leaves_a_whole_ledger_in_one
         json(StatusCode::OK, "{}")
     })
     .await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     let mut process = house.start().await;
-    let told: Arc<Mutex<Told>> = Arc::default();
+    let told: Arc<Mutex<ClientLog>> = Arc::default();
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..4 {
         let request = || segment(RETAIL_KEY);
@@ -404,7 +404,7 @@ async fn sigterm_under_load_finishes_every_call_and_leaves_a_whole_ledger_in_one
 }
 
 /// Starts a call and waits until the upstream has it.
-async fn call_in_flight(house: &House, upstream: &Upstream) -> tokio::task::JoinHandle<bool> {
+async fn call_in_flight(house: &Sandbox, upstream: &Upstream) -> tokio::task::JoinHandle<bool> {
     let public = house.public;
     let call = tokio::spawn(async move { try_send(public, segment(RETAIL_KEY)).await.is_ok() });
     until("the call is in flight", async || {
@@ -414,7 +414,7 @@ async fn call_in_flight(house: &House, upstream: &Upstream) -> tokio::task::Join
     call
 }
 
-fn assert_one_gate_failed(house: &House) {
+fn assert_one_gate_failed(house: &Sandbox) {
     let records = whole_ledger(&house.ledger());
     assert_eq!(records.len(), 1);
     assert_eq!(records[0].outcome, Outcome::GateFailed);
@@ -425,7 +425,7 @@ fn assert_one_gate_failed(house: &House) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_misses_the_deadline_of_the_drain_is_recorded_as_the_gates_failure_and_not_billed() {
     let upstream = Upstream::after(Duration::from_secs(40)).await;
-    let house = House::new(upstream.address, &[("drain: 60s", "drain: 200ms")]);
+    let house = Sandbox::new(upstream.address, &[("drain: 60s", "drain: 200ms")]);
     let mut process = house.start().await;
     let call = call_in_flight(&house, &upstream).await;
     process.signal("TERM");
@@ -442,7 +442,7 @@ async fn what_misses_the_deadline_of_the_drain_is_recorded_as_the_gates_failure_
 #[tokio::test(flavor = "multi_thread")]
 async fn another_sigterm_ends_the_drain_at_once_when_it_comes_more_than_a_second_later() {
     let upstream = Upstream::after(Duration::from_secs(40)).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     let mut process = house.start().await;
     let call = call_in_flight(&house, &upstream).await;
     process.signal("TERM");
@@ -465,7 +465,7 @@ async fn another_sigterm_ends_the_drain_at_once_when_it_comes_more_than_a_second
 #[tokio::test(flavor = "multi_thread")]
 async fn stop_signals_within_a_second_are_one_and_those_of_log_rotation_are_none() {
     let upstream = Upstream::after(Duration::from_millis(1_500)).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     let mut process = house.start().await;
     let call = call_in_flight(&house, &upstream).await;
     for name in ["USR1", "USR2", "ALRM"] {
@@ -506,7 +506,7 @@ async fn reload(process: &Process, generation: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn sighup_puts_a_changed_file_in_force_and_a_broken_one_changes_nothing() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     let process = house.start().await;
     let mut client = Client::connect(house.public).await.unwrap();
     let (status, ..) = client.send(segment(STUDIO_KEY)).await.unwrap();
@@ -553,7 +553,7 @@ async fn sighup_puts_a_changed_file_in_force_and_a_broken_one_changes_nothing() 
 #[tokio::test(flavor = "multi_thread")]
 async fn quota_bought_while_the_gate_runs_adds_to_the_window_and_does_not_refill_it() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     let process = house.start().await;
     let mut clients = Vec::new();
     for _ in 0..8 {
@@ -609,7 +609,7 @@ async fn burst(clients: &mut [Client], calls: usize) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_and_the_admin_paths_tell_the_same_while_the_gate_serves() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     let mut process = house.start().await;
     for (key, calls) in [(STUDIO_KEY, 7), (RETAIL_KEY, 12)] {
         let mut client = Client::connect(house.public).await.unwrap();
@@ -769,7 +769,7 @@ async fn the_commands_and_the_admin_paths_tell_the_same_while_the_gate_serves() 
 
 #[test]
 fn a_ledger_that_was_never_written_is_an_error_that_says_who_makes_it() {
-    let house = House::new(nowhere(), &[]);
+    let house = Sandbox::new(nowhere(), &[]);
     let copy = house.dir.path().join("copy.db").display().to_string();
     for command in [&["usage"][..], &["records"], &["backup", "--to", &copy]] {
         let said = house.run(command);
@@ -786,7 +786,7 @@ fn a_ledger_that_was_never_written_is_an_error_that_says_who_makes_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_goes_away_ends_the_listing_without_a_word() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     house.edit("accounts.yaml", "qps: 20,", "qps: 900,");
     let mut process = house.start().await;
     let mut clients = Vec::new();
@@ -944,7 +944,7 @@ async fn the_admin_listener_tells_the_state_of_the_process_and_of_each_account()
 #[tokio::test(flavor = "multi_thread")]
 async fn sigint_drains_as_well() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     let mut process = house.start().await;
     let (_, headers, _) = send(process.public, segment(STUDIO_KEY)).await;
     process.signal("INT");
@@ -960,7 +960,7 @@ async fn sigint_drains_as_well() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_nobody_reads_holds_up_no_call_and_its_lost_lines_are_counted() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[("workers: auto", "workers: 1")]);
+    let house = Sandbox::new(upstream.address, &[("workers: auto", "workers: 1")]);
     let mut command = house.command(&[], &["serve"]);
     command.env("TOLLGATE_LOG", "debug").stderr(Stdio::piped());
     let mut process = Process::start_by(&mut command, house.public, house.admin).await;
@@ -987,7 +987,7 @@ async fn a_log_that_nobody_reads_holds_up_no_call_and_its_lost_lines_are_counted
 async fn a_warning_that_cannot_be_written_does_not_stop_a_gate_and_a_lost_cursor_exits_1() {
     let upstream = Upstream::after(Duration::ZERO).await;
     // Shorter than `request_timeout`: a warning.
-    let house = House::new(upstream.address, &[("  drain: 60s", "  drain: 5s")]);
+    let house = Sandbox::new(upstream.address, &[("  drain: 60s", "  drain: 5s")]);
     let full = || {
         std::fs::File::options()
             .write(true)

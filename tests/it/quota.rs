@@ -462,7 +462,7 @@ async fn a_question_keeps_its_place_until_the_ledger_has_answered_though_its_cli
 
 #[test]
 fn a_route_with_the_path_of_the_quota_is_refused() {
-    let house = House::new(([127, 0, 0, 1], 9).into(), &[]);
+    let house = Sandbox::new(([127, 0, 0, 1], 9).into(), &[]);
     house.edit(
         "catalog.yaml",
         "POST /v1/portrait/segment}",

@@ -1,13 +1,13 @@
 //! What operators see of heads that are no requests: TLS on a plain listener, a load balancer's own protocol, broken clients.
 
-use crate::harness::{House, Upstream, Wire, eventually, scrape};
+use crate::harness::{Sandbox, Upstream, Wire, eventually, scrape};
 use crate::reload::FEW_FILES;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_head_is_counted_and_its_likely_cause_logged_once_a_minute_for_each_peer() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[FEW_FILES]);
+    let house = Sandbox::new(upstream.address, &[FEW_FILES]);
     let mut gate = house.start().await;
     let bare_lf = "GET / HTTP/1.1\nHost: a\n\n";
     let lengths = "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n";

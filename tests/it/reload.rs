@@ -16,9 +16,9 @@ const PORTRAIT: &str = "portrait-segmentation";
 pub const SECOND_NS: u64 = 1_000_000_000;
 pub const FEW_FILES: (&str, &str) = ("connections: 4000", "connections: 300");
 
-async fn house() -> (Upstream, House, Process) {
+async fn house() -> (Upstream, Sandbox, Process) {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[FEW_FILES]);
+    let house = Sandbox::new(upstream.address, &[FEW_FILES]);
     let process = house.start().await;
     (upstream, house, process)
 }
@@ -49,17 +49,17 @@ impl Drop for Restless {
     }
 }
 
-async fn figure(house: &House, family: &str) -> u64 {
+async fn figure(house: &Sandbox, family: &str) -> u64 {
     scrape(house.admin)
         .await
         .sum(&format!("tollgate_config_{family}"), &[])
 }
 
-async fn generation_is(house: &House, generation: u64) {
+async fn generation_is(house: &Sandbox, generation: u64) {
     figure_is(house, "generation", generation).await;
 }
 
-async fn figure_is(house: &House, name: &str, wanted: u64) {
+async fn figure_is(house: &Sandbox, name: &str, wanted: u64) {
     let until = Clock::default().mono().plus(BOUND);
     while figure(house, name).await != wanted {
         assert!(
@@ -71,11 +71,11 @@ async fn figure_is(house: &House, name: &str, wanted: u64) {
     }
 }
 
-async fn call(house: &House, key: &str) -> StatusCode {
+async fn call(house: &Sandbox, key: &str) -> StatusCode {
     send(house.public, segment(key)).await.0
 }
 
-async fn gate_of(house: &House, account: &str) -> Value {
+async fn gate_of(house: &Sandbox, account: &str) -> Value {
     let (status, _, body) = get(house.admin, &format!("/v1/accounts/{account}")).await;
     assert_eq!(status, StatusCode::OK);
     let told: Value = serde_json::from_slice(&body).unwrap();
@@ -284,7 +284,7 @@ async fn a_file_is_read_by_itself_when_it_is_quiet_and_not_while_it_is_written()
 #[tokio::test(flavor = "multi_thread")]
 async fn the_swapped_links_of_a_kubernetes_volume_are_a_change_and_so_is_a_secret_file() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let mut house = House::new(upstream.address, &[FEW_FILES]);
+    let mut house = Sandbox::new(upstream.address, &[FEW_FILES]);
     // As kubelet lays a ConfigMap out: tollgate.yaml -> ..data/tollgate.yaml, ..data -> ..2026_1.
     let plain = house.dir.path().join("config");
     let volume = house.dir.path().join("volume");
@@ -360,7 +360,7 @@ async fn the_swapped_links_of_a_kubernetes_volume_are_a_change_and_so_is_a_secre
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_of_accounts_is_watched_as_a_whole() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(
+    let house = Sandbox::new(
         upstream.address,
         &[FEW_FILES, ("accounts.yaml", "accounts.d")],
     );
@@ -657,7 +657,7 @@ fn many(accounts: std::ops::Range<usize>) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_that_drops_many_accounts_needs_force_and_what_is_gone_frees_its_memory() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[FEW_FILES]);
+    let house = Sandbox::new(upstream.address, &[FEW_FILES]);
     std::fs::write(house.file("accounts.yaml"), many(0..60)).unwrap();
     let _process = house.start().await;
     let status = async || {
@@ -848,7 +848,7 @@ async fn a_stop_lets_calls_in_flight_finish_and_records_them() {
         }
     })
     .await;
-    let house = House::new(upstream.address, &[FEW_FILES]);
+    let house = Sandbox::new(upstream.address, &[FEW_FILES]);
     let _process = house.start().await;
     let mut kept = Client::connect(house.public).await.unwrap();
     let public = house.public;

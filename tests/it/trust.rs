@@ -190,7 +190,7 @@ async fn what_was_watched_of_the_clocks_outlives_the_process_and_a_step_between_
 async fn a_ledger_that_is_ahead_of_the_clock_is_an_error_at_the_start_and_the_past_is_settled_all_the_same()
  {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     let now = Clock::default().utc();
     let last_month = Month::of(Utc(now.0 - 2 * 3_600_000_000), &zone()).previous();
     let (past, _) = last_month.bounds(&zone());
@@ -226,7 +226,7 @@ async fn a_ledger_that_is_ahead_of_the_clock_is_an_error_at_the_start_and_the_pa
 async fn months_after_which_the_ledger_knew_of_calls_are_settled_at_once_when_the_clock_is_trusted()
 {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     let this_month = Month::of(Clock::default().utc(), &zone());
     let (from, _) = this_month.bounds(&zone());
     let old = (0..4).fold(this_month, |month, _| month.previous());

@@ -5,7 +5,7 @@ use http::StatusCode;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-async fn up_is(house: &House, wanted: u64) {
+async fn up_is(house: &Sandbox, wanted: u64) {
     let comes = async {
         while scrape(house.admin).await.sum("tollgate_upstream_up", &[]) != wanted {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -19,7 +19,7 @@ async fn up_is(house: &House, wanted: u64) {
     );
 }
 
-async fn logged(house: &House, line: &str) {
+async fn logged(house: &Sandbox, line: &str) {
     let comes = async {
         while !house.log().contains(line) {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -32,7 +32,7 @@ async fn logged(house: &House, line: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_cannot_be_reached_at_the_start_is_a_warning_until_it_can() {
     let later: SocketAddr = ([127, 0, 0, 1], free_port()).into();
-    let house = House::new(later, &[]);
+    let house = Sandbox::new(later, &[]);
     let _process = house.start().await;
     logged(&house, "calls get 502 until it can be reached").await;
     let log = house.log();
@@ -55,7 +55,7 @@ async fn an_upstream_that_cannot_be_reached_at_the_start_is_a_warning_until_it_c
 async fn an_upstream_whose_name_is_none_is_a_warning_at_the_start() {
     let nowhere: SocketAddr = ([127, 0, 0, 1], 9).into();
     let named = ("http://127.0.0.1:9", "http://no-such-host.invalid:8000");
-    let house = House::new(nowhere, &[named]);
+    let house = Sandbox::new(nowhere, &[named]);
     let _process = house.start().await;
     logged(
         &house,

@@ -25,18 +25,18 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     panic!("never: {what}");
 }
 
-async fn ready(house: &House) -> bool {
+async fn ready(house: &Sandbox) -> bool {
     get(house.admin, "/readyz").await.0 == StatusCode::OK
 }
 
-async fn call(house: &House) -> StatusCode {
+async fn call(house: &Sandbox) -> StatusCode {
     send(house.public, segment(STUDIO_KEY)).await.0
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn serve_without_a_ledger_exits_1_with_the_remedy_unless_it_may_create_one() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[(MAY_CREATE, "when_missing: refuse")]);
+    let house = Sandbox::new(upstream.address, &[(MAY_CREATE, "when_missing: refuse")]);
     let var = house.dir.path().join("var");
     let refused = || {
         let said = house.run(&["serve"]);
@@ -87,8 +87,8 @@ async fn serve_without_a_ledger_exits_1_with_the_remedy_unless_it_may_create_one
 async fn another_gates_ledger_put_in_the_place_of_ones_own_is_neither_recorded_in_nor_served() {
     let upstream = Upstream::after(Duration::ZERO).await;
     let (house, other) = (
-        House::new(upstream.address, &[]),
-        House::new(upstream.address, &[]),
+        Sandbox::new(upstream.address, &[]),
+        Sandbox::new(upstream.address, &[]),
     );
     // The other one is longer: by its last seq it could be ours.
     let mut process = other.start().await;
@@ -162,7 +162,7 @@ async fn another_gates_ledger_put_in_the_place_of_ones_own_is_neither_recorded_i
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_ledger_is_put_back_from_its_backup_and_no_reader_of_records_misses_one() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = House::new(upstream.address, &[]);
+    let house = Sandbox::new(upstream.address, &[]);
     let backup = house.dir.path().join("backup.db");
     let backup = backup.to_str().unwrap();
     let mut process = house.start().await;

@@ -115,7 +115,7 @@ impl From<rusqlite::Error> for StoreError {
 
 /// What a caller asks the writer for, with where the answer goes.
 #[derive(Debug)]
-pub(super) enum Chore {
+pub(super) enum Job {
     Freeze {
         day: String,
         reply: SyncSender<Result<Frozen, StoreError>>,
@@ -132,7 +132,7 @@ pub(super) enum Chore {
     },
 }
 
-impl Chore {
+impl Job {
     /// Nobody waits for the answer of a call that has panicked, hence no error of a channel counts here.
     pub(super) fn refuse(self, trouble: Trouble) {
         match self {

@@ -54,7 +54,7 @@ pub use keep::{
 };
 pub use read::{Cursor, ReadError, Reader, StoredRecord, backup};
 pub use restore::{Restored, restore};
-pub use verify::{Misfit, Verified};
+pub use verify::{Mismatch, Verified};
 pub use watch::ClockWatch;
 
 use crate::clock::Clock;
@@ -64,7 +64,7 @@ use checkpoint::Checkpointer;
 use commit::Batch;
 use error::io_error;
 use files::{claim, suffixed};
-use keep::Chore;
+use keep::Job;
 use pace::Pace;
 use parking_lot::{Condvar, Mutex};
 use running::Told;
@@ -198,7 +198,7 @@ struct Queue {
     /// Records admitted before this may be deleted.
     keep_from: Option<Utc>,
     /// What the biller asked for, until the writer gets to it.
-    chore: Option<Chore>,
+    chore: Option<Job>,
     /// An error of the disk that another thread met, until the writer gets to it.
     failure: Option<LedgerError>,
     /// Set by `close`: how long to wait for the slots that are out.
@@ -469,7 +469,7 @@ impl Ledger {
     pub fn seal(&self, day: &str) -> Result<Seal, StoreError> {
         let _turn = self.sealing.lock();
         let day = day.to_owned();
-        let frozen = self.ask(|reply| Chore::Freeze {
+        let frozen = self.ask(|reply| Job::Freeze {
             day: day.clone(),
             reply,
         })?;
@@ -487,7 +487,7 @@ impl Ledger {
             }
             read => read?,
         };
-        self.ask(|reply| Chore::Seal {
+        self.ask(|reply| Job::Seal {
             day,
             last_seq,
             hours,
@@ -498,13 +498,13 @@ impl Ledger {
     /// Writes all entries or, on an error, none of them as far as is known. Durable when it returns. What stands there already
     /// stays as it is. Blocks: not for the way of a call.
     pub fn keep(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
-        self.ask(|reply| Chore::Keep { entries, reply })
+        self.ask(|reply| Job::Keep { entries, reply })
     }
 
     /// Asks the writer for a chore, and waits until it was done between two commits.
     fn ask<T>(
         &self,
-        chore: impl FnOnce(SyncSender<Result<T, StoreError>>) -> Chore,
+        chore: impl FnOnce(SyncSender<Result<T, StoreError>>) -> Job,
     ) -> Result<T, StoreError> {
         let _turn = self.chores.lock();
         let (reply, answer) = sync_channel(1);

@@ -39,7 +39,7 @@ pub struct Verified {
 
 /// The first thing that does not fit.
 #[derive(Debug, thiserror::Error)]
-pub enum Misfit {
+pub enum Mismatch {
     /// A row.
     #[error("{table} {key}: {why}")]
     Row {
@@ -58,14 +58,18 @@ pub enum Misfit {
     Read(#[from] ReadError),
 }
 
-impl From<rusqlite::Error> for Misfit {
+impl From<rusqlite::Error> for Mismatch {
     fn from(error: rusqlite::Error) -> Self {
         Self::Read(error.into())
     }
 }
 
-fn misfit<T>(table: &'static str, key: impl ToString, why: impl Into<String>) -> Result<T, Misfit> {
-    Err(Misfit::Row {
+fn misfit<T>(
+    table: &'static str,
+    key: impl ToString,
+    why: impl Into<String>,
+) -> Result<T, Mismatch> {
+    Err(Mismatch::Row {
         table,
         key: key.to_string(),
         why: why.into(),
@@ -82,7 +86,7 @@ impl Reader {
     /// Links all records again that are kept, counts them again, and compares links, sealed days, settlements and hours with
     /// what stands in the ledger. The chain must pass through `checkpoint`: a head that was published. Reads
     /// every record; memory does not grow with them.
-    pub fn verify(&self, checkpoint: Option<[u8; 32]>) -> Result<Verified, Misfit> {
+    pub fn verify(&self, checkpoint: Option<[u8; 32]>) -> Result<Verified, Mismatch> {
         let mut walk = Walk::new(&self.0, checkpoint)?;
         loop {
             let page = self.0.unchecked_transaction()?;
@@ -102,7 +106,7 @@ impl Reader {
 
     /// The walk has seen the rows of `hours` to which records belong, each from the record that it names as its first on. Is
     /// there one that has none, or did one not end with the record that it names as its last?
-    fn every_hour_has_records(&self) -> Result<(), Misfit> {
+    fn every_hour_has_records(&self) -> Result<(), Mismatch> {
         const PAGE: usize = 1_000;
         let (mut hour, mut series, mut first_seq) = (i64::MIN, i64::MIN, i64::MIN);
         loop {
@@ -141,7 +145,7 @@ impl Reader {
     }
 
     /// Also rows of records that were deleted say how many they were, and no seq was left out but by a restore.
-    fn every_record_is_counted(&self) -> Result<(), Misfit> {
+    fn every_record_is_counted(&self) -> Result<(), Mismatch> {
         let (calls, rolled_up): (i64, i64) = self.0.query_row(
             "SELECT (SELECT coalesce(sum(calls), 0) FROM hours),
                     rolled_up - (SELECT coalesce(sum(next_seq - 1 - last_seq), 0) FROM restores) FROM bounds",
@@ -156,7 +160,7 @@ impl Reader {
     }
 
     /// Which hours have records beyond a seq is read from `hour_ends`: an hour that ends too early there hides late calls.
-    fn every_hour_ends_where_it_does(&self) -> Result<(), Misfit> {
+    fn every_hour_ends_where_it_does(&self) -> Result<(), Mismatch> {
         let differs: Option<(i64, i64, Option<i64>)> = self
             .0
             .query_row(
@@ -217,7 +221,7 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(connection: &Connection, checkpoint: Option<Link>) -> Result<Self, Misfit> {
+    fn new(connection: &Connection, checkpoint: Option<Link>) -> Result<Self, Mismatch> {
         let page = connection.unchecked_transaction()?;
         let (first_kept, rolled_up) = bounds(&page)?;
         let mut walk = Self {
@@ -241,7 +245,7 @@ impl Walk {
     }
 
     /// Looks at one step of the roll-up. `true` when there is none left, in the state of the ledger that `page` shows.
-    fn step(&mut self, page: &Connection) -> Result<bool, Misfit> {
+    fn step(&mut self, page: &Connection) -> Result<bool, Mismatch> {
         let (first_kept, rolled_up) = bounds(page)?;
         if self.at.0 < first_kept - 1 {
             // Deleted while it was looked at: on from there.
@@ -344,7 +348,7 @@ impl Walk {
     }
 
     /// Compares what is stated of the link at hand elsewhere.
-    fn compare(&mut self) -> Result<(), Misfit> {
+    fn compare(&mut self) -> Result<(), Mismatch> {
         let (seq, link) = self.at;
         self.checkpoint_seen |= self.checkpoint == Some(link);
         while let Some(stated) = self.stated.front().filter(|stated| stated.seq <= seq) {
@@ -362,7 +366,7 @@ impl Walk {
     }
 
     /// Counts the record in its hour.
-    fn count(&mut self, page: &Connection, record: &Linked) -> Result<(), Misfit> {
+    fn count(&mut self, page: &Connection, record: &Linked) -> Result<(), Mismatch> {
         let seq = record.seq;
         let at = (Utc(record.admitted_at).hour(), record.series);
         let hour = |page: &Connection| -> Result<Option<(i64, i64, i64)>, rusqlite::Error> {
@@ -430,7 +434,11 @@ impl Walk {
 
     /// All that is rolled up was looked at: no link may say more, and what follows must be a run of records to its end. Gives how
     /// many follow.
-    fn nothing_but_records_beyond(&self, page: &Connection, rolled_up: i64) -> Result<u64, Misfit> {
+    fn nothing_but_records_beyond(
+        &self,
+        page: &Connection,
+        rolled_up: i64,
+    ) -> Result<u64, Mismatch> {
         let (last, _) = chain::head(page)?;
         if last != rolled_up {
             let why = format!("only records up to {rolled_up} are rolled up");
@@ -448,7 +456,7 @@ impl Walk {
         }
     }
 
-    fn end(self, connection: &Connection) -> Result<Verified, Misfit> {
+    fn end(self, connection: &Connection) -> Result<Verified, Mismatch> {
         if self.checkpoint.is_some() && !self.checkpoint_seen {
             let restored: bool =
                 connection.query_row("SELECT EXISTS (SELECT 1 FROM restores)", [], |row| {
@@ -466,7 +474,7 @@ impl Walk {
                         .to_owned()
                 }
             };
-            return Err(Misfit::Checkpoint(why));
+            return Err(Mismatch::Checkpoint(why));
         }
         Ok(Verified {
             first_seq: number(self.first),
@@ -486,7 +494,7 @@ fn bounds(page: &Connection) -> Result<(i64, i64), rusqlite::Error> {
 }
 
 /// The link before the first record that is kept.
-fn boundary(page: &Connection, first_kept: i64) -> Result<Link, Misfit> {
+fn boundary(page: &Connection, first_kept: i64) -> Result<Link, Mismatch> {
     let link = page
         .prepare_cached("SELECT link FROM links WHERE last_seq = ?1")?
         .query_row([first_kept - 1], |row| row.get(0))
@@ -502,7 +510,7 @@ fn boundary(page: &Connection, first_kept: i64) -> Result<Link, Misfit> {
 }
 
 /// The links that days and settlements have to have, in order of seq. The days must follow each other.
-fn stated(page: &Connection, rolled_up: i64) -> Result<VecDeque<Stated>, Misfit> {
+fn stated(page: &Connection, rolled_up: i64) -> Result<VecDeque<Stated>, Mismatch> {
     let mut stated = Vec::new();
     let mut end = 0;
     let days = sealed_days(page)?;

@@ -20,7 +20,7 @@ mod trouble;
 
 use super::checkpoint::Checkpointer;
 use super::commit::{Batch, Decision};
-use super::keep::{Chore, StoreError};
+use super::keep::{Job, StoreError};
 use super::known::Known;
 use super::pace::{
     CHECKPOINT_PAGES, CHORE_PAUSE, COPY_ASKED_AGAIN, GROUP_INTERVAL, GROUP_RECORDS, Load, Next,
@@ -59,7 +59,7 @@ struct UncertainBatch {
 
 enum Task {
     Write(Decision),
-    Chore,
+    Job,
     RollUp,
     Prune(Utc),
     /// The disk has failed another thread.
@@ -84,7 +84,7 @@ pub(super) struct Writer {
     uncertain: Option<UncertainBatch>,
     trouble: Option<Unavailable>,
     /// Taken from the queue, to be done when no commit waits.
-    chore: Option<Chore>,
+    chore: Option<Job>,
     last_start: Mono,
     load: Load,
     /// Pages written to the WAL since a checkpoint was last asked for, roughly.
@@ -168,7 +168,7 @@ impl Writer {
                     None
                 }
             },
-            Task::Chore => self.do_chore(),
+            Task::Job => self.do_chore(),
             Task::RollUp => self.roll_up(now),
             Task::Prune(keep_from) => self.prune(now, keep_from),
             // As if a commit had failed: what waits is not written to a disk that cannot be trusted.
@@ -227,7 +227,7 @@ impl Writer {
         }
         if queue.chore.is_some() {
             self.chore = queue.chore.take();
-            return Task::Chore;
+            return Task::Job;
         }
         if let Some(close_by) = close_by {
             let pending = shared.pending.load(Ordering::Acquire);
@@ -403,11 +403,11 @@ impl Writer {
         let step = self.place.pace.roll_up;
         self.wal_pages += 16;
         match chore {
-            Chore::Freeze { day, reply } => {
+            Job::Freeze { day, reply } => {
                 let frozen = self.with_store(|store| store.freeze(&day, step));
                 self.reply(reply, frozen)
             }
-            Chore::Seal {
+            Job::Seal {
                 day,
                 last_seq,
                 hours,
@@ -416,7 +416,7 @@ impl Writer {
                 let sealed = self.with_store(|store| store.seal(&day, last_seq, hours));
                 self.reply(reply, sealed)
             }
-            Chore::Keep { entries, reply } => {
+            Job::Keep { entries, reply } => {
                 let kept = self.with_store(|store| store.keep(&entries));
                 self.reply(reply, kept)
             }

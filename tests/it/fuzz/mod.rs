@@ -778,7 +778,7 @@ fn sound_call(field: &str, body: &str) -> Vec<u8> {
 }
 
 /// What a client got over one connection.
-struct Told {
+struct ClientLog {
     answers: Vec<Answer>,
     /// What is no whole answer.
     rest: Vec<u8>,
@@ -846,10 +846,10 @@ impl Client {
     }
 
     /// Sends no more and reads to the end.
-    async fn finish(mut self, methods: &[String]) -> Result<Told, String> {
+    async fn finish(mut self, methods: &[String]) -> Result<ClientLog, String> {
         let _ = self.stream.shutdown().await;
         self.read_until(usize::MAX, methods).await?;
-        Ok(Told {
+        Ok(ClientLog {
             answers: self.answers,
             rest: self.got,
         })
@@ -863,7 +863,7 @@ async fn exchange_of(
     pieces: &[&[u8]],
     methods: &[String],
     wanted: usize,
-) -> Result<Told, String> {
+) -> Result<ClientLog, String> {
     let mut client = Client::connect(public, peer)
         .await
         .map_err(|error| error.to_string())?;
@@ -885,7 +885,7 @@ async fn exchange(
     peer: [u8; 4],
     pieces: &[&[u8]],
     methods: &[String],
-) -> Result<Told, String> {
+) -> Result<ClientLog, String> {
     exchange_of(public, peer, pieces, methods, methods.len()).await
 }
 
@@ -894,7 +894,7 @@ async fn exchange_in_turn(
     public: std::net::SocketAddr,
     peer: [u8; 4],
     calls: [&[u8]; 2],
-) -> Result<Told, String> {
+) -> Result<ClientLog, String> {
     let mut client = Client::connect(public, peer)
         .await
         .map_err(|error| error.to_string())?;

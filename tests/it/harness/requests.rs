@@ -113,7 +113,7 @@ pub fn signed(id: &str, secret: &str, action: &str, body: &str) -> Request<Full<
 
 /// What callers of the real binary were told, by request id.
 #[derive(Default, Debug)]
-pub struct Told {
+pub struct ClientLog {
     /// The upstream's answer.
     pub answered: Vec<String>,
     /// Over the cap.
@@ -124,7 +124,7 @@ pub struct Told {
     pub odd: Vec<String>,
 }
 
-impl Told {
+impl ClientLog {
     /// Sorts one answer in. The vendor's dialect says in the body what the plain one says in the head.
     pub fn note(&mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
         let id = headers
@@ -156,7 +156,7 @@ pub async fn keep_calling(
     public: SocketAddr,
     request: impl Fn() -> Request<Full<Bytes>>,
     pace: Duration,
-    told: Arc<Mutex<Told>>,
+    told: Arc<Mutex<ClientLog>>,
 ) {
     let mut tick = tokio::time::interval(pace);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -57,7 +57,7 @@ pub fn write_config(
 }
 
 /// The shipped configuration in a directory of its own, for the real binary.
-pub struct House {
+pub struct Sandbox {
     pub dir: tempfile::TempDir,
     pub settings: PathBuf,
     pub public: SocketAddr,
@@ -66,13 +66,13 @@ pub struct House {
 
 /// What a command that ended said.
 #[derive(Debug)]
-pub struct Said {
+pub struct Output {
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
 }
 
-impl House {
+impl Sandbox {
     /// `edits` are (from, to) in tollgate.yaml.
     pub fn new(upstream: SocketAddr, edits: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -122,7 +122,7 @@ impl House {
     }
 
     /// Runs `tollgate COMMAND --config .. args..` to its end. Blocks.
-    pub fn run(&self, args: &[&str]) -> Said {
+    pub fn run(&self, args: &[&str]) -> Output {
         said(&mut self.command(&[], args))
     }
 
@@ -143,12 +143,12 @@ impl House {
     }
 }
 
-pub fn said(command: &mut Command) -> Said {
+pub fn said(command: &mut Command) -> Output {
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    Said {
+    Output {
         code: output.status.code(),
         out: text(&output.stdout),
         err: text(&output.stderr),

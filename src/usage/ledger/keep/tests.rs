@@ -572,7 +572,7 @@ fn a_chore_waits_for_no_answer_of_a_caller_that_has_gone() {
     let (reply, answer) = std::sync::mpsc::sync_channel(1);
     drop(answer);
     let day = "2026-11-24".to_owned();
-    ledger.shared.queue.lock().chore = Some(Chore::Freeze { day, reply });
+    ledger.shared.queue.lock().chore = Some(Job::Freeze { day, reply });
     ledger.shared.wake.notify_one();
     eventually("taken", || ledger.shared.queue.lock().chore.is_none());
     wait(ledger.reserve().unwrap().commit(record(1))).unwrap();

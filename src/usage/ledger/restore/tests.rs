@@ -3,7 +3,7 @@
 use super::super::tests::{
     Bench, DAY, HOUR_US, close, commit, eventually, record, settled, varied,
 };
-use super::super::{Cursor, Ledger, LedgerOptions, Misfit, ReadError, backup};
+use super::super::{Cursor, Ledger, LedgerOptions, Mismatch, ReadError, backup};
 use super::*;
 use crate::usage::Record;
 
@@ -337,7 +337,7 @@ fn a_restore_that_is_changed_by_hand_is_found_and_named() {
         fs::copy(bench.path(), changed.path()).unwrap();
         changed.sql().execute_batch(change).unwrap();
         match changed.reader().verify(None) {
-            Err(Misfit::Row { table, key, .. }) => {
+            Err(Mismatch::Row { table, key, .. }) => {
                 assert_eq!(format!("{table} {key}"), named, "{change}")
             }
             other => panic!("{change}: {other:?}"),

@@ -6,13 +6,13 @@
 use super::super::chain::Link;
 use super::super::read::Reader;
 use super::super::seal::{self, Before};
-use super::{Misfit, Walk, misfit};
+use super::{Mismatch, Walk, misfit};
 use rusqlite::{Connection, OptionalExtension};
 use std::collections::HashSet;
 
 impl Reader {
     /// Each sealed day has the rows of the roll-up that it had when it was sealed, also those of deleted records.
-    pub(super) fn sealed_rows_are_unchanged(&self) -> Result<(), Misfit> {
+    pub(super) fn sealed_rows_are_unchanged(&self) -> Result<(), Mismatch> {
         let mut after = 0;
         for day in sealed_days(&self.0)? {
             let Some(sealed) = day.hours else { continue };
@@ -32,7 +32,7 @@ impl Reader {
 
 impl Walk {
     /// Every seal must follow from the one before, and from what it stands for.
-    pub(super) fn seals_follow(&mut self, page: &Connection) -> Result<(), Misfit> {
+    pub(super) fn seals_follow(&mut self, page: &Connection) -> Result<(), Mismatch> {
         let floor: i64 = page.query_row("SELECT floor FROM bounds", [], |row| row.get(0))?;
         let days = sealed_days(page)?;
         let mut before = Before::first(page)?;
@@ -204,7 +204,7 @@ fn readable<T>(read: Result<Option<T>, rusqlite::Error>) -> Result<Option<T>, ru
 
 /// The bounds must be such as the writer makes them: records are deleted only when they are on a settled month's
 /// statements, and what is sealed is frozen.
-pub(super) fn only_settled_records_are_gone(page: &Connection) -> Result<(), Misfit> {
+pub(super) fn only_settled_records_are_gone(page: &Connection) -> Result<(), Mismatch> {
     let (first_kept, floor, settled, frozen, sealed, rolled_up): (i64, i64, i64, i64, i64, i64) = page
         .query_row(
             "SELECT first_kept, floor,

@@ -39,7 +39,7 @@ fn honest(bench: &Bench) -> [Link; 2] {
     [first, second]
 }
 
-fn verify(bench: &Bench) -> Result<Verified, Misfit> {
+fn verify(bench: &Bench) -> Result<Verified, Mismatch> {
     bench.reader().verify(None)
 }
 
@@ -49,7 +49,7 @@ fn found_after(honest: &Path, change: &str) -> String {
     fs::copy(honest, bench.path()).unwrap();
     bench.sql().execute_batch(change).expect(change);
     match verify(&bench) {
-        Err(Misfit::Row { table, key, .. }) => format!("{table} {key}"),
+        Err(Mismatch::Row { table, key, .. }) => format!("{table} {key}"),
         other => panic!("{change}: {other:?}"),
     }
 }
@@ -398,7 +398,7 @@ fn a_chain_made_anew_after_a_change_is_found_with_a_head_that_was_published_befo
         verify(&forged).unwrap();
         let found = |head| match forged.reader().verify(Some(head)) {
             Ok(_) => false,
-            Err(Misfit::Checkpoint(_)) => true,
+            Err(Mismatch::Checkpoint(_)) => true,
             other => panic!("{other:?}"),
         };
         // The first day's head tells of its own records only.
@@ -426,7 +426,7 @@ fn the_end_cut_off_with_all_that_tells_of_it_is_found_with_a_head_that_was_publi
     assert_eq!(reader.verify(Some(heads[0])).unwrap().last_seq, 39);
     assert!(matches!(
         reader.verify(Some(heads[1])),
-        Err(Misfit::Checkpoint(_))
+        Err(Mismatch::Checkpoint(_))
     ));
 }
 
@@ -537,7 +537,10 @@ fn what_was_sealed_of_deleted_records_and_of_settled_months_is_found_and_named_w
         .unwrap();
     verify(&cut).unwrap();
     let refused = cut.reader().verify(Some(heads[4]));
-    assert!(matches!(refused, Err(Misfit::Checkpoint(_))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Mismatch::Checkpoint(_))),
+        "{refused:?}"
+    );
 }
 
 /// Whoever recomputes seals with a program of their own needs exactly these texts.
@@ -715,7 +718,7 @@ fn a_pruned_ledger_verifies_from_its_first_kept_record_on() {
     }
     // A head of deleted records says nothing of those that are kept, and is not taken for good.
     match reader.verify(Some(heads[0])) {
-        Err(Misfit::Checkpoint(why)) => assert!(why.contains("day 0"), "{why}"),
+        Err(Mismatch::Checkpoint(why)) => assert!(why.contains("day 0"), "{why}"),
         other => panic!("{other:?}"),
     }
     // And what is changed is found as before.

@@ -1,4 +1,4 @@
-//! The gates and their registry, which outlives every policy generation.
+//! The limiters and their registry, which outlives every policy generation.
 //!
 //! Owns who waits at which window. Must never refill a window because a file changed (P5).
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// What shares one cap: an account's group, or one action of it in a free group.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct GateKey {
+pub struct LimiterKey {
     /// The account.
     pub account: AccountId,
     /// The group.
@@ -22,8 +22,8 @@ pub struct GateKey {
     pub action: Option<Action>,
 }
 
-/// Calls by decision since the gate exists. The gate counts what it decides; the caller counts the
-/// refusals that it makes for this account and group before it asks the gate.
+/// Calls by decision since the limiter exists. The limiter counts what it decides; the caller counts the
+/// refusals that it makes for this account and group before it asks the limiter.
 #[derive(Default, Debug)]
 pub struct Counts {
     /// Calls whose start came (not those that hung up while they waited for it).
@@ -36,7 +36,7 @@ pub struct Counts {
 
 /// One cap: a window and the terms under which it is used.
 #[derive(Debug)]
-pub struct Gate {
+pub struct Limiter {
     /// Arrivals before this instant are throttled without the lock; 0 when the lock must decide.
     not_before: AtomicU64,
     /// What such a throttle tells the caller: the quota, and above it the mode.
@@ -58,7 +58,7 @@ struct State {
     in_force: InForce,
 }
 
-impl Gate {
+impl Limiter {
     fn new(generation: u64, terms: Terms, in_arrears: bool) -> Self {
         // An empty span: the first decision looks the quota up.
         let in_force = InForce {
@@ -80,7 +80,7 @@ impl Gate {
         }
     }
 
-    /// Decides an arrival at `now`, which was read after this gate was obtained. Standing and quota
+    /// Decides an arrival at `now`, which was read after this limiter was obtained. Standing and quota
     /// are those at this instant (R6, R9). Exact for every interleaving of threads (P1).
     pub fn reserve(&self, now: Now, max_delay: Duration) -> Result<Reservation, Denied> {
         self.check_flood(now, max_delay)?;
@@ -153,7 +153,7 @@ impl Gate {
         }
     }
 
-    /// Stops the gate for arrears, or lets it go on (R17), from the next call that is decided.
+    /// Stops the limiter for arrears, or lets it go on (R17), from the next call that is decided.
     fn set_arrears(&self, in_arrears: bool) {
         let mut state = self.state.lock();
         if state.in_arrears != in_arrears {
@@ -162,7 +162,7 @@ impl Gate {
         }
     }
 
-    /// The terms and how many calls are in use at `now`. A gate that is stopped for arrears says so in its
+    /// The terms and how many calls are in use at `now`. A limiter that is stopped for arrears says so in its
     /// terms.
     pub fn snapshot(&self, now: Now) -> (Terms, usize) {
         let state = self.state.lock();
@@ -218,37 +218,37 @@ impl State {
     }
 }
 
-/// Every gate that was ever asked for, by its key.
+/// Every limiter that was ever asked for, by its key.
 #[derive(Default, Debug)]
-pub struct Gates {
-    map: DashMap<GateKey, Arc<Gate>, foldhash::fast::RandomState>,
+pub struct Limiters {
+    map: DashMap<LimiterKey, Arc<Limiter>, foldhash::fast::RandomState>,
     /// The accounts whose balance is below zero. Locked after a part of the map, never before one.
     in_arrears: RwLock<HashSet<AccountId>>,
 }
 
-impl Gates {
-    /// The gate of `key` under the terms of a policy generation or a later one; made when there is none.
-    pub fn get_or_insert(&self, key: GateKey, generation: u64, terms: Terms) -> Arc<Gate> {
+impl Limiters {
+    /// The limiter of `key` under the terms of a policy generation or a later one; made when there is none.
+    pub fn get_or_insert(&self, key: LimiterKey, generation: u64, terms: Terms) -> Arc<Limiter> {
         // Under the map entry, so that two callers cannot make two windows for one key.
         let entry = self.map.entry(key);
         let in_arrears = self.stops_for_arrears(entry.key());
-        let gate = entry
-            .or_insert_with(|| Arc::new(Gate::new(generation, terms.clone(), in_arrears)))
+        let limiter = entry
+            .or_insert_with(|| Arc::new(Limiter::new(generation, terms.clone(), in_arrears)))
             .clone();
-        gate.set_terms(generation, terms);
-        gate
+        limiter.set_terms(generation, terms);
+        limiter
     }
 
-    /// The gate of `key`, when a call has made one.
-    pub fn get(&self, key: &GateKey) -> Option<Arc<Gate>> {
-        self.map.get(key).map(|gate| gate.clone())
+    /// The limiter of `key`, when a call has made one.
+    pub fn get(&self, key: &LimiterKey) -> Option<Arc<Limiter>> {
+        self.map.get(key).map(|limiter| limiter.clone())
     }
 
-    /// Stops the paid groups of these accounts, and of no others, for arrears (R17): a free group, whose gates
+    /// Stops the paid groups of these accounts, and of no others, for arrears (R17): a free group, whose limiters
     /// have an action of their own, costs nothing and goes on (ours).
     pub fn set_arrears(&self, accounts: HashSet<AccountId>) {
         *self.in_arrears.write() = accounts;
-        // A gate that is made meanwhile either sees the new set, or stands in a part of the map that comes yet.
+        // A limiter that is made meanwhile either sees the new set, or stands in a part of the map that comes yet.
         for entry in &self.map {
             entry.set_arrears(self.stops_for_arrears(entry.key()));
         }
@@ -259,34 +259,34 @@ impl Gates {
         self.in_arrears.read().contains(account)
     }
 
-    fn stops_for_arrears(&self, key: &GateKey) -> bool {
+    fn stops_for_arrears(&self, key: &LimiterKey) -> bool {
         key.action.is_none() && self.is_in_arrears(&key.account)
     }
 
-    /// Removes the gates that only the registry holds and whose window is past at `now`; frees the
-    /// memory of idle windows. Calls `retired` with each removed gate, whose counts end here.
-    pub fn sweep(&self, now: Mono, mut retired: impl FnMut(&GateKey, &Gate)) {
-        self.map.retain(|key, gate| {
+    /// Removes the limiters that only the registry holds and whose window is past at `now`; frees the
+    /// memory of idle windows. Calls `retired` with each removed limiter, whose counts end here.
+    pub fn sweep(&self, now: Mono, mut retired: impl FnMut(&LimiterKey, &Limiter)) {
+        self.map.retain(|key, limiter| {
             // With the shard locked nobody can take a second reference while the count is 1.
-            let mut state = gate.state.lock();
+            let mut state = limiter.state.lock();
             state.window.shrink(now);
-            let keep = Arc::strong_count(gate) > 1 || !state.window.is_past(now);
+            let keep = Arc::strong_count(limiter) > 1 || !state.window.is_past(now);
             drop(state);
             if !keep {
-                retired(key, gate);
+                retired(key, limiter);
             }
             keep
         });
     }
 
-    /// Calls `visit` with every gate. Never call the registry from within.
-    pub fn each(&self, mut visit: impl FnMut(&GateKey, &Arc<Gate>)) {
+    /// Calls `visit` with every limiter. Never call the registry from within.
+    pub fn each(&self, mut visit: impl FnMut(&LimiterKey, &Arc<Limiter>)) {
         for entry in &self.map {
             visit(entry.key(), entry.value());
         }
     }
 
-    /// How many gates there are.
+    /// How many limiters there are.
     pub fn len(&self) -> usize {
         self.map.len()
     }
