@@ -235,10 +235,8 @@ mod tests {
     /// `limits.idle_timeout` of the shipped settings.
     const IDLE: Duration = Duration::from_secs(75);
 
-    /// A connection in memory, so that time can be paused: nothing here waits for another thread.
-    async fn open(
-        buffer_bytes: usize,
-    ) -> (DuplexStream, tokio::task::JoinHandle<()>, tempfile::TempDir) {
+    /// What a connection needs, with a ledger of its own in the directory.
+    async fn parts() -> (Arc<Client>, Arc<Proxy>, Arc<Upstream>, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tollgate.yaml");
         let config = config::load(&path).unwrap();
@@ -263,16 +261,41 @@ mod tests {
             max_age: None,
         };
         let upstream = Arc::new(Upstream::new(Arc::new(dialer), keep));
-        let (end, server) = tokio::io::duplex(buffer_bytes);
-        let (phase, seen) = watch::channel(Phase::Serve);
         let address = [127, 0, 0, 1].into();
         let client = Arc::new(Client::new(address, proxy.place(address).await));
+        (client, proxy, upstream, dir)
+    }
+
+    /// A connection in memory, so that time can be paused: nothing here waits for another thread.
+    async fn open(
+        buffer_bytes: usize,
+    ) -> (DuplexStream, tokio::task::JoinHandle<()>, tempfile::TempDir) {
+        let (client, proxy, upstream, dir) = parts().await;
+        let (end, server) = tokio::io::duplex(buffer_bytes);
+        let (phase, seen) = watch::channel(Phase::Serve);
         let connection = tokio::spawn(async move {
             let halves = tokio::io::split(server);
             connection(halves, client, proxy, upstream, seen).await;
             drop(phase);
         });
         (end, connection, dir)
+    }
+
+    /// Each connection has room for it, and it is moved when it is boxed: what only some calls need stands on the heap.
+    #[tokio::test]
+    async fn the_future_of_a_call_does_not_grow_unnoticed() {
+        const MOST_BYTES: usize = 1_200;
+        let (client, proxy, upstream, _dir) = parts().await;
+        let (mut end, server) = tokio::io::duplex(1024);
+        end.write_all(b"GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n")
+            .await
+            .unwrap();
+        let (reader, writer) = tokio::io::split(server);
+        let mut caller = caller::Connection::new(reader, writer, IDLE, Clock::default());
+        let (head, body) = caller.request(|_| false, |_| ()).await.unwrap();
+        let call = proxy.answer(upstream, client, head, body);
+        let bytes = size_of_val(&call);
+        assert!(bytes <= MOST_BYTES, "{bytes}");
     }
 
     async fn lasts(connection: tokio::task::JoinHandle<()>) -> Duration {

@@ -614,7 +614,8 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(shared) = self.0.take() {
-            shared.pending.fetch_sub(1, Ordering::AcqRel);
+            let pending = shared.pending.fetch_sub(1, Ordering::AcqRel);
+            debug_assert!(pending >= 1, "it was out");
         }
     }
 }

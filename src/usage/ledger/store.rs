@@ -339,6 +339,7 @@ impl Store {
             .prepare_cached("UPDATE bounds SET rolled_up = ?1")?
             .execute([until])?;
         transaction.commit()?;
+        debug_assert!(until < self.next_seq, "no more is rolled up than there is");
         (self.rolled_up, self.link) = (until, link);
         Ok(())
     }

@@ -102,12 +102,15 @@ pub(super) fn resolve_noted(store: &mut Store, path: &Path) -> Result<(), Ledger
     };
     match Uncertain::read(&text) {
         Some(uncertain) => {
+            // None: the rows did not outlive the machine, or say so already.
             let failed = store.fail_uncertain(&uncertain)?;
-            tracing::warn!(
-                first_seq = uncertain.first_seq,
-                calls = failed,
-                "the last process was killed after calls had been told an error: they are recorded as such, and not billed"
-            );
+            if failed > 0 {
+                tracing::warn!(
+                    first_seq = uncertain.first_seq,
+                    calls = failed,
+                    "the last process was killed after calls had been told an error: they are recorded as such, and not billed"
+                );
+            }
         }
         None => {
             tracing::error!(

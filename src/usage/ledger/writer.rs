@@ -366,7 +366,8 @@ impl Writer {
         shared
             .last_commit_at_us
             .store(self.clock.utc().0, Ordering::Release);
-        shared.pending.fetch_sub(batch.records, Ordering::AcqRel);
+        let pending = shared.pending.fetch_sub(batch.records, Ordering::AcqRel);
+        debug_assert!(pending >= batch.records, "each record has a slot");
         // A commit writes the page that it begins in, and some eighty rows fill one.
         self.wal_pages += 1 + batch.records.div_ceil(64);
         (self.on_commit)(&committed);
