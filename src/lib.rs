@@ -27,7 +27,7 @@
 //!     service in front of it would have no second user. tower sheds load at the admin listener, where
 //!     queries of the ledger can pile up.
 //! 12. **At `limits.connections` the connection gives way that is waited for longest and never proved a credential**: since it came, or
-//!     since its first head; an upload at its pace goes last. Bytes of a head count for nothing, for they cost nothing. Only when all are
+//!     since its first head; an upload that is ahead of the minimum pace goes last. Bytes of a head count for nothing, for they cost nothing. Only when all are
 //!     proven does the next one wait, unread. A wait alone would let one peer without a key hold every place, and a 503 would have
 //!     to be given to clients who did nothing wrong, in a dialect that is not known yet.
 //! 13. **`SO_REUSEPORT` listeners, after a bind without it**: a second gate on the same port must fail

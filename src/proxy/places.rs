@@ -2,7 +2,7 @@
 //!
 //! Owns the rule: a connection is *proven* once a call on it has proven a credential. A proven connection keeps its place. Of
 //! the others the one gives way to a newcomer that has been waited for longest: since it came, since its first head was
-//! whole, and an upload at its pace is not waited for. Bytes alone make nobody younger, for they cost nothing. Each peer has
+//! whole, and an upload that is ahead of the minimum pace is not waited for. Bytes of a head make nobody younger, for they cost nothing. Each peer has
 //! at most an eighth of the places with such connections. The connections of one account hold at most half of the places; one that a trusted proxy shares among
 //! many clients is an account's only while a call lasts. So nobody who lacks a key keeps others out, and nobody who has
 //! one keeps other accounts out (P6, P7). Must never lock anything for a call on a client's own connection that is proven.

@@ -215,10 +215,17 @@ async fn wait_for_pending(gate: &Gate) {
 async fn an_upload_that_pauses_is_not_displaced_by_heads_that_trickle_nor_by_refused_calls() {
     let upstream = Upstream::after(Duration::ZERO).await;
     let gate = gate(&upstream, 16).await;
-    let body = "{\"Image\":\"iVBORw0KGgo=\"}";
+    // What has come of it would take a minute at the slowest pace.
+    let body = format!("{{\"Image\":\"{}\"}}", "A".repeat(2 << 20));
+    let (first, rest) = body.split_at(1 << 20);
     let mut upload = Wire::connect_from([127, 0, 0, 2], gate.public).await;
-    upload.write(signed_head(body, body.len())).await;
+    upload.write(signed_head(&body, body.len())).await;
+    upload.write(first).await;
     wait_for_pending(&gate).await;
+    while gate.metrics().await.sum("tollgate_body_memory_bytes", &[]) == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
     let mut crowd = Vec::new();
     for n in 0..60 {
         let mut wire = Wire::connect_from([127, 0, 2, n], gate.public).await;
@@ -232,9 +239,32 @@ async fn an_upload_that_pauses_is_not_displaced_by_heads_that_trickle_nor_by_ref
             wire.try_write("x").await;
         }
     }
-    assert_eq!(upload.exchange(body).await.status, 200);
+    assert_eq!(upload.exchange(rest).await.status, 200);
     drop(crowd);
     gate.at_rest().await.assert_conserved();
+}
+
+/// A secret id is no secret: a head that names one costs nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_bring_nothing_keep_no_newcomer_out() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let gate = gate(&upstream, 16).await;
+    let mut forged = Vec::new();
+    for n in 0..16 {
+        let mut wire = Wire::connect_from([127, 0, 2, n], gate.public).await;
+        wire.write(signed_head("{}", 100) + "{").await;
+        forged.push(wire);
+    }
+    while gate.metrics().await.sum("tollgate_pending", &[]) < 16 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut honest = Wire::connect_from([127, 0, 0, 9], gate.public).await;
+    for n in 16..24 {
+        let mut wire = Wire::connect_from([127, 0, 2, n], gate.public).await;
+        wire.write(signed_head("{}", 100) + "{").await;
+        forged.push(wire);
+    }
+    assert_eq!(honest.exchange(call(RETAIL_KEY)).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -171,8 +171,24 @@ async fn a_call_that_was_told_an_error_is_not_billed_though_the_gate_is_killed_a
     );
     process.kill();
     disk.set(Word::FailWal, 0);
+    // A copy would keep the row as it is.
+    let copy = disk.root().join("copy.db");
+    let backup = || {
+        sandbox
+            .house
+            .run(&["backup", "--to", copy.to_str().unwrap()])
+    };
+    let refused = backup();
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.err.contains("Start the gate on it once"),
+        "{}",
+        refused.err
+    );
     let _process = sandbox.start().await;
     assert_eq!(sandbox.call(&mut told).await, StatusCode::OK);
+    let copied = backup();
+    assert_eq!(copied.code, Some(0), "{}", copied.err);
     let records = records(&disk.root().join("ledger.db"));
     // Its row had reached the page cache, or this would show nothing.
     assert_eq!(records.len(), 3);

@@ -98,6 +98,12 @@ pub enum LedgerError {
     /// The thread that copies the WAL is in a call to the disk.
     #[error("the disk does not answer the thread that copies the WAL")]
     CheckpointHangs,
+    /// The next start has to correct it first.
+    #[error(
+        "{0} is there: calls of this ledger were told an error and may stand in it as answered. Start the gate on it once, or wait \
+         until `/readyz` says 200; that corrects them"
+    )]
+    Uncorrected(PathBuf),
     /// A backup would overwrite something.
     #[error("{0} exists already: a backup never overwrites a file")]
     Exists(PathBuf),

@@ -8,6 +8,7 @@ use super::files::{suffixed, sync_directory};
 use super::running;
 use super::schema::{self, Kind};
 use super::store::let_nobody_copy_at_close;
+use super::uncertain::refuse_noted;
 use super::{LedgerError, io_error};
 use crate::words::{AccountId, Action, GroupId, Mode, Mono, Outcome, Reason, RequestId, Utc};
 use rusqlite::backup::{Backup, StepResult};
@@ -371,7 +372,9 @@ pub(super) fn word<T>(
 /// Copies the ledger `from` to the new file `to`, also while it is written: one consistent state, checked, in a
 /// single file. `to` appears when it is complete or not at all; an existing file is never overwritten.
 pub fn backup(from: &Path, to: &Path) -> Result<(), LedgerError> {
-    copy_to(&Reader::open(from)?.0, to)
+    let reader = Reader::open(from)?;
+    refuse_noted(&reader.0, from)?;
+    copy_to(&reader.0, to)
 }
 
 /// [`backup`] of an open ledger, of whatever schema.

@@ -14,6 +14,7 @@ use super::read::copy_to;
 use super::schema::{self, Kind};
 use super::seal::{self, Before};
 use super::store::Store;
+use super::uncertain::refuse_noted;
 use super::{LedgerError, io_error, migrate};
 use crate::words::Utc;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
@@ -60,6 +61,7 @@ pub struct Restored {
 /// [`LedgerError::NotALedger`] and others when `from` is no ledger. Then nothing is changed.
 pub fn restore(from: &Path, to: &Path, now: Utc) -> Result<Restored, LedgerError> {
     let source = open_backup(from).map_err(named(from))?;
+    refuse_noted(&source, from)?;
     let (path, lock) = lock(to)?;
     if from.canonicalize().map_err(io_error(from))? == path {
         return Err(LedgerError::Itself(path));

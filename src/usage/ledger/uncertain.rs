@@ -10,7 +10,8 @@ use super::files::suffixed;
 use super::store::Store;
 use super::{LedgerError, io_error};
 use crate::usage::Record;
-use crate::words::RequestId;
+use crate::words::{Outcome, RequestId};
+use rusqlite::{Connection, params};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -78,6 +79,33 @@ impl Uncertain {
 
 fn note_path(path: &Path) -> PathBuf {
     suffixed(path, "-uncertain")
+}
+
+/// A copy of the ledger at `path` would keep what its note is to correct. A note whose rows say so already hinders nothing.
+pub(super) fn refuse_noted(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
+    let note = note_path(&path.canonicalize().unwrap_or(path.to_owned()));
+    let text = match fs::read_to_string(&note) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io_error(&note)(error)),
+    };
+    let Some(batch) = Uncertain::read(&text) else {
+        return Err(LedgerError::Uncorrected(note));
+    };
+    let answered: bool = connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM raw JOIN series ON series.id = raw.series
+                        WHERE seq = ?1 AND raw.id = ?2 AND outcome <> ?3)",
+        params![
+            batch.first_seq,
+            batch.first.0.as_bytes(),
+            Outcome::GateFailed.as_str()
+        ],
+        |row| row.get(0),
+    )?;
+    match answered {
+        true => Err(LedgerError::Uncorrected(note)),
+        false => Ok(()),
+    }
 }
 
 /// Takes the note away: its rows say what their calls were told.
