@@ -2,7 +2,7 @@
 //!
 //! Owns the shapes of their output. Must never write to the ledger, nor decide what a rule of [`crate::billing`] decides.
 
-use crate::billing::{self, Local, NotRefundable, Period, Quote, Refund};
+use crate::billing::{self, Goods, Local, NotRefundable, Period, Quote, Refund};
 use crate::books::{self, AccountRef, Books};
 use crate::clock::Clock;
 use crate::config::{self, Account, Charging, Config, Pack, Service};
@@ -230,29 +230,11 @@ fn books<'b>(config: &'b Config, reader: &'b Reader, now: crate::words::Utc) -> 
     }
 }
 
-/// What is to be priced.
-pub enum Order {
-    /// Prepaid packs.
-    Packs {
-        /// The size of each.
-        calls: u64,
-        /// How many.
-        count: u32,
-    },
-    /// Quota.
-    Qps {
-        /// In calls per second.
-        qps: u32,
-        /// For how long.
-        period: Period,
-    },
-}
-
 /// What an order costs by the catalogue (R11, R15).
 pub fn price(
     path: &Path,
     group: &GroupId,
-    order: &Order,
+    goods: Goods,
     format: AnswerFormat,
 ) -> anyhow::Result<()> {
     let config = load(path)?;
@@ -281,28 +263,28 @@ pub fn price(
         amount,
         how,
         ..
-    } = match order {
-        Order::Packs { calls, count } => {
+    } = match goods {
+        Goods::Packs { calls, count } => {
             let on_sale: Vec<_> = per_call.packs.iter().map(|p| (p.calls, p.price)).collect();
-            billing::pack_price(&on_sale, *calls, *count)?
+            billing::pack_price(&on_sale, calls, count)?
         }
-        Order::Qps { qps: quota, period } => {
+        Goods::Qps { qps: quota, period } => {
             let ladder: Vec<_> = qps.iter().map(|q| (q.from, q.month, q.day)).collect();
-            billing::qps_price(&ladder, *quota, *period)?
+            billing::qps_price(&ladder, quota, period)?
         }
     };
     let currency = &config.catalog.currency;
     let mut document = json!({
         "group": group, "amount": amount, "currency": currency, "unit_price": unit_price, "how": how,
     });
-    let ordered = match order {
-        Order::Packs { calls, count } => vec![("calls", *calls), ("count", u64::from(*count))],
-        Order::Qps { qps, period } => {
+    let ordered = match goods {
+        Goods::Packs { calls, count } => vec![("calls", calls), ("count", u64::from(count))],
+        Goods::Qps { qps, period } => {
             let lasting = match period {
-                Period::Months(months) => ("months", *months),
-                Period::Days(days) => ("days", *days),
+                Period::Months(months) => ("months", months),
+                Period::Days(days) => ("days", days),
             };
-            vec![("qps", u64::from(*qps)), (lasting.0, u64::from(lasting.1))]
+            vec![("qps", u64::from(qps)), (lasting.0, u64::from(lasting.1))]
         }
     };
     for (name, number) in ordered {

@@ -12,11 +12,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
-use tollgate::billing::Period;
+use tollgate::billing::{Goods, Period};
 use tollgate::clock::Clock;
-use tollgate::commands::{
-    self, AnswerFormat, Format, Order, RecordsFormat, Which, load, print, tell,
-};
+use tollgate::commands::{self, AnswerFormat, Format, RecordsFormat, Which, load, print, tell};
 use tollgate::config::{self, Charging, Config, Mistakes, UpstreamSettings};
 use tollgate::key::NewKey;
 use tollgate::reload::{ReloadOptions, read_files};
@@ -121,7 +119,7 @@ enum Command {
         #[command(flatten)]
         config: ConfigFlag,
         #[command(subcommand)]
-        goods: Goods,
+        order: Order,
     },
     /// Whether an order of packs is paid back, why, and how much by which fund.
     ///
@@ -239,7 +237,7 @@ struct ConfigFlag {
 
 /// What is to be priced.
 #[derive(Subcommand)]
-enum Goods {
+enum Order {
     /// Quote prepaid packs of calls (R11).
     #[command(
         after_help = "Example:\n  tollgate price packs --group portrait-segmentation --calls 10000 --count 2"
@@ -289,15 +287,15 @@ struct Lasting {
     days: Option<u32>,
 }
 
-impl Goods {
-    fn order(self) -> (GroupId, Order, AnswerFormat) {
+impl Order {
+    fn goods(self) -> (GroupId, Goods, AnswerFormat) {
         match self {
             Self::Packs {
                 group,
                 calls,
                 count,
                 format,
-            } => (group, Order::Packs { calls, count }, format),
+            } => (group, Goods::Packs { calls, count }, format),
             Self::Qps {
                 group,
                 qps,
@@ -308,7 +306,7 @@ impl Goods {
                     Some(months) => Period::Months(months),
                     None => Period::Days(period.days.unwrap_or(0)),
                 };
-                (group, Order::Qps { qps, period }, format)
+                (group, Goods::Qps { qps, period }, format)
             }
         }
     }
@@ -410,9 +408,9 @@ fn main() -> ExitCode {
             month,
             format,
         } => commands::statement(&config.config, &account, month, format),
-        Command::Price { config, goods } => {
-            let (group, order, format) = goods.order();
-            commands::price(&config.config, &group, &order, format)
+        Command::Price { config, order } => {
+            let (group, goods, format) = order.goods();
+            commands::price(&config.config, &group, goods, format)
         }
         Command::Refund {
             config,

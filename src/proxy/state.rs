@@ -16,7 +16,7 @@ pub struct Shared {
     pub clock: Clock,
     /// The generation in force.
     pub policy: ArcSwap<Policy>,
-    /// The windows.
+    /// The limiters, which outlive each generation.
     pub limiters: Limiters,
     /// The records.
     pub ledger: Ledger,
@@ -27,7 +27,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// `policy` must have been put in force on `gates`.
+    /// `policy` must have been put in force on `limiters`.
     pub fn new(
         clock: Clock,
         policy: Policy,
