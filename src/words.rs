@@ -322,6 +322,12 @@ impl RequestIdText {
     }
 }
 
+impl AsRef<[u8]> for RequestIdText {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// Nanoseconds on the machine's monotonic clock. Comparable between processes of one boot, never
 /// moved by anybody: the clock of the cap (P1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]

@@ -48,7 +48,7 @@ pub(super) fn date(head: &mut HeadWriter, now: Utc) {
             let at = Timestamp::from_second(*second).unwrap_or_default();
             let text = DateTimePrinter::new().timestamp_to_rfc9110_string(&at);
             *date = HeadWriter::default();
-            date.text("date", &text.unwrap_or_default());
+            date.text("date", text.unwrap_or_default());
         }
         head.append(date);
     });

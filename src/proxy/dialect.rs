@@ -439,7 +439,7 @@ impl Refusal {
             Self::NoQuota { group, begins_in } => rate_limit(lines, group.as_str(), 0, *begins_in),
             Self::Method { allowed } => {
                 let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
-                lines.text("allow", &names.join(", "));
+                lines.text("allow", names.join(", "));
             }
             Self::Credential(_) if face.status == StatusCode::UNAUTHORIZED => {
                 lines.fixed("www-authenticate: Bearer\r\n");

@@ -620,7 +620,7 @@ impl Proxy {
         forward.text("x-tollgate-account", call.account.id.as_str());
         forward.text("x-tollgate-group", call.operation.group.as_str());
         forward.text("x-tollgate-action", call.operation.action.as_str());
-        forward.text("x-request-id", context.id_text.as_str());
+        forward.text(X_REQUEST_ID, context.id_text);
         // What a trusted proxy said of the hops before, as it came, and the hop to us; from anybody else only the latter.
         match forwarded::is_trusted(&self.trusted_proxies, context.client.address) {
             true => forward.list(X_FORWARDED_FOR, fields, &context.client.text),
@@ -650,7 +650,7 @@ impl Proxy {
                 || (is_vendor && (name == b"content-type" || name == X_TC_TRACE_ID.as_bytes()))
         };
         let mut answer = Answer::passing(status, &fields, |name| !is_ours(name), relay);
-        answer.lines().text(X_REQUEST_ID, context.id_text.as_str());
+        answer.lines().text(X_REQUEST_ID, context.id_text);
         if is_vendor {
             answer.lines().fixed("content-type: application/json\r\n");
         }
@@ -937,13 +937,24 @@ fn stays_here(field: Field<'_>) -> bool {
     }
 }
 
+/// What is neither letter, digit nor hyphen.
+const ODD: [bool; 256] = {
+    let mut odd = [true; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        odd[byte] = !(byte as u8).is_ascii_alphanumeric() && byte as u8 != b'-';
+        byte += 1;
+    }
+    odd
+};
+
 /// Names that only the gate may use, and other spellings of those that it sets or has judged: an upstream that hands fields
 /// on as variables (CGI, WSGI, PHP) makes one sign of whatever is no letter and no digit, and would obey either.
 fn is_ours(name: &[u8]) -> bool {
     if name.starts_with(b"x-tollgate-") {
         return true;
     }
-    let is_odd = |byte: &u8| !byte.is_ascii_alphanumeric() && *byte != b'-';
+    let is_odd = |byte: &u8| ODD[usize::from(*byte)];
     name.iter().any(is_odd) && {
         let mut dashed = name.to_vec();
         for byte in dashed.iter_mut().filter(|byte| is_odd(byte)) {

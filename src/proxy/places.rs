@@ -5,7 +5,8 @@
 //! whole, and an upload that is ahead of the minimum pace is not waited for. Bytes of a head make nobody younger, for they cost nothing. Each peer has
 //! at most an eighth of the places with such connections. The connections of one account hold at most half of the places; one that a trusted proxy shares among
 //! many clients is an account's only while a call lasts. So nobody who lacks a key keeps others out, and nobody who has
-//! one keeps other accounts out (P6, P7). Must never lock anything for a call on a client's own connection that is proven.
+//! one keeps other accounts out (P6, P7). Must never lock what other connections lock for a call of the account that the
+//! connection's last call had.
 
 use super::memory::network;
 use crate::clock::Clock;
@@ -17,7 +18,7 @@ use std::future::poll_fn;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -36,6 +37,7 @@ const NOBODYS: u64 = 1;
 /// The places of all workers together.
 pub struct Places {
     free: Arc<Semaphore>,
+    of_an_account: usize,
     rule: Mutex<Rule>,
     hasher: foldhash::quality::RandomState,
     clock: Clock,
@@ -49,6 +51,8 @@ pub struct Place {
     sign: Arc<Sign>,
     /// A trusted proxy has it.
     is_shared: bool,
+    /// The account of the last call that proved one. Only this connection locks it.
+    proven: Mutex<Option<Proven>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -64,7 +68,41 @@ pub struct Sign {
     task: OnceLock<AbortHandle>,
 }
 
+/// An account as a connection knows it that has proven it: enough to own the connection again without the rule's lock.
+struct Proven {
+    account: AccountId,
+    /// By its hash.
+    owner: u64,
+    connections: Connections,
+}
+
+/// How many connections an account has.
+type Connections = Arc<AtomicUsize>;
+
+/// One connection more, unless the account has `most` of them.
+fn try_add(connections: &AtomicUsize, most: usize) -> bool {
+    let one_more = |held| (held < most).then_some(held + 1);
+    connections
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+        .is_ok()
+}
+
 impl Sign {
+    /// The proven connection, which is nobody's now, is this account's again. False when the account has `most` already.
+    fn own(&self, account: u64, connections: &AtomicUsize, most: usize) -> bool {
+        let fits = try_add(connections, most);
+        if fits {
+            self.account.store(account, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    /// The connection is no account's any more, but proven.
+    fn disown(&self, connections: &AtomicUsize) {
+        self.account.store(NOBODYS, Ordering::Relaxed);
+        connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// It is waited for since then; or, if that is to come, not before.
     pub(super) fn is_due(&self, at: Mono) {
         if self.owner() == UNPROVEN {
@@ -86,6 +124,7 @@ impl Places {
     pub fn new(limit: usize, clock: Clock, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             free: Arc::new(Semaphore::new(limit)),
+            of_an_account: of_an_account(limit),
             rule: Mutex::new(Rule::new(limit)),
             hasher: foldhash::quality::RandomState::default(),
             clock,
@@ -136,6 +175,7 @@ impl Places {
             id,
             sign,
             is_shared: peer.is_none(),
+            proven: Mutex::default(),
             _permit: permit,
         }
     }
@@ -176,12 +216,32 @@ impl Place {
     /// A call on the connection has proven a credential of this account. False when it must not go on: the account holds its
     /// part of the places already, or the connection has just given way.
     pub fn prove(&self, account: &AccountId) -> bool {
-        let account = self.places.hasher.hash_one(account.as_str());
-        let account = account.max(NOBODYS + 1);
-        if self.sign.owner() == account {
-            return true;
+        let mut proven = self.proven.lock();
+        if let Some(proven) = &*proven
+            && proven.account == *account
+        {
+            match self.sign.owner() {
+                owner if owner == proven.owner => return true,
+                NOBODYS => {
+                    let most = self.places.of_an_account;
+                    return self.sign.own(proven.owner, &proven.connections, most);
+                }
+                _ => {}
+            }
         }
-        self.places.rule.lock().prove(self.id, account)
+        let owner = self.places.hasher.hash_one(account.as_str());
+        let owner = owner.max(NOBODYS + 1);
+        let mut rule = self.places.rule.lock();
+        let Some(connections) = rule.prove(self.id, owner) else {
+            return false;
+        };
+        let before = proven.replace(Proven {
+            account: account.clone(),
+            owner,
+            connections,
+        });
+        rule.forget(before);
+        true
     }
 
     /// The body that a call waited for has come, or will not: what it had ahead of its pace counts no longer.
@@ -194,8 +254,11 @@ impl Place {
 
     /// The answer to a call has ended.
     pub fn call_ended(&self) {
-        if self.is_shared {
-            self.places.rule.lock().disown(self.id);
+        if self.is_shared
+            && let Some(proven) = &*self.proven.lock()
+            && self.sign.owner() == proven.owner
+        {
+            self.sign.disown(&proven.connections);
         }
     }
 
@@ -207,9 +270,17 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.rule.lock().leave(self.id);
+        let mut rule = self.places.rule.lock();
+        rule.leave(self.id);
+        rule.forget(self.proven.get_mut().take());
+        drop(rule);
         self.places.metrics.connections.dec();
     }
+}
+
+/// How many of `limit` places one account may hold.
+fn of_an_account(limit: usize) -> usize {
+    (limit / ACCOUNT_SHARE).max(1)
 }
 
 /// Who gives way. Pure: what it knows of time are the signs.
@@ -223,8 +294,8 @@ struct Rule {
     unproven: Queue,
     /// The unproven connections of each peer.
     peers: HashMap<IpAddr, Queue, foldhash::fast::RandomState>,
-    /// How many connections each account has, by its hash.
-    accounts: HashMap<u64, usize, foldhash::fast::RandomState>,
+    /// How many connections each account has, by its hash: of those that have some, or whose connections know it.
+    accounts: HashMap<u64, Connections, foldhash::fast::RandomState>,
 }
 
 /// Unproven connections by since when they are waited for, as far as is known: a sign may have moved on since. It can only
@@ -241,7 +312,7 @@ impl Rule {
     fn new(limit: usize) -> Self {
         Self {
             of_a_peer: (limit / PEER_SHARE).max(1),
-            of_an_account: (limit / ACCOUNT_SHARE).max(1),
+            of_an_account: of_an_account(limit),
             next: 0,
             held: HashMap::default(),
             unproven: Queue::new(),
@@ -292,23 +363,31 @@ impl Rule {
         }
     }
 
-    /// A call on the connection has proven a credential of an account. False when the account has its part of the places, or
-    /// the connection has given way.
-    fn prove(&mut self, id: u64, account: u64) -> bool {
-        let Some(held) = self.held.get(&id) else {
-            return false;
-        };
+    /// A call on the connection has proven a credential of an account: how many connections the account has, this one among
+    /// them. `None` when the account has its part of the places, or the connection has given way.
+    fn prove(&mut self, id: u64, account: u64) -> Option<Connections> {
+        let held = self.held.get(&id)?;
         let (sign, known, peer) = (held.sign.clone(), held.known, held.peer);
-        let held_by_account = self.accounts.entry(account).or_default();
-        if *held_by_account >= self.of_an_account {
-            return false;
+        let connections = self.accounts.entry(account).or_default().clone();
+        if !try_add(&connections, self.of_an_account) {
+            return None;
         }
-        *held_by_account += 1;
         match sign.account.swap(account, Ordering::Relaxed) {
             UNPROVEN => self.unlist(id, known, peer),
             before => self.release(before),
         }
-        true
+        Some(connections)
+    }
+
+    /// A connection knows the account no more.
+    fn forget(&mut self, proven: Option<Proven>) {
+        if let Some(Proven {
+            owner, connections, ..
+        }) = proven
+        {
+            drop(connections);
+            self.tidy(owner);
+        }
     }
 
     /// An upload has ended without a proof so far: its connection is waited for again.
@@ -319,18 +398,6 @@ impl Rule {
             held.sign.due.store(now.0, Ordering::Relaxed);
             self.unlist(id, known, peer);
             self.list(id, now, peer);
-        }
-    }
-
-    /// The connection is no account's any more, but proven if it was.
-    fn disown(&mut self, id: u64) {
-        let Some(held) = self.held.get(&id) else {
-            return;
-        };
-        let owner = held.sign.owner();
-        if owner != UNPROVEN {
-            held.sign.account.store(NOBODYS, Ordering::Relaxed);
-            self.release(owner);
         }
     }
 
@@ -345,11 +412,19 @@ impl Rule {
     }
 
     fn release(&mut self, account: u64) {
-        if let Some(held) = self.accounts.get_mut(&account) {
-            *held -= 1;
-            if *held == 0 {
-                self.accounts.remove(&account);
-            }
+        if let Some(connections) = self.accounts.get(&account) {
+            connections.fetch_sub(1, Ordering::Relaxed);
+            self.tidy(account);
+        }
+    }
+
+    /// An account that has no connection and that none knows takes no memory. Who knows it learned it under the lock.
+    fn tidy(&mut self, account: u64) {
+        let is_unused = |connections: &mut Connections| {
+            Arc::get_mut(connections).is_some_and(|held| *held.get_mut() == 0)
+        };
+        if self.accounts.get_mut(&account).is_some_and(is_unused) {
+            self.accounts.remove(&account);
         }
     }
 
@@ -400,7 +475,7 @@ mod tests {
         let (first, _, _) = enter(&mut rule, peer(1), 1);
         let (_, second, _) = enter(&mut rule, peer(2), 2);
         let (_, third, _) = enter(&mut rule, peer(3), 3);
-        assert!(rule.prove(first, 7));
+        assert!(rule.prove(first, 7).is_some());
         second.is_due(Mono(9));
         assert!(Arc::ptr_eq(&rule.give_way(peer(4)).unwrap(), &third));
         assert!(Arc::ptr_eq(&rule.give_way(peer(4)).unwrap(), &second));
@@ -418,7 +493,10 @@ mod tests {
         let (_, other, _) = enter(&mut rule, peer(9), 1);
         let (_, one, _) = enter(&mut rule, peer(1), 2);
         let (proven, _, _) = enter(&mut rule, peer(1), 3);
-        assert!(rule.prove(proven, 7), "counts against nobody's share");
+        assert!(
+            rule.prove(proven, 7).is_some(),
+            "counts against nobody's share"
+        );
         let (_, _, none) = enter(&mut rule, peer(1), 4);
         assert!(none.is_none());
         let (_, _, gives_way) = enter(&mut rule, peer(1), 5);
@@ -435,14 +513,20 @@ mod tests {
         let mut rule = Rule::new(8);
         let mut ids: Vec<u64> = (0..6).map(|at| enter(&mut rule, None, at).0).collect();
         for id in &ids[..4] {
-            assert!(rule.prove(*id, 7));
+            assert!(rule.prove(*id, 7).is_some());
         }
-        assert!(!rule.prove(ids[4], 7), "one beyond half");
-        assert!(rule.prove(ids[4], 8), "another account is not concerned");
-        assert!(!rule.prove(ids[4], 7), "nor does a change of account help");
+        assert!(rule.prove(ids[4], 7).is_none(), "one beyond half");
+        assert!(
+            rule.prove(ids[4], 8).is_some(),
+            "another account is not concerned"
+        );
+        assert!(
+            rule.prove(ids[4], 7).is_none(),
+            "nor does a change of account help"
+        );
         rule.leave(ids.remove(0));
-        assert!(rule.prove(ids[3], 7), "now there is room");
-        assert!(!rule.prove(ids[4], 7));
+        assert!(rule.prove(ids[3], 7).is_some(), "now there is room");
+        assert!(rule.prove(ids[4], 7).is_none());
         for id in ids {
             rule.leave(id);
         }
@@ -454,7 +538,7 @@ mod tests {
         let mut rule = Rule::new(8);
         let (id, _, _) = enter(&mut rule, peer(1), 1);
         assert!(rule.give_way(None).is_some());
-        assert!(!rule.prove(id, 7));
+        assert!(rule.prove(id, 7).is_none());
         rule.leave(id);
         assert!(rule.accounts.is_empty());
     }
@@ -497,6 +581,7 @@ mod tests {
         ) {
             let mut rule = Rule::new(limit);
             let mut signs: HashMap<u64, Arc<Sign>> = HashMap::new();
+            let mut proven: HashMap<u64, Proven> = HashMap::new();
             let mut all: Vec<Known> = Vec::new();
             let longest = |all: &[Known], peer: Option<IpAddr>| {
                 let unproven = all.iter().filter(|known| known.account == 0);
@@ -548,24 +633,51 @@ mod tests {
                         if known.account != account {
                             let held = all.iter().filter(|known| known.account == account).count();
                             let fits = held < (limit / 2).max(1);
-                            prop_assert_eq!(rule.prove(known.id, account), fits);
+                            // As `Place::prove` does: of the last account without the rule.
+                            let last = proven.get(&known.id).filter(|last| last.owner == account);
+                            let proved = match last {
+                                Some(last) if known.account == NOBODYS => signs[&known.id].own(
+                                    account,
+                                    &last.connections,
+                                    of_an_account(limit),
+                                ),
+                                _ => match rule.prove(known.id, account) {
+                                    None => false,
+                                    Some(connections) => {
+                                        let last = Proven {
+                                            account: AccountId::new("any").unwrap(),
+                                            owner: account,
+                                            connections,
+                                        };
+                                        rule.forget(proven.insert(known.id, last));
+                                        true
+                                    }
+                                },
+                            };
+                            prop_assert_eq!(proved, fits);
                             if fits {
                                 all[nth].account = account;
                             }
                         }
                     },
                     Step::Disown(n) => if let Some(nth) = nth(n) {
-                        rule.disown(all[nth].id);
-                        all[nth].account = all[nth].account.min(NOBODYS);
+                        let known = &mut all[nth];
+                        if known.account > NOBODYS {
+                            signs[&known.id].disown(&proven[&known.id].connections);
+                            known.account = NOBODYS;
+                        }
                     },
                     Step::Leave(n) => if let Some(nth) = nth(n) {
-                        rule.leave(all.remove(nth).id);
+                        let id = all.remove(nth).id;
+                        rule.leave(id);
+                        rule.forget(proven.remove(&id));
                     },
                 }
                 prop_assert_eq!(rule.held.len(), all.len());
             }
             for known in all {
                 rule.leave(known.id);
+                rule.forget(proven.remove(&known.id));
             }
             prop_assert!(rule.unproven.is_empty() && rule.peers.is_empty() && rule.accounts.is_empty());
         }

@@ -71,7 +71,7 @@ impl Proxy {
         let mut answer = Answer::own(StatusCode::OK, body.to_string().into_bytes());
         let lines = answer.lines();
         lines.fixed("content-type: application/json\r\ncache-control: no-store\r\n");
-        lines.text(X_REQUEST_ID, context.id_text.as_str());
+        lines.text(X_REQUEST_ID, context.id_text);
         Ok(answer)
     }
 

@@ -27,11 +27,11 @@ pub struct HopByHop<'h> {
 impl<'h> HopByHop<'h> {
     /// Reads what `Connection` names.
     pub fn of(fields: &'h Fields) -> Self {
-        let lines = fields.get_all("connection");
-        let named = lines.flat_map(tokens);
-        Self {
-            named: named.filter(|token| is_a_name(token)).collect(),
+        let mut named = Vec::new();
+        for line in fields.get_all("connection") {
+            named.extend(tokens(line).filter(|token| is_a_name(token)));
         }
+        Self { named }
     }
 
     /// What `Connection` names, as it stands there. Without the usual words and `host`.
@@ -100,7 +100,7 @@ impl ForwardHead {
     }
 
     /// A field of our own. Left out when the text is anything but visible ASCII and spaces.
-    pub fn text(&mut self, name: &'static str, text: &str) {
+    pub fn text(&mut self, name: &'static str, text: impl AsRef<[u8]>) {
         self.lines.text(name, text);
     }
 

@@ -34,9 +34,24 @@ pub(super) fn is_host(value: &[u8]) -> bool {
     }
 }
 
+/// What a registered name holds as it is: unreserved bytes and delimiters.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        plain[byte] = matches!(
+            byte as u8,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'!' | b'$'
+                | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
+        );
+        byte += 1;
+    }
+    plain
+};
+
 /// Whether this is a registered name, or the digits of an IPv4 address.
 fn is_name(name: &[u8]) -> bool {
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte);
+    let is_plain = |byte: &u8| PLAIN[usize::from(*byte)];
     // Nearly every name ends here.
     if name.iter().all(is_plain) {
         return true;

@@ -8,18 +8,47 @@ use http::Uri;
 /// What a request asks for.
 #[derive(Debug)]
 pub struct Target {
-    /// Without the query.
-    base: Uri,
+    base: Base,
     /// UTF-8.
     query: Option<Bytes>,
 }
 
+/// A target without its query.
+#[derive(Debug)]
+enum Base {
+    /// A path of [`PLAIN`] bytes, as nearly every target has it.
+    Path(Box<str>),
+    Uri(Uri),
+}
+
+/// What the path of a URI holds as it is (RFC 3986 §3.3): there is nothing in it to be checked or parsed.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        plain[byte] = matches!(
+            byte as u8,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' | b'%' | b':' | b'@'
+        );
+        byte += 1;
+    }
+    plain
+};
+
 impl Target {
     /// Reads a target in any of its forms. `None` when it is none. A fragment is left out.
     pub fn read(text: &Bytes) -> Option<Self> {
-        let end = text.iter().position(|byte| matches!(byte, b'?' | b'#'));
-        let end = end.unwrap_or(text.len());
-        let base = Uri::from_maybe_shared(text.slice(..end)).ok()?;
+        let is_odd = |byte: &u8| !PLAIN[usize::from(*byte)];
+        let plain = text.iter().position(is_odd).unwrap_or(text.len());
+        let ends = |byte: &u8| matches!(byte, b'?' | b'#');
+        let end = text[plain..].iter().position(ends);
+        let end = end.map_or(text.len(), |end| plain + end);
+        let base = match text.first() {
+            Some(b'/') if end == plain => {
+                Base::Path(std::str::from_utf8(&text[..end]).ok()?.into())
+            }
+            _ => Base::Uri(Uri::from_maybe_shared(text.slice(..end)).ok()?),
+        };
         let query = match text[end..].first() {
             Some(b'?') => {
                 let rest = text.slice(end + 1..);
@@ -38,7 +67,10 @@ impl Target {
 
     /// `/` when it names its host and nothing else; empty when the host is all there can be (`CONNECT`).
     pub fn path(&self) -> &str {
-        self.base.path()
+        match &self.base {
+            Base::Path(path) => path,
+            Base::Uri(uri) => uri.path(),
+        }
     }
 
     /// What follows the `?`, as it came.
@@ -49,12 +81,18 @@ impl Target {
 
     /// The host that it names, and perhaps the port.
     pub fn authority(&self) -> Option<&str> {
-        Some(self.base.authority()?.as_str())
+        match &self.base {
+            Base::Path(_) => None,
+            Base::Uri(uri) => Some(uri.authority()?.as_str()),
+        }
     }
 
     /// The scheme that it names.
     pub fn scheme(&self) -> Option<&str> {
-        self.base.scheme_str()
+        match &self.base {
+            Base::Path(_) => None,
+            Base::Uri(uri) => uri.scheme_str(),
+        }
     }
 }
 
@@ -96,6 +134,29 @@ mod tests {
             b"?a",
         ] {
             assert!(read(text).is_none(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_taken_when_and_as_a_uri_takes_it() {
+        for byte in 0..=u8::MAX {
+            for text in [
+                vec![b'/', byte],
+                vec![b'/', b'a', byte, b'b'],
+                vec![byte, b'/'],
+            ] {
+                let text = Bytes::from(text);
+                if matches!(byte, b'?' | b'#') {
+                    continue;
+                }
+                let uri = Uri::from_maybe_shared(text.clone()).ok();
+                let (target, uri) = (Target::read(&text), uri.as_ref());
+                assert_eq!(
+                    target.as_ref().map(Target::path),
+                    uri.map(Uri::path),
+                    "{text:?}"
+                );
+            }
         }
     }
 }
