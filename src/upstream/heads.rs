@@ -29,7 +29,11 @@ impl<'h> HopByHop<'h> {
     pub fn of(fields: &'h Fields) -> Self {
         let mut named = Vec::new();
         for line in fields.get_all("connection") {
-            named.extend(tokens(line).filter(|token| is_a_name(token)));
+            for token in tokens(line) {
+                if is_a_name(token) {
+                    named.push(token);
+                }
+            }
         }
         Self { named }
     }
