@@ -13,9 +13,9 @@ use tollgate::config::{self, Credential};
 use tollgate::identity::api_key::{ApiKeyDigest, api_key};
 use tollgate::identity::tc3::{self, BodyHash};
 use tollgate::metrics::Metrics;
+use tollgate::model::{AccountId, GroupId, Mode, Mono, Utc};
 use tollgate::policy::Policy;
 use tollgate::wire::RequestHead;
-use tollgate::words::{AccountId, GroupId, Mode, Mono, Utc};
 
 const MAX_DELAY: Duration = Duration::from_millis(50);
 const MS: u64 = 1_000_000;

@@ -2,12 +2,11 @@
 //!
 //! Owns the shapes of their output. Must never write to the ledger, nor decide what a rule of [`crate::billing`] decides.
 
-use crate::billing::{self, Goods, Local, NotRefundable, Period, Quote, Refund};
+use crate::billing::{self, Goods, NotRefundable, Period, Quote, Refund};
 use crate::books::{self, AccountRef, Books};
-use crate::clock::Clock;
 use crate::config::{self, Account, Charging, Config, Pack, Service};
-use crate::usage::{Cursor, Month, Reader, StoredRecord, restore, usage_table};
-use crate::words::{AccountId, GroupId, Stop};
+use crate::model::{AccountId, Clock, GroupId, Local, Month, Stop};
+use crate::usage::{Cursor, Reader, StoredRecord, restore, usage_table};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use serde_json::json;
@@ -222,7 +221,7 @@ pub fn statement(
     })
 }
 
-fn books<'b>(config: &'b Config, reader: &'b Reader, now: crate::words::Utc) -> Books<'b> {
+fn books<'b>(config: &'b Config, reader: &'b Reader, now: crate::model::Utc) -> Books<'b> {
     Books {
         catalog: &config.catalog,
         reader,

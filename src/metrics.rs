@@ -3,8 +3,8 @@
 //! Owns names, labels and their bounds. The only door to prometheus. Must never decide anything, and
 //! never make a series from something that a client chose.
 
+use crate::model::{AccountId, COMMIT, GroupId, Mode, Outcome, Threshold};
 use crate::wire::BadHead;
-use crate::words::{AccountId, COMMIT, GroupId, Mode, Outcome, Threshold};
 /// A counter that was resolved once and is kept where it counts.
 pub use prometheus::IntCounter;
 use prometheus::core::Collector;

@@ -6,11 +6,10 @@
 #[cfg(test)]
 mod tests;
 
-use crate::clock::Clock;
 use crate::config::{NoticeSettings, WebhookUrl};
 use crate::metrics::Metrics;
+use crate::model::{AccountId, Clock, Mono, Threshold};
 use crate::names::Host;
-use crate::words::{AccountId, Mono, Threshold};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{Request, Response, StatusCode};

@@ -9,7 +9,7 @@ use crate::config::{self, Catalog, Charging, Credential};
 use crate::identity::api_key::ApiKeyDigest;
 use crate::identity::tc3::{SigningKeys, SigningSecret};
 use crate::metrics::{Decision, IntCounter, Metrics};
-use crate::words::{AccountId, Action, GroupId, Mode, Stop, Utc};
+use crate::model::{AccountId, Action, GroupId, Local, Mode, Stop, Utc};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use http::Method;
@@ -364,7 +364,7 @@ impl Policy {
         let zone = &self.catalog.time_zone;
         let mut described = json!({
             "mode": terms.mode.as_str(),
-            "opened": rfc3339(terms.opened, zone),
+            "opened": Local::new(terms.opened, zone),
             "stopped": terms.stopped.map(|stop| stop.as_str()),
             "quota_qps": terms.admits(now),
             "because": because(terms, now, zone),
@@ -383,7 +383,7 @@ impl Policy {
                 .map(|next| (next.from, next.qps)),
         };
         if let Some((at, qps)) = change {
-            described["next_change"] = json!({"at": rfc3339(at, zone), "quota_qps": qps});
+            described["next_change"] = json!({"at": Local::new(at, zone), "quota_qps": qps});
         }
         described
     }
@@ -413,16 +413,9 @@ fn because(terms: &Terms, now: Utc, zone: &TimeZone) -> Vec<Value> {
         Mode::Qps => because.extend(terms
             .quota
             .purchases_at(now)
-            .map(|p| json!({"order": p.order, "qps": p.qps, "from": rfc3339(p.from, zone), "until": rfc3339(p.until, zone)}))),
+            .map(|p| json!({"order": p.order, "qps": p.qps, "from": Local::new(p.from, zone), "until": Local::new(p.until, zone)}))),
     }
     because
-}
-
-/// RFC 3339 with the zone's offset, as statements have it (R16); empty outside the years that it can write.
-pub fn rfc3339(at: Utc, zone: &TimeZone) -> String {
-    let at = jiff::Timestamp::from_microsecond(at.0);
-    at.map(|at| at.display_with_offset(zone.to_offset(at)).to_string())
-        .unwrap_or_default()
 }
 
 fn operations(catalog: &Catalog, metrics: &Metrics) -> Vec<Arc<Operation>> {
@@ -527,7 +520,7 @@ fn terms(service: &config::Service, charging: &Charging) -> Terms {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
+    use crate::model::Clock;
     use std::path::Path;
     use std::time::Duration;
 

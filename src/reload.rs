@@ -4,8 +4,8 @@
 //! in force, and never touch a window.
 
 use crate::background::behind_the_calls;
-use crate::clock::Clock;
 use crate::config::{self, Config, Mistake, Mistakes, Sources, Written};
+use crate::model::Clock;
 use crate::policy::Policy;
 use crate::proxy::Shared;
 use parking_lot::Mutex;

@@ -5,9 +5,9 @@
 
 use crate::admin::{self, State};
 use crate::admission::{Limiters, SECOND};
-use crate::clock::Clock;
 use crate::config::{Config, Endpoint, Limits, NoticeSettings, Settings};
 use crate::metrics::Metrics;
+use crate::model::{Clock, Durability, Outcome};
 use crate::notify::{self, Webhook};
 use crate::policy::Policy;
 use crate::proxy::{Proxy, Shared};
@@ -17,7 +17,6 @@ use crate::settle::{self, SettleError, Settler};
 use crate::upstream::{Dialer, Keep, Upstream};
 use crate::usage::{CloseError, Committed, Ledger, LedgerError, LedgerOptions};
 use crate::wire::PIPES;
-use crate::words::{Durability, Outcome};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 use std::net::SocketAddr;

@@ -5,10 +5,10 @@
 
 use crate::admission::SECOND;
 use crate::caller::{self, Next};
+use crate::model::Mono;
 use crate::proxy::{Client, Place, Proxy};
 use crate::upstream::Upstream;
 use crate::wire::{Reader, Writer};
-use crate::words::Mono;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::future::Future;
 use std::io;
@@ -221,14 +221,13 @@ mod tests {
     use super::*;
     use crate::admission::Limiters;
     use crate::caller::{FIRST_HEAD, READER_BYTES_PER_SECOND, READER_WINDOW};
-    use crate::clock::Clock;
     use crate::config;
     use crate::metrics::Metrics;
+    use crate::model::{Clock, Durability};
     use crate::policy::Policy;
     use crate::proxy::Shared;
     use crate::upstream::{Dialer, Keep};
     use crate::usage::{Ledger, LedgerOptions};
-    use crate::words::Durability;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
     use tokio::time::Instant;
 

@@ -14,8 +14,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
-use tollgate::clock::Clock;
-use tollgate::words::Mono;
+use tollgate::model::{Clock, Mono};
 
 /// A small call, such as one that names a picture by its URL.
 pub const SMALL_BODY: usize = 300;

@@ -7,6 +7,7 @@ mod guard;
 mod listener;
 mod query;
 
+use crate::model::Local;
 pub use listener::{Bounded, CONNECTIONS};
 
 use crate::admission::{Limiters, Now};
@@ -14,11 +15,11 @@ use crate::billing;
 use crate::books::{self, AccountRef, Books, BooksError};
 use crate::config::{Settings, told};
 use crate::metrics::AccountFigures;
-use crate::policy::{Account, Described, Policy, rfc3339};
+use crate::model::{AccountId, COMMIT, Utc};
+use crate::policy::{Account, Described, Policy};
 use crate::proxy::{Proxy, Shared, counts};
 use crate::reload::{Outcome, ReloadOptions, Reloader};
 use crate::usage::{Cursor, LedgerError, ReadError, Reader};
-use crate::words::{AccountId, COMMIT, Utc};
 use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::rejection::PathRejection;
@@ -320,7 +321,7 @@ async fn status(Extracted(admin): App) -> Json<Value> {
     let shared = &admin.shared;
     let policy = shared.policy.load();
     let ledger = shared.ledger.stats();
-    let told = |at| rfc3339(at, &policy.catalog.time_zone);
+    let told = |at| Local::new(at, &policy.catalog.time_zone);
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "commit": COMMIT,

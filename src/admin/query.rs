@@ -2,8 +2,7 @@
 //!
 //! Owns the reading of parameters that several paths have. Must never answer: the paths do.
 
-use crate::usage::Month;
-use crate::words::Utc;
+use crate::model::{Month, Utc};
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use jiff::tz::TimeZone;

@@ -3,7 +3,7 @@
 //! Owns who waits at which window. Must never refill a window because a file changed (P5).
 
 use super::{Denied, InForce, Now, Reservation, SECOND, Terms, Verdict, Window};
-use crate::words::{AccountId, Action, GroupId, Mode, Mono, Stop, Utc};
+use crate::model::{AccountId, Action, GroupId, Mode, Mono, Stop, Utc};
 use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashSet;

@@ -13,8 +13,7 @@ pub use window::{SECOND, Verdict, Window};
 #[cfg(test)]
 mod tests;
 
-use crate::clock::Clock;
-use crate::words::{Mode, Mono, Stop, Utc};
+use crate::model::{Clock, Mode, Mono, Stop, Utc};
 use std::time::Duration;
 
 /// One instant on both clocks: the cap uses `mono`, purchases use `utc`. Read it after the limiter was

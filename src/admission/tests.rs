@@ -1,7 +1,7 @@
 //! P1 and P2 against brute force.
 
 use super::*;
-use crate::words::{AccountId, Action, GroupId, Stop};
+use crate::model::{AccountId, Action, GroupId, Stop};
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

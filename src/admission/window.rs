@@ -3,7 +3,7 @@
 //! Owns the start times of one limiter. Must never forget a start that can still fall into a second
 //! that ends at a later start, whatever the quota is or was.
 
-use crate::words::Mono;
+use crate::model::Mono;
 use std::collections::VecDeque;
 use std::time::Duration;
 

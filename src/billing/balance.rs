@@ -1,6 +1,6 @@
 //! What an account has for post-paid charges (R17).
 
-use crate::words::Utc;
+use crate::model::Utc;
 use rust_decimal::Decimal;
 
 /// What was paid in by `paid_by`, less what settlements debited (R16). The account is in arrears exactly

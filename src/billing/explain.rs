@@ -4,9 +4,9 @@
 
 use super::ladder::times;
 use super::packs::Walk;
-use super::statement::{GroupStatement, Local, PerCallUse};
+use super::statement::{GroupStatement, PerCallUse};
 use super::{Inputs, PackState};
-use crate::words::{Mode, Reason, TierBasis};
+use crate::model::{Local, Mode, Reason, TierBasis};
 use jiff::tz::TimeZone;
 
 /// A sentence a step, in the order of the computation.

@@ -1,7 +1,7 @@
 //! The post-paid ladder: which tier a month reached, and what its calls cost (R13).
 
 use super::Terms;
-use crate::words::TierBasis;
+use crate::model::TierBasis;
 use rust_decimal::{Decimal, RoundingStrategy};
 
 /// What a month's post-paid calls cost.

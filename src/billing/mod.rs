@@ -24,11 +24,11 @@ pub use packs::{PackState, boundaries, pack_in_use};
 pub use price::{Goods, NotSold, Period, Quote, pack_price, qps_price};
 pub use refund::{NotRefundable, Refund, refund};
 pub use statement::{
-    ActionCalls, Fixed, FreeUse, GroupStatement, Line, Local, NotBillable, PackUse, PaidKind,
-    PaidLine, PerCallUse, PostpaidUse, Statement, statement,
+    ActionCalls, Fixed, FreeUse, GroupStatement, Line, NotBillable, PackUse, PaidKind, PaidLine,
+    PerCallUse, PostpaidUse, Statement, statement,
 };
 
-use crate::words::{AccountId, Action, Fund, GroupId, Mode, Origin, Reason, TierBasis, Utc};
+use crate::model::{AccountId, Action, Fund, GroupId, Mode, Origin, Reason, TierBasis, Utc};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 

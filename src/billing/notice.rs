@@ -1,6 +1,6 @@
 //! When a customer is told that a pack runs out (R14).
 
-use crate::words::{AccountId, Threshold};
+use crate::model::{AccountId, Threshold};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 

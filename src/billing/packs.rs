@@ -4,7 +4,7 @@
 //! own page all ask here.
 
 use super::PackOrder;
-use crate::words::Utc;
+use crate::model::Utc;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 

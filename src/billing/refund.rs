@@ -1,7 +1,7 @@
 //! Whether an order of packs is paid back, and by which routes (R18).
 
 use super::{PackOrder, money};
-use crate::words::{Fund, Origin, Stop, Utc};
+use crate::model::{Fund, Origin, Stop, Utc};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use rust_decimal::Decimal;

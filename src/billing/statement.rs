@@ -5,40 +5,15 @@ use super::ladder::price;
 use super::packs::Walk;
 use super::refund::{paid_back, sum};
 use super::{Calls, GroupInputs, Inputs, PackOrder, PackState, QpsOrder, Terms};
-use crate::words::{AccountId, Action, Fund, GroupId, Mode, Origin, Reason, Utc};
-use jiff::Timestamp;
+use crate::model::Local;
+use crate::model::{AccountId, Action, Fund, GroupId, Mode, Origin, Reason, Utc};
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt;
 
 #[cfg(test)]
 mod tests;
-
-/// An instant as a person of the provider's zone reads it: RFC 3339 with the zone's offset (R16).
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Local(String);
-
-impl Local {
-    /// Nothing of `at` is rounded.
-    pub fn new(at: Utc, zone: &TimeZone) -> Self {
-        let outside = if at.0 < 0 {
-            Timestamp::MIN
-        } else {
-            Timestamp::MAX
-        };
-        let timestamp = Timestamp::from_microsecond(at.0).unwrap_or(outside);
-        let offset = zone.to_offset(timestamp);
-        Self(timestamp.display_with_offset(offset).to_string())
-    }
-}
-
-impl fmt::Display for Local {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// One account's bill of one month. Amounts are exact decimals, in JSON as text.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -1,7 +1,8 @@
 //! The rules of money, by examples. Every expected figure is worked out by hand from the contract.
 
 use super::*;
-use crate::words::Stop;
+use crate::model::Local;
+use crate::model::Stop;
 use jiff::tz::TimeZone;
 
 fn at(text: &str) -> Utc {

@@ -3,7 +3,7 @@
 //! Shows what a [`Statement`] says. Must never compute an amount.
 
 use super::{GroupStatement, PaidKind, Statement, money};
-use crate::words::Mode;
+use crate::model::Mode;
 use std::io::{self, Write};
 
 /// Columns aligned, titles in any script; money with two decimals, unit prices exact.

@@ -15,12 +15,12 @@ pub use verify::{
 pub use window::{calls_on_none, first_month};
 
 use crate::billing::{
-    self, Calls, FreeUse, GroupInputs, GroupStatement, Inputs, Interval, Local, Notice, PackOrder,
+    self, Calls, FreeUse, GroupInputs, GroupStatement, Inputs, Interval, Notice, PackOrder,
     PackState, QpsOrder, Statement, Terms,
 };
 use crate::config::{Account, Catalog, Charging, Pack, Service};
-use crate::usage::{Debit, Month, ReadError, Reader, StoredStatement, UsageLine};
-use crate::words::{AccountId, GroupId, Stop, Utc};
+use crate::model::{AccountId, GroupId, Local, Month, Stop, Utc};
+use crate::usage::{Debit, ReadError, Reader, StoredStatement, UsageLine};
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use serde::Serialize;

@@ -3,10 +3,9 @@
 
 use super::*;
 use crate::billing::Fixed;
-use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::model::{Action, Clock, Durability, Mode, Mono, Outcome, Reason, RequestId};
 use crate::usage::{Entry, Ledger, LedgerOptions, Record, Seal, Settlement};
-use crate::words::{Action, Durability, Mode, Mono, Outcome, Reason, RequestId};
 use proptest::prelude::*;
 use serde_json::json;
 use std::sync::LazyLock;

@@ -10,7 +10,7 @@ mod outlet;
 pub use inlet::{Broken, RequestBody};
 pub use outlet::{READER_BYTES_PER_SECOND, READER_WINDOW};
 
-use crate::clock::{Clock, Timer};
+use crate::model::{Clock, Timer};
 use crate::wire::{
     self, BadHead, Body, Coding, Fields, HeadWriter, Outgoing, Reader, RequestHead, Writer,
 };

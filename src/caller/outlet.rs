@@ -1,7 +1,7 @@
 //! What goes to a caller: the lines of heads, at the pace of a reader who reads at all.
 
+use crate::model::Utc;
 use crate::wire::{self, HeadWriter, Pipe, Writer};
-use crate::words::Utc;
 use http::StatusCode;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;

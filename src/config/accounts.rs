@@ -6,7 +6,7 @@
 use super::catalog::{self, Charging, MAX_QPS, PerCall};
 use super::reader::{self, Fields, Item, Source, all, nearest, point, quoted};
 use super::yaml::{self, Place, Places};
-use crate::words::{AccountId, Fund, GroupId, Mode, Origin, Stop, Utc};
+use crate::model::{AccountId, Fund, GroupId, Mode, Origin, Stop, Utc};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use rust_decimal::Decimal;

@@ -4,7 +4,7 @@
 
 use super::reader::{Fields, Item, all, point, quoted};
 use super::yaml::Place;
-use crate::words::{Action, Bill, GroupId, QUOTA_PATH, TierBasis, Utc};
+use crate::model::{Action, Bill, GroupId, QUOTA_PATH, TierBasis, Utc};
 use http::Method;
 use jiff::civil::date;
 use jiff::tz::TimeZone;

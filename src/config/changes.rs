@@ -7,7 +7,7 @@ use super::{
     Account, Catalog, Charging, Config, Credential, Group, Pack, PackPrice, Paid, QpsPrice,
     QpsPurchase, Service, Tier,
 };
-use crate::words::{Mode, Origin, TierBasis, Utc};
+use crate::model::{Mode, Origin, TierBasis, Utc};
 use jiff::tz::TimeZone;
 use secrecy::ExposeSecret;
 use std::collections::BTreeMap;

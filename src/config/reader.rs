@@ -7,7 +7,7 @@ use super::Mistake;
 use super::punctuation;
 use super::sources::Stamp;
 use super::yaml::{self, Node, Place, Places, Value};
-use crate::words::Utc;
+use crate::model::Utc;
 use bytesize::ByteSize;
 use jiff::Timestamp;
 use rust_decimal::Decimal;

@@ -3,7 +3,7 @@
 //! Owns its keys and defaults. Must never hold anything about what is sold or to whom.
 
 use super::reader::{Item, quoted};
-use crate::words::Durability;
+use crate::model::Durability;
 use ipnet::{IpNet, Ipv4Net};
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;

@@ -1,7 +1,7 @@
 //! Good files with one change each, and exactly what is said about it.
 
 use super::*;
-use crate::words::{Durability, Mode, Origin, Stop, Utc};
+use crate::model::{Durability, Mode, Origin, Stop, Utc};
 use secrecy::ExposeSecret;
 use std::fs;
 use tempfile::TempDir;

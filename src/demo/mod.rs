@@ -10,12 +10,12 @@ pub use sample::sign;
 
 use crate::billing::text;
 use crate::books::Books;
-use crate::clock::Clock;
 use crate::config::{self, Endpoint};
+use crate::model::{Clock, Month};
 use crate::reload::read_files;
 use crate::serve;
 use crate::upstream::{Dialer, ForwardHead, Keep, NotAnswered, Outgoing, Upstream};
-use crate::usage::{self, Month, Reader, usage_table};
+use crate::usage::{self, Reader, usage_table};
 use crate::wire::Target;
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};

@@ -4,7 +4,7 @@
 //! are clients and an upstream like any other.
 
 use super::{client, fetch};
-use crate::clock::Clock;
+use crate::model::Clock;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, Method, Request};

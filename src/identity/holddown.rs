@@ -3,7 +3,7 @@
 //! Owns the count of failures per peer. Must never hear of a credential that was accepted, nor stand in its way: many
 //! honest callers share an address.
 
-use crate::clock::Clock;
+use crate::model::{Clock, network};
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
 use governor::state::keyed::DashMapStateStore;
@@ -77,7 +77,7 @@ enum Peer {
 
 impl Peer {
     fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
+        match network(address) {
             IpAddr::V4(address) => Self::V4(address),
             IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
         }
@@ -186,7 +186,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Mover;
+    use crate::model::Mover;
 
     const A: &str = "192.0.2.1";
     const B: &str = "192.0.2.2";

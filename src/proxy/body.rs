@@ -6,12 +6,11 @@
 use super::memory::Lease;
 use super::places::Sign;
 use crate::caller::{Broken, RequestBody};
-use crate::clock::Clock;
 use crate::identity::tc3::BodyHash;
 use crate::metrics::IntCounter;
+use crate::model::{Clock, Mono};
 use crate::upstream::AnswerBody;
 use crate::wire::{Body, Piece, Pipe};
-use crate::words::Mono;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::future::Future;

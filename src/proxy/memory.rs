@@ -6,10 +6,11 @@
 //! charged to it. What is not proven therefore gets half of the whole and half of the credential's
 //! share; a peer that has proven the credential before has the rest to itself (P6).
 
+use crate::model::network;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// No peer and no credential holds more than this part of the whole.
@@ -140,14 +141,6 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.shrink_to(0);
-    }
-}
-
-/// One host has all of an IPv6 /64 to itself.
-pub(super) fn network(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-        v4 => v4,
     }
 }
 

@@ -8,10 +8,8 @@
 //! one keeps other accounts out (P6, P7). Must never lock what other connections lock for a call of the account that the
 //! connection's last call had.
 
-use super::memory::network;
-use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::words::{AccountId, Mono};
+use crate::model::{AccountId, Clock, Mono, network};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::future::poll_fn;

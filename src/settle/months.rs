@@ -4,8 +4,8 @@
 
 use super::SettleError;
 use crate::books::{GRACE_US, first_month};
-use crate::usage::{Month, ReadError, Reader, Seal};
-use crate::words::Utc;
+use crate::model::{Month, Utc};
+use crate::usage::{ReadError, Reader, Seal};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use std::time::Duration;
@@ -129,9 +129,8 @@ fn day_bounds(day: &str, zone: &TimeZone) -> Option<(Utc, Utc)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
+    use crate::model::{Clock, *};
     use crate::usage::{Entry, Ledger, LedgerOptions, Record};
-    use crate::words::*;
     use std::path::Path;
 
     fn utc(text: &str) -> Utc {

@@ -3,15 +3,14 @@
 //! Owns when a pack is looked at. Must never raise the same notice twice.
 
 use super::{SettleError, Settler, State};
-use crate::billing::Local;
 use crate::books::{Balances, Books};
 use crate::config::Account;
 use crate::metrics::PackFigures;
+use crate::model::{AccountId, Local, Month, Threshold, Utc};
 use crate::notify::Unsent;
 use crate::policy::Policy;
 use crate::proxy::Shared;
-use crate::usage::{Entry, Month, Reader, Seal};
-use crate::words::{AccountId, Threshold, Utc};
+use crate::usage::{Entry, Reader, Seal};
 use serde_json::json;
 use std::collections::BTreeSet;
 

@@ -4,7 +4,6 @@
 //! whether a call is admitted, what it costs, or how an answer looks.
 
 pub mod ledger;
-pub mod month;
 pub mod record;
 pub mod report;
 
@@ -14,6 +13,5 @@ pub use ledger::{
     Settlement, Slot, StatementsDigest, StoreError, StoredNotice, StoredRecord, StoredStatement,
     Trouble, UsageLine, Verified, backup, create, restore,
 };
-pub use month::Month;
 pub use record::{Record, billable};
 pub use report::usage_table;

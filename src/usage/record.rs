@@ -2,7 +2,7 @@
 //!
 //! Pure. Must never know where records are kept.
 
-use crate::words::{AccountId, Action, Bill, GroupId, Mode, Mono, Outcome, Reason, RequestId, Utc};
+use crate::model::{AccountId, Action, Bill, GroupId, Mode, Mono, Outcome, Reason, RequestId, Utc};
 use std::time::Duration;
 
 /// One admitted call, settled. Throttled and refused calls never become one (R7, R9).

@@ -1,6 +1,7 @@
 //! A month's counts, laid out for people.
 
-use super::{Month, UsageLine};
+use super::UsageLine;
+use crate::model::Month;
 use std::io::{self, Write};
 
 /// Writes the lines as a table with a total. Every line is one kind of call of one account.

@@ -8,7 +8,7 @@ use http_body_util::Full;
 use std::time::Duration;
 use tollgate::config::{Account, Config, Credential};
 use tollgate::identity::api_key::ApiKeyDigest;
-use tollgate::words::{AccountId, Mode, Outcome, Reason, Stop, Utc};
+use tollgate::model::{AccountId, Mode, Outcome, Reason, Stop, Utc};
 
 const BODY: &str = "{\"Image\":\"iVBORw0KGgo=\"}";
 const VIOLATION_KEY: &str = "violation-key";
@@ -46,7 +46,7 @@ fn more_accounts(config: &mut Config) {
 }
 
 fn later() -> Utc {
-    tollgate::clock::Clock::default().utc()
+    tollgate::model::Clock::default().utc()
 }
 
 /// A change of a request that was sound.

@@ -5,9 +5,8 @@ use http::StatusCode;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use tollgate::clock::Clock;
+use tollgate::model::{Clock, *};
 use tollgate::usage::{Ledger, LedgerOptions, Record};
-use tollgate::words::*;
 
 fn deploy(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

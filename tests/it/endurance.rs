@@ -10,8 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tollgate::clock::Clock;
-use tollgate::words::Mono;
+use tollgate::model::{Clock, Mono};
 
 const MOVERS: usize = 16;
 /// So many of them are called; the rest only move.

@@ -9,10 +9,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
-use tollgate::clock::Clock;
 use tollgate::config::{self, Config, Credential};
+use tollgate::model::{Clock, Mode, Outcome, Stop, Utc};
 use tollgate::policy::Policy;
-use tollgate::words::{Mode, Outcome, Stop, Utc};
 
 const BODY: &str = "{\"Image\":\"iVBORw0KGgo=\"}";
 
@@ -602,7 +601,7 @@ async fn what_is_stopped_cut_or_revoked_while_the_body_arrives_is_so_for_that_ca
         let proxy = &gate.running.as_ref().unwrap().proxy;
         let policy = proxy.shared().policy.load();
         let operation = policy.by_action("SegmentPortraitPic").unwrap();
-        let id = tollgate::words::AccountId::new("1250000001").unwrap();
+        let id = tollgate::model::AccountId::new("1250000001").unwrap();
         let account = policy.account(&id).unwrap().clone();
         policy
             .limiter(&account, operation, &proxy.shared().limiters)

@@ -10,8 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use tollgate::clock::Clock;
-use tollgate::words::Outcome;
+use tollgate::model::{Clock, Outcome};
 
 /// Set in the process that has namespaces of its own.
 const INSIDE: &str = "TOLLGATE_TEST_NAMESPACES";

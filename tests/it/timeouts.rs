@@ -5,7 +5,7 @@ use http::StatusCode;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tollgate::clock::Clock;
+use tollgate::model::Clock;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clients_connection_is_kept_for_the_idle_timeout_after_its_last_answer() {

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::billing::{Interval, boundaries};
-use crate::words::TierBasis;
+use crate::model::TierBasis;
 use proptest::prelude::*;
 use std::collections::HashMap;
 

@@ -6,7 +6,7 @@
 
 use super::FastMap;
 use super::read::{self, RECORDS, ReadError, Reader, StoredRecord, first_kept, signed, text, word};
-use crate::words::{AccountId, Action, GroupId, Mode, Outcome, Reason, Utc};
+use crate::model::{AccountId, Action, GroupId, Mode, Outcome, Reason, Utc};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use std::collections::HashSet;

@@ -9,7 +9,7 @@ use super::seal::{self, Before};
 use super::store::Frozen;
 use super::watch::{self, ClockWatch};
 use super::{LedgerError, Trouble};
-use crate::words::{AccountId, Utc};
+use crate::model::{AccountId, Utc};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
 use std::sync::mpsc::SyncSender;

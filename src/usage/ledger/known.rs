@@ -5,7 +5,7 @@
 
 use super::LedgerError;
 use super::chain::{self, Link};
-use crate::words::RequestId;
+use crate::model::RequestId;
 use rusqlite::{Connection, OptionalExtension};
 use std::path::Path;
 

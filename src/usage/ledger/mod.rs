@@ -57,9 +57,8 @@ pub use restore::{Restored, restore};
 pub use verify::{Mismatch, Verified};
 pub use watch::ClockWatch;
 
-use crate::clock::Clock;
+use crate::model::{Clock, Durability, Mono, Outcome, Utc};
 use crate::usage::Record;
-use crate::words::{Durability, Mono, Outcome, Utc};
 use checkpoint::Checkpointer;
 use commit::Batch;
 use error::io_error;

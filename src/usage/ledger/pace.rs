@@ -2,7 +2,7 @@
 //!
 //! Owns the waits that tests shorten or stretch, and how a busy ledger is told from one at rest. Must never wait itself.
 
-use crate::words::Mono;
+use crate::model::Mono;
 use std::time::Duration;
 
 /// The waits and steps that tests shorten or stretch.

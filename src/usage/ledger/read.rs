@@ -10,7 +10,7 @@ use super::schema::{self, Kind};
 use super::store::let_nobody_copy_at_close;
 use super::uncertain::refuse_noted;
 use super::{LedgerError, io_error};
-use crate::words::{AccountId, Action, GroupId, Mode, Mono, Outcome, Reason, RequestId, Utc};
+use crate::model::{AccountId, Action, GroupId, Mode, Mono, Outcome, Reason, RequestId, Utc};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, Row, params};
 use serde::{Serialize, Serializer};

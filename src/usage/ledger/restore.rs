@@ -16,7 +16,7 @@ use super::seal::{self, Before};
 use super::store::Store;
 use super::uncertain::refuse_noted;
 use super::{LedgerError, io_error, migrate};
-use crate::words::Utc;
+use crate::model::Utc;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 use rustix::process::geteuid;
 use std::fs::{self, File, Permissions};

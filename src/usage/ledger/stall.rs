@@ -4,7 +4,7 @@
 
 use super::commit::{Batch, Decision};
 use super::{CLOSED, HEALTHY, Shared, Trouble};
-use crate::clock::Clock;
+use crate::model::Clock;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

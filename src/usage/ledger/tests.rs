@@ -2,8 +2,8 @@
 
 use super::store::Frozen;
 use super::*;
+use crate::model::{AccountId, Action, Bill, GroupId, Mode, Mono, Outcome, Reason, RequestId};
 use crate::usage::billable;
-use crate::words::{AccountId, Action, Bill, GroupId, Mode, Mono, Outcome, Reason, RequestId};
 use disk::{Disk, ENOSPC, Word};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::HashMap;

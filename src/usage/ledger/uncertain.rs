@@ -9,8 +9,8 @@
 use super::files::suffixed;
 use super::store::Store;
 use super::{LedgerError, io_error};
+use crate::model::{Outcome, RequestId};
 use crate::usage::Record;
-use crate::words::{Outcome, RequestId};
 use rusqlite::{Connection, params};
 use std::fs;
 use std::io;

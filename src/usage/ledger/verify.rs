@@ -15,7 +15,7 @@ mod seals;
 use super::FastMap;
 use super::chain::{self, Digests, Link, Linked, MARK};
 use super::read::{ReadError, Reader};
-use crate::words::Utc;
+use crate::model::Utc;
 use rusqlite::{Connection, OptionalExtension, params};
 use seals::{SealedDay, only_settled_records_are_gone, sealed_days};
 use std::collections::VecDeque;

@@ -3,7 +3,7 @@
 //! Owns the table `clock`, the only one of the biller's whose row is replaced. Must never decide what may be believed.
 
 use super::read::{ReadError, Reader};
-use crate::words::{Mono, Utc};
+use crate::model::{Mono, Utc};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::time::Duration;
 

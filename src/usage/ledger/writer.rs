@@ -32,9 +32,8 @@ use super::uncertain::{Uncertain, remove_note};
 use super::{
     CLOSED, Committed, FAILING, HEALTHY, LedgerError, Queue, STALLED, Shared, Trouble, Writing,
 };
-use crate::clock::Clock;
+use crate::model::{Clock, Durability, Mono, Outcome, Utc};
 use crate::usage::Record;
-use crate::words::{Durability, Mono, Outcome, Utc};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

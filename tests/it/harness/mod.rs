@@ -32,11 +32,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tollgate::clock::{Clock, Mover};
 use tollgate::config::{self, Config, Endpoint};
+use tollgate::model::{Clock, Mono, Mover, Utc};
 use tollgate::serve::{self, Running};
 use tollgate::usage::{ClockWatch, Entry, Reader, StoredRecord};
-use tollgate::words::{Mono, Utc};
 
 pub fn records(ledger: &Path) -> Vec<StoredRecord> {
     let reader = Reader::open(ledger).unwrap();
@@ -75,8 +74,8 @@ pub fn whole_ledger(path: &Path) -> Vec<StoredRecord> {
         );
         *recount.entry(key).or_insert(0) += 1;
     }
-    let first_hour = tollgate::words::Utc(0);
-    let last_hour = tollgate::words::Utc(4_000_000_000 / 3_600 * 3_600 * 1_000_000);
+    let first_hour = tollgate::model::Utc(0);
+    let last_hour = tollgate::model::Utc(4_000_000_000 / 3_600 * 3_600 * 1_000_000);
     let lines = Reader::open(path)
         .unwrap()
         .usage(first_hour, last_hour, None, 0..=u64::MAX)

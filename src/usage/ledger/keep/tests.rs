@@ -4,7 +4,7 @@ use super::super::tests::disk::{self, ENOSPC, Word};
 use super::super::tests::{Bench, DAY, close, commit, eventually, record, varied, wait};
 use super::super::{Committed, Ledger};
 use super::*;
-use crate::clock::Clock;
+use crate::model::Clock;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

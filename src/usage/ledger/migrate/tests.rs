@@ -7,7 +7,7 @@ use super::super::store::Store;
 use super::super::tests::{ALL, Bench, DAY, assert_consistent, record, settled};
 use super::super::{Ledger, LedgerError, Reader, StoredRecord};
 use super::*;
-use crate::words::Utc;
+use crate::model::Utc;
 use std::path::PathBuf;
 
 /// The tables of schema 2, as they were released.

@@ -439,7 +439,7 @@ fn mostly_deleted(bench: &Bench) -> Vec<Link> {
     for (day, accounts) in [["a", "b"], ["a", "b"], ["c", "c"]].iter().enumerate() {
         let records: Vec<Record> = (0..20)
             .map(|id| Record {
-                account: crate::words::AccountId::new(accounts[id % 2]).unwrap(),
+                account: crate::model::AccountId::new(accounts[id % 2]).unwrap(),
                 admitted_at: Utc(DAY.0 + (day as i64 * 24 + id as i64 / 5) * HOUR_US),
                 ..record((day * 20 + id) as u128)
             })

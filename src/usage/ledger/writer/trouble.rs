@@ -4,11 +4,11 @@
 //! that was told an error in the ledger as answered, nor let go of records that are in no other file.
 
 use super::{UncertainBatch, Writer};
+use crate::model::{Durability, Mono};
 use crate::usage::ledger::pace::{NOTED_WITHIN, Next};
 use crate::usage::ledger::repair::Repair;
 use crate::usage::ledger::store::Store;
 use crate::usage::ledger::{CLOSED, FAILING, HEALTHY, LedgerError, Trouble};
-use crate::words::{Durability, Mono};
 use std::sync::atomic::Ordering;
 
 /// Why nothing is written at present.

@@ -5,7 +5,7 @@
 //! A test drives time: it makes a clock with a [`Mover`], and whatever waits on the clock wakes when the mover passes its
 //! time. The deadlines of a connection are tokio's own: their tests run in one runtime, whose time can be paused.
 
-use crate::words::{Mono, Utc};
+use crate::model::{Mono, Utc};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::time::{ClockId, clock_gettime};
 use std::pin::Pin;

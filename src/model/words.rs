@@ -5,7 +5,6 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A text that names something, cheap to clone.
 macro_rules! name {
@@ -325,56 +324,5 @@ impl RequestIdText {
 impl AsRef<[u8]> for RequestIdText {
     fn as_ref(&self) -> &[u8] {
         &self.0
-    }
-}
-
-/// Nanoseconds on the machine's monotonic clock. Comparable between processes of one boot, never
-/// moved by anybody: the clock of the cap (P1).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
-pub struct Mono(pub u64);
-
-impl Mono {
-    /// This instant moved by `by`, saturating at the end of time.
-    pub fn plus(self, by: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)),
-        )
-    }
-
-    /// How long after `earlier` this instant is; zero when it is not after.
-    pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
-    }
-}
-
-/// Microseconds since the Unix epoch on the wall clock: the clock of purchases, signatures and bills.
-#[derive(
-    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize,
-)]
-pub struct Utc(pub i64);
-
-impl Utc {
-    /// This instant moved by `by`, saturating at the end of time.
-    pub fn plus(self, by: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)),
-        )
-    }
-
-    /// Whole seconds since the epoch, rounded down.
-    pub fn seconds(self) -> i64 {
-        self.0.div_euclid(1_000_000)
-    }
-
-    /// Hours since the epoch, rounded down: the ledger's bucket.
-    pub fn hour(self) -> i64 {
-        self.0.div_euclid(3_600_000_000)
-    }
-
-    /// How long after `earlier` this instant is; zero when it is not after.
-    pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 }

@@ -1,6 +1,6 @@
 //! A calendar month, as bills know it (R16).
 
-use crate::words::Utc;
+use crate::model::Utc;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
