@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tollgate::admission::{Limiter, LimiterKey, Limiters, Now, Quota, Terms};
 use tollgate::config::{self, Credential};
+use tollgate::http::h1::RequestHead;
 use tollgate::identity::api_key::{ApiKeyDigest, api_key};
 use tollgate::identity::tc3::{self, BodyHash};
 use tollgate::metrics::Metrics;
 use tollgate::model::{AccountId, GroupId, Mode, Mono, Utc};
 use tollgate::policy::Policy;
-use tollgate::wire::RequestHead;
 
 const MAX_DELAY: Duration = Duration::from_millis(50);
 const MS: u64 = 1_000_000;
@@ -48,7 +48,7 @@ fn head(request: http::request::Builder) -> Box<RequestHead> {
         );
     }
     wire.extend_from_slice(b"\r\n");
-    let head = tollgate::wire::request_head(&mut wire[..].into());
+    let head = tollgate::http::h1::request_head(&mut wire[..].into());
     head.ok().flatten().expect("a valid head")
 }
 

@@ -3,8 +3,8 @@
 //! Owns names, labels and their bounds. The only door to prometheus. Must never decide anything, and
 //! never make a series from something that a client chose.
 
+use crate::http::h1::BadHead;
 use crate::model::{AccountId, COMMIT, GroupId, Mode, Outcome, Threshold};
-use crate::wire::BadHead;
 /// A counter that was resolved once and is kept where it counts.
 pub use prometheus::IntCounter;
 use prometheus::core::Collector;

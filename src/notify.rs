@@ -7,9 +7,9 @@
 mod tests;
 
 use crate::config::{NoticeSettings, WebhookUrl};
+use crate::http::lookup::Host;
 use crate::metrics::Metrics;
 use crate::model::{AccountId, Clock, Mono, Threshold};
-use crate::names::Host;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{Request, Response, StatusCode};

@@ -6,6 +6,7 @@
 use crate::admin::{self, State};
 use crate::admission::{Limiters, SECOND};
 use crate::config::{Config, Endpoint, Limits, NoticeSettings, Settings};
+use crate::http::PIPES;
 use crate::metrics::Metrics;
 use crate::model::{Clock, Durability, Outcome};
 use crate::notify::{self, Webhook};
@@ -16,7 +17,6 @@ use crate::server::{self, Phase};
 use crate::settle::{self, SettleError, Settler};
 use crate::upstream::{Dialer, Keep, Upstream};
 use crate::usage::{CloseError, Committed, Ledger, LedgerError, LedgerOptions};
-use crate::wire::PIPES;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 use std::net::SocketAddr;

@@ -4,11 +4,11 @@
 //! read a request itself, nor drop a call that the drain still has time for.
 
 use crate::admission::SECOND;
-use crate::caller::{self, Next};
+use crate::http::h1::{self, Next};
+use crate::http::{Reader, Writer};
 use crate::model::Mono;
 use crate::proxy::{Client, Place, Proxy};
 use crate::upstream::Upstream;
-use crate::wire::{Reader, Writer};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::future::Future;
 use std::io;
@@ -167,7 +167,7 @@ async fn connection<R, W>(
     R: Reader + 'static,
     W: Writer,
 {
-    let mut caller = caller::Connection::new(
+    let mut caller = h1::Connection::new(
         reader,
         writer,
         proxy.idle_timeout(),
@@ -190,7 +190,7 @@ async fn connection<R, W>(
         if std::mem::take(&mut is_new) {
             client.place().has_head();
         }
-        let terms = caller::Terms::from(&*head);
+        let terms = h1::Terms::from(&*head);
         // On the heap at once: as it is handed on it would be copied whole, several times.
         let call = Box::pin(
             proxy
@@ -218,10 +218,11 @@ async fn connection<R, W>(
 
 #[cfg(test)]
 mod tests {
+
     use super::*;
     use crate::admission::Limiters;
-    use crate::caller::{FIRST_HEAD, READER_BYTES_PER_SECOND, READER_WINDOW};
     use crate::config;
+    use crate::http::h1::{FIRST_HEAD, READER_BYTES_PER_SECOND, READER_WINDOW};
     use crate::metrics::Metrics;
     use crate::model::{Clock, Durability};
     use crate::policy::Policy;
@@ -290,7 +291,7 @@ mod tests {
             .await
             .unwrap();
         let (reader, writer) = tokio::io::split(server);
-        let mut caller = caller::Connection::new(reader, writer, IDLE, Clock::default());
+        let mut caller = h1::Connection::new(reader, writer, IDLE, Clock::default());
         let (head, body) = caller.request(|_| false, |_| ()).await.unwrap();
         let call = proxy.answer(upstream, client, head, body);
         let bytes = size_of_val(&call);

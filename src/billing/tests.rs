@@ -1,8 +1,7 @@
 //! The rules of money, by examples. Every expected figure is worked out by hand from the contract.
 
 use super::*;
-use crate::model::Local;
-use crate::model::Stop;
+use crate::model::{Local, Stop};
 use jiff::tz::TimeZone;
 
 fn at(text: &str) -> Utc {

@@ -3,7 +3,7 @@
 //! Owns where a key may stand and how it is digested. Must never keep or print a key.
 
 use super::{Failure, MAX_CREDENTIAL_BYTES, authorization, refuse_repeated};
-use crate::wire::Fields;
+use crate::http::Fields;
 use sha2::{Digest, Sha256};
 use std::fmt;
 

@@ -13,7 +13,7 @@ pub mod api_key;
 pub mod holddown;
 pub mod tc3;
 
-use crate::wire::Fields;
+use crate::http::Fields;
 
 /// Why a credential was not accepted (PROTOCOL §5). Its `Display` is a sentence for the caller: it holds nothing that
 /// the caller did not send, and no secret.
@@ -150,7 +150,7 @@ mod tests {
             head.extend_from_slice(&[name.as_bytes(), b": ", value, b"\r\n"].concat());
         }
         head.extend_from_slice(b"\r\n");
-        let head = crate::wire::request_head(&mut head[..].into());
+        let head = crate::http::h1::request_head(&mut head[..].into());
         head.unwrap().unwrap().fields
     }
 

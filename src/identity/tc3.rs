@@ -4,7 +4,8 @@
 //! the signed text that is let pass. Must never build the text anew from parsed parameters: bytes count as received.
 
 use super::{Failure, MAX_CREDENTIAL_BYTES, authorization, refuse_repeated};
-use crate::wire::{Fields as HeadFields, RequestHead};
+use crate::http::Fields as HeadFields;
+use crate::http::h1::RequestHead;
 use arc_swap::ArcSwapOption;
 use hmac::{Hmac, KeyInit, Mac};
 use http::Method;

@@ -5,12 +5,12 @@
 
 use super::memory::Lease;
 use super::places::Sign;
-use crate::caller::{Broken, RequestBody};
+use crate::http::Pipe;
+use crate::http::h1::{Body, Broken, Piece, RequestBody};
 use crate::identity::tc3::BodyHash;
 use crate::metrics::IntCounter;
 use crate::model::{Clock, Mono};
 use crate::upstream::AnswerBody;
-use crate::wire::{Body, Piece, Pipe};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -424,7 +424,7 @@ impl Body for Relay {
 mod tests {
     use super::super::memory::BodyMemory;
     use super::*;
-    use crate::caller::Connection;
+    use crate::http::h1::Connection;
     use tokio::io::AsyncWriteExt;
 
     #[tokio::test]

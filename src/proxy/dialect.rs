@@ -5,10 +5,10 @@
 
 use super::body::{Relay, UploadFailure};
 use super::{X_REQUEST_ID, X_TC_ACTION};
-use crate::caller::Answer;
+use crate::http::HeadWriter;
+use crate::http::h1::{Answer, RequestHead};
 use crate::identity::{Failure, tc3};
 use crate::model::{GroupId, Mode, RequestIdText, Stop};
-use crate::wire::{HeadWriter, RequestHead};
 use http::{Method, StatusCode};
 use std::borrow::Cow;
 use std::fmt;

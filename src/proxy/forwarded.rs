@@ -3,7 +3,7 @@
 //! Pure. Must never believe a word that stands left of an address which no trusted proxy wrote.
 
 use super::X_FORWARDED_FOR;
-use crate::wire::Fields;
+use crate::http::Fields;
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -82,7 +82,7 @@ mod tests {
             head.extend_from_slice(&[b"X-Forwarded-For: ", *line, b"\r\n"].concat());
         }
         head.extend_from_slice(b"\r\n");
-        let head = crate::wire::request_head(&mut head).unwrap().unwrap();
+        let head = crate::http::h1::request_head(&mut head).unwrap().unwrap();
         let trusted: Vec<IpNet> = ["10.0.0.0/8", "fd00::/8"]
             .map(|net| net.parse().unwrap())
             .into();

@@ -20,17 +20,19 @@ pub use places::{Place, Places};
 pub use state::Shared;
 
 use crate::admission::{Denied, Limiter, Now, Reservation};
-use crate::caller::{Answer, RequestBody};
 use crate::config::{Limits, Settings};
+use crate::http::h1::{
+    Answer, BadHead, ForwardHead, HopByHop, RequestBody, RequestHead, X_BILLABLE,
+};
+use crate::http::{Field, Fields, tokens};
 use crate::identity::api_key::{ApiKeyDigest, api_key};
 use crate::identity::holddown::{Held, HoldDown, Warnings};
 use crate::identity::{Failure, must_stand_once, tc3};
 use crate::metrics::Decision;
 use crate::model::{Bill, Mode, Mono, Outcome, QUOTA_PATH, RequestId, RequestIdText, Timer, Utc};
 use crate::policy::{Account, Operation, Policy};
-use crate::upstream::{self, ForwardHead, HopByHop, NotAnswered, Outgoing, Upstream, X_BILLABLE};
+use crate::upstream::{self, NotAnswered, Outgoing, Upstream};
 use crate::usage::Slot;
-use crate::wire::{BadHead, Field, Fields, RequestHead, tokens};
 use body::{Buffered, Progress, Upload, UploadFailure};
 use http::{Method, StatusCode};
 use ipnet::IpNet;

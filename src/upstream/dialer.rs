@@ -1,7 +1,7 @@
 //! Connections to the upstream, opened.
 
-use super::Failure;
-use crate::names::Host;
+use crate::http::lookup::Host;
+use crate::upstream::Failure;
 use std::io;
 use std::time::Duration;
 use tokio::net::TcpStream;

@@ -4,14 +4,12 @@
 //! have been read, and never reuse a connection before both the request and its answer have ended.
 
 mod dialer;
-mod heads;
 
 pub use dialer::Dialer;
-pub use heads::{ForwardHead, HopByHop, X_BILLABLE};
 
-use crate::wire::{self, Body, Fields, Framing, Malformed, NotSent, Piece, Pipe, Reader};
+use crate::http::h1::{self, AnswerHead, Body, ForwardHead, Nonsense, NotSent, Piece, answer_head};
+use crate::http::{Fields, Framing, Pipe, Reader, is_quiet, read_now};
 use bytes::{Bytes, BytesMut};
-use heads::AnswerHead;
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
 use std::future::Future;
@@ -53,17 +51,6 @@ pub enum Failure {
     /// What came is not an HTTP response.
     #[error(transparent)]
     Nonsense(#[from] Nonsense),
-}
-
-/// What came is not HTTP, or where it ends cannot be told.
-#[derive(thiserror::Error, Clone, Copy, Debug)]
-#[error("the upstream's answer is not HTTP: {0}")]
-pub struct Nonsense(&'static str);
-
-impl From<Malformed> for Nonsense {
-    fn from(Malformed(why): Malformed) -> Self {
-        Self(why)
-    }
 }
 
 /// Where to connect, and the connections that wait for work. One per worker.
@@ -157,7 +144,7 @@ impl Upstream {
             let link = idle.pop()?;
             let is_kept = link.kept_until > Instant::now();
             // What has come unasked would be taken for the answer to this call.
-            if is_kept && link.inbox.bytes.is_empty() && wire::is_quiet(&link.stream) {
+            if is_kept && link.inbox.bytes.is_empty() && is_quiet(&link.stream) {
                 return Some(link);
             }
         }
@@ -237,7 +224,7 @@ impl Inbox {
     fn read_now(&mut self, from: &TcpStream) -> io::Result<usize> {
         let before = self.bytes.len();
         self.bytes.resize(before + self.read_bytes, 0);
-        let read = wire::read_now(from, &mut self.bytes[before..]);
+        let read = read_now(from, &mut self.bytes[before..]);
         self.bytes.truncate(before + read.as_ref().unwrap_or(&0));
         read
     }
@@ -247,7 +234,7 @@ impl Inbox {
 pub struct Outgoing<B> {
     method: Method,
     /// On the heap: it goes through many hands, and each future on the way would be larger by it.
-    message: Box<wire::Outgoing<B>>,
+    message: Box<h1::Outgoing<B>>,
 }
 
 impl<B: Body> Outgoing<B> {
@@ -259,7 +246,7 @@ impl<B: Body> Outgoing<B> {
         let (head, coding) = head.end(length);
         Self {
             method,
-            message: Box::new(wire::Outgoing::new(head, coding, body)),
+            message: Box::new(h1::Outgoing::new(head, coding, body)),
         }
     }
 }
@@ -320,7 +307,7 @@ impl<B: Body> Exchange<B> {
                 }
                 Ok(_) => {
                     let input = &mut self.link.inbox.bytes;
-                    if let Some(head) = heads::answer_head(input, method)? {
+                    if let Some(head) = answer_head(input, method)? {
                         // What is malformed by now is no answer. Later the head has been passed on.
                         head.framing.check(input).map_err(Nonsense::from)?;
                         return Poll::Ready(Ok(head));

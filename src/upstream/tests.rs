@@ -18,7 +18,7 @@ fn pool() -> (Arc<Upstream>, TcpListener) {
 }
 
 fn head(method: Method) -> ForwardHead {
-    let target = crate::wire::Target::read(&Bytes::from_static(b"/"));
+    let target = crate::http::Target::read(&Bytes::from_static(b"/"));
     ForwardHead::new(method, &target.unwrap())
 }
 

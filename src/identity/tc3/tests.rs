@@ -104,7 +104,7 @@ fn read(parts: &Parts) -> Option<Box<RequestHead>> {
         wire.extend_from_slice(&line);
     }
     wire.extend_from_slice(b"\r\n");
-    crate::wire::request_head(&mut wire[..].into()).ok()?
+    crate::http::h1::request_head(&mut wire[..].into()).ok()?
 }
 
 fn head(vector: &Value) -> Parts {

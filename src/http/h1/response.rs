@@ -2,9 +2,10 @@
 //!
 //! Pure. What is ambiguous is nonsense.
 
-use super::Nonsense;
-use crate::wire::{
-    Coding, Field, Fields, Framing, HeadWriter, Place, Target, length_of, lines_end_in_crlf, tokens,
+use crate::http::h1::Coding;
+use crate::http::h1::request::lines_end_in_crlf;
+use crate::http::{
+    Field, Fields, Framing, HeadWriter, Malformed, Place, Target, length_of, tokens,
 };
 use bytes::{Buf, BytesMut};
 use http::{Method, StatusCode};
@@ -17,6 +18,17 @@ const HEAD_FIELDS: usize = 100;
 
 /// By this field an upstream says whether its answer is billable.
 pub const X_BILLABLE: &str = "x-tollgate-billable";
+
+/// What came is not HTTP, or where it ends cannot be told.
+#[derive(thiserror::Error, Clone, Copy, Debug)]
+#[error("the upstream's answer is not HTTP: {0}")]
+pub struct Nonsense(&'static str);
+
+impl From<Malformed> for Nonsense {
+    fn from(Malformed(why): Malformed) -> Self {
+        Self(why)
+    }
+}
 
 /// The fields that end at this hop (RFC 9110 §7.6.1): the usual ones, and those that `Connection` of
 /// this head names.
@@ -113,12 +125,12 @@ impl ForwardHead {
         self.lines.list(name, before, last);
     }
 
-    pub(super) fn method(&self) -> &Method {
+    pub(crate) fn method(&self) -> &Method {
         &self.method
     }
 
     /// Ends the head with the framing of a body: `length` in bytes, or chunked when it is not known.
-    pub(super) fn end(mut self, length: Option<u64>) -> (Vec<u8>, Coding) {
+    pub(crate) fn end(mut self, length: Option<u64>) -> (Vec<u8>, Coding) {
         let usually_none = !matches!(self.method, Method::POST | Method::PUT | Method::PATCH);
         let coding = match length {
             Some(0) if usually_none => Coding::Length(0),
@@ -137,20 +149,20 @@ impl ForwardHead {
 
 /// The head of an answer, read.
 #[derive(Debug)]
-pub(super) struct AnswerHead {
-    pub(super) status: StatusCode,
+pub(crate) struct AnswerHead {
+    pub(crate) status: StatusCode,
     /// Without those that end here.
-    pub(super) fields: Fields,
-    pub(super) framing: Framing,
+    pub(crate) fields: Fields,
+    pub(crate) framing: Framing,
     /// Whether another request may follow on the connection once the answer has ended.
-    pub(super) keeps_alive: bool,
+    pub(crate) keeps_alive: bool,
     /// How long it may wait for that request, when the upstream says so.
-    pub(super) keep_alive: Option<Duration>,
+    pub(crate) keep_alive: Option<Duration>,
 }
 
 /// Takes the head of the final answer to a `method` request off the front of `input`; `None` while it is not whole.
 /// Interim answers before it are skipped.
-pub(super) fn answer_head(
+pub(crate) fn answer_head(
     input: &mut BytesMut,
     method: &Method,
 ) -> Result<Option<AnswerHead>, Nonsense> {

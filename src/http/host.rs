@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 /// Whether this is a host, with or without a port. It may be empty: that is what a target without an authority has.
 ///
 /// Of the literals in brackets only IPv6 addresses, without an interface: nobody uses the others.
-pub(super) fn is_host(value: &[u8]) -> bool {
+pub(crate) fn is_host(value: &[u8]) -> bool {
     let port = match value.strip_prefix(b"[") {
         Some(rest) => {
             let Some(end) = rest.iter().position(|byte| *byte == b']') else {

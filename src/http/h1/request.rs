@@ -1,7 +1,7 @@
 //! The head of a request, read: the part of HTTP that whoever calls may write as he likes.
 
-use super::host::is_host;
-use super::{Fields, Framing, Place, Target, length_of, tokens};
+use crate::http::host::is_host;
+use crate::http::{Fields, Framing, Place, Target, length_of, tokens};
 use bytes::BytesMut;
 use http::{Method, StatusCode};
 use std::mem::MaybeUninit;

@@ -1,7 +1,7 @@
 //! A message on its way out: a head, then a body as it comes, in as few writes as can be.
 
-use super::BULK_BYTES;
-use super::pipe::{Pipe, Writer};
+use crate::http::BULK_BYTES;
+use crate::http::splice::{Pipe, Writer};
 use bytes::{Buf, Bytes};
 use std::io::{self, IoSlice, Write};
 use std::pin::Pin;

@@ -1,6 +1,8 @@
 //! What a caller may send and what is malformed, where a body ends, and that what is written is read back.
 
 use super::*;
+use crate::http::h1::{BadHead, Coding, HEAD_BYTES, Outbox, RequestHead, request_head};
+use crate::http::*;
 use http::{Method, StatusCode};
 use proptest::prelude::*;
 

@@ -232,8 +232,9 @@ impl Ends {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Body, Coding, Framing, Outgoing, Piece};
     use super::*;
+    use crate::http::Framing;
+    use crate::http::h1::{Body, Coding, Outgoing, Piece};
     use bytes::BytesMut;
     use std::cell::Cell;
     use std::future::poll_fn;

@@ -1,7 +1,7 @@
 //! What goes to a caller: the lines of heads, at the pace of a reader who reads at all.
 
+use crate::http::{HeadWriter, Pipe, Writer};
 use crate::model::Utc;
-use crate::wire::{self, HeadWriter, Pipe, Writer};
 use http::StatusCode;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
@@ -169,7 +169,7 @@ impl<W: Writer> Writer for StallTimeout<W> {
 /// Writes a little, whatever the runtime knows of the socket.
 fn write_now(stream: &impl Writer, bytes: &[u8]) -> io::Result<usize> {
     match stream.socket() {
-        Some(socket) => wire::write_now(socket, &bytes[..bytes.len().min(LOOK_BYTES)]),
+        Some(socket) => write_now(socket, &bytes[..bytes.len().min(LOOK_BYTES)]),
         None => Err(io::ErrorKind::WouldBlock.into()),
     }
 }

@@ -1,6 +1,7 @@
 //! What comes from a caller: heads, and the bodies that others read.
 
-use crate::wire::{self, BadHead, Framing, HEAD_BYTES, Piece, Pipe, Reader, RequestHead};
+use crate::http::h1::{BadHead, HEAD_BYTES, Piece, RequestHead, request_head};
+use crate::http::{Framing, Pipe, Reader, ends_before, is_reset};
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::future::Future;
@@ -114,7 +115,7 @@ impl Inlet {
             // Only a new line can make it whole, or bad.
             if state.parsed == 0 || state.bytes[state.parsed..].contains(&b'\n') {
                 if !state.bytes.is_empty()
-                    && let Some(head) = wire::request_head(&mut state.bytes)?
+                    && let Some(head) = request_head(&mut state.bytes)?
                 {
                     let body = self.body_of(&mut state, &head);
                     return Poll::Ready(Ok(Some((head, body))));
@@ -289,9 +290,9 @@ impl State {
         };
         match self.framing {
             Framing::Length(left) => {
-                wire::ends_before(socket, left.saturating_sub(self.bytes.len() as u64))
+                ends_before(socket, left.saturating_sub(self.bytes.len() as u64))
             }
-            _ => wire::is_reset(socket),
+            _ => is_reset(socket),
         }
     }
 

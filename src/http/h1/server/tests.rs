@@ -1,7 +1,9 @@
 //! One connection with a caller in memory, and time that is paused: what is said on it, when, and when it ends.
 
 use super::*;
-use crate::wire::{Piece, Pipe};
+use crate::http::Pipe;
+use crate::http::h1::Piece;
+use crate::http::h1::{Broken, READER_BYTES_PER_SECOND, READER_WINDOW};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -44,7 +46,7 @@ impl Body for Pieces {
 /// The fields of a head that has these lines.
 fn fields(lines: &str) -> Fields {
     let head = format!("GET / HTTP/1.1\r\n{lines}\r\n");
-    let head = crate::wire::request_head(&mut head.as_bytes().into());
+    let head = crate::http::h1::request_head(&mut head.as_bytes().into());
     head.unwrap().unwrap().fields
 }
 
@@ -592,7 +594,7 @@ async fn a_head_that_grows_for_ever_is_refused_at_its_limit() {
     let sending = tokio::spawn(async move {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: ";
         client.write_all(head).await.unwrap();
-        for _ in 0..crate::wire::HEAD_BYTES / 1024 {
+        for _ in 0..crate::http::h1::HEAD_BYTES / 1024 {
             client.write_all(&[b'x'; 1024]).await.unwrap();
         }
         said(&mut client).await

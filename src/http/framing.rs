@@ -1,27 +1,6 @@
-//! HTTP/1.1 on the wire, as both sides of the gate speak it (RFC 9112): heads, and where bodies begin and end.
-//!
-//! Owns the framing of bodies, the reading of a request's head, the writing of a message and the way of a large body past
-//! this process's memory. Must never guess where a message ends: what is ambiguous is malformed, and what follows a
-//! message is left alone.
+//! Where a body begins and ends (RFC 9112 §6, §7). Pure.
 
-mod fields;
-mod host;
-mod outgoing;
-mod pipe;
-mod request;
-mod sockets;
-mod target;
-
-pub use fields::{Field, Fields, HeadWriter};
-pub use outgoing::{Body, Coding, NotSent, Outbox, Outgoing, Piece};
-pub use pipe::{PIPES, Pipe, Reader, Writer, read_now, write_now};
-pub use request::{BadHead, HEAD_BYTES, RequestHead, request_head};
-pub use sockets::{cut, ends_before, is_quiet, is_reset, reset};
-pub use target::Target;
-
-pub(crate) use fields::Place;
-pub(crate) use request::lines_end_in_crlf;
-
+use crate::http::Pipe;
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderName, HeaderValue};
 use std::io;
@@ -32,7 +11,7 @@ use tokio::net::TcpStream;
 const LINE_BYTES: usize = 4 * 1024;
 const EXTRA_BYTES: usize = 16 * 1024;
 /// A piece or a rest this large is part of a large body.
-const BULK_BYTES: u64 = 32 * 1024;
+pub(crate) const BULK_BYTES: u64 = 32 * 1024;
 /// A chunk smaller than this is moved to the one before it.
 const SMALL_CHUNK_BYTES: usize = 4 * 1024;
 /// The most trailers.

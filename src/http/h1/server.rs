@@ -1,22 +1,11 @@
-//! The callers' side of HTTP/1.1: one connection, its requests one after another, and their answers.
-//!
-//! Owns what is read from and written to a caller, and how long is waited for either. Must never read a request
-//! before the one ahead of it has been read and answered whole, nor say `100 Continue` for a body that nobody
-//! wants.
+//! A client's connection: its requests one after another, and their answers.
 
-mod inlet;
-mod outlet;
-
-pub use inlet::{Broken, RequestBody};
-pub use outlet::{READER_BYTES_PER_SECOND, READER_WINDOW};
-
+use crate::http::h1::reader::{Broken, End, Inlet};
+use crate::http::h1::writer::{self, StallTimeout};
+use crate::http::h1::{BadHead, Body, Coding, Outgoing, RequestBody, RequestHead};
+use crate::http::{Fields, HeadWriter, Reader, Writer, cut, reset};
 use crate::model::{Clock, Timer};
-use crate::wire::{
-    self, BadHead, Body, Coding, Fields, HeadWriter, Outgoing, Reader, RequestHead, Writer,
-};
 use http::{Method, StatusCode};
-use inlet::{End, Inlet};
-use outlet::StallTimeout;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -262,7 +251,7 @@ impl<W: Writer> Connection<W> {
             tokio::select! {
                 // The reset first: the end of a call is recorded with what is known of its client by then.
                 biased;
-                () = wire::reset(self.writer.socket()) => {}
+                () = reset(self.writer.socket()) => {}
                 answer = &mut call => return Some(answer),
             }
         }
@@ -280,7 +269,7 @@ impl<W: Writer> Connection<W> {
             // The writer is stuck; what is said now would come before it.
             return Ok(());
         }
-        let version = outlet::version(terms.is_1_1).as_bytes();
+        let version = writer::version(terms.is_1_1).as_bytes();
         let sent = std::future::poll_fn(|cx| {
             Poll::Ready(match pin!(&mut self.writer).poll_write(cx, version) {
                 Poll::Ready(sent) => sent,
@@ -321,7 +310,7 @@ impl<W: Writer> Connection<W> {
 
         let mut head = HeadWriter::new(std::mem::take(&mut self.memory));
         let probed = std::mem::take(&mut self.probed);
-        outlet::first_line(&mut head, terms.is_1_1, probed, answer.status);
+        writer::first_line(&mut head, terms.is_1_1, probed, answer.status);
         head.append(&answer.lines);
         match (coding, length) {
             // What a GET would get; of a body that the upstream did not send to a HEAD nothing is known.
@@ -336,7 +325,7 @@ impl<W: Writer> Connection<W> {
             _ => {}
         }
         if !answer.has_date {
-            outlet::date(&mut head, self.clock.utc());
+            writer::date(&mut head, self.clock.utc());
         }
         let mut head = head.end();
         let mut message = match answer.body {
@@ -394,9 +383,9 @@ impl<W: Writer> Connection<W> {
     /// The answer to what is not understood, and the end.
     async fn bare(&mut self, status: StatusCode) {
         let mut head = HeadWriter::default();
-        outlet::first_line(&mut head, true, 0, status);
+        writer::first_line(&mut head, true, 0, status);
         head.fixed("content-length: 0\r\nconnection: close\r\n");
-        outlet::date(&mut head, self.clock.utc());
+        writer::date(&mut head, self.clock.utc());
         if self.writer.write_all(&head.end()).await.is_ok() {
             self.end().await;
         }
@@ -422,7 +411,7 @@ impl<W: Writer> Drop for Connection<W> {
         if self.is_open_ended
             && let Some(socket) = self.writer.socket()
         {
-            wire::cut(socket);
+            cut(socket);
         }
     }
 }

@@ -1,0 +1,20 @@
+//! The messages of HTTP/1.1 (RFC 9112): heads read and written, and a client's connection with its requests one after another.
+//!
+//! Owns what is read from and written to either side, and how long a client is waited for. Must never read a request before
+//! the one ahead of it has been read and answered whole, nor say `100 Continue` for a body that nobody wants.
+
+mod outgoing;
+mod reader;
+mod request;
+mod response;
+mod server;
+mod writer;
+
+pub use outgoing::{Body, Coding, NotSent, Outbox, Outgoing, Piece};
+pub use reader::{Broken, RequestBody};
+pub use request::{BadHead, HEAD_BYTES, RequestHead, request_head};
+pub use response::{ForwardHead, HopByHop, Nonsense, X_BILLABLE};
+pub use server::{Answer, Connection, FIRST_HEAD, Next, Terms};
+pub use writer::{READER_BYTES_PER_SECOND, READER_WINDOW};
+
+pub(crate) use response::{AnswerHead, answer_head};
