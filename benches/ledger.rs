@@ -17,10 +17,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tollgate::ledger::{Committed, Ledger, LedgerOptions, Reader, Record};
 use tollgate::model::{
     AccountId, Action, Clock, Durability, GroupId, Mode, Outcome, Reason, RequestId, Utc,
 };
-use tollgate::usage::{Committed, Ledger, LedgerOptions, Reader, Record};
 
 /// From the start of a round to the start of the next: what the ledger keeps between commits under load.
 const ROUND: Duration = Duration::from_millis(1);

@@ -4,9 +4,10 @@
 
 use crate::billing::{self, Goods, NotRefundable, Period, Quote, Refund};
 use crate::books::{self, AccountRef, Books};
+use crate::cli::usage_table;
 use crate::config::{self, Account, Charging, Config, Pack, Service};
+use crate::ledger::{Cursor, Reader, StoredRecord, restore};
 use crate::model::{AccountId, Clock, GroupId, Local, Month, Stop};
-use crate::usage::{Cursor, Reader, StoredRecord, restore, usage_table};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use serde_json::json;

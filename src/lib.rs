@@ -36,7 +36,7 @@
 //!     (of a 429 `ServiceUnavailable`): its SDKs lose code and message of any other status. The record keeps the upstream's status.
 //! 15. **A failed commit is not durable, whatever the file shows afterwards**: after a failed sync the page cache marks as clean what
 //!     the disk does not have, so a row that is read back proves nothing. After an error of the disk the ledger is written again
-//!     as a whole, WAL and database, and compared with what the process knows, before a call is recorded (`usage::ledger::repair`).
+//!     as a whole, WAL and database, and compared with what the process knows, before a call is recorded (`ledger::repair`).
 //! 16. **The rollup is written behind the commits**, with a mark of how far it came, and readers add the tail of
 //!     records beyond it: as exact as one written in the commit, where it cost every answer two pages more and, at
 //!     1,000 active accounts, nearly a row of `hours` for each record. A roll-up that fails fails no call, for its records are durable.
@@ -95,12 +95,14 @@ pub mod background;
 pub mod billing;
 pub mod books;
 
+pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod demo;
 pub mod http;
 pub mod identity;
 pub mod key;
+pub mod ledger;
 pub mod metrics;
 pub mod model;
 pub mod notify;
@@ -111,4 +113,3 @@ pub mod serve;
 pub mod server;
 pub mod settle;
 pub mod upstream;
-pub mod usage;

@@ -223,12 +223,12 @@ mod tests {
     use crate::admission::Limiters;
     use crate::config;
     use crate::http::h1::{FIRST_HEAD, READER_BYTES_PER_SECOND, READER_WINDOW};
+    use crate::ledger::{Ledger, LedgerOptions};
     use crate::metrics::Metrics;
     use crate::model::{Clock, Durability};
     use crate::policy::Policy;
     use crate::proxy::Shared;
     use crate::upstream::{Dialer, Keep};
-    use crate::usage::{Ledger, LedgerOptions};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
     use tokio::time::Instant;
 

@@ -19,8 +19,8 @@ use crate::billing::{
     PackState, QpsOrder, Statement, Terms,
 };
 use crate::config::{Account, Catalog, Charging, Pack, Service};
+use crate::ledger::{Debit, ReadError, Reader, StoredStatement, UsageLine};
 use crate::model::{AccountId, GroupId, Local, Month, Stop, Utc};
-use crate::usage::{Debit, ReadError, Reader, StoredStatement, UsageLine};
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use serde::Serialize;

@@ -4,8 +4,8 @@
 use super::*;
 use crate::billing::Fixed;
 use crate::config::{self, Config};
+use crate::ledger::{Entry, Ledger, LedgerOptions, Record, Seal, Settlement};
 use crate::model::{Action, Clock, Durability, Mode, Mono, Outcome, Reason, RequestId};
-use crate::usage::{Entry, Ledger, LedgerOptions, Record, Seal, Settlement};
 use proptest::prelude::*;
 use serde_json::json;
 use std::sync::LazyLock;

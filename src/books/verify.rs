@@ -6,8 +6,8 @@
 use super::window::Window;
 use super::{BooksError, GRACE_US, count, parse, used_after};
 use crate::billing::{self, Fixed, Inputs, Statement};
+use crate::ledger::{ReadError, Reader, Settlement, StatementsDigest, StoredStatement};
 use crate::model::Month;
-use crate::usage::{ReadError, Reader, Settlement, StatementsDigest, StoredStatement};
 use jiff::tz::TimeZone;
 use std::collections::BTreeSet;
 

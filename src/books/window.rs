@@ -9,8 +9,8 @@
 //! stay so, and calls that they left out are on none: [`calls_on_none`] counts them.
 
 use super::BooksError;
+use crate::ledger::{ReadError, Reader, Settlement, UsageLine};
 use crate::model::{AccountId, Month, Utc};
-use crate::usage::{ReadError, Reader, Settlement, UsageLine};
 use jiff::tz::TimeZone;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;

@@ -10,14 +10,15 @@ pub use sample::sign;
 
 use crate::billing::text;
 use crate::books::Books;
+use crate::cli::usage_table;
 use crate::config::{self, Endpoint};
 use crate::http::Target;
 use crate::http::h1::ForwardHead;
+use crate::ledger::{self, Reader};
 use crate::model::{Clock, Month};
 use crate::reload::read_files;
 use crate::serve;
 use crate::upstream::{Dialer, Keep, NotAnswered, Outgoing, Upstream};
-use crate::usage::{self, Reader, usage_table};
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
 use http::{Request, StatusCode};
@@ -85,7 +86,7 @@ async fn show(
     };
     config.settings.ledger.path = ledger.clone();
     // Beforehand: that `serve` has to make one is a warning, and here it is meant.
-    usage::create(&ledger)?;
+    ledger::create(&ledger)?;
     config.settings.limits.connections = CONNECTIONS;
     let (catalog, accounts) = (config.catalog.clone(), config.accounts.clone());
     let mut starting = std::pin::pin!(serve::start(config, clock.clone()));

@@ -5,9 +5,9 @@
 
 use super::Proxy;
 use crate::admission::Started;
+use crate::ledger::{Commit, Record, Slot, billable};
 use crate::model::{Mono, Outcome, RequestId};
 use crate::policy::{Account, Operation};
-use crate::usage::{Commit, Record, Slot, billable};
 use std::sync::Arc;
 
 /// What a record says of a call besides its ending.

@@ -1,10 +1,10 @@
 //! What the whole process shares: calls, settlement, reloads and the operators' listener.
 
 use crate::admission::Limiters;
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::model::{Clock, Utc};
 use crate::policy::Policy;
-use crate::usage::Ledger;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

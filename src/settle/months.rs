@@ -4,8 +4,8 @@
 
 use super::SettleError;
 use crate::books::{GRACE_US, first_month};
+use crate::ledger::{ReadError, Reader, Seal};
 use crate::model::{Month, Utc};
-use crate::usage::{ReadError, Reader, Seal};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use std::time::Duration;
@@ -129,8 +129,8 @@ fn day_bounds(day: &str, zone: &TimeZone) -> Option<(Utc, Utc)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::{Entry, Ledger, LedgerOptions, Record};
     use crate::model::{Clock, *};
-    use crate::usage::{Entry, Ledger, LedgerOptions, Record};
     use std::path::Path;
 
     fn utc(text: &str) -> Utc {
@@ -295,7 +295,7 @@ mod tests {
             .keep(vec![Entry::Settled {
                 month,
                 at: begin,
-                digest: crate::usage::StatementsDigest::default().end(),
+                digest: crate::ledger::StatementsDigest::default().end(),
             }])
             .unwrap();
         assert_eq!(told(), (fixed, end, "2026-12".into(), begin));

@@ -5,12 +5,12 @@
 use super::{SettleError, Settler, State};
 use crate::books::{Balances, Books};
 use crate::config::Account;
+use crate::ledger::{Entry, Reader, Seal};
 use crate::metrics::PackFigures;
 use crate::model::{AccountId, Local, Month, Threshold, Utc};
 use crate::notify::Unsent;
 use crate::policy::Policy;
 use crate::proxy::Shared;
-use crate::usage::{Entry, Reader, Seal};
 use serde_json::json;
 use std::collections::BTreeSet;
 

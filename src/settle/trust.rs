@@ -4,8 +4,8 @@
 //! settled or deleted by a wrong clock cannot be taken back, and a clock that is wrong at the start is mostly set right within
 //! minutes. Pure: it takes both clocks. Must never decide what an untrusted clock forbids but the fixing of months.
 
+use crate::ledger::ClockWatch;
 use crate::model::{Mono, Utc};
-use crate::usage::ClockWatch;
 use std::time::Duration;
 
 /// So long the clocks keep step before the wall clock is trusted.

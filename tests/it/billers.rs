@@ -7,10 +7,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use tollgate::ledger::{Entry, Ledger, LedgerOptions, Reader, Record};
 use tollgate::model::{
     AccountId, Action, Clock, Durability, GroupId, Mode, Outcome, Reason, RequestId, Utc,
 };
-use tollgate::usage::{Entry, Ledger, LedgerOptions, Reader, Record};
 
 /// What a biller knows: how far it has read, and the calls by account, action, mode, outcome and billable.
 #[derive(Clone, Default, PartialEq, Debug, serde::Serialize, serde::Deserialize)]

@@ -5,8 +5,8 @@ use http::StatusCode;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use tollgate::ledger::{Ledger, LedgerOptions, Record};
 use tollgate::model::{Clock, *};
-use tollgate::usage::{Ledger, LedgerOptions, Record};
 
 fn deploy(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -5,8 +5,8 @@ use http::StatusCode;
 use std::path::Path;
 use std::time::Duration;
 use tollgate::billing::{self, Inputs};
+use tollgate::ledger::{Entry, Ledger, LedgerOptions, Reader, Record};
 use tollgate::model::{Clock, Month, *};
-use tollgate::usage::{Entry, Ledger, LedgerOptions, Reader, Record};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);

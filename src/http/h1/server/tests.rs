@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::http::Pipe;
-use crate::http::h1::Piece;
-use crate::http::h1::{Broken, READER_BYTES_PER_SECOND, READER_WINDOW};
+use crate::http::h1::{Broken, Piece, READER_BYTES_PER_SECOND, READER_WINDOW};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::convert::Infallible;

@@ -1,0 +1,164 @@
+//! The chain: what makes a change of an old record show.
+//!
+//! Owns the bytes that a record is linked by. They never change: who kept a head must find it again in any later
+//! version. Documented in the head of [`super`], for people who recompute it with a program of their own.
+
+use crate::ledger::count::FastMap;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use sha2::{Digest, Sha256};
+
+/// The link of a record: it stands for the record and all before it.
+pub(super) type Link = [u8; 32];
+
+/// The first bytes of a link, kept for each record so that a change can be told to the very row.
+pub(super) const MARK: usize = 8;
+
+/// The link before the first record.
+pub(super) const ORIGIN: Link = [0; 32];
+
+/// Series and runs whose digests are remembered. A bound, not a size.
+const DIGESTS_CACHED: usize = 1 << 17;
+
+/// The columns of [`Linked`], of the records after `?1` up to `?2`.
+pub(super) const LINKED: &str =
+    "SELECT seq, id, series, admitted_at, start_ns, run, status, duration_us FROM raw
+    WHERE seq > ?1 AND seq <= ?2 ORDER BY seq";
+
+/// A record as it is linked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Linked {
+    pub(super) seq: i64,
+    id: [u8; 16],
+    pub(super) series: i64,
+    pub(super) admitted_at: i64,
+    start_ns: i64,
+    pub(super) run: i64,
+    status: Option<i64>,
+    duration_us: i64,
+}
+
+impl Linked {
+    pub(super) fn read(row: &Row<'_>) -> Result<Self, rusqlite::Error> {
+        Ok(Self {
+            seq: row.get(0)?,
+            id: row.get(1)?,
+            series: row.get(2)?,
+            admitted_at: row.get(3)?,
+            start_ns: row.get(4)?,
+            run: row.get(5)?,
+            status: row.get(6)?,
+            duration_us: row.get(7)?,
+        })
+    }
+
+    /// The link after this record. 113 bytes are hashed: with the padding two blocks, and not a third.
+    pub(super) fn link(&self, before: &Link, words: &Words) -> Link {
+        let mut bytes = [0; 113];
+        let mut rest = &mut bytes[..];
+        let mut put = |part: &[u8]| {
+            let (here, after) = std::mem::take(&mut rest).split_at_mut(part.len());
+            here.copy_from_slice(part);
+            rest = after;
+        };
+        put(before);
+        put(&self.seq.to_be_bytes());
+        put(&self.id);
+        put(words);
+        put(&self.admitted_at.to_be_bytes());
+        put(&self.start_ns.to_be_bytes());
+        put(&self.run.to_be_bytes());
+        put(&[u8::from(self.status.is_some())]);
+        put(&self.status.unwrap_or(0).to_be_bytes());
+        put(&self.duration_us.to_be_bytes());
+        Sha256::digest(bytes).into()
+    }
+}
+
+/// Stands for the words of a record: those of its series, and its run's replica.
+pub(super) type Words = [u8; 16];
+
+/// The words of series and runs, each pair read and hashed once.
+#[derive(Default, Debug)]
+pub(super) struct Digests(FastMap<(i64, i64), Words>);
+
+impl Digests {
+    /// `None` when there is no such series or no such run.
+    pub(super) fn of(
+        &mut self,
+        connection: &Connection,
+        record: &Linked,
+    ) -> Result<Option<Words>, rusqlite::Error> {
+        let key = (record.series, record.run);
+        if let Some(words) = self.0.get(&key) {
+            return Ok(Some(*words));
+        }
+        let words = connection
+            .prepare_cached(
+                r#"SELECT account, "group", action, mode, outcome, reason, replica, billable
+                   FROM series CROSS JOIN runs WHERE id = ?1 AND run = ?2"#,
+            )?
+            .query_row(params![record.series, record.run], digest)
+            .optional()?;
+        if let Some(words) = words {
+            if self.0.len() >= DIGESTS_CACHED {
+                self.0.clear();
+            }
+            self.0.insert(key, words);
+        }
+        Ok(words)
+    }
+}
+
+/// Each text after its length, so that no two lists of texts give the same bytes.
+fn digest(row: &Row<'_>) -> Result<Words, rusqlite::Error> {
+    let mut hash = Sha256::new();
+    for column in 0..7 {
+        let text = row.get_ref(column)?.as_str()?;
+        let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+        hash.update(length.to_be_bytes());
+        hash.update(text);
+    }
+    hash.update(row.get::<_, i64>(7)?.to_be_bytes());
+    let whole: [u8; 32] = hash.finalize().into();
+    let mut words = Words::default();
+    words.copy_from_slice(&whole[..16]);
+    Ok(words)
+}
+
+/// The newest link and the seq that it stands after.
+pub(super) fn head(connection: &Connection) -> Result<(i64, Link), rusqlite::Error> {
+    let newest = connection
+        .query_row(
+            "SELECT last_seq, link FROM links ORDER BY last_seq DESC LIMIT 1",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()?;
+    Ok(newest.unwrap_or((0, ORIGIN)))
+}
+
+/// Links the records after `from`, whose link is `link`, up to `until`, and writes it down as one step: the last link, and
+/// the marks of all. `each` sees every record. Gives the last link.
+pub(super) fn extend(
+    connection: &Connection,
+    digests: &mut Digests,
+    (from, mut link): (i64, Link),
+    until: i64,
+    mut each: impl FnMut(&Linked),
+) -> Result<Link, rusqlite::Error> {
+    let mut marks = Vec::new();
+    let mut select = connection.prepare_cached(LINKED)?;
+    let mut rows = select.query([from, until])?;
+    while let Some(row) = rows.next()? {
+        let record = Linked::read(row)?;
+        let words = digests.of(connection, &record)?;
+        let words = words.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        link = record.link(&link, &words);
+        marks.extend_from_slice(&link[..MARK]);
+        each(&record);
+    }
+    connection
+        .prepare_cached("INSERT INTO links (last_seq, link, marks) VALUES (?1, ?2, ?3)")?
+        .execute(params![until, link, marks])?;
+    Ok(link)
+}

@@ -1,0 +1,448 @@
+//! Reading a ledger's records, also while another process writes it, and copying it.
+//!
+//! Owns the SQL that reads. Must never write to a ledger, nor hold a transaction open for longer than one
+//! page: a reader that stays keeps the WAL from being copied back.
+
+use crate::ledger::error::{io_error, named};
+use crate::ledger::files::{suffixed, sync_directory};
+use crate::ledger::schema::{self, Kind};
+use crate::ledger::store::let_nobody_copy_at_close;
+use crate::ledger::uncertain::refuse_noted;
+use crate::ledger::{LedgerError, running};
+use crate::model::{AccountId, Action, GroupId, Mode, Mono, Outcome, Reason, RequestId, Utc};
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags, Row, params};
+use serde::{Serialize, Serializer};
+use std::fmt::Display;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a read waits while the file is being created or recovered by another process.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One record as the ledger has it. Its JSON has the names and the order of the view `records` (SCHEMA); times are
+/// numbers: `admitted_at` in microseconds since the Unix epoch, `start_ns`, `duration_us`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct StoredRecord {
+    /// Its place in the ledger: 1, 2, 3 .., never reused.
+    pub seq: u64,
+    /// The `X-Request-Id` of the call.
+    #[serde(serialize_with = "text")]
+    pub id: RequestId,
+    /// Who called.
+    #[serde(serialize_with = "text")]
+    pub account: AccountId,
+    /// What was called: the group.
+    #[serde(serialize_with = "text")]
+    pub group: GroupId,
+    /// What was called: the operation.
+    #[serde(serialize_with = "text")]
+    pub action: Action,
+    /// The mode in force at the admission (R3).
+    #[serde(serialize_with = "text")]
+    pub mode: Mode,
+    /// The wall clock at the start.
+    #[serde(serialize_with = "micros")]
+    pub admitted_at: Utc,
+    /// The start on the monotonic clock of the machine (P1).
+    #[serde(rename = "start_ns", serialize_with = "nanos")]
+    pub start: Mono,
+    /// Which start of the process it belongs to.
+    pub run: u64,
+    /// How the call ended.
+    #[serde(serialize_with = "text")]
+    pub outcome: Outcome,
+    /// The upstream's status.
+    pub status: Option<u16>,
+    /// Whether the biller may count it.
+    pub billable: bool,
+    /// Why not; empty when billable.
+    #[serde(serialize_with = "text")]
+    pub reason: Reason,
+    /// From the start to the settlement, in whole microseconds.
+    pub duration_us: u64,
+    /// Which replica wrote it.
+    pub replica: String,
+}
+
+pub(super) fn text<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+fn micros<S: Serializer>(at: &Utc, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_i64(at.0)
+}
+
+fn nanos<S: Serializer>(at: &Mono, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(at.0)
+}
+
+/// Why a page cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Records after the cursor have been deleted: going on from here would skip them silently.
+    #[error(
+        "records from {} on were asked for, but those before {first_kept} have been deleted: go on after {} if that gap is known",
+        after + 1,
+        first_kept - 1
+    )]
+    CursorTooOld {
+        /// The cursor.
+        after: u64,
+        /// The oldest seq that has not been deleted.
+        first_kept: u64,
+    },
+    /// The ledger was put back to an older state since the cursor was given out.
+    #[error(
+        "the cursor {cursor} was given out before the ledger was put back to a backup: of the records up to there it has those up \
+         to {}. Forget what you have beyond it, and go on after {on}", on.seq
+    )]
+    Restored {
+        /// The cursor.
+        cursor: Cursor,
+        /// Where to go on.
+        on: Cursor,
+    },
+    /// The cursor is of more restores than this ledger has seen.
+    #[error(
+        "the cursor {cursor} is of another ledger: this one was put back to a backup {restore_count} times"
+    )]
+    Foreign {
+        /// The cursor.
+        cursor: Cursor,
+        /// How often this ledger was restored.
+        restore_count: u64,
+    },
+    /// The cursor is past the newest record: it comes from another ledger, or this one was put back to an
+    /// older state, and its new records would be taken for known ones.
+    #[error("the cursor {after} is past the newest record {last}: it belongs to another ledger")]
+    CursorAhead {
+        /// The cursor.
+        after: u64,
+        /// The newest seq; 0 when there is none.
+        last: u64,
+    },
+    /// The rollup alone cannot tell, and the records that could have been deleted.
+    #[error(
+        "this is counted from records that have been deleted: those from {first_kept} on are kept; of older ones only whole \
+         hours are known"
+    )]
+    Pruned {
+        /// The oldest seq that has not been deleted.
+        first_kept: u64,
+    },
+    /// The ledger holds a word that this program does not know.
+    #[error("the ledger holds something that this tollgate does not understand: {0}")]
+    Unknown(String),
+    /// SQLite refused.
+    #[error("the ledger cannot be read: {0}")]
+    Sql(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for ReadError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+pub(super) const RECORDS: &str = r#"SELECT seq, id, account, "group", action, mode, admitted_at, start_ns, run, outcome, status,
+    billable, reason, duration_us, replica FROM records"#;
+
+/// A row of [`RECORDS`].
+pub(super) fn record(row: &Row<'_>) -> Result<StoredRecord, ReadError> {
+    Ok(StoredRecord {
+        seq: unsigned(row, 0)?,
+        id: word(row, 1, |text| {
+            uuid::Uuid::try_parse(text).ok().map(RequestId)
+        })?,
+        account: word(row, 2, AccountId::new)?,
+        group: word(row, 3, GroupId::new)?,
+        action: word(row, 4, Action::new)?,
+        mode: word(row, 5, Mode::parse)?,
+        admitted_at: Utc(row.get(6)?),
+        start: Mono(unsigned(row, 7)?),
+        run: unsigned(row, 8)?,
+        outcome: word(row, 9, Outcome::parse)?,
+        status: row.get(10)?,
+        billable: row.get(11)?,
+        reason: word(row, 12, Reason::parse)?,
+        duration_us: unsigned(row, 13)?,
+        replica: row.get(14)?,
+    })
+}
+
+/// Where a reader of records stands: after `seq`, in the ledger as it is since its last restore. Written
+/// `RESTORE_COUNT:SEQ`, or `SEQ` alone for a ledger that was never restored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cursor {
+    /// How often the ledger had been restored.
+    pub restore_count: u64,
+    /// The last record that was read; 0 before the first.
+    pub seq: u64,
+}
+
+impl Cursor {
+    /// Reads what [`Display`] writes, or a bare seq.
+    ///
+    /// # Errors
+    /// What is expected instead.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (restore_count, seq) = text.split_once(':').unwrap_or(("0", text));
+        let number = |text: &str| {
+            let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse().ok().filter(|_| is_plain)
+        };
+        match (number(restore_count), number(seq)) {
+            (Some(restore_count), Some(seq)) => Ok(Self { restore_count, seq }),
+            _ => Err(format!(
+                "{text:?} is not a cursor: RESTORE_COUNT:SEQ as in 0:1234, or a seq alone"
+            )),
+        }
+    }
+}
+
+impl Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.restore_count, self.seq)
+    }
+}
+
+/// Of a ledger that was never restored.
+impl From<u64> for Cursor {
+    fn from(seq: u64) -> Self {
+        Self {
+            restore_count: 0,
+            seq,
+        }
+    }
+}
+
+/// A read-only connection.
+#[derive(Debug)]
+pub struct Reader(pub(super) Connection);
+
+impl Reader {
+    /// Opens an existing ledger. Creates nothing.
+    ///
+    /// # Errors
+    /// Of a ledger that this process writes: [`LedgerError::Suspect`] while it is made sound after an error of the disk,
+    /// [`LedgerError::Another`] and [`LedgerError::Older`] while another file lies at its path.
+    pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        Self::try_open(path).map_err(named(path))
+    }
+
+    fn try_open(path: &Path) -> Result<Self, LedgerError> {
+        let expected = running::expected(path)?;
+        match fs::metadata(path) {
+            // SQLite would delete the WAL beside an empty file.
+            Ok(metadata) if metadata.is_file() && metadata.len() > 0 => {}
+            Ok(_) => return Err(LedgerError::NotALedger),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(LedgerError::Missing(path.to_owned()));
+            }
+            Err(error) => return Err(io_error(path)(error)),
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        let_nobody_copy_at_close(&connection)?;
+        match schema::identify(&connection)? {
+            Kind::Ledger => {}
+            Kind::Older(found) => return Err(LedgerError::Outdated { found }),
+            Kind::Empty => return Err(LedgerError::NotALedger),
+        }
+        if let Some(expected) = expected {
+            expected.check(&connection, path)?;
+        }
+        Ok(Self(connection))
+    }
+
+    /// At most `limit` records behind the cursor `after`, in order. Fewer: there are no more as yet.
+    ///
+    /// # Errors
+    /// A cursor that would pass over a record: one of another restore, one whose next record was deleted, one past the
+    /// newest. The cursor before all records, 0, is of every restore.
+    pub fn records(
+        &self,
+        after: impl Into<Cursor>,
+        limit: usize,
+    ) -> Result<Vec<StoredRecord>, ReadError> {
+        let page = self.0.unchecked_transaction()?;
+        let after = in_this_restore(&page, after.into())?;
+        let first_kept = first_kept(&page)?;
+        if after.saturating_add(1) < first_kept {
+            return Err(ReadError::CursorTooOld { after, first_kept });
+        }
+        let last = last_seq(&page)?;
+        if after > last {
+            return Err(ReadError::CursorAhead { after, last });
+        }
+        let mut select =
+            page.prepare_cached(&format!("{RECORDS} WHERE seq > ?1 ORDER BY seq LIMIT ?2"))?;
+        let mut rows = select.query(params![signed(after), signed(limit as u64)])?;
+        let mut records = Vec::new();
+        while let Some(row) = rows.next()? {
+            records.push(record(row)?);
+        }
+        Ok(records)
+    }
+
+    /// The cursor behind the record `seq` of this ledger.
+    pub fn cursor(&self, seq: u64) -> Result<Cursor, ReadError> {
+        let restore_count = restore_count(&self.0)?;
+        Ok(Cursor { restore_count, seq })
+    }
+
+    /// The newest seq that was ever given; 0 before the first.
+    pub fn last_seq(&self) -> Result<u64, ReadError> {
+        last_seq(&self.0)
+    }
+
+    /// The oldest seq that has not been deleted: the first cursor that can be used is one below it. One past
+    /// [`Reader::last_seq`] when nothing is kept.
+    pub fn first_kept_seq(&self) -> Result<u64, ReadError> {
+        first_kept(&self.0)
+    }
+}
+
+fn restore_count(connection: &Connection) -> Result<u64, rusqlite::Error> {
+    connection.query_row("SELECT restore_count FROM identity", [], |row| {
+        unsigned(row, 0)
+    })
+}
+
+/// The seq of a cursor that was given out since the last restore.
+fn in_this_restore(page: &Connection, cursor: Cursor) -> Result<u64, ReadError> {
+    let restore_count = restore_count(page)?;
+    if cursor.restore_count == restore_count || cursor.seq == 0 {
+        return Ok(cursor.seq);
+    }
+    if cursor.restore_count > restore_count {
+        return Err(ReadError::Foreign {
+            cursor,
+            restore_count,
+        });
+    }
+    // What each restore since has left of the records up to the cursor.
+    let left: Option<u64> = page.query_row(
+        "SELECT min(last_seq) FROM restores WHERE restore_count > ?1",
+        [signed(cursor.restore_count)],
+        |row| {
+            Ok(row
+                .get::<_, Option<i64>>(0)?
+                .and_then(|seq| u64::try_from(seq).ok()))
+        },
+    )?;
+    let seq = left.unwrap_or(0).min(cursor.seq);
+    let on = Cursor { restore_count, seq };
+    Err(ReadError::Restored { cursor, on })
+}
+
+pub(super) fn last_seq(connection: &Connection) -> Result<u64, ReadError> {
+    Ok(u64::try_from(super::store::last_seq(connection)?).unwrap_or(0))
+}
+
+pub(super) fn first_kept(connection: &Connection) -> Result<u64, ReadError> {
+    Ok(connection.query_row("SELECT first_kept FROM bounds", [], |row| unsigned(row, 0))?)
+}
+
+pub(super) fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> Result<u64, rusqlite::Error> {
+    Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
+}
+
+pub(super) fn word<T>(
+    row: &Row<'_>,
+    column: usize,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, ReadError> {
+    let text = row
+        .get_ref(column)?
+        .as_str()
+        .map_err(rusqlite::Error::from)?;
+    parse(text).ok_or_else(|| ReadError::Unknown(text.to_owned()))
+}
+
+/// Copies the ledger `from` to the new file `to`, also while it is written: one consistent state, checked, in a
+/// single file. `to` appears when it is complete or not at all; an existing file is never overwritten.
+pub fn backup(from: &Path, to: &Path) -> Result<(), LedgerError> {
+    let reader = Reader::open(from)?;
+    refuse_noted(&reader.0, from)?;
+    copy_to(&reader.0, to)
+}
+
+/// [`backup`] of an open ledger, of whatever schema.
+pub(super) fn copy_to(source: &Connection, to: &Path) -> Result<(), LedgerError> {
+    if to.symlink_metadata().is_ok() {
+        return Err(LedgerError::Exists(to.to_owned()));
+    }
+    let partial = suffixed(to, ".partial");
+    match OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&partial)
+    {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let to = to.to_owned();
+            return Err(LedgerError::Unfinished { to, partial });
+        }
+        // By the name that was given: nobody knows of the other.
+        Err(error) => return Err(io_error(to)(error)),
+    }
+    let copied = copy(source, &partial)
+        .map_err(named(to))
+        .and_then(|()| put(&partial, to))
+        .and_then(|()| sync_directory(to));
+    if copied.is_err() {
+        // What is left of a failed copy must not be taken for a backup; the error says more than this one could.
+        let _ = fs::remove_file(&partial);
+    }
+    copied
+}
+
+/// Gives a file another name, and never one that another file has.
+fn put(partial: &Path, to: &Path) -> Result<(), LedgerError> {
+    match fs::hard_link(partial, to) {
+        Ok(()) => fs::remove_file(partial).map_err(io_error(partial)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(LedgerError::Exists(to.to_owned()))
+        }
+        // A file system without a second name for a file. Nobody else is expected to take this one meanwhile.
+        Err(_) if to.symlink_metadata().is_err() => fs::rename(partial, to).map_err(io_error(to)),
+        Err(_) => Err(LedgerError::Exists(to.to_owned())),
+    }
+}
+
+fn copy(source: &Connection, partial: &Path) -> Result<(), LedgerError> {
+    let mut copy = Connection::open(partial)?;
+    {
+        // All pages in one step, in one read transaction: with smaller ones, each commit of the writer
+        // makes the copy begin anew, and under load it would never end.
+        let backup = Backup::new(source, &mut copy)?;
+        match backup.step(-1)? {
+            StepResult::Done => {}
+            _ => {
+                return Err(rusqlite::Error::SqliteFailure(
+                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
+                    None,
+                )
+                .into());
+            }
+        }
+    }
+    // A ledger is in WAL mode; a copy of its own must be whole in one file, also on a read-only disk.
+    copy.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))?;
+    let verdict: String = copy.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        return Err(LedgerError::Damaged(verdict));
+    }
+    copy.close().map_err(|(_, error)| error)?;
+    let synced = fs::File::open(partial).and_then(|file| file.sync_all());
+    synced.map_err(io_error(partial))
+}

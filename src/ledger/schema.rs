@@ -1,0 +1,261 @@
+//! The tables, and telling a ledger from any other file. The tables are documented in the head of
+//! [`super`], for people who read them with a client of their own.
+//!
+//! Owns `application_id` and `user_version`. Must never touch a file that is not a ledger of ours.
+
+use crate::ledger::LedgerError;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
+
+/// "toll", in the header of the file: `file(1)` and [`identify`] know a ledger by it.
+const APPLICATION_ID: i32 = 0x746f_6c6c;
+
+/// The schema that this program reads and writes. Newer is refused, older is migrated.
+pub(super) const VERSION: i32 = 4;
+
+/// Those that [`crate::ledger::migrate`] makes it of.
+pub(super) const OLDER: [i32; 2] = [2, 3];
+
+/// Records.
+const RECORDS: &str = r#"
+CREATE TABLE runs (
+    run        INTEGER PRIMARY KEY,
+    replica    TEXT NOT NULL,
+    opened_at  INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE series (
+    id        INTEGER PRIMARY KEY,
+    account   TEXT NOT NULL,
+    "group"   TEXT NOT NULL,
+    action    TEXT NOT NULL,
+    mode      TEXT NOT NULL,
+    outcome   TEXT NOT NULL,
+    billable  INTEGER NOT NULL,
+    reason    TEXT NOT NULL,
+    UNIQUE (account, "group", action, mode, outcome, reason)
+) STRICT;
+
+CREATE TABLE raw (
+    seq          INTEGER PRIMARY KEY,
+    id           BLOB NOT NULL,
+    series       INTEGER NOT NULL,
+    admitted_at  INTEGER NOT NULL,
+    start_ns     INTEGER NOT NULL,
+    run          INTEGER NOT NULL,
+    status       INTEGER,
+    duration_us  INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE bounds (
+    one        INTEGER PRIMARY KEY CHECK (one = 1),
+    first_kept INTEGER NOT NULL,
+    rolled_up  INTEGER NOT NULL,
+    frozen     INTEGER NOT NULL DEFAULT 0,
+    floor      INTEGER NOT NULL DEFAULT 1
+) STRICT;
+INSERT INTO bounds (one, first_kept, rolled_up) VALUES (1, 1, 0);
+
+CREATE VIEW records AS
+SELECT raw.seq,
+       lower(substr(hex(raw.id), 1, 8) || '-' || substr(hex(raw.id), 9, 4) || '-' || substr(hex(raw.id), 13, 4)
+             || '-' || substr(hex(raw.id), 17, 4) || '-' || substr(hex(raw.id), 21)) AS id,
+       account, "group", action, mode, admitted_at, start_ns, raw.run, outcome, status, billable, reason,
+       duration_us, replica
+FROM raw CROSS JOIN series ON series.id = raw.series CROSS JOIN runs ON runs.run = raw.run;
+
+CREATE VIEW tail AS
+SELECT admitted_at / 3600000000 AS hour, series, 1 AS calls, seq AS first_seq, seq AS last_seq
+FROM raw WHERE seq > (SELECT rolled_up FROM bounds);
+"#;
+
+/// The rollup. A row is never changed once its records are sealed, so a series may have several in an hour. The index is
+/// the order in which they are sealed.
+const HOURS: &str = r#"
+CREATE TABLE hours (
+    hour       INTEGER NOT NULL,
+    series     INTEGER NOT NULL,
+    calls      INTEGER NOT NULL,
+    first_seq  INTEGER NOT NULL,
+    last_seq   INTEGER NOT NULL,
+    PRIMARY KEY (hour, series, first_seq)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX hours_in_order ON hours (first_seq);
+
+CREATE TABLE hour_ends (
+    hour      INTEGER PRIMARY KEY,
+    last_seq  INTEGER NOT NULL
+) STRICT;
+CREATE INDEX hour_ends_in_order ON hour_ends (last_seq);
+
+CREATE VIEW rollup AS
+SELECT account, "group", action, mode, outcome, billable, reason, hour, calls, first_seq, last_seq
+FROM hours CROSS JOIN series ON series.id = hours.series
+UNION ALL
+SELECT account, "group", action, mode, outcome, billable, reason, hour, calls, first_seq, last_seq
+FROM tail CROSS JOIN series ON series.id = tail.series;
+"#;
+
+/// What tells this ledger from any other, and what of it was published.
+const IDENTITY: &str = r#"
+CREATE TABLE identity (
+    one            INTEGER PRIMARY KEY CHECK (one = 1),
+    ledger_id      TEXT NOT NULL,
+    restore_count  INTEGER NOT NULL
+) STRICT;
+INSERT INTO identity VALUES (1, lower(hex(randomblob(16))), 0);
+
+CREATE TABLE restores (
+    restore_count  INTEGER PRIMARY KEY,
+    last_seq       INTEGER NOT NULL,
+    next_seq       INTEGER NOT NULL,
+    restored_at    INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE seals (
+    place  INTEGER PRIMARY KEY,
+    what   TEXT NOT NULL UNIQUE,
+    head   BLOB NOT NULL
+) STRICT;
+"#;
+
+/// What was seen of the clocks.
+const CLOCK: &str = r#"
+CREATE TABLE clock (
+    one              INTEGER PRIMARY KEY CHECK (one = 1),
+    boot             TEXT NOT NULL,
+    mono_ns          INTEGER NOT NULL,
+    utc_us           INTEGER NOT NULL,
+    in_step_us       INTEGER NOT NULL,
+    trusted_us       INTEGER NOT NULL,
+    known_us         INTEGER NOT NULL,
+    fixed_unseen_us  INTEGER
+) STRICT;
+"#;
+
+/// The chain over the records and what is billed from them.
+const BILLS: &str = r#"
+CREATE TABLE links (
+    last_seq  INTEGER PRIMARY KEY,
+    link      BLOB NOT NULL,
+    marks     BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE days (
+    day        TEXT PRIMARY KEY,
+    first_seq  INTEGER NOT NULL,
+    last_seq   INTEGER NOT NULL,
+    head       BLOB NOT NULL,
+    link       BLOB,
+    first_kept INTEGER,
+    hours      BLOB
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE settlements (
+    month        TEXT PRIMARY KEY,
+    through_seq  INTEGER NOT NULL,
+    head         BLOB NOT NULL,
+    fixed_at     INTEGER NOT NULL,
+    settled_at   INTEGER,
+    digest       BLOB,
+    late_months  INTEGER
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE statements (
+    month      TEXT NOT NULL,
+    account    TEXT NOT NULL,
+    due        TEXT NOT NULL,
+    inputs     TEXT NOT NULL,
+    statement  TEXT NOT NULL,
+    PRIMARY KEY (month, account)
+) STRICT;
+CREATE INDEX statements_of_account ON statements (account, month, due);
+
+CREATE TABLE notices (
+    id         TEXT PRIMARY KEY,
+    account    TEXT NOT NULL,
+    "order"    TEXT NOT NULL,
+    raised_at  INTEGER NOT NULL,
+    body       TEXT NOT NULL,
+    sent_at    INTEGER
+) STRICT;
+CREATE INDEX notices_unsent ON notices (raised_at) WHERE sent_at IS NULL;
+"#;
+
+/// What a file is, by its header alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// A ledger in the schema [`VERSION`].
+    Ledger,
+    /// A ledger in this one of the schemas [`OLDER`].
+    Older(i32),
+    /// Nothing was ever written to it.
+    Empty,
+}
+
+/// Reads the header of the file. Writes nothing, so that a file which is not ours stays as it is.
+pub(super) fn identify(connection: &Connection) -> Result<Kind, LedgerError> {
+    let pragma = |name| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0));
+    let application_id: i32 = match pragma("application_id") {
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
+            return Err(LedgerError::NotALedger);
+        }
+        other => other?,
+    };
+    if application_id == APPLICATION_ID {
+        return match pragma("user_version")? {
+            VERSION => Ok(Kind::Ledger),
+            found if OLDER.contains(&found) => Ok(Kind::Older(found)),
+            found => Err(LedgerError::OtherVersion {
+                found,
+                known: VERSION,
+            }),
+        };
+    }
+    let something: Option<i32> = connection
+        .query_row("SELECT 1 FROM sqlite_schema LIMIT 1", [], |row| row.get(0))
+        .optional()?;
+    let user_version: i32 = pragma("user_version")?;
+    match (application_id, user_version, something) {
+        (0, 0, None) => Ok(Kind::Empty),
+        _ => Err(LedgerError::NotALedger),
+    }
+}
+
+/// Makes an empty file a ledger, as a whole or not at all.
+pub(super) fn create(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.execute_batch(&format!(
+        "BEGIN IMMEDIATE; {RECORDS} {HOURS} {BILLS} {IDENTITY} {CLOCK}
+         INSERT INTO links VALUES (0, zeroblob(32), zeroblob(0));
+         PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
+    ))
+}
+
+/// Makes the tables of schema `found`, one of [`OLDER`], those of [`VERSION`], inside a transaction. The chain of a ledger
+/// of schema 2 begins with the first record that is kept.
+pub(super) fn migrate(transaction: &Transaction<'_>, found: i32) -> Result<(), rusqlite::Error> {
+    let bills = match found {
+        2 => &format!(
+            "DROP VIEW days; {BILLS}
+             INSERT INTO links SELECT first_kept - 1, zeroblob(32), zeroblob(0) FROM bounds;"
+        ),
+        _ => {
+            "ALTER TABLE days ADD COLUMN link BLOB; ALTER TABLE days ADD COLUMN first_kept INTEGER;
+             ALTER TABLE days ADD COLUMN hours BLOB; ALTER TABLE settlements ADD COLUMN digest BLOB;
+             ALTER TABLE settlements ADD COLUMN late_months INTEGER; UPDATE settlements SET late_months = 2;"
+        }
+    };
+    transaction.execute_batch(&format!(
+        "{bills}
+         DROP VIEW rollup;
+         ALTER TABLE hours RENAME TO older_hours;
+         {HOURS}
+         INSERT INTO hours SELECT hour, series, calls, first_seq, last_seq FROM older_hours;
+         INSERT INTO hour_ends SELECT hour, max(last_seq) FROM hours GROUP BY hour;
+         DROP TABLE older_hours;
+         ALTER TABLE bounds ADD COLUMN frozen INTEGER NOT NULL DEFAULT 0;
+         ALTER TABLE bounds ADD COLUMN floor INTEGER NOT NULL DEFAULT 1;
+         UPDATE bounds SET floor = first_kept;
+         {IDENTITY} {CLOCK}
+         PRAGMA user_version = {VERSION};"
+    ))
+}

@@ -1,0 +1,239 @@
+//! What was sealed, compared with what stands in the ledger.
+//!
+//! Owns which rows must have a seal, and what may be missing when records were deleted in good order. Must never take a seal
+//! for proof of itself: only one that was published elsewhere is.
+
+use crate::ledger::chain::Link;
+use crate::ledger::read::Reader;
+use crate::ledger::seal::{self, Before};
+use crate::ledger::verify::{Mismatch, Walk, misfit};
+use rusqlite::{Connection, OptionalExtension};
+use std::collections::HashSet;
+
+impl Reader {
+    /// Each sealed day has the rows of the roll-up that it had when it was sealed, also those of deleted records.
+    pub(super) fn sealed_rows_are_unchanged(&self) -> Result<(), Mismatch> {
+        let mut after = 0;
+        for day in sealed_days(&self.0)? {
+            let Some(sealed) = day.hours else { continue };
+            if seal::hours(&self.0, after, day.last_seq)?[..] != sealed {
+                let why = format!(
+                    "the rows of hours that begin with records {} to {}, or their series, are not those that were sealed",
+                    after + 1,
+                    day.last_seq
+                );
+                return misfit("days", day.day, why);
+            }
+            after = day.last_seq;
+        }
+        Ok(())
+    }
+}
+
+impl Walk {
+    /// Every seal must follow from the one before, and from what it stands for.
+    pub(super) fn seals_follow(&mut self, page: &Connection) -> Result<(), Mismatch> {
+        let floor: i64 = page.query_row("SELECT floor FROM bounds", [], |row| row.get(0))?;
+        let days = sealed_days(page)?;
+        let mut before = Before::first(page)?;
+        let mut sealed = HashSet::new();
+        // The newest record that the seals so far stand for.
+        let mut through = 0;
+        let mut select = page.prepare("SELECT what, head FROM seals ORDER BY place")?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            let (what, head): (String, Vec<u8>) = (row.get(0)?, row.get(1)?);
+            let (kind, key) = what.split_once(' ').unwrap_or((&what, ""));
+            let expected = match kind {
+                "day" => {
+                    let day = days.iter().find(|day| day.day == key);
+                    through = day.map_or(through, |day| day.last_seq);
+                    // Only the last that schema 3 sealed is of its kind, and it comes first.
+                    day.filter(|day| day.link.is_some() || sealed.is_empty())
+                        .and_then(|day| day.seal(floor, &before))
+                }
+                "month" => {
+                    let month = readable(seal::Month::read(page, key))?;
+                    month.map(|month| month.seal(&before))
+                }
+                _ => {
+                    let restore = readable(
+                        page.prepare_cached(&format!(
+                            "{} WHERE restore_count = ?1",
+                            seal::RESTORES
+                        ))?
+                        .query_row([key], seal::Restore::read)
+                        .optional(),
+                    )?;
+                    restore.map(|restore| restore.seal(&before))
+                }
+            };
+            let Some(expected) = expected else {
+                return misfit(
+                    table(kind),
+                    key,
+                    "it was sealed, and it is not there as it was",
+                );
+            };
+            if head != expected {
+                let why = "it is not what was sealed, or something sealed before it is not";
+                return misfit(table(kind), key, why);
+            }
+            if self.checkpoint == Some(expected) {
+                match through >= self.first - 1 {
+                    true => self.checkpoint_seen = true,
+                    false => self.checkpoint_of_deleted = Some(what.clone()),
+                }
+            }
+            before = before.then(expected);
+            sealed.insert(what);
+        }
+        let must_be_sealed: Vec<String> = page
+            .prepare(
+                "SELECT 'day ' || day FROM days WHERE hours IS NOT NULL
+                 UNION ALL SELECT 'month ' || month FROM settlements WHERE settled_at IS NOT NULL
+                 UNION ALL SELECT 'restore ' || restore_count FROM restores",
+            )?
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        if let Some(what) = must_be_sealed.iter().find(|what| !sealed.contains(*what)) {
+            let (kind, key) = what.split_once(' ').unwrap_or((what, ""));
+            return misfit(table(kind), key, "it was never sealed");
+        }
+        let mut select = page.prepare("SELECT month, through_seq, head FROM settlements")?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            let (month, through_seq): (String, i64) = (row.get(0)?, row.get(1)?);
+            let head: Vec<u8> = row.get(2)?;
+            let mut its_days = days
+                .iter()
+                .filter(|day| day.link.is_some() && day.last_seq == through_seq)
+                .peekable();
+            let is_its_day = |day: &SealedDay| day.head == head || day.link.as_ref() == Some(&head);
+            if its_days.peek().is_some() && !its_days.any(is_its_day) {
+                let why =
+                    format!("its head is not that of the day that ends with record {through_seq}");
+                return misfit("settlements", month, why);
+            }
+        }
+        let restores: (i64, i64) = page.query_row(
+            "SELECT restore_count, (SELECT coalesce(max(restore_count), 0) FROM restores) FROM identity",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        if restores.0 != restores.1 {
+            let why = format!(
+                "it counts {} restores, and there are {}",
+                restores.0, restores.1
+            );
+            return misfit("identity", "restore_count", why);
+        }
+        Ok(())
+    }
+}
+
+/// The table of what is sealed under such a name.
+fn table(kind: &str) -> &'static str {
+    match kind {
+        "day" => "days",
+        "month" => "settlements",
+        _ => "restores",
+    }
+}
+
+/// A row of `days`.
+pub(super) struct SealedDay {
+    pub(super) day: String,
+    pub(super) first_seq: i64,
+    pub(super) last_seq: i64,
+    pub(super) head: Vec<u8>,
+    /// These three are null in one that schema 3 sealed: its head is the link.
+    pub(super) link: Option<Vec<u8>>,
+    pub(super) first_kept: Option<i64>,
+    pub(super) hours: Option<Vec<u8>>,
+}
+
+impl SealedDay {
+    /// Its head as it must be; `None` when the row is none that was ever written.
+    fn seal(&self, floor: i64, before: &Before) -> Option<Link> {
+        let head = Link::try_from(&self.head[..]).ok()?;
+        let Some(link) = &self.link else {
+            return Some(head);
+        };
+        let expected = seal::Day {
+            day: self.day.clone(),
+            first_seq: self.first_seq,
+            last_seq: self.last_seq,
+            link: link[..].try_into().ok()?,
+            hours: self.hours.as_deref()?.try_into().ok()?,
+            first_kept: self.first_kept?,
+            floor,
+        }
+        .seal(before);
+        (expected == head).then_some(head)
+    }
+}
+
+pub(super) fn sealed_days(page: &Connection) -> Result<Vec<SealedDay>, rusqlite::Error> {
+    page.prepare(
+        "SELECT day, first_seq, last_seq, head, link, first_kept, hours FROM days ORDER BY day",
+    )?
+    .query_map([], |row| {
+        Ok(SealedDay {
+            day: row.get(0)?,
+            first_seq: row.get(1)?,
+            last_seq: row.get(2)?,
+            head: row.get(3)?,
+            link: row.get(4)?,
+            first_kept: row.get(5)?,
+            hours: row.get(6)?,
+        })
+    })?
+    .collect()
+}
+
+/// A row whose values are of other types than were ever written is as good as none.
+fn readable<T>(read: Result<Option<T>, rusqlite::Error>) -> Result<Option<T>, rusqlite::Error> {
+    match read {
+        Err(
+            rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..),
+        ) => Ok(None),
+        other => other,
+    }
+}
+
+/// The bounds must be such as the writer makes them: records are deleted only when they are on a settled month's
+/// statements, and what is sealed is frozen.
+pub(super) fn only_settled_records_are_gone(page: &Connection) -> Result<(), Mismatch> {
+    let (first_kept, floor, settled, frozen, sealed, rolled_up): (i64, i64, i64, i64, i64, i64) = page
+        .query_row(
+            "SELECT first_kept, floor,
+                    (SELECT coalesce(max(through_seq), 0) FROM settlements WHERE settled_at IS NOT NULL), frozen,
+                    (SELECT coalesce(max(last_seq), 0) FROM days WHERE hours IS NOT NULL), rolled_up FROM bounds",
+            [],
+            |row| {
+                Ok((
+                    row.get(0)?,
+                    row.get(1)?,
+                    row.get(2)?,
+                    row.get(3)?,
+                    row.get(4)?,
+                    row.get(5)?,
+                ))
+            },
+        )?;
+    if first_kept - 1 > settled.max(floor - 1) {
+        let why = format!(
+            "records up to {} are gone, and only those up to {settled} are on a settled month's statements",
+            first_kept - 1
+        );
+        return misfit("bounds", "first_kept", why);
+    }
+    if frozen < sealed || frozen > rolled_up {
+        let why = format!(
+            "it is {frozen}; records up to {sealed} are sealed, and up to {rolled_up} rolled up"
+        );
+        return misfit("bounds", "frozen", why);
+    }
+    Ok(())
+}

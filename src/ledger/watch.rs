@@ -1,0 +1,67 @@
+//! What is kept of the machine's two clocks.
+//!
+//! Owns the table `clock`, the only one of the biller's whose row is replaced. Must never decide what may be believed.
+
+use crate::ledger::read::{ReadError, Reader};
+use crate::model::{Mono, Utc};
+use rusqlite::{Connection, OptionalExtension, params};
+use std::time::Duration;
+
+/// What was seen of the wall clock and of the monotonic one, so that the next start can go on with it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClockWatch {
+    /// Names the machine's boot, with which its monotonic clock began; empty when that cannot be told.
+    pub boot: String,
+    /// The monotonic clock when it was last looked at.
+    pub mono: Mono,
+    /// The wall clock at the same instant.
+    pub utc: Utc,
+    /// For how long the two had kept step by then.
+    pub in_step: Duration,
+    /// For how long the wall clock has been trusted, all in all.
+    pub trusted: Duration,
+    /// The latest instant that the ledger knew of when they began to keep step, and by a clock that was trusted for a day.
+    pub known: Utc,
+    /// What `trusted` was when a month was last fixed although the ledger knew of no instant after its end.
+    pub fixed_unseen: Option<Duration>,
+}
+
+pub(super) fn replace(connection: &Connection, watch: &ClockWatch) -> Result<(), rusqlite::Error> {
+    let us = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO clock VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+        .execute(params![
+            watch.boot,
+            i64::try_from(watch.mono.0).unwrap_or(i64::MAX),
+            watch.utc.0,
+            us(watch.in_step),
+            us(watch.trusted),
+            watch.known.0,
+            watch.fixed_unseen.map(us),
+        ])?;
+    Ok(())
+}
+
+impl Reader {
+    /// The watch over the clocks as it was last kept; `None` before the first.
+    pub fn clock_watch(&self) -> Result<Option<ClockWatch>, ReadError> {
+        let number = |value: i64| u64::try_from(value).unwrap_or(0);
+        let us = |value| Duration::from_micros(number(value));
+        let watch = self.0.query_row(
+            "SELECT boot, mono_ns, utc_us, in_step_us, trusted_us, known_us, fixed_unseen_us FROM clock",
+            [],
+            |row| {
+                Ok(ClockWatch {
+                    boot: row.get(0)?,
+                    mono: Mono(number(row.get(1)?)),
+                    utc: Utc(row.get(2)?),
+                    in_step: us(row.get(3)?),
+                    trusted: us(row.get(4)?),
+                    known: Utc(row.get(5)?),
+                    fixed_unseen: row.get::<_, Option<i64>>(6)?.map(us),
+                })
+            },
+        );
+        Ok(watch.optional()?)
+    }
+}

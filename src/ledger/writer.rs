@@ -1,0 +1,566 @@
+//! The one thread that writes: group commits, trouble, pruning, checkpoints.
+//!
+//! Owns what happens to a record between the queue and the disk: it gets into the ledger exactly once, and what
+//! its caller was told about it is what the ledger says. Must never wait for anything but the disk.
+//!
+//! # Trouble
+//! A commit that fails is not durable, whatever the file shows afterwards: its calls are told so and its records become
+//! `gate_failed`. The commit may have reached the file all the same (its sync failed, its frames are there). So the next
+//! try asks the file first, and makes the rows of such a batch say what its calls were told.
+//! (Relaxed: the callers were told long ago that all is well, so the records stay what they are.)
+//!
+//! After an error of the disk ([`LedgerError::is_suspect`]) the page cache is no witness: what a failed sync left in
+//! memory can be read back and is not on the disk. Then nothing is written and nothing is copied until
+//! [`Repair`] has written the ledger again and checked it.
+//!
+//! A disk that does not return cannot be waited for by the calls: [`watch`](super::stall::watch) tells them an error while this thread is in the
+//! system call. Their records become `gate_failed` when the late commit succeeds after all.
+
+mod trouble;
+
+use crate::ledger::bills::{Job, StoreError};
+use crate::ledger::checkpoint::Checkpointer;
+use crate::ledger::commit::{Batch, Decision};
+use crate::ledger::handle::Writing;
+use crate::ledger::known::Known;
+use crate::ledger::pace::{
+    CHECKPOINT_PAGES, CHORE_PAUSE, COPY_ASKED_AGAIN, GROUP_INTERVAL, GROUP_RECORDS, Load, Next,
+    POLL, PRUNE_INTERVAL, Pace, REST, ROLL_UPS_A_COMMIT,
+};
+use crate::ledger::queue::{CLOSED, FAILING, HEALTHY, Queue, STALLED, Shared};
+use crate::ledger::stall::CloseOnDrop;
+use crate::ledger::store::Store;
+use crate::ledger::uncertain::{Uncertain, remove_note};
+use crate::ledger::{Committed, LedgerError, Record, Trouble};
+use crate::model::{Clock, Durability, Mono, Outcome, Utc};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+use trouble::Unavailable;
+
+/// What it takes to open the file again.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    pub(super) run: i64,
+    pub(super) pace: Pace,
+}
+
+/// What is being written, from the front of `held`. After an error only the file knows whether it is there.
+#[derive(Clone, Copy, Debug)]
+struct UncertainBatch {
+    batch: Uncertain,
+    started: Mono,
+}
+
+enum Task {
+    Write(Decision),
+    Job,
+    RollUp,
+    Prune(Utc),
+    /// The disk has failed another thread.
+    Fail(LedgerError),
+    Rest(Next),
+    /// With the number of calls that are not in the ledger.
+    End(usize),
+}
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    clock: Clock,
+    place: Place,
+    /// `None` after an error, until the file has been opened again.
+    store: Option<Store>,
+    /// What is durable in the file for certain: a file that is opened again must have it.
+    known: Known,
+    checkpointer: Checkpointer,
+    on_commit: Box<dyn Fn(&Committed) + Send>,
+    /// Taken from the queue and, as far as is known, not in the ledger.
+    held: Vec<Record>,
+    uncertain: Option<UncertainBatch>,
+    trouble: Option<Unavailable>,
+    /// Taken from the queue, to be done when no commit waits.
+    chore: Option<Job>,
+    last_start: Mono,
+    load: Load,
+    /// Pages written to the WAL since a checkpoint was last asked for, roughly.
+    wal_pages: usize,
+    /// The checkpointer was asked under load, so that commits went on beside it.
+    checkpoint_behind: bool,
+    /// Somebody wanted records deleted when the queue was last looked at.
+    prunes: bool,
+    prune_at: Mono,
+    roll_up_at: Mono,
+    close_by: Option<Mono>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        clock: Clock,
+        place: Place,
+        (store, known): (Store, Known),
+        checkpointer: Checkpointer,
+        on_commit: Box<dyn Fn(&Committed) + Send>,
+    ) -> Self {
+        Self {
+            shared,
+            clock,
+            place,
+            store: Some(store),
+            known,
+            checkpointer,
+            on_commit,
+            held: Vec::new(),
+            uncertain: None,
+            trouble: None,
+            chore: None,
+            last_start: Mono::default(),
+            load: Load::default(),
+            wal_pages: 0,
+            checkpoint_behind: false,
+            prunes: false,
+            prune_at: Mono::default(),
+            roll_up_at: Mono::default(),
+            close_by: None,
+        }
+    }
+
+    /// Runs until the ledger is closed; gives the number of calls that are not in the ledger.
+    pub(super) fn run(mut self) -> usize {
+        let _farewell = CloseOnDrop(self.shared.clone());
+        loop {
+            match self.step(self.clock.mono()) {
+                Next::Step => {}
+                Next::Wait { until, wake_at } => self.wait(until, wake_at),
+                Next::Ended(unrecorded) => return unrecorded,
+            }
+        }
+    }
+
+    fn wait(&self, until: Option<Mono>, wake_at: usize) {
+        let mut queue = self.shared.queue.lock();
+        // It may have come since the step looked.
+        if !queue.asked && queue.records.len() < wake_at {
+            queue.wake_at = wake_at;
+            self.clock.wait(&self.shared.wake, &mut queue, until);
+            queue.wake_at = usize::MAX;
+        }
+        queue.asked = false;
+    }
+
+    /// Does what is due at `now`: at most one commit, with what goes with it.
+    pub(super) fn step(&mut self, now: Mono) -> Next {
+        if self.trouble.is_some() {
+            return self.step_in_trouble(now);
+        }
+        let error = match self.next_task(now) {
+            Task::Write(decision) => match self.write(now, decision) {
+                Ok(()) => self.follow_up(now),
+                Err((error, decision)) => {
+                    // They may ask at once whether the ledger is well, and must be told that it is not.
+                    self.begin_trouble(now, error);
+                    decision.not_durable();
+                    None
+                }
+            },
+            Task::Job => self.do_chore(),
+            Task::RollUp => self.roll_up(now),
+            Task::Prune(keep_from) => self.prune(now, keep_from),
+            // As if a commit had failed: what waits is not written to a disk that cannot be trusted.
+            Task::Fail(error) => Some(error),
+            Task::Rest(next) => return next,
+            Task::End(unrecorded) => {
+                self.end();
+                return Next::Ended(unrecorded);
+            }
+        };
+        if let Some(error) = error {
+            self.begin_trouble(now, error);
+        }
+        Next::Step
+    }
+
+    /// What a gate that never rests has to do between two commits. The error, when nothing may be written after it.
+    fn follow_up(&mut self, now: Mono) -> Option<LedgerError> {
+        self.do_chore()
+            .or_else(|| self.roll_up_under_load())
+            .or_else(|| self.prune_under_load(now))
+            .or_else(|| self.checkpoint_under_load())
+    }
+
+    /// What is to be done at `now`. Nothing is held when it is called.
+    fn next_task(&mut self, now: Mono) -> Task {
+        let shared = self.shared.clone();
+        let half = (shared.pending_limit / 2).max(1);
+        let (interval, enough) = match (shared.durability, self.load.is_heavy()) {
+            (Durability::Relaxed, _) => (self.place.pace.gather, half),
+            (Durability::Strict, true) => (GROUP_INTERVAL, half.min(GROUP_RECORDS)),
+            (Durability::Strict, false) => (Duration::ZERO, half),
+        };
+        let mut queue = shared.queue.lock();
+        queue.writing = None;
+        if shared.health.load(Ordering::Acquire) == STALLED {
+            shared.health.store(HEALTHY, Ordering::Release);
+            tracing::info!("the disk has answered: calls are admitted again");
+        }
+        queue.asked = false;
+        if let Some(error) = queue.failure.take() {
+            return Task::Fail(error);
+        }
+        let close_by = self.close_by(&queue, now);
+        let prune = queue.keep_from.filter(|_| now >= self.prune_at);
+        if !queue.records.is_empty() {
+            let due = self.last_start.plus(interval);
+            // Half the capacity: a relaxed ledger must not refuse calls while it lets records gather.
+            if now >= due || close_by.is_some() || queue.records.len() >= enough {
+                return Task::Write(self.take(&mut queue));
+            }
+            return Task::Rest(Next::Wait {
+                until: Some(due),
+                wake_at: enough,
+            });
+        }
+        if queue.chore.is_some() {
+            self.chore = queue.chore.take();
+            return Task::Job;
+        }
+        if let Some(close_by) = close_by {
+            let pending = shared.pending.load(Ordering::Acquire);
+            if pending == 0 || now >= close_by {
+                shared.health.store(CLOSED, Ordering::Release);
+                return Task::End(pending);
+            }
+            return Task::Rest(Next::Wait {
+                until: Some(now.plus(POLL)),
+                wake_at: 1,
+            });
+        }
+        if let Some(keep_from) = prune {
+            return Task::Prune(keep_from);
+        }
+        let rest_at = self.last_start.plus(REST);
+        if self.tail() > 0 && now >= self.roll_up_at.max(rest_at) {
+            return Task::RollUp;
+        }
+        if self.wal_pages > 0 && now >= rest_at && self.ask_for_a_copy() {
+            self.wal_pages = 0;
+        }
+        let rest = (self.wal_pages > 0 || self.tail() > 0).then_some(rest_at);
+        let prune = queue.keep_from.map(|_| self.prune_at);
+        let until = [rest, prune].into_iter().flatten().min();
+        Task::Rest(Next::Wait {
+            // A checkpointer that was still busy is asked again, not in a hot loop: its disk may not answer.
+            until: until.map(|until| until.max(now.plus(COPY_ASKED_AGAIN))),
+            wake_at: 1,
+        })
+    }
+
+    fn close_by(&mut self, queue: &Queue, now: Mono) -> Option<Mono> {
+        let patience = queue.closing?;
+        Some(*self.close_by.get_or_insert(now.plus(patience)))
+    }
+
+    /// Moves the queue into the hand.
+    fn take(&mut self, queue: &mut Queue) -> Decision {
+        // A gate that never rests must do the biller's chores as well: after this commit.
+        self.chore = self.chore.take().or_else(|| queue.chore.take());
+        if self.held.is_empty() {
+            // Both keep the room that they once needed.
+            std::mem::swap(&mut self.held, &mut queue.records);
+        } else {
+            self.held.append(&mut queue.records);
+        }
+        let batch = std::mem::replace(&mut queue.batch, Batch::new());
+        let next_seq = self.shared.last_seq.load(Ordering::Acquire) + 1;
+        queue.writing = queue.oldest.take().map(|since| Writing {
+            since,
+            batch: batch.clone(),
+            uncertain: Uncertain::new(next_seq, &self.held),
+        });
+        self.prunes = queue.keep_from.is_some();
+        Decision::new(batch)
+    }
+
+    /// Writes what is held. On an error its calls are still to be told so.
+    fn write(&mut self, now: Mono, decision: Decision) -> Result<(), (LedgerError, Decision)> {
+        self.load
+            .commit(self.held.len(), now.since(self.last_start));
+        self.last_start = now;
+        if let Err(error) = self.commit(now) {
+            return Err((error, decision));
+        }
+        if decision.synced() {
+            self.recorded();
+            decision.durable();
+            return Ok(());
+        }
+        // Its calls were told an error while the disk did not answer.
+        self.fail_held();
+        self.resolve_uncertain().map_err(|error| (error, decision))
+    }
+
+    /// Commits all that is held, and leaves it to the caller to say that it is recorded.
+    fn commit(&mut self, now: Mono) -> Result<(), LedgerError> {
+        let run = self.place.run;
+        let store = match &mut self.store {
+            Some(store) => store,
+            none => none.insert(Store::reopen(&self.place.path, &self.known)?),
+        };
+        let batch = Uncertain::new(store.next_seq(), &self.held);
+        self.uncertain = batch.map(|batch| UncertainBatch {
+            batch,
+            started: now,
+        });
+        store.commit(run, &self.held)
+    }
+
+    /// What is held was promised to nobody. (Relaxed: all of it was.)
+    fn fail_held(&mut self) {
+        if self.shared.durability == Durability::Strict {
+            self.held = std::mem::take(&mut self.held)
+                .into_iter()
+                .map(Record::into_gate_failed)
+                .collect();
+        }
+    }
+
+    /// Asks the file whether the batch whose fate is uncertain was committed, and if so makes its rows say what is held.
+    fn resolve_uncertain(&mut self) -> Result<(), LedgerError> {
+        let (Some(UncertainBatch { batch, .. }), Some(store)) = (self.uncertain, &mut self.store)
+        else {
+            return Ok(());
+        };
+        if store.holds(batch.first_seq, batch.first)? {
+            store.correct(batch.first_seq, &self.held[..batch.records])?;
+            self.recorded();
+        }
+        self.uncertain = None;
+        remove_note(&self.place.path);
+        Ok(())
+    }
+
+    /// Lets go of the records that are in the ledger now.
+    fn recorded(&mut self) {
+        let Some(UncertainBatch { batch, started }) = self.uncertain.take() else {
+            return;
+        };
+        let mut committed = Committed {
+            duration: self.clock.mono().since(started),
+            records: [0; Outcome::ALL.len()],
+        };
+        let count = i64::try_from(batch.records).unwrap_or(i64::MAX);
+        let last_seq = batch.first_seq + count - 1;
+        for record in &self.held[..batch.records] {
+            committed.records[record.outcome as usize] += 1;
+        }
+        if let Some(last) = self.held.drain(..batch.records).next_back() {
+            self.known.last = Some((last_seq, last.id));
+        }
+        let shared = &self.shared;
+        shared.last_seq.store(last_seq, Ordering::Release);
+        shared
+            .last_commit_at_us
+            .store(self.clock.utc().0, Ordering::Release);
+        let pending = shared.pending.fetch_sub(batch.records, Ordering::AcqRel);
+        debug_assert!(pending >= batch.records, "each record has a slot");
+        // A commit writes the page that it begins in, and some eighty rows fill one.
+        self.wal_pages += 1 + batch.records.div_ceil(64);
+        (self.on_commit)(&committed);
+    }
+
+    /// Lets `write` use the file, opened again when it must be.
+    fn with_store<T, E: From<LedgerError>>(
+        &mut self,
+        write: impl FnOnce(&mut Store) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let store = match &mut self.store {
+            Some(store) => store,
+            none => none.insert(Store::reopen(&self.place.path, &self.known)?),
+        };
+        let written = write(store)?;
+        self.known.linked = store.linked();
+        Ok(written)
+    }
+
+    /// What can wait has failed. Gives the error back when the calls cannot go on either.
+    fn put_off(&mut self, what: &str, error: LedgerError) -> Option<LedgerError> {
+        if error.stops_the_writer() {
+            return Some(error);
+        }
+        tracing::warn!(%error, "{what}; trying again");
+        // Only the file knows what was written.
+        self.store = None;
+        None
+    }
+
+    /// What the biller asked for. Its failure is no trouble of the calls where they can go on, and whoever asked tries again.
+    fn do_chore(&mut self) -> Option<LedgerError> {
+        let chore = self.chore.take()?;
+        let step = self.place.pace.roll_up;
+        self.wal_pages += 16;
+        match chore {
+            Job::Freeze { day, reply } => {
+                let frozen = self.with_store(|store| store.freeze(&day, step));
+                self.reply(reply, frozen)
+            }
+            Job::Seal {
+                day,
+                last_seq,
+                hours,
+                reply,
+            } => {
+                let sealed = self.with_store(|store| store.seal(&day, last_seq, hours));
+                self.reply(reply, sealed)
+            }
+            Job::Keep { entries, reply } => {
+                let kept = self.with_store(|store| store.keep(&entries));
+                self.reply(reply, kept)
+            }
+        }
+    }
+
+    fn reply<T>(
+        &mut self,
+        reply: SyncSender<Result<T, StoreError>>,
+        done: Result<T, StoreError>,
+    ) -> Option<LedgerError> {
+        let (done, trouble) = match done {
+            Err(StoreError::Ledger(error)) if error.stops_the_writer() => {
+                (Err(Trouble::Failing.into()), Some(error))
+            }
+            Err(error) => {
+                // Only the file knows what was written.
+                self.store = None;
+                (Err(error), None)
+            }
+            done => (done, None),
+        };
+        if trouble.is_some() {
+            // Before who asked is told so: it may look whether the ledger is well again.
+            let _queue = self.shared.queue.lock();
+            self.shared.health.store(FAILING, Ordering::Release);
+        }
+        // Who asked waits for the answer, unless it has panicked.
+        let _ = reply.send(done);
+        trouble
+    }
+
+    fn prune(&mut self, now: Mono, keep_from: Utc) -> Option<LedgerError> {
+        let pruned: Result<bool, LedgerError> =
+            self.with_store(|store| Ok(store.prune(keep_from)?));
+        self.wal_pages += 16;
+        match pruned {
+            Ok(true) => self.prune_at = now.plus(PRUNE_INTERVAL),
+            Ok(false) => {
+                let mut queue = self.shared.queue.lock();
+                queue.keep_from = queue.keep_from.filter(|wanted| *wanted != keep_from);
+            }
+            Err(error) => {
+                self.prune_at = now.plus(CHORE_PAUSE);
+                return self.put_off("old records could not be deleted", error);
+            }
+        }
+        None
+    }
+
+    /// A gate that never rests must prune as well.
+    fn prune_under_load(&mut self, now: Mono) -> Option<LedgerError> {
+        // A ledger that is not busy will rest soon, and prunes then.
+        let due = match self.load.is_heavy() {
+            true => self.prune_at,
+            false => self.prune_at.plus(REST),
+        };
+        if !self.prunes || now < due {
+            return None;
+        }
+        // Again: it may have been taken back since.
+        let keep_from = self.shared.queue.lock().keep_from?;
+        self.prune(now, keep_from)
+    }
+
+    /// See "The roll-up" in the head of [`super`]. Its failure is no trouble of the calls, unless it makes the ledger suspect:
+    /// their records are durable and are counted from the tail until it can be written.
+    fn roll_up(&mut self, now: Mono) -> Option<LedgerError> {
+        let step = self.place.pace.roll_up;
+        // Nine of them are the marks of a whole step.
+        self.wal_pages += 24;
+        let rolled_up: Result<(), LedgerError> = self.with_store(|store| Ok(store.roll_up(step)?));
+        let error = rolled_up.err()?;
+        self.roll_up_at = now.plus(CHORE_PAUSE);
+        self.put_off("records could not be rolled up", error)
+    }
+
+    /// How many records are not rolled up. While the file is closed nobody knows: then there may be one.
+    fn tail(&self) -> i64 {
+        self.store.as_ref().map_or(1, Store::tail)
+    }
+
+    fn roll_up_under_load(&mut self) -> Option<LedgerError> {
+        // A long tail, of a process that was killed, is caught up with over several commits: calls wait for each.
+        for _ in 0..ROLL_UPS_A_COMMIT {
+            let now = self.clock.mono();
+            if self.tail() < self.place.pace.roll_up || now < self.roll_up_at {
+                return None;
+            }
+            if let Some(error) = self.roll_up(now) {
+                return Some(error);
+            }
+        }
+        None
+    }
+
+    fn ask_for_a_copy(&self) -> bool {
+        let files = self.store.as_ref().map(Store::files);
+        files.is_some_and(|files| self.checkpointer.ask(files.clone()))
+    }
+
+    /// See "Checkpoints" in the head of [`super`].
+    fn checkpoint_under_load(&mut self) -> Option<LedgerError> {
+        if self.checkpoint_behind && self.checkpointer.rests() {
+            // The copy may have ended with an error of the disk: then nothing more is copied.
+            if self.shared.queue.lock().failure.is_some() {
+                return None;
+            }
+            self.checkpoint_behind = false;
+            if let Some(Err(error)) = self.store.as_ref().map(|store| store.checkpoint("PASSIVE")) {
+                let what = "the WAL could not be copied into the ledger";
+                return self.put_off(what, error.into());
+            }
+        }
+        if self.wal_pages >= CHECKPOINT_PAGES && self.ask_for_a_copy() {
+            self.wal_pages = 0;
+            self.checkpoint_behind = true;
+        }
+        None
+    }
+
+    /// Leaves one file without a WAL, where the disk lets it. Otherwise nothing is lost: the next start reads the WAL.
+    fn end(&mut self) {
+        let mut error = None;
+        while self.tail() > 0 && error.is_none() {
+            error = self.roll_up(Mono::default());
+            if self.store.is_none() {
+                // It was put off: the next start does it.
+                break;
+            }
+        }
+        self.checkpointer.stop();
+        error = error.or_else(|| self.shared.queue.lock().failure.take());
+        let Some(store) = self.store.take() else {
+            return;
+        };
+        let copied = match error {
+            Some(error) => Err(error),
+            None => store.checkpoint("TRUNCATE").map_err(LedgerError::from),
+        };
+        match copied.and_then(|()| store.close_without_wal()) {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the WAL could not be copied into the ledger at the end");
+            }
+        }
+    }
+}
