@@ -8,14 +8,14 @@ use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tollgate::admission::{Limiter, LimiterKey, Limiters, Now, Quota, Terms};
 use tollgate::config::{self, Credential};
 use tollgate::http::h1::RequestHead;
-use tollgate::identity::api_key::{ApiKeyDigest, api_key};
-use tollgate::identity::tc3::{self, BodyHash};
 use tollgate::metrics::Metrics;
 use tollgate::model::{AccountId, GroupId, Mode, Mono, Utc};
-use tollgate::policy::Policy;
+use tollgate::proxy::admission::{Limiter, LimiterKey, Limiters, Now, Quota, Terms};
+use tollgate::proxy::identity::api_key::{ApiKeyDigest, api_key};
+use tollgate::proxy::identity::tc3::{self, BodyHash};
+use tollgate::proxy::policy::Policy;
 
 const MAX_DELAY: Duration = Duration::from_millis(50);
 const MS: u64 = 1_000_000;

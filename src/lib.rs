@@ -90,7 +90,6 @@
 //!     pass over calls in silence. The count of restores in a cursor says so to who reads on.
 
 pub mod admin;
-pub mod admission;
 pub mod background;
 pub mod billing;
 pub mod books;
@@ -100,16 +99,13 @@ pub mod commands;
 pub mod config;
 pub mod demo;
 pub mod http;
-pub mod identity;
 pub mod key;
 pub mod ledger;
 pub mod metrics;
 pub mod model;
 pub mod notify;
-pub mod policy;
+pub mod portal;
 pub mod proxy;
 pub mod reload;
 pub mod serve;
-pub mod server;
 pub mod settle;
-pub mod upstream;

@@ -6,8 +6,8 @@
 use crate::background::behind_the_calls;
 use crate::config::{self, Config, Mistake, Mistakes, Sources, Written};
 use crate::model::Clock;
-use crate::policy::Policy;
 use crate::proxy::Shared;
+use crate::proxy::policy::Policy;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -4,19 +4,20 @@
 //! hold before the first call, the ledger closed after the last. Must never decide about a call.
 
 use crate::admin::{self, State};
-use crate::admission::{Limiters, SECOND};
 use crate::config::{Config, Endpoint, Limits, NoticeSettings, Settings};
 use crate::http::PIPES;
 use crate::ledger::{CloseError, Committed, Ledger, LedgerError, LedgerOptions};
 use crate::metrics::Metrics;
 use crate::model::{Clock, Durability, Outcome};
 use crate::notify::{self, Webhook};
-use crate::policy::Policy;
+use crate::portal::Portal;
+use crate::proxy::admission::{Limiters, SECOND};
+use crate::proxy::listener::{self, Phase};
+use crate::proxy::policy::Policy;
+use crate::proxy::upstream::{Dialer, Keep, Upstream};
 use crate::proxy::{Proxy, Shared};
 use crate::reload::{self, ReloadOptions, Reloader};
-use crate::server::{self, Phase};
 use crate::settle::{self, SettleError, Settler};
-use crate::upstream::{Dialer, Keep, Upstream};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 use std::net::SocketAddr;
@@ -156,11 +157,12 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let locked_at = clock.mono();
     let policy = Policy::build(1, Arc::new(catalog), accounts, &metrics);
 
-    let listeners = server::bind(settings.listen, workers).map_err(|cause| StartError::Listen {
-        key: "listen",
-        address: settings.listen,
-        cause,
-    })?;
+    let listeners =
+        listener::bind(settings.listen, workers).map_err(|cause| StartError::Listen {
+            key: "listen",
+            address: settings.listen,
+            cause,
+        })?;
     let public = listeners[0].local_addr()?;
     let admin_error = |cause| StartError::Listen {
         key: "admin.listen",
@@ -210,19 +212,20 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         max_age: settings.upstream.max_age,
     };
     let (phase, _) = watch::channel(Phase::Serve);
+    let portal = Arc::new(Portal::new(proxy.clone()));
     let mut threads = Vec::new();
     for (index, listener) in listeners.into_iter().enumerate() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let (proxy, phase) = (proxy.clone(), phase.subscribe());
+        let (portal, phase) = (portal.clone(), phase.subscribe());
         let dialer = dialer.clone();
         let work = move || {
             runtime.block_on(async move {
                 let upstream = Arc::new(Upstream::new(dialer, keep));
                 tokio::spawn(sweep_connections(upstream.clone()));
                 match tokio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => server::run(listener, proxy, upstream, phase).await,
+                    Ok(listener) => listener::run(listener, portal, upstream, phase).await,
                     Err(error) => tracing::error!(%error, "a worker cannot use its listener"),
                 }
             });

@@ -23,8 +23,8 @@ use crate::books::{self, AccountRef, Books, BooksError};
 use crate::ledger::{Entry, LedgerError, ReadError, Reader, Seal, StoreError, Trouble};
 use crate::metrics::PackFigures;
 use crate::model::{AccountId, Local, Mode, Mono, Month, Reason, Stop, Utc};
-use crate::policy::Policy;
 use crate::proxy::Shared;
+use crate::proxy::policy::Policy;
 use jiff::tz::TimeZone;
 use months::{
     closing_day, due, furthest, keep_from, last_day_over, newest, next_seal, told, unsettled,

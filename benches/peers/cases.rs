@@ -11,8 +11,8 @@ use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
-use tollgate::identity::tc3::BodyHash;
 use tollgate::model::Clock;
+use tollgate::proxy::identity::tc3::BodyHash;
 
 const MEASURED: Duration = Duration::from_secs(2);
 /// Of the round that warms caches and connections and is not counted.

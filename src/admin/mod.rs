@@ -10,14 +10,14 @@ mod query;
 use crate::model::Local;
 pub use listener::{Bounded, CONNECTIONS};
 
-use crate::admission::{Limiters, Now};
 use crate::billing;
 use crate::books::{self, AccountRef, Books, BooksError};
 use crate::config::{Settings, told};
 use crate::ledger::{Cursor, LedgerError, ReadError, Reader};
 use crate::metrics::AccountFigures;
 use crate::model::{AccountId, COMMIT, Utc};
-use crate::policy::{Account, Described, Policy};
+use crate::proxy::admission::{Limiters, Now};
+use crate::proxy::policy::{Account, Described, Policy};
 use crate::proxy::{Proxy, Shared, counts};
 use crate::reload::{Outcome, ReloadOptions, Reloader};
 use axum::body::Body;

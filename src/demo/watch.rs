@@ -4,7 +4,7 @@
 //! memory: a promise that only the gate can see is none.
 
 use super::{client, fetch};
-use crate::upstream::Upstream;
+use crate::proxy::upstream::Upstream;
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use http::{Request, StatusCode};

@@ -12,6 +12,7 @@ mod target;
 
 pub mod h1;
 pub mod lookup;
+pub mod names;
 
 pub use fields::{Field, Fields, HeadWriter};
 pub use framing::{Chunked, Framing, Malformed, length_of, tokens};

@@ -3,14 +3,14 @@
 //! Owns the limits on a body: its size, its pace, its idle time. Must never hold more of a streamed
 //! body than the piece that is passing, and never lose sight of whether it arrived whole.
 
-use super::memory::Lease;
-use super::places::Sign;
 use crate::http::Pipe;
 use crate::http::h1::{Body, Broken, Piece, RequestBody};
-use crate::identity::tc3::BodyHash;
 use crate::metrics::IntCounter;
 use crate::model::{Clock, Mono};
-use crate::upstream::AnswerBody;
+use crate::proxy::body_memory::Lease;
+use crate::proxy::identity::tc3::BodyHash;
+use crate::proxy::places::Sign;
+use crate::proxy::upstream::AnswerBody;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -422,9 +422,9 @@ impl Body for Relay {
 
 #[cfg(test)]
 mod tests {
-    use super::super::memory::BodyMemory;
     use super::*;
     use crate::http::h1::Connection;
+    use crate::proxy::body_memory::BodyMemory;
     use tokio::io::AsyncWriteExt;
 
     #[tokio::test]

@@ -3,12 +3,12 @@
 //! Owns the codes, statuses and sentences. Must never tell a caller anything of another account,
 //! nor of what stands behind the gate.
 
-use super::body::{Relay, UploadFailure};
-use super::{X_REQUEST_ID, X_TC_ACTION};
 use crate::http::HeadWriter;
 use crate::http::h1::{Answer, RequestHead};
-use crate::identity::{Failure, tc3};
+use crate::http::names::{X_REQUEST_ID, X_TC_ACTION};
 use crate::model::{GroupId, Mode, RequestIdText, Stop};
+use crate::proxy::body::{Relay, UploadFailure};
+use crate::proxy::identity::{Failure, tc3};
 use http::{Method, StatusCode};
 use std::borrow::Cow;
 use std::fmt;

@@ -2,8 +2,8 @@
 //!
 //! Pure. Must never believe a word that stands left of an address which no trusted proxy wrote.
 
-use super::X_FORWARDED_FOR;
 use crate::http::Fields;
+use crate::http::names::X_FORWARDED_FOR;
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -3,11 +3,11 @@
 //! Owns the tie between a start and its record. Must never be dropped without one: where the call's
 //! future is dropped, the guard here writes the record.
 
-use super::Proxy;
-use crate::admission::Started;
 use crate::ledger::{Commit, Record, Slot, billable};
 use crate::model::{Mono, Outcome, RequestId};
-use crate::policy::{Account, Operation};
+use crate::proxy::Proxy;
+use crate::proxy::admission::Started;
+use crate::proxy::policy::{Account, Operation};
 use std::sync::Arc;
 
 /// What a record says of a call besides its ending.

@@ -1,13 +1,23 @@
-//! What the whole process shares: calls, settlement, reloads and the operators' listener.
+//! What the whole process shares, and what all calls share besides.
 
-use crate::admission::Limiters;
+use crate::config::{Limits, Settings};
+use crate::http::h1::BadHead;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::model::{Clock, Utc};
-use crate::policy::Policy;
+use crate::model::{Bill, Clock, Utc};
+use crate::proxy::admission::{Limiter, Limiters};
+use crate::proxy::body_memory::BodyMemory;
+use crate::proxy::context::Client;
+use crate::proxy::forwarded;
+use crate::proxy::identity::hold_down::{HoldDown, Warnings};
+use crate::proxy::places::{Place, Places};
+use crate::proxy::policy::Policy;
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// The state of the process.
 pub struct Shared {
@@ -55,4 +65,111 @@ impl Shared {
         let vouched = Utc(self.vouched.load(Ordering::Relaxed));
         self.clock.utc().max(vouched)
     }
+}
+
+/// The way of a call and what it needs; all workers share it.
+pub struct Proxy {
+    pub(super) shared: Arc<Shared>,
+    /// The places of the connections.
+    pub places: Arc<Places>,
+    pub(super) hold_down: HoldDown,
+    pub(super) bad_heads: Warnings,
+    pub(super) body_memory: Arc<BodyMemory>,
+    pub(super) limits: Limits,
+    pub(super) max_delay: Duration,
+    pub(super) response_timeout: Duration,
+    pub(super) upstream_host: String,
+    pub(super) trusted_proxies: Vec<IpNet>,
+    pub(super) abandoning: AtomicBool,
+}
+
+impl Proxy {
+    /// A proxy of this state, with places and memory of its own.
+    pub fn new(settings: &Settings, shared: Arc<Shared>) -> Self {
+        let (clock, metrics) = (&shared.clock, &shared.metrics);
+        Self {
+            hold_down: HoldDown::new(clock.clone()),
+            bad_heads: Warnings::new(clock.clone()),
+            places: Places::new(settings.limits.connections, clock.clone(), metrics.clone()),
+            body_memory: BodyMemory::new(settings.limits.body_memory),
+            limits: settings.limits.clone(),
+            max_delay: settings.max_delay,
+            response_timeout: settings.upstream.response_timeout,
+            upstream_host: settings.upstream.endpoint.to_string(),
+            trusted_proxies: settings.trusted_proxies.clone(),
+            abandoning: AtomicBool::new(false),
+            shared,
+        }
+    }
+
+    /// What the whole process shares.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// How long a client's connection may stay without a request.
+    pub fn idle_timeout(&self) -> Duration {
+        self.limits.idle_timeout
+    }
+
+    /// From now on calls that are dropped are the gate's fault: the drain's deadline has come.
+    pub fn abandon(&self) {
+        self.abandoning.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_abandoning(&self) -> bool {
+        self.abandoning.load(Ordering::Acquire)
+    }
+
+    /// A place for a connection from `address`, when there is one.
+    pub async fn place(&self, address: IpAddr) -> Place {
+        self.places.take(self.counted(address)).await
+    }
+
+    /// A place for a connection from `address`, if one is free now.
+    pub fn free_place(&self, address: IpAddr) -> Option<Place> {
+        self.places.try_take(self.counted(address))
+    }
+
+    /// Whose connections are counted together; `None` for a trusted proxy, behind which there are many.
+    fn counted(&self, address: IpAddr) -> Option<IpAddr> {
+        (!forwarded::is_trusted(&self.trusted_proxies, address)).then_some(address)
+    }
+
+    pub(super) fn bill(&self) -> Bill {
+        self.shared.policy.load().catalog.bill
+    }
+
+    /// Housekeeping, once a second or so: forgets what is past, publishes what is only sampled.
+    pub fn sweep(&self) {
+        self.shared
+            .limiters
+            .sweep(self.shared.clock.mono(), |key, limiter| {
+                self.shared
+                    .metrics
+                    .retire_limiter(&key.account, &key.group, counts(limiter));
+            });
+        self.hold_down.sweep();
+        self.bad_heads.sweep();
+    }
+
+    /// Bytes of request bodies held in memory now.
+    pub fn body_memory_held(&self) -> u64 {
+        self.body_memory.held()
+    }
+
+    /// What came on a connection is no request: counted, and told to the operator once a minute for each peer.
+    pub fn head_refused(&self, client: &Client, bad: BadHead) {
+        self.shared.metrics.head_refused(bad).inc();
+        if self.bad_heads.is_due(client.address) {
+            tracing::warn!(peer = %client.text, reason = bad.label(), "a head was refused: {}", bad.likely_cause());
+        }
+    }
+}
+
+/// A limiter's counts in the order of the metric's decisions.
+pub fn counts(limiter: &Limiter) -> [u64; 3] {
+    let counts = &limiter.counts;
+    [&counts.admitted, &counts.throttled, &counts.refused]
+        .map(|count: &AtomicU64| count.load(Ordering::Relaxed))
 }

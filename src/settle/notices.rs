@@ -9,8 +9,8 @@ use crate::ledger::{Entry, Reader, Seal};
 use crate::metrics::PackFigures;
 use crate::model::{AccountId, Local, Month, Threshold, Utc};
 use crate::notify::Unsent;
-use crate::policy::Policy;
 use crate::proxy::Shared;
+use crate::proxy::policy::Policy;
 use serde_json::json;
 use std::collections::BTreeSet;
 

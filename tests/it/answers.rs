@@ -7,8 +7,8 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use std::time::Duration;
 use tollgate::config::{Account, Config, Credential};
-use tollgate::identity::api_key::ApiKeyDigest;
 use tollgate::model::{AccountId, Mode, Outcome, Reason, Stop, Utc};
+use tollgate::proxy::identity::api_key::ApiKeyDigest;
 
 const BODY: &str = "{\"Image\":\"iVBORw0KGgo=\"}";
 const VIOLATION_KEY: &str = "violation-key";

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tollgate::config::{self, Config, Credential};
 use tollgate::model::{Clock, Mode, Outcome, Stop, Utc};
-use tollgate::policy::Policy;
+use tollgate::proxy::policy::Policy;
 
 const BODY: &str = "{\"Image\":\"iVBORw0KGgo=\"}";
 
@@ -606,7 +606,7 @@ async fn what_is_stopped_cut_or_revoked_while_the_body_arrives_is_so_for_that_ca
         policy
             .limiter(&account, operation, &proxy.shared().limiters)
             .unwrap()
-            .snapshot(tollgate::admission::Now::read(&gate.clock))
+            .snapshot(tollgate::proxy::admission::Now::read(&gate.clock))
     };
     assert!(used <= 1, "{used} places spent");
     gate.at_rest().await.assert_conserved();

@@ -13,7 +13,7 @@ mod writer;
 pub use outgoing::{Body, Coding, NotSent, Outbox, Outgoing, Piece};
 pub use reader::{Broken, RequestBody};
 pub use request::{BadHead, HEAD_BYTES, RequestHead, request_head};
-pub use response::{ForwardHead, HopByHop, Nonsense, X_BILLABLE};
+pub use response::{ForwardHead, HopByHop, Nonsense};
 pub use server::{Answer, Connection, FIRST_HEAD, Next, Terms};
 pub use writer::{READER_BYTES_PER_SECOND, READER_WINDOW};
 

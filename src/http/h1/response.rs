@@ -4,6 +4,7 @@
 
 use crate::http::h1::Coding;
 use crate::http::h1::request::lines_end_in_crlf;
+use crate::http::names::X_BILLABLE;
 use crate::http::{
     Field, Fields, Framing, HeadWriter, Malformed, Place, Target, length_of, tokens,
 };
@@ -15,9 +16,6 @@ use std::time::Duration;
 /// The largest head of an answer, in bytes, and the most fields in it.
 const HEAD_BYTES: usize = 64 * 1024;
 const HEAD_FIELDS: usize = 100;
-
-/// By this field an upstream says whether its answer is billable.
-pub const X_BILLABLE: &str = "x-tollgate-billable";
 
 /// What came is not HTTP, or where it ends cannot be told.
 #[derive(thiserror::Error, Clone, Copy, Debug)]

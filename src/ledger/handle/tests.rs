@@ -1,12 +1,11 @@
 //! The ledger as its users see it, with the disk failing underneath.
 
 use super::*;
-use crate::ledger::billable;
 use crate::ledger::queue::HEALTHY;
 use crate::ledger::store::Frozen;
 use crate::ledger::{
     CloseError, Commit, Committed, Entry, LedgerError, NotDurable, ReadError, Reader, Record, Seal,
-    Slot, StatementsDigest, StoredRecord, Trouble, backup, schema, seal,
+    Slot, StatementsDigest, StoredRecord, Trouble, backup, billable, schema, seal,
 };
 use crate::model::{AccountId, Action, Bill, GroupId, Mode, Mono, Outcome, Reason, RequestId};
 use disk::{Disk, ENOSPC, Word};

@@ -13,7 +13,7 @@ const NOW: i64 = 1_764_590_400;
 
 /// 127 requests, many of them from the vendor's SDKs; `about` in the file explains the fields.
 static VECTORS: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(include_str!("../../../tests/tc3.json")).unwrap());
+    LazyLock::new(|| serde_json::from_str(include_str!("../../../../tests/tc3.json")).unwrap());
 
 /// Well signed; what is wrong with them (version, action, region) is for others to refuse.
 const REFUSED_ELSEWHERE: [&str; 8] = [
@@ -634,7 +634,7 @@ proptest! {
         let parts = parts(&method, target, headers);
         if let Some(head) = read(&parts) {
             prop_assert!(claim(&head, now, &["bda".into()]).is_err());
-            let _ = crate::identity::api_key::api_key(&head.fields);
+            let _ = crate::proxy::identity::api_key::api_key(&head.fields);
         }
     }
 

@@ -2,8 +2,11 @@
 //!
 //! Owns where a key may stand and how it is digested. Must never keep or print a key.
 
-use super::{Failure, MAX_CREDENTIAL_BYTES, authorization, refuse_repeated};
 use crate::http::Fields;
+use crate::proxy::identity::Failure;
+use crate::proxy::identity::failure::MAX_CREDENTIAL_BYTES;
+use crate::proxy::identity::failure::authorization;
+use crate::proxy::identity::failure::refuse_repeated;
 use sha2::{Digest, Sha256};
 use std::fmt;
 
@@ -28,7 +31,7 @@ impl fmt::Debug for ApiKeyDigest {
     }
 }
 
-/// The API key of a call. `None` when it carries none, which leaves the call to [`super::tc3::claim`].
+/// The API key of a call. `None` when it carries none, which leaves the call to [`crate::proxy::identity::tc3::claim`].
 ///
 /// # Errors
 /// `Malformed` for an empty or overlong key, for two different keys, and for a key beside another credential (which
@@ -79,7 +82,7 @@ fn bearer(authorization: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::tests::fields;
+    use crate::proxy::identity::failure::tests::fields;
 
     fn read(pairs: &[(&'static str, &'static str)]) -> Option<Result<ApiKeyDigest, Failure>> {
         let pairs: Vec<(&str, &[u8])> = pairs

@@ -3,16 +3,17 @@
 //! Owns this one answer. Must never take quota or make a record, show another account, or keep a
 //! worker waiting for the disk.
 
-use super::body::Relay;
-use super::{Proxy, Refusal, RequestContext, X_REQUEST_ID};
-use crate::admission::Now;
 use crate::books::{Balances, Books};
 use crate::http::h1::{Answer, RequestHead};
-use crate::identity::api_key::api_key;
-use crate::identity::{Failure, tc3};
+use crate::http::names::X_REQUEST_ID;
 use crate::ledger::Reader;
 use crate::model::AccountId;
-use crate::policy::Account;
+use crate::portal::front::Portal;
+use crate::proxy::admission::Now;
+use crate::proxy::identity::api_key::api_key;
+use crate::proxy::identity::{Failure, tc3};
+use crate::proxy::policy::Account;
+use crate::proxy::{Refusal, Relay, RequestContext};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -21,29 +22,29 @@ use std::sync::Arc;
 /// Such questions at once; more are told to come back, so that they cannot crowd out the ledger.
 pub(super) const AT_ONCE: usize = 8;
 
-impl Proxy {
-    /// Answers from the gates that decide and from the ledger's totals.
+impl Portal {
+    /// Answers from the limiters that decide and from the ledger's totals.
     pub(super) async fn quota(
         &self,
         context: &mut RequestContext<'_>,
         head: &RequestHead,
     ) -> Result<Answer<Relay>, Refusal> {
+        let shared = self.proxy.shared();
         if head.method != Method::GET {
             return Err(Refusal::Method {
                 allowed: vec![Method::GET],
             });
         }
         let account = self.own_account(head)?;
-        context.account = Some(account.clone());
-        context.client.prove(&account)?;
+        context.proven(&account)?;
         let place = self
-            .quota_questions
+            .questions
             .clone()
             .try_acquire_owned()
             .map_err(|_| Refusal::LedgerTrouble)?;
-        let catalog = self.shared.policy.load().catalog.clone();
-        let (ledger, sold) = (self.shared.ledger.path().to_owned(), account.clone());
-        let (now, paid_by) = (self.shared.clock.utc(), self.shared.paid_by());
+        let catalog = shared.policy.load().catalog.clone();
+        let (ledger, sold) = (shared.ledger.path().to_owned(), account.clone());
+        let (now, paid_by) = (shared.clock.utc(), shared.paid_by());
         let balances = tokio::task::spawn_blocking(move || {
             // Held by the reading itself, which goes on when the client has hung up.
             let _place = place;
@@ -70,13 +71,14 @@ impl Proxy {
         let mut answer = Answer::own(StatusCode::OK, body.to_string().into_bytes());
         let lines = answer.lines();
         lines.fixed("content-type: application/json\r\ncache-control: no-store\r\n");
-        lines.text(X_REQUEST_ID, context.id_text);
+        lines.text(X_REQUEST_ID, context.id_text());
         Ok(answer)
     }
 
     /// Whose credential it is. A signature covers the body, and this call has none.
     fn own_account(&self, head: &RequestHead) -> Result<Arc<Account>, Refusal> {
-        let policy = self.shared.policy.load();
+        let shared = self.proxy.shared();
+        let policy = shared.policy.load();
         if let Some(key) = api_key(&head.fields) {
             let digest = key.map_err(Refusal::Credential)?;
             return policy
@@ -84,7 +86,7 @@ impl Proxy {
                 .cloned()
                 .ok_or(Refusal::Credential(Failure::UnknownKey));
         }
-        let now = self.shared.clock.utc().seconds();
+        let now = shared.clock.utc().seconds();
         let claim = tc3::claim(head, now, &policy.catalog.services).map_err(Refusal::Credential)?;
         let known = policy
             .tc3(claim.secret_id())
@@ -97,15 +99,12 @@ impl Proxy {
     }
 
     /// `None` when the account is gone: another generation may be in force since it was proven, and
-    /// an account finds its gates only by its own generation's operations.
+    /// an account finds its limiters only by its own generation's operations.
     fn describe(&self, id: &AccountId, balances: &Balances) -> Option<Value> {
-        let policy = self.shared.policy.load();
+        let shared = self.proxy.shared();
+        let policy = shared.policy.load();
         let account = policy.account(id)?;
-        let quotas = policy.describe(
-            account,
-            &self.shared.limiters,
-            Now::read(&self.shared.clock),
-        );
+        let quotas = policy.describe(account, &shared.limiters, Now::read(&shared.clock));
         let services: serde_json::Map<String, Value> = quotas
             .into_iter()
             .map(|(group, limiters)| {

@@ -1,17 +1,4 @@
-//! Admit: may this call start now, in a moment, or not.
-//!
-//! Owns the sold cap: the window (the rule, pure) and the limiters (one per account and group, or
-//! action in a free group). Must never count what it throttled, forget a start younger than a
-//! second, or ask a clock: the caller brings `now`.
-
-mod limiters;
-mod window;
-
-pub use limiters::{Counts, Limiter, LimiterKey, Limiters};
-pub use window::{SECOND, Verdict, Window};
-
-#[cfg(test)]
-mod tests;
+//! What an account has bought in one limiter, and what the window answers.
 
 use crate::model::{Clock, Mode, Mono, Stop, Utc};
 use std::time::Duration;
@@ -162,7 +149,7 @@ impl Quota {
     }
 
     /// When the next purchase begins after `at`, if one is known.
-    fn begins_after(&self, at: Utc) -> Option<Utc> {
+    pub(super) fn begins_after(&self, at: Utc) -> Option<Utc> {
         match self {
             Self::Fixed(_) => None,
             Self::Purchased(purchases) => purchases
@@ -179,10 +166,10 @@ impl Quota {
 #[must_use = "a place in the window is spent"]
 #[derive(Debug)]
 pub struct Reservation {
-    start: Mono,
-    decided: Now,
-    mode: Mode,
-    quota: u32,
+    pub(super) start: Mono,
+    pub(super) decided: Now,
+    pub(super) mode: Mode,
+    pub(super) quota: u32,
 }
 
 /// A call whose start has come. Only [`Reservation::wait`] makes one.
@@ -244,3 +231,6 @@ pub enum Denied {
         retry_after: Duration,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,8 @@
-//! Forward: one call over one connection to the upstream.
-//!
-//! Owns the pool of connections and what is said over them. Must never send anything twice that may
-//! have been read, and never reuse a connection before both the request and its answer have ended.
-
-mod dialer;
-
-pub use dialer::Dialer;
+//! The connections to the upstream that wait for work, and one call over one of them.
 
 use crate::http::h1::{self, AnswerHead, Body, ForwardHead, Nonsense, NotSent, Piece, answer_head};
 use crate::http::{Fields, Framing, Pipe, Reader, is_quiet, read_now};
+use crate::proxy::upstream::Dialer;
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
 use parking_lot::Mutex;

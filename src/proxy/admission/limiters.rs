@@ -2,8 +2,8 @@
 //!
 //! Owns who waits at which window. Must never refill a window because a file changed (P5).
 
-use super::{Denied, InForce, Now, Reservation, SECOND, Terms, Verdict, Window};
 use crate::model::{AccountId, Action, GroupId, Mode, Mono, Stop, Utc};
+use crate::proxy::admission::{Denied, InForce, Now, Reservation, SECOND, Terms, Verdict, Window};
 use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashSet;

@@ -1,7 +1,7 @@
 //! Connections to the upstream, opened.
 
 use crate::http::lookup::Host;
-use crate::upstream::Failure;
+use crate::proxy::upstream::Failure;
 use std::io;
 use std::time::Duration;
 use tokio::net::TcpStream;

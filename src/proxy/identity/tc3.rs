@@ -3,9 +3,12 @@
 //! Owns the order of the checks (PROTOCOL §3, steps 2 to 4 in [`claim`], 6 in [`Claim::verify`]) and every reading of
 //! the signed text that is let pass. Must never build the text anew from parsed parameters: bytes count as received.
 
-use super::{Failure, MAX_CREDENTIAL_BYTES, authorization, refuse_repeated};
 use crate::http::Fields as HeadFields;
 use crate::http::h1::RequestHead;
+use crate::proxy::identity::Failure;
+use crate::proxy::identity::failure::MAX_CREDENTIAL_BYTES;
+use crate::proxy::identity::failure::authorization;
+use crate::proxy::identity::failure::refuse_repeated;
 use arc_swap::ArcSwapOption;
 use hmac::{Hmac, KeyInit, Mac};
 use http::Method;

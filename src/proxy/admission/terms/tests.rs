@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::{AccountId, Action, GroupId, Stop};
+use crate::proxy::admission::*;
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -3,17 +3,17 @@
 //! Owns how many connections there are and what becomes of them when the process ends. Must never
 //! read a request itself, nor drop a call that the drain still has time for.
 
-use crate::admission::SECOND;
-use crate::http::h1::{self, Next};
+use crate::http::h1::{self, Next, RequestBody, RequestHead};
 use crate::http::{Reader, Writer};
 use crate::model::Mono;
-use crate::proxy::{Client, Place, Proxy};
-use crate::upstream::Upstream;
+use crate::proxy::admission::SECOND;
+use crate::proxy::upstream::Upstream;
+use crate::proxy::{Client, Place, Proxy, Relay};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::Context;
@@ -33,6 +33,41 @@ pub enum Phase {
     Drain,
     /// What is left is dropped.
     Abandon,
+}
+
+/// An answer that is being made. On the heap at once: as it is handed on it would be copied whole, several times.
+pub type Answering = Pin<Box<dyn Future<Output = h1::Answer<Relay>> + Send>>;
+
+/// What answers the requests: the way of a call alone, or endpoints of the gate's own beside it.
+pub trait Service: Send + Sync {
+    /// Whose places the connections take.
+    fn proxy(&self) -> &Arc<Proxy>;
+
+    /// Answers a request of this client, with a connection of `upstream` if it is a call.
+    fn answer(
+        &self,
+        upstream: &Arc<Upstream>,
+        client: &Arc<Client>,
+        head: Box<RequestHead>,
+        body: RequestBody,
+    ) -> Answering;
+}
+
+impl Service for Arc<Proxy> {
+    fn proxy(&self) -> &Arc<Proxy> {
+        self
+    }
+
+    fn answer(
+        &self,
+        upstream: &Arc<Upstream>,
+        client: &Arc<Client>,
+        head: Box<RequestHead>,
+        body: RequestBody,
+    ) -> Answering {
+        let (upstream, client) = (upstream.clone(), client.clone());
+        Box::pin(Proxy::answer(self.clone(), upstream, client, head, body))
+    }
 }
 
 /// Listeners for `address`, one for each worker, so that the kernel spreads the connections.
@@ -70,10 +105,11 @@ fn listen(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener>
 /// listeners: when they are taken, [`Place`] says who gives way. While nobody does, the next connections wait, unread.
 pub async fn run(
     listener: TcpListener,
-    proxy: Arc<Proxy>,
+    service: Arc<dyn Service>,
     upstream: Arc<Upstream>,
     mut phase: watch::Receiver<Phase>,
 ) {
+    let proxy = service.proxy();
     let mut open = JoinSet::new();
     let own_phase = phase.clone();
     let serve = |open: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr, place: Place| {
@@ -85,7 +121,7 @@ pub async fn run(
         let task = open.spawn(connection(
             stream.into_split(),
             client.clone(),
-            proxy.clone(),
+            service.clone(),
             upstream.clone(),
             own_phase.clone(),
         ));
@@ -160,13 +196,14 @@ fn has_reached(phase: &watch::Receiver<Phase>, at_least: Phase) -> bool {
 async fn connection<R, W>(
     (reader, writer): (R, W),
     client: Arc<Client>,
-    proxy: Arc<Proxy>,
+    service: Arc<dyn Service>,
     upstream: Arc<Upstream>,
     phase: watch::Receiver<Phase>,
 ) where
     R: Reader + 'static,
     W: Writer,
 {
+    let proxy = service.proxy();
     let mut caller = h1::Connection::new(
         reader,
         writer,
@@ -191,12 +228,7 @@ async fn connection<R, W>(
             client.place().has_head();
         }
         let terms = h1::Terms::from(&*head);
-        // On the heap at once: as it is handed on it would be copied whole, several times.
-        let call = Box::pin(
-            proxy
-                .clone()
-                .answer(upstream.clone(), client.clone(), head, body),
-        );
+        let call = service.answer(&upstream, &client, head, body);
         let goes_on = || client.hung_up();
         let Some(answer) = caller.during(terms, call, goes_on).await else {
             tracing::debug!(peer = %client.address(), "the caller hung up");
@@ -220,15 +252,15 @@ async fn connection<R, W>(
 mod tests {
 
     use super::*;
-    use crate::admission::Limiters;
     use crate::config;
     use crate::http::h1::{FIRST_HEAD, READER_BYTES_PER_SECOND, READER_WINDOW};
     use crate::ledger::{Ledger, LedgerOptions};
     use crate::metrics::Metrics;
     use crate::model::{Clock, Durability};
-    use crate::policy::Policy;
     use crate::proxy::Shared;
-    use crate::upstream::{Dialer, Keep};
+    use crate::proxy::admission::Limiters;
+    use crate::proxy::policy::Policy;
+    use crate::proxy::upstream::{Dialer, Keep};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
     use tokio::time::Instant;
 
@@ -275,7 +307,7 @@ mod tests {
         let (phase, seen) = watch::channel(Phase::Serve);
         let connection = tokio::spawn(async move {
             let halves = tokio::io::split(server);
-            connection(halves, client, proxy, upstream, seen).await;
+            connection(halves, client, Arc::new(proxy), upstream, seen).await;
             drop(phase);
         });
         (end, connection, dir)
@@ -293,7 +325,7 @@ mod tests {
         let (reader, writer) = tokio::io::split(server);
         let mut caller = h1::Connection::new(reader, writer, IDLE, Clock::default());
         let (head, body) = caller.request(|_| false, |_| ()).await.unwrap();
-        let call = proxy.answer(upstream, client, head, body);
+        let call = Proxy::answer(proxy, upstream, client, head, body);
         let bytes = size_of_val(&call);
         assert!(bytes <= MOST_BYTES, "{bytes}");
     }

@@ -1,19 +1,7 @@
-//! Who calls: from a request's head, its body's hash and `now` to a proven credential, or to a [`Failure`] that says why not.
-//!
-//! Owns the shape of the two credentials ([`tc3`], [`api_key`](mod@api_key)), the proof of a signature, and the holding down of
-//! peers whose credentials fail ([`holddown`]). Must never know an account, spend a quota, read a clock or
-//! speak HTTP: tables of accounts belong to the policy, codes and statuses to the dialects.
-//!
-//! A call carries one credential. Ask [`api_key::api_key`] first; when it finds none, [`tc3::claim`] judges the
-//! rest, the call without any credential included.
-#![doc = ""]
-#![doc = include_str!("PROTOCOL.md")]
-
-pub mod api_key;
-pub mod holddown;
-pub mod tc3;
+//! Why a credential was not accepted, and which fields must stand once.
 
 use crate::http::Fields;
+use crate::proxy::identity::tc3;
 
 /// Why a credential was not accepted (PROTOCOL §5). Its `Display` is a sentence for the caller: it holds nothing that
 /// the caller did not send, and no secret.
@@ -94,7 +82,7 @@ impl Failure {
 }
 
 /// A longer credential is refused unread.
-const MAX_CREDENTIAL_BYTES: usize = 4096;
+pub(super) const MAX_CREDENTIAL_BYTES: usize = 4096;
 
 /// Headers of which a second one would let the gate judge one value and the upstream obey the other (PROTOCOL §2).
 const SINGLE: &[&str] = &[
@@ -118,7 +106,7 @@ pub fn must_stand_once(name: &[u8]) -> bool {
     SINGLE.iter().any(|single| single.as_bytes() == name)
 }
 
-fn refuse_repeated(fields: &Fields) -> Result<(), Failure> {
+pub(super) fn refuse_repeated(fields: &Fields) -> Result<(), Failure> {
     // Nothing repeats: nearly every call ends here.
     if !fields.has_repeated() {
         return Ok(());
@@ -133,18 +121,18 @@ fn refuse_repeated(fields: &Fields) -> Result<(), Failure> {
 }
 
 /// The `Authorization` value; `None` when absent or blank.
-fn authorization(fields: &Fields) -> Option<&[u8]> {
+pub(super) fn authorization(fields: &Fields) -> Option<&[u8]> {
     fields
         .get("authorization")
         .filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// The fields of a request that has these.
-    pub(super) fn fields(pairs: &[(&str, &[u8])]) -> Fields {
+    pub(in crate::proxy::identity) fn fields(pairs: &[(&str, &[u8])]) -> Fields {
         let mut head = b"POST / HTTP/1.1\r\n".to_vec();
         for (name, value) in pairs {
             head.extend_from_slice(&[name.as_bytes(), b": ", value, b"\r\n"].concat());

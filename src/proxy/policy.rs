@@ -4,12 +4,12 @@
 //! built, so that a call only follows references; a limiter is found at the first call that needs it.
 //! Must never be changed otherwise, nor held over an await (a call keeps its account).
 
-use crate::admission::{Limiter, LimiterKey, Limiters, Now, Purchase, Quota, Terms};
 use crate::config::{self, Catalog, Charging, Credential};
-use crate::identity::api_key::ApiKeyDigest;
-use crate::identity::tc3::{SigningKeys, SigningSecret};
 use crate::metrics::{Decision, IntCounter, Metrics};
 use crate::model::{AccountId, Action, GroupId, Local, Mode, Stop, Utc};
+use crate::proxy::admission::{Limiter, LimiterKey, Limiters, Now, Purchase, Quota, Terms};
+use crate::proxy::identity::api_key::ApiKeyDigest;
+use crate::proxy::identity::tc3::{SigningKeys, SigningSecret};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use http::Method;

@@ -1,0 +1,61 @@
+//! Whether a request is for an endpoint of the gate's own, or a call.
+
+use crate::http::h1::{Answer, RequestBody, RequestHead};
+use crate::model::QUOTA_PATH;
+use crate::portal::quota::AT_ONCE;
+use crate::proxy::listener::{Answering, Service};
+use crate::proxy::upstream::Upstream;
+use crate::proxy::{Client, OwnRequest, Proxy, Relay};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// What stands behind the public listener: the customer's own endpoints, and the way of a call.
+#[derive(Clone)]
+pub struct Portal {
+    pub(super) proxy: Arc<Proxy>,
+    /// Questions that read the ledger.
+    pub(super) questions: Arc<Semaphore>,
+}
+
+impl Portal {
+    /// In front of this proxy.
+    pub fn new(proxy: Arc<Proxy>) -> Self {
+        Self {
+            proxy,
+            questions: Arc::new(Semaphore::new(AT_ONCE)),
+        }
+    }
+
+    async fn own(
+        self,
+        client: Arc<Client>,
+        head: Box<RequestHead>,
+        body: RequestBody,
+    ) -> Answer<Relay> {
+        let mut request = OwnRequest::new(&self.proxy, &client, &head, body);
+        let result = match request.check() {
+            Ok(()) => self.quota(&mut request.context, &head).await,
+            Err(refusal) => Err(refusal),
+        };
+        request.answer(result).await
+    }
+}
+
+impl Service for Portal {
+    fn proxy(&self) -> &Arc<Proxy> {
+        &self.proxy
+    }
+
+    fn answer(
+        &self,
+        upstream: &Arc<Upstream>,
+        client: &Arc<Client>,
+        head: Box<RequestHead>,
+        body: RequestBody,
+    ) -> Answering {
+        match head.target.path() {
+            QUOTA_PATH => Box::pin(self.clone().own(client.clone(), head, body)),
+            _ => Service::answer(&self.proxy, upstream, client, head, body),
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Admit: may this call start now, in a moment, or not.
+//!
+//! Owns the sold cap: the window (the rule, pure) and the limiters (one per account and group, or
+//! action in a free group). Must never count what it throttled, forget a start younger than a
+//! second, or ask a clock: the caller brings `now`.
+
+mod limiters;
+mod terms;
+mod window;
+
+pub use limiters::{Counts, Limiter, LimiterKey, Limiters};
+pub use terms::{Denied, InForce, Now, Purchase, Quota, Reservation, Started, Terms};
+pub use window::{SECOND, Verdict, Window};

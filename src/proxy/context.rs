@@ -1,0 +1,243 @@
+//! A client, and one request of it between its head and its decision.
+//!
+//! Owns that each call is decided once and counted so (P4). Must never decide anything itself.
+
+use crate::http::Field;
+use crate::http::h1::Answer;
+use crate::http::h1::RequestHead;
+use crate::http::names::X_TC_TRACE_ID;
+use crate::metrics::Decision;
+use crate::model::{Mode, Mono, RequestId, RequestIdText, Timer, Utc};
+use crate::proxy::Relay;
+use crate::proxy::admission::{Limiter, Now};
+use crate::proxy::body::Progress;
+use crate::proxy::dialect::{Dialect, Refusal};
+use crate::proxy::forwarded;
+use crate::proxy::places::Place;
+use crate::proxy::policy::{Account, Operation};
+use crate::proxy::state::Proxy;
+use parking_lot::Mutex;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The other end of a connection: what its calls, one after another, have in common.
+pub struct Client {
+    pub(super) address: IpAddr,
+    /// The address, spelled.
+    pub(super) text: String,
+    /// For the patience with the upstream.
+    pub(super) timer: Mutex<Timer>,
+    /// The call that runs has a connection to the upstream.
+    pub(super) is_forwarded: AtomicBool,
+    pub(super) has_gone: AtomicBool,
+    pub(super) place: Place,
+}
+
+impl Client {
+    /// Of a connection from `address` that has this place.
+    pub fn new(address: IpAddr, place: Place) -> Self {
+        Self {
+            address,
+            text: address.to_canonical().to_string(),
+            timer: Mutex::default(),
+            is_forwarded: AtomicBool::new(false),
+            has_gone: AtomicBool::new(false),
+            place,
+        }
+    }
+
+    /// Its address, as the connection has it.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Its connection's place.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Says that the client has hung up after its whole request had come. Whether the call goes on all the same:
+    /// when the upstream has been asked, for then its answer says whether the work was done (R8).
+    pub fn hung_up(&self) -> bool {
+        self.has_gone.store(true, Ordering::Relaxed);
+        self.is_forwarded.load(Ordering::Relaxed)
+    }
+}
+
+/// One request between its head and its decision. Whatever becomes of it, it is decided once (P4).
+pub struct RequestContext<'p> {
+    pub(super) proxy: &'p Proxy,
+    pub(super) id: RequestId,
+    pub(super) id_text: RequestIdText,
+    pub(super) dialect: Dialect,
+    /// Whose connection it is.
+    pub(super) client: &'p Client,
+    /// Whose request it is: the same, or what a trusted proxy says.
+    pub(super) peer: IpAddr,
+    pub(super) received: Now,
+    pub(super) decided_at: Mono,
+    pub(super) decided: bool,
+    pub(super) progress: Arc<Progress>,
+    pub(super) account: Option<Arc<Account>>,
+    pub(super) operation: Option<Arc<Operation>>,
+    pub(super) limiter: Option<Arc<Limiter>>,
+}
+
+impl<'p> RequestContext<'p> {
+    /// Of a call, which is counted as received now.
+    pub(super) fn of_call(
+        proxy: &'p Proxy,
+        client: &'p Client,
+        head: &RequestHead,
+        received: Now,
+        progress: Arc<Progress>,
+    ) -> Self {
+        proxy.shared.metrics.received.inc();
+        proxy.shared.metrics.pending.inc();
+        let mut context = Self::of_own(proxy, client, head, received, progress);
+        context.decided = false;
+        context
+    }
+
+    /// Of a request for an endpoint of the gate's own.
+    pub(super) fn of_own(
+        proxy: &'p Proxy,
+        client: &'p Client,
+        head: &RequestHead,
+        received: Now,
+        progress: Arc<Progress>,
+    ) -> Self {
+        let id = request_id(received.utc);
+        Self {
+            proxy,
+            id,
+            id_text: id.text(),
+            dialect: Dialect::of(head),
+            client,
+            peer: forwarded::peer(client.address, &head.fields, &proxy.trusted_proxies),
+            received,
+            decided_at: received.mono,
+            decided: true,
+            progress,
+            account: None,
+            operation: None,
+            limiter: None,
+        }
+    }
+
+    /// A credential of the account is proven, whose connection this is from now on.
+    ///
+    /// # Errors
+    /// When the account has its part of the connections already.
+    pub fn proven(&mut self, account: &Arc<Account>) -> Result<(), Refusal> {
+        self.account = Some(account.clone());
+        match self.client.place.prove(&account.id) {
+            true => Ok(()),
+            false => Err(Refusal::AccountConnections),
+        }
+    }
+
+    /// The name of the request, as its answer says it.
+    pub fn id_text(&self) -> RequestIdText {
+        self.id_text
+    }
+
+    /// The client's own name for the request goes back to it, which only the vendor's protocol has.
+    pub(super) fn echo(&self, head: &RequestHead, answer: &mut Answer<Relay>) {
+        if self.dialect == Dialect::Vendor {
+            let named = |field: &Field<'_>| field.name() == X_TC_TRACE_ID.as_bytes();
+            if let Some(trace_id) = head.fields.iter().find(named) {
+                answer.lines().field(trace_id);
+            }
+        }
+    }
+
+    pub(super) fn decide(&mut self) {
+        self.decided = true;
+        self.proxy.shared.metrics.pending.dec();
+    }
+
+    pub(super) fn admitted(&mut self, operation: &Operation, mode: Mode) {
+        operation.admitted(mode).inc();
+        if let Some(limiter) = &self.limiter {
+            limiter.counts.admitted.fetch_add(1, Ordering::Relaxed);
+        }
+        self.decide();
+    }
+
+    /// Counts the decision, unless the call was admitted: then it has its record and was only failed.
+    pub(super) fn refused(&mut self, refusal: &Refusal) {
+        tracing::debug!(
+            request_id = %self.id,
+            peer = %self.peer,
+            account = self.account.as_ref().map(|account| account.id.as_str()),
+            action = self.operation.as_ref().map(|operation| operation.action.as_str()),
+            reason = refusal.reason(),
+            "{}", if self.decided { "failed" } else { "not admitted" },
+        );
+        if self.decided {
+            return;
+        }
+        match refusal {
+            Refusal::Throttled { mode, .. } => {
+                if let Some(operation) = &self.operation {
+                    operation.throttled(*mode).inc();
+                }
+            }
+            Refusal::NoQuota { .. } => {
+                self.count(Some(Mode::Qps), Decision::Throttled, refusal.reason())
+            }
+            _ => self.count(None, Decision::Refused, refusal.reason()),
+        }
+        if let Some(limiter) = &self.limiter {
+            let count = if refusal.is_throttle() {
+                &limiter.counts.throttled
+            } else {
+                &limiter.counts.refused
+            };
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.decide();
+    }
+
+    fn count(&self, mode: Option<Mode>, decision: Decision, reason: &str) {
+        let group = self
+            .operation
+            .as_ref()
+            .map_or("", |operation| operation.group.as_str());
+        self.proxy
+            .shared
+            .metrics
+            .requests(group, mode, decision, reason)
+            .inc();
+    }
+}
+
+impl Drop for RequestContext<'_> {
+    /// Hung up before it was decided, while its body arrived or while it waited for its start; or its connection gave way.
+    fn drop(&mut self) {
+        if !self.decided {
+            let reason = match self.client.place.gave_way() {
+                true => "gave_way",
+                false => "client_closed",
+            };
+            self.count(None, Decision::Refused, reason);
+            if let Some(limiter) = &self.limiter {
+                limiter.counts.refused.fetch_add(1, Ordering::Relaxed);
+            }
+            self.decide();
+        }
+    }
+}
+
+/// A name of its own for a call: UUIDs of version 7 sort by time.
+fn request_id(now: Utc) -> RequestId {
+    let (seconds, micros) = (now.0.div_euclid(1_000_000), now.0.rem_euclid(1_000_000));
+    let at = uuid::Timestamp::from_unix(
+        uuid::NoContext,
+        u64::try_from(seconds).unwrap_or(0),
+        u32::try_from(micros * 1_000).unwrap_or(0),
+    );
+    RequestId(uuid::Uuid::new_v7(at))
+}

@@ -1,0 +1,182 @@
+//! What passes through: the head as the upstream gets it, and the answer as the client gets it.
+//!
+//! Owns which fields end here and which only the gate may write. Must never forward a secret, nor let a client speak in the
+//! gate's name.
+
+use crate::http::h1::{Answer, ForwardHead, HopByHop, RequestHead};
+use crate::http::names::{X_BILLABLE, X_FORWARDED_FOR, X_REQUEST_ID, X_TC_TRACE_ID};
+use crate::http::{Field, Fields, tokens};
+use crate::model::RequestId;
+use crate::proxy::body::Relay;
+use crate::proxy::context::RequestContext;
+use crate::proxy::dialect::{self, Dialect, Refusal};
+use crate::proxy::forwarded;
+use crate::proxy::identity::must_stand_once;
+use crate::proxy::permit::Call;
+use crate::proxy::state::Proxy;
+use crate::proxy::upstream::{self};
+use http::StatusCode;
+
+/// The most fields of a request as the upstream gets it.
+const FORWARDED_FIELDS: usize = 100;
+/// Of these the gate adds so many: account, group, action, request id, the hops, where the body ends; and a `Host` that is
+/// missing.
+const ADDED_FIELDS: usize = 7;
+
+impl Proxy {
+    /// The head as the upstream gets it: what ends at this hop is left out, and so are credentials that
+    /// are secrets; the identity is set here and nowhere else.
+    pub(super) fn upstream_head(
+        &self,
+        context: &RequestContext<'_>,
+        head: &RequestHead,
+        call: &Call,
+    ) -> ForwardHead {
+        let fields = &head.fields;
+        let mut forward = ForwardHead::new(head.method.clone(), &head.target);
+        let hop = HopByHop::of(fields);
+        for field in fields.iter() {
+            if !hop.contains(field.name()) && !stays_here(field) {
+                forward.field(field);
+            }
+        }
+        // HTTP/1.0 may come without a Host; it leaves as HTTP/1.1, which must have one.
+        if !fields.contains("host") {
+            let named = head.target.authority();
+            forward.text("host", named.unwrap_or(&self.upstream_host));
+        }
+        forward.text("x-tollgate-account", call.account.id.as_str());
+        forward.text("x-tollgate-group", call.operation.group.as_str());
+        forward.text("x-tollgate-action", call.operation.action.as_str());
+        forward.text(X_REQUEST_ID, context.id_text);
+        // What a trusted proxy said of the hops before, as it came, and the hop to us; from anybody else only the latter.
+        match forwarded::is_trusted(&self.trusted_proxies, context.client.address) {
+            true => forward.list(X_FORWARDED_FOR, fields, &context.client.text),
+            false => forward.text(X_FORWARDED_FOR, &context.client.text),
+        }
+        forward
+    }
+
+    /// Answer: the upstream's words with our name on them.
+    pub(super) fn relay(
+        &self,
+        context: &RequestContext<'_>,
+        answer: upstream::Answer,
+    ) -> Answer<Relay> {
+        let is_vendor = context.dialect == Dialect::Vendor;
+        if is_vendor && answer.status != StatusCode::OK {
+            // The SDKs lose whatever comes with another status (PROTOCOL §4).
+            return dialect::vendor_failed(&context.id_text, answer.status);
+        }
+        let upstream::Answer {
+            status,
+            fields,
+            body,
+        } = answer;
+        let cut = self.shared.metrics.answers_cut.clone();
+        let relay = Relay::new(body, self.response_timeout, cut);
+        // With a charset the SDKs take an error for a success (PROTOCOL §4).
+        let is_ours = |name: &[u8]| {
+            name == X_BILLABLE.as_bytes()
+                || name == X_REQUEST_ID.as_bytes()
+                || (is_vendor && (name == b"content-type" || name == X_TC_TRACE_ID.as_bytes()))
+        };
+        let mut answer = Answer::passing(status, &fields, |name| !is_ours(name), relay);
+        answer.lines().text(X_REQUEST_ID, context.id_text);
+        if is_vendor {
+            answer.lines().fixed("content-type: application/json\r\n");
+        }
+        answer
+    }
+}
+
+/// A field that was judged must reach the upstream as it was: if `Connection` took it away, the upstream would do what the
+/// gate has not judged (RFC 9110 §7.6.1 has it that such fields are not named there).
+pub(super) fn check_connection(
+    fields: &Fields,
+    is_judged: impl Fn(&[u8]) -> bool,
+) -> Result<(), Refusal> {
+    let hop = HopByHop::of(fields);
+    match hop
+        .named()
+        .any(|name| is_judged(&name.to_ascii_lowercase()))
+    {
+        true => Err(Refusal::ConnectionOption),
+        false => Ok(()),
+    }
+}
+
+/// Many servers take no more than [`FORWARDED_FIELDS`], and a call that the upstream would refuse is not worth its place in the
+/// window.
+pub(super) fn check_count(fields: &Fields) -> Result<(), Refusal> {
+    // Nearly every call ends here.
+    if fields.count() + ADDED_FIELDS <= FORWARDED_FIELDS {
+        return Ok(());
+    }
+    let hop = HopByHop::of(fields);
+    let passes = |field: &Field<'_>| !hop.contains(field.name()) && !stays_here(*field);
+    let has_host = usize::from(fields.contains("host"));
+    match fields.iter().filter(passes).count() + ADDED_FIELDS - has_host <= FORWARDED_FIELDS {
+        true => Ok(()),
+        false => Err(Refusal::TooManyFields {
+            limit: FORWARDED_FIELDS,
+        }),
+    }
+}
+
+/// What was for the gate, and what it says itself. A TC3 signature is no secret, and the upstream may
+/// want to verify it; a bearer key is one.
+pub(super) fn stays_here(field: Field<'_>) -> bool {
+    match field.name() {
+        b"authorization" => !field.value().starts_with(b"TC3"),
+        b"expect" | b"x-api-key" | b"x-forwarded-for" | b"x-request-id" => true,
+        name => is_ours(name),
+    }
+}
+
+/// What is neither letter, digit nor hyphen.
+const ODD: [bool; 256] = {
+    let mut odd = [true; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        odd[byte] = !(byte as u8).is_ascii_alphanumeric() && byte as u8 != b'-';
+        byte += 1;
+    }
+    odd
+};
+
+/// Names that only the gate may use, and other spellings of those that it sets or has judged: an upstream that hands fields
+/// on as variables (CGI, WSGI, PHP) makes one sign of whatever is no letter and no digit, and would obey either.
+pub(super) fn is_ours(name: &[u8]) -> bool {
+    if name.starts_with(b"x-tollgate-") {
+        return true;
+    }
+    let is_odd = |byte: &u8| ODD[usize::from(*byte)];
+    name.iter().any(is_odd) && {
+        let mut dashed = name.to_vec();
+        for byte in dashed.iter_mut().filter(|byte| is_odd(byte)) {
+            *byte = b'-';
+        }
+        dashed.starts_with(b"x-tollgate-")
+            || matches!(
+                &*dashed,
+                b"x-request-id" | b"x-forwarded-for" | b"content-length" | b"transfer-encoding"
+            )
+            || must_stand_once(&dashed)
+    }
+}
+
+/// Whether the upstream says that a call shall not be billed: any `false` does, whatever else is said. A word that
+/// nobody can act on is logged, for somebody meant something by it.
+pub(super) fn is_vetoed(id: RequestId, fields: &Fields) -> bool {
+    let mut is_vetoed = false;
+    for word in fields.get_all(X_BILLABLE).flat_map(tokens) {
+        if word.eq_ignore_ascii_case(b"false") {
+            is_vetoed = true;
+        } else if !word.eq_ignore_ascii_case(b"true") {
+            let word = String::from_utf8_lossy(word);
+            tracing::warn!(request_id = %id, ?word, "the upstream's x-tollgate-billable is neither true nor false");
+        }
+    }
+    is_vetoed
+}

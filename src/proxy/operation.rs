@@ -1,0 +1,84 @@
+//! Which operation a call means, and whether the account may call it. Pure.
+
+use crate::http::Fields;
+use crate::http::h1::RequestHead;
+use crate::http::names::X_TC_ACTION;
+use crate::proxy::admission::Denied;
+use crate::proxy::dialect::Refusal;
+use crate::proxy::policy::{Operation, Policy};
+use std::sync::Arc;
+
+/// Which operation is called: by `X-TC-Action`, else by the route. When both speak they must agree,
+/// or a free action's name would open a paid action's path.
+pub(super) fn operation<'p>(
+    policy: &'p Policy,
+    head: &RequestHead,
+) -> Result<&'p Arc<Operation>, Refusal> {
+    let path = head.target.path();
+    let by_route = || {
+        policy
+            .by_route(&head.method, path)
+            .map_err(|allowed| match allowed.is_empty() {
+                true => Refusal::PathUnknown,
+                false => Refusal::Method { allowed },
+            })
+    };
+    match head.fields.get(X_TC_ACTION) {
+        None if path == "/" => Err(Refusal::ActionMissing),
+        None => by_route(),
+        Some(name) => {
+            let named = std::str::from_utf8(name)
+                .ok()
+                .and_then(|name| policy.by_action(name));
+            let named = named.ok_or(Refusal::ActionUnknown)?;
+            if path != "/" && by_route()?.action != named.action {
+                return Err(Refusal::ActionMismatch);
+            }
+            Ok(named)
+        }
+    }
+}
+
+/// Version and region, which only the vendor's dialect has (PROTOCOL §1).
+pub(super) fn check_vendor_parameters(
+    policy: &Policy,
+    operation: &Operation,
+    fields: &Fields,
+) -> Result<(), Refusal> {
+    let text = |name: &str| {
+        let value = fields.get(name)?;
+        Some(std::str::from_utf8(value).unwrap_or("?"))
+    };
+    let version = text("x-tc-version").ok_or(Refusal::VersionMissing)?;
+    if !policy.catalog.versions.iter().any(|known| known == version) {
+        return Err(Refusal::VersionUnknown);
+    }
+    if operation.regions.is_empty() {
+        return Ok(());
+    }
+    match text("x-tc-region") {
+        None => Err(Refusal::RegionMissing),
+        Some("") => Err(Refusal::RegionEmpty),
+        Some(region) if operation.regions.iter().any(|known| known == region) => Ok(()),
+        Some(_) => Err(Refusal::RegionUnsupported),
+    }
+}
+
+pub(super) fn refusal(denied: Denied, operation: &Operation) -> Refusal {
+    let group = operation.group.clone();
+    match denied {
+        Denied::NotOpened => Refusal::NotOpened,
+        Denied::Stopped(stop) => Refusal::Stopped(stop),
+        Denied::NoQuota { begins_in } => Refusal::NoQuota { group, begins_in },
+        Denied::Throttled {
+            quota,
+            mode,
+            retry_after,
+        } => Refusal::Throttled {
+            group,
+            quota,
+            mode,
+            retry_after,
+        },
+    }
+}

@@ -1,0 +1,56 @@
+//! A request for an endpoint of the gate's own, which is no call: nothing is decided about it and nothing counted.
+//!
+//! Owns that it is checked, refused and held back as a call is.
+
+use crate::http::h1::{Answer, RequestBody, RequestHead};
+use crate::proxy::admission::Now;
+use crate::proxy::body::{Relay, Upload};
+use crate::proxy::context::{Client, RequestContext};
+use crate::proxy::dialect::Refusal;
+use crate::proxy::state::Proxy;
+
+/// Such a request, until it is answered.
+pub struct OwnRequest<'p> {
+    /// What is known of it.
+    pub context: RequestContext<'p>,
+    proxy: &'p Proxy,
+    head: &'p RequestHead,
+    upload: Option<Upload>,
+}
+
+impl<'p> OwnRequest<'p> {
+    /// It has come.
+    pub fn new(
+        proxy: &'p Proxy,
+        client: &'p Client,
+        head: &'p RequestHead,
+        body: RequestBody,
+    ) -> Self {
+        let received = Now::read(&proxy.shared.clock);
+        let (upload, progress) = proxy.upload(head, body, received);
+        Self {
+            context: RequestContext::of_own(proxy, client, head, received, progress),
+            proxy,
+            head,
+            upload,
+        }
+    }
+
+    /// What can be said before anybody is identified.
+    ///
+    /// # Errors
+    /// When it is to be refused.
+    pub fn check(&self) -> Result<(), Refusal> {
+        let upload = self.upload.as_ref();
+        self.proxy
+            .check_head(self.context.dialect, self.head, upload)
+    }
+
+    /// What the client gets, when its time has come.
+    pub async fn answer(mut self, result: Result<Answer<Relay>, Refusal>) -> Answer<Relay> {
+        let (context, upload) = (&mut self.context, &mut self.upload);
+        let mut answer = self.proxy.conclude(context, upload, result).await;
+        context.echo(self.head, &mut answer);
+        answer
+    }
+}
