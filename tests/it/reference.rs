@@ -1,0 +1,50 @@
+//! The references in the pages are written from the program's own tables, and stay as those are.
+
+use std::path::Path;
+use tollgate::metrics::FAMILIES;
+
+/// What writes them anew.
+const REMEDY: &str = "UPDATE_PAGES=1 cargo test --test it reference";
+
+/// Holds the block of `page` between the two comments of `name` against the table's; with `UPDATE_PAGES=1` writes it.
+fn check_block(page: &str, name: &str, table: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let begin = format!("<!-- {name}: written from the source by `{REMEDY}` -->\n");
+    let end = format!("<!-- end of {name} -->");
+    let blocks = text.split_once(&begin).and_then(|(before, rest)| {
+        let (block, after) = rest.split_once(&end)?;
+        Some((before, block, after))
+    });
+    let (before, block, after) =
+        blocks.unwrap_or_else(|| panic!("{page} has no block between\n{begin}and\n{end}"));
+    let fresh = format!("\n{}\n\n", table.trim());
+    if block == fresh {
+        return;
+    }
+    if std::env::var_os("UPDATE_PAGES").is_some_and(|value| value == "1") {
+        std::fs::write(&path, [before, &begin, &fresh, &end, after].concat()).unwrap();
+        return;
+    }
+    let is_new = |line: &&str| !block.lines().any(|old| old == *line);
+    let line = fresh.lines().find(is_new);
+    let line = line.unwrap_or("a line that is too many");
+    panic!("{page}: {name} is stale: {line}\n`{REMEDY}` writes it anew");
+}
+
+#[test]
+fn the_reference_of_the_metrics_is_the_table_of_the_families() {
+    let (mut table, mut section) = (String::new(), "");
+    for family in FAMILIES {
+        if section != family.section {
+            section = family.section;
+            table += &format!("\n| {section} | Kind | Labels | |\n|---|---|---|---|\n");
+        }
+        let name = family.name.strip_prefix("tollgate_").unwrap();
+        let kind = family.kind.as_str();
+        let labels: Vec<String> = family.labels.iter().map(|l| format!("`{l}`")).collect();
+        let (labels, help) = (labels.join(", "), family.help);
+        table += &format!("| `{name}` | {kind} | {labels} | {help} |\n");
+    }
+    check_block("deploy/README.md", "metrics", &table);
+}
