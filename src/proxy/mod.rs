@@ -11,12 +11,14 @@ mod memory;
 mod permit;
 mod places;
 mod quota;
+mod refusal;
 mod state;
 
 pub use body::{ForwardBody, Relay, UPLOAD_BYTES_PER_SECOND, UPLOAD_GRACE};
-pub use dialect::{Dialect, Refusal};
+pub use dialect::Dialect;
 pub use memory::SHARE as BODY_MEMORY_SHARE;
 pub use places::{Place, Places};
+pub use refusal::{REFUSALS, Refusal, RefusalRow, Retry, Sentence};
 pub use state::Shared;
 
 use crate::admission::{Denied, Limiter, Now, Reservation};
