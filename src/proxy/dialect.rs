@@ -178,6 +178,27 @@ mod tests {
     use crate::words::{GroupId, Mode, Stop};
     use std::collections::BTreeSet;
 
+    /// One of each kind of credential that is not accepted, and of each code that a header can get.
+    const FAILURES: &[Failure] = &[
+        Failure::Missing,
+        Failure::Malformed("an API key beside another credential"),
+        Failure::Skip,
+        Failure::OlderMethod,
+        Failure::Token,
+        Failure::Expired { skew_seconds: -301 },
+        Failure::WrongDate,
+        Failure::WrongService,
+        Failure::UnknownId,
+        Failure::UnknownKey,
+        Failure::BadSignature,
+        Failure::RepeatedHeader("authorization"),
+        Failure::RepeatedHeader("host"),
+        Failure::RepeatedHeader("x-tc-version"),
+        Failure::MissingHeader("host"),
+        Failure::MissingHeader("x-tc-timestamp"),
+        Failure::BadHeader("x-tc-timestamp"),
+    ];
+
     /// Some of each kind, and every text that stands for itself.
     fn refusals() -> Vec<Refusal> {
         let group = || GroupId::new("portrait-pic").unwrap();
@@ -194,25 +215,6 @@ mod tests {
         let allowed = vec![
             Method::POST,
             Method::from_bytes(b"!#$%&'*+-.^_`|~").unwrap(),
-        ];
-        let failures = [
-            Failure::Missing,
-            Failure::Malformed("an API key beside another credential"),
-            Failure::Skip,
-            Failure::OlderMethod,
-            Failure::Token,
-            Failure::Expired { skew_seconds: -301 },
-            Failure::WrongDate,
-            Failure::WrongService,
-            Failure::UnknownId,
-            Failure::UnknownKey,
-            Failure::BadSignature,
-            Failure::RepeatedHeader("authorization"),
-            Failure::RepeatedHeader("host"),
-            Failure::RepeatedHeader("x-tc-version"),
-            Failure::MissingHeader("host"),
-            Failure::MissingHeader("x-tc-timestamp"),
-            Failure::BadHeader("x-tc-timestamp"),
         ];
         let uploads = [
             UploadFailure::Incomplete,
@@ -251,7 +253,7 @@ mod tests {
             Refusal::UpstreamTimeout,
             Refusal::NotDurable,
         ];
-        refusals.extend(failures.map(Refusal::Credential));
+        refusals.extend(FAILURES.iter().copied().map(Refusal::Credential));
         refusals.extend(uploads.map(Refusal::Upload));
         refusals
     }
