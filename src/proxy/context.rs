@@ -3,19 +3,18 @@
 //! Owns that each call is decided once and counted so (P4). Must never decide anything itself.
 
 use crate::http::Field;
-use crate::http::h1::Answer;
-use crate::http::h1::RequestHead;
+use crate::http::h1::{Answer, RequestHead};
 use crate::http::names::X_TC_TRACE_ID;
 use crate::metrics::Decision;
 use crate::model::{Mode, Mono, RequestId, RequestIdText, Timer, Utc};
-use crate::proxy::Relay;
 use crate::proxy::admission::{Limiter, Now};
 use crate::proxy::body::Progress;
-use crate::proxy::dialect::{Dialect, Refusal};
-use crate::proxy::forwarded;
+use crate::proxy::dialect::Dialect;
 use crate::proxy::places::Place;
 use crate::proxy::policy::{Account, Operation};
+use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
+use crate::proxy::{Relay, forwarded};
 use parking_lot::Mutex;
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,17 +1,17 @@
 //! Answer: what is said to a call that is not let through, in the dialect that it speaks.
 //!
-//! Owns the codes, statuses and sentences. Must never tell a caller anything of another account,
-//! nor of what stands behind the gate.
+//! Owns the form of both dialects; the words are those of the table of refusals. Must never tell a caller anything
+//! of another account, nor of what stands behind the gate.
 
 use crate::http::HeadWriter;
 use crate::http::h1::{Answer, RequestHead};
 use crate::http::names::{X_REQUEST_ID, X_TC_ACTION};
-use crate::model::{GroupId, Mode, RequestIdText, Stop};
-use crate::proxy::body::{Relay, UploadFailure};
+use crate::model::RequestIdText;
+use crate::proxy::body::Relay;
 use crate::proxy::identity::{Failure, tc3};
+use crate::proxy::refusal::{Refusal, ceil_seconds};
 use http::{Method, StatusCode};
 use std::borrow::Cow;
-use std::fmt;
 use std::time::Duration;
 
 /// Which tongue the answer is in. It follows the request.
@@ -39,353 +39,10 @@ impl Dialect {
     }
 }
 
-/// Why a call gets the gate's own words instead of the upstream's.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Refusal {
-    /// The head is larger than `limits.header_bytes`.
-    HeadersTooLarge {
-        /// In bytes.
-        limit: usize,
-    },
-    /// The upstream would get more fields than most servers take.
-    TooManyFields {
-        /// The most, those of the gate among them.
-        limit: usize,
-    },
-    /// The body is larger than `limits.body_bytes`.
-    BodyTooLarge {
-        /// In bytes.
-        limit: u64,
-    },
-    /// The path exists, with other methods.
-    Method {
-        /// Those it has.
-        allowed: Vec<Method>,
-    },
-    /// `Connection` names a field that decides about the call.
-    ConnectionOption,
-    /// The credential was not accepted.
-    Credential(Failure),
-    /// No action is named, neither by header nor by route.
-    ActionMissing,
-    /// The action does not exist.
-    ActionUnknown,
-    /// No action has this path.
-    PathUnknown,
-    /// `X-TC-Action` names one action and the path another.
-    ActionMismatch,
-    /// No `X-TC-Version`.
-    VersionMissing,
-    /// A version that is not served.
-    VersionUnknown,
-    /// No `X-TC-Region`.
-    RegionMissing,
-    /// An empty `X-TC-Region`.
-    RegionEmpty,
-    /// A region in which the action is not served.
-    RegionUnsupported,
-    /// The account never opened the service (R9).
-    NotOpened,
-    /// The service is stopped (R9).
-    Stopped(Stop),
-    /// Qps mode and no purchase in force.
-    NoQuota {
-        /// The group.
-        group: GroupId,
-        /// When the next purchase begins, if one is known.
-        begins_in: Option<Duration>,
-    },
-    /// Over the cap.
-    Throttled {
-        /// The group.
-        group: GroupId,
-        /// The cap, in calls per second.
-        quota: u32,
-        /// How the account is charged.
-        mode: Mode,
-        /// When a lone caller is admitted.
-        retry_after: Duration,
-    },
-    /// Memory for bodies is taken.
-    BodyMemory,
-    /// The account holds its part of the connections.
-    AccountConnections,
-    /// Records cannot be committed now.
-    LedgerTrouble,
-    /// The body did not arrive whole.
-    Upload(UploadFailure),
-    /// Admitted, and no connection to the upstream.
-    UpstreamUnreachable,
-    /// Admitted, and the upstream broke off before its answer.
-    UpstreamCut,
-    /// Admitted, and the upstream's answer makes no sense.
-    UpstreamNonsense,
-    /// Admitted, and the upstream answered that it has too much to do (429).
-    UpstreamBusy,
-    /// Admitted, and the upstream did not answer in time.
-    UpstreamTimeout,
-    /// Admitted, and the record could not be made durable: the call is not billed.
-    NotDurable,
-}
-
 /// draft-ietf-httpapi-ratelimit-headers-10 §6
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
-/// What a refusal looks like from outside.
-struct ErrorShape {
-    code: &'static str,
-    status: StatusCode,
-    title: &'static str,
-}
-
-fn face(code: &'static str, status: StatusCode, title: &'static str) -> ErrorShape {
-    ErrorShape {
-        code,
-        status,
-        title,
-    }
-}
-
 impl Refusal {
-    /// The reason label in metrics and logs. Stable: dashboards depend on it.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::HeadersTooLarge { .. } => "headers_too_large",
-            Self::TooManyFields { .. } => "too_many_fields",
-            Self::BodyTooLarge { .. } | Self::Upload(UploadFailure::TooLarge) => "body_too_large",
-            Self::Method { .. } => "method",
-            Self::ConnectionOption => "connection_option",
-            Self::Credential(failure) => failure.label(),
-            Self::ActionMissing => "action_missing",
-            Self::ActionUnknown | Self::PathUnknown => "action_unknown",
-            Self::ActionMismatch => "action_mismatch",
-            Self::VersionMissing => "version_missing",
-            Self::VersionUnknown => "version_unknown",
-            Self::RegionMissing => "region_missing",
-            Self::RegionEmpty => "region_empty",
-            Self::RegionUnsupported => "region_unsupported",
-            Self::NotOpened => "not_opened",
-            Self::Stopped(stop) => stop.as_str(),
-            Self::NoQuota { .. } => "no_quota",
-            Self::Throttled { .. } => "over_quota",
-            Self::BodyMemory => "body_memory",
-            Self::AccountConnections => "account_connections",
-            Self::LedgerTrouble => "ledger_trouble",
-            Self::Upload(UploadFailure::Incomplete) => "client_incomplete",
-            Self::Upload(UploadFailure::TooSlow) => "upload_too_slow",
-            Self::UpstreamUnreachable => "upstream_unreachable",
-            Self::UpstreamCut => "upstream_cut",
-            Self::UpstreamNonsense => "upstream_nonsense",
-            Self::UpstreamBusy => "upstream_busy",
-            Self::UpstreamTimeout => "upstream_timeout",
-            Self::NotDurable => "not_durable",
-        }
-    }
-
-    /// Whether it is a throttle (R7) rather than a refusal.
-    pub fn is_throttle(&self) -> bool {
-        matches!(self, Self::Throttled { .. } | Self::NoQuota { .. })
-    }
-
-    /// Vendor code (PROTOCOL §5), plain status and title.
-    fn face(&self) -> ErrorShape {
-        use StatusCode as S;
-        match self {
-            Self::HeadersTooLarge { .. } | Self::TooManyFields { .. } => face(
-                "RequestSizeLimitExceeded",
-                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "Request head too large",
-            ),
-            Self::BodyTooLarge { .. } | Self::Upload(UploadFailure::TooLarge) => face(
-                "RequestSizeLimitExceeded",
-                S::PAYLOAD_TOO_LARGE,
-                "Request body too large",
-            ),
-            Self::Method { .. } => face(
-                "UnsupportedProtocol",
-                S::METHOD_NOT_ALLOWED,
-                "Method not allowed",
-            ),
-            Self::ConnectionOption => face(
-                "InvalidParameter",
-                S::BAD_REQUEST,
-                "Connection names what it must not",
-            ),
-            Self::Credential(failure) => credential_face(failure),
-            Self::ActionMissing => face("MissingParameter", S::NOT_FOUND, "No such action"),
-            Self::ActionUnknown | Self::PathUnknown => {
-                face("InvalidAction", S::NOT_FOUND, "No such action")
-            }
-            Self::ActionMismatch => {
-                face("InvalidParameter", S::BAD_REQUEST, "Two different actions")
-            }
-            Self::VersionMissing => face("MissingParameter", S::BAD_REQUEST, "Version missing"),
-            Self::VersionUnknown => face("NoSuchVersion", S::BAD_REQUEST, "No such version"),
-            Self::RegionMissing => face("MissingParameter", S::BAD_REQUEST, "Region missing"),
-            Self::RegionEmpty => face("InvalidParameterValue", S::BAD_REQUEST, "Region empty"),
-            Self::RegionUnsupported => {
-                face("UnsupportedRegion", S::BAD_REQUEST, "Region not served")
-            }
-            Self::NotOpened => face(
-                "ResourceUnavailable.NotExist",
-                S::FORBIDDEN,
-                "Service not opened",
-            ),
-            Self::Stopped(Stop::Arrears) => face(
-                "ResourceUnavailable.InArrears",
-                S::PAYMENT_REQUIRED,
-                "Account in arrears",
-            ),
-            Self::Stopped(Stop::Violation) => face(
-                "ResourceUnavailable.StopUsing",
-                S::FORBIDDEN,
-                "Service stopped",
-            ),
-            Self::NoQuota { .. } | Self::Throttled { .. } => face(
-                "RequestLimitExceeded",
-                S::TOO_MANY_REQUESTS,
-                "Quota exceeded",
-            ),
-            Self::BodyMemory => face(
-                "ServiceUnavailable",
-                S::SERVICE_UNAVAILABLE,
-                "Too many large uploads",
-            ),
-            Self::AccountConnections => face(
-                "ServiceUnavailable",
-                S::SERVICE_UNAVAILABLE,
-                "Too many connections",
-            ),
-            Self::LedgerTrouble => face(
-                "ServiceUnavailable",
-                S::SERVICE_UNAVAILABLE,
-                "Service unavailable",
-            ),
-            Self::Upload(UploadFailure::Incomplete) => face(
-                "InvalidParameter",
-                S::BAD_REQUEST,
-                "Request body incomplete",
-            ),
-            Self::Upload(UploadFailure::TooSlow) => face(
-                "FailedOperation.RequestTimeout",
-                S::REQUEST_TIMEOUT,
-                "Request body too slow",
-            ),
-            Self::UpstreamUnreachable | Self::UpstreamCut => face(
-                "FailedOperation.RpcFail",
-                S::BAD_GATEWAY,
-                "Service did not answer",
-            ),
-            Self::UpstreamNonsense => face(
-                "FailedOperation.ServerError",
-                S::BAD_GATEWAY,
-                "Service answered wrongly",
-            ),
-            Self::UpstreamBusy => {
-                face("ServiceUnavailable", S::SERVICE_UNAVAILABLE, "Service busy")
-            }
-            Self::UpstreamTimeout => face(
-                "FailedOperation.RequestTimeout",
-                S::GATEWAY_TIMEOUT,
-                "Service did not answer in time",
-            ),
-            Self::NotDurable => face(
-                "InternalError",
-                S::SERVICE_UNAVAILABLE,
-                "Service unavailable",
-            ),
-        }
-    }
-
-    /// One sentence for the caller, with the remedy where there is one. Our own words and numbers, none of which needs an
-    /// escape in JSON; nothing that the caller sent.
-    fn detail(&self) -> Cow<'static, str> {
-        match self {
-            Self::TooManyFields { limit } => {
-                format!("The request has more header fields than the {limit} that are passed on, those of the gate among them.").into()
-            }
-            Self::HeadersTooLarge { limit } => format!("The request line and headers are over {limit} bytes.").into(),
-            Self::BodyTooLarge { limit } => format!("The request body is over {limit} bytes.").into(),
-            Self::Upload(failure) => sentence(failure).into(),
-            Self::Method { allowed } => {
-                let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
-                format!("Use {}.", names.join(" or ")).into()
-            }
-            Self::ConnectionOption => {
-                "Connection names a field that decides about the call; leave it out there.".into()
-            }
-            Self::Credential(failure) => sentence(failure).into(),
-            Self::ActionMissing => {
-                "This path names no action; call one of the documented paths, or name the action in X-TC-Action.".into()
-            }
-            Self::ActionUnknown => "The action in X-TC-Action does not exist.".into(),
-            Self::PathUnknown => "No action has this path; call one of the documented paths.".into(),
-            Self::ActionMismatch => "X-TC-Action and the path name different actions; send one of them.".into(),
-            Self::VersionMissing => "The header X-TC-Version is missing.".into(),
-            Self::VersionUnknown => "The version in X-TC-Version is not served.".into(),
-            Self::RegionMissing => "The header X-TC-Region is missing.".into(),
-            Self::RegionEmpty => "The header X-TC-Region is empty.".into(),
-            Self::RegionUnsupported => "The action is not served in the region of X-TC-Region.".into(),
-            Self::NotOpened => "The service is not opened for this account; open it first.".into(),
-            Self::Stopped(Stop::Arrears) => {
-                "The service is stopped because the account is in arrears; it resumes when the balance is paid."
-                    .into()
-            }
-            Self::Stopped(Stop::Violation) => {
-                "The service is stopped because of a violation of its terms; ask the provider.".into()
-            }
-            Self::NoQuota { begins_in: None, .. } => {
-                "The account is charged by QPS and no purchased quota is in force; buy quota.".into()
-            }
-            Self::NoQuota { begins_in: Some(wait), .. } => {
-                format!("No purchased quota is in force; the next one begins in {} s.", ceil_seconds(*wait)).into()
-            }
-            Self::Throttled { quota, mode, .. } => {
-                let purchased = match mode {
-                    Mode::Qps => "the purchased ",
-                    _ => "",
-                };
-                let mut number = itoa::Buffer::new();
-                [
-                    "More than ",
-                    purchased,
-                    number.format(*quota),
-                    " calls per second; this call is not billed.",
-                ]
-                .concat()
-                .into()
-            }
-            Self::BodyMemory => "Too many large request bodies at once; try again.".into(),
-            Self::AccountConnections => {
-                "The account has too many connections open; close some that are idle, or try again later.".into()
-            }
-            Self::LedgerTrouble | Self::NotDurable => {
-                "The call cannot be counted now and is not billed; try again.".into()
-            }
-            // Whether these are billed is for the record to say: it depends on the upstream's status,
-            // its veto and `bill`.
-            Self::UpstreamUnreachable | Self::UpstreamCut => {
-                "The service behind the gate did not answer.".into()
-            }
-            Self::UpstreamNonsense => "The service behind the gate failed.".into(),
-            Self::UpstreamBusy => "The service behind the gate is busy; send the call again in a moment.".into(),
-            Self::UpstreamTimeout => "The service behind the gate did not answer in time.".into(),
-        }
-    }
-
-    /// After how long another try makes sense.
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Throttled { retry_after, .. } => Some(*retry_after),
-            Self::NoQuota { begins_in, .. } => *begins_in,
-            Self::BodyMemory
-            | Self::AccountConnections
-            | Self::LedgerTrouble
-            | Self::NotDurable => Some(Duration::from_secs(1)),
-            _ => None,
-        }
-    }
-
     /// The answer, without connection handling.
     pub fn answer(&self, dialect: Dialect, id: &RequestIdText) -> Answer<Relay> {
         match dialect {
@@ -407,7 +64,7 @@ impl Refusal {
     fn vendor_body(&self, id: &str) -> String {
         [
             r#"{"Response":{"Error":{"Code":""#,
-            self.face().code,
+            self.row().code,
             r#"","Message":""#,
             &self.detail(),
             r#""},"RequestId":""#,
@@ -419,8 +76,8 @@ impl Refusal {
 
     /// Problem details (RFC 9457), and what the fields of HTTP say besides.
     fn plain(&self, id: &str) -> Answer<Relay> {
-        let face = self.face();
-        let mut answer = Answer::own(face.status, self.plain_body(id).into_bytes());
+        let row = self.row();
+        let mut answer = Answer::own(row.status, self.plain_body(id).into_bytes());
         let lines = answer.lines();
         lines.fixed("content-type: application/problem+json\r\ncache-control: no-store\r\n");
         lines.text(X_REQUEST_ID, id);
@@ -441,7 +98,7 @@ impl Refusal {
                 let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
                 lines.text("allow", names.join(", "));
             }
-            Self::Credential(_) if face.status == StatusCode::UNAUTHORIZED => {
+            Self::Credential(_) if row.status == StatusCode::UNAUTHORIZED => {
                 lines.fixed("www-authenticate: Bearer\r\n");
             }
             _ => {}
@@ -458,10 +115,10 @@ impl Refusal {
     }
 
     fn plain_body(&self, id: &str) -> String {
-        let face = self.face();
-        let [namespace, kind] = match self.is_throttle() {
+        let row = self.row();
+        let [namespace, kind] = match row.is_throttle {
             true => [QUOTA_EXCEEDED, ""],
-            false => ["urn:tollgate:problem:", self.reason()],
+            false => ["urn:tollgate:problem:", row.reason],
         };
         let [policies, policy, end] = match self {
             Self::Throttled { group, .. } | Self::NoQuota { group, .. } => {
@@ -474,9 +131,9 @@ impl Refusal {
             namespace,
             kind,
             r#"","title":""#,
-            face.title,
+            row.title,
             r#"","status":"#,
-            face.status.as_str(),
+            row.status.as_str(),
             r#","detail":""#,
             &self.plain_detail(),
             r#"","instance":""#,
@@ -499,42 +156,6 @@ pub fn vendor_failed(id: &RequestIdText, status: StatusCode) -> Answer<Relay> {
     refusal.vendor(id.as_str())
 }
 
-fn credential_face(failure: &Failure) -> ErrorShape {
-    const UNAUTHORIZED: StatusCode = StatusCode::UNAUTHORIZED;
-    const BAD_REQUEST: StatusCode = StatusCode::BAD_REQUEST;
-    let (code, status) = match failure {
-        Failure::Missing
-        | Failure::Malformed(_)
-        | Failure::Skip
-        | Failure::WrongDate
-        | Failure::WrongService
-        | Failure::UnknownKey => ("AuthFailure.InvalidAuthorization", UNAUTHORIZED),
-        Failure::OlderMethod | Failure::BadSignature => {
-            ("AuthFailure.SignatureFailure", UNAUTHORIZED)
-        }
-        Failure::Token => ("AuthFailure.TokenFailure", UNAUTHORIZED),
-        Failure::Expired { .. } => ("AuthFailure.SignatureExpire", UNAUTHORIZED),
-        Failure::UnknownId => ("AuthFailure.SecretIdNotFound", UNAUTHORIZED),
-        Failure::RepeatedHeader("authorization") => {
-            ("AuthFailure.InvalidAuthorization", BAD_REQUEST)
-        }
-        Failure::RepeatedHeader("host" | "content-type") => {
-            ("AuthFailure.SignatureFailure", BAD_REQUEST)
-        }
-        Failure::RepeatedHeader(_) | Failure::BadHeader(_) => ("InvalidParameter", BAD_REQUEST),
-        Failure::MissingHeader("host" | "content-type") => {
-            ("AuthFailure.SignatureFailure", BAD_REQUEST)
-        }
-        Failure::MissingHeader(_) => ("MissingParameter", BAD_REQUEST),
-    };
-    let title = if status == UNAUTHORIZED {
-        "Not identified"
-    } else {
-        "Malformed request"
-    };
-    face(code, status, title)
-}
-
 /// The fields of draft-ietf-httpapi-ratelimit-headers-10: the policy's name is the group.
 fn rate_limit(lines: &mut HeadWriter, group: &str, quota: u32, reset: Option<Duration>) {
     let mut number = itoa::Buffer::new();
@@ -549,22 +170,34 @@ fn rate_limit(lines: &mut HeadWriter, group: &str, quota: u32, reset: Option<Dur
     }
 }
 
-/// Rounded up, at least 1: who comes back then finds the window open.
-fn ceil_seconds(wait: Duration) -> u64 {
-    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
-}
-
-fn sentence(text: impl fmt::Display) -> String {
-    let mut text = format!("{text}.");
-    if let Some(first) = text.get_mut(..1) {
-        first.make_ascii_uppercase();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{GroupId, Mode, Stop};
+    use crate::proxy::body::UploadFailure;
+    use crate::proxy::refusal::{REFUSALS, RefusalRow, Retry, Sentence};
+    use std::collections::BTreeSet;
+
+    /// One of each kind of credential that is not accepted, and of each code that a header can get.
+    const FAILURES: &[Failure] = &[
+        Failure::Missing,
+        Failure::Malformed("an API key beside another credential"),
+        Failure::Skip,
+        Failure::OlderMethod,
+        Failure::Token,
+        Failure::Expired { skew_seconds: -301 },
+        Failure::WrongDate,
+        Failure::WrongService,
+        Failure::UnknownId,
+        Failure::UnknownKey,
+        Failure::BadSignature,
+        Failure::RepeatedHeader("authorization"),
+        Failure::RepeatedHeader("host"),
+        Failure::RepeatedHeader("x-tc-version"),
+        Failure::MissingHeader("host"),
+        Failure::MissingHeader("x-tc-timestamp"),
+        Failure::BadHeader("x-tc-timestamp"),
+    ];
 
     /// Some of each kind, and every text that stands for itself.
     fn refusals() -> Vec<Refusal> {
@@ -582,22 +215,6 @@ mod tests {
         let allowed = vec![
             Method::POST,
             Method::from_bytes(b"!#$%&'*+-.^_`|~").unwrap(),
-        ];
-        let failures = [
-            Failure::Missing,
-            Failure::Malformed("an API key beside another credential"),
-            Failure::Skip,
-            Failure::OlderMethod,
-            Failure::Token,
-            Failure::Expired { skew_seconds: -301 },
-            Failure::WrongDate,
-            Failure::WrongService,
-            Failure::UnknownId,
-            Failure::UnknownKey,
-            Failure::BadSignature,
-            Failure::RepeatedHeader("host"),
-            Failure::MissingHeader("host"),
-            Failure::BadHeader("x-tc-timestamp"),
         ];
         let uploads = [
             UploadFailure::Incomplete,
@@ -636,7 +253,7 @@ mod tests {
             Refusal::UpstreamTimeout,
             Refusal::NotDurable,
         ];
-        refusals.extend(failures.map(Refusal::Credential));
+        refusals.extend(FAILURES.iter().copied().map(Refusal::Credential));
         refusals.extend(uploads.map(Refusal::Upload));
         refusals
     }
@@ -649,15 +266,49 @@ mod tests {
             let vendor: serde_json::Value = refusal.vendor_body("an-id").parse().unwrap();
             let error = &vendor["Response"]["Error"];
             assert_eq!(error["Message"], *sentence);
-            assert_eq!(error["Code"], refusal.face().code);
+            assert_eq!(error["Code"], refusal.row().code);
             assert_eq!(vendor["Response"]["RequestId"], "an-id");
             let plain: serde_json::Value = refusal.plain_body("an-id").parse().unwrap();
             assert_eq!(plain["detail"], *refusal.plain_detail());
-            assert_eq!(plain["status"], refusal.face().status.as_u16());
+            assert_eq!(plain["status"], refusal.row().status.as_u16());
             assert_eq!(plain["instance"], "an-id");
             let policies = plain.get("violated-policies");
             let expected = serde_json::json!(["portrait-pic"]);
             assert_eq!(policies, refusal.is_throttle().then_some(&expected));
+        }
+    }
+
+    #[test]
+    fn every_row_is_of_some_refusal_and_its_sentence_is_the_one_that_is_said() {
+        let name = |row: &RefusalRow| (row.reason, row.code, row.sentence.to_string());
+        let mut reached = BTreeSet::new();
+        for refusal in refusals() {
+            let (row, said) = (refusal.row(), refusal.detail());
+            match row.sentence {
+                Sentence::Fixed(text) => assert_eq!(said, text),
+                Sentence::Filled([before, _, after]) => {
+                    let filled = said.strip_prefix(before).unwrap();
+                    let filled = filled.strip_suffix(after).unwrap();
+                    assert!(!filled.is_empty() && filled != "0", "{said}");
+                }
+                Sentence::Said(_) => assert!(row.sentence.to_string().ends_with('.')),
+            }
+            reached.insert(name(row));
+        }
+        assert_eq!(reached, REFUSALS.iter().map(name).collect());
+        assert_eq!(reached.len(), REFUSALS.len(), "no row stands twice");
+    }
+
+    #[test]
+    fn retry_after_stands_on_an_answer_exactly_when_the_row_says_so() {
+        for refusal in refusals() {
+            let seconds = refusal.retry_after().map(ceil_seconds);
+            match refusal.row().retry {
+                Retry::Quota => assert!(refusal.is_throttle()),
+                Retry::Never | Retry::Safe(0) | Retry::Acted(0) => assert_eq!(seconds, None),
+                Retry::Safe(told) | Retry::Acted(told) => assert_eq!(seconds, Some(told)),
+            }
+            assert_eq!(refusal.is_throttle(), refusal.row().retry == Retry::Quota);
         }
     }
 }

@@ -14,6 +14,7 @@ mod operation;
 mod own;
 mod permit;
 mod places;
+mod refusal;
 mod state;
 
 pub mod admission;
@@ -25,7 +26,8 @@ pub mod upstream;
 pub use body::{ForwardBody, Relay, UPLOAD_BYTES_PER_SECOND, UPLOAD_GRACE};
 pub use body_memory::SHARE as BODY_MEMORY_SHARE;
 pub use context::{Client, RequestContext};
-pub use dialect::{Dialect, Refusal};
+pub use dialect::Dialect;
 pub use own::OwnRequest;
 pub use places::{Place, Places};
+pub use refusal::{REFUSALS, Refusal, RefusalRow, Retry, Sentence};
 pub use state::{Proxy, Shared, counts};

@@ -4,8 +4,8 @@ use crate::http::Fields;
 use crate::http::h1::RequestHead;
 use crate::http::names::X_TC_ACTION;
 use crate::proxy::admission::Denied;
-use crate::proxy::dialect::Refusal;
 use crate::proxy::policy::{Operation, Policy};
+use crate::proxy::refusal::Refusal;
 use std::sync::Arc;
 
 /// Which operation is called: by `X-TC-Action`, else by the route. When both speak they must agree,

@@ -6,7 +6,7 @@ use crate::http::h1::{Answer, RequestBody, RequestHead};
 use crate::proxy::admission::Now;
 use crate::proxy::body::{Relay, Upload};
 use crate::proxy::context::{Client, RequestContext};
-use crate::proxy::dialect::Refusal;
+use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
 
 /// Such a request, until it is answered.

@@ -87,6 +87,10 @@ impl Proxy {
     /// A proxy of this state, with places and memory of its own.
     pub fn new(settings: &Settings, shared: Arc<Shared>) -> Self {
         let (clock, metrics) = (&shared.clock, &shared.metrics);
+        // A counter that is there from the start shows its first step.
+        for bad in BadHead::ALL {
+            metrics.head_refused(bad.label());
+        }
         Self {
             hold_down: HoldDown::new(clock.clone()),
             bad_heads: Warnings::new(clock.clone()),
@@ -160,7 +164,7 @@ impl Proxy {
 
     /// What came on a connection is no request: counted, and told to the operator once a minute for each peer.
     pub fn head_refused(&self, client: &Client, bad: BadHead) {
-        self.shared.metrics.head_refused(bad).inc();
+        self.shared.metrics.head_refused(bad.label()).inc();
         if self.bad_heads.is_due(client.address) {
             tracing::warn!(peer = %client.text, reason = bad.label(), "a head was refused: {}", bad.likely_cause());
         }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use tollgate::ledger::{Ledger, LedgerOptions, Record};
+use tollgate::metrics::FAMILIES;
 use tollgate::model::{Clock, *};
 
 fn deploy(file: &str) -> PathBuf {
@@ -187,15 +188,12 @@ fn every_metric_in_the_rules_exists() {
     ]
     .map(|file| std::fs::read_to_string(deploy(file)).unwrap())
     .concat();
-    let metrics =
-        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/metrics.rs"))
-            .unwrap();
     let named = rules
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-        .filter_map(|w| w.strip_prefix("tollgate_"));
+        .filter(|w| w.starts_with("tollgate_"));
     let mut count = 0;
     for name in named {
-        assert!(metrics.contains(&format!("\"{name}\"")), "tollgate_{name}");
+        assert!(FAMILIES.iter().any(|family| family.name == name), "{name}");
         count += 1;
     }
     assert!(count >= 4);

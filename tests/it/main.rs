@@ -33,6 +33,7 @@ mod names;
 mod pages;
 mod process;
 mod quota;
+mod reference;
 mod refused_heads;
 mod reload;
 mod sdk;

@@ -6,7 +6,7 @@ use http::StatusCode;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "README.md",
     "README.zh-CN.md",
     "ARCHITECTURE.md",
@@ -15,6 +15,7 @@ const PAGES: [&str; 8] = [
     "deploy/README.md",
     "deploy/BACKUP.md",
     "deploy/DISK.md",
+    "deploy/ERRORS.md",
 ];
 
 /// What a page has to say in place of a value, and the value.

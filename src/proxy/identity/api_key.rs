@@ -4,9 +4,7 @@
 
 use crate::http::Fields;
 use crate::proxy::identity::Failure;
-use crate::proxy::identity::failure::MAX_CREDENTIAL_BYTES;
-use crate::proxy::identity::failure::authorization;
-use crate::proxy::identity::failure::refuse_repeated;
+use crate::proxy::identity::failure::{MAX_CREDENTIAL_BYTES, authorization, refuse_repeated};
 use sha2::{Digest, Sha256};
 use std::fmt;
 

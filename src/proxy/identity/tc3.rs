@@ -6,9 +6,7 @@
 use crate::http::Fields as HeadFields;
 use crate::http::h1::RequestHead;
 use crate::proxy::identity::Failure;
-use crate::proxy::identity::failure::MAX_CREDENTIAL_BYTES;
-use crate::proxy::identity::failure::authorization;
-use crate::proxy::identity::failure::refuse_repeated;
+use crate::proxy::identity::failure::{MAX_CREDENTIAL_BYTES, authorization, refuse_repeated};
 use arc_swap::ArcSwapOption;
 use hmac::{Hmac, KeyInit, Mac};
 use http::Method;

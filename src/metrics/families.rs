@@ -1,0 +1,432 @@
+//! The table of metric families. Each family is told once, in one row: the struct, the registry and the
+//! reference in `deploy/README.md` are made from it.
+
+use crate::metrics::accounts::AccountSeries;
+use crate::model::{COMMIT, Mode, Outcome, Threshold};
+use parking_lot::Mutex;
+/// A counter that was resolved once and is kept where it counts.
+pub use prometheus::IntCounter;
+use prometheus::core::Collector;
+use prometheus::{
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry,
+};
+
+/// What the gate said of a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// Let in.
+    Admitted,
+    /// Over the cap.
+    Throttled,
+    /// Not known, not entitled or malformed.
+    Refused,
+}
+
+impl Decision {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Admitted, Self::Throttled, Self::Refused];
+
+    /// The label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Throttled => "throttled",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// What a family measures.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// It only rises while the process lives.
+    Counter,
+    /// It rises and falls.
+    Gauge,
+    /// It counts values by buckets.
+    Histogram,
+}
+
+impl Kind {
+    /// As Prometheus calls it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One row of the table. Name and labels are stable: dashboards depend on them.
+pub struct Family {
+    /// What it is about, as a heading.
+    pub section: &'static str,
+    /// With the prefix.
+    pub name: &'static str,
+    /// What it measures.
+    pub kind: Kind,
+    /// One or two sentences for the operator; no line break, no `|`.
+    pub help: &'static str,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// The upper bounds of a histogram's buckets.
+    pub buckets: &'static [f64],
+}
+
+/// From 50 µs (a throttle) to a minute (the longest call).
+const SECONDS: &[f64] = &[
+    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+    2.5, 5.0, 10.0, 30.0, 60.0,
+];
+const SKEW_SECONDS: &[f64] = &[
+    -240.0, -120.0, -60.0, -10.0, -2.0, 0.0, 2.0, 10.0, 60.0, 120.0, 240.0,
+];
+const DELIVERED: &str = "delivered";
+const FAILED: &str = "failed";
+
+/// Makes [`FAMILIES`] and [`Metrics`] from the rows.
+macro_rules! families {
+    ($($section:literal { $(
+        $visibility:vis $field:ident: $shape:ty = $name:literal [$($label:literal),*] $(in $buckets:ident)?, $help:literal;
+    )+ })+) => {
+        /// Every family, in the order of the reference.
+        pub const FAMILIES: &[Family] = &[$($(
+            families!(@row $section, $shape, $name, [$($label),*], [$($buckets)?], $help)
+        ),+),+];
+
+        /// The families. Counters that the way of a call touches are plain atomics.
+        pub struct Metrics {
+            $($(#[doc = $help] $visibility $field: $shape,)+)+
+            pub(in crate::metrics) registry: Registry,
+            pub(in crate::metrics) accounts: Mutex<AccountSeries>,
+        }
+
+        impl Metrics {
+            fn registered(registry: Registry, accounts: AccountSeries) -> Self {
+                Self {
+                    $($($field: Shape::made(
+                        &families!(@row $section, $shape, $name, [$($label),*], [$($buckets)?], $help),
+                        &registry,
+                    ),)+)+
+                    registry,
+                    accounts: Mutex::new(accounts),
+                }
+            }
+        }
+    };
+    (@row $section:literal, $shape:ty, $name:literal, [$($label:literal),*], [$($buckets:ident)?], $help:literal) => {
+        Family {
+            section: $section,
+            name: concat!("tollgate_", $name),
+            kind: <$shape as Shape>::KIND,
+            help: $help,
+            labels: &[$($label),*],
+            buckets: families!(@buckets $($buckets)?),
+        }
+    };
+    (@buckets) => { &[] };
+    (@buckets $buckets:ident) => { $buckets };
+}
+
+families! {
+    "Calls" {
+        pub received: IntCounter = "requests_received_total" [],
+            "Heads parsed on the public listener.";
+        requests: IntCounterVec = "requests_total" ["group", "mode", "decision", "reason"],
+            "Decided calls. received = admitted + throttled + refused + pending.";
+        pub pending: IntGauge = "pending" [],
+            "Calls received and not yet decided.";
+        pub in_flight: IntGauge = "in_flight" [],
+            "Admitted calls whose record is not yet committed. admitted = recorded + in flight.";
+        records: IntCounterVec = "records_total" ["outcome"],
+            "Records committed to the ledger.";
+        pub answers_cut: IntCounter = "answers_cut_total" [],
+            "Answers that broke off after their head.";
+        heads_refused: IntCounterVec = "heads_refused_total" ["reason"],
+            "What came on the public listener and is no request, by why.";
+        pub held_down: IntCounter = "held_down_total" [],
+            "Answers to failing credentials that were held back. It rises when somebody guesses.";
+    }
+    "Accounts" {
+        pub(in crate::metrics) account_requests: Unsorted = "account_requests_total" ["account", "group", "decision"],
+            "Calls by account; the busiest by name.";
+        pub(in crate::metrics) quota_qps: GaugeVec = "quota_qps" ["account", "group"],
+            "Calls per second that are admitted now: the quota in force; 0 while stopped or not opened.";
+        pub(in crate::metrics) pack_remaining_ratio: GaugeVec = "pack_remaining_ratio" ["account", "group", "order"],
+            "What is left of the pack in use, by valid order; 0 when all of its packs are used up.";
+        pub(in crate::metrics) account_balance: GaugeVec = "account_balance" ["account"],
+            "Payments less what settlements debited; the lowest by name.";
+        pub(in crate::metrics) accounts_in_arrears: IntGauge = "accounts_in_arrears" [],
+            "Accounts in arrears, those without a series of their own included: their balance is below zero, or the files say so.";
+    }
+    "Where time goes" {
+        pub admission_delay: Histogram = "admission_delay_seconds" [] in SECONDS,
+            "Wait of admitted calls for their start.";
+        upstream: ByOutcome = "upstream_seconds" ["outcome"] in SECONDS,
+            "From the start to the upstream's response head, or to giving up.";
+        pub overhead: Histogram = "overhead_seconds" [] in SECONDS,
+            "Time of an admitted call in the gate; upstream and admission delay excluded.";
+        pub ledger_commit: Histogram = "ledger_commit_seconds" [] in SECONDS,
+            "Duration of one group commit.";
+        pub client_clock_skew: Histogram = "client_clock_skew_seconds" [] in SKEW_SECONDS,
+            "Client clock minus ours, of verified TC3 calls. Beyond 300 s either way a call is refused.";
+    }
+    "Connections, memory and the upstream" {
+        pub connections: IntGauge = "connections" [],
+            "Open connections on the public listener.";
+        pub connections_gave_way: IntCounter = "connections_gave_way_total" [],
+            "Connections without a proven credential that were closed to make room for others.";
+        pub body_memory_bytes: IntGauge = "body_memory_bytes" [],
+            "Bytes reserved for request bodies in memory.";
+        pub upstream_up: IntGauge = "upstream_up" [],
+            "1 when the last attempt to connect to the upstream worked; 0 before the first. While it is 0 the gate dials every 5 s.";
+    }
+    "The ledger" {
+        pub ledger_healthy: IntGauge = "ledger_healthy" [],
+            "1 while records can be committed.";
+        pub ledger_pending: IntGauge = "ledger_pending" [],
+            "Records promised or handed over and not yet committed.";
+        pub ledger_bytes: IntGauge = "ledger_bytes" [],
+            "Size of the ledger file.";
+        pub ledger_wal_bytes: IntGauge = "ledger_wal_bytes" [],
+            "Size of the ledger's write-ahead log.";
+        pub ledger_free_bytes: IntGauge = "ledger_free_bytes" [],
+            "Free bytes on the ledger's file system.";
+        pub ledger_created: IntGauge = "ledger_created_timestamp_seconds" [],
+            "When the ledger was created. A recent time tells of a ledger that is not the old one.";
+    }
+    "Statements, settlement and notices" {
+        pub clock_trusted: IntGauge = "clock_trusted" [],
+            "1 while the wall clock is trusted: days are sealed and months settled.";
+        pub ledger_ahead: IntGauge = "ledger_ahead_seconds" [],
+            "How far the ledger's newest record, sealed day or fixed month lies in the future; 0 when none does.";
+        pub settlement_last_month: IntGauge = "settlement_last_month_timestamp_seconds" [],
+            "End of the last month that is settled whole. Before any is: the beginning of the first month with calls, or 0.";
+        pub settlement_failures: IntCounter = "settlement_failures_total" [],
+            "Months that could not be settled when it was tried.";
+        pub on_no_statement: IntGauge = "calls_on_no_statement" [],
+            "Calls that are on no statement and come on none.";
+        pub notices_pending: IntGauge = "notices_pending" [],
+            "Notices that the webhook has not taken yet.";
+        notices: IntCounterVec = "notices_total" ["threshold", "outcome"],
+            "Attempts to deliver notices to the webhook.";
+    }
+    "The gate itself" {
+        pub config_generation: IntGauge = "config_generation" [],
+            "The policy generation in force.";
+        pub config_last_reload_success: IntGauge = "config_last_reload_success" [],
+            "1 when the last reload took effect.";
+        pub config_reload_failures: IntCounter = "config_reload_failures_total" [],
+            "Reloads refused.";
+        pub config_restart_pending: IntGauge = "config_restart_pending" [],
+            "1 while the files hold settings that only a restart puts in force.";
+        pub log_lines_dropped: IntCounter = "log_lines_dropped_total" [],
+            "Log lines that were dropped because their reader did not take them.";
+        build_info: GaugeVec = "build_info" ["version", "commit"],
+            "1, with the version and the commit that it was built from.";
+    }
+}
+
+impl Metrics {
+    /// `account_limit`: how many accounts get series of their own (`metrics.accounts`).
+    pub fn new(account_limit: usize) -> Self {
+        let metrics = Self::registered(Registry::new(), AccountSeries::new(account_limit));
+        let build = [env!("CARGO_PKG_VERSION"), COMMIT];
+        metrics.build_info.with_label_values(&build).set(1.0);
+        metrics.config_last_reload_success.set(1);
+        // Each from the start: a series that begins at 1 has not risen, for Prometheus.
+        for outcome in Outcome::ALL {
+            metrics.records.with_label_values(&[outcome.as_str()]);
+        }
+        for threshold in Threshold::ALL {
+            for outcome in [DELIVERED, FAILED] {
+                metrics
+                    .notices
+                    .with_label_values(&[threshold.as_str(), outcome]);
+            }
+        }
+        metrics
+    }
+
+    /// The counter of one decision; resolve it where the labels are known and keep it.
+    pub fn requests(
+        &self,
+        group: &str,
+        mode: Option<Mode>,
+        decision: Decision,
+        reason: &str,
+    ) -> IntCounter {
+        self.requests.with_label_values(&[
+            group,
+            mode.map_or("", Mode::as_str),
+            decision.as_str(),
+            reason,
+        ])
+    }
+
+    /// The counter of heads that were not read for one reason.
+    pub fn head_refused(&self, reason: &'static str) -> IntCounter {
+        self.heads_refused.with_label_values(&[reason])
+    }
+
+    /// Sending to the upstream's response head, of calls with one outcome.
+    pub fn upstream(&self, outcome: Outcome) -> &Histogram {
+        &self.upstream.0[outcome as usize]
+    }
+
+    /// The counter of committed records with one outcome.
+    pub fn records(&self, outcome: Outcome) -> IntCounter {
+        self.records.with_label_values(&[outcome.as_str()])
+    }
+
+    /// Counts one attempt to deliver a notice.
+    pub fn notice(&self, threshold: Threshold, delivered: bool) {
+        let outcome = if delivered { DELIVERED } else { FAILED };
+        self.notices
+            .with_label_values(&[threshold.as_str(), outcome])
+            .inc();
+    }
+}
+
+/// How a family of one type comes from its row.
+trait Shape: Sized {
+    const KIND: Kind;
+
+    /// Made, and in the registry.
+    fn made(family: &Family, registry: &Registry) -> Self;
+}
+
+/// One histogram for each outcome, resolved at the start.
+struct ByOutcome([Histogram; Outcome::ALL.len()]);
+
+/// Counters that are exposed beside the registry, which would sort all of their series at each scrape.
+pub(in crate::metrics) struct Unsorted(pub(in crate::metrics) IntCounterVec);
+
+fn options(family: &Family) -> Opts {
+    Opts::new(family.name, family.help)
+}
+
+fn histogram_options(family: &Family) -> HistogramOpts {
+    HistogramOpts::new(family.name, family.help).buckets(family.buckets.to_vec())
+}
+
+fn valid<C>(made: prometheus::Result<C>) -> C {
+    made.expect("a constant, valid description")
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+    let metric = valid(made);
+    registry
+        .register(Box::new(metric.clone()))
+        .expect("each family is registered once");
+    metric
+}
+
+impl Shape for IntCounter {
+    const KIND: Kind = Kind::Counter;
+
+    fn made(family: &Family, registry: &Registry) -> Self {
+        register(registry, Self::with_opts(options(family)))
+    }
+}
+
+impl Shape for IntCounterVec {
+    const KIND: Kind = Kind::Counter;
+
+    fn made(family: &Family, registry: &Registry) -> Self {
+        register(registry, Self::new(options(family), family.labels))
+    }
+}
+
+impl Shape for Unsorted {
+    const KIND: Kind = Kind::Counter;
+
+    fn made(family: &Family, _: &Registry) -> Self {
+        Self(valid(IntCounterVec::new(options(family), family.labels)))
+    }
+}
+
+impl Shape for IntGauge {
+    const KIND: Kind = Kind::Gauge;
+
+    fn made(family: &Family, registry: &Registry) -> Self {
+        register(registry, Self::with_opts(options(family)))
+    }
+}
+
+impl Shape for GaugeVec {
+    const KIND: Kind = Kind::Gauge;
+
+    fn made(family: &Family, registry: &Registry) -> Self {
+        register(registry, Self::new(options(family), family.labels))
+    }
+}
+
+impl Shape for Histogram {
+    const KIND: Kind = Kind::Histogram;
+
+    fn made(family: &Family, registry: &Registry) -> Self {
+        register(registry, Self::with_opts(histogram_options(family)))
+    }
+}
+
+impl Shape for ByOutcome {
+    const KIND: Kind = Kind::Histogram;
+
+    fn made(family: &Family, registry: &Registry) -> Self {
+        let made = HistogramVec::new(histogram_options(family), family.labels);
+        let histograms = register(registry, made);
+        let of = |outcome: usize| histograms.with_label_values(&[Outcome::ALL[outcome].as_str()]);
+        Self(std::array::from_fn(of))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_family_that_is_exposed_is_of_the_table_with_its_kind_and_help() {
+        let metrics = Metrics::new(1);
+        let text = String::from_utf8(metrics.expose(Vec::new())).unwrap();
+        let mut exposed = 0;
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let (name, kind) = line.split_once(' ').unwrap();
+            let family = FAMILIES.iter().find(|family| family.name == name).unwrap();
+            assert_eq!(kind, family.kind.as_str(), "{name}");
+            assert!(text.contains(&format!("# HELP {name} {}\n", family.help)));
+            exposed += 1;
+        }
+        // The others have no series before the first account or decision.
+        let accounts = FAMILIES.iter().filter(|f| f.labels.contains(&"group"));
+        assert_eq!(exposed, FAMILIES.len() - accounts.count() - 1);
+    }
+
+    #[test]
+    fn every_row_fits_into_a_table_and_only_histograms_have_buckets() {
+        for family in FAMILIES {
+            assert!(family.help.ends_with('.'), "{}", family.name);
+            assert!(!family.help.contains(['|', '\n']), "{}", family.name);
+            let is_histogram = family.kind == Kind::Histogram;
+            assert_eq!(is_histogram, !family.buckets.is_empty(), "{}", family.name);
+            let is_total = family.name.ends_with("_total");
+            assert_eq!(is_total, family.kind == Kind::Counter, "{}", family.name);
+        }
+    }
+
+    #[test]
+    fn attempts_to_deliver_are_there_before_the_first() {
+        let metrics = Metrics::new(1);
+        let shown = || {
+            let text = String::from_utf8(metrics.expose(Vec::new())).unwrap();
+            let lines = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("tollgate_notices_total"));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(shown().len(), 4);
+        metrics.notice(Threshold::Low, false);
+        assert!(shown().contains(&r#"{outcome="failed",threshold="low"} 1"#.to_owned()));
+    }
+}

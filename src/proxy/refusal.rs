@@ -1,0 +1,453 @@
+//! Why a call is not let through. Each refusal is told once, in one row of the table: metrics, both dialects and
+//! `deploy/ERRORS.md` say what stands there. No row may tell of another account, nor of what stands behind the gate.
+
+use crate::model::{GroupId, Mode, Stop};
+use crate::proxy::body::UploadFailure;
+use crate::proxy::identity::Failure;
+use http::{Method, StatusCode};
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+/// Why a call gets the gate's own words instead of the upstream's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The head is larger than `limits.header_bytes`.
+    HeadersTooLarge {
+        /// In bytes.
+        limit: usize,
+    },
+    /// The upstream would get more fields than most servers take.
+    TooManyFields {
+        /// The most, those of the gate among them.
+        limit: usize,
+    },
+    /// The body is larger than `limits.body_bytes`.
+    BodyTooLarge {
+        /// In bytes.
+        limit: u64,
+    },
+    /// The path exists, with other methods.
+    Method {
+        /// Those it has.
+        allowed: Vec<Method>,
+    },
+    /// `Connection` names a field that decides about the call.
+    ConnectionOption,
+    /// The credential was not accepted.
+    Credential(Failure),
+    /// No action is named, neither by header nor by route.
+    ActionMissing,
+    /// The action does not exist.
+    ActionUnknown,
+    /// No action has this path.
+    PathUnknown,
+    /// `X-TC-Action` names one action and the path another.
+    ActionMismatch,
+    /// No `X-TC-Version`.
+    VersionMissing,
+    /// A version that is not served.
+    VersionUnknown,
+    /// No `X-TC-Region`.
+    RegionMissing,
+    /// An empty `X-TC-Region`.
+    RegionEmpty,
+    /// A region in which the action is not served.
+    RegionUnsupported,
+    /// The account never opened the service (R9).
+    NotOpened,
+    /// The service is stopped (R9).
+    Stopped(Stop),
+    /// Qps mode and no purchase in force.
+    NoQuota {
+        /// The group.
+        group: GroupId,
+        /// When the next purchase begins, if one is known.
+        begins_in: Option<Duration>,
+    },
+    /// Over the cap.
+    Throttled {
+        /// The group.
+        group: GroupId,
+        /// The cap, in calls per second.
+        quota: u32,
+        /// How the account is charged.
+        mode: Mode,
+        /// When a lone caller is admitted.
+        retry_after: Duration,
+    },
+    /// Memory for bodies is taken.
+    BodyMemory,
+    /// The account holds its part of the connections.
+    AccountConnections,
+    /// Records cannot be committed now.
+    LedgerTrouble,
+    /// The body did not arrive whole.
+    Upload(UploadFailure),
+    /// Admitted, and no connection to the upstream.
+    UpstreamUnreachable,
+    /// Admitted, and the upstream broke off before its answer.
+    UpstreamCut,
+    /// Admitted, and the upstream's answer makes no sense.
+    UpstreamNonsense,
+    /// Admitted, and the upstream answered that it has too much to do (429).
+    UpstreamBusy,
+    /// Admitted, and the upstream did not answer in time.
+    UpstreamTimeout,
+    /// Admitted, and the record could not be made durable: the call is not billed.
+    NotDurable,
+}
+
+/// What is said of a refusal.
+pub struct RefusalRow {
+    /// What it is about, as a heading.
+    pub section: &'static str,
+    /// The reason label in metrics and logs. Stable: dashboards depend on it.
+    pub reason: &'static str,
+    /// The vendor's code (PROTOCOL §5).
+    pub code: &'static str,
+    /// The status in the plain dialect.
+    pub status: StatusCode,
+    /// The title in the plain dialect.
+    pub title: &'static str,
+    /// Whether it is a throttle (R7) rather than a refusal.
+    pub is_throttle: bool,
+    /// Whether the same call may be sent again.
+    pub retry: Retry,
+    /// One sentence for the caller, with the remedy where there is one.
+    pub sentence: Sentence,
+}
+
+/// Whether the same call may be sent again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Retry {
+    /// Not before what the sentence names has changed.
+    Never,
+    /// When the quota allows it: `Retry-After` says when, if that is known.
+    Quota,
+    /// The service did not act on the call. After so many seconds, which stand in `Retry-After`; 0 is at once, without
+    /// the field.
+    Safe(u64),
+    /// The service may have acted on the call. The seconds are those of [`Safe`](Self::Safe).
+    Acted(u64),
+}
+
+/// Our own words and numbers, none of which needs an escape in JSON; nothing that the caller sent. It is displayed as a
+/// customer reads of it, with the name of what is filled in.
+pub enum Sentence {
+    /// Always the same.
+    Fixed(&'static str),
+    /// Text, the name of a value, text.
+    Filled([&'static str; 3]),
+    /// What the failure says of itself; here is one such.
+    Said(&'static (dyn fmt::Display + Sync)),
+}
+
+impl fmt::Display for Sentence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(text) => f.write_str(text),
+            Self::Filled([before, name, after]) => {
+                write!(f, "{before}{}{after}", name.to_uppercase())
+            }
+            Self::Said(failure) => f.write_str(&sentence(failure)),
+        }
+    }
+}
+
+/// Makes [`REFUSALS`] and what [`Refusal`] says from the rows: a pattern, the reason, the vendor's code, status and
+/// title, whether to try again, the sentence.
+macro_rules! refusals {
+    ($($section:literal, is_throttle: $is_throttle:literal { $(
+        $pattern:pat => $reason:expr, $code:literal, $status:ident $title:literal, $retry:expr, $sentence:tt;
+    )+ })+) => {
+        /// Every row, in the order of the page.
+        pub const REFUSALS: &[RefusalRow] = &[$($(
+            refusals!(@row $section, $is_throttle, $reason, $code, $status $title, $retry, $sentence)
+        ),+),+];
+
+        impl Refusal {
+            /// What is said of it.
+            #[allow(unused_variables, reason = "the sentence uses what the patterns name")]
+            pub fn row(&self) -> &'static RefusalRow {
+                match self {
+                    $($($pattern => const {
+                        &refusals!(@row $section, $is_throttle, $reason, $code, $status $title, $retry, $sentence)
+                    })+)+
+                }
+            }
+
+            /// Its sentence, with its own numbers.
+            pub fn detail(&self) -> Cow<'static, str> {
+                match self {
+                    $($($pattern => refusals!(@say $sentence),)+)+
+                }
+            }
+        }
+    };
+    (@row $section:literal, $is_throttle:literal, $reason:expr, $code:literal, $status:ident $title:literal, $retry:expr,
+     $sentence:tt) => {
+        RefusalRow {
+            section: $section,
+            reason: $reason,
+            code: $code,
+            status: StatusCode::$status,
+            title: $title,
+            is_throttle: $is_throttle,
+            retry: $retry,
+            sentence: refusals!(@sentence $sentence),
+        }
+    };
+    (@sentence ($text:literal)) => { Sentence::Fixed($text) };
+    (@sentence ($before:literal $value:ident $after:literal)) => {
+        Sentence::Filled([$before, stringify!($value), $after])
+    };
+    (@sentence ($failure:ident as $one:expr)) => { Sentence::Said(&$one) };
+    (@say ($text:literal)) => { Cow::Borrowed($text) };
+    (@say ($before:literal $value:ident $after:literal)) => { $value.between($before, $after).into() };
+    (@say ($failure:ident as $one:expr)) => { sentence($failure).into() };
+}
+
+refusals! {
+    "The call", is_throttle: false {
+        Self::HeadersTooLarge { limit } =>
+            "headers_too_large", "RequestSizeLimitExceeded", REQUEST_HEADER_FIELDS_TOO_LARGE "Request head too large", Retry::Never,
+            ("The request line and headers are over " limit " bytes.");
+        Self::TooManyFields { limit } =>
+            "too_many_fields", "RequestSizeLimitExceeded", REQUEST_HEADER_FIELDS_TOO_LARGE "Request head too large", Retry::Never,
+            ("The request has more header fields than the " limit " that are passed on, those of the gate among them.");
+        Self::BodyTooLarge { limit } =>
+            "body_too_large", "RequestSizeLimitExceeded", PAYLOAD_TOO_LARGE "Request body too large", Retry::Never,
+            ("The request body is over " limit " bytes.");
+        Self::Upload(failure @ UploadFailure::TooLarge) =>
+            "body_too_large", "RequestSizeLimitExceeded", PAYLOAD_TOO_LARGE "Request body too large", Retry::Never,
+            (failure as UploadFailure::TooLarge);
+        Self::Upload(failure @ UploadFailure::Incomplete) =>
+            "client_incomplete", "InvalidParameter", BAD_REQUEST "Request body incomplete", Retry::Safe(0),
+            (failure as UploadFailure::Incomplete);
+        Self::Upload(failure @ UploadFailure::TooSlow) =>
+            "upload_too_slow", "FailedOperation.RequestTimeout", REQUEST_TIMEOUT "Request body too slow", Retry::Safe(0),
+            (failure as UploadFailure::TooSlow);
+        Self::Method { allowed } =>
+            "method", "UnsupportedProtocol", METHOD_NOT_ALLOWED "Method not allowed", Retry::Never,
+            ("Use " allowed ".");
+        Self::ConnectionOption =>
+            "connection_option", "InvalidParameter", BAD_REQUEST "Connection names what it must not", Retry::Never,
+            ("Connection names a field that decides about the call; leave it out there.");
+        Self::ActionMissing =>
+            "action_missing", "MissingParameter", NOT_FOUND "No such action", Retry::Never,
+            ("This path names no action; call one of the documented paths, or name the action in X-TC-Action.");
+        Self::ActionUnknown =>
+            "action_unknown", "InvalidAction", NOT_FOUND "No such action", Retry::Never,
+            ("The action in X-TC-Action does not exist.");
+        Self::PathUnknown =>
+            "action_unknown", "InvalidAction", NOT_FOUND "No such action", Retry::Never,
+            ("No action has this path; call one of the documented paths.");
+        Self::ActionMismatch =>
+            "action_mismatch", "InvalidParameter", BAD_REQUEST "Two different actions", Retry::Never,
+            ("X-TC-Action and the path name different actions; send one of them.");
+        Self::VersionMissing =>
+            "version_missing", "MissingParameter", BAD_REQUEST "Version missing", Retry::Never,
+            ("The header X-TC-Version is missing.");
+        Self::VersionUnknown =>
+            "version_unknown", "NoSuchVersion", BAD_REQUEST "No such version", Retry::Never,
+            ("The version in X-TC-Version is not served.");
+        Self::RegionMissing =>
+            "region_missing", "MissingParameter", BAD_REQUEST "Region missing", Retry::Never,
+            ("The header X-TC-Region is missing.");
+        Self::RegionEmpty =>
+            "region_empty", "InvalidParameterValue", BAD_REQUEST "Region empty", Retry::Never,
+            ("The header X-TC-Region is empty.");
+        Self::RegionUnsupported =>
+            "region_unsupported", "UnsupportedRegion", BAD_REQUEST "Region not served", Retry::Never,
+            ("The action is not served in the region of X-TC-Region.");
+    }
+    "The credential", is_throttle: false {
+        Self::Credential(failure @ Failure::Missing) =>
+            Failure::Missing.label(), "AuthFailure.InvalidAuthorization", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as Failure::Missing);
+        Self::Credential(failure @ Failure::Malformed(_)) =>
+            Failure::Malformed("the API key is empty").label(), "AuthFailure.InvalidAuthorization", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as Failure::Malformed("the API key is empty"));
+        Self::Credential(failure @ Failure::Skip) =>
+            Failure::Skip.label(), "AuthFailure.InvalidAuthorization", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as Failure::Skip);
+        Self::Credential(failure @ Failure::OlderMethod) =>
+            Failure::OlderMethod.label(), "AuthFailure.SignatureFailure", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as Failure::OlderMethod);
+        Self::Credential(failure @ Failure::Token) =>
+            Failure::Token.label(), "AuthFailure.TokenFailure", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as Failure::Token);
+        Self::Credential(failure @ Failure::Expired { .. }) =>
+            Failure::Expired { skew_seconds: 301 }.label(), "AuthFailure.SignatureExpire", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as Failure::Expired { skew_seconds: 301 });
+        Self::Credential(failure @ Failure::WrongDate) =>
+            Failure::WrongDate.label(), "AuthFailure.InvalidAuthorization", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as Failure::WrongDate);
+        Self::Credential(failure @ Failure::WrongService) =>
+            Failure::WrongService.label(), "AuthFailure.InvalidAuthorization", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as Failure::WrongService);
+        Self::Credential(failure @ Failure::UnknownId) =>
+            Failure::UnknownId.label(), "AuthFailure.SecretIdNotFound", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as Failure::UnknownId);
+        Self::Credential(failure @ Failure::UnknownKey) =>
+            Failure::UnknownKey.label(), "AuthFailure.InvalidAuthorization", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as Failure::UnknownKey);
+        Self::Credential(failure @ Failure::BadSignature) =>
+            Failure::BadSignature.label(), "AuthFailure.SignatureFailure", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as Failure::BadSignature);
+        Self::Credential(failure @ Failure::RepeatedHeader("authorization")) =>
+            Failure::RepeatedHeader("authorization").label(), "AuthFailure.InvalidAuthorization", BAD_REQUEST "Malformed request", Retry::Never,
+            (failure as Failure::RepeatedHeader("authorization"));
+        Self::Credential(failure @ Failure::RepeatedHeader("host" | "content-type")) =>
+            Failure::RepeatedHeader("host").label(), "AuthFailure.SignatureFailure", BAD_REQUEST "Malformed request", Retry::Never,
+            (failure as Failure::RepeatedHeader("host"));
+        Self::Credential(failure @ Failure::RepeatedHeader(_)) =>
+            Failure::RepeatedHeader("x-tc-action").label(), "InvalidParameter", BAD_REQUEST "Malformed request", Retry::Never,
+            (failure as Failure::RepeatedHeader("x-tc-action"));
+        Self::Credential(failure @ Failure::MissingHeader("host" | "content-type")) =>
+            Failure::MissingHeader("host").label(), "AuthFailure.SignatureFailure", BAD_REQUEST "Malformed request", Retry::Never,
+            (failure as Failure::MissingHeader("host"));
+        Self::Credential(failure @ Failure::MissingHeader(_)) =>
+            Failure::MissingHeader("x-tc-timestamp").label(), "MissingParameter", BAD_REQUEST "Malformed request", Retry::Never,
+            (failure as Failure::MissingHeader("x-tc-timestamp"));
+        Self::Credential(failure @ Failure::BadHeader(_)) =>
+            Failure::BadHeader("x-tc-timestamp").label(), "InvalidParameter", BAD_REQUEST "Malformed request", Retry::Never,
+            (failure as Failure::BadHeader("x-tc-timestamp"));
+    }
+    "The account", is_throttle: false {
+        Self::NotOpened =>
+            "not_opened", "ResourceUnavailable.NotExist", FORBIDDEN "Service not opened", Retry::Never,
+            ("The service is not opened for this account; open it first.");
+        Self::Stopped(Stop::Arrears) =>
+            Stop::Arrears.as_str(), "ResourceUnavailable.InArrears", PAYMENT_REQUIRED "Account in arrears", Retry::Never,
+            ("The service is stopped because the account is in arrears; it resumes when the balance is paid.");
+        Self::Stopped(Stop::Violation) =>
+            Stop::Violation.as_str(), "ResourceUnavailable.StopUsing", FORBIDDEN "Service stopped", Retry::Never,
+            ("The service is stopped because of a violation of its terms; ask the provider.");
+        Self::AccountConnections =>
+            "account_connections", "ServiceUnavailable", SERVICE_UNAVAILABLE "Too many connections", Retry::Safe(1),
+            ("The account has too many connections open; close some that are idle, or try again later.");
+    }
+    "The quota", is_throttle: true {
+        Self::Throttled { mode: Mode::Qps, quota, .. } =>
+            "over_quota", "RequestLimitExceeded", TOO_MANY_REQUESTS "Quota exceeded", Retry::Quota,
+            ("More than the purchased " quota " calls per second; this call is not billed.");
+        Self::Throttled { quota, .. } =>
+            "over_quota", "RequestLimitExceeded", TOO_MANY_REQUESTS "Quota exceeded", Retry::Quota,
+            ("More than " quota " calls per second; this call is not billed.");
+        Self::NoQuota { begins_in: Some(seconds), .. } =>
+            "no_quota", "RequestLimitExceeded", TOO_MANY_REQUESTS "Quota exceeded", Retry::Quota,
+            ("No purchased quota is in force; the next one begins in " seconds " s.");
+        Self::NoQuota { begins_in: None, .. } =>
+            "no_quota", "RequestLimitExceeded", TOO_MANY_REQUESTS "Quota exceeded", Retry::Quota,
+            ("The account is charged by QPS and no purchased quota is in force; buy quota.");
+    }
+    "The gate", is_throttle: false {
+        Self::BodyMemory =>
+            "body_memory", "ServiceUnavailable", SERVICE_UNAVAILABLE "Too many large uploads", Retry::Safe(1),
+            ("Too many large request bodies at once; try again.");
+        Self::LedgerTrouble =>
+            "ledger_trouble", "ServiceUnavailable", SERVICE_UNAVAILABLE "Service unavailable", Retry::Safe(1),
+            ("The call cannot be counted now and is not billed; try again.");
+        Self::NotDurable =>
+            "not_durable", "InternalError", SERVICE_UNAVAILABLE "Service unavailable", Retry::Acted(1),
+            ("The call cannot be counted now and is not billed; try again.");
+    }
+    // Their sentences do not say whether the call is billed: that depends on the upstream's status, its veto and `bill`.
+    "The service behind the gate", is_throttle: false {
+        Self::UpstreamUnreachable =>
+            "upstream_unreachable", "FailedOperation.RpcFail", BAD_GATEWAY "Service did not answer", Retry::Safe(0),
+            ("The service behind the gate did not answer.");
+        Self::UpstreamCut =>
+            "upstream_cut", "FailedOperation.RpcFail", BAD_GATEWAY "Service did not answer", Retry::Acted(0),
+            ("The service behind the gate did not answer.");
+        Self::UpstreamNonsense =>
+            "upstream_nonsense", "FailedOperation.ServerError", BAD_GATEWAY "Service answered wrongly", Retry::Acted(0),
+            ("The service behind the gate failed.");
+        Self::UpstreamBusy =>
+            "upstream_busy", "ServiceUnavailable", SERVICE_UNAVAILABLE "Service busy", Retry::Safe(0),
+            ("The service behind the gate is busy; send the call again in a moment.");
+        Self::UpstreamTimeout =>
+            "upstream_timeout", "FailedOperation.RequestTimeout", GATEWAY_TIMEOUT "Service did not answer in time", Retry::Acted(0),
+            ("The service behind the gate did not answer in time.");
+    }
+}
+
+impl Refusal {
+    /// The reason label in metrics and logs.
+    pub fn reason(&self) -> &'static str {
+        self.row().reason
+    }
+
+    /// Whether it is a throttle (R7) rather than a refusal.
+    pub fn is_throttle(&self) -> bool {
+        self.row().is_throttle
+    }
+
+    /// After how long another try makes sense, where that is told.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match (self.row().retry, self) {
+            (_, Self::Throttled { retry_after, .. }) => Some(*retry_after),
+            (_, Self::NoQuota { begins_in, .. }) => *begins_in,
+            (Retry::Safe(seconds @ 1..) | Retry::Acted(seconds @ 1..), _) => {
+                Some(Duration::from_secs(seconds))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What is filled into a sentence.
+trait Value {
+    /// The sentence.
+    fn between(&self, before: &str, after: &str) -> String;
+}
+
+fn number(before: &str, number: impl itoa::Integer, after: &str) -> String {
+    [before, itoa::Buffer::new().format(number), after].concat()
+}
+
+impl Value for usize {
+    fn between(&self, before: &str, after: &str) -> String {
+        number(before, *self, after)
+    }
+}
+
+impl Value for u64 {
+    fn between(&self, before: &str, after: &str) -> String {
+        number(before, *self, after)
+    }
+}
+
+impl Value for u32 {
+    fn between(&self, before: &str, after: &str) -> String {
+        number(before, *self, after)
+    }
+}
+
+impl Value for Duration {
+    fn between(&self, before: &str, after: &str) -> String {
+        number(before, ceil_seconds(*self), after)
+    }
+}
+
+impl Value for Vec<Method> {
+    fn between(&self, before: &str, after: &str) -> String {
+        let names: Vec<&str> = self.iter().map(Method::as_str).collect();
+        [before, &names.join(" or "), after].concat()
+    }
+}
+
+/// Rounded up, at least 1: who comes back then finds the window open.
+pub fn ceil_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+fn sentence(text: impl fmt::Display) -> String {
+    let mut text = format!("{text}.");
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    text
+}
