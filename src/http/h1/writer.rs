@@ -1,6 +1,6 @@
 //! What goes to a caller: the lines of heads, at the pace of a reader who reads at all.
 
-use crate::http::{HeadWriter, Pipe, Writer};
+use crate::http::{HeadWriter, Pipe, Writer, write_now};
 use crate::model::Utc;
 use http::StatusCode;
 use jiff::Timestamp;
@@ -167,7 +167,7 @@ impl<W: Writer> Writer for StallTimeout<W> {
 }
 
 /// Writes a little, whatever the runtime knows of the socket.
-fn write_now(stream: &impl Writer, bytes: &[u8]) -> io::Result<usize> {
+fn write_at_once(stream: &impl Writer, bytes: &[u8]) -> io::Result<usize> {
     match stream.socket() {
         Some(socket) => write_now(socket, &bytes[..bytes.len().min(LOOK_BYTES)]),
         None => Err(io::ErrorKind::WouldBlock.into()),
@@ -181,7 +181,7 @@ impl<W: Writer> AsyncWrite for StallTimeout<W> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.progress(cx, polled, |stream| write_now(stream, bytes))
+        self.progress(cx, polled, |stream| write_at_once(stream, bytes))
     }
 
     fn poll_write_vectored(
@@ -192,7 +192,7 @@ impl<W: Writer> AsyncWrite for StallTimeout<W> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
         let first = pieces.iter().find(|piece| !piece.is_empty());
         self.progress(cx, polled, |stream| {
-            write_now(stream, first.map_or(&[], |piece| piece))
+            write_at_once(stream, first.map_or(&[], |piece| piece))
         })
     }
 
