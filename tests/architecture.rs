@@ -57,7 +57,7 @@ const DOORS: &[(&str, &[&str])] = &[
         &[
             "background",
             "clock",
-            "config/mod",
+            "config/load",
             "main",
             "serve",
             "usage/ledger",

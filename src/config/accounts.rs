@@ -3,9 +3,9 @@
 //! Owns the shape of an account and the ends of what it bought. Must never say what a purchase is
 //! worth now: that is decided against an instant, elsewhere.
 
-use super::catalog::{self, Charging, MAX_QPS, PerCall};
-use super::reader::{self, Fields, Item, Source, all, nearest, point, quoted};
-use super::yaml::{self, Place, Places};
+use crate::config::catalog::{self, Charging, MAX_QPS, PerCall};
+use crate::config::reader::{self, Fields, Item, Source, all, nearest, point, quoted};
+use crate::config::yaml::{self, Place, Places};
 use crate::words::{AccountId, Fund, GroupId, Mode, Origin, Stop, Utc};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
@@ -139,7 +139,7 @@ impl Paid {
 
 /// Where everything that must be unique over all files was first given.
 #[derive(Default)]
-pub(super) struct Taken {
+pub(in crate::config) struct Taken {
     /// The files read so far, the current one last.
     files: Vec<PathBuf>,
     accounts: FirstAt<Box<str>>,
@@ -182,7 +182,7 @@ fn take<K: Eq + Hash>(
 
 /// Reads one file. `taken` holds what the files before it gave. Without places it goes by pieces when it
 /// can: then it finds a mistake exactly when the whole has one, but cannot say well which one it is.
-pub(super) fn read(
+pub(in crate::config) fn read(
     source: &Source,
     bytes: &[u8],
     places: Places,

@@ -2,8 +2,8 @@
 //!
 //! Owns the shape of the offer. Must hold no price, cap or size of its own (CONTRACT, head).
 
-use super::reader::{Fields, Item, all, point, quoted};
-use super::yaml::Place;
+use crate::config::reader::{Fields, Item, all, point, quoted};
+use crate::config::yaml::Place;
 use crate::words::{Action, Bill, GroupId, QUOTA_PATH, TierBasis, Utc};
 use http::Method;
 use jiff::civil::date;
@@ -138,7 +138,7 @@ pub struct QpsPrice {
 
 /// What could be read of the catalogue: enough to check accounts against its sound parts.
 #[derive(Default)]
-pub(super) struct Reading {
+pub(in crate::config) struct Reading {
     pub time_zone: Option<TimeZone>,
     /// `None` when not even the names are known. A group's terms are `None` when they are wrong.
     pub groups: Option<Vec<(GroupId, Option<Charging>)>>,
@@ -146,12 +146,12 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) fn complete(self) -> Option<Catalog> {
+    pub(in crate::config) fn complete(self) -> Option<Catalog> {
         self.complete
     }
 }
 
-pub(super) fn read(root: Item<'_>) -> Reading {
+pub(in crate::config) fn read(root: Item<'_>) -> Reading {
     let Some(mut fields) = root.fields() else {
         return Reading::default();
     };

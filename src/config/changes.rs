@@ -3,7 +3,7 @@
 //! Owns the sentences that `check --against`, a dry run and a reload's report print. Pure. Must never
 //! show a secret, and never leave out a difference that moves money or calls.
 
-use super::{
+use crate::config::{
     Account, Catalog, Charging, Config, Credential, Group, Pack, PackPrice, Paid, QpsPrice,
     QpsPurchase, Service, Tier,
 };

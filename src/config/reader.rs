@@ -3,10 +3,10 @@
 //! Owns the wording of mistakes that any value may have (wrong kind, missing unit, unknown key).
 //! Must never know a particular file's keys. Every reader gives `None` after it has reported.
 
-use super::Mistake;
-use super::punctuation;
-use super::sources::Stamp;
-use super::yaml::{self, Node, Place, Places, Value};
+use crate::config::Mistake;
+use crate::config::punctuation;
+use crate::config::sources::Stamp;
+use crate::config::yaml::{self, Node, Place, Places, Value};
 use crate::words::Utc;
 use bytesize::ByteSize;
 use jiff::Timestamp;
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A file that was read or looked for.
-pub(super) struct SeenFile {
+pub(in crate::config) struct SeenFile {
     pub path: PathBuf,
     /// How it looked just before.
     pub stamp: Option<Stamp>,
@@ -29,7 +29,7 @@ pub(super) struct SeenFile {
 }
 
 impl SeenFile {
-    pub(super) fn new(path: PathBuf, stamp: Option<Stamp>, bytes: &[u8]) -> Self {
+    pub(in crate::config) fn new(path: PathBuf, stamp: Option<Stamp>, bytes: &[u8]) -> Self {
         let sha256 = Sha256::digest(bytes).into();
         Self {
             path,
@@ -40,7 +40,7 @@ impl SeenFile {
 }
 
 /// One file and what was found wrong in it so far.
-pub(super) struct Source {
+pub(in crate::config) struct Source {
     path: PathBuf,
     /// The secret files that it names.
     pub read: RefCell<Vec<SeenFile>>,
@@ -49,7 +49,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(in crate::config) fn new(path: PathBuf) -> Self {
         Self {
             path,
             read: RefCell::default(),
@@ -58,13 +58,13 @@ impl Source {
         }
     }
 
-    pub(super) fn parse(&self, bytes: &[u8], places: Places) -> Option<Node> {
+    pub(in crate::config) fn parse(&self, bytes: &[u8], places: Places) -> Option<Node> {
         yaml::parse(&self.path, bytes, places)
             .map_err(|mistake| self.mistakes.borrow_mut().push(mistake))
             .ok()
     }
 
-    pub(super) fn root<'a>(&'a self, node: &'a Node) -> Item<'a> {
+    pub(in crate::config) fn root<'a>(&'a self, node: &'a Node) -> Item<'a> {
         Item {
             source: self,
             name: "",
@@ -72,7 +72,7 @@ impl Source {
         }
     }
 
-    pub(super) fn refuse(&self, at: Place, message: String) {
+    pub(in crate::config) fn refuse(&self, at: Place, message: String) {
         let mistake = self.mistake(at, message);
         self.mistakes.borrow_mut().push(mistake);
     }
@@ -86,22 +86,22 @@ impl Source {
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::config) fn path(&self) -> &Path {
         &self.path
     }
 
     /// A path written in this file, which is relative to the file's directory.
-    pub(super) fn beside(&self, path: &str) -> PathBuf {
+    pub(in crate::config) fn beside(&self, path: &str) -> PathBuf {
         self.path.parent().unwrap_or(Path::new("")).join(path)
     }
 
     /// The secret files that were read or looked for.
-    pub(super) fn take_read(&self) -> Vec<SeenFile> {
+    pub(in crate::config) fn take_read(&self) -> Vec<SeenFile> {
         self.read.take()
     }
 
     /// Mistakes and warnings, in the order of the text.
-    pub(super) fn findings(self) -> (Vec<Mistake>, Vec<Mistake>) {
+    pub(in crate::config) fn findings(self) -> (Vec<Mistake>, Vec<Mistake>) {
         let sorted = |list: RefCell<Vec<Mistake>>| {
             let mut list = list.into_inner();
             list.sort_by_key(|m| (m.line, m.column));
@@ -113,7 +113,7 @@ impl Source {
 
 /// A value and the key it is written under.
 #[derive(Clone, Copy)]
-pub(super) struct Item<'a> {
+pub(in crate::config) struct Item<'a> {
     pub source: &'a Source,
     /// The key; an element of a list has the list's. Empty for the whole file.
     pub name: &'a str,
@@ -122,30 +122,30 @@ pub(super) struct Item<'a> {
 
 /// A key of the file's own choosing (an account, a group) and its value.
 #[derive(Clone, Copy)]
-pub(super) struct Entry<'a> {
+pub(in crate::config) struct Entry<'a> {
     pub key: &'a str,
     pub at: Place,
     pub value: Item<'a>,
 }
 
 impl<'a> Item<'a> {
-    pub(super) fn place(self) -> Place {
+    pub(in crate::config) fn place(self) -> Place {
         self.node.place
     }
 
     /// Reports `name: message` here.
-    pub(super) fn refuse<T>(self, message: impl Display) -> Option<T> {
+    pub(in crate::config) fn refuse<T>(self, message: impl Display) -> Option<T> {
         self.source.refuse(self.place(), self.named(message));
         None
     }
 
     /// Like [`Self::refuse`], but the value stands.
-    pub(super) fn warn(self, message: impl Display) {
+    pub(in crate::config) fn warn(self, message: impl Display) {
         let mistake = self.source.mistake(self.place(), self.named(message));
         self.source.warnings.borrow_mut().push(mistake);
     }
 
-    pub(super) fn named(self, message: impl Display) -> String {
+    pub(in crate::config) fn named(self, message: impl Display) -> String {
         if self.name.is_empty() {
             message.to_string()
         } else {
@@ -168,7 +168,7 @@ impl<'a> Item<'a> {
     }
 
     /// Text that is not empty. Safe for secrets: no message repeats the value.
-    pub(super) fn text(self) -> Option<&'a str> {
+    pub(in crate::config) fn text(self) -> Option<&'a str> {
         match &self.node.value {
             Value::Text(t) if !t.is_empty() => Some(t),
             Value::Text(_) | Value::Null => self.refuse("is empty: give a value or remove the key"),
@@ -181,7 +181,7 @@ impl<'a> Item<'a> {
     }
 
     /// Text that `read` understands; `what` says which texts these are. Not for secrets.
-    pub(super) fn parsed<T>(
+    pub(in crate::config) fn parsed<T>(
         self,
         what: impl Display,
         read: impl FnOnce(&'a str) -> Option<T>,
@@ -191,7 +191,7 @@ impl<'a> Item<'a> {
     }
 
     /// One of a few spellings.
-    pub(super) fn choice<T: Copy>(self, choices: &[(&str, T)]) -> Option<T> {
+    pub(in crate::config) fn choice<T: Copy>(self, choices: &[(&str, T)]) -> Option<T> {
         let text = self.text()?;
         let chosen = choices.iter().find(|(name, _)| *name == text);
         chosen.map(|(_, value)| *value).or_else(|| {
@@ -200,19 +200,19 @@ impl<'a> Item<'a> {
         })
     }
 
-    pub(super) fn flag(self) -> Option<bool> {
+    pub(in crate::config) fn flag(self) -> Option<bool> {
         match self.node.value {
             Value::Bool(b) => Some(b),
             _ => self.expected("true or false"),
         }
     }
 
-    pub(super) fn is_text(self, text: &str) -> bool {
+    pub(in crate::config) fn is_text(self, text: &str) -> bool {
         matches!(&self.node.value, Value::Text(t) if t == text)
     }
 
     /// A whole number in `range`.
-    pub(super) fn whole(self, range: RangeInclusive<u64>) -> Option<u64> {
+    pub(in crate::config) fn whole(self, range: RangeInclusive<u64>) -> Option<u64> {
         let what = format_args!("a whole number from {} to {}", range.start(), range.end());
         match &self.node.value {
             // YAML's versions do not agree on any other spelling.
@@ -236,13 +236,13 @@ impl<'a> Item<'a> {
     }
 
     /// As [`Self::whole`], for ranges that a `u32` holds.
-    pub(super) fn whole32(self, range: RangeInclusive<u32>) -> Option<u32> {
+    pub(in crate::config) fn whole32(self, range: RangeInclusive<u32>) -> Option<u32> {
         let wide = u64::from(*range.start())..=u64::from(*range.end());
         self.whole(wide).and_then(|n| u32::try_from(n).ok())
     }
 
     /// Digits and a unit: `50ms`, `60s`, `5m`, `2h`, `100d`.
-    pub(super) fn duration(self, range: RangeInclusive<Duration>) -> Option<Duration> {
+    pub(in crate::config) fn duration(self, range: RangeInclusive<Duration>) -> Option<Duration> {
         const WHAT: &str = "a duration such as 50ms, 60s, 5m, 2h or 100d";
         let text = match &self.node.value {
             Value::Text(t) if !t.is_empty() => t,
@@ -275,7 +275,7 @@ impl<'a> Item<'a> {
     }
 
     /// Digits and a unit: `32KiB`, `10MiB`.
-    pub(super) fn size(self, range: RangeInclusive<u64>) -> Option<u64> {
+    pub(in crate::config) fn size(self, range: RangeInclusive<u64>) -> Option<u64> {
         const WHAT: &str = "a size such as 32KiB or 10MiB";
         let text = match &self.node.value {
             Value::Text(t) => t,
@@ -297,7 +297,7 @@ impl<'a> Item<'a> {
     }
 
     /// An amount of money, zero allowed. Quoted text: a YAML number would pass through a float.
-    pub(super) fn amount(self) -> Option<Decimal> {
+    pub(in crate::config) fn amount(self) -> Option<Decimal> {
         if let Value::Number(n) = &self.node.value {
             return self.refuse(format!(
                 "an amount is text, so that no digit is lost: write it in quotes, \"{n}\""
@@ -312,7 +312,7 @@ impl<'a> Item<'a> {
     }
 
     /// An amount of money above zero.
-    pub(super) fn price(self) -> Option<Decimal> {
+    pub(in crate::config) fn price(self) -> Option<Decimal> {
         let price = self.amount()?;
         if price.is_zero() {
             return self.refuse("must be more than zero");
@@ -321,7 +321,7 @@ impl<'a> Item<'a> {
     }
 
     /// `15%` -> 0.15; above zero, below one.
-    pub(super) fn percent(self) -> Option<Decimal> {
+    pub(in crate::config) fn percent(self) -> Option<Decimal> {
         if let Value::Number(n) = &self.node.value {
             return self.refuse(match decimal(n) {
                 Some(part) if part < Decimal::ONE => {
@@ -338,7 +338,7 @@ impl<'a> Item<'a> {
     }
 
     /// RFC 3339 with an offset, from 2000 to 2100.
-    pub(super) fn instant(self) -> Option<Utc> {
+    pub(in crate::config) fn instant(self) -> Option<Utc> {
         const WHAT: &str = "an instant such as 2026-11-01T00:00:00+08:00";
         let text = self.text()?;
         let Ok(instant) = text.parse::<Timestamp>() else {
@@ -357,7 +357,7 @@ impl<'a> Item<'a> {
     }
 
     /// The elements of a list.
-    pub(super) fn list(self) -> Option<Vec<Item<'a>>> {
+    pub(in crate::config) fn list(self) -> Option<Vec<Item<'a>>> {
         match &self.node.value {
             Value::List(list) => Some(list.iter().map(|node| Item { node, ..self }).collect()),
             _ => self.expected("a list in [ ]"),
@@ -365,12 +365,15 @@ impl<'a> Item<'a> {
     }
 
     /// Every element through `read`; `None` if any is wrong, after all were read.
-    pub(super) fn each<T>(self, read: impl FnMut(Item<'a>) -> Option<T>) -> Option<Vec<T>> {
+    pub(in crate::config) fn each<T>(
+        self,
+        read: impl FnMut(Item<'a>) -> Option<T>,
+    ) -> Option<Vec<T>> {
         all(self.list()?.into_iter().map(read))
     }
 
     /// The entries of a map, in order. Repeated keys and keys that are not text are reported.
-    pub(super) fn entries(self) -> Option<Vec<Entry<'a>>> {
+    pub(in crate::config) fn entries(self) -> Option<Vec<Entry<'a>>> {
         let Value::Map(map) = &self.node.value else {
             return match self.name {
                 "" => {
@@ -428,7 +431,7 @@ impl<'a> Item<'a> {
     }
 
     /// The keys of a map and their places, without a word about what is wrong with them.
-    pub(super) fn keys(self) -> Vec<(String, Place)> {
+    pub(in crate::config) fn keys(self) -> Vec<(String, Place)> {
         let Value::Map(map) = &self.node.value else {
             return Vec::new();
         };
@@ -440,7 +443,7 @@ impl<'a> Item<'a> {
     }
 
     /// The map's keys, to be asked for by name.
-    pub(super) fn fields(self) -> Option<Fields<'a>> {
+    pub(in crate::config) fn fields(self) -> Option<Fields<'a>> {
         Some(Fields {
             of: self,
             entries: self.entries()?,
@@ -450,14 +453,14 @@ impl<'a> Item<'a> {
 }
 
 /// A map with known keys: ask for each, then [`Fields::close`].
-pub(super) struct Fields<'a> {
+pub(in crate::config) struct Fields<'a> {
     of: Item<'a>,
     entries: Vec<Entry<'a>>,
     asked: Vec<&'static str>,
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn get(&mut self, key: &'static str) -> Option<Item<'a>> {
+    pub(in crate::config) fn get(&mut self, key: &'static str) -> Option<Item<'a>> {
         if !self.asked.contains(&key) {
             self.asked.push(key);
         }
@@ -465,7 +468,7 @@ impl<'a> Fields<'a> {
     }
 
     /// `Some(None)` when the key is absent.
-    pub(super) fn optional<T>(
+    pub(in crate::config) fn optional<T>(
         &mut self,
         key: &'static str,
         read: impl FnOnce(Item<'a>) -> Option<T>,
@@ -477,7 +480,7 @@ impl<'a> Fields<'a> {
     }
 
     /// `default` when the key is absent.
-    pub(super) fn or<T>(
+    pub(in crate::config) fn or<T>(
         &mut self,
         key: &'static str,
         default: T,
@@ -490,7 +493,7 @@ impl<'a> Fields<'a> {
     }
 
     /// `example` is what the remedy shows after the key.
-    pub(super) fn required<T>(
+    pub(in crate::config) fn required<T>(
         &mut self,
         key: &'static str,
         example: &str,
@@ -505,7 +508,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Refuses `key`, which someone may well write here, with its own explanation.
-    pub(super) fn forbid(&mut self, key: &'static str, why: &str) {
+    pub(in crate::config) fn forbid(&mut self, key: &'static str, why: &str) {
         if let Some(entry) = self.entries.iter().find(|e| e.key == key) {
             self.of.source.refuse(entry.at, format!("{key}: {why}"));
         }
@@ -513,7 +516,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Refuses every key that was not asked for.
-    pub(super) fn close(self) {
+    pub(in crate::config) fn close(self) {
         for entry in self.entries.iter().filter(|e| !self.asked.contains(&e.key)) {
             let key = quoted(entry.key);
             let message = match nearest(entry.key, self.asked.iter().copied()) {
@@ -532,19 +535,19 @@ impl<'a> Fields<'a> {
 }
 
 /// `file:line:column`, to name a second place in a message.
-pub(super) fn point(file: &Path, at: Place) -> String {
+pub(in crate::config) fn point(file: &Path, at: Place) -> String {
     format!("{}:{}:{}", file.display(), at.line, at.column)
 }
 
 /// Everything, or `None` after all were read: a plain `collect` would stop at the first `None`.
-pub(super) fn all<T>(items: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
+pub(in crate::config) fn all<T>(items: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
     let items: Vec<_> = items.collect();
     items.into_iter().collect()
 }
 
 /// In quotes, control characters escaped, cut to what a line can carry. With what to type when a character of
 /// it comes from another keyboard.
-pub(super) fn quoted(text: &str) -> String {
+pub(in crate::config) fn quoted(text: &str) -> String {
     let quoted = match text.char_indices().nth(60) {
         None => format!("{text:?}"),
         Some((end, _)) => format!("{:?}...", &text[..end]),
@@ -567,7 +570,10 @@ fn decimal(text: &str) -> Option<Decimal> {
 }
 
 /// The name that `wrong` most likely stands for.
-pub(super) fn nearest<'n>(wrong: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub(in crate::config) fn nearest<'n>(
+    wrong: &str,
+    names: impl Iterator<Item = &'n str>,
+) -> Option<&'n str> {
     let limit = (wrong.chars().count() / 3).min(2);
     names
         .map(|name| (edits(wrong, name), name))

@@ -1,11 +1,14 @@
 //! The settings in which two configurations differ, for those who are told what waits for a restart.
 
-use super::Settings;
+use crate::config::Settings;
 use secrecy::{ExposeSecret, SecretString};
 
 /// Every setting in which the two differ: its key as written in the file, before, after. A secret is
 /// not shown.
-pub(super) fn changed(old: &Settings, new: &Settings) -> Vec<(&'static str, String, String)> {
+pub(in crate::config) fn changed(
+    old: &Settings,
+    new: &Settings,
+) -> Vec<(&'static str, String, String)> {
     let shown = |s: &Settings| {
         let workers = s.workers.map_or("auto".to_owned(), |n| n.to_string());
         let proxies: Vec<String> = s.trusted_proxies.iter().map(ToString::to_string).collect();

@@ -2,7 +2,7 @@
 //!
 //! Owns its keys and defaults. Must never hold anything about what is sold or to whom.
 
-use super::reader::{Item, quoted};
+use crate::config::reader::{Item, quoted};
 use crate::words::Durability;
 use ipnet::{IpNet, Ipv4Net};
 use secrecy::{ExposeSecret, SecretString};
@@ -175,7 +175,7 @@ pub struct Limits {
 
 /// Where the other two files are, as far as it is known.
 #[derive(Default)]
-pub(super) struct Paths<'a> {
+pub(in crate::config) struct Paths<'a> {
     pub catalog: Option<Item<'a>>,
     pub accounts: Option<Item<'a>>,
 }
@@ -185,7 +185,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-pub(super) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
+pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
     let Some(mut fields) = root.fields() else {
         return (None, Paths::default());
     };

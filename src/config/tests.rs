@@ -1,9 +1,10 @@
 //! Good files with one change each, and exactly what is said about it.
 
-use super::*;
+use crate::config::*;
 use crate::words::{Durability, Mode, Origin, Stop, Utc};
 use secrecy::ExposeSecret;
 use std::fs;
+use std::path::Path;
 use tempfile::TempDir;
 
 const TOLLGATE: &str = r#"listen: 127.0.0.1:8080

@@ -11,7 +11,7 @@
 //! once, which takes twenty times the text. So a large file is read without places and in pieces first,
 //! and once more as a whole and with places when there is something to say about it.
 
-use super::{Mistake, punctuation};
+use crate::config::{Mistake, punctuation};
 use serde::de::{
     self, DeserializeSeed, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
@@ -21,13 +21,13 @@ use std::path::Path;
 
 /// Line and column in a file, both from 1; columns count characters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Place {
+pub(in crate::config) struct Place {
     pub line: u32,
     pub column: u32,
 }
 
 impl Place {
-    pub(super) const START: Self = Self { line: 1, column: 1 };
+    pub(in crate::config) const START: Self = Self { line: 1, column: 1 };
 
     fn of_offset(text: &[u8], offset: usize) -> Self {
         let before = String::from_utf8_lossy(text.get(..offset).unwrap_or(text));
@@ -49,13 +49,13 @@ impl Place {
 /// element stands at its first scalar.
 ///
 /// No `Debug`: it may hold a secret.
-pub(super) struct Node {
+pub(in crate::config) struct Node {
     pub place: Place,
     pub value: Value,
 }
 
 /// What YAML makes of a value.
-pub(super) enum Value {
+pub(in crate::config) enum Value {
     Null,
     Bool(bool),
     /// What some version of YAML takes for a number, as it is written: also `0x1F`, `+5`, and `007`, which one
@@ -71,13 +71,13 @@ pub(super) enum Value {
 
 /// Whether the nodes' places are wanted; without them every node stands at the file's start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Places {
+pub(in crate::config) enum Places {
     Wanted,
     Skipped,
 }
 
 /// The tree of a file that holds one document; else the one mistake that hides the others.
-pub(super) fn parse(file: &Path, bytes: &[u8], places: Places) -> Result<Node, Mistake> {
+pub(in crate::config) fn parse(file: &Path, bytes: &[u8], places: Places) -> Result<Node, Mistake> {
     let mistake = |place: Place, message: String| Mistake {
         file: file.to_path_buf(),
         line: place.line,
@@ -127,7 +127,11 @@ pub(super) fn parse(file: &Path, bytes: &[u8], places: Places) -> Result<Node, M
 /// It cuts only before a line that is indented as the first entry is. What stands before such a line and
 /// is whole YAML in itself (nothing open, a map) is the same in the file: no scalar and no block goes on
 /// there. So the pieces are the file's if each of them is a map, and the caller refuses any other.
-pub(super) fn pieces<'t>(text: &'t str, key: &str, least: usize) -> Option<Vec<&'t str>> {
+pub(in crate::config) fn pieces<'t>(
+    text: &'t str,
+    key: &str,
+    least: usize,
+) -> Option<Vec<&'t str>> {
     let mut indent = None;
     let mut pieces = Vec::new();
     let mut begin = None;
@@ -218,13 +222,13 @@ struct Progress<'t> {
 }
 
 /// Goes through a text and counts places as the parser does, to which more than `\n` ends a line.
-pub(super) struct Walk<'t> {
+pub(in crate::config) struct Walk<'t> {
     rest: &'t str,
     at: Place,
 }
 
 impl<'t> Walk<'t> {
-    pub(super) fn new(text: &'t str) -> Self {
+    pub(in crate::config) fn new(text: &'t str) -> Self {
         Self {
             rest: text,
             at: Place::START,
@@ -257,7 +261,7 @@ impl Iterator for Walk<'_> {
 }
 
 /// Whether it ends a line, to the parser.
-pub(super) fn is_break(c: char) -> bool {
+pub(in crate::config) fn is_break(c: char) -> bool {
     matches!(c, '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
