@@ -144,7 +144,7 @@ fn code(text: &str) -> String {
 }
 
 fn is_test(name: &str) -> bool {
-    name.ends_with("/tests")
+    name.ends_with("/tests") || name.contains("/tests/")
 }
 
 fn room(name: &str) -> &str {
