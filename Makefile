@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 VENV  := target/venv
 
-.PHONY: demo test quick torture fuzz needs man bench soak clean
+.PHONY: demo test quick torture fuzz needs man reference bench soak clean
 
 # Shows the gate at work until Ctrl-C, or so long: make demo ARGS="--seconds 20"
 demo:
@@ -53,6 +53,10 @@ $(VENV)/ready: tests/sdk/requirements.txt | needs
 man:
 	mkdir -p target/man
 	cargo run --locked --quiet --bin tollgate -- man target/man
+
+# The reference of the settings in config/README.md, from their table in src/config/settings/table.rs.
+reference:
+	UPDATE_PAGES=1 cargo test --locked --lib -- config::tests::reference
 
 # What a call costs, part by part and beside the peers: benches/README.md. Two quiet cores, about a quarter of an hour.
 # Rounds and cases of the peers: make bench ARGS="3 admitted bodies"

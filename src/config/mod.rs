@@ -15,7 +15,6 @@ mod load;
 mod mistakes;
 mod punctuation;
 mod reader;
-mod restart;
 mod secret;
 mod settings;
 mod sources;
@@ -36,7 +35,7 @@ pub use load::{Config, load, load_watched};
 pub use mistakes::{Mistake, Mistakes, told};
 pub use settings::{
     AdminSettings, Endpoint, LedgerSettings, Limits, NoticeSettings, Settings, UpstreamSettings,
-    WebhookUrl,
+    WebhookUrl, reference,
 };
 pub use sources::Sources;
 pub use written::Written;

@@ -605,7 +605,7 @@ fn edits(a: &str, b: &str) -> usize {
 }
 
 /// As the file would spell it.
-fn spelled(duration: Duration) -> String {
+pub(in crate::config) fn spelled(duration: Duration) -> String {
     let millis = duration.as_millis();
     let units = [
         (86_400_000, "d"),
@@ -619,5 +619,22 @@ fn spelled(duration: Duration) -> String {
     {
         Some((unit, name)) => format!("{}{name}", millis / unit),
         None => format!("{millis}ms"),
+    }
+}
+
+/// As the file would spell it.
+pub(in crate::config) fn spelled_size(bytes: u64) -> String {
+    let units = [
+        (1 << 40, "TiB"),
+        (1 << 30, "GiB"),
+        (1 << 20, "MiB"),
+        (1 << 10, "KiB"),
+    ];
+    match units
+        .iter()
+        .find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit))
+    {
+        Some((unit, name)) => format!("{}{name}", bytes / unit),
+        None => format!("{bytes}B"),
     }
 }

@@ -6,6 +6,7 @@ mod catalog;
 mod changes;
 mod files;
 mod load;
+mod reference;
 mod restart;
 mod secrets;
 mod settings;

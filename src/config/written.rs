@@ -2,7 +2,7 @@
 //!
 //! Owns where the settings stand. Must never read a file.
 
-use crate::config::restart;
+use crate::config::settings::restart;
 use crate::config::yaml::Place;
 use crate::config::{Mistake, Settings, Sources};
 use std::path::{Path, PathBuf};
