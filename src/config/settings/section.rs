@@ -45,11 +45,16 @@ impl<'a> Section<'a> {
         match (self.fields.get(key), setting.unwritten) {
             (Some(item), _) => read(item),
             (None, Unwritten::Refused(example)) => self.fields.required(key, example, read),
-            (None, _) => read(Item {
-                source: self.of.source,
-                name: key,
-                node: table::default(setting)?,
-            }),
+            (None, _) => match table::default(setting) {
+                Some(node) => read(Item {
+                    source: self.of.source,
+                    name: key,
+                    node,
+                }),
+                None => self
+                    .of
+                    .refuse(format!("{key} has no default in the table of settings")),
+            },
         }
     }
 
@@ -92,7 +97,10 @@ impl<'a> Section<'a> {
 
     /// A number that is a key's value, of a key of the whole file.
     pub(in crate::config) fn within(item: Item<'_>, key: &str) -> Option<usize> {
-        table::find("", key).and_then(|setting| count(item, setting))
+        match table::find("", key) {
+            Some(setting) => count(item, setting),
+            None => item.refuse("is in no table of settings"),
+        }
     }
 
     /// A section of this one, which need not be written.
