@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 VENV  := target/venv
 
-.PHONY: demo test quick torture fuzz needs man bench soak clean
+.PHONY: demo test quick torture fuzz needs man reference bench soak clean
 
 # Shows the gate at work until Ctrl-C, or so long: make demo ARGS="--seconds 20"
 demo:
@@ -53,6 +53,11 @@ $(VENV)/ready: tests/sdk/requirements.txt | needs
 man:
 	mkdir -p target/man
 	cargo run --locked --quiet --bin tollgate -- man target/man
+
+# The references of settings (config/README.md), metrics (deploy/README.md) and errors (deploy/ERRORS.md), from their tables.
+reference:
+	UPDATE_PAGES=1 cargo test --locked --lib -- config::tests::reference
+	UPDATE_PAGES=1 cargo test --locked --test it -- reference::
 
 # What a call costs, part by part and beside the peers: benches/README.md. Two quiet cores, about a quarter of an hour.
 # Rounds and cases of the peers: make bench ARGS="3 admitted bodies"

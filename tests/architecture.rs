@@ -49,7 +49,7 @@ const DOORS: &[(&str, &[&str])] = &[
         &[
             "background",
             "model/clock",
-            "config/mod",
+            "config/load",
             "main",
             "serve",
             "ledger",
@@ -130,7 +130,7 @@ fn code(text: &str) -> String {
 }
 
 fn is_test(name: &str) -> bool {
-    name.ends_with("/tests")
+    name.ends_with("/tests") || name.contains("/tests/")
 }
 
 fn room(name: &str) -> &str {

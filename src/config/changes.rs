@@ -3,9 +3,9 @@
 //! Owns the sentences that `check --against`, a dry run and a reload's report print. Pure. Must never
 //! show a secret, and never leave out a difference that moves money or calls.
 
-use super::{
-    Account, Catalog, Charging, Config, Credential, Group, Pack, PackPrice, Paid, QpsPrice,
-    QpsPurchase, Service, Tier,
+use crate::config::{
+    Account, Catalog, Charging, Config, Credential, Group, Pack, PackPrice, Paid, PerCall,
+    QpsPrice, QpsPurchase, Service, Tier,
 };
 use crate::model::{Mode, Origin, TierBasis, Utc};
 use jiff::tz::TimeZone;
@@ -130,42 +130,7 @@ fn catalog_group(said: &mut Vec<String>, old: &Group, new: &Group) {
                 qps: q,
             },
         ) => {
-            compare(
-                "free calls",
-                a.free_calls.to_string(),
-                b.free_calls.to_string(),
-            );
-            let basis = |basis| match basis {
-                TierBasis::AllCalls => "all calls".to_owned(),
-                TierBasis::PostpaidCalls => "post-paid calls".to_owned(),
-            };
-            compare("tier basis", basis(a.tier_basis), basis(b.tier_basis));
-            let tiers = |tiers: &[Tier]| {
-                list(
-                    tiers
-                        .iter()
-                        .map(|t| format!("{} from {} calls", t.price, t.from)),
-                )
-            };
-            compare("price ladder", tiers(&a.tiers), tiers(&b.tiers));
-            let packs = |packs: &[PackPrice]| {
-                list(
-                    packs
-                        .iter()
-                        .map(|p| format!("{} calls at {}", p.calls, p.price)),
-                )
-            };
-            compare("packs", packs(&a.packs), packs(&b.packs));
-            compare(
-                "validity of packs in months",
-                a.pack_months.to_string(),
-                b.pack_months.to_string(),
-            );
-            compare(
-                "notice below",
-                a.notice_below.to_string(),
-                b.notice_below.to_string(),
-            );
+            terms(&mut compare, a, b);
             let prices = |prices: &[QpsPrice]| {
                 list(prices.iter().map(|p| {
                     format!(
@@ -184,6 +149,46 @@ fn catalog_group(said: &mut Vec<String>, old: &Group, new: &Group) {
             said.push(format!("catalog {id}: is paid from now"));
         }
     }
+}
+
+/// The terms of per-call mode.
+fn terms(compare: &mut impl FnMut(&str, String, String), a: &PerCall, b: &PerCall) {
+    compare(
+        "free calls",
+        a.free_calls.to_string(),
+        b.free_calls.to_string(),
+    );
+    let basis = |basis| match basis {
+        TierBasis::AllCalls => "all calls".to_owned(),
+        TierBasis::PostpaidCalls => "post-paid calls".to_owned(),
+    };
+    compare("tier basis", basis(a.tier_basis), basis(b.tier_basis));
+    let tiers = |tiers: &[Tier]| {
+        list(
+            tiers
+                .iter()
+                .map(|t| format!("{} from {} calls", t.price, t.from)),
+        )
+    };
+    compare("price ladder", tiers(&a.tiers), tiers(&b.tiers));
+    let packs = |packs: &[PackPrice]| {
+        list(
+            packs
+                .iter()
+                .map(|p| format!("{} calls at {}", p.calls, p.price)),
+        )
+    };
+    compare("packs", packs(&a.packs), packs(&b.packs));
+    compare(
+        "validity of packs in months",
+        a.pack_months.to_string(),
+        b.pack_months.to_string(),
+    );
+    compare(
+        "notice below",
+        a.notice_below.to_string(),
+        b.notice_below.to_string(),
+    );
 }
 
 fn list<T: Display>(items: impl IntoIterator<Item = T>) -> String {

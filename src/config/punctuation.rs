@@ -3,7 +3,7 @@
 //!
 //! Owns the words for them. The parser gives up where it gets lost, which is often a line below the cause.
 
-use super::yaml::{Place, Walk, is_break};
+use crate::config::yaml::{Place, Walk, is_break};
 
 const TAB: &str = "a tab stands here, and YAML indents by spaces alone: put spaces instead";
 const UNCLOSED: &str =
@@ -31,7 +31,7 @@ fn ascii_of(c: char) -> Option<char> {
 /// Whether it takes no room or shows nothing, and comes along when text is copied from a page or files are joined:
 /// zero-width characters, marks of direction, variants and byte order, fillers. What Unicode lets a font ignore
 /// (`Default_Ignorable_Code_Point`), and a blank of Braille.
-pub(super) fn cannot_be_seen(c: char) -> bool {
+pub(in crate::config) fn cannot_be_seen(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
         | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
@@ -40,7 +40,7 @@ pub(super) fn cannot_be_seen(c: char) -> bool {
 }
 
 /// What to do about the first character of `text` that comes from another keyboard or cannot be seen.
-pub(super) fn hint(text: &str) -> Option<String> {
+pub(in crate::config) fn hint(text: &str) -> Option<String> {
     text.chars().find_map(instead)
 }
 
@@ -61,7 +61,7 @@ fn instead(c: char) -> Option<String> {
 
 /// Where more than [`DEEPEST`] `[` and `{` stand open. The parser compares each word with all that are open: some ten
 /// thousand in a file would hold it, and every later reload, for minutes.
-pub(super) fn too_deep(text: &str) -> Option<(Place, String)> {
+pub(in crate::config) fn too_deep(text: &str) -> Option<(Place, String)> {
     // At first those in quotes and comments too: hardly a file comes so far, and one that does is read with care.
     let mut open = 0;
     let may_be = text.bytes().any(|byte| {
@@ -85,7 +85,7 @@ pub(super) fn too_deep(text: &str) -> Option<(Place, String)> {
 }
 
 /// What most likely made the parser give up at `error`, and where that stands.
-pub(super) fn likely_cause(text: &str, error: Place) -> Option<(Place, String)> {
+pub(in crate::config) fn likely_cause(text: &str, error: Place) -> Option<(Place, String)> {
     let near = |place: Place| error.line - place.line <= LINES_BELOW;
     let mut scan = Scan::default();
     let mut walk = Walk::new(text);

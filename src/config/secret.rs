@@ -2,10 +2,10 @@
 //!
 //! Owns the sources of secrets and what is odd about one. Must never put a secret into a message.
 
-use super::punctuation::cannot_be_seen;
-use super::reader::{Item, SeenFile, quoted};
-use super::sources::stamp;
-use super::yaml::Value;
+use crate::config::punctuation::cannot_be_seen;
+use crate::config::reader::{Item, SeenFile, quoted};
+use crate::config::sources::stamp;
+use crate::config::yaml::Value;
 use secrecy::SecretString;
 use std::fmt::Display;
 use std::io::Read;
@@ -16,7 +16,7 @@ const MAX_SECRET_BYTES: u64 = 4096;
 impl Item<'_> {
     /// A literal, `{env: NAME}`, or `{file: PATH}` (relative to this file). One newline at the end is not
     /// part of it, whichever it is; one that [`oddity`] finds odd is refused. No message repeats it.
-    pub(super) fn secret(self) -> Option<SecretString> {
+    pub(in crate::config) fn secret(self) -> Option<SecretString> {
         let Value::Map(map) = &self.node.value else {
             return self.one_line("the text", self.text()?);
         };
@@ -84,7 +84,7 @@ impl Item<'_> {
             }
             Ok(read) => read,
             Err(e) => {
-                let why = super::unreadable(&e);
+                let why = crate::config::load::unreadable(&e);
                 return self.refuse(format!("{shown} cannot be read: {why}"));
             }
         };

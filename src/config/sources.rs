@@ -17,15 +17,15 @@ pub struct Sources {
 
 /// Device, inode, size, and the times of the last change of content and of the file itself. The
 /// last one nobody can set, so a file that is written in place and dated back is seen too.
-pub(super) type Stamp = (u64, u64, u64, (i64, i64), (i64, i64));
+pub(in crate::config) type Stamp = (u64, u64, u64, (i64, i64), (i64, i64));
 
 impl Sources {
-    pub(super) fn add_file(&mut self, path: PathBuf, stamp: Option<Stamp>) {
+    pub(in crate::config) fn add_file(&mut self, path: PathBuf, stamp: Option<Stamp>) {
         self.files.push((path, stamp));
     }
 
     /// Lists a directory, and remembers it.
-    pub(super) fn add_directory(&mut self, path: &Path) -> io::Result<Listing> {
+    pub(in crate::config) fn add_directory(&mut self, path: &Path) -> io::Result<Listing> {
         let listing = Listing::of(path)?;
         self.directories.push((path.to_owned(), listing.clone()));
         Ok(listing)
@@ -48,7 +48,7 @@ impl Sources {
 
 /// Looks at a file, through symbolic links, so that a swapped link is a change. `None` when there is
 /// nothing to look at.
-pub(super) fn stamp(path: &Path) -> Option<Stamp> {
+pub(in crate::config) fn stamp(path: &Path) -> Option<Stamp> {
     let m = std::fs::metadata(path).ok()?;
     Some((
         m.dev(),
@@ -62,7 +62,7 @@ pub(super) fn stamp(path: &Path) -> Option<Stamp> {
 /// What a directory holds, each by name. Hidden entries are left out: a Kubernetes volume keeps its older
 /// versions there.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub(super) struct Listing {
+pub(in crate::config) struct Listing {
     /// `*.yaml`: what is read.
     pub files: Vec<PathBuf>,
     /// What somebody may believe to be read: other spellings of the ending, and directories.
@@ -70,7 +70,7 @@ pub(super) struct Listing {
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum PassedOver {
+pub(in crate::config) enum PassedOver {
     File(PathBuf),
     Directory(PathBuf),
 }

@@ -29,7 +29,7 @@ const VALUES: [(&str, &str); 6] = [
 ];
 
 /// Commands that are not run here, or all that begin so when there is a blank at the end; and what checks them instead.
-const ELSEWHERE: [(&str, &str); 16] = [
+const ELSEWHERE: [(&str, &str); 17] = [
     ("make demo", "tests/it/demo.rs runs the demo"),
     ("make demo ", "the same"),
     ("make test", "it runs this"),
@@ -38,6 +38,10 @@ const ELSEWHERE: [(&str, &str); 16] = [
     ("make fuzz", "make test runs a hundredth of it"),
     ("make fuzz ", "the same"),
     ("make man", "tests/it/help.rs writes the pages"),
+    (
+        "make reference",
+        "src/config/tests/reference.rs reads what it writes",
+    ),
     ("make bench", "it needs two quiet cores"),
     ("make soak", "it takes an hour"),
     ("cargo ", "cargo builds and runs these tests"),

@@ -6,7 +6,7 @@ use tollgate::metrics::FAMILIES;
 use tollgate::proxy::{REFUSALS, Retry};
 
 /// What writes them anew.
-const REMEDY: &str = "UPDATE_PAGES=1 cargo test --test it reference";
+const REMEDY: &str = "make reference";
 
 /// Holds the block of `page` between the two comments of `name` against the table's; with `UPDATE_PAGES=1` writes it.
 fn check_block(page: &str, name: &str, table: &str) {

@@ -1,0 +1,78 @@
+//! What must be unique over all files: accounts, credentials, orders.
+
+use crate::config::reader::{Item, point, quoted};
+use crate::config::yaml::Place;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
+use std::path::PathBuf;
+
+/// Where everything that must be unique over all files was first given.
+#[derive(Default)]
+pub(in crate::config) struct Taken {
+    /// The files read so far, the current one last.
+    pub files: Vec<PathBuf>,
+    pub accounts: FirstAt<Box<str>>,
+    pub secret_ids: FirstAt<Box<str>>,
+    pub api_keys: FirstAt<[u8; 32]>,
+    pub orders: FirstAt<Box<str>>,
+}
+
+/// The file, by its place in [`Taken::files`], and the place in it.
+pub(in crate::config) type FirstAt<K> = HashMap<K, (usize, Place)>;
+
+/// Reports that `what` is taken, or takes it.
+pub(in crate::config) fn take<K: Eq + Hash>(
+    taken: &mut FirstAt<K>,
+    files: &[PathBuf],
+    key: K,
+    item: Item<'_>,
+    at: Place,
+    what: &str,
+    remedy: &str,
+) -> Option<()> {
+    match taken.entry(key) {
+        Entry::Occupied(first) => {
+            let (file, place) = *first.get();
+            let first = files
+                .get(file)
+                .map_or_else(String::new, |file| point(file, place));
+            item.source.refuse(
+                at,
+                item.named(format!("{what} is in use already, at {first}: {remedy}")),
+            );
+            None
+        }
+        Entry::Vacant(free) => {
+            free.insert((files.len().saturating_sub(1), at));
+            Some(())
+        }
+    }
+}
+
+/// An order id, which no other order has.
+pub(in crate::config) fn order(item: Item<'_>, taken: &mut Taken) -> Option<Box<str>> {
+    let order = item.parsed(
+        "an order id of 1 to 64 of 0-9, A-Z, a-z, . _ and -",
+        |text| {
+            let fits = text.len() <= 64
+                && text
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+            fits.then(|| Box::<str>::from(text))
+        },
+    )?;
+    let what = format!("order {}", quoted(&order));
+    let Taken { files, orders, .. } = &mut *taken;
+    let remedy = "an order is entered once; correct one of the two";
+    take(
+        orders,
+        files,
+        order.clone(),
+        item,
+        item.place(),
+        &what,
+        remedy,
+    )?;
+    Some(order)
+}

@@ -1,0 +1,125 @@
+//! The shape of `accounts.yaml`: who bought what.
+//!
+//! Must never say what a purchase is worth now: that is decided against an instant, elsewhere.
+
+use crate::model::{AccountId, Fund, GroupId, Mode, Origin, Stop, Utc};
+use rust_decimal::Decimal;
+use secrecy::SecretString;
+
+/// An order has at most so many packs.
+pub const MAX_PACKS: u32 = 10_000;
+/// Quota is bought for at most so many calendar months.
+pub const MAX_MONTHS: u32 = 120;
+/// Or for at most so many days.
+pub const MAX_DAYS: u32 = 3_660;
+
+/// A customer. There may be very many: nothing in here has room to spare.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Its key.
+    pub id: AccountId,
+    /// What people call it; not empty.
+    pub name: String,
+    /// By which it is known (P6). No credential is in the file twice.
+    pub credentials: Box<[Credential]>,
+    /// Towards post-paid charges (R17), in the order of the file.
+    pub payments: Box<[Payment]>,
+    /// The groups it has opened, each once.
+    pub services: Box<[Service]>,
+}
+
+/// What a call proves who it is by.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// A key pair for TC3 signatures (PROTOCOL §2).
+    Tc3 {
+        /// Public; `[0-9A-Za-z_-]{1,128}`.
+        secret_id: Box<str>,
+        /// Not empty.
+        secret_key: SecretString,
+    },
+    /// A key sent as it is, over TLS.
+    ApiKey {
+        /// Of the key's bytes: the file need not hold the key.
+        sha256: [u8; 32],
+    },
+}
+
+/// Money received. Its order id, like every other, is in the file once.
+#[derive(Clone, Debug)]
+pub struct Payment {
+    /// 1 to 64 of `[0-9A-Za-z._-]`.
+    pub order: Box<str>,
+    /// When it counts from.
+    pub at: Utc,
+    /// Above zero.
+    pub amount: Decimal,
+}
+
+/// A group that an account has opened.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// In the catalogue.
+    pub group: GroupId,
+    /// From when on calls are admitted (R9).
+    pub opened: Utc,
+    /// `Free` exactly in a free group (R2, R3).
+    pub mode: Mode,
+    /// Prepaid packs (R11); none in a free group.
+    pub packs: Box<[Pack]>,
+    /// Bought quota (R6), whatever the mode now; none in a free group. At no instant is more than
+    /// 1,000,000 in force.
+    pub qps_purchases: Box<[QpsPurchase]>,
+    /// `None` in good standing.
+    pub stopped: Option<Stop>,
+}
+
+/// An order of prepaid packs (R11).
+#[derive(Clone, Debug)]
+pub struct Pack {
+    /// As [`Payment::order`].
+    pub order: Box<str>,
+    /// The size of one pack: one that the catalogue sells.
+    pub calls: u64,
+    /// How many of them; 1 to 10,000.
+    pub count: u32,
+    /// Valid from here on.
+    pub delivered: Utc,
+    /// Excluded; the catalogue's `pack_months` after delivery.
+    pub expires: Utc,
+    /// By which funds; zero for what was not bought.
+    pub paid: Paid,
+    /// How the account came by it.
+    pub origin: Origin,
+    /// Whether the seven-day refund applies at all (R18).
+    pub refundable: bool,
+    /// When it was paid back; not before delivery.
+    pub refunded: Option<Utc>,
+}
+
+/// An order of quota for a period (R6, R15).
+#[derive(Clone, Debug)]
+pub struct QpsPurchase {
+    /// As [`Payment::order`].
+    pub order: Box<str>,
+    /// Calls per second; 1 to 1,000,000.
+    pub qps: u32,
+    /// In force from here on.
+    pub from: Utc,
+    /// Excluded; after `from` by calendar months or days.
+    pub until: Utc,
+    /// By which funds.
+    pub paid: Paid,
+}
+
+/// The funds that an order was paid from (R18), with amounts above zero: there are as many orders as
+/// purchases, and nearly all of them were paid from one.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Paid(pub(in crate::config) Box<[(Fund, Decimal)]>);
+
+impl Paid {
+    /// What each fund paid, in the order of [`Fund::ALL`].
+    pub fn funds(&self) -> impl Iterator<Item = (Fund, Decimal)> {
+        self.0.iter().copied()
+    }
+}

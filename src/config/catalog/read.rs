@@ -1,0 +1,238 @@
+//! `catalog.yaml` -> [`Catalog`].
+
+use crate::config::catalog::charging::charging;
+use crate::config::catalog::{ActionSpec, Catalog, Charging, Group, Route};
+use crate::config::reader::{Item, all, point, quoted};
+use crate::config::yaml::Place;
+use crate::model::{Action, Bill, GroupId, QUOTA_PATH, Utc};
+use http::Method;
+use jiff::civil::date;
+use jiff::tz::TimeZone;
+use std::collections::HashMap;
+
+/// What could be read of the catalogue: enough to check accounts against its sound parts.
+#[derive(Default)]
+pub(in crate::config) struct Reading {
+    pub time_zone: Option<TimeZone>,
+    /// `None` when not even the names are known. A group's terms are `None` when they are wrong.
+    pub groups: Option<Vec<(GroupId, Option<Charging>)>>,
+    complete: Option<Catalog>,
+}
+
+impl Reading {
+    pub(in crate::config) fn complete(self) -> Option<Catalog> {
+        self.complete
+    }
+}
+
+pub(in crate::config) fn read(root: Item<'_>) -> Reading {
+    let Some(mut fields) = root.fields() else {
+        return Reading::default();
+    };
+    let time_zone = fields.required("time_zone", "Asia/Shanghai", time_zone);
+    let currency = fields.required("currency", "CNY", |item| {
+        item.parsed("a currency of three capital letters, such as CNY", |text| {
+            (text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase()))
+                .then(|| text.to_owned())
+        })
+    });
+    let services = fields.required("services", "[bda]", names);
+    let versions = fields.required("versions", "[\"2020-03-24\"]", names);
+    let host_aliases = fields.or("host_aliases", Vec::new(), |item| item.each(token));
+    let spellings = Bill::ALL
+        .iter()
+        .map(|b| (b.as_str(), *b))
+        .collect::<Vec<_>>();
+    let bill = fields.or("bill", Bill::Served, |item| item.choice(&spellings));
+    let settle_day = fields.or("settle_day", 3, |item| {
+        item.whole32(1..=28).and_then(|n| u8::try_from(n).ok())
+    });
+    let example = "{GROUP: {title: TEXT, actions: {ACTION: {}}, free: {qps_per_action: 20}}}";
+    let groups_read = fields.required("groups", example, groups);
+    fields.close();
+
+    let (groups, known) = groups_read.map_or((None, None), |g| (g.groups, Some(g.known)));
+    let complete = || {
+        Some(Catalog {
+            time_zone: time_zone.clone()?,
+            currency: currency?,
+            services: services?,
+            versions: versions?,
+            host_aliases: host_aliases?,
+            bill: bill?,
+            settle_day: settle_day?,
+            groups: groups?,
+        })
+    };
+    Reading {
+        complete: complete(),
+        time_zone,
+        groups: known,
+    }
+}
+
+fn time_zone(item: Item<'_>) -> Option<TimeZone> {
+    let zone = item.parsed("the name of a time zone, such as Asia/Shanghai", |text| {
+        TimeZone::get(text).ok()
+    })?;
+    let months = (2020..=2100).flat_map(|year| (1..=12).map(move |month| date(year, month, 1)));
+    for first in months {
+        let start = first
+            .to_zoned_datetime(zone.clone())
+            .map(|start| Utc(start.timestamp().as_microsecond()));
+        if !start.is_ok_and(|start| start.0.rem_euclid(3_600_000_000) == 0) {
+            return item.refuse(format!(
+                "the month of {first} does not begin on a whole hour of UTC there, and calls are rolled up by the hour: take a zone with whole-hour offsets"
+            ));
+        }
+    }
+    Some(zone)
+}
+
+/// A name that is compared with a part of a header field.
+fn token(item: Item<'_>) -> Option<String> {
+    item.parsed("1 to 255 letters, digits or any of . : - _ [ ]", |text| {
+        let fits = (1..=255).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b".:-_[]".contains(&b));
+        fits.then(|| text.to_owned())
+    })
+}
+
+fn names(item: Item<'_>) -> Option<Vec<String>> {
+    let names = item.each(token)?;
+    if names.is_empty() {
+        return item.refuse("is empty: no signed call could ever be accepted");
+    }
+    Some(names)
+}
+
+struct Groups {
+    groups: Option<Vec<Group>>,
+    known: Vec<(GroupId, Option<Charging>)>,
+}
+
+/// Where names that must be unique over all groups were first given.
+#[derive(Default)]
+struct Taken {
+    actions: HashMap<Action, Place>,
+    routes: HashMap<Route, Place>,
+}
+
+fn groups(item: Item<'_>) -> Option<Groups> {
+    let entries = item.entries()?;
+    if entries.is_empty() {
+        return item.refuse("is empty: a gate needs something to sell");
+    }
+    let mut taken = Taken::default();
+    let mut known = Vec::new();
+    let groups = all(entries.into_iter().map(|entry| {
+        let id = GroupId::new(entry.key);
+        if id.is_none() {
+            let message = format!(
+                "{} is not a group id: use 1 to 64 of a-z, 0-9 and -",
+                quoted(entry.key)
+            );
+            item.source.refuse(entry.at, message);
+        }
+        let body = group(entry.value, &mut taken);
+        let id = id?;
+        let (charging, rest) = body.unwrap_or_default();
+        known.push((id.clone(), charging.clone()));
+        let (title, regions, actions) = rest?;
+        Some(Group {
+            id,
+            title,
+            regions,
+            actions,
+            charging: charging?,
+        })
+    }));
+    Some(Groups { groups, known })
+}
+
+type Rest = (String, Vec<String>, Vec<ActionSpec>);
+
+fn group(item: Item<'_>, taken: &mut Taken) -> Option<(Option<Charging>, Option<Rest>)> {
+    let mut fields = item.fields()?;
+    let title = fields.required("title", "人像分割", |i| i.text().map(str::to_owned));
+    let regions = fields.or("regions", Vec::new(), |i| i.each(token));
+    let actions = fields.required("actions", "{ACTION: {route: POST /path}}", |i| {
+        actions(i, taken)
+    });
+    let charging = charging(item, &mut fields);
+    fields.close();
+    let rest = || Some((title?, regions?, actions?));
+    Some((charging, rest()))
+}
+
+fn actions(item: Item<'_>, taken: &mut Taken) -> Option<Vec<ActionSpec>> {
+    let entries = item.entries()?;
+    if entries.is_empty() {
+        return item.refuse("is empty: a group needs an action");
+    }
+    all(entries.into_iter().map(|entry| {
+        let action = Action::new(entry.key);
+        match &action {
+            None => {
+                let message = format!("{} is not an action: use 1 to 64 of 0-9, A-Z, a-z and _", quoted(entry.key));
+                item.source.refuse(entry.at, message);
+            }
+            Some(action) => {
+                if let Some(first) = taken.actions.insert(action.clone(), entry.at) {
+                    let first = point(item.source.path(), first);
+                    let message = format!("{action} is an action of another group already, at {first}: an action belongs to one group");
+                    item.source.refuse(entry.at, message);
+                }
+            }
+        }
+        let mut fields = entry.value.fields()?;
+        let route = fields.optional("route", |item| {
+            let route = route(item)?;
+            if let Some(first) = taken.routes.insert(route.clone(), item.place()) {
+                let first = point(item.source.path(), first);
+                return item.refuse(format!("{} {} leads to another action already, at {first}: give each action a route of its own", route.method, route.path));
+            }
+            Some(route)
+        });
+        fields.close();
+        Some(ActionSpec {
+            action: action?,
+            route: route?,
+        })
+    }))
+}
+
+fn route(item: Item<'_>) -> Option<Route> {
+    const METHODS: [Method; 5] = [
+        Method::GET,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+    ];
+    let what = "METHOD /path, such as POST /v1/tasks, with GET, POST, PUT, PATCH or DELETE";
+    let (method, path) = item.parsed(what, |text| {
+        let (method, path) = text.split_once(' ')?;
+        let method = METHODS.into_iter().find(|m| m.as_str() == method)?;
+        let plain = path
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && b != b'?' && b != b'#');
+        (plain && path.starts_with('/')).then_some((method, path))
+    })?;
+    if path == "/" {
+        return item.refuse(
+            "`/` belongs to calls that name their action in X-TC-Action: give a longer path",
+        );
+    }
+    if path == QUOTA_PATH {
+        return item.refuse(format!(
+            "{QUOTA_PATH} is the gate's own, where customers see their quota: give another path"
+        ));
+    }
+    Some(Route {
+        method,
+        path: path.to_owned(),
+    })
+}

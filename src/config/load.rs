@@ -1,0 +1,246 @@
+//! The files, read from the disk, into one [`Config`].
+//!
+//! Owns which files are read and how large they may be. Must never say what a value means.
+
+use crate::config::reader::{Item, SeenFile, Source};
+use crate::config::sources::{self, Listing};
+use crate::config::yaml::{Place, Places};
+use crate::config::{
+    Account, Catalog, Mistake, Mistakes, Settings, Sources, Written, accounts, catalog, settings,
+};
+use rustix::process::{getegid, geteuid};
+use sha2::{Digest, Sha256};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// The most bytes of `tollgate.yaml` and of `catalog.yaml`.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// The most bytes of `accounts.yaml`.
+const MAX_ACCOUNTS_BYTES: u64 = 64 << 20;
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Everything the files say, checked as a whole.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `tollgate.yaml`.
+    pub settings: Settings,
+    /// `catalog.yaml`: what is sold.
+    pub catalog: Catalog,
+    /// `accounts.yaml`: who bought what, in the order of the file (of a directory's files by name).
+    pub accounts: Vec<Account>,
+    /// The files themselves.
+    pub written: Written,
+    /// What is allowed but likely not meant.
+    pub warnings: Vec<Mistake>,
+}
+
+/// Reads `tollgate.yaml` at `path`, the files that it names (relative to it), and the secrets
+/// that these point to. Reads files and the environment; blocks.
+///
+/// # Errors
+/// Every mistake of all files at once.
+pub fn load(path: &Path) -> Result<Config, Mistakes> {
+    load_watched(path).0
+}
+
+/// As [`load`], and which files were read or looked for: when one of them changes, another load may
+/// end otherwise.
+pub fn load_watched(path: &Path) -> (Result<Config, Mistakes>, Sources) {
+    match load_once(path, Places::Skipped) {
+        // The settings are always read with places.
+        (Ok(config), sources) if config.warnings.iter().all(|w| w.file == path) => {
+            (Ok(config), sources)
+        }
+        _ => load_once(path, Places::Wanted),
+    }
+}
+
+/// `accounts_places`: whether places are wanted in the accounts, which may be many.
+fn load_once(path: &Path, accounts_places: Places) -> (Result<Config, Mistakes>, Sources) {
+    let mut files = Files::default();
+    let mut found = Found::default();
+
+    let source = Source::new(path.to_path_buf());
+    let root = files
+        .read(path, MAX_FILE_BYTES)
+        .map_err(|e| source.refuse(Place::START, format!("cannot be read: {e}")))
+        .ok()
+        .and_then(|bytes| source.parse(&bytes, Places::Wanted));
+    let (settings, paths) = root
+        .as_ref()
+        .map_or((None, settings::Paths::default()), |root| {
+            settings::read(source.root(root))
+        });
+    let places = root
+        .as_ref()
+        .map_or(Vec::new(), |root| source.root(root).keys());
+    let catalog_file = paths
+        .catalog
+        .and_then(|named| files.open(named, MAX_FILE_BYTES));
+    let accounts_files = paths.accounts.and_then(|named| files.open_accounts(named));
+    found.keep(source, &mut files);
+
+    let mut catalog = catalog::Reading::default();
+    if let Some((source, bytes)) = catalog_file {
+        if let Some(root) = source.parse(&bytes, Places::Wanted) {
+            catalog = catalog::read(source.root(&root));
+        }
+        found.keep(source, &mut files);
+    }
+    let mut accounts = accounts_files.as_ref().map(|_| Vec::new());
+    let mut taken = accounts::Taken::default();
+    for (source, bytes) in accounts_files.into_iter().flatten() {
+        let read = accounts::read(&source, &bytes, accounts_places, &catalog, &mut taken);
+        accounts = accounts.zip(read).map(|(mut all, more)| {
+            all.extend(more);
+            all
+        });
+        found.keep(source, &mut files);
+    }
+
+    let result = match (settings, catalog.complete(), accounts) {
+        (Some(settings), Some(catalog), Some(accounts)) if found.mistakes.is_empty() => {
+            Ok(Config {
+                written: Written {
+                    digest: files.digest.clone().finalize().into(),
+                    sources: files.sources.clone(),
+                    settings: settings.clone(),
+                    places,
+                    path: path.to_owned(),
+                },
+                settings,
+                catalog,
+                accounts,
+                warnings: found.warnings,
+            })
+        }
+        _ => Err(Mistakes(found.mistakes)),
+    };
+    (result, files.sources)
+}
+
+/// What was found in the files that are read to their end, in their order.
+#[derive(Default)]
+struct Found {
+    mistakes: Vec<Mistake>,
+    warnings: Vec<Mistake>,
+}
+
+impl Found {
+    fn keep(&mut self, source: Source, files: &mut Files) {
+        source
+            .take_read()
+            .into_iter()
+            .for_each(|file| files.saw(file));
+        let (wrong, odd) = source.findings();
+        self.mistakes.extend(wrong);
+        self.warnings.extend(odd);
+    }
+}
+
+/// What a load has read so far.
+#[derive(Default)]
+struct Files {
+    digest: Sha256,
+    sources: Sources,
+}
+
+impl Files {
+    /// The file's bytes, without the byte-order mark that some editors and exports put first: to the
+    /// parser it would be a character, and the first line indented by it.
+    fn read(&mut self, path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+        let stamp = sources::stamp(path);
+        let bytes = read(path, limit);
+        let read = bytes.as_ref().map_or(&[][..], Vec::as_slice);
+        self.saw(SeenFile::new(path.to_owned(), stamp, read));
+        bytes.map(|mut bytes| {
+            if bytes.starts_with(BYTE_ORDER_MARK) {
+                bytes.drain(..BYTE_ORDER_MARK.len());
+            }
+            bytes
+        })
+    }
+
+    /// The file that a line names. One that cannot be read is a mistake of that line.
+    fn open(&mut self, named: Item<'_>, limit: u64) -> Option<(Source, Vec<u8>)> {
+        self.open_at(named.source.beside(named.text()?), named, limit)
+    }
+
+    fn open_at(&mut self, path: PathBuf, named: Item<'_>, limit: u64) -> Option<(Source, Vec<u8>)> {
+        match self.read(&path, limit) {
+            Ok(bytes) => Some((Source::new(path), bytes)),
+            Err(e) => named.refuse(format!("{} cannot be read: {e}", path.display())),
+        }
+    }
+
+    /// As [`Self::open`], of one file or of all in a directory.
+    fn open_accounts(&mut self, named: Item<'_>) -> Option<Vec<(Source, Vec<u8>)>> {
+        let path = named.source.beside(named.text()?);
+        let paths = if path.is_dir() {
+            self.list(&path, named)?
+        } else {
+            vec![path]
+        };
+        // The first one that cannot be read is the only one that is told.
+        paths
+            .into_iter()
+            .map(|path| self.open_at(path, named, MAX_ACCOUNTS_BYTES))
+            .collect()
+    }
+
+    fn list(&mut self, directory: &Path, named: Item<'_>) -> Option<Vec<PathBuf>> {
+        let shown = directory.display();
+        let Listing { files, passed_over } = match self.sources.add_directory(directory) {
+            Ok(listing) => listing,
+            Err(e) => {
+                return named.refuse(format!("{shown} cannot be read: {}", unreadable(&e)));
+            }
+        };
+        if files.is_empty() {
+            return named.refuse(match passed_over.first() {
+                None => format!("{shown} holds no *.yaml file: put one there"),
+                Some(odd) => format!("{shown} holds no *.yaml file; {odd}"),
+            });
+        }
+        passed_over.iter().for_each(|odd| named.warn(odd));
+        Some(files)
+    }
+
+    fn saw(&mut self, file: SeenFile) {
+        self.digest.update(file.path.as_os_str().as_encoded_bytes());
+        self.digest.update([0]);
+        self.digest.update(file.sha256);
+        self.sources.add_file(file.path, file.stamp);
+    }
+}
+
+/// Why a file cannot be read. Where a permission is missing, whose: a service often runs as a user that
+/// whoever wrote the file does not know.
+pub(in crate::config) fn unreadable(error: &io::Error) -> String {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return error.to_string();
+    }
+    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+    format!(
+        "{error}: tollgate runs as uid {user}, gid {group}; let it read the file (chgrp and chmod g+r; a folder g+rx) and pass its folders (chmod g+x)"
+    )
+}
+
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let taken = std::fs::metadata(path).and_then(|metadata| {
+        // Not opened unless it is a file: opening a pipe would wait for a writer.
+        if !metadata.is_file() {
+            return Err(io::Error::other("it is not a file"));
+        }
+        std::fs::File::open(path)?
+            .take(limit + 1)
+            .read_to_end(&mut bytes)
+    });
+    match taken {
+        Err(e) => Err(unreadable(&e)),
+        Ok(n) if n as u64 > limit => Err(format!("it is larger than {} MiB", limit >> 20)),
+        Ok(_) => Ok(bytes),
+    }
+}

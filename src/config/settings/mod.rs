@@ -1,0 +1,17 @@
+//! `tollgate.yaml`: how this gate runs.
+//!
+//! Owns its keys: each is told once, in the table. Must never hold anything about what is sold or to whom.
+
+mod addresses;
+mod read;
+pub(in crate::config) mod restart;
+mod section;
+pub(in crate::config) mod table;
+mod types;
+
+pub(in crate::config) use read::{Paths, read};
+pub use table::reference;
+pub use types::{
+    AdminSettings, Endpoint, LedgerSettings, Limits, NoticeSettings, Settings, UpstreamSettings,
+    WebhookUrl,
+};

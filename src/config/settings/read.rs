@@ -1,0 +1,269 @@
+//! `tollgate.yaml` -> [`Settings`].
+//!
+//! Owns the checks of one setting against another. A key's default and bounds stand in the table
+//! ([`crate::config::settings::table`]). Must never have a default of its own.
+
+use crate::config::reader::Item;
+use crate::config::settings::addresses::{address, endpoint, leads_to, network, webhook};
+use crate::config::settings::section::Section;
+use crate::config::settings::{
+    AdminSettings, LedgerSettings, Limits, NoticeSettings, Settings, UpstreamSettings,
+};
+use crate::model::Durability;
+use secrecy::ExposeSecret;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+/// Where the other two files are, as far as it is known.
+#[derive(Default)]
+pub(in crate::config) struct Paths<'a> {
+    pub catalog: Option<Item<'a>>,
+    pub accounts: Option<Item<'a>>,
+}
+
+pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
+    let Some(mut top) = Section::open(root) else {
+        return (None, Paths::default());
+    };
+    let behind_tls = top.value("behind_tls", Item::flag);
+    let listen = listen(&mut top, behind_tls);
+    let workers = top.value("workers", workers);
+    let admin = admin(top.section("admin"));
+    apart(&mut top, listen, admin.as_ref());
+    let limits = limits(top.section("limits"));
+    let request_timeout = limits.as_ref().map(|l| l.request_timeout);
+    let example = "{endpoints: [\"http://127.0.0.1:8000\"]}";
+    let upstream =
+        top.required_section("upstream", example, |item| upstream(item, request_timeout));
+    let listeners = [
+        ("listen", listen),
+        ("admin.listen", admin.as_ref().map(|admin| admin.listen)),
+    ];
+    no_circle(&mut top, listeners, upstream.as_ref());
+    let paths = Paths {
+        catalog: top.value("catalog", Some),
+        accounts: top.value("accounts", Some),
+    };
+    let ledger = top.required_section("ledger", "{path: ../var/ledger.db}", ledger);
+    let max_delay = alone(top.section("admission"), |fields| fields.time("max_delay"));
+    let metric_accounts = alone(top.section("metrics"), |fields| fields.count("accounts"));
+    let notices = top.optional_section("notices", notices);
+    let trusted_proxies = top.value("trusted_proxies", |item| item.each(network));
+    top.close();
+
+    let settings = || {
+        Some(Settings {
+            listen: listen?,
+            behind_tls: behind_tls?,
+            workers: workers?,
+            admin: admin?,
+            upstream: upstream?,
+            ledger: ledger?,
+            max_delay: max_delay?,
+            metric_accounts: metric_accounts?,
+            notices: notices?,
+            limits: limits?,
+            trusted_proxies: trusted_proxies?,
+        })
+    };
+    (settings(), paths)
+}
+
+fn listen(top: &mut Section<'_>, behind_tls: Option<bool>) -> Option<SocketAddr> {
+    let at = top.written("listen");
+    let listen = top.value("listen", address);
+    if let (Some(item), Some(listen), Some(false)) = (at, listen, behind_tls)
+        && !listen.ip().is_loopback()
+    {
+        item.refuse::<()>(format!(
+            "{listen} takes keys in clear text from other machines: listen on 127.0.0.1, or write `behind_tls: true` when TLS ends in front of this gate"
+        ));
+    }
+    listen
+}
+
+/// The two listeners have a port each.
+fn apart(top: &mut Section<'_>, listen: Option<SocketAddr>, admin: Option<&AdminSettings>) {
+    let at = top.written("admin").or(top.written("listen"));
+    if let (Some(listen), Some(admin)) = (listen, admin)
+        && listen == admin.listen
+        && listen.port() != 0
+    {
+        at.unwrap_or(top.of).refuse::<()>(format!(
+            "the public listener has {listen} too: give the admin listener a port of its own"
+        ));
+    }
+}
+
+/// The upstream is not one of the gate's own listeners, each with its key.
+fn no_circle(
+    top: &mut Section<'_>,
+    listeners: [(&str, Option<SocketAddr>); 2],
+    upstream: Option<&UpstreamSettings>,
+) {
+    let at = top.written("upstream").unwrap_or(top.of);
+    for (key, listen) in listeners {
+        if let (Some(listen), Some(upstream)) = (listen, upstream)
+            && leads_to(&upstream.endpoint, listen)
+        {
+            at.refuse::<()>(format!(
+                "{} is this gate's own `{key}`, {listen}, so that each call would come back to it: name the service behind the gate",
+                upstream.endpoint
+            ));
+        }
+    }
+}
+
+/// A section of one key.
+fn alone<T>(item: Item<'_>, read: impl FnOnce(&mut Section<'_>) -> Option<T>) -> Option<T> {
+    let mut fields = Section::open(item)?;
+    let value = read(&mut fields);
+    fields.close();
+    value
+}
+
+fn workers(item: Item<'_>) -> Option<Option<NonZeroUsize>> {
+    if item.is_text("auto") {
+        return Some(None);
+    }
+    Section::within(item, "workers").map(NonZeroUsize::new)
+}
+
+fn admin(item: Item<'_>) -> Option<AdminSettings> {
+    let mut fields = Section::open(item)?;
+    let listen_at = fields.written("listen");
+    let listen = fields.value("listen", address);
+    let token = fields.optional("token", Item::secret);
+    fields.close();
+    let (listen, token) = (listen?, token?);
+    if token.is_none() && !listen.ip().is_loopback() {
+        return listen_at
+            .unwrap_or(item)
+            .refuse(format!("{listen} is open to other machines: listen on 127.0.0.1, or add `token: {{file: PATH}}`"));
+    }
+    Some(AdminSettings { listen, token })
+}
+
+fn upstream(item: Item<'_>, request_timeout: Option<Duration>) -> Option<UpstreamSettings> {
+    let mut fields = Section::open(item)?;
+    let endpoint = fields.value("endpoints", |item| match item.list()?.as_slice() {
+        [one] => endpoint(*one),
+        [] => item.refuse("is empty: name one, such as http://127.0.0.1:8000"),
+        more => item.refuse(format!(
+            "{} endpoints: balancing is not built yet; name one",
+            more.len()
+        )),
+    });
+    let connect_timeout = fields.time("connect_timeout");
+    let response_at = fields.written("response_timeout");
+    let response_timeout = fields.time("response_timeout");
+    let idle_timeout = fields.time("idle_timeout");
+    let max_age = fields.time_or_none("max_age");
+    fields.close();
+    if let (Some(response), Some(request)) = (response_timeout, request_timeout)
+        && response >= request
+    {
+        return response_at.unwrap_or(item).refuse(format!(
+            "response_timeout ({response:?}) must be shorter than limits.request_timeout ({request:?}), so that a slow upstream is answered for: shorten it"
+        ));
+    }
+    Some(UpstreamSettings {
+        endpoint: endpoint?,
+        connect_timeout: connect_timeout?,
+        response_timeout: response_timeout?,
+        idle_timeout: idle_timeout?,
+        max_age: max_age?,
+    })
+}
+
+fn notices(item: Item<'_>) -> Option<NoticeSettings> {
+    let mut fields = Section::open(item)?;
+    let webhook = fields.value("webhook", webhook);
+    let token_at = fields.written("token");
+    let token = fields.optional("token", |item| {
+        let token = item.secret()?;
+        if !token.expose_secret().bytes().all(|b| b.is_ascii_graphic()) {
+            return item
+                .refuse("a header cannot carry it: use visible ASCII characters without spaces");
+        }
+        Some(token)
+    });
+    fields.close();
+    let (webhook, token) = (webhook?, token?);
+    let near = webhook.host == "localhost"
+        || webhook
+            .host
+            .parse::<IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback());
+    if !webhook.tls && !near && token.is_some() {
+        token_at.unwrap_or(item).warn(format!(
+            "{webhook} gets the token in clear text: use https, or a relay on this machine"
+        ));
+    }
+    Some(NoticeSettings { webhook, token })
+}
+
+fn ledger(item: Item<'_>) -> Option<LedgerSettings> {
+    let mut fields = Section::open(item)?;
+    let path = fields.value("path", Item::text);
+    let spellings = Durability::ALL
+        .iter()
+        .map(|d| (d.as_str(), *d))
+        .collect::<Vec<_>>();
+    let durability = fields.value("durability", |i| i.choice(&spellings));
+    let retain_records = fields.time("retain_records");
+    let stall_after = fields.time("stall_after");
+    let create = fields.value("when_missing", |i| {
+        i.choice(&[("create", true), ("refuse", false)])
+    });
+    fields.close();
+    Some(LedgerSettings {
+        path: item.source.beside(path?),
+        durability: durability?,
+        retain_records: retain_records?,
+        stall_after: stall_after?,
+        create: create?,
+    })
+}
+
+fn limits(item: Item<'_>) -> Option<Limits> {
+    let mut fields = Section::open(item)?;
+    let connections_adapt = fields.written("connections").is_none();
+    let connections = fields.count("connections");
+    let idle_timeout = fields.time("idle_timeout");
+    let drain_notice = fields.time("drain_notice");
+    let header_bytes = fields
+        .size("header_bytes")
+        .and_then(|n| usize::try_from(n).ok());
+    let body_bytes = fields.size("body_bytes");
+    let body_memory = fields.size("body_memory");
+    let request_timeout = fields.time("request_timeout");
+    let drain = fields.time("drain");
+    let (memory_at, drain_at) = (fields.written("body_memory"), fields.written("drain"));
+    fields.close();
+    let limits = Limits {
+        connections: connections?,
+        connections_adapt,
+        idle_timeout: idle_timeout?,
+        drain_notice: drain_notice?,
+        header_bytes: header_bytes?,
+        body_bytes: body_bytes?,
+        body_memory: body_memory?,
+        request_timeout: request_timeout?,
+        drain: drain?,
+    };
+    if limits.body_memory / 8 < limits.body_bytes {
+        let least = bytesize::ByteSize(limits.body_bytes.saturating_mul(8));
+        return memory_at.unwrap_or(item).refuse(format!(
+            "no peer and no credential holds more than 1/8 of body_memory, so the largest body would never fit: write at least {least}, or lower body_bytes"
+        ));
+    }
+    if limits.drain < limits.request_timeout {
+        drain_at.unwrap_or(item).warn(format!(
+            "drain ({:?}) is shorter than request_timeout ({:?}): a stopping gate may cut calls off",
+            limits.drain, limits.request_timeout
+        ));
+    }
+    Some(limits)
+}

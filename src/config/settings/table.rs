@@ -1,0 +1,394 @@
+//! Every key of `tollgate.yaml`, told once: default, bounds, what a change of it needs, what it does.
+//!
+//! The reader takes defaults and bounds from here, the list of what waits for a restart comes from here,
+//! and so does the reference in `config/README.md` (`make reference`). Must never name a key that the
+//! reader does not accept.
+
+use crate::config::Settings;
+use crate::config::reader::{spelled, spelled_size};
+use crate::config::yaml::{self, Node, Places};
+use secrecy::{ExposeSecret, SecretString};
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+/// One key.
+pub(in crate::config) struct Setting {
+    /// With its section before a dot.
+    pub key: &'static str,
+    pub unwritten: Unwritten,
+    pub bounds: Bounds,
+    pub change: Change,
+    /// A sentence for the reference.
+    pub does: &'static str,
+}
+
+/// What a file without the key means.
+#[derive(Clone, Copy)]
+pub(in crate::config) enum Unwritten {
+    /// A mistake. Its remedy shows this value.
+    Refused(&'static str),
+    /// As if this were written.
+    Is(&'static str),
+    /// There is none.
+    Nothing,
+}
+
+/// The values that are accepted. Those of text are checked by the reader alone.
+pub(in crate::config) enum Bounds {
+    Time(RangeInclusive<Duration>),
+    Size(RangeInclusive<u64>),
+    Count(RangeInclusive<u32>),
+    Text(&'static str),
+}
+
+impl fmt::Display for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (from, to) = match self {
+            Self::Time(range) => (spelled(*range.start()), spelled(*range.end())),
+            Self::Size(range) => (spelled_size(*range.start()), spelled_size(*range.end())),
+            Self::Count(range) => (range.start().to_string(), range.end().to_string()),
+            Self::Text(text) => return f.write_str(text),
+        };
+        write!(f, "{from} to {to}")
+    }
+}
+
+/// When a change takes effect, and how it is seen and told.
+pub(in crate::config) enum Change {
+    /// At a reload.
+    AtReload,
+    /// At the next start. Gives the value as it is told.
+    AtRestart(fn(&Settings) -> String),
+    /// As [`Self::AtRestart`], of a value that is told in part: what is told, and the whole.
+    PartlyTold(fn(&Settings) -> String, fn(&Settings) -> String),
+    /// As [`Self::AtRestart`], of a secret, which is never told.
+    Secret(fn(&Settings) -> Option<&SecretString>),
+}
+
+impl Change {
+    pub(in crate::config) fn needs_restart(&self) -> bool {
+        !matches!(self, Self::AtReload)
+    }
+
+    /// What is told before and after when the two differ.
+    pub(in crate::config) fn between(
+        &self,
+        old: &Settings,
+        new: &Settings,
+    ) -> Option<(String, String)> {
+        let (before, after) = match self {
+            Self::AtReload => return None,
+            Self::AtRestart(told) => (told(old), told(new)),
+            Self::PartlyTold(told, whole) => match (told(old), told(new)) {
+                (before, after) if before == after && whole(old) != whole(new) => (
+                    format!("{before} (and a path)"),
+                    format!("{after} (and another)"),
+                ),
+                both => both,
+            },
+            Self::Secret(secret) => {
+                let bare = |s| secret(s).map(|secret| secret.expose_secret().to_owned());
+                if bare(old) == bare(new) {
+                    return None;
+                }
+                ("(a secret)".to_owned(), "(another)".to_owned())
+            }
+        };
+        (before != after).then_some((before, after))
+    }
+}
+
+/// The key of a section; of the whole file when its name is empty.
+pub(in crate::config) fn find(section: &str, key: &str) -> Option<&'static Setting> {
+    let is_it = |setting: &&Setting| {
+        setting.key.rsplit_once('.').unwrap_or(("", setting.key)) == (section, key)
+    };
+    TABLE.iter().find(is_it)
+}
+
+/// What an absent key is read as; `None` when it is required or is nothing.
+pub(in crate::config) fn default(setting: &Setting) -> Option<&'static Node> {
+    static DEFAULTS: LazyLock<Vec<(&'static str, Node)>> = LazyLock::new(|| {
+        let parsed = |setting: &'static Setting| match setting.unwritten {
+            Unwritten::Is(text) => yaml::parse(Path::new(""), text.as_bytes(), Places::Skipped)
+                .ok()
+                .map(|node| (setting.key, node)),
+            Unwritten::Refused(_) | Unwritten::Nothing => None,
+        };
+        TABLE.iter().filter_map(parsed).collect()
+    });
+    let found = DEFAULTS.iter().find(|(key, _)| *key == setting.key);
+    found.map(|(_, node)| node)
+}
+
+/// The reference of the keys of `tollgate.yaml`, as a table in Markdown.
+pub fn reference() -> String {
+    let mut page =
+        "| Key | Default | Values | A change waits for a | What it does |\n|---|---|---|---|---|\n"
+            .to_owned();
+    for setting in TABLE {
+        let default = match setting.unwritten {
+            Unwritten::Refused(_) => "required".to_owned(),
+            Unwritten::Is(text) => format!("`{text}`"),
+            Unwritten::Nothing => "none".to_owned(),
+        };
+        let when = if setting.change.needs_restart() {
+            "restart"
+        } else {
+            "reload"
+        };
+        let Setting {
+            key, bounds, does, ..
+        } = setting;
+        page.push_str(&format!(
+            "| `{key}` | {default} | {bounds} | {when} | {does} |\n"
+        ));
+    }
+    page
+}
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+const CENTURY: Duration = Duration::from_secs(36_500 * 86_400);
+const KIB: u64 = 1 << 10;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+const SECRET: Bounds = Bounds::Text("text, `{file: PATH}` or `{env: NAME}`");
+
+/// In the order of the reference.
+pub(in crate::config) static TABLE: &[Setting] = &[
+    Setting {
+        key: "listen",
+        unwritten: Unwritten::Refused("127.0.0.1:8080"),
+        bounds: Bounds::Text("IP:PORT"),
+        change: Change::AtRestart(|s| s.listen.to_string()),
+        does: "The public listener. Keys travel in clear text on it, so beyond loopback it needs `behind_tls: true`.",
+    },
+    Setting {
+        key: "behind_tls",
+        unwritten: Unwritten::Is("false"),
+        bounds: Bounds::Text("`true`, `false`"),
+        change: Change::AtRestart(|s| s.behind_tls.to_string()),
+        does: "Says that TLS ends in front of this gate.",
+    },
+    Setting {
+        key: "workers",
+        unwritten: Unwritten::Is("auto"),
+        bounds: Bounds::Count(1..=1024),
+        change: Change::AtRestart(|s| s.workers.map_or("auto".to_owned(), |n| n.to_string())),
+        does: "Threads for calls; `auto` is one a core.",
+    },
+    Setting {
+        key: "admin.listen",
+        unwritten: Unwritten::Is("127.0.0.1:9090"),
+        bounds: Bounds::Text("IP:PORT"),
+        change: Change::AtRestart(|s| s.admin.listen.to_string()),
+        does: "The listener for health, metrics, queries and reload.",
+    },
+    Setting {
+        key: "admin.token",
+        unwritten: Unwritten::Nothing,
+        bounds: SECRET,
+        change: Change::Secret(|s| s.admin.token.as_ref()),
+        does: "What its callers must send; required beyond loopback.",
+    },
+    Setting {
+        key: "upstream.endpoints",
+        unwritten: Unwritten::Refused("[\"http://127.0.0.1:8000\"]"),
+        bounds: Bounds::Text("a list of one `http://HOST:PORT`"),
+        change: Change::AtRestart(|s| s.upstream.endpoint.to_string()),
+        does: "Where admitted calls go.",
+    },
+    Setting {
+        key: "upstream.connect_timeout",
+        unwritten: Unwritten::Is("1s"),
+        bounds: Bounds::Time(MS..=HOUR),
+        change: Change::AtRestart(|s| format!("{:?}", s.upstream.connect_timeout)),
+        does: "A connection takes at most so long, with the look-up of the name.",
+    },
+    Setting {
+        key: "upstream.response_timeout",
+        unwritten: Unwritten::Is("50s"),
+        bounds: Bounds::Time(MS..=HOUR),
+        change: Change::AtRestart(|s| format!("{:?}", s.upstream.response_timeout)),
+        does: "The upstream may take so long until the head of its answer; shorter than `limits.request_timeout`.",
+    },
+    Setting {
+        key: "upstream.idle_timeout",
+        unwritten: Unwritten::Is("30s"),
+        bounds: Bounds::Time(MS..=DAY),
+        change: Change::AtRestart(|s| format!("{:?}", s.upstream.idle_timeout)),
+        does: "For so long a connection is kept for the next call; write less than the upstream itself waits.",
+    },
+    Setting {
+        key: "upstream.max_age",
+        unwritten: Unwritten::Nothing,
+        bounds: Bounds::Time(SECOND..=YEAR),
+        change: Change::AtRestart(|s| {
+            let age = s.upstream.max_age;
+            age.map_or("none".to_owned(), |age| format!("{age:?}"))
+        }),
+        does: "Older connections are not used again.",
+    },
+    Setting {
+        key: "catalog",
+        unwritten: Unwritten::Refused("catalog.yaml"),
+        bounds: Bounds::Text("a path"),
+        change: Change::AtReload,
+        does: "The file of what is sold.",
+    },
+    Setting {
+        key: "accounts",
+        unwritten: Unwritten::Refused("accounts.yaml"),
+        bounds: Bounds::Text("a path"),
+        change: Change::AtReload,
+        does: "The file of who bought it, or a directory of such files.",
+    },
+    Setting {
+        key: "ledger.path",
+        unwritten: Unwritten::Refused("../var/ledger.db"),
+        bounds: Bounds::Text("a path"),
+        change: Change::AtRestart(|s| s.ledger.path.display().to_string()),
+        does: "The ledger, on a local disk, never NFS.",
+    },
+    Setting {
+        key: "ledger.durability",
+        unwritten: Unwritten::Is("strict"),
+        bounds: Bounds::Text("`strict`, `relaxed`"),
+        change: Change::AtRestart(|s| s.ledger.durability.to_string()),
+        does: "`relaxed`: answers do not wait for the disk, and a crash may lose 100 ms.",
+    },
+    Setting {
+        key: "ledger.retain_records",
+        unwritten: Unwritten::Is("100d"),
+        bounds: Bounds::Time(DAY..=CENTURY),
+        change: Change::AtRestart(|s| format!("{:?}", s.ledger.retain_records)),
+        does: "Single records are kept so long; hourly totals, statements and seals stay.",
+    },
+    Setting {
+        key: "ledger.stall_after",
+        unwritten: Unwritten::Is("2s"),
+        bounds: Bounds::Time(Duration::from_millis(100)..=MINUTE),
+        change: Change::AtRestart(|s| format!("{:?}", s.ledger.stall_after)),
+        does: "When a record waits longer for the disk, calls are refused until the disk answers.",
+    },
+    Setting {
+        key: "ledger.when_missing",
+        unwritten: Unwritten::Is("refuse"),
+        bounds: Bounds::Text("`refuse`, `create`"),
+        change: Change::AtRestart(|s| if s.ledger.create { "create" } else { "refuse" }.to_owned()),
+        does: "`create` makes a ledger that is not there; for a trial and for the first start.",
+    },
+    Setting {
+        key: "admission.max_delay",
+        unwritten: Unwritten::Is("50ms"),
+        bounds: Bounds::Time(Duration::ZERO..=Duration::from_millis(200)),
+        change: Change::AtRestart(|s| format!("{:?}", s.max_delay)),
+        does: "The longest that a call waits for its turn.",
+    },
+    Setting {
+        key: "metrics.accounts",
+        unwritten: Unwritten::Is("1000"),
+        bounds: Bounds::Count(1..=100_000),
+        change: Change::AtRestart(|s| s.metric_accounts.to_string()),
+        does: "So many of the busiest accounts have series of their own.",
+    },
+    Setting {
+        key: "notices.webhook",
+        unwritten: Unwritten::Refused("https://127.0.0.1:8443/notices"),
+        bounds: Bounds::Text("`http://HOST:PORT/PATH` or `https://...`"),
+        change: Change::PartlyTold(
+            |s| {
+                let notices = s.notices.as_ref();
+                notices.map_or("none".to_owned(), |n| n.webhook.to_string())
+            },
+            |s| {
+                let notices = s.notices.as_ref();
+                notices.map_or(String::new(), |n| n.webhook.path.clone())
+            },
+        ),
+        does: "Where a notice is posted as JSON; without the section `notices`, nowhere.",
+    },
+    Setting {
+        key: "notices.token",
+        unwritten: Unwritten::Nothing,
+        bounds: SECRET,
+        change: Change::Secret(|s| s.notices.as_ref().and_then(|n| n.token.as_ref())),
+        does: "It is sent with a notice as `Authorization: Bearer`.",
+    },
+    Setting {
+        key: "limits.connections",
+        unwritten: Unwritten::Is("10000"),
+        bounds: Bounds::Count(1..=1_000_000),
+        change: Change::AtRestart(|s| s.limits.connections.to_string()),
+        does: "Connections of clients. Not written: fewer when the system allows fewer open files.",
+    },
+    Setting {
+        key: "limits.idle_timeout",
+        unwritten: Unwritten::Is("75s"),
+        bounds: Bounds::Time(SECOND..=DAY),
+        change: Change::AtRestart(|s| format!("{:?}", s.limits.idle_timeout)),
+        does: "A client's connection may stay so long without a request.",
+    },
+    Setting {
+        key: "limits.drain_notice",
+        unwritten: Unwritten::Is("1s"),
+        bounds: Bounds::Time(Duration::ZERO..=HOUR),
+        change: Change::AtRestart(|s| format!("{:?}", s.limits.drain_notice)),
+        does: "A stopping gate still takes new connections for so long.",
+    },
+    Setting {
+        key: "limits.header_bytes",
+        unwritten: Unwritten::Is("32KiB"),
+        // The HTTP server cannot work with a head buffer below 8 KiB.
+        bounds: Bounds::Size(8 * KIB..=128 * KIB),
+        change: Change::AtRestart(|s| s.limits.header_bytes.to_string()),
+        does: "The most bytes of a head.",
+    },
+    Setting {
+        key: "limits.body_bytes",
+        unwritten: Unwritten::Is("10MiB"),
+        bounds: Bounds::Size(1..=GIB),
+        change: Change::AtRestart(|s| s.limits.body_bytes.to_string()),
+        does: "The most bytes of a body.",
+    },
+    Setting {
+        key: "limits.body_memory",
+        unwritten: Unwritten::Is("512MiB"),
+        bounds: Bounds::Size(1..=TIB),
+        change: Change::AtRestart(|s| s.limits.body_memory.to_string()),
+        does: "The most bytes of all bodies in memory; at least eight times `body_bytes`.",
+    },
+    Setting {
+        key: "limits.request_timeout",
+        unwritten: Unwritten::Is("60s"),
+        bounds: Bounds::Time(SECOND..=HOUR),
+        change: Change::AtRestart(|s| format!("{:?}", s.limits.request_timeout)),
+        does: "From the first byte of a request to the head of its answer.",
+    },
+    Setting {
+        key: "limits.drain",
+        unwritten: Unwritten::Is("60s"),
+        bounds: Bounds::Time(Duration::ZERO..=HOUR),
+        change: Change::AtRestart(|s| format!("{:?}", s.limits.drain)),
+        does: "A stopping gate waits for its calls for so long.",
+    },
+    Setting {
+        key: "trusted_proxies",
+        unwritten: Unwritten::Is("[]"),
+        bounds: Bounds::Text("a list of networks"),
+        change: Change::AtRestart(|s| {
+            let proxies: Vec<String> = s.trusted_proxies.iter().map(ToString::to_string).collect();
+            format!("[{}]", proxies.join(", "))
+        }),
+        does: "The proxies whose `X-Forwarded-For` names the real peer.",
+    },
+];

@@ -1,0 +1,173 @@
+//! The shape of `tollgate.yaml`.
+//!
+//! Owns what the gate is told of how it runs. Must never hold anything about what is sold or to whom.
+
+use crate::model::Durability;
+use ipnet::IpNet;
+use secrecy::SecretString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The whole of `tollgate.yaml`, save the names of the other two files.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The public listener. Beyond loopback only with [`Self::behind_tls`] (P6).
+    pub listen: SocketAddr,
+    /// Something in front of this gate speaks TLS.
+    pub behind_tls: bool,
+    /// Worker threads; `None` is one a core.
+    pub workers: Option<NonZeroUsize>,
+    /// The admin listener.
+    pub admin: AdminSettings,
+    /// Where admitted calls go.
+    pub upstream: UpstreamSettings,
+    /// Where records go.
+    pub ledger: LedgerSettings,
+    /// The longest a call waits for its start (P2); at most 200 ms.
+    pub max_delay: Duration,
+    /// How many accounts have metric series of their own; at least 1.
+    pub metric_accounts: usize,
+    /// Where notices are posted (R14); `None` is nowhere.
+    pub notices: Option<NoticeSettings>,
+    /// What holds everything finite (P7).
+    pub limits: Limits,
+    /// Peers whose `X-Forwarded-For` names the real peer.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// The `admin` section.
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    /// Beyond loopback only with a token.
+    pub listen: SocketAddr,
+    /// What callers of the admin listener must present; not empty.
+    pub token: Option<SecretString>,
+}
+
+/// The `upstream` section.
+#[derive(Clone, Debug)]
+pub struct UpstreamSettings {
+    /// The one server behind this gate.
+    pub endpoint: Endpoint,
+    /// From dialling to connected; above zero.
+    pub connect_timeout: Duration,
+    /// From the request's start to the response head; shorter than [`Limits::request_timeout`].
+    pub response_timeout: Duration,
+    /// How long a connection is kept for the next call; above zero.
+    pub idle_timeout: Duration,
+    /// How old a connection may become before it is not used again; `None` is any age.
+    pub max_age: Option<Duration>,
+}
+
+/// A server that speaks plain HTTP.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Endpoint {
+    /// A name or an address; an IPv6 address without its brackets.
+    pub host: String,
+    /// Not zero.
+    pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    /// `host:port`, as a `Host` field spells it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// The `ledger` section.
+#[derive(Clone, Debug)]
+pub struct LedgerSettings {
+    /// Joined to the directory of `tollgate.yaml`.
+    pub path: PathBuf,
+    /// What an answer waits for.
+    pub durability: Durability,
+    /// How long raw records are kept; at least a day.
+    pub retain_records: Duration,
+    /// How long a record may wait for the disk before calls are refused (P7); more than half of
+    /// [`Limits::request_timeout`] counts as that half.
+    pub stall_after: Duration,
+    /// Whether `serve` creates a ledger that is not there.
+    pub create: bool,
+}
+
+/// The `notices` section.
+#[derive(Clone, Debug)]
+pub struct NoticeSettings {
+    /// Who takes them.
+    pub webhook: WebhookUrl,
+    /// What it wants to see as `Authorization: Bearer`; visible ASCII.
+    pub token: Option<SecretString>,
+}
+
+/// An address that notices are posted to. What follows the host is often a secret of the receiver's,
+/// so it is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebhookUrl {
+    /// `https`, else `http`.
+    pub tls: bool,
+    /// A name or an address; an IPv6 address without its brackets.
+    pub host: String,
+    /// Not zero.
+    pub port: u16,
+    /// Path and query; begins with `/`.
+    pub path: String,
+}
+
+impl fmt::Display for WebhookUrl {
+    /// As far as it may be seen.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.authority())
+    }
+}
+
+impl fmt::Debug for WebhookUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl WebhookUrl {
+    /// `HOST`, or `HOST:PORT` where the port is not the scheme's own: a `Host` field.
+    pub fn authority(&self) -> String {
+        let Self { host, port, .. } = self;
+        let host = Endpoint {
+            host: host.clone(),
+            port: *port,
+        }
+        .to_string();
+        let own = if self.tls { ":443" } else { ":80" };
+        host.strip_suffix(own).unwrap_or(&host).to_owned()
+    }
+}
+
+/// The `limits` section.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections on the public listener; at least 1.
+    pub connections: usize,
+    /// The file does not write [`Self::connections`]: fewer will do when the system allows fewer open files.
+    pub connections_adapt: bool,
+    /// How long a client's connection may stay without a request; above zero.
+    pub idle_timeout: Duration,
+    /// How long a stopping gate takes new connections while `/readyz` says 503.
+    pub drain_notice: Duration,
+    /// Bytes of one request head; 8 KiB to 1 MiB.
+    pub header_bytes: usize,
+    /// Bytes of one request body; at least 1.
+    pub body_bytes: u64,
+    /// Bytes of all request bodies in memory; at least eight times [`Self::body_bytes`].
+    pub body_memory: u64,
+    /// From a request's first byte to the end of its answer's head; above zero.
+    pub request_timeout: Duration,
+    /// How long a stopping gate waits for calls in flight.
+    pub drain: Duration,
+}

@@ -1,0 +1,145 @@
+//! What waits for a restart.
+
+use crate::config::settings::table::TABLE;
+use crate::config::tests::files::Shipped;
+use std::collections::BTreeSet;
+use std::fs;
+
+const NOTICES: &str = "notices: {webhook: http://relay/s3cr3t, token: s3cr3t}\n";
+
+/// A key, and what is changed for it in the shipped file with [`NOTICES`].
+const CHANGES: &[(&str, &str, &str)] = &[
+    ("listen", "listen: 127.0.0.1:8080", "listen: 127.0.0.1:8081"),
+    ("behind_tls", "behind_tls: false", "behind_tls: true"),
+    ("workers", "workers: auto", "workers: 3"),
+    ("admin.listen", "127.0.0.1:9090}\n\n", "127.0.0.1:9091}\n\n"),
+    (
+        "admin.token",
+        "127.0.0.1:9090}\n\n",
+        "127.0.0.1:9090, token: s3cr3t}\n\n",
+    ),
+    ("upstream.endpoints", "127.0.0.1:8000", "127.0.0.1:8001"),
+    (
+        "upstream.connect_timeout",
+        "connect_timeout: 1s",
+        "connect_timeout: 2s",
+    ),
+    (
+        "upstream.response_timeout",
+        "response_timeout: 50s",
+        "response_timeout: 51s",
+    ),
+    ("ledger.path", "ledger.db", "other.db"),
+    (
+        "ledger.durability",
+        "durability: strict",
+        "durability: relaxed",
+    ),
+    ("ledger.retain_records", "100d", "101d"),
+    ("ledger.stall_after", "stall_after: 2s", "stall_after: 3s"),
+    (
+        "admission.max_delay",
+        "max_delay: 50ms}",
+        "max_delay: 51ms}",
+    ),
+    ("metrics.accounts", "accounts: 1000", "accounts: 1001"),
+    ("notices.webhook", "http://relay", "https://relay"),
+    ("notices.webhook", "/s3cr3t,", "/s3cr3t?2,"),
+    ("notices.webhook", NOTICES, ""),
+    ("notices.token", "token: s3cr3t", "token: another"),
+    (
+        "limits.connections",
+        "connections: 4000",
+        "connections: 4001",
+    ),
+    ("limits.header_bytes", "32KiB", "33KiB"),
+    ("limits.body_bytes", "10MiB", "11MiB"),
+    ("limits.body_memory", "512MiB", "513MiB"),
+    (
+        "limits.request_timeout",
+        "request_timeout: 60s",
+        "request_timeout: 59s",
+    ),
+    ("limits.drain", "drain: 60s", "drain: 61s"),
+    (
+        "limits.idle_timeout",
+        "idle_timeout: 75s",
+        "idle_timeout: 650s",
+    ),
+    (
+        "limits.drain_notice",
+        "drain_notice: 1s",
+        "drain_notice: 15s",
+    ),
+    (
+        "upstream.idle_timeout",
+        "idle_timeout: 30s",
+        "idle_timeout: 4s",
+    ),
+    ("upstream.max_age", "# max_age: 10m", "max_age: 10m"),
+    (
+        "trusted_proxies",
+        "trusted_proxies: []",
+        "trusted_proxies: [10.0.0.0/8]",
+    ),
+    (
+        "ledger.when_missing",
+        "when_missing: create",
+        "when_missing: refuse",
+    ),
+];
+
+#[test]
+fn every_setting_that_changed_is_named_and_no_token_is_shown() {
+    let shipped = Shipped::new();
+    let path = shipped.files.dir.path().join("tollgate.yaml");
+    let text = fs::read_to_string(&path).unwrap() + NOTICES;
+    fs::write(&path, &text).unwrap();
+    let old = shipped.files.load().unwrap();
+    for (key, from, to) in CHANGES {
+        assert_eq!(text.matches(*from).count(), 1, "{from}");
+        fs::write(&path, text.replace(*from, to)).unwrap();
+        let new = shipped
+            .files
+            .load()
+            .unwrap_or_else(|e| panic!("{key}: {e}"));
+        let changed = old.written.changed_settings(&new.written);
+        let keys: Vec<_> = changed.iter().map(|(key, ..)| *key).collect();
+        if to.is_empty() {
+            assert_eq!(keys, ["notices.webhook", "notices.token"]);
+            continue;
+        }
+        assert_eq!(keys, [*key]);
+        let (_, before, after) = &changed[0];
+        assert!(before != after && !format!("{before}{after}").contains("s3cr3t"));
+        let top = key.split('.').next().unwrap();
+        let mistake = new.written.mistake_at(key, String::new());
+        let line = text.lines().nth(mistake.line as usize - 1).unwrap();
+        assert!(line.starts_with(top), "{key} is placed at {line:?}");
+    }
+}
+
+#[test]
+fn whatever_waits_for_a_restart_was_changed_above() {
+    let changed: BTreeSet<&str> = CHANGES.iter().map(|(key, ..)| *key).collect();
+    let waits = TABLE.iter().filter(|s| s.change.needs_restart());
+    assert_eq!(changed, waits.map(|s| s.key).collect());
+}
+
+#[test]
+fn another_catalogue_and_other_accounts_wait_for_no_restart() {
+    let shipped = Shipped::new();
+    let old = shipped.files.load().unwrap();
+    for (name, text) in &shipped.texts {
+        let another = format!("another-{name}");
+        shipped.files.write(&another, text);
+        shipped.files.change(
+            "tollgate.yaml",
+            &format!(": {name}"),
+            &format!(": {another}"),
+        );
+    }
+    let new = shipped.files.load().unwrap();
+    assert_eq!(old.written.changed_settings(&new.written), []);
+    assert_ne!(old.written.sources, new.written.sources);
+}

@@ -1,0 +1,189 @@
+//! How `tollgate.yaml` is read. What it refuses stands in `bad/`.
+
+use crate::config::load;
+use crate::config::tests::files::Files;
+use crate::model::Durability;
+use secrecy::ExposeSecret;
+use std::path::Path;
+
+#[test]
+fn the_shipped_settings_are_the_defaults_but_for_fewer_connections_and_a_ledger_that_is_created() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tollgate.yaml");
+    let shipped = load(&shipped).unwrap().settings;
+    let mut default = Files::good().load().unwrap().settings;
+    default.ledger.path.clone_from(&shipped.ledger.path);
+    assert_eq!(
+        (default.limits.connections, shipped.limits.connections),
+        (10_000, 4_000)
+    );
+    default.limits.connections = 4_000;
+    assert_eq!(
+        (default.ledger.create, shipped.ledger.create),
+        (false, true)
+    );
+    default.ledger.create = true;
+    default.limits.connections_adapt = false;
+    assert_eq!(format!("{default:?}"), format!("{shipped:?}"));
+}
+
+#[test]
+fn a_good_file_is_read_as_it_is_written() {
+    let files = Files::good();
+    files.write("admin.token", "hush\n");
+    files.write(
+        "tollgate.yaml",
+        r#"listen: 0.0.0.0:443
+behind_tls: true
+workers: 4
+admin: {listen: "[::]:9090", token: {file: admin.token}}
+upstream: {endpoints: ["http://[::1]:8000/"], connect_timeout: 250ms, response_timeout: 2m, idle_timeout: 800ms, max_age: 10m}
+catalog: catalog.yaml
+accounts: accounts.yaml
+ledger: {path: ../l.db, durability: relaxed, retain_records: 40d, stall_after: 500ms}
+admission: {max_delay: 200ms}
+metrics: {accounts: 5}
+notices: {webhook: "https://[::1]/hooks/a?key=b", token: {file: admin.token}}
+limits: {connections: 7, idle_timeout: 11m, drain_notice: 0s, header_bytes: 8KiB, body_bytes: 1MiB, body_memory: 8MiB, request_timeout: 3m, drain: 1h}
+trusted_proxies: [10.0.0.0/8, "fd00::/8", "::ffff:192.168.0.0/112"]
+"#,
+    );
+    let settings = files.load().unwrap().settings;
+    assert_eq!(settings.listen, "0.0.0.0:443".parse().unwrap());
+    assert!(settings.behind_tls);
+    assert_eq!(settings.workers.map(|n| n.get()), Some(4));
+    assert_eq!(settings.admin.token.unwrap().expose_secret(), "hush");
+    assert_eq!(settings.upstream.endpoint.to_string(), "[::1]:8000");
+    assert_eq!(settings.upstream.connect_timeout.as_millis(), 250);
+    assert_eq!(settings.upstream.response_timeout.as_secs(), 120);
+    assert_eq!(settings.upstream.idle_timeout.as_millis(), 800);
+    assert_eq!(
+        settings.upstream.max_age.map(|age| age.as_secs()),
+        Some(600)
+    );
+    assert_eq!(settings.ledger.path, files.dir.path().join("../l.db"));
+    assert_eq!(settings.ledger.durability, Durability::Relaxed);
+    assert_eq!(settings.ledger.retain_records.as_secs(), 40 * 86_400);
+    assert_eq!(settings.ledger.stall_after.as_millis(), 500);
+    assert_eq!(settings.max_delay.as_millis(), 200);
+    assert_eq!(settings.metric_accounts, 5);
+    let notices = settings.notices.unwrap();
+    let webhook = notices.webhook;
+    assert_eq!(
+        (webhook.tls, webhook.host.as_str(), webhook.port),
+        (true, "::1", 443)
+    );
+    assert_eq!(webhook.path, "/hooks/a?key=b");
+    assert_eq!(notices.token.unwrap().expose_secret(), "hush");
+    assert_eq!(settings.limits.connections, 7);
+    assert!(!settings.limits.connections_adapt);
+    assert_eq!(settings.limits.idle_timeout.as_secs(), 660);
+    assert!(settings.limits.drain_notice.is_zero());
+    assert_eq!(settings.limits.header_bytes, 8192);
+    assert_eq!(settings.limits.body_memory, 8 << 20);
+    assert_eq!(settings.limits.drain.as_secs(), 3600);
+    let proxies: Vec<String> = settings
+        .trusted_proxies
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(proxies, ["10.0.0.0/8", "fd00::/8", "192.168.0.0/16"]);
+}
+
+#[test]
+fn an_upstream_that_is_one_of_the_gates_own_listeners_is_refused() {
+    let refused = |listeners: &str, endpoint: &str| {
+        let files = Files::good();
+        files.change("tollgate.yaml", "listen: 127.0.0.1:8080", listeners);
+        let endpoint = format!("\"{endpoint}\"");
+        files.change("tollgate.yaml", "http://127.0.0.1:8000", &endpoint);
+        let said = files.mistakes();
+        for mistake in &said {
+            assert!(mistake.contains("would come back to it"), "{mistake}");
+        }
+        said.len()
+    };
+    const LOOPBACK: &str = "listen: 127.0.0.1:8080";
+    const ANY: &str = "behind_tls: true\nlisten: 0.0.0.0:8080";
+    const ANY_6: &str = "behind_tls: true\nlisten: '[::]:8080'";
+    for (listeners, endpoint, count) in [
+        (LOOPBACK, "http://127.0.0.1:8080", 1),
+        (LOOPBACK, "http://127.0.0.1:9090", 1),
+        (LOOPBACK, "http://localhost:8080", 1),
+        (LOOPBACK, "http://LOCALHOST.:8080", 1),
+        (LOOPBACK, "http://0.0.0.0:8080", 1),
+        (LOOPBACK, "http://[::ffff:127.0.0.1]:8080", 1),
+        // As the system's resolver reads them.
+        (LOOPBACK, "http://127.1:8080", 1),
+        (LOOPBACK, "http://127.0.1:8080", 1),
+        (LOOPBACK, "http://2130706433:8080", 1),
+        (LOOPBACK, "http://0x7f.1:8080", 1),
+        (LOOPBACK, "http://0X7F000001:8080", 1),
+        (LOOPBACK, "http://0177.0.0.01:8080", 1),
+        (LOOPBACK, "http://0:8080", 1),
+        (LOOPBACK, "http://127.2:8080", 0),
+        (LOOPBACK, "http://127.0.256:8080", 0),
+        (LOOPBACK, "http://4294967296:8080", 0),
+        (LOOPBACK, "http://127.0.0.0.1:8080", 0),
+        (LOOPBACK, "http://127.0.0.1.0:8080", 0),
+        (LOOPBACK, "http://127.0.0x:8080", 0),
+        (LOOPBACK, "http://127.0.0.1:8081", 0),
+        (LOOPBACK, "http://127.0.0.2:8080", 0),
+        (LOOPBACK, "http://[::1]:8080", 0),
+        (LOOPBACK, "http://model.test:8080", 0),
+        (ANY, "http://127.0.0.2:8080", 1),
+        (ANY, "http://192.0.2.1:8080", 0),
+        (ANY_6, "http://[::1]:8080", 1),
+        (ANY_6, "http://127.0.0.1:8080", 1),
+    ] {
+        assert_eq!(
+            refused(listeners, endpoint),
+            count,
+            "{listeners} and {endpoint}"
+        );
+    }
+}
+
+#[test]
+fn notices_go_to_an_address_whose_path_is_never_shown() {
+    for (url, tls, authority, path) in [
+        ("http://a", false, "a", "/"),
+        ("http://a:80/", false, "a", "/"),
+        ("http://a:443/x", false, "a:443", "/x"),
+        ("https://a:443/x", true, "a", "/x"),
+        ("https://a:80/x", true, "a:80", "/x"),
+        ("https://a?key=s3cr3t", true, "a", "/?key=s3cr3t"),
+        ("https://a/s3cr3t/?k=s3cr3t", true, "a", "/s3cr3t/?k=s3cr3t"),
+        ("http://[fd00::1]:8/x", false, "[fd00::1]:8", "/x"),
+    ] {
+        let files = Files::good();
+        let notices = format!("notices: {{webhook: \"{url}\"}}\nledger:");
+        files.change("tollgate.yaml", "ledger:", &notices);
+        let settings = files.load().unwrap().settings;
+        let webhook = settings.notices.clone().unwrap().webhook;
+        assert_eq!(
+            (webhook.tls, webhook.authority().as_str(), &*webhook.path),
+            (tls, authority, path)
+        );
+        assert!(!format!("{settings:?} {webhook}").contains("s3cr3t"));
+    }
+    assert!(Files::good().load().unwrap().settings.notices.is_none());
+}
+
+#[test]
+fn a_token_of_the_webhook_in_clear_text_is_a_warning() {
+    for (url, warned) in [
+        ("http://127.0.0.1:80/s3cr3t", false),
+        ("http://[::1]:80/s3cr3t", false),
+        ("http://localhost/s3cr3t", false),
+        ("https://relay.example/s3cr3t", false),
+        ("http://relay.example/s3cr3t", true),
+    ] {
+        let files = Files::good();
+        let notices = format!("notices: {{webhook: \"{url}\", token: s3cr3t}}\nledger:");
+        files.change("tollgate.yaml", "ledger:", &notices);
+        let said = files.warnings();
+        let expected = "token: http://relay.example gets the token in clear text: use https, or a relay on this machine";
+        assert_eq!(said.len(), usize::from(warned), "{url}: {said:?}");
+        assert!(said.iter().all(|w| w.ends_with(expected)), "{said:?}");
+    }
+}

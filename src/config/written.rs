@@ -1,0 +1,53 @@
+//! What is kept of the files to compare them with later ones.
+//!
+//! Owns where the settings stand. Must never read a file.
+
+use crate::config::settings::restart;
+use crate::config::yaml::Place;
+use crate::config::{Mistake, Settings, Sources};
+use std::path::{Path, PathBuf};
+
+/// What is kept of the files to compare them with later ones, apart from what they sell.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The SHA-256 of all that was read: equal configurations of equal files have equal ones.
+    pub digest: [u8; 32],
+    /// The files that were read.
+    pub sources: Sources,
+    /// [`crate::config::Config::settings`] of the start, before a program changed them (the demo takes free ports).
+    pub(in crate::config) settings: Settings,
+    /// Where each top-level setting stands, for mistakes that are found later.
+    pub(in crate::config) places: Vec<(String, Place)>,
+    pub(in crate::config) path: PathBuf,
+}
+
+impl Written {
+    /// Every setting that the files of `later` write otherwise than those of the start: key, before, after.
+    pub fn changed_settings(&self, later: &Self) -> Vec<(&'static str, String, String)> {
+        restart::changed(&self.settings, &later.settings)
+    }
+
+    /// Goes on to the files of `later`, all but their settings: those are read at a start.
+    pub fn follow(&mut self, later: Self) {
+        let settings = self.settings.clone();
+        *self = Self { settings, ..later };
+    }
+
+    /// `tollgate.yaml` as given to [`crate::config::load`].
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A mistake at the top-level setting `key` (the first part of a dotted one).
+    pub fn mistake_at(&self, key: &str, message: String) -> Mistake {
+        let top = key.split('.').next().unwrap_or(key);
+        let place = self.places.iter().find(|(known, _)| known == top);
+        let Place { line, column } = place.map_or(Place::START, |(_, place)| *place);
+        Mistake {
+            file: self.path.clone(),
+            line,
+            column,
+            message,
+        }
+    }
+}
