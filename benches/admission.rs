@@ -92,7 +92,7 @@ fn identify(c: &mut Criterion) {
                 .header("x-tc-timestamp", now.to_string())
                 .header(
                     "authorization",
-                    tollgate::demo::sign(id, secret, now, "bda.gate.example", &body),
+                    tollgate::cli::demo::sign(id, secret, now, "bda.gate.example", &body),
                 ),
         );
         group.bench_function(name, |b| {

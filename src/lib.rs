@@ -89,23 +89,14 @@
 //! 37. **A restored ledger leaves out 10^12 seqs**: what was recorded after the backup has seqs that readers know already, and to give them again would
 //!     pass over calls in silence. The count of restores in a cursor says so to who reads on.
 
-pub mod admin;
-pub mod background;
 pub mod billing;
-pub mod books;
 
 pub mod cli;
-pub mod commands;
 pub mod config;
-pub mod demo;
+pub mod control;
 pub mod http;
-pub mod key;
 pub mod ledger;
 pub mod metrics;
 pub mod model;
-pub mod notify;
 pub mod portal;
 pub mod proxy;
-pub mod reload;
-pub mod serve;
-pub mod settle;

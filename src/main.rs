@@ -13,14 +13,17 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use tollgate::billing::{Goods, Period};
-use tollgate::commands::{self, AnswerFormat, Format, RecordsFormat, Which, load, print, tell};
+use tollgate::cli::commands::{
+    self, AnswerFormat, Format, RecordsFormat, Which, load, print, tell,
+};
+use tollgate::cli::demo;
+use tollgate::cli::key::NewKey;
 use tollgate::config::{self, Charging, Config, Mistakes, UpstreamSettings};
-use tollgate::key::NewKey;
+use tollgate::control::EVIDENCE;
+use tollgate::control::reload::{ReloadOptions, read_files};
+use tollgate::control::serve;
 use tollgate::ledger::{Cursor, backup};
 use tollgate::model::{AccountId, Clock, GroupId, Month, VERSION};
-use tollgate::reload::{ReloadOptions, read_files};
-use tollgate::settle::EVIDENCE;
-use tollgate::{demo, serve};
 use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;

@@ -61,7 +61,7 @@ impl Calls {
         let request = |number| {
             let body = format!("{number:09}{}", "x".repeat(body_bytes - 9));
             let (id, secret) = (accounts::secret_id(0), accounts::secret_key(0));
-            let authorization = tollgate::demo::sign(&id, &secret, now, HOST, &body);
+            let authorization = tollgate::cli::demo::sign(&id, &secret, now, HOST, &body);
             let headers = format!(
                 "X-TC-Action: SegmentPortraitPic\r\nX-TC-Version: 2020-03-24\r\nX-TC-Region: ap-guangzhou\r\n\
                  X-TC-Timestamp: {now}\r\nAuthorization: {authorization}\r\n"

@@ -13,7 +13,7 @@ pub fn balance(
 ) -> Decimal {
     let counted = payments.into_iter().filter(|(at, _)| *at <= paid_by);
     let paid = counted.fold(Decimal::ZERO, |sum, (_, amount)| sum.saturating_add(amount));
-    super::money(paid.saturating_sub(debited))
+    crate::billing::money(paid.saturating_sub(debited))
 }
 
 /// Whether a settlement that left this balance stops the service (R17).

@@ -2,10 +2,10 @@
 //!
 //! Says again what `statement` did, with its figures; decides nothing.
 
-use super::ladder::times;
-use super::packs::Walk;
-use super::statement::{GroupStatement, PerCallUse};
-use super::{Inputs, PackState};
+use crate::billing::ladder::times;
+use crate::billing::packs::Walk;
+use crate::billing::statement::{GroupStatement, PerCallUse};
+use crate::billing::{Inputs, PackState};
 use crate::model::{Local, Mode, Reason, TierBasis};
 use jiff::tz::TimeZone;
 

@@ -1,6 +1,6 @@
 //! The post-paid ladder: which tier a month reached, and what its calls cost (R13).
 
-use super::Terms;
+use crate::billing::Terms;
 use crate::model::TierBasis;
 use rust_decimal::{Decimal, RoundingStrategy};
 

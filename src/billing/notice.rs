@@ -51,7 +51,7 @@ pub fn notices(
             });
         };
         // R14: under the share, not at it: 1,499 of 10,000 yes, 1,500 no.
-        if left == 0 || Decimal::from(left) < super::ladder::times(notice_below, calls) {
+        if left == 0 || Decimal::from(left) < crate::billing::ladder::times(notice_below, calls) {
             raise(Threshold::Low);
         }
         if left == 0 {

@@ -3,7 +3,7 @@
 //! One place for what is left of a pack: the statement, the metrics, the admin side and the customer's
 //! own page all ask here.
 
-use super::PackOrder;
+use crate::billing::PackOrder;
 use crate::model::Utc;
 use serde::{Deserialize, Serialize};
 use std::fmt;

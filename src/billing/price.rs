@@ -1,6 +1,6 @@
 //! What packs and quota cost when they are ordered (R11, R15).
 
-use super::money;
+use crate::billing::money;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use std::fmt;

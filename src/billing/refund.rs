@@ -1,6 +1,6 @@
 //! Whether an order of packs is paid back, and by which routes (R18).
 
-use super::{PackOrder, money};
+use crate::billing::{PackOrder, money};
 use crate::model::{Fund, Origin, Stop, Utc};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};

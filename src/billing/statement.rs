@@ -1,10 +1,10 @@
 //! A month's statement: what was called, what covered it, what is due and what was paid (R10-R16).
 
-use super::explain::computed;
-use super::ladder::price;
-use super::packs::Walk;
-use super::refund::{paid_back, sum};
-use super::{Calls, GroupInputs, Inputs, PackOrder, PackState, QpsOrder, Terms};
+use crate::billing::explain::computed;
+use crate::billing::ladder::price;
+use crate::billing::packs::Walk;
+use crate::billing::refund::{paid_back, sum};
+use crate::billing::{Calls, GroupInputs, Inputs, PackOrder, PackState, QpsOrder, Terms};
 use crate::model::{AccountId, Action, Fund, GroupId, Local, Mode, Origin, Reason, Utc};
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
@@ -40,7 +40,7 @@ pub struct Statement {
     /// Paid when ordered, less what was paid back: the sum of all groups' paid lines (R16).
     pub paid_when_ordered: Decimal,
     /// Calls of the account that are on no statement and cost nothing; [`Inputs::on_no_statement`].
-    #[serde(default, skip_serializing_if = "super::is_zero")]
+    #[serde(default, skip_serializing_if = "crate::billing::inputs::is_zero")]
     pub on_no_statement: u64,
     /// `None` as long as it may change.
     pub fixed: Option<Fixed>,
@@ -409,7 +409,7 @@ fn paid_lines(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> Vec<Paid
         let mut by_fund = BTreeMap::new();
         for (fund, amount) in &funds {
             let of: &mut Decimal = by_fund.entry(*fund).or_default();
-            *of = super::money(of.saturating_add(*amount));
+            *of = crate::billing::money(of.saturating_add(*amount));
         }
         let line = PaidLine {
             order: order.to_owned(),

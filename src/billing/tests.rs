@@ -1,8 +1,18 @@
 //! The rules of money, by examples. Every expected figure is worked out by hand from the contract.
 
 use super::*;
+use crate::model::AccountId;
+use crate::model::Action;
+use crate::model::Fund;
+use crate::model::GroupId;
+use crate::model::Mode;
+use crate::model::Origin;
+use crate::model::Reason;
+use crate::model::TierBasis;
+use crate::model::Utc;
 use crate::model::{Local, Stop};
 use jiff::tz::TimeZone;
+use rust_decimal::Decimal;
 
 fn at(text: &str) -> Utc {
     Utc(text.parse::<jiff::Timestamp>().unwrap().as_microsecond())

@@ -2,7 +2,7 @@
 //!
 //! Shows what a [`Statement`] says. Must never compute an amount.
 
-use super::{GroupStatement, PaidKind, Statement, money};
+use crate::billing::{GroupStatement, PaidKind, Statement, money};
 use crate::model::Mode;
 use std::io::{self, Write};
 

@@ -4,4 +4,8 @@
 
 mod usage_text;
 
+pub mod commands;
+pub mod demo;
+pub mod key;
+
 pub use usage_text::usage_table;

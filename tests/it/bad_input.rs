@@ -37,7 +37,7 @@ fn chunked_call(key: &str, body: &str) -> String {
 /// The head of a signed call whose body is `body`; the framing's field and the blank line follow.
 fn signed_head(id: &str, secret: &str, body: &str) -> String {
     let at = Clock::default().utc().seconds();
-    let authorization = tollgate::demo::sign(id, secret, at, "bda.gate.test", body);
+    let authorization = tollgate::cli::demo::sign(id, secret, at, "bda.gate.test", body);
     format!(
         "POST / HTTP/1.1\r\nHost: bda.gate.test\r\nContent-Type: application/json\r\n\
          X-TC-Action: SegmentPortraitPic\r\nX-TC-Version: 2020-03-24\r\nX-TC-Region: ap-guangzhou\r\n\
@@ -1602,7 +1602,7 @@ async fn admin_connections_are_bounded_and_the_next_one_waits_until_one_closes()
     let upstream = Upstream::after(Duration::ZERO).await;
     let gate = Gate::start(upstream.address).await;
     let mut silent = Vec::new();
-    for _ in 0..tollgate::admin::CONNECTIONS {
+    for _ in 0..tollgate::control::admin::CONNECTIONS {
         silent.push(Wire::connect(gate.admin).await);
     }
     let mut next = Wire::connect(gate.admin).await;

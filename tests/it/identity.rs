@@ -17,7 +17,7 @@ const BODY: &str = "{\"Image\":\"iVBORw0KGgo=\"}";
 
 /// A signed call whose parts a test can change after it was signed.
 fn signed_text(id: &str, secret: &str, at: i64) -> String {
-    let authorization = tollgate::demo::sign(id, secret, at, "bda.gate.test", BODY);
+    let authorization = tollgate::cli::demo::sign(id, secret, at, "bda.gate.test", BODY);
     format!(
         "POST / HTTP/1.1\r\nHost: bda.gate.test\r\nContent-Type: application/json\r\n\
          X-TC-Action: SegmentPortraitPic\r\nX-TC-Version: 2020-03-24\r\nX-TC-Region: ap-guangzhou\r\n\

@@ -364,7 +364,8 @@ pub fn signed_call(field: &str, body: &str) -> Vec<u8> {
 
 fn signed(body: &str) -> Message {
     let now = Clock::default().utc().seconds();
-    let authorization = tollgate::demo::sign(RETAIL_ID, RETAIL_SECRET, now, "bda.gate.test", body);
+    let authorization =
+        tollgate::cli::demo::sign(RETAIL_ID, RETAIL_SECRET, now, "bda.gate.test", body);
     let fields = [
         "Host: bda.gate.test".to_owned(),
         "Content-Type: application/json".to_owned(),

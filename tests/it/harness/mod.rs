@@ -33,9 +33,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tollgate::config::{self, Config, Endpoint};
+use tollgate::control::serve::{self, Running};
 use tollgate::ledger::{ClockWatch, Entry, Reader, StoredRecord};
 use tollgate::model::{Clock, Mono, Mover, Utc};
-use tollgate::serve::{self, Running};
 
 pub fn records(ledger: &Path) -> Vec<StoredRecord> {
     let reader = Reader::open(ledger).unwrap();

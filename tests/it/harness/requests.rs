@@ -105,7 +105,7 @@ pub fn signed(id: &str, secret: &str, action: &str, body: &str) -> Request<Full<
         .header("x-tc-timestamp", now.to_string())
         .header(
             "authorization",
-            tollgate::demo::sign(id, secret, now, "bda.gate.test", body),
+            tollgate::cli::demo::sign(id, secret, now, "bda.gate.test", body),
         )
         .body(Full::new(Bytes::from(body.to_owned())))
         .unwrap()

@@ -3,21 +3,24 @@
 //! Owns the order of start and end: the ledger's lock before anything is admitted, one second of
 //! hold before the first call, the ledger closed after the last. Must never decide about a call.
 
-use crate::admin::{self, State};
+use crate::billing::SettleError;
 use crate::config::{Config, Endpoint, Limits, NoticeSettings, Settings};
+use crate::control;
+use crate::control::Settler;
+use crate::control::admin::{self, State};
+use crate::control::delivery;
+use crate::control::delivery::Webhook;
+use crate::control::reload::{self, ReloadOptions, Reloader};
 use crate::http::PIPES;
 use crate::ledger::{CloseError, Committed, Ledger, LedgerError, LedgerOptions};
 use crate::metrics::Metrics;
 use crate::model::{Clock, Durability, Outcome};
-use crate::notify::{self, Webhook};
 use crate::portal::Portal;
 use crate::proxy::admission::{Limiters, SECOND};
 use crate::proxy::listener::{self, Phase};
 use crate::proxy::policy::Policy;
 use crate::proxy::upstream::{Dialer, Keep, Upstream};
 use crate::proxy::{Proxy, Shared};
-use crate::reload::{self, ReloadOptions, Reloader};
-use crate::settle::{self, SettleError, Settler};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 use std::net::SocketAddr;
@@ -444,9 +447,9 @@ fn deliver(
     let webhook = Webhook::new(settings);
     let (metrics, clock) = (shared.metrics.clone(), shared.clock.clone());
     let of = shared.clone();
-    let unsent = move || settle::unsent(&of);
-    let sent = move |id: &str| settle::sent(&shared, id);
-    notify::deliver(webhook, metrics, clock, raised, unsent, sent)
+    let unsent = move || control::unsent(&of);
+    let sent = move |id: &str| control::sent(&shared, id);
+    delivery::deliver(webhook, metrics, clock, raised, unsent, sent)
 }
 
 fn dialer(settings: &Settings, metrics: &Metrics) -> Dialer {

@@ -8,7 +8,7 @@
 //! Up to schema 3 a statement had no late calls from before the two months that went before it. Months that were fixed then
 //! stay so, and calls that they left out are on none: [`calls_on_none`] counts them.
 
-use super::BooksError;
+use crate::billing::books::BooksError;
 use crate::ledger::{ReadError, Reader, Settlement, UsageLine};
 use crate::model::{AccountId, Month, Utc};
 use jiff::tz::TimeZone;

@@ -3,7 +3,7 @@
 //! Owns what is called how often, and the signing of it. Must never look into the gate: to it these
 //! are clients and an upstream like any other.
 
-use super::{client, fetch};
+use crate::cli::demo::run::{client, fetch};
 use crate::model::Clock;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};

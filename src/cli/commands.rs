@@ -2,8 +2,8 @@
 //!
 //! Owns the shapes of their output. Must never write to the ledger, nor decide what a rule of [`crate::billing`] decides.
 
+use crate::billing::books::{self, AccountRef, Books};
 use crate::billing::{self, Goods, NotRefundable, Period, Quote, Refund};
-use crate::books::{self, AccountRef, Books};
 use crate::cli::usage_table;
 use crate::config::{self, Account, Charging, Config, Pack, Service};
 use crate::ledger::{Cursor, Reader, StoredRecord, restore};
@@ -431,9 +431,9 @@ pub fn verify(
     let config = load(path)?;
     let reader = Reader::open(&config.settings.ledger.path)?;
     let verified = reader.verify(checkpoint)?;
-    let months = books::verify_statements(&reader, &config.catalog.time_zone)?;
-    let on_none = books::calls_on_none(&reader, &config.catalog.time_zone, None)?;
-    books::check_digests(&months, digests)?;
+    let months = billing::verify_statements(&reader, &config.catalog.time_zone)?;
+    let on_none = billing::calls_on_none(&reader, &config.catalog.time_zone, None)?;
+    billing::check_digests(&months, digests)?;
     print(|out| {
         write!(out, "{} records", verified.records)?;
         if verified.records > 0 {

@@ -3,7 +3,7 @@
 //! Owns the reading of the gate from outside: metrics, usage, records. Must never ask the gate's own
 //! memory: a promise that only the gate can see is none.
 
-use super::{client, fetch};
+use crate::cli::demo::run::{client, fetch};
 use crate::proxy::upstream::Upstream;
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;

@@ -3,8 +3,8 @@
 //! Owns the order of these steps and the configuration in force. Must never put half a configuration
 //! in force, and never touch a window.
 
-use crate::background::behind_the_calls;
 use crate::config::{self, Config, Mistake, Mistakes, Sources, Written};
+use crate::control::background::behind_the_calls;
 use crate::model::Clock;
 use crate::proxy::Shared;
 use crate::proxy::policy::Policy;

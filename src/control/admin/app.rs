@@ -1,25 +1,19 @@
-//! The operator's and the biller's listener.
-//!
-//! Owns the paths under the admin address. Must never touch the way of a call: it reads figures,
-//! and the ledger through a connection of its own.
+//! The paths of the operators' listener, and what each answers.
 
-mod guard;
-mod listener;
-mod query;
-
+use crate::control::admin::guard;
 use crate::model::Local;
-pub use listener::{Bounded, CONNECTIONS};
 
 use crate::billing;
-use crate::books::{self, AccountRef, Books, BooksError};
+use crate::billing::books::{self, AccountRef, Books, BooksError};
 use crate::config::{Settings, told};
+use crate::control::admin::query::{Asked, flag, month, parameters};
+use crate::control::reload::{Outcome, ReloadOptions, Reloader};
 use crate::ledger::{Cursor, LedgerError, ReadError, Reader};
 use crate::metrics::AccountFigures;
 use crate::model::{AccountId, COMMIT, Utc};
 use crate::proxy::admission::{Limiters, Now};
 use crate::proxy::policy::{Account, Described, Policy};
 use crate::proxy::{Proxy, Shared, counts};
-use crate::reload::{Outcome, ReloadOptions, Reloader};
 use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::rejection::PathRejection;
@@ -29,7 +23,6 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use query::{Asked, flag, month, parameters};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -182,7 +175,7 @@ async fn wrong_method(response: Response) -> Response {
     told
 }
 
-fn problem(status: StatusCode, detail: &str) -> Response {
+pub(super) fn problem(status: StatusCode, detail: &str) -> Response {
     let body = json!({
         "type": "about:blank",
         "title": status.canonical_reason(),

@@ -1,19 +1,12 @@
 //! The books of an account: what it ordered (the files) and what it called (the ledger), brought before
-//! the rules of [`billing`].
+//! the rules of [`billing`](crate::billing).
 //!
 //! Owns which records belong to which month's statement, and what is carried from one month to the next. Must never
 //! decide a rule itself, nor compute a statement anew that was fixed: it is read as it was stored.
 
-#[cfg(test)]
-mod tests;
-mod verify;
-mod window;
-
-pub use verify::{
-    VerifiedMonth, check_digests, check_settlement, check_time_zone, verify_statements,
-};
-pub use window::{calls_on_none, first_month};
-
+use crate::billing::calls_on_none;
+use crate::billing::first_month;
+use crate::billing::window::Window;
 use crate::billing::{
     self, Calls, FreeUse, GroupInputs, GroupStatement, Inputs, Interval, Notice, PackOrder,
     PackState, QpsOrder, Statement, Terms,
@@ -25,7 +18,6 @@ use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use window::Window;
 
 /// How long after its end a day is sealed, and so a month can be settled: calls that began in it have been recorded
 /// by then (R16; the contract's earliest is an hour).
@@ -430,7 +422,7 @@ fn begin_of(month: &str, zone: &TimeZone) -> Utc {
     Month::parse(month).map_or(Utc(i64::MIN), |month| month.bounds(zone).0)
 }
 
-fn parse(id: &AccountId, stored: &StoredStatement) -> Result<Statement, BooksError> {
+pub(super) fn parse(id: &AccountId, stored: &StoredStatement) -> Result<Statement, BooksError> {
     serde_json::from_str(&stored.statement).map_err(|error| BooksError::Stored {
         account: id.clone(),
         month: stored.month.clone(),
@@ -439,7 +431,7 @@ fn parse(id: &AccountId, stored: &StoredStatement) -> Result<Statement, BooksErr
 }
 
 /// Counts the account's calls of the statement into `groups`, whose packs say where the month is cut.
-fn count(
+pub(super) fn count(
     reader: &Reader,
     window: &Window,
     counted_until: Utc,
@@ -551,7 +543,7 @@ fn by_group(lines: &[UsageLine]) -> BTreeMap<&GroupId, Vec<Calls>> {
     groups
 }
 
-fn used_after(statement: &Statement) -> Used {
+pub(super) fn used_after(statement: &Statement) -> Used {
     let packs = statement
         .groups
         .iter()
@@ -561,3 +553,6 @@ fn used_after(statement: &Statement) -> Used {
         .map(|pack| (pack.order.clone(), pack.used_before + pack.used))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //!
 //! Owns how the two are told. Must never let a page that somebody looks at on this machine trigger or read anything.
 
-use super::problem;
+use crate::control::admin::app::problem;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;

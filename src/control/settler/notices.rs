@@ -2,13 +2,15 @@
 //!
 //! Owns when a pack is looked at. Must never raise the same notice twice.
 
-use super::{SettleError, Settler, State};
-use crate::books::{Balances, Books};
+use crate::billing::SettleError;
+use crate::billing::books::{Balances, Books};
 use crate::config::Account;
+use crate::control::Settler;
+use crate::control::delivery::Unsent;
+use crate::control::settler::State;
 use crate::ledger::{Entry, Reader, Seal};
 use crate::metrics::PackFigures;
 use crate::model::{AccountId, Local, Month, Threshold, Utc};
-use crate::notify::Unsent;
 use crate::proxy::Shared;
 use crate::proxy::policy::Policy;
 use serde_json::json;

@@ -3,9 +3,6 @@
 //! Owns the client of the webhook and the rule by which a notice is tried again. Must never give a notice
 //! up, never mark one that was not taken, and never show the webhook's path or token.
 
-#[cfg(test)]
-mod tests;
-
 use crate::config::{NoticeSettings, WebhookUrl};
 use crate::http::lookup::Host;
 use crate::metrics::Metrics;
@@ -451,3 +448,6 @@ where
         Err(panicked) => Err(panicked.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,8 @@
 //! Owns what a fixed statement is compared with. Must never write to the ledger, nor take what a stored statement says
 //! of itself for proof.
 
-use super::window::Window;
-use super::{BooksError, GRACE_US, count, parse, used_after};
+use crate::billing::books::{BooksError, GRACE_US, count, parse, used_after};
+use crate::billing::window::Window;
 use crate::billing::{self, Fixed, Inputs, Statement};
 use crate::ledger::{ReadError, Reader, Settlement, StatementsDigest, StoredStatement};
 use crate::model::Month;

@@ -11,33 +11,33 @@
 //! so, who pays is let go on, and notices are raised. A clock that is behind stops nobody for arrears: payments count up to the
 //! latest instant that a trusted one has shown.
 
-mod months;
 mod notices;
 mod trust;
 
+use crate::billing::SettleError;
+use crate::billing::settle_month;
 pub use notices::{sent, unsent};
 
-use crate::background::behind_the_calls;
-use crate::billing::{self, Calls, Fixed, Inputs};
-use crate::books::{self, AccountRef, Books, BooksError};
-use crate::ledger::{Entry, LedgerError, ReadError, Reader, Seal, StoreError, Trouble};
+use crate::billing::books::{self, Books, BooksError};
+use crate::billing::{self, Fixed};
+use crate::billing::{
+    closing_day, due, furthest, keep_from, last_day_over, newest, next_seal, told, unsettled,
+};
+use crate::control::background::behind_the_calls;
+use crate::control::settler::trust::Trust;
+use crate::ledger::{Entry, Reader, Seal, StoreError, Trouble};
 use crate::metrics::PackFigures;
-use crate::model::{AccountId, Local, Mode, Mono, Month, Reason, Stop, Utc};
+use crate::model::{AccountId, Local, Mono, Month, Stop, Utc};
 use crate::proxy::Shared;
 use crate::proxy::policy::Policy;
 use jiff::tz::TimeZone;
-use months::{
-    closing_day, due, furthest, keep_from, last_day_over, newest, next_seal, told, unsettled,
-};
 use parking_lot::Mutex;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
-use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use trust::Trust;
 
 /// The target of the log lines that are evidence: a sealed day's head, a settled month's digest. Whoever
 /// keeps the log holds the ledger to them, so they are written at every level.
@@ -58,61 +58,6 @@ const AHEAD_SECONDS: i64 = 3_600;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// How often old records are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
-/// Statements that are written in one transaction.
-const BATCH: usize = 100;
-
-/// Why a step could not be done. It is tried again.
-#[derive(Debug, thiserror::Error)]
-pub enum SettleError {
-    /// The books cannot tell.
-    #[error(transparent)]
-    Books(#[from] BooksError),
-    /// The ledger cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The ledger cannot be opened for reading.
-    #[error(transparent)]
-    Open(#[from] LedgerError),
-    /// The ledger cannot be written.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Days are sealed before months are settled.
-    #[error("the last day of {0} is not sealed")]
-    Unsealed(Month),
-    /// A wrong clock has sealed a day that is still to come, and nothing can be sealed before it.
-    #[error(
-        "{month} is not settled: {day} is sealed, which is not over yet, so calls of {month} may have come after the seal. If the \
-         clock is wrong now, set it. If it was wrong when {day} was sealed, stop the limiter and restore the backup from before \
-         (`tollgate restore`)"
-    )]
-    SealedAhead {
-        /// The month.
-        month: Month,
-        /// The day.
-        day: String,
-    },
-    /// A wrong clock has sealed a day too early.
-    #[error(
-        "{month} is not settled yet: calls of it came after {day} was sealed, by a wrong clock. It is settled with the next day that \
-         is sealed"
-    )]
-    SealedEarly {
-        /// The month.
-        month: Month,
-        /// The day.
-        day: String,
-    },
-    /// Some accounts of the month could not be settled; the others were.
-    #[error("{failed} statements of {month} could not be fixed, the first of them: {why}")]
-    Statements {
-        /// The month.
-        month: Month,
-        /// How many.
-        failed: usize,
-        /// Of the first.
-        why: BooksError,
-    },
-}
 
 /// The one who settles. There is one ledger, one writer and one of these.
 pub struct Settler {
@@ -159,7 +104,7 @@ impl Settler {
     ) -> Result<Self, SettleError> {
         let reader = shared.ledger.reader()?;
         let zone = &shared.policy.load().catalog.time_zone;
-        books::check_time_zone(&reader, zone)?;
+        billing::check_time_zone(&reader, zone)?;
         let both = shared.clock.both();
         let boot = std::fs::read_to_string(BOOT_ID).ok();
         let kept = reader.clock_watch()?;
@@ -175,7 +120,7 @@ impl Settler {
         shared
             .metrics
             .on_no_statement
-            .set(gauge(books::calls_on_none(&reader, zone, None)?));
+            .set(gauge(billing::calls_on_none(&reader, zone, None)?));
         let settler = Self {
             trust: Mutex::new(trust),
             state: Mutex::new(State {
@@ -368,7 +313,7 @@ impl Settler {
         if let Some(begun) = reader.last_settlement()?
             && begun.settled_at.is_none()
         {
-            books::check_settlement(reader, zone, &begun)?;
+            billing::check_settlement(reader, zone, &begun)?;
         }
         let mut settled = Ok(());
         while settled.is_ok()
@@ -488,56 +433,10 @@ impl Settler {
             through_seq,
             head: hex::encode(head),
         };
-        let (mut failed, mut first_failure) = (0, None);
-        let (mut count, mut due) = (0_u64, Decimal::ZERO);
-        let mut entries = Vec::new();
-        for id in books.on_the_books(policy.accounts().map(|a| &***a), month)? {
-            let account = policy.account(&id);
-            if account.is_none() {
-                tracing::warn!(account = %id, month = text, "has calls and is not in the files any more: they are priced without its orders");
-            }
-            let sold = AccountRef {
-                id: &id,
-                account: account.map(|account| &***account),
-            };
-            self.keep_up(state)?;
-            if reader.stored_statement(&text, &id)?.is_some() {
-                continue;
-            }
-            match books.inputs(sold, month).and_then(priced) {
-                Ok(inputs) => {
-                    let mut statement = billing::statement(&inputs);
-                    statement.fixed = Some(fixed.clone());
-                    count += 1;
-                    due += statement.due;
-                    entries.push(Entry::Statement {
-                        month: text.clone(),
-                        account: id,
-                        due: statement.due.to_string(),
-                        inputs: json!(inputs).to_string(),
-                        statement: json!(statement).to_string(),
-                    });
-                }
-                Err(error) => {
-                    failed += 1;
-                    first_failure.get_or_insert(error);
-                }
-            }
-            if entries.len() >= BATCH {
-                ledger.keep(std::mem::take(&mut entries))?;
-            }
-        }
-        ledger.keep(entries)?;
-        if let Some(why) = first_failure {
-            return Err(SettleError::Statements { month, failed, why });
-        }
-        let digest = reader.statements_digest(&text)?;
-        ledger.keep(vec![Entry::Settled {
-            month: text.clone(),
-            at: now,
-            digest,
-        }])?;
-        let seal = reader.month_seal(&text)?.unwrap_or_default();
+        let accounts = policy.accounts().map(|account| &***account);
+        let settled = settle_month(ledger, &books, accounts, month, &fixed, || {
+            self.keep_up(state)
+        })?;
         let (_, end) = month.bounds(&catalog.time_zone);
         let settle_by = i64::from(catalog.settle_day) * 24 * 3_600_000_000;
         if now.0.saturating_sub(end.0) > settle_by {
@@ -549,12 +448,12 @@ impl Settler {
         tracing::info!(
             target: EVIDENCE,
             month = text,
-            statements = count,
-            due = %billing::money(due),
+            statements = settled.statements,
+            due = %billing::money(settled.due),
             through_seq,
             head = fixed.head,
-            digest = hex::encode(digest),
-            seal = hex::encode(seal),
+            digest = hex::encode(settled.digest),
+            seal = hex::encode(settled.seal),
             "settled the month"
         );
         Ok(())
@@ -625,27 +524,4 @@ fn seconds_ahead(at: Utc, now: Utc) -> i64 {
 
 fn gauge(calls: u64) -> i64 {
     i64::try_from(calls).unwrap_or(i64::MAX)
-}
-
-/// A statement that leaves out what is to be charged must not be fixed.
-fn priced(inputs: Inputs) -> Result<Inputs, BooksError> {
-    let unpriced = inputs.groups.iter().find(|group| {
-        let counted = group.intervals.iter().flat_map(|interval| &interval.calls);
-        let mut calls = counted.chain(&group.late);
-        let is_charged =
-            |calls: &Calls| calls.mode == Mode::PerCall && calls.reason == Reason::Billable;
-        group.terms.is_none() && calls.any(is_charged)
-    });
-    match unpriced {
-        None => Ok(inputs),
-        Some(group) => Err(BooksError::Mismatch {
-            why: format!(
-                "{} is not in the catalogue, or free there, and has calls that are charged: put its terms back until the \
-                 month is settled",
-                group.group
-            ),
-            account: inputs.account,
-            month: inputs.month,
-        }),
-    }
 }

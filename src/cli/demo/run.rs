@@ -1,28 +1,21 @@
-//! What `tollgate demo` adds: a sample upstream, sample callers, a live table.
-//!
-//! Owns nothing that the gate uses. Must never compute a figure apart: what it shows is read from
-//! the gate's metrics and ledger over HTTP, as an operator would.
+//! The demo from its start to its end.
 
-mod sample;
-mod watch;
-
-pub use sample::sign;
-
+use crate::billing::books::Books;
 use crate::billing::text;
-use crate::books::Books;
+use crate::cli::demo::sample::{CALLERS, WORK, sample_upstream, send_calls};
+use crate::cli::demo::watch::Watch;
 use crate::cli::usage_table;
 use crate::config::{self, Endpoint};
+use crate::control::reload::read_files;
+use crate::control::serve;
 use crate::http::Target;
 use crate::http::h1::ForwardHead;
 use crate::ledger::{self, Reader};
 use crate::model::{Clock, Month};
 use crate::proxy::upstream::{Dialer, Keep, NotAnswered, Outgoing, Upstream};
-use crate::reload::read_files;
-use crate::serve;
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
 use http::{Request, StatusCode};
-use sample::{CALLERS, WORK, sample_upstream, send_calls};
 use std::future::poll_fn;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -31,7 +24,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use watch::Watch;
 
 /// Connections that the callers may need; the configured number would need more open files than a
 /// stock machine may allow.
@@ -186,7 +178,7 @@ impl Drop for Scratch {
     }
 }
 
-fn client(to: SocketAddr) -> Arc<Upstream> {
+pub(super) fn client(to: SocketAddr) -> Arc<Upstream> {
     let timeout = Duration::from_secs(2);
     let dialer = Dialer::new(to.ip().to_string(), to.port(), timeout, |_| ());
     let keep = Keep {
@@ -196,7 +188,7 @@ fn client(to: SocketAddr) -> Arc<Upstream> {
     Arc::new(Upstream::new(Arc::new(dialer), keep))
 }
 
-async fn fetch(
+pub(super) async fn fetch(
     client: &Arc<Upstream>,
     request: Request<Bytes>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {

@@ -1,0 +1,143 @@
+//! All that a statement is computed from, and how money is rounded.
+
+use crate::model::{AccountId, Action, Fund, GroupId, Mode, Origin, Reason, TierBasis, Utc};
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+/// All that one account's statement of one month is computed from. A fixed statement is stored with it,
+/// so that anybody can compute it again whatever the files say by then.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Inputs {
+    /// Whose statement.
+    pub account: AccountId,
+    /// What people call it.
+    pub name: String,
+    /// `2026-11`.
+    pub month: String,
+    /// The provider's zone by its IANA name: dates are written in it (R16).
+    pub time_zone: String,
+    /// Three capital letters.
+    pub currency: String,
+    /// The month's first instant.
+    pub from: Utc,
+    /// The next month's first instant.
+    pub until: Utc,
+    /// Calls are counted until here: `until`, or earlier while the month runs. Packs are shown as they
+    /// are at this instant.
+    pub counted_until: Utc,
+    /// The groups that the account opened or called, in the catalogue's order.
+    pub groups: Vec<GroupInputs>,
+    /// Calls of the account that are on no statement: they came later than an older rule allowed, which some months were
+    /// fixed by. Nothing is due for them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub on_no_statement: u64,
+}
+
+pub(super) fn is_zero(calls: &u64) -> bool {
+    *calls == 0
+}
+
+/// One group's part of [`Inputs`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GroupInputs {
+    /// Which group.
+    pub group: GroupId,
+    /// What people call it.
+    pub title: String,
+    /// `None` in a free group (R2).
+    pub terms: Option<Terms>,
+    /// The orders of packs that were delivered before the month's end and had not ended before it began,
+    /// in the order of the file.
+    pub packs: Vec<PackOrder>,
+    /// The QPS purchases that begin in the month: paid when ordered (R15).
+    pub purchases: Vec<QpsOrder>,
+    /// The calls admitted in the month, by intervals that are ascending and leave no gap. No pack
+    /// begins or ends inside one ([`boundaries`]).
+    pub intervals: Vec<Interval>,
+    /// Calls of earlier months that reached the ledger after their statement was fixed: billed as calls
+    /// of this month's first instant (ours).
+    pub late: Vec<Calls>,
+}
+
+/// The catalogue's terms of per-call mode, as far as a statement needs them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Terms {
+    /// The month's free pack (R10).
+    pub free_calls: u64,
+    /// Which calls decide the tier (R13).
+    pub tier_basis: TierBasis,
+    /// `(from, price of a call)`; ascending from 0 (R13).
+    pub tiers: Vec<(u64, Decimal)>,
+}
+
+/// An order of prepaid packs (R11).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PackOrder {
+    /// The order's id.
+    pub order: String,
+    /// The size of one pack.
+    pub calls: u64,
+    /// How many of them.
+    pub count: u32,
+    /// Covers calls from here on.
+    pub delivered: Utc,
+    /// Excluded.
+    pub expires: Utc,
+    /// When it was paid back; it covers nothing from then on.
+    pub refunded: Option<Utc>,
+    /// How the account came by it.
+    pub origin: Origin,
+    /// What each fund paid.
+    pub paid: Vec<(Fund, Decimal)>,
+    /// The calls that it covered before the month began.
+    pub used_before: u64,
+}
+
+/// A QPS purchase as far as a statement shows it (R15).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct QpsOrder {
+    /// The order's id.
+    pub order: String,
+    /// The quota bought.
+    pub qps: u32,
+    /// In force from here on.
+    pub from: Utc,
+    /// Excluded.
+    pub until: Utc,
+    /// What each fund paid.
+    pub paid: Vec<(Fund, Decimal)>,
+}
+
+/// The calls admitted in `[from, until)`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Interval {
+    /// The first instant.
+    pub from: Utc,
+    /// Excluded.
+    pub until: Utc,
+    /// By kind, each kind once.
+    pub calls: Vec<Calls>,
+}
+
+/// Calls that are alike in all that a bill asks.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Calls {
+    /// What was called.
+    pub action: Action,
+    /// The mode in force at the admission (R3).
+    pub mode: Mode,
+    /// Why they are not billable, or [`Reason::Billable`].
+    pub reason: Reason,
+    /// How many.
+    pub calls: u64,
+}
+
+/// As people read it: with the two decimals of the currency (R13, ours); with more only when the amount has them,
+/// for nothing is cut off.
+pub fn money(amount: Decimal) -> Decimal {
+    let mut amount = amount.normalize();
+    if amount.scale() < 2 {
+        amount.rescale(2);
+    }
+    amount
+}
