@@ -6,10 +6,10 @@
 
 use crate::billing::calls_on_none;
 use crate::billing::first_month;
-use crate::billing::window::Window;
+use crate::billing::window::SealedWindow;
 use crate::billing::{
     self, Calls, FreeUse, GroupInputs, GroupStatement, Inputs, Interval, Notice, PackOrder,
-    PackState, QpsOrder, Statement, Terms,
+    PackState, PriceTerms, QpsOrder, Statement,
 };
 use crate::config::{Account, Catalog, Charging, Pack, Service};
 use crate::ledger::{Debit, ReadError, Reader, StoredStatement, UsageLine};
@@ -184,7 +184,7 @@ impl Books<'_> {
         used: &Used,
     ) -> Result<Inputs, BooksError> {
         let zone = &self.catalog.time_zone;
-        let window = Window::of(self.reader, month, zone)?;
+        let window = SealedWindow::of(self.reader, month, zone)?;
         let (from, until) = (window.from, window.until);
         let mut groups: Vec<GroupInputs> = Vec::new();
         for group in &self.catalog.groups {
@@ -193,7 +193,7 @@ impl Books<'_> {
             if let Charging::Paid { per_call, .. } = &group.charging {
                 // R10: the free pack comes with the service, so a month before the opening has none.
                 let is_later = service.is_some_and(|service| service.opened >= until);
-                inputs.terms = Some(Terms {
+                inputs.terms = Some(PriceTerms {
                     free_calls: if is_later { 0 } else { per_call.free_calls },
                     tier_basis: per_call.tier_basis,
                     tiers: per_call.tiers.iter().map(|t| (t.from, t.price)).collect(),
@@ -356,7 +356,7 @@ impl Books<'_> {
         accounts: impl Iterator<Item = &'a Account>,
         month: Month,
     ) -> Result<BTreeSet<AccountId>, BooksError> {
-        let window = Window::of(self.reader, month, &self.catalog.time_zone)?;
+        let window = SealedWindow::of(self.reader, month, &self.catalog.time_zone)?;
         let (from, until) = (window.from, window.until);
         let mut on_the_books = window.accounts(self.reader)?;
         let in_month = |at: Utc| from <= at && at < until;
@@ -433,7 +433,7 @@ pub(super) fn parse(id: &AccountId, stored: &StoredStatement) -> Result<Statemen
 /// Counts the account's calls of the statement into `groups`, whose packs say where the month is cut.
 pub(super) fn count(
     reader: &Reader,
-    window: &Window,
+    window: &SealedWindow,
     counted_until: Utc,
     id: &AccountId,
     groups: &mut Vec<GroupInputs>,

@@ -3,7 +3,7 @@
 //! Says again what `statement` did, with its figures; decides nothing.
 
 use crate::billing::ladder::times;
-use crate::billing::packs::Walk;
+use crate::billing::packs::PackWalk;
 use crate::billing::statement::{GroupStatement, PerCallUse};
 use crate::billing::{Inputs, PackState};
 use crate::model::{Local, Mode, Reason, TierBasis};
@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 pub(super) fn computed(
     inputs: &Inputs,
     group: &GroupStatement,
-    walk: Option<&Walk<'_>>,
+    walk: Option<&PackWalk<'_>>,
     zone: &TimeZone,
 ) -> Vec<String> {
     let mut said = Vec::new();
@@ -96,7 +96,7 @@ fn total(calls: impl Iterator<Item = u64>) -> u64 {
     calls.fold(0, u64::saturating_add)
 }
 
-fn covered(per_call: &PerCallUse, walk: &Walk<'_>, zone: &TimeZone) -> Vec<String> {
+fn covered(per_call: &PerCallUse, walk: &PackWalk<'_>, zone: &TimeZone) -> Vec<String> {
     let free = &per_call.free;
     let mut said = vec![format!(
         "R10: the free pack of {} calls: {} used, {} left",

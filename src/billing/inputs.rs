@@ -45,7 +45,7 @@ pub struct GroupInputs {
     /// What people call it.
     pub title: String,
     /// `None` in a free group (R2).
-    pub terms: Option<Terms>,
+    pub terms: Option<PriceTerms>,
     /// The orders of packs that were delivered before the month's end and had not ended before it began,
     /// in the order of the file.
     pub packs: Vec<PackOrder>,
@@ -61,7 +61,7 @@ pub struct GroupInputs {
 
 /// The catalogue's terms of per-call mode, as far as a statement needs them.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Terms {
+pub struct PriceTerms {
     /// The month's free pack (R10).
     pub free_calls: u64,
     /// Which calls decide the tier (R13).

@@ -1,6 +1,6 @@
 //! The post-paid ladder: which tier a month reached, and what its calls cost (R13).
 
-use crate::billing::Terms;
+use crate::billing::PriceTerms;
 use crate::model::TierBasis;
 use rust_decimal::{Decimal, RoundingStrategy};
 
@@ -17,7 +17,7 @@ pub(super) struct Price {
 }
 
 /// R13, *tier reached*: all post-paid calls at the unit price of the one tier that the month's calls reach.
-pub(super) fn price(terms: &Terms, billable: u64, postpaid: u64) -> Price {
+pub(super) fn price(terms: &PriceTerms, billable: u64, postpaid: u64) -> Price {
     let tier_calls = match terms.tier_basis {
         TierBasis::AllCalls => billable,
         TierBasis::PostpaidCalls => postpaid,

@@ -26,7 +26,7 @@ pub mod books;
 pub mod text;
 
 pub use balance::{balance, in_arrears};
-pub use inputs::{Calls, GroupInputs, Inputs, Interval, PackOrder, QpsOrder, Terms, money};
+pub use inputs::{Calls, GroupInputs, Inputs, Interval, PackOrder, PriceTerms, QpsOrder, money};
 pub use months::{
     closing_day, due, furthest, keep_from, last_day_over, newest, next_seal, told, unsettled,
 };
@@ -36,8 +36,8 @@ pub use price::{Goods, NotSold, Period, Quote, pack_price, qps_price};
 pub use refund::{NotRefundable, Refund, refund};
 pub use settlement::{SettleError, Settled, settle_month};
 pub use statement::{
-    ActionCalls, Fixed, FreeUse, GroupStatement, Line, NotBillable, PackUse, PaidKind, PaidLine,
-    PerCallUse, PostpaidUse, Statement, statement,
+    ActionCalls, Fixed, FreeUse, GroupStatement, NotBillable, PackUse, PaidKind, PaidLine,
+    PerCallUse, PostpaidUse, Statement, StatementLine, statement,
 };
 pub use verify::{
     VerifiedMonth, check_digests, check_settlement, check_time_zone, verify_statements,

@@ -104,7 +104,7 @@ pub fn pack_in_use(calls: u64, count: u32, used: u64) -> (u64, u64) {
 }
 
 /// A month's per-call-mode calls on their way through free pack, packs and post-paid (R12).
-pub(super) struct Walk<'a> {
+pub(super) struct PackWalk<'a> {
     packs: &'a [PackOrder],
     /// Places in `packs`, in the order of use.
     order: Vec<usize>,
@@ -116,7 +116,7 @@ pub(super) struct Walk<'a> {
     pub postpaid: u64,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> PackWalk<'a> {
     /// R10: the free pack is whole in every month. It needs no word about stops and qps mode: in
     /// neither is a per-call-mode call admitted, so what is left waits by itself.
     pub fn new(free_calls: u64, packs: &'a [PackOrder]) -> Self {

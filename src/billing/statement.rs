@@ -2,9 +2,9 @@
 
 use crate::billing::explain::computed;
 use crate::billing::ladder::price;
-use crate::billing::packs::Walk;
+use crate::billing::packs::PackWalk;
 use crate::billing::refund::{paid_back, sum};
-use crate::billing::{Calls, GroupInputs, Inputs, PackOrder, PackState, QpsOrder, Terms};
+use crate::billing::{Calls, GroupInputs, Inputs, PackOrder, PackState, PriceTerms, QpsOrder};
 use crate::model::{AccountId, Action, Fund, GroupId, Local, Mode, Origin, Reason, Utc};
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
@@ -75,7 +75,7 @@ pub struct GroupStatement {
     /// The billable calls in qps mode, which cost nothing (R5).
     pub qps_calls: u64,
     /// What is due at settlement.
-    pub lines: Vec<Line>,
+    pub lines: Vec<StatementLine>,
     /// What was paid when it was ordered, by time.
     pub paid: Vec<PaidLine>,
     /// How it was computed, with the contract's rules.
@@ -112,7 +112,7 @@ pub struct PerCallUse {
     /// All of them: free, in packs and post-paid.
     pub billable: u64,
     /// By which terms, so that the statement can be recounted without the catalogue.
-    pub terms: Terms,
+    pub terms: PriceTerms,
     /// R10.
     pub free: FreeUse,
     /// R11, in the order of the file.
@@ -176,7 +176,7 @@ pub struct PostpaidUse {
 
 /// A line of what is due.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Line {
+pub struct StatementLine {
     /// What for.
     pub what: String,
     /// How many.
@@ -256,9 +256,9 @@ fn group_statement(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> Gro
     let all = || late.clone().chain(counted.clone());
 
     let per_call = group.terms.as_ref().map(|terms| {
-        let mut walk = Walk::new(terms.free_calls, &group.packs);
+        let mut walk = PackWalk::new(terms.free_calls, &group.packs);
         let mut billable = 0u64;
-        for (at, calls) in all().filter(|(_, calls)| kind(calls) == Kind::PerCall) {
+        for (at, calls) in all().filter(|(_, calls)| kind(calls) == LineKind::PerCall) {
             billable = billable.saturating_add(calls.calls);
             walk.take(at, calls.calls);
         }
@@ -269,15 +269,15 @@ fn group_statement(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> Gro
     let mut qps_calls = 0u64;
     for (_, of) in all().filter(|(_, of)| of.calls > 0) {
         let same = match kind(of) {
-            Kind::NotBillable => not_billable
+            LineKind::NotBillable => not_billable
                 .entry((of.action.clone(), of.mode, of.reason))
                 .or_insert(0u64),
-            Kind::PerCall | Kind::Qps | Kind::Free => {
+            LineKind::PerCall | LineKind::Qps | LineKind::Free => {
                 calls.entry((of.action.clone(), of.mode)).or_insert(0u64)
             }
         };
         *same = same.saturating_add(of.calls);
-        if kind(of) == Kind::Qps {
+        if kind(of) == LineKind::Qps {
             qps_calls = qps_calls.saturating_add(of.calls);
         }
     }
@@ -323,7 +323,7 @@ fn group_statement(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> Gro
 
 /// What the contract does with a call.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum LineKind {
     /// Free pack, packs, post-paid (R12).
     PerCall,
     /// Inside a quota that was paid for (R5).
@@ -334,18 +334,18 @@ enum Kind {
     NotBillable,
 }
 
-fn kind(calls: &Calls) -> Kind {
+fn kind(calls: &Calls) -> LineKind {
     match (calls.mode, calls.reason) {
-        (Mode::PerCall, Reason::Billable) => Kind::PerCall,
-        (Mode::Qps, Reason::Billable) => Kind::Qps,
-        (Mode::Free, Reason::Free | Reason::Billable) => Kind::Free,
-        _ => Kind::NotBillable,
+        (Mode::PerCall, Reason::Billable) => LineKind::PerCall,
+        (Mode::Qps, Reason::Billable) => LineKind::Qps,
+        (Mode::Free, Reason::Free | Reason::Billable) => LineKind::Free,
+        _ => LineKind::NotBillable,
     }
 }
 
 fn per_call_use(
-    terms: &Terms,
-    walk: &Walk<'_>,
+    terms: &PriceTerms,
+    walk: &PackWalk<'_>,
     billable: u64,
     group: &GroupInputs,
     at: Utc,
@@ -388,11 +388,11 @@ fn per_call_use(
 }
 
 /// R13, R16: only post-paid calls are debited, one line a group.
-fn lines(group: &GroupStatement) -> Vec<Line> {
+fn lines(group: &GroupStatement) -> Vec<StatementLine> {
     let postpaid = group.per_call.iter().map(|per_call| &per_call.postpaid);
     postpaid
         .filter(|postpaid| postpaid.calls > 0)
-        .map(|postpaid| Line {
+        .map(|postpaid| StatementLine {
             what: format!("post-paid calls, tier from {}", postpaid.tier_from),
             calls: postpaid.calls,
             unit_price: postpaid.unit_price,

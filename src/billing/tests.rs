@@ -36,8 +36,8 @@ fn action(name: &str) -> Action {
 }
 
 /// R10 and R13 as the shipped catalogue has them.
-fn terms(tier_basis: TierBasis) -> Terms {
-    Terms {
+fn terms(tier_basis: TierBasis) -> PriceTerms {
+    PriceTerms {
         free_calls: 1_000,
         tier_basis,
         tiers: vec![
@@ -75,7 +75,7 @@ fn pack(order: &str) -> PackOrder {
     )
 }
 
-fn portrait(terms: Terms, packs: Vec<PackOrder>) -> GroupInputs {
+fn portrait(terms: PriceTerms, packs: Vec<PackOrder>) -> GroupInputs {
     GroupInputs {
         group: GroupId::new("portrait-segmentation").unwrap(),
         title: "人像分割".into(),
@@ -1332,7 +1332,7 @@ fn inputs_beyond_all_bounds_give_a_statement_and_no_panic() {
     );
     group.late = vec![most.clone(), qps(u64::MAX), qps(u64::MAX)];
     let mut no_tiers = group.clone();
-    no_tiers.terms = Some(Terms {
+    no_tiers.terms = Some(PriceTerms {
         tiers: vec![],
         ..terms
     });

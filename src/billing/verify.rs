@@ -4,7 +4,7 @@
 //! of itself for proof.
 
 use crate::billing::books::{BooksError, GRACE_US, count, parse, used_after};
-use crate::billing::window::Window;
+use crate::billing::window::SealedWindow;
 use crate::billing::{self, Fixed, Inputs, Statement};
 use crate::ledger::{ReadError, Reader, Settlement, StatementsDigest, StoredStatement};
 use crate::model::Month;
@@ -173,7 +173,7 @@ fn everybody_is_billed(reader: &Reader, zone: &TimeZone) -> Result<(), BooksErro
                 "an earlier month and a later one than {text} are settled, and it is not"
             )));
         }
-        let accounts = match Window::of(reader, month, zone)?.accounts(reader) {
+        let accounts = match SealedWindow::of(reader, month, zone)?.accounts(reader) {
             // What is not kept cannot be counted again.
             Err(ReadError::Pruned { .. }) => BTreeSet::new(),
             accounts => accounts?,
@@ -249,7 +249,7 @@ fn verify_statement(reader: &Reader, stored: &StoredStatement) -> Result<(), Boo
             }
         }
     }
-    let window = Window::of(reader, month, &zone)?;
+    let window = SealedWindow::of(reader, month, &zone)?;
     let mut counted = inputs.groups.clone();
     for group in &mut counted {
         (group.intervals, group.late) = (Vec::new(), Vec::new());

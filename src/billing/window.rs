@@ -17,7 +17,7 @@ use std::ops::RangeInclusive;
 
 /// The calls of one month's statement.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Window {
+pub(super) struct SealedWindow {
     /// The month.
     pub(super) from: Utc,
     pub(super) until: Utc,
@@ -29,7 +29,7 @@ pub(super) struct Window {
     late_from: Utc,
 }
 
-impl Window {
+impl SealedWindow {
     /// Of the month's statement as it was fixed, or as it stands.
     pub(super) fn of(reader: &Reader, month: Month, zone: &TimeZone) -> Result<Self, ReadError> {
         let text = month.to_string();

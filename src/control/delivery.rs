@@ -223,7 +223,7 @@ async fn read_out(answer: Response<Incoming>) {
 
 /// When to come back.
 #[derive(Clone, Copy)]
-struct Pace {
+struct RetryPace {
     /// After the first failure, doubled by each further one.
     first: Duration,
     /// At most.
@@ -232,13 +232,13 @@ struct Pace {
     look: Duration,
 }
 
-const PACE: Pace = Pace {
+const PACE: RetryPace = RetryPace {
     first: Duration::from_secs(1),
     most: Duration::from_secs(300),
     look: Duration::from_secs(60),
 };
 
-impl Pace {
+impl RetryPace {
     /// How long to wait after so many failures in a row: 1 s, 2 s, 4 s and so on to 5 minutes, less up to a
     /// half by `jitter` (of 2^32), so that those who failed together do not come back together.
     fn wait(self, failed: u32, jitter: u32) -> Duration {
@@ -354,7 +354,7 @@ struct Post {
     webhook: Webhook,
     metrics: Arc<Metrics>,
     clock: Clock,
-    pace: Pace,
+    pace: RetryPace,
 }
 
 impl Post {

@@ -4,7 +4,7 @@
 //! in force, and never touch a window.
 
 use crate::config::{self, Config, Mistake, Mistakes, Sources, Written};
-use crate::control::background::behind_the_calls;
+use crate::control::background::run_low_priority;
 use crate::model::Clock;
 use crate::proxy::Shared;
 use crate::proxy::policy::Policy;
@@ -63,11 +63,11 @@ pub struct ReloadOptions {
 /// The one way to another generation.
 pub struct Reloader {
     shared: Arc<Shared>,
-    in_force: Mutex<InForce>,
+    in_force: Mutex<FilesInForce>,
 }
 
 /// What is sold is in the policy in force: nothing of it is kept twice.
-struct InForce {
+struct FilesInForce {
     written: Written,
     /// What the last load read, whatever came of it.
     sources: Sources,
@@ -79,7 +79,7 @@ impl Reloader {
         let sources = written.sources.clone();
         Self {
             shared,
-            in_force: Mutex::new(InForce { written, sources }),
+            in_force: Mutex::new(FilesInForce { written, sources }),
         }
     }
 
@@ -91,7 +91,7 @@ impl Reloader {
     /// When it panicked, which it never should; what was in force stays.
     pub async fn reload(self: Arc<Self>, wish: ReloadOptions) -> Result<Outcome, JoinError> {
         let clock = self.shared.clock.clone();
-        let reload = move || behind_the_calls(|| self.reload_now(wish));
+        let reload = move || run_low_priority(|| self.reload_now(wish));
         read_files(&clock, reload).await
     }
 
@@ -115,7 +115,7 @@ impl Reloader {
 
     fn decide(
         &self,
-        in_force: &mut InForce,
+        in_force: &mut FilesInForce,
         loaded: Result<Config, Mistakes>,
         wish: ReloadOptions,
     ) -> Outcome {
@@ -152,7 +152,7 @@ impl Reloader {
         let generation = old.generation + 1;
         let catalog = Arc::new(new.catalog);
         let policy = Policy::build(generation, catalog, new.accounts, &shared.metrics);
-        policy.put_in_force(&shared.limiters);
+        policy.apply(&shared.limiters);
         shared.policy.store(Arc::new(policy));
         // Calls keep what they use, so the retired generation is dropped here, off the workers.
         drop(old);

@@ -7,7 +7,7 @@ use crate::billing::SettleError;
 use crate::config::{Config, Endpoint, Limits, NoticeSettings, Settings};
 use crate::control;
 use crate::control::Settler;
-use crate::control::admin::{self, State};
+use crate::control::admin::{self, AdminState};
 use crate::control::delivery;
 use crate::control::delivery::Webhook;
 use crate::control::reload::{self, ReloadOptions, Reloader};
@@ -127,7 +127,7 @@ pub struct Running {
     settler: Arc<Settler>,
     dialer: Arc<Dialer>,
     phase: watch::Sender<Phase>,
-    state: watch::Sender<State>,
+    state: watch::Sender<AdminState>,
     workers: Vec<std::thread::JoinHandle<()>>,
     control: Vec<JoinHandle<()>>,
     drain_notice: Duration,
@@ -190,7 +190,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
             .map_err(io::Error::other)?
     };
     let settler = Arc::new(settler?);
-    let (state, state_seen) = watch::channel(State::Starting);
+    let (state, state_seen) = watch::channel(AdminState::Starting);
     let reloader = Arc::new(Reloader::new(shared.clone(), written));
     let router = admin::router(
         proxy.clone(),
@@ -245,7 +245,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         control.push(tokio::spawn(deliver(shared.clone(), notices, raised)));
     }
     control.push(tokio::spawn(reloader.clone().watch()));
-    state.send_replace(State::Serving);
+    state.send_replace(AdminState::Serving);
     tracing::info!(%public, %admin, workers, generation = 1, "serving");
     let Limits {
         drain_notice,
@@ -326,7 +326,7 @@ impl Running {
             drain,
             ..
         } = self;
-        state.send_replace(State::Draining);
+        state.send_replace(AdminState::Draining);
         tokio::pin!(hurry);
         // Asked once only: a future that has resolved must not be polled again.
         let mut ended_by = tokio::select! {

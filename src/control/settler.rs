@@ -23,7 +23,7 @@ use crate::billing::{self, Fixed};
 use crate::billing::{
     closing_day, due, furthest, keep_from, last_day_over, newest, next_seal, told, unsettled,
 };
-use crate::control::background::behind_the_calls;
+use crate::control::background::run_low_priority;
 use crate::control::settler::trust::Trust;
 use crate::ledger::{Entry, Reader, Seal, StoreError, Trouble};
 use crate::metrics::PackFigures;
@@ -67,10 +67,10 @@ pub struct Settler {
     /// How long records are kept at least.
     retain: Duration,
     trust: Mutex<Trust>,
-    state: Mutex<State>,
+    state: Mutex<SettlerState>,
 }
 
-struct State {
+struct SettlerState {
     /// What the settlements have debited.
     debits: HashMap<AccountId, Decimal>,
     /// More may have been debited since.
@@ -123,7 +123,7 @@ impl Settler {
             .set(gauge(billing::calls_on_none(&reader, zone, None)?));
         let settler = Self {
             trust: Mutex::new(trust),
-            state: Mutex::new(State {
+            state: Mutex::new(SettlerState {
                 debits: books::debits(&reader)?,
                 debits_are_stale: false,
                 generation: 0,
@@ -159,7 +159,7 @@ impl Settler {
             }
             let settler = self.clone();
             let done =
-                tokio::task::spawn_blocking(move || behind_the_calls(|| settler.tick())).await;
+                tokio::task::spawn_blocking(move || run_low_priority(|| settler.tick())).await;
             let failure = match done {
                 Ok(Ok(())) => String::new(),
                 Ok(Err(error)) => error.to_string(),
@@ -210,7 +210,7 @@ impl Settler {
     }
 
     /// Keeps what was seen of the clocks for the next start.
-    fn keep_clock(&self, state: &mut State) -> Result<(), SettleError> {
+    fn keep_clock(&self, state: &mut SettlerState) -> Result<(), SettleError> {
         let mono = self.shared.clock.mono();
         if mono < state.next_keep {
             return Ok(());
@@ -231,7 +231,7 @@ impl Settler {
     }
 
     /// Long work does not hold up a customer who has paid meanwhile, nor the end of the process.
-    fn keep_up(&self, state: &mut State) -> Result<(), SettleError> {
+    fn keep_up(&self, state: &mut SettlerState) -> Result<(), SettleError> {
         let ledger = &self.shared.ledger;
         if !ledger.healthy() {
             // What is read now may not be on the disk, and whoever reads it holds its repair up.
@@ -265,7 +265,7 @@ impl Settler {
         done
     }
 
-    fn pass(&self, state: &mut State) -> Result<(), SettleError> {
+    fn pass(&self, state: &mut SettlerState) -> Result<(), SettleError> {
         let policy = self.shared.policy.load_full();
         let reader = self.shared.ledger.reader()?;
         let now = self.look();
@@ -306,7 +306,7 @@ impl Settler {
         &self,
         reader: &Reader,
         policy: &Policy,
-        state: &mut State,
+        state: &mut SettlerState,
         now: Utc,
     ) -> Result<(), SettleError> {
         let zone = &policy.catalog.time_zone;
@@ -353,7 +353,7 @@ impl Settler {
         &self,
         reader: &Reader,
         zone: &TimeZone,
-        state: &mut State,
+        state: &mut SettlerState,
         now: Utc,
     ) -> Result<(), SettleError> {
         let started = self.shared.clock.mono();
@@ -397,7 +397,7 @@ impl Settler {
         &self,
         reader: &Reader,
         policy: &Policy,
-        state: &mut State,
+        state: &mut SettlerState,
         month: Month,
         now: Utc,
     ) -> Result<(), SettleError> {
@@ -460,7 +460,7 @@ impl Settler {
     }
 
     /// Stops whose balance is below zero, lets go on whose is not any more (R17).
-    fn stop_for_arrears(&self, state: &mut State) {
+    fn stop_for_arrears(&self, state: &mut SettlerState) {
         let policy = self.shared.policy.load_full();
         let paid_by = self.shared.paid_by();
         let mut balances = Vec::new();

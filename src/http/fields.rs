@@ -8,12 +8,12 @@ use std::ops::Range;
 #[derive(Debug)]
 pub struct Fields {
     head: Bytes,
-    places: Vec<Place>,
+    places: Vec<FieldSpan>,
 }
 
 /// Where a field stands in its head.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct FieldSpan {
     name: Range<u32>,
     value: Range<u32>,
 }
@@ -51,7 +51,7 @@ fn part(range: &Range<u32>) -> Range<usize> {
     range.start as usize..range.end as usize
 }
 
-impl Place {
+impl FieldSpan {
     /// Of fields that were parsed from the front of `input`.
     pub(crate) fn of(parsed: &[httparse::Header<'_>], input: &[u8]) -> Vec<Self> {
         let at = |part: &[u8]| {
@@ -71,7 +71,7 @@ impl Place {
 
 impl Fields {
     /// Takes a head of `length` bytes off the front of `input`. Each field may stand in it twice.
-    pub(crate) fn take(input: &mut BytesMut, length: usize, places: Vec<Place>) -> Self {
+    pub(crate) fn take(input: &mut BytesMut, length: usize, places: Vec<FieldSpan>) -> Self {
         let mut head = input.split_to(length);
         for place in &places {
             head[part(&place.name)].make_ascii_lowercase();
@@ -92,7 +92,7 @@ impl Fields {
         &self.head
     }
 
-    fn field(&self, place: &Place) -> Field<'_> {
+    fn field(&self, place: &FieldSpan) -> Field<'_> {
         Field {
             name: &self.head[part(&place.name)],
             value: &self.head[part(&place.value)],
@@ -106,7 +106,7 @@ impl Fields {
 
     /// The values under a name (lowercase).
     pub fn get_all<'f>(&'f self, name: &str) -> impl DoubleEndedIterator<Item = &'f [u8]> {
-        let named = move |place: &&Place| {
+        let named = move |place: &&FieldSpan| {
             (place.name.end - place.name.start) as usize == name.len()
                 && self.head[part(&place.name)] == *name.as_bytes()
         };
@@ -127,14 +127,14 @@ impl Fields {
     /// Whether some name stands twice.
     pub fn has_repeated(&self) -> bool {
         // Names of lengths that are all different are different themselves, and so it is with nearly every request.
-        let bit = |place: &Place| 1_u64 << ((place.name.end - place.name.start) & 63);
+        let bit = |place: &FieldSpan| 1_u64 << ((place.name.end - place.name.start) & 63);
         let distinct = self.places.iter().try_fold(0, |lengths, place| {
             (lengths & bit(place) == 0).then_some(lengths | bit(place))
         });
         if distinct.is_some() {
             return false;
         }
-        let name = |place: &Place| &self.head[part(&place.name)];
+        let name = |place: &FieldSpan| &self.head[part(&place.name)];
         self.places.iter().enumerate().any(|(nth, place)| {
             let length = place.name.end - place.name.start;
             self.places[..nth].iter().any(|other| {

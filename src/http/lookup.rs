@@ -9,14 +9,14 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use tokio::sync::watch;
 
 /// What a look-up found. An [`io::Error`] cannot be shared, so its kind and its words are.
-type Found = Result<Vec<SocketAddr>, (io::ErrorKind, String)>;
+type Resolved = Result<Vec<SocketAddr>, (io::ErrorKind, String)>;
 
 /// A host and a port to connect to.
 pub struct Host {
     name: String,
     port: u16,
     /// The last look-up that was begun; `None` in it while it runs.
-    last: Mutex<Option<watch::Receiver<Option<Found>>>>,
+    last: Mutex<Option<watch::Receiver<Option<Resolved>>>>,
 }
 
 impl Host {
@@ -48,9 +48,9 @@ impl Host {
 
     /// Joins the look-up that runs, or begins one. A thread and not the runtime's pool: that is waited for when
     /// the runtime ends.
-    fn look_up(&self) -> io::Result<watch::Receiver<Option<Found>>> {
+    fn look_up(&self) -> io::Result<watch::Receiver<Option<Resolved>>> {
         let mut last = self.last.lock();
-        let runs = |found: &&watch::Receiver<Option<Found>>| {
+        let runs = |found: &&watch::Receiver<Option<Resolved>>| {
             // An error says that its thread is gone.
             found.has_changed().is_ok() && found.borrow().is_none()
         };
@@ -63,7 +63,7 @@ impl Host {
             .name("look-up".into())
             .spawn(move || {
                 let addresses = (name.as_str(), port).to_socket_addrs();
-                let found: Found = addresses
+                let found: Resolved = addresses
                     .map(Iterator::collect)
                     .map_err(|error| (error.kind(), error.to_string()));
                 tell.send_replace(Some(found));

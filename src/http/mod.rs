@@ -17,8 +17,8 @@ pub mod names;
 pub use fields::{Field, Fields, HeadWriter};
 pub use framing::{Chunked, Framing, Malformed, length_of, tokens};
 pub use sockets::{cut, ends_before, is_quiet, is_reset, reset};
-pub use splice::{PIPES, Pipe, Reader, Writer, read_now, write_now};
+pub use splice::{ByteReader, ByteWriter, PIPES, Pipe, read_now, write_now};
 pub use target::Target;
 
-pub(crate) use fields::Place;
+pub(crate) use fields::FieldSpan;
 pub(crate) use framing::BULK_BYTES;

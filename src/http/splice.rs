@@ -22,13 +22,13 @@ const PIPE_BYTES: usize = 256 * 1024;
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
 /// What is read from.
-pub trait Reader: AsyncRead + Send + Unpin {
+pub trait ByteReader: AsyncRead + Send + Unpin {
     /// The socket, if it is one.
     fn socket(&self) -> Option<&TcpStream>;
 }
 
 /// What is written to.
-pub trait Writer: AsyncWrite + Unpin {
+pub trait ByteWriter: AsyncWrite + Unpin {
     /// The socket, if it is one.
     fn socket(&self) -> Option<&TcpStream>;
 
@@ -36,13 +36,13 @@ pub trait Writer: AsyncWrite + Unpin {
     fn poll_pour(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>>;
 }
 
-impl Reader for TcpStream {
+impl ByteReader for TcpStream {
     fn socket(&self) -> Option<&TcpStream> {
         Some(self)
     }
 }
 
-impl Writer for TcpStream {
+impl ByteWriter for TcpStream {
     fn socket(&self) -> Option<&TcpStream> {
         Some(self)
     }
@@ -52,13 +52,13 @@ impl Writer for TcpStream {
     }
 }
 
-impl Reader for OwnedReadHalf {
+impl ByteReader for OwnedReadHalf {
     fn socket(&self) -> Option<&TcpStream> {
         Some(self.as_ref())
     }
 }
 
-impl Writer for OwnedWriteHalf {
+impl ByteWriter for OwnedWriteHalf {
     fn socket(&self) -> Option<&TcpStream> {
         Some(self.as_ref())
     }
@@ -70,14 +70,14 @@ impl Writer for OwnedWriteHalf {
 
 /// In memory, so that time can be paused.
 #[cfg(test)]
-impl Reader for tokio::io::ReadHalf<tokio::io::DuplexStream> {
+impl ByteReader for tokio::io::ReadHalf<tokio::io::DuplexStream> {
     fn socket(&self) -> Option<&TcpStream> {
         None
     }
 }
 
 #[cfg(test)]
-impl Writer for tokio::io::WriteHalf<tokio::io::DuplexStream> {
+impl ByteWriter for tokio::io::WriteHalf<tokio::io::DuplexStream> {
     fn socket(&self) -> Option<&TcpStream> {
         None
     }

@@ -269,7 +269,7 @@ pub(super) fn insert(connection: &Connection, entry: &Entry) -> Result<(), rusql
 
 /// Seals a month that was settled.
 pub(super) fn seal_month(connection: &Connection, month: &str) -> Result<(), rusqlite::Error> {
-    if let Some(settled) = seal::Month::read(connection, month)? {
+    if let Some(settled) = seal::SealedMonth::read(connection, month)? {
         let head = settled.seal(&Before::newest(connection)?);
         seal::add(connection, &seal::of_month(month), &head)?;
     }

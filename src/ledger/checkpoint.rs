@@ -5,7 +5,7 @@
 
 use crate::ledger::LedgerError;
 use crate::ledger::pace::POLL;
-use crate::ledger::store::{Files, let_nobody_copy_at_close};
+use crate::ledger::store::{LedgerFiles, let_nobody_copy_at_close};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use std::io;
@@ -18,14 +18,14 @@ use std::time::Duration;
 /// opened after a sync has failed is not told of it.
 #[derive(Debug)]
 pub(super) struct Checkpointer {
-    orders: Option<SyncSender<Order>>,
+    orders: Option<SyncSender<CheckpointOrder>>,
     state: Arc<Mutex<CheckpointerState>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 #[derive(Debug)]
-enum Order {
-    Copy(Files),
+enum CheckpointOrder {
+    Copy(LedgerFiles),
     /// Close the connection.
     LetGo,
 }
@@ -63,11 +63,11 @@ impl Checkpointer {
     }
 
     /// Asks for a checkpoint of these files; `false` when one is under way.
-    pub(super) fn ask(&self, files: Files) -> bool {
-        self.order(Order::Copy(files))
+    pub(super) fn ask(&self, files: LedgerFiles) -> bool {
+        self.order(CheckpointOrder::Copy(files))
     }
 
-    fn order(&self, order: Order) -> bool {
+    fn order(&self, order: CheckpointOrder) -> bool {
         let mut state = self.state.lock();
         let Some(orders) = self.orders.as_ref().filter(|_| !state.busy) else {
             return false;
@@ -81,7 +81,7 @@ impl Checkpointer {
     }
 
     /// Has its connection closed. `false` when that takes long: it may be in a call that does not return.
-    pub(super) fn let_go(&self) -> bool {
+    pub(super) fn release(&self) -> bool {
         for _ in 0..LET_GO.as_millis() / POLL.as_millis() {
             // In one look: a copy that ends between two would leave its connection open.
             let (open, busy) = {
@@ -91,7 +91,7 @@ impl Checkpointer {
             if !open && !busy {
                 return true;
             }
-            self.order(Order::LetGo);
+            self.order(CheckpointOrder::LetGo);
             std::thread::sleep(POLL);
         }
         false
@@ -107,15 +107,15 @@ impl Checkpointer {
 
 fn checkpoint_when_asked(
     path: &Path,
-    ordered: &Receiver<Order>,
+    ordered: &Receiver<CheckpointOrder>,
     state: &Mutex<CheckpointerState>,
     failed: &dyn Fn(LedgerError),
 ) {
     let mut connection = None;
     while let Ok(order) = ordered.recv() {
         let done = match order {
-            Order::Copy(files) => copy_wal(path, &files, &mut connection),
-            Order::LetGo => {
+            CheckpointOrder::Copy(files) => copy_wal(path, &files, &mut connection),
+            CheckpointOrder::LetGo => {
                 connection = None;
                 Ok(())
             }
@@ -134,7 +134,11 @@ fn checkpoint_when_asked(
     }
 }
 
-fn copy_wal(path: &Path, files: &Files, kept: &mut Option<Connection>) -> Result<(), LedgerError> {
+fn copy_wal(
+    path: &Path,
+    files: &LedgerFiles,
+    kept: &mut Option<Connection>,
+) -> Result<(), LedgerError> {
     let connection = match kept {
         Some(connection) => connection,
         none => {

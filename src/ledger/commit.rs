@@ -32,12 +32,12 @@ pub struct NotDurable;
 #[derive(Debug)]
 pub(super) struct Batch {
     fate: AtomicU8,
-    groups: Mutex<Vec<Group>>,
+    groups: Mutex<Vec<WaitingThread>>,
 }
 
 /// The calls of one thread that wait for one batch.
 #[derive(Debug)]
-struct Group {
+struct WaitingThread {
     thread: ThreadId,
     wakers: Vec<Option<Waker>>,
 }
@@ -61,7 +61,7 @@ impl Batch {
     /// Tells its calls that it is not durable, unless it is. The calls of a disk that hangs are told so while the
     /// commit is under way. Whether they were.
     pub(super) fn give_up(&self) -> bool {
-        self.settle(OPEN, NOT_DURABLE)
+        self.resolve(OPEN, NOT_DURABLE)
     }
 
     /// Whether nobody has decided about it.
@@ -69,12 +69,12 @@ impl Batch {
         self.fate.load(Ordering::Acquire) == OPEN
     }
 
-    fn settle(&self, from: u8, fate: u8) -> bool {
+    fn resolve(&self, from: u8, fate: u8) -> bool {
         let mut groups = self.groups.lock();
-        let settled = self
+        let resolved = self
             .fate
             .compare_exchange(from, fate, Ordering::AcqRel, Ordering::Acquire);
-        if settled.is_err() {
+        if resolved.is_err() {
             return false;
         }
         let heads: Vec<Waker> = groups
@@ -120,7 +120,7 @@ impl Decision {
     /// Tells the calls of a batch that was [`Decision::synced`].
     pub(super) fn durable(mut self) {
         if let Some(batch) = self.0.take() {
-            batch.settle(SYNCED, DURABLE);
+            batch.resolve(SYNCED, DURABLE);
         }
     }
 
@@ -132,9 +132,9 @@ impl Decision {
 impl Drop for Decision {
     fn drop(&mut self) {
         if let Some(batch) = self.0.take() {
-            batch.settle(OPEN, NOT_DURABLE);
+            batch.resolve(OPEN, NOT_DURABLE);
             // Synced and then dropped: the writer has panicked. An error says less than is true, which is allowed.
-            batch.settle(SYNCED, NOT_DURABLE);
+            batch.resolve(SYNCED, NOT_DURABLE);
         }
     }
 }
@@ -143,10 +143,10 @@ impl Drop for Decision {
 /// record. Poll it or drop it: one that is kept unpolled holds up the other calls of its thread.
 #[must_use = "an answer must not leave before its record is durable (P3)"]
 #[derive(Debug)]
-pub struct Commit(State);
+pub struct Commit(BatchState);
 
 #[derive(Debug)]
-enum State {
+enum BatchState {
     Known(Result<(), NotDurable>),
     Waiting {
         batch: Arc<Batch>,
@@ -157,11 +157,11 @@ enum State {
 
 impl Commit {
     pub(super) fn known(fate: Result<(), NotDurable>) -> Self {
-        Self(State::Known(fate))
+        Self(BatchState::Known(fate))
     }
 
     pub(super) fn waiting(batch: Arc<Batch>) -> Self {
-        Self(State::Waiting { batch, place: None })
+        Self(BatchState::Waiting { batch, place: None })
     }
 }
 
@@ -170,8 +170,8 @@ impl Future for Commit {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let (batch, place) = match &mut self.0 {
-            State::Known(fate) => return Poll::Ready(*fate),
-            State::Waiting { batch, place } => (batch, place),
+            BatchState::Known(fate) => return Poll::Ready(*fate),
+            BatchState::Waiting { batch, place } => (batch, place),
         };
         let mut groups = batch.groups.lock();
         if let Some(fate) = batch.fate() {
@@ -179,7 +179,7 @@ impl Future for Commit {
             if let Some((group, _)) = place.take() {
                 batch.pass_on(group);
             }
-            self.0 = State::Known(fate);
+            self.0 = BatchState::Known(fate);
             return Poll::Ready(fate);
         }
         let waker = context.waker();
@@ -194,7 +194,7 @@ impl Future for Commit {
         let group = match groups.iter().position(|group| group.thread == thread) {
             Some(group) => group,
             None => {
-                groups.push(Group {
+                groups.push(WaitingThread {
                     thread,
                     wakers: Vec::new(),
                 });
@@ -209,7 +209,7 @@ impl Future for Commit {
 
 impl Drop for Commit {
     fn drop(&mut self) {
-        if let State::Waiting {
+        if let BatchState::Waiting {
             batch,
             place: Some((group, at)),
         } = &self.0

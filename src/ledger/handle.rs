@@ -6,12 +6,12 @@ use crate::ledger::commit::Batch;
 use crate::ledger::error::io_error;
 use crate::ledger::files::{claim, suffixed};
 use crate::ledger::pace::Pace;
-use crate::ledger::queue::{CLOSED, HEALTHY, Queue, Shared};
+use crate::ledger::queue::{CLOSED, HEALTHY, LedgerShared, RecordQueue};
 use crate::ledger::running::Told;
 use crate::ledger::stall::watch;
 use crate::ledger::store::{Frozen, Store};
 use crate::ledger::uncertain::Uncertain;
-use crate::ledger::writer::{Place, Writer};
+use crate::ledger::writer::{BatchPlace, Writer};
 use crate::ledger::{
     CloseError, Committed, Entry, LedgerError, Reader, Seal, Slot, StoreError, Trouble, repair,
     running, schema, seal, uncertain,
@@ -78,7 +78,7 @@ pub fn create(path: &Path) -> Result<(), LedgerError> {
     let (path, _lock) = claim(path, true)?;
     let connection = rusqlite::Connection::open(&path)?;
     match schema::identify(&connection)? {
-        schema::Kind::Empty => Ok(schema::create(&connection)?),
+        schema::SeriesKind::Empty => Ok(schema::create(&connection)?),
         _ => Err(LedgerError::Exists(path)),
     }
 }
@@ -86,7 +86,7 @@ pub fn create(path: &Path) -> Result<(), LedgerError> {
 /// The open ledger. Any number of threads may reserve and commit.
 #[derive(Debug)]
 pub struct Ledger {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<LedgerShared>,
     path: PathBuf,
     wal_path: PathBuf,
     created_at: Utc,
@@ -95,11 +95,11 @@ pub struct Ledger {
     /// One day is sealed at a time: it takes two chores, and what lies between.
     sealing: Mutex<()>,
     /// Held as long as the process may write. Released by the operating system however it ends.
-    lock: Mutex<Option<Running>>,
+    lock: Mutex<Option<RunningWriter>>,
 }
 
 #[derive(Debug)]
-struct Running {
+struct RunningWriter {
     writer: JoinHandle<()>,
     /// What the writer's thread ends with; nothing when it panicked.
     ended: Receiver<usize>,
@@ -137,18 +137,18 @@ impl Ledger {
         repair::at_start(&path)?;
         let mut store = Store::open(&path, true)?;
         uncertain::resolve_noted(&mut store, &path)?;
-        let place = Place {
+        let place = BatchPlace {
             path: path.clone(),
             run: store.begin_run(&options.replica, clock.utc())?,
             pace,
         };
         let (created_at, known) = (store.created_at()?, store.known()?);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(LedgerShared {
             pending_limit: options.pending_limit,
             durability: options.durability,
             pending: AtomicUsize::new(0),
             health: AtomicU8::new(HEALTHY),
-            queue: Mutex::new(Queue {
+            queue: Mutex::new(RecordQueue {
                 records: Vec::new(),
                 batch: Batch::new(),
                 oldest: None,
@@ -204,7 +204,7 @@ impl Ledger {
             created_at,
             chores: Mutex::default(),
             sealing: Mutex::default(),
-            lock: Mutex::new(Some(Running {
+            lock: Mutex::new(Some(RunningWriter {
                 writer,
                 ended,
                 _written: written,

@@ -52,7 +52,7 @@ fn another(path: &Path, why: String) -> Result<(), LedgerError> {
 
 /// What a process knows of its ledger: enough to know it again.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Known {
+pub(super) struct KnownLedger {
     pub(super) identity: Identity,
     /// The newest durable record, when there is one and it was not deleted.
     pub(super) last: Option<(i64, RequestId)>,
@@ -60,7 +60,7 @@ pub(super) struct Known {
     pub(super) linked: (i64, Link),
 }
 
-impl Known {
+impl KnownLedger {
     /// What the file at hand says of itself.
     pub(super) fn read(connection: &Connection) -> Result<Self, rusqlite::Error> {
         let last = connection

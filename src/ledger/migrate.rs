@@ -6,7 +6,7 @@
 use crate::ledger::chain::{self, Digests};
 use crate::ledger::files::suffixed;
 use crate::ledger::read::copy_to;
-use crate::ledger::schema::{self, Kind};
+use crate::ledger::schema::{self, SeriesKind};
 use crate::ledger::{LedgerError, ReadError, bills, seal};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 use std::fs;
@@ -105,7 +105,7 @@ fn is_copy_of(copy: &Path, ledger: &Connection) -> bool {
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )
     };
-    matches!(schema::identify(&found), Ok(Kind::Older(_)))
+    matches!(schema::identify(&found), Ok(SeriesKind::Older(_)))
         && state(&found).is_ok_and(|found| state(ledger).is_ok_and(|ledger| ledger == found))
 }
 

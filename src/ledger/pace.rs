@@ -59,7 +59,7 @@ pub(super) const POLL: Duration = Duration::from_millis(2);
 
 /// What the thread does after a step.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(super) enum NextCommit {
     /// The next step at once.
     Step,
     /// The next step when `until` has come, when so many records are queued, or when something else is asked for.

@@ -31,14 +31,14 @@ pub struct Committed {
 
 /// What callers and the writer share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct LedgerShared {
     pub(super) pending_limit: usize,
     pub(super) durability: Durability,
     /// Slots that are out. Only grows below `pending_limit`, so that the queue needs no bound of its own.
     pub(super) pending: AtomicUsize,
     /// Changes only under the lock of `queue`.
     pub(super) health: AtomicU8,
-    pub(super) queue: Mutex<Queue>,
+    pub(super) queue: Mutex<RecordQueue>,
     /// Tells the writer: something was queued while it slept, or a wish changed.
     pub(super) wake: Condvar,
     /// Tells the thread that watches the disk that the writer has ended.
@@ -48,7 +48,7 @@ pub(super) struct Shared {
 }
 
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct RecordQueue {
     pub(super) records: Vec<Record>,
     /// Shared by the records that are queued now.
     pub(super) batch: Arc<Batch>,
@@ -70,10 +70,10 @@ pub(super) struct Queue {
     pub(super) closing: Option<Duration>,
 }
 
-impl Shared {
+impl LedgerShared {
     /// The disk does not answer: whoever waits for it is told an error, and their records say so should they be written. Gives
     /// those that may be in the file as answered.
-    pub(super) fn stall(&self, queue: &mut Queue) -> Option<Uncertain> {
+    pub(super) fn stall(&self, queue: &mut RecordQueue) -> Option<Uncertain> {
         self.health.store(STALLED, Ordering::Release);
         let given_up = queue.writing.as_ref().filter(|it| it.batch.give_up());
         let uncertain = given_up.and_then(|it| it.uncertain);
@@ -99,7 +99,7 @@ impl Shared {
     }
 
     /// Wakes the writer for something else than a commit.
-    pub(super) fn ask(&self, queue: &mut Queue) {
+    pub(super) fn ask(&self, queue: &mut RecordQueue) {
         queue.asked = true;
         self.wake.notify_one();
     }
@@ -108,7 +108,7 @@ impl Shared {
 /// Capacity for one record. Dropping it gives the capacity back.
 #[must_use = "a slot that is dropped records nothing"]
 #[derive(Debug)]
-pub struct Slot(pub(super) Option<Arc<Shared>>);
+pub struct Slot(pub(super) Option<Arc<LedgerShared>>);
 
 impl Slot {
     /// Hands the record to the writer. Never waits for the disk, so it may be called from a `drop`.

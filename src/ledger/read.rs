@@ -5,7 +5,7 @@
 
 use crate::ledger::error::{io_error, named};
 use crate::ledger::files::{suffixed, sync_directory};
-use crate::ledger::schema::{self, Kind};
+use crate::ledger::schema::{self, SeriesKind};
 use crate::ledger::store::let_nobody_copy_at_close;
 use crate::ledger::uncertain::refuse_noted;
 use crate::ledger::{LedgerError, running};
@@ -249,9 +249,9 @@ impl Reader {
         connection.busy_timeout(BUSY_TIMEOUT)?;
         let_nobody_copy_at_close(&connection)?;
         match schema::identify(&connection)? {
-            Kind::Ledger => {}
-            Kind::Older(found) => return Err(LedgerError::Outdated { found }),
-            Kind::Empty => return Err(LedgerError::NotALedger),
+            SeriesKind::Ledger => {}
+            SeriesKind::Older(found) => return Err(LedgerError::Outdated { found }),
+            SeriesKind::Empty => return Err(LedgerError::NotALedger),
         }
         if let Some(expected) = expected {
             expected.check(&connection, path)?;

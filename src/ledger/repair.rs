@@ -11,9 +11,9 @@ use crate::ledger::LedgerError;
 use crate::ledger::chain::{self, Digests, Link, Linked};
 use crate::ledger::error::io_error;
 use crate::ledger::files::{length, suffixed, sync_directory};
-use crate::ledger::known::Known;
+use crate::ledger::known::KnownLedger;
 use crate::ledger::running::{self, Told};
-use crate::ledger::schema::{self, Kind};
+use crate::ledger::schema::{self, SeriesKind};
 use crate::ledger::store::let_nobody_copy_at_close;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use std::fs::{File, OpenOptions};
@@ -52,7 +52,7 @@ impl Repair {
     }
 
     /// Makes the ledger sound, or says why it is not yet. What is `known` to be durable must be found in it.
-    pub(super) fn run(&mut self, known: Option<&Known>) -> Result<(), LedgerError> {
+    pub(super) fn run(&mut self, known: Option<&KnownLedger>) -> Result<(), LedgerError> {
         let path = &self.path.clone();
         let wal_bytes = length(&suffixed(path, "-wal"))?;
         // SQLite would delete the WAL beside an empty file.
@@ -65,7 +65,7 @@ impl Repair {
         let kind = schema::identify(&connection)?;
         copy_wal(&connection)?;
         sync_emptied(path)?;
-        if matches!(kind, Kind::Ledger) {
+        if matches!(kind, SeriesKind::Ledger) {
             if let Some(known) = known {
                 known.check(&connection, path)?;
             }

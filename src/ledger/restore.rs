@@ -9,9 +9,9 @@
 
 use crate::ledger::error::{io_error, named};
 use crate::ledger::files::{lock, suffixed, sync_directory};
-use crate::ledger::known::{Identity, Known};
+use crate::ledger::known::{Identity, KnownLedger};
 use crate::ledger::read::copy_to;
-use crate::ledger::schema::{self, Kind};
+use crate::ledger::schema::{self, SeriesKind};
 use crate::ledger::seal::{self, Before};
 use crate::ledger::store::Store;
 use crate::ledger::uncertain::refuse_noted;
@@ -171,8 +171,8 @@ fn open_backup(path: &Path) -> Result<Connection, LedgerError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let backup = Connection::open_with_flags(path, flags)?;
     match schema::identify(&backup)? {
-        Kind::Ledger | Kind::Older(_) => Ok(backup),
-        Kind::Empty => Err(LedgerError::NotALedger),
+        SeriesKind::Ledger | SeriesKind::Older(_) => Ok(backup),
+        SeriesKind::Empty => Err(LedgerError::NotALedger),
     }
 }
 
@@ -266,9 +266,9 @@ fn go_on_beyond(
     count: i64,
     now: Utc,
     ledger_id: Option<&str>,
-) -> Result<(Known, i64, [u8; 32]), LedgerError> {
+) -> Result<(KnownLedger, i64, [u8; 32]), LedgerError> {
     let mut copy = Connection::open(path)?;
-    if let Kind::Older(found) = schema::identify(&copy)? {
+    if let SeriesKind::Older(found) = schema::identify(&copy)? {
         migrate::change(&mut copy, found, ledger_id)?;
     }
     drop(copy);
@@ -306,7 +306,7 @@ fn go_on_beyond(
     )?;
     transaction.execute("UPDATE bounds SET rolled_up = ?1", [restore.next_seq - 1])?;
     seal::add(&transaction, &seal::of_restore(count), &seal)?;
-    let known = Known::read(&transaction)?;
+    let known = KnownLedger::read(&transaction)?;
     transaction.commit()?;
     let mode: String = copy.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0))?;
     copy.close().map_err(|(_, error)| error)?;

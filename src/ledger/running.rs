@@ -4,7 +4,7 @@
 
 use crate::ledger::LedgerError;
 use crate::ledger::known::Identity;
-use crate::ledger::queue::Shared;
+use crate::ledger::queue::LedgerShared;
 use crate::ledger::store::last_seq;
 use parking_lot::Mutex;
 use rusqlite::Connection;
@@ -23,7 +23,7 @@ enum What {
     /// It is made sound after an error of the disk.
     Suspect,
     /// It is this one, and has all records that were told to be durable.
-    Written(Identity, Arc<Shared>),
+    Written(Identity, Arc<LedgerShared>),
 }
 
 static FACTS: Mutex<Vec<Arc<Fact>>> = Mutex::new(Vec::new());
@@ -51,7 +51,7 @@ pub(super) fn suspect(path: &Path) -> Told {
 }
 
 /// This process writes the ledger at the real path.
-pub(super) fn written(path: &Path, identity: Identity, shared: Arc<Shared>) -> Told {
+pub(super) fn written(path: &Path, identity: Identity, shared: Arc<LedgerShared>) -> Told {
     tell(path, What::Written(identity, shared))
 }
 

@@ -183,7 +183,7 @@ CREATE INDEX notices_unsent ON notices (raised_at) WHERE sent_at IS NULL;
 
 /// What a file is, by its header alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(super) enum SeriesKind {
     /// A ledger in the schema [`VERSION`].
     Ledger,
     /// A ledger in this one of the schemas [`OLDER`].
@@ -193,7 +193,7 @@ pub(super) enum Kind {
 }
 
 /// Reads the header of the file. Writes nothing, so that a file which is not ours stays as it is.
-pub(super) fn identify(connection: &Connection) -> Result<Kind, LedgerError> {
+pub(super) fn identify(connection: &Connection) -> Result<SeriesKind, LedgerError> {
     let pragma = |name| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0));
     let application_id: i32 = match pragma("application_id") {
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
@@ -203,8 +203,8 @@ pub(super) fn identify(connection: &Connection) -> Result<Kind, LedgerError> {
     };
     if application_id == APPLICATION_ID {
         return match pragma("user_version")? {
-            VERSION => Ok(Kind::Ledger),
-            found if OLDER.contains(&found) => Ok(Kind::Older(found)),
+            VERSION => Ok(SeriesKind::Ledger),
+            found if OLDER.contains(&found) => Ok(SeriesKind::Older(found)),
             found => Err(LedgerError::OtherVersion {
                 found,
                 known: VERSION,
@@ -216,7 +216,7 @@ pub(super) fn identify(connection: &Connection) -> Result<Kind, LedgerError> {
         .optional()?;
     let user_version: i32 = pragma("user_version")?;
     match (application_id, user_version, something) {
-        (0, 0, None) => Ok(Kind::Empty),
+        (0, 0, None) => Ok(SeriesKind::Empty),
         _ => Err(LedgerError::NotALedger),
     }
 }

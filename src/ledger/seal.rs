@@ -117,7 +117,7 @@ impl Day {
 }
 
 /// A row of `settlements` as it is sealed.
-pub(super) struct Month {
+pub(super) struct SealedMonth {
     pub(super) month: String,
     pub(super) through_seq: i64,
     pub(super) head: Link,
@@ -129,7 +129,7 @@ pub(super) struct Month {
     pub(super) late_months: Option<i64>,
 }
 
-impl Month {
+impl SealedMonth {
     /// `None` when there is no such month, or it is not settled.
     pub(super) fn read(
         connection: &Connection,

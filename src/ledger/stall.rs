@@ -4,7 +4,7 @@
 
 use crate::ledger::Trouble;
 use crate::ledger::commit::{Batch, Decision};
-use crate::ledger::queue::{CLOSED, HEALTHY, Shared};
+use crate::ledger::queue::{CLOSED, HEALTHY, LedgerShared};
 use crate::model::Clock;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// However the writer ends, nobody waits for it afterwards.
-pub(super) struct CloseOnDrop(pub(super) Arc<Shared>);
+pub(super) struct CloseOnDrop(pub(super) Arc<LedgerShared>);
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
@@ -28,7 +28,7 @@ impl Drop for CloseOnDrop {
 
 /// Tells the calls of a disk that does not return that they are not counted, and has new ones refused, when the oldest record
 /// has waited for `stall_after`. Runs until the writer has ended.
-pub(super) fn watch(shared: &Shared, path: &Path, clock: &Clock, stall_after: Duration) {
+pub(super) fn watch(shared: &LedgerShared, path: &Path, clock: &Clock, stall_after: Duration) {
     let mut queue = shared.queue.lock();
     loop {
         match shared.health.load(Ordering::Acquire) {

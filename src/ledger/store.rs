@@ -7,8 +7,8 @@ use crate::ledger::chain::{self, Digests, Link};
 use crate::ledger::count::FastMap;
 use crate::ledger::error::{io_error, named};
 use crate::ledger::files::suffixed;
-use crate::ledger::known::Known;
-use crate::ledger::schema::{self, Kind};
+use crate::ledger::known::KnownLedger;
+use crate::ledger::schema::{self, SeriesKind};
 use crate::ledger::uncertain::Uncertain;
 use crate::ledger::{LedgerError, Record, bills, migrate};
 use crate::model::{AccountId, Action, GroupId, Mode, Outcome, Reason, RequestId, Utc};
@@ -39,12 +39,12 @@ type SeriesKey = (AccountId, GroupId, Action, Mode, Outcome, Reason);
 /// The files that were opened. A file that was deleted or replaced takes writes as before and
 /// forgets them with the process; SQLite does not look in WAL mode.
 #[derive(Clone, Debug)]
-pub(super) struct Files([(PathBuf, Inode); 2]);
+pub(super) struct LedgerFiles([(PathBuf, Inode); 2]);
 
 /// Device (major, minor) and number.
 type Inode = (u32, u32, u64);
 
-impl Files {
+impl LedgerFiles {
     fn at(path: &Path) -> Result<Self, LedgerError> {
         let with_inode = |path: PathBuf| Ok::<_, LedgerError>((path.clone(), inode(&path)?));
         let wal = with_inode(suffixed(path, "-wal"))?;
@@ -93,7 +93,7 @@ pub(super) enum Frozen {
 #[derive(Debug)]
 pub(super) struct Store {
     connection: Connection,
-    files: Files,
+    files: LedgerFiles,
     next_seq: i64,
     /// The newest seq that `hours` has counted.
     rolled_up: i64,
@@ -119,10 +119,10 @@ impl Store {
         let_nobody_copy_at_close(&connection)?;
         let kind = schema::identify(&connection)?;
         match kind {
-            Kind::Ledger => {}
-            Kind::Empty | Kind::Older(_) if create => {}
-            Kind::Empty => return Err(LedgerError::NotALedger),
-            Kind::Older(found) => return Err(LedgerError::Outdated { found }),
+            SeriesKind::Ledger => {}
+            SeriesKind::Empty | SeriesKind::Older(_) if create => {}
+            SeriesKind::Empty => return Err(LedgerError::NotALedger),
+            SeriesKind::Older(found) => return Err(LedgerError::Outdated { found }),
         }
         let mode: String =
             connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
@@ -134,9 +134,9 @@ impl Store {
             "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = {WAL_KEPT_BYTES};"
         ))?;
         match kind {
-            Kind::Ledger => {}
-            Kind::Empty => schema::create(&connection)?,
-            Kind::Older(found) => migrate::migrate(&mut connection, path, found)?,
+            SeriesKind::Ledger => {}
+            SeriesKind::Empty => schema::create(&connection)?,
+            SeriesKind::Older(found) => migrate::migrate(&mut connection, path, found)?,
         }
         let (rolled_up, frozen) =
             connection.query_row("SELECT rolled_up, frozen FROM bounds", [], |row| {
@@ -144,7 +144,7 @@ impl Store {
             })?;
         Ok(Self {
             // After the first read: the WAL file is there since.
-            files: Files::at(path)?,
+            files: LedgerFiles::at(path)?,
             next_seq: last_seq(&connection)? + 1,
             rolled_up,
             frozen,
@@ -157,14 +157,14 @@ impl Store {
 
     /// Opens the ledger of a running gate again. It must hold what was durable before: whatever took it away may have put
     /// another one in its place.
-    pub(super) fn reopen(path: &Path, known: &Known) -> Result<Self, LedgerError> {
+    pub(super) fn reopen(path: &Path, known: &KnownLedger) -> Result<Self, LedgerError> {
         let store = Self::open(path, false)?;
         store.is_known(known, path)?;
         Ok(store)
     }
 
     /// Whether this file is the one that is `known`, with at least what was durable in it.
-    pub(super) fn is_known(&self, known: &Known, path: &Path) -> Result<(), LedgerError> {
+    pub(super) fn is_known(&self, known: &KnownLedger, path: &Path) -> Result<(), LedgerError> {
         known.check(&self.connection, path)
     }
 
@@ -185,8 +185,8 @@ impl Store {
     }
 
     /// What to remember of the file, to know it again when it is opened again.
-    pub(super) fn known(&self) -> Result<Known, rusqlite::Error> {
-        Known::read(&self.connection)
+    pub(super) fn known(&self) -> Result<KnownLedger, rusqlite::Error> {
+        KnownLedger::read(&self.connection)
     }
 
     /// The newest record that is linked, and its link.
@@ -480,7 +480,7 @@ impl Store {
     }
 
     /// The files that are open.
-    pub(super) fn files(&self) -> &Files {
+    pub(super) fn files(&self) -> &LedgerFiles {
         &self.files
     }
 

@@ -87,7 +87,7 @@ impl Reader {
     /// what stands in the ledger. The chain must pass through `checkpoint`: a head that was published. Reads
     /// every record; memory does not grow with them.
     pub fn verify(&self, checkpoint: Option<[u8; 32]>) -> Result<Verified, Mismatch> {
-        let mut walk = Walk::new(&self.0, checkpoint)?;
+        let mut walk = ChainWalk::new(&self.0, checkpoint)?;
         loop {
             let page = self.0.unchecked_transaction()?;
             if walk.step(&page)? {
@@ -201,7 +201,7 @@ struct Stated {
     key: String,
 }
 
-struct Walk {
+struct ChainWalk {
     /// Up to which record everything fits, and its link.
     at: (i64, Link),
     first: i64,
@@ -220,7 +220,7 @@ struct Walk {
     checkpoint_of_deleted: Option<String>,
 }
 
-impl Walk {
+impl ChainWalk {
     fn new(connection: &Connection, checkpoint: Option<Link>) -> Result<Self, Mismatch> {
         let page = connection.unchecked_transaction()?;
         let (first_kept, rolled_up) = bounds(&page)?;

@@ -22,12 +22,12 @@ use crate::ledger::bills::{Job, StoreError};
 use crate::ledger::checkpoint::Checkpointer;
 use crate::ledger::commit::{Batch, Decision};
 use crate::ledger::handle::Writing;
-use crate::ledger::known::Known;
+use crate::ledger::known::KnownLedger;
 use crate::ledger::pace::{
-    CHECKPOINT_PAGES, CHORE_PAUSE, COPY_ASKED_AGAIN, GROUP_INTERVAL, GROUP_RECORDS, Load, Next,
-    POLL, PRUNE_INTERVAL, Pace, REST, ROLL_UPS_A_COMMIT,
+    CHECKPOINT_PAGES, CHORE_PAUSE, COPY_ASKED_AGAIN, GROUP_INTERVAL, GROUP_RECORDS, Load,
+    NextCommit, POLL, PRUNE_INTERVAL, Pace, REST, ROLL_UPS_A_COMMIT,
 };
-use crate::ledger::queue::{CLOSED, FAILING, HEALTHY, Queue, STALLED, Shared};
+use crate::ledger::queue::{CLOSED, FAILING, HEALTHY, LedgerShared, RecordQueue, STALLED};
 use crate::ledger::stall::CloseOnDrop;
 use crate::ledger::store::Store;
 use crate::ledger::uncertain::{Uncertain, remove_note};
@@ -42,7 +42,7 @@ use trouble::Unavailable;
 
 /// What it takes to open the file again.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct BatchPlace {
     pub(super) path: PathBuf,
     pub(super) run: i64,
     pub(super) pace: Pace,
@@ -62,19 +62,19 @@ enum Task {
     Prune(Utc),
     /// The disk has failed another thread.
     Fail(LedgerError),
-    Rest(Next),
+    Rest(NextCommit),
     /// With the number of calls that are not in the ledger.
     End(usize),
 }
 
 pub(super) struct Writer {
-    shared: Arc<Shared>,
+    shared: Arc<LedgerShared>,
     clock: Clock,
-    place: Place,
+    place: BatchPlace,
     /// `None` after an error, until the file has been opened again.
     store: Option<Store>,
     /// What is durable in the file for certain: a file that is opened again must have it.
-    known: Known,
+    known: KnownLedger,
     checkpointer: Checkpointer,
     on_commit: Box<dyn Fn(&Committed) + Send>,
     /// Taken from the queue and, as far as is known, not in the ledger.
@@ -98,10 +98,10 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<LedgerShared>,
         clock: Clock,
-        place: Place,
-        (store, known): (Store, Known),
+        place: BatchPlace,
+        (store, known): (Store, KnownLedger),
         checkpointer: Checkpointer,
         on_commit: Box<dyn Fn(&Committed) + Send>,
     ) -> Self {
@@ -133,9 +133,9 @@ impl Writer {
         let _farewell = CloseOnDrop(self.shared.clone());
         loop {
             match self.step(self.clock.mono()) {
-                Next::Step => {}
-                Next::Wait { until, wake_at } => self.wait(until, wake_at),
-                Next::Ended(unrecorded) => return unrecorded,
+                NextCommit::Step => {}
+                NextCommit::Wait { until, wake_at } => self.wait(until, wake_at),
+                NextCommit::Ended(unrecorded) => return unrecorded,
             }
         }
     }
@@ -152,7 +152,7 @@ impl Writer {
     }
 
     /// Does what is due at `now`: at most one commit, with what goes with it.
-    pub(super) fn step(&mut self, now: Mono) -> Next {
+    pub(super) fn step(&mut self, now: Mono) -> NextCommit {
         if self.trouble.is_some() {
             return self.step_in_trouble(now);
         }
@@ -174,13 +174,13 @@ impl Writer {
             Task::Rest(next) => return next,
             Task::End(unrecorded) => {
                 self.end();
-                return Next::Ended(unrecorded);
+                return NextCommit::Ended(unrecorded);
             }
         };
         if let Some(error) = error {
             self.begin_trouble(now, error);
         }
-        Next::Step
+        NextCommit::Step
     }
 
     /// What a gate that never rests has to do between two commits. The error, when nothing may be written after it.
@@ -218,7 +218,7 @@ impl Writer {
             if now >= due || close_by.is_some() || queue.records.len() >= enough {
                 return Task::Write(self.take(&mut queue));
             }
-            return Task::Rest(Next::Wait {
+            return Task::Rest(NextCommit::Wait {
                 until: Some(due),
                 wake_at: enough,
             });
@@ -233,7 +233,7 @@ impl Writer {
                 shared.health.store(CLOSED, Ordering::Release);
                 return Task::End(pending);
             }
-            return Task::Rest(Next::Wait {
+            return Task::Rest(NextCommit::Wait {
                 until: Some(now.plus(POLL)),
                 wake_at: 1,
             });
@@ -251,20 +251,20 @@ impl Writer {
         let rest = (self.wal_pages > 0 || self.tail() > 0).then_some(rest_at);
         let prune = queue.keep_from.map(|_| self.prune_at);
         let until = [rest, prune].into_iter().flatten().min();
-        Task::Rest(Next::Wait {
+        Task::Rest(NextCommit::Wait {
             // A checkpointer that was still busy is asked again, not in a hot loop: its disk may not answer.
             until: until.map(|until| until.max(now.plus(COPY_ASKED_AGAIN))),
             wake_at: 1,
         })
     }
 
-    fn close_by(&mut self, queue: &Queue, now: Mono) -> Option<Mono> {
+    fn close_by(&mut self, queue: &RecordQueue, now: Mono) -> Option<Mono> {
         let patience = queue.closing?;
         Some(*self.close_by.get_or_insert(now.plus(patience)))
     }
 
     /// Moves the queue into the hand.
-    fn take(&mut self, queue: &mut Queue) -> Decision {
+    fn take(&mut self, queue: &mut RecordQueue) -> Decision {
         // A gate that never rests must do the biller's chores as well: after this commit.
         self.chore = self.chore.take().or_else(|| queue.chore.take());
         if self.held.is_empty() {

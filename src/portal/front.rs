@@ -3,7 +3,7 @@
 use crate::http::h1::{Answer, RequestBody, RequestHead};
 use crate::model::QUOTA_PATH;
 use crate::portal::quota::AT_ONCE;
-use crate::proxy::listener::{Answering, Service};
+use crate::proxy::listener::{BoxedAnswer, Front};
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{Client, OwnRequest, Proxy, Relay};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl Portal {
     }
 }
 
-impl Service for Portal {
+impl Front for Portal {
     fn proxy(&self) -> &Arc<Proxy> {
         &self.proxy
     }
@@ -52,10 +52,10 @@ impl Service for Portal {
         client: &Arc<Client>,
         head: Box<RequestHead>,
         body: RequestBody,
-    ) -> Answering {
+    ) -> BoxedAnswer {
         match head.target.path() {
             QUOTA_PATH => Box::pin(self.clone().own(client.clone(), head, body)),
-            _ => Service::answer(&self.proxy, upstream, client, head, body),
+            _ => Front::answer(&self.proxy, upstream, client, head, body),
         }
     }
 }

@@ -11,8 +11,8 @@ use crate::model::AccountId;
 use crate::portal::front::Portal;
 use crate::proxy::admission::Now;
 use crate::proxy::identity::api_key::api_key;
-use crate::proxy::identity::{Failure, tc3};
-use crate::proxy::policy::Account;
+use crate::proxy::identity::{CredentialFailure, tc3};
+use crate::proxy::policy::KnownAccount;
 use crate::proxy::{Refusal, Relay, RequestContext};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -67,7 +67,7 @@ impl Portal {
         })?;
         let body = self
             .describe(&account.id, &balances)
-            .ok_or(Refusal::Credential(Failure::UnknownKey))?;
+            .ok_or(Refusal::Credential(CredentialFailure::UnknownKey))?;
         let mut answer = Answer::own(StatusCode::OK, body.to_string().into_bytes());
         let lines = answer.lines();
         lines.fixed("content-type: application/json\r\ncache-control: no-store\r\n");
@@ -76,7 +76,7 @@ impl Portal {
     }
 
     /// Whose credential it is. A signature covers the body, and this call has none.
-    fn own_account(&self, head: &RequestHead) -> Result<Arc<Account>, Refusal> {
+    fn own_account(&self, head: &RequestHead) -> Result<Arc<KnownAccount>, Refusal> {
         let shared = self.proxy.shared();
         let policy = shared.policy.load();
         if let Some(key) = api_key(&head.fields) {
@@ -84,13 +84,13 @@ impl Portal {
             return policy
                 .api_key(&digest)
                 .cloned()
-                .ok_or(Refusal::Credential(Failure::UnknownKey));
+                .ok_or(Refusal::Credential(CredentialFailure::UnknownKey));
         }
         let now = shared.clock.utc().seconds();
         let claim = tc3::claim(head, now, &policy.catalog.services).map_err(Refusal::Credential)?;
         let known = policy
             .tc3(claim.secret_id())
-            .ok_or(Refusal::Credential(Failure::UnknownId))?;
+            .ok_or(Refusal::Credential(CredentialFailure::UnknownId))?;
         let no_body: [u8; 32] = Sha256::digest([]).into();
         claim
             .verify(head, known.secret, &no_body, &policy.catalog.host_aliases)

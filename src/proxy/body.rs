@@ -10,7 +10,7 @@ use crate::model::{Clock, Mono};
 use crate::proxy::body_memory::Lease;
 use crate::proxy::identity::tc3::BodyHash;
 use crate::proxy::places::Sign;
-use crate::proxy::upstream::AnswerBody;
+use crate::proxy::upstream::UpstreamBody;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -361,7 +361,7 @@ impl Body for ForwardBody {
 
 /// An upstream's answer on its way out. Counts it as cut when it breaks off after its head.
 pub struct Relay {
-    answer: AnswerBody,
+    answer: UpstreamBody,
     idle_timeout: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
     ended: bool,
@@ -370,7 +370,7 @@ pub struct Relay {
 
 impl Relay {
     /// `idle_timeout`: the longest pause between two pieces; `cut`: where to count a broken answer.
-    pub fn new(answer: AnswerBody, idle_timeout: Duration, cut: IntCounter) -> Self {
+    pub fn new(answer: UpstreamBody, idle_timeout: Duration, cut: IntCounter) -> Self {
         let ended = answer.left() == Some(0);
         Self {
             answer,
@@ -423,7 +423,7 @@ impl Body for Relay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::h1::Connection;
+    use crate::http::h1::ClientConnection;
     use crate::proxy::body_memory::BodyMemory;
     use tokio::io::AsyncWriteExt;
 
@@ -436,7 +436,7 @@ mod tests {
         client.write_all(&sent).await.unwrap();
         let (reader, writer) = tokio::io::split(server);
         let (clock, patience) = (Clock::default(), Duration::from_secs(60));
-        let mut caller = Connection::new(reader, writer, patience, clock.clone());
+        let mut caller = ClientConnection::new(reader, writer, patience, clock.clone());
         let (_, body) = caller.request(|_| false, |_| ()).await.unwrap();
         let now = clock.mono();
         let upload = Upload::new(body, 1 << 20, false, &clock, now, now.plus(patience));

@@ -21,12 +21,12 @@ const PROVEN: usize = 65_536;
 /// A budget in bytes.
 pub struct BodyMemory {
     limit: u64,
-    held: Mutex<Held>,
+    held: Mutex<HeldBytes>,
     hasher: foldhash::quality::RandomState,
 }
 
 #[derive(Default)]
-struct Held {
+struct HeldBytes {
     total: u64,
     by_holder: HashMap<Holder, u64, foldhash::fast::RandomState>,
     /// Hashes of pairs, with a seed that nobody outside knows.

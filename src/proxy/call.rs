@@ -13,14 +13,14 @@ use crate::proxy::context::{Client, RequestContext};
 use crate::proxy::dialect::Dialect;
 use crate::proxy::forwarding::{check_connection, check_count, is_vetoed};
 use crate::proxy::identity::api_key::{ApiKeyDigest, api_key};
-use crate::proxy::identity::hold_down::Held;
-use crate::proxy::identity::{Failure, must_stand_once, tc3};
+use crate::proxy::identity::hold_down::HoldVerdict;
+use crate::proxy::identity::{CredentialFailure, must_stand_once, tc3};
 use crate::proxy::operation::{check_vendor_parameters, operation, refusal};
-use crate::proxy::permit::{Call, Permit};
-use crate::proxy::policy::{Account, Operation};
+use crate::proxy::permit::{AdmittedCall, Permit};
+use crate::proxy::policy::{KnownAccount, Operation};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
-use crate::proxy::upstream::{self, NotAnswered, Outgoing, Upstream};
+use crate::proxy::upstream::{self, NotAnswered, Upstream, UpstreamRequest};
 use http::Method;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,7 +30,7 @@ use std::time::Duration;
 const HOLD: Duration = Duration::from_secs(1);
 
 /// Who calls, as far as the head tells.
-enum Caller {
+enum Claimant {
     ApiKey(ApiKeyDigest),
     Tc3 {
         claim: tc3::Claim,
@@ -40,7 +40,7 @@ enum Caller {
 
 /// A proven caller whom the window has let in and who waits for the start.
 struct Admitted {
-    account: Arc<Account>,
+    account: Arc<KnownAccount>,
     operation: Arc<Operation>,
     reservation: Reservation,
     slot: Slot,
@@ -135,7 +135,7 @@ impl Proxy {
         } = self.admit(context, caller, head)?;
         let started = reservation.wait(&self.shared.clock).await;
         context.admitted(&operation, started.mode);
-        let call = Call {
+        let call = AdmittedCall {
             id: context.id,
             account,
             operation,
@@ -147,7 +147,7 @@ impl Proxy {
             (None, Some(upload)) => ForwardBody::Streamed(upload),
             (None, None) => return Err(Refusal::Upload(UploadFailure::Incomplete)),
         };
-        let outgoing = Outgoing::new(self.upstream_head(context, head, permit.call()), body);
+        let outgoing = UpstreamRequest::new(self.upstream_head(context, head, permit.call()), body);
         // On the heap, as what only some calls need: every future moves with all that it may ever hold.
         let answered = Box::pin(self.forward(context, upstream, outgoing)).await;
         let answered_at = self.shared.clock.mono();
@@ -171,7 +171,7 @@ impl Proxy {
             .metrics
             .upstream(outcome)
             .observe(answered_at.since(permit.start()).as_secs_f64());
-        if let Some(commit) = permit.settle(outcome, status, vetoed, answered_at) {
+        if let Some(commit) = permit.finish(outcome, status, vetoed, answered_at) {
             commit.await.map_err(|_| Refusal::NotDurable)?;
         }
         let in_gate = context.decided_at.since(context.received.mono)
@@ -203,7 +203,9 @@ impl Proxy {
             });
         }
         if head.is_1_1 && !head.fields.contains("host") {
-            return Err(Refusal::Credential(Failure::MissingHeader("host")));
+            return Err(Refusal::Credential(CredentialFailure::MissingHeader(
+                "host",
+            )));
         }
         check_connection(&head.fields, must_stand_once)?;
         check_count(&head.fields)?;
@@ -225,9 +227,9 @@ impl Proxy {
         context: &RequestContext<'_>,
         head: &RequestHead,
         upload: &mut Option<Upload>,
-    ) -> Result<(Caller, Option<Buffered>), Refusal> {
+    ) -> Result<(Claimant, Option<Buffered>), Refusal> {
         if let Some(key) = api_key(&head.fields) {
-            return Ok((Caller::ApiKey(key.map_err(Refusal::Credential)?), None));
+            return Ok((Claimant::ApiKey(key.map_err(Refusal::Credential)?), None));
         }
         let now = self.shared.clock.utc().seconds();
         let claim = {
@@ -235,7 +237,7 @@ impl Proxy {
             let claim =
                 tc3::claim(head, now, &policy.catalog.services).map_err(Refusal::Credential)?;
             if policy.tc3(claim.secret_id()).is_none() {
-                return Err(Refusal::Credential(Failure::UnknownId));
+                return Err(Refusal::Credential(CredentialFailure::UnknownId));
             }
             check_connection(&head.fields, |name| claim.signs(name))?;
             claim
@@ -243,7 +245,7 @@ impl Proxy {
         if claim.unsigned_payload() {
             // The signature does not cover the body: nothing to wait for.
             return Ok((
-                Caller::Tc3 {
+                Claimant::Tc3 {
                     claim,
                     body_sha256: [0; 32],
                 },
@@ -252,7 +254,7 @@ impl Proxy {
         }
         if let Some(body) = upload.as_ref().and_then(Upload::came_whole) {
             let body_sha256 = tc3::body_sha256(body);
-            return Ok((Caller::Tc3 { claim, body_sha256 }, None));
+            return Ok((Claimant::Tc3 { claim, body_sha256 }, None));
         }
         let incomplete = Refusal::Upload(UploadFailure::Incomplete);
         let bytes = upload
@@ -269,7 +271,7 @@ impl Proxy {
         place.has_uploaded();
         *upload = Some(rest);
         let (buffered, body_sha256) = read.map_err(|failure| self.upload_refusal(failure))?;
-        Ok((Caller::Tc3 { claim, body_sha256 }, Some(buffered)))
+        Ok((Claimant::Tc3 { claim, body_sha256 }, Some(buffered)))
     }
 
     /// Admit, under the policy of this instant: what was stopped, cut or revoked while the body
@@ -277,19 +279,19 @@ impl Proxy {
     fn admit(
         &self,
         context: &mut RequestContext<'_>,
-        caller: Caller,
+        caller: Claimant,
         head: &RequestHead,
     ) -> Result<Admitted, Refusal> {
         let policy = self.shared.policy.load();
         let account = match &caller {
-            Caller::ApiKey(digest) => policy
+            Claimant::ApiKey(digest) => policy
                 .api_key(digest)
-                .ok_or(Refusal::Credential(Failure::UnknownKey))?
+                .ok_or(Refusal::Credential(CredentialFailure::UnknownKey))?
                 .clone(),
-            Caller::Tc3 { claim, body_sha256 } => {
+            Claimant::Tc3 { claim, body_sha256 } => {
                 let known = policy
                     .tc3(claim.secret_id())
-                    .ok_or(Refusal::Credential(Failure::UnknownId))?;
+                    .ok_or(Refusal::Credential(CredentialFailure::UnknownId))?;
                 claim
                     .verify(
                         head,
@@ -347,8 +349,8 @@ impl Proxy {
         &self,
         context: &RequestContext<'_>,
         upstream: &Arc<Upstream>,
-        mut outgoing: Outgoing<ForwardBody>,
-    ) -> Result<upstream::Answer, Refusal> {
+        mut outgoing: UpstreamRequest<ForwardBody>,
+    ) -> Result<upstream::UpstreamAnswer, Refusal> {
         let attempt = async {
             loop {
                 let connection = upstream.connection().await?;
@@ -375,12 +377,12 @@ impl Proxy {
                     tracing::warn!(request_id = %context.id, "{failure}");
                 }
                 Err(match failure {
-                    upstream::Failure::Incomplete(_) => {
+                    upstream::UpstreamFailure::Incomplete(_) => {
                         self.upload_refusal(broke_off.unwrap_or(UploadFailure::Incomplete))
                     }
-                    upstream::Failure::Unreachable { .. } => Refusal::UpstreamUnreachable,
-                    upstream::Failure::Cut(_) => Refusal::UpstreamCut,
-                    upstream::Failure::Nonsense(_) => Refusal::UpstreamNonsense,
+                    upstream::UpstreamFailure::Unreachable { .. } => Refusal::UpstreamUnreachable,
+                    upstream::UpstreamFailure::Cut(_) => Refusal::UpstreamCut,
+                    upstream::UpstreamFailure::Nonsense(_) => Refusal::UpstreamNonsense,
                 })
             }
             // A client that is late at the same deadline may hear of it here first.
@@ -414,12 +416,15 @@ impl Proxy {
     /// Makes guessing slow: past the limit the answer to a failing credential is held back. A valid
     /// credential never waits, whoever else shares its address.
     async fn hold_if_guessing(&self, context: &RequestContext<'_>, refusal: &Refusal) {
-        let Refusal::Credential(Failure::UnknownId | Failure::UnknownKey | Failure::BadSignature) =
-            refusal
+        let Refusal::Credential(
+            CredentialFailure::UnknownId
+            | CredentialFailure::UnknownKey
+            | CredentialFailure::BadSignature,
+        ) = refusal
         else {
             return;
         };
-        if let Held::Held { first } = self.hold_down.failed(context.peer) {
+        if let HoldVerdict::HoldVerdict { first } = self.hold_down.failed(context.peer) {
             if first {
                 tracing::warn!(peer = %context.peer, reason = refusal.reason(), "failing credentials are held down");
             }

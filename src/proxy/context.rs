@@ -11,7 +11,7 @@ use crate::proxy::admission::{Limiter, Now};
 use crate::proxy::body::Progress;
 use crate::proxy::dialect::Dialect;
 use crate::proxy::places::Place;
-use crate::proxy::policy::{Account, Operation};
+use crate::proxy::policy::{KnownAccount, Operation};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
 use crate::proxy::{Relay, forwarded};
@@ -78,7 +78,7 @@ pub struct RequestContext<'p> {
     pub(super) decided_at: Mono,
     pub(super) decided: bool,
     pub(super) progress: Arc<Progress>,
-    pub(super) account: Option<Arc<Account>>,
+    pub(super) account: Option<Arc<KnownAccount>>,
     pub(super) operation: Option<Arc<Operation>>,
     pub(super) limiter: Option<Arc<Limiter>>,
 }
@@ -129,7 +129,7 @@ impl<'p> RequestContext<'p> {
     ///
     /// # Errors
     /// When the account has its part of the connections already.
-    pub fn proven(&mut self, account: &Arc<Account>) -> Result<(), Refusal> {
+    pub fn proven(&mut self, account: &Arc<KnownAccount>) -> Result<(), Refusal> {
         self.account = Some(account.clone());
         match self.client.place.prove(&account.id) {
             true => Ok(()),

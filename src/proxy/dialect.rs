@@ -8,7 +8,7 @@ use crate::http::h1::{Answer, RequestHead};
 use crate::http::names::{X_REQUEST_ID, X_TC_ACTION};
 use crate::model::RequestIdText;
 use crate::proxy::body::Relay;
-use crate::proxy::identity::{Failure, tc3};
+use crate::proxy::identity::{CredentialFailure, tc3};
 use crate::proxy::refusal::{Refusal, ceil_seconds};
 use http::{Method, StatusCode};
 use std::borrow::Cow;
@@ -109,7 +109,7 @@ impl Refusal {
     /// As [`Self::detail`]; who speaks plain HTTP most likely has an API key.
     fn plain_detail(&self) -> Cow<'static, str> {
         match self {
-            Self::Credential(Failure::Missing) => "Send the key as X-Api-Key: KEY or as Authorization: Bearer KEY, or sign the call with TC3-HMAC-SHA256.".into(),
+            Self::Credential(CredentialFailure::Missing) => "Send the key as X-Api-Key: KEY or as Authorization: Bearer KEY, or sign the call with TC3-HMAC-SHA256.".into(),
             _ => self.detail(),
         }
     }
@@ -179,24 +179,24 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// One of each kind of credential that is not accepted, and of each code that a header can get.
-    const FAILURES: &[Failure] = &[
-        Failure::Missing,
-        Failure::Malformed("an API key beside another credential"),
-        Failure::Skip,
-        Failure::OlderMethod,
-        Failure::Token,
-        Failure::Expired { skew_seconds: -301 },
-        Failure::WrongDate,
-        Failure::WrongService,
-        Failure::UnknownId,
-        Failure::UnknownKey,
-        Failure::BadSignature,
-        Failure::RepeatedHeader("authorization"),
-        Failure::RepeatedHeader("host"),
-        Failure::RepeatedHeader("x-tc-version"),
-        Failure::MissingHeader("host"),
-        Failure::MissingHeader("x-tc-timestamp"),
-        Failure::BadHeader("x-tc-timestamp"),
+    const FAILURES: &[CredentialFailure] = &[
+        CredentialFailure::Missing,
+        CredentialFailure::Malformed("an API key beside another credential"),
+        CredentialFailure::Skip,
+        CredentialFailure::OlderMethod,
+        CredentialFailure::Token,
+        CredentialFailure::Expired { skew_seconds: -301 },
+        CredentialFailure::WrongDate,
+        CredentialFailure::WrongService,
+        CredentialFailure::UnknownId,
+        CredentialFailure::UnknownKey,
+        CredentialFailure::BadSignature,
+        CredentialFailure::RepeatedHeader("authorization"),
+        CredentialFailure::RepeatedHeader("host"),
+        CredentialFailure::RepeatedHeader("x-tc-version"),
+        CredentialFailure::MissingHeader("host"),
+        CredentialFailure::MissingHeader("x-tc-timestamp"),
+        CredentialFailure::BadHeader("x-tc-timestamp"),
     ];
 
     /// Some of each kind, and every text that stands for itself.

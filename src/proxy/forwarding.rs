@@ -12,7 +12,7 @@ use crate::proxy::context::RequestContext;
 use crate::proxy::dialect::{self, Dialect};
 use crate::proxy::forwarded;
 use crate::proxy::identity::must_stand_once;
-use crate::proxy::permit::Call;
+use crate::proxy::permit::AdmittedCall;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
 use crate::proxy::upstream::{self};
@@ -31,13 +31,13 @@ impl Proxy {
         &self,
         context: &RequestContext<'_>,
         head: &RequestHead,
-        call: &Call,
+        call: &AdmittedCall,
     ) -> ForwardHead {
         let fields = &head.fields;
         let mut forward = ForwardHead::new(head.method.clone(), &head.target);
         let hop = HopByHop::of(fields);
         for field in fields.iter() {
-            if !hop.contains(field.name()) && !stays_here(field) {
+            if !hop.contains(field.name()) && !is_private_field(field) {
                 forward.field(field);
             }
         }
@@ -62,14 +62,14 @@ impl Proxy {
     pub(super) fn relay(
         &self,
         context: &RequestContext<'_>,
-        answer: upstream::Answer,
+        answer: upstream::UpstreamAnswer,
     ) -> Answer<Relay> {
         let is_vendor = context.dialect == Dialect::Vendor;
         if is_vendor && answer.status != StatusCode::OK {
             // The SDKs lose whatever comes with another status (PROTOCOL §4).
             return dialect::vendor_failed(&context.id_text, answer.status);
         }
-        let upstream::Answer {
+        let upstream::UpstreamAnswer {
             status,
             fields,
             body,
@@ -77,12 +77,12 @@ impl Proxy {
         let cut = self.shared.metrics.answers_cut.clone();
         let relay = Relay::new(body, self.response_timeout, cut);
         // With a charset the SDKs take an error for a success (PROTOCOL §4).
-        let is_ours = |name: &[u8]| {
+        let is_set_here = |name: &[u8]| {
             name == X_BILLABLE.as_bytes()
                 || name == X_REQUEST_ID.as_bytes()
                 || (is_vendor && (name == b"content-type" || name == X_TC_TRACE_ID.as_bytes()))
         };
-        let mut answer = Answer::passing(status, &fields, |name| !is_ours(name), relay);
+        let mut answer = Answer::passing(status, &fields, |name| !is_set_here(name), relay);
         answer.lines().text(X_REQUEST_ID, context.id_text);
         if is_vendor {
             answer.lines().fixed("content-type: application/json\r\n");
@@ -115,7 +115,7 @@ pub(super) fn check_count(fields: &Fields) -> Result<(), Refusal> {
         return Ok(());
     }
     let hop = HopByHop::of(fields);
-    let passes = |field: &Field<'_>| !hop.contains(field.name()) && !stays_here(*field);
+    let passes = |field: &Field<'_>| !hop.contains(field.name()) && !is_private_field(*field);
     let has_host = usize::from(fields.contains("host"));
     match fields.iter().filter(passes).count() + ADDED_FIELDS - has_host <= FORWARDED_FIELDS {
         true => Ok(()),
@@ -127,11 +127,11 @@ pub(super) fn check_count(fields: &Fields) -> Result<(), Refusal> {
 
 /// What was for the gate, and what it says itself. A TC3 signature is no secret, and the upstream may
 /// want to verify it; a bearer key is one.
-pub(super) fn stays_here(field: Field<'_>) -> bool {
+pub(super) fn is_private_field(field: Field<'_>) -> bool {
     match field.name() {
         b"authorization" => !field.value().starts_with(b"TC3"),
         b"expect" | b"x-api-key" | b"x-forwarded-for" | b"x-request-id" => true,
-        name => is_ours(name),
+        name => is_reserved_field(name),
     }
 }
 
@@ -148,7 +148,7 @@ const ODD: [bool; 256] = {
 
 /// Names that only the gate may use, and other spellings of those that it sets or has judged: an upstream that hands fields
 /// on as variables (CGI, WSGI, PHP) makes one sign of whatever is no letter and no digit, and would obey either.
-pub(super) fn is_ours(name: &[u8]) -> bool {
+pub(super) fn is_reserved_field(name: &[u8]) -> bool {
     if name.starts_with(b"x-tollgate-") {
         return true;
     }

@@ -4,7 +4,7 @@
 //! read a request itself, nor drop a call that the drain still has time for.
 
 use crate::http::h1::{self, Next, RequestBody, RequestHead};
-use crate::http::{Reader, Writer};
+use crate::http::{ByteReader, ByteWriter};
 use crate::model::Mono;
 use crate::proxy::admission::SECOND;
 use crate::proxy::upstream::Upstream;
@@ -36,10 +36,10 @@ pub enum Phase {
 }
 
 /// An answer that is being made. On the heap at once: as it is handed on it would be copied whole, several times.
-pub type Answering = Pin<Box<dyn Future<Output = h1::Answer<Relay>> + Send>>;
+pub type BoxedAnswer = Pin<Box<dyn Future<Output = h1::Answer<Relay>> + Send>>;
 
 /// What answers the requests: the way of a call alone, or endpoints of the gate's own beside it.
-pub trait Service: Send + Sync {
+pub trait Front: Send + Sync {
     /// Whose places the connections take.
     fn proxy(&self) -> &Arc<Proxy>;
 
@@ -50,10 +50,10 @@ pub trait Service: Send + Sync {
         client: &Arc<Client>,
         head: Box<RequestHead>,
         body: RequestBody,
-    ) -> Answering;
+    ) -> BoxedAnswer;
 }
 
-impl Service for Arc<Proxy> {
+impl Front for Arc<Proxy> {
     fn proxy(&self) -> &Arc<Proxy> {
         self
     }
@@ -64,7 +64,7 @@ impl Service for Arc<Proxy> {
         client: &Arc<Client>,
         head: Box<RequestHead>,
         body: RequestBody,
-    ) -> Answering {
+    ) -> BoxedAnswer {
         let (upstream, client) = (upstream.clone(), client.clone());
         Box::pin(Proxy::answer(self.clone(), upstream, client, head, body))
     }
@@ -105,7 +105,7 @@ fn listen(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener>
 /// listeners: when they are taken, [`Place`] says who gives way. While nobody does, the next connections wait, unread.
 pub async fn run(
     listener: TcpListener,
-    service: Arc<dyn Service>,
+    service: Arc<dyn Front>,
     upstream: Arc<Upstream>,
     mut phase: watch::Receiver<Phase>,
 ) {
@@ -196,15 +196,15 @@ fn has_reached(phase: &watch::Receiver<Phase>, at_least: Phase) -> bool {
 async fn connection<R, W>(
     (reader, writer): (R, W),
     client: Arc<Client>,
-    service: Arc<dyn Service>,
+    service: Arc<dyn Front>,
     upstream: Arc<Upstream>,
     phase: watch::Receiver<Phase>,
 ) where
-    R: Reader + 'static,
-    W: Writer,
+    R: ByteReader + 'static,
+    W: ByteWriter,
 {
     let proxy = service.proxy();
-    let mut caller = h1::Connection::new(
+    let mut caller = h1::ClientConnection::new(
         reader,
         writer,
         proxy.idle_timeout(),
@@ -227,7 +227,7 @@ async fn connection<R, W>(
         if std::mem::take(&mut is_new) {
             client.place().has_head();
         }
-        let terms = h1::Terms::from(&*head);
+        let terms = h1::RequestTerms::from(&*head);
         let call = service.answer(&upstream, &client, head, body);
         let goes_on = || client.hung_up();
         let Some(answer) = caller.during(terms, call, goes_on).await else {
@@ -323,7 +323,7 @@ mod tests {
             .await
             .unwrap();
         let (reader, writer) = tokio::io::split(server);
-        let mut caller = h1::Connection::new(reader, writer, IDLE, Clock::default());
+        let mut caller = h1::ClientConnection::new(reader, writer, IDLE, Clock::default());
         let (head, body) = caller.request(|_| false, |_| ()).await.unwrap();
         let call = Proxy::answer(proxy, upstream, client, head, body);
         let bytes = size_of_val(&call);

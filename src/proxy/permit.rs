@@ -7,15 +7,15 @@ use crate::ledger::{Commit, Record, Slot, billable};
 use crate::model::{Mono, Outcome, RequestId};
 use crate::proxy::Proxy;
 use crate::proxy::admission::Started;
-use crate::proxy::policy::{Account, Operation};
+use crate::proxy::policy::{KnownAccount, Operation};
 use std::sync::Arc;
 
 /// What a record says of a call besides its ending.
-pub struct Call {
+pub struct AdmittedCall {
     /// Its name.
     pub id: RequestId,
     /// Whose it is.
-    pub account: Arc<Account>,
+    pub account: Arc<KnownAccount>,
     /// What it calls.
     pub operation: Arc<Operation>,
 }
@@ -23,14 +23,14 @@ pub struct Call {
 /// Only a call whose start has come and whose record has a place has one.
 pub struct Permit {
     proxy: Arc<Proxy>,
-    call: Call,
+    call: AdmittedCall,
     started: Started,
     slot: Option<Slot>,
 }
 
 impl Permit {
     /// The start has come: from here on the call is admitted.
-    pub fn new(proxy: Arc<Proxy>, call: Call, started: Started, slot: Slot) -> Self {
+    pub fn new(proxy: Arc<Proxy>, call: AdmittedCall, started: Started, slot: Slot) -> Self {
         proxy.shared.metrics.in_flight.inc();
         Self {
             proxy,
@@ -46,12 +46,12 @@ impl Permit {
     }
 
     /// What the record will say of it.
-    pub fn call(&self) -> &Call {
+    pub fn call(&self) -> &AdmittedCall {
         &self.call
     }
 
     /// Writes the record. `status`: the upstream's; `vetoed`: the upstream said it is not billable.
-    pub fn settle(
+    pub fn finish(
         mut self,
         outcome: Outcome,
         status: Option<u16>,

@@ -288,19 +288,19 @@ struct Rule {
     /// How many connections one account may have.
     of_an_account: usize,
     next: u64,
-    held: HashMap<u64, Held, foldhash::fast::RandomState>,
-    unproven: Queue,
+    held: HashMap<u64, HeldPlace, foldhash::fast::RandomState>,
+    unproven: UnprovenQueue,
     /// The unproven connections of each peer.
-    peers: HashMap<IpAddr, Queue, foldhash::fast::RandomState>,
+    peers: HashMap<IpAddr, UnprovenQueue, foldhash::fast::RandomState>,
     /// How many connections each account has, by its hash: of those that have some, or whose connections know it.
     accounts: HashMap<u64, Connections, foldhash::fast::RandomState>,
 }
 
 /// Unproven connections by since when they are waited for, as far as is known: a sign may have moved on since. It can only
 /// have become later, so the first one whose sign has not moved is the one that has been waited for longest.
-type Queue = BTreeSet<(Mono, u64)>;
+type UnprovenQueue = BTreeSet<(Mono, u64)>;
 
-struct Held {
+struct HeldPlace {
     sign: Arc<Sign>,
     known: Mono,
     peer: Option<IpAddr>,
@@ -313,7 +313,7 @@ impl Rule {
             of_an_account: of_an_account(limit),
             next: 0,
             held: HashMap::default(),
-            unproven: Queue::new(),
+            unproven: UnprovenQueue::new(),
             peers: HashMap::default(),
             accounts: HashMap::default(),
         }
@@ -334,7 +334,7 @@ impl Rule {
         let id = self.next;
         self.next += 1;
         let known = sign.due();
-        self.held.insert(id, Held { sign, known, peer });
+        self.held.insert(id, HeldPlace { sign, known, peer });
         self.list(id, known, peer);
         (id, gives_way)
     }
@@ -401,7 +401,7 @@ impl Rule {
 
     /// A connection has ended.
     fn leave(&mut self, id: u64) {
-        if let Some(Held { sign, known, peer }) = self.held.remove(&id) {
+        if let Some(HeldPlace { sign, known, peer }) = self.held.remove(&id) {
             match sign.owner() {
                 UNPROVEN => self.unlist(id, known, peer),
                 account => self.release(account),

@@ -35,12 +35,12 @@ pub struct Policy {
     credentials: HashTable<CredentialEntry>,
     hasher: RandomState,
     /// Sorted by id.
-    accounts: Box<[Arc<Account>]>,
+    accounts: Box<[Arc<KnownAccount>]>,
 }
 
 /// A credential: whose, which of its, and what was derived of it.
 struct CredentialEntry {
-    account: Arc<Account>,
+    account: Arc<KnownAccount>,
     index: usize,
     signing_keys: SigningKeys,
 }
@@ -88,12 +88,12 @@ impl Operation {
 }
 
 /// A customer as the files have it, with its limiters.
-pub struct Account {
+pub struct KnownAccount {
     sold: config::Account,
     entitlements: Box<[Entitlement]>,
 }
 
-impl Deref for Account {
+impl Deref for KnownAccount {
     type Target = config::Account;
 
     fn deref(&self) -> &config::Account {
@@ -115,7 +115,7 @@ pub struct Tc3Credential<'p> {
     /// What verifies.
     pub secret: SigningSecret<'p>,
     /// Whose it is.
-    pub account: &'p Arc<Account>,
+    pub account: &'p Arc<KnownAccount>,
 }
 
 impl Policy {
@@ -168,7 +168,7 @@ impl Policy {
 
     /// Puts this generation's terms in force in the limiters that there are. Call it as the generation is
     /// swapped in. A limiter that a call of an older generation makes after this gets them at its next call.
-    pub fn put_in_force(&self, limiters: &Limiters) {
+    pub fn apply(&self, limiters: &Limiters) {
         limiters.each(|key, limiter| {
             let operation = self.operations.iter().find(|operation| {
                 key.group == operation.group
@@ -191,7 +191,7 @@ impl Policy {
     /// service (R9). Both must be of this generation.
     pub fn limiter<'a>(
         &self,
-        account: &'a Account,
+        account: &'a KnownAccount,
         operation: &Operation,
         limiters: &Limiters,
     ) -> Option<&'a Arc<Limiter>> {
@@ -205,7 +205,7 @@ impl Policy {
         Some(entitlement.limiter.get_or_init(make))
     }
 
-    fn limiter_key(&self, account: &Account, operation: &Operation) -> LimiterKey {
+    fn limiter_key(&self, account: &KnownAccount, operation: &Operation) -> LimiterKey {
         LimiterKey {
             account: account.id.clone(),
             group: operation.group.clone(),
@@ -218,7 +218,7 @@ impl Policy {
         group.is_some_and(|group| matches!(group.charging, Charging::Paid { .. }))
     }
 
-    fn terms(&self, account: &Account, of: &Operation, given: &Entitlement) -> Option<Terms> {
+    fn terms(&self, account: &KnownAccount, of: &Operation, given: &Entitlement) -> Option<Terms> {
         let service = account.services.get(given.service as usize)?;
         let group = self.catalog.groups.get(of.group_index)?;
         Some(terms(service, &group.charging))
@@ -287,7 +287,7 @@ impl Policy {
     }
 
     /// The account that has this API key.
-    pub fn api_key(&self, digest: &ApiKeyDigest) -> Option<&Arc<Account>> {
+    pub fn api_key(&self, digest: &ApiKeyDigest) -> Option<&Arc<KnownAccount>> {
         let asked = |known: &CredentialEntry| matches!(known.credential(), Some(Credential::ApiKey { sha256 }) if *sha256 == digest.0);
         let known = self
             .credentials
@@ -296,13 +296,13 @@ impl Policy {
     }
 
     /// The account with this id.
-    pub fn account(&self, id: &AccountId) -> Option<&Arc<Account>> {
+    pub fn account(&self, id: &AccountId) -> Option<&Arc<KnownAccount>> {
         let found = self.accounts.binary_search_by(|account| account.id.cmp(id));
         self.accounts.get(found.ok()?)
     }
 
     /// Every account, by id.
-    pub fn accounts(&self) -> std::slice::Iter<'_, Arc<Account>> {
+    pub fn accounts(&self) -> std::slice::Iter<'_, Arc<KnownAccount>> {
         self.accounts.iter()
     }
 
@@ -318,7 +318,7 @@ impl Policy {
     /// call has made yet is described as it would be made.
     pub fn describe(
         &self,
-        account: &Account,
+        account: &KnownAccount,
         limiters: &Limiters,
         now: Now,
     ) -> BTreeMap<&str, Vec<Described>> {
@@ -460,7 +460,7 @@ fn operations(catalog: &Catalog, metrics: &Metrics) -> Vec<Arc<Operation>> {
         .collect()
 }
 
-fn account(sold: config::Account, operations: &[Arc<Operation>]) -> Account {
+fn account(sold: config::Account, operations: &[Arc<Operation>]) -> KnownAccount {
     let mut entitlements: Vec<Entitlement> = Vec::new();
     for (service, group) in (0..).zip(sold.services.iter().map(|service| &service.group)) {
         for scope in operations
@@ -477,13 +477,13 @@ fn account(sold: config::Account, operations: &[Arc<Operation>]) -> Account {
             }
         }
     }
-    Account {
+    KnownAccount {
         entitlements: entitlements.into(),
         sold,
     }
 }
 
-impl Account {
+impl KnownAccount {
     fn entitlement(&self, operation: &Operation) -> Option<&Entitlement> {
         self.entitlements
             .iter()
@@ -581,7 +581,7 @@ mod tests {
         let (old, new, limiters) = (policy(1, 5), policy(2, 7), Limiters::default());
         let before = limiter(&old, "SegmentPortraitPic", &limiters).unwrap();
         assert_eq!(admitted(&before), 5);
-        new.put_in_force(&limiters);
+        new.apply(&limiters);
         // A call may still hold the old generation.
         assert_eq!(admitted(&before), 2);
         let known = Arc::as_ptr(&before);
@@ -597,7 +597,7 @@ mod tests {
     #[test]
     fn a_gate_that_a_late_call_made_with_the_old_policy_gets_the_new_terms() {
         let (old, new, limiters) = (policy(1, 7), policy(2, 5), Limiters::default());
-        new.put_in_force(&limiters);
+        new.apply(&limiters);
         let late = limiter(&old, "SegmentPortraitPic", &limiters).unwrap();
         let after = limiter(&new, "SegmentPortraitPic", &limiters).unwrap();
         assert!(Arc::ptr_eq(&late, &after));

@@ -3,7 +3,7 @@
 
 use crate::model::{GroupId, Mode, Stop};
 use crate::proxy::body::UploadFailure;
-use crate::proxy::identity::Failure;
+use crate::proxy::identity::CredentialFailure;
 use http::{Method, StatusCode};
 use std::borrow::Cow;
 use std::fmt;
@@ -35,7 +35,7 @@ pub enum Refusal {
     /// `Connection` names a field that decides about the call.
     ConnectionOption,
     /// The credential was not accepted.
-    Credential(Failure),
+    Credential(CredentialFailure),
     /// No action is named, neither by header nor by route.
     ActionMissing,
     /// The action does not exist.
@@ -263,57 +263,57 @@ refusals! {
             ("The action is not served in the region of X-TC-Region.");
     }
     "The credential", is_throttle: false {
-        Self::Credential(failure @ Failure::Missing) =>
-            Failure::Missing.label(), "AuthFailure.InvalidAuthorization", UNAUTHORIZED "Not identified", Retry::Never,
-            (failure as Failure::Missing);
-        Self::Credential(failure @ Failure::Malformed(_)) =>
-            Failure::Malformed("the API key is empty").label(), "AuthFailure.InvalidAuthorization", UNAUTHORIZED "Not identified", Retry::Never,
-            (failure as Failure::Malformed("the API key is empty"));
-        Self::Credential(failure @ Failure::Skip) =>
-            Failure::Skip.label(), "AuthFailure.InvalidAuthorization", UNAUTHORIZED "Not identified", Retry::Never,
-            (failure as Failure::Skip);
-        Self::Credential(failure @ Failure::OlderMethod) =>
-            Failure::OlderMethod.label(), "AuthFailure.SignatureFailure", UNAUTHORIZED "Not identified", Retry::Never,
-            (failure as Failure::OlderMethod);
-        Self::Credential(failure @ Failure::Token) =>
-            Failure::Token.label(), "AuthFailure.TokenFailure", UNAUTHORIZED "Not identified", Retry::Never,
-            (failure as Failure::Token);
-        Self::Credential(failure @ Failure::Expired { .. }) =>
-            Failure::Expired { skew_seconds: 301 }.label(), "AuthFailure.SignatureExpire", UNAUTHORIZED "Not identified", Retry::Never,
-            (failure as Failure::Expired { skew_seconds: 301 });
-        Self::Credential(failure @ Failure::WrongDate) =>
-            Failure::WrongDate.label(), "AuthFailure.InvalidAuthorization", UNAUTHORIZED "Not identified", Retry::Never,
-            (failure as Failure::WrongDate);
-        Self::Credential(failure @ Failure::WrongService) =>
-            Failure::WrongService.label(), "AuthFailure.InvalidAuthorization", UNAUTHORIZED "Not identified", Retry::Never,
-            (failure as Failure::WrongService);
-        Self::Credential(failure @ Failure::UnknownId) =>
-            Failure::UnknownId.label(), "AuthFailure.SecretIdNotFound", UNAUTHORIZED "Not identified", Retry::Never,
-            (failure as Failure::UnknownId);
-        Self::Credential(failure @ Failure::UnknownKey) =>
-            Failure::UnknownKey.label(), "AuthFailure.InvalidAuthorization", UNAUTHORIZED "Not identified", Retry::Never,
-            (failure as Failure::UnknownKey);
-        Self::Credential(failure @ Failure::BadSignature) =>
-            Failure::BadSignature.label(), "AuthFailure.SignatureFailure", UNAUTHORIZED "Not identified", Retry::Never,
-            (failure as Failure::BadSignature);
-        Self::Credential(failure @ Failure::RepeatedHeader("authorization")) =>
-            Failure::RepeatedHeader("authorization").label(), "AuthFailure.InvalidAuthorization", BAD_REQUEST "Malformed request", Retry::Never,
-            (failure as Failure::RepeatedHeader("authorization"));
-        Self::Credential(failure @ Failure::RepeatedHeader("host" | "content-type")) =>
-            Failure::RepeatedHeader("host").label(), "AuthFailure.SignatureFailure", BAD_REQUEST "Malformed request", Retry::Never,
-            (failure as Failure::RepeatedHeader("host"));
-        Self::Credential(failure @ Failure::RepeatedHeader(_)) =>
-            Failure::RepeatedHeader("x-tc-action").label(), "InvalidParameter", BAD_REQUEST "Malformed request", Retry::Never,
-            (failure as Failure::RepeatedHeader("x-tc-action"));
-        Self::Credential(failure @ Failure::MissingHeader("host" | "content-type")) =>
-            Failure::MissingHeader("host").label(), "AuthFailure.SignatureFailure", BAD_REQUEST "Malformed request", Retry::Never,
-            (failure as Failure::MissingHeader("host"));
-        Self::Credential(failure @ Failure::MissingHeader(_)) =>
-            Failure::MissingHeader("x-tc-timestamp").label(), "MissingParameter", BAD_REQUEST "Malformed request", Retry::Never,
-            (failure as Failure::MissingHeader("x-tc-timestamp"));
-        Self::Credential(failure @ Failure::BadHeader(_)) =>
-            Failure::BadHeader("x-tc-timestamp").label(), "InvalidParameter", BAD_REQUEST "Malformed request", Retry::Never,
-            (failure as Failure::BadHeader("x-tc-timestamp"));
+        Self::Credential(failure @ CredentialFailure::Missing) =>
+            CredentialFailure::Missing.label(), "AuthFailure.InvalidAuthorization", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as CredentialFailure::Missing);
+        Self::Credential(failure @ CredentialFailure::Malformed(_)) =>
+            CredentialFailure::Malformed("the API key is empty").label(), "AuthFailure.InvalidAuthorization", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as CredentialFailure::Malformed("the API key is empty"));
+        Self::Credential(failure @ CredentialFailure::Skip) =>
+            CredentialFailure::Skip.label(), "AuthFailure.InvalidAuthorization", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as CredentialFailure::Skip);
+        Self::Credential(failure @ CredentialFailure::OlderMethod) =>
+            CredentialFailure::OlderMethod.label(), "AuthFailure.SignatureFailure", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as CredentialFailure::OlderMethod);
+        Self::Credential(failure @ CredentialFailure::Token) =>
+            CredentialFailure::Token.label(), "AuthFailure.TokenFailure", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as CredentialFailure::Token);
+        Self::Credential(failure @ CredentialFailure::Expired { .. }) =>
+            CredentialFailure::Expired { skew_seconds: 301 }.label(), "AuthFailure.SignatureExpire", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as CredentialFailure::Expired { skew_seconds: 301 });
+        Self::Credential(failure @ CredentialFailure::WrongDate) =>
+            CredentialFailure::WrongDate.label(), "AuthFailure.InvalidAuthorization", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as CredentialFailure::WrongDate);
+        Self::Credential(failure @ CredentialFailure::WrongService) =>
+            CredentialFailure::WrongService.label(), "AuthFailure.InvalidAuthorization", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as CredentialFailure::WrongService);
+        Self::Credential(failure @ CredentialFailure::UnknownId) =>
+            CredentialFailure::UnknownId.label(), "AuthFailure.SecretIdNotFound", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as CredentialFailure::UnknownId);
+        Self::Credential(failure @ CredentialFailure::UnknownKey) =>
+            CredentialFailure::UnknownKey.label(), "AuthFailure.InvalidAuthorization", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as CredentialFailure::UnknownKey);
+        Self::Credential(failure @ CredentialFailure::BadSignature) =>
+            CredentialFailure::BadSignature.label(), "AuthFailure.SignatureFailure", UNAUTHORIZED "Not identified", Retry::Never,
+            (failure as CredentialFailure::BadSignature);
+        Self::Credential(failure @ CredentialFailure::RepeatedHeader("authorization")) =>
+            CredentialFailure::RepeatedHeader("authorization").label(), "AuthFailure.InvalidAuthorization", BAD_REQUEST "Malformed request", Retry::Never,
+            (failure as CredentialFailure::RepeatedHeader("authorization"));
+        Self::Credential(failure @ CredentialFailure::RepeatedHeader("host" | "content-type")) =>
+            CredentialFailure::RepeatedHeader("host").label(), "AuthFailure.SignatureFailure", BAD_REQUEST "Malformed request", Retry::Never,
+            (failure as CredentialFailure::RepeatedHeader("host"));
+        Self::Credential(failure @ CredentialFailure::RepeatedHeader(_)) =>
+            CredentialFailure::RepeatedHeader("x-tc-action").label(), "InvalidParameter", BAD_REQUEST "Malformed request", Retry::Never,
+            (failure as CredentialFailure::RepeatedHeader("x-tc-action"));
+        Self::Credential(failure @ CredentialFailure::MissingHeader("host" | "content-type")) =>
+            CredentialFailure::MissingHeader("host").label(), "AuthFailure.SignatureFailure", BAD_REQUEST "Malformed request", Retry::Never,
+            (failure as CredentialFailure::MissingHeader("host"));
+        Self::Credential(failure @ CredentialFailure::MissingHeader(_)) =>
+            CredentialFailure::MissingHeader("x-tc-timestamp").label(), "MissingParameter", BAD_REQUEST "Malformed request", Retry::Never,
+            (failure as CredentialFailure::MissingHeader("x-tc-timestamp"));
+        Self::Credential(failure @ CredentialFailure::BadHeader(_)) =>
+            CredentialFailure::BadHeader("x-tc-timestamp").label(), "InvalidParameter", BAD_REQUEST "Malformed request", Retry::Never,
+            (failure as CredentialFailure::BadHeader("x-tc-timestamp"));
     }
     "The account", is_throttle: false {
         Self::NotOpened =>

@@ -521,7 +521,7 @@ fn swap_policy(gate: &Gate, upstream: &Upstream, change: impl FnOnce(&mut Config
         config.accounts,
         &proxy.shared().metrics,
     );
-    policy.put_in_force(&proxy.shared().limiters);
+    policy.apply(&proxy.shared().limiters);
     proxy.shared().policy.swap(Arc::new(policy));
 }
 

@@ -189,7 +189,7 @@ impl Group {
             from += more;
             (from, Decimal::from_i128_with_scale(*millionths, 6))
         });
-        let terms = self.free_calls.map(|free_calls| Terms {
+        let terms = self.free_calls.map(|free_calls| PriceTerms {
             free_calls,
             tier_basis: self.basis,
             tiers: tiers.collect(),

@@ -12,7 +12,7 @@ use crate::http::Target;
 use crate::http::h1::ForwardHead;
 use crate::ledger::{self, Reader};
 use crate::model::{Clock, Month};
-use crate::proxy::upstream::{Dialer, Keep, NotAnswered, Outgoing, Upstream};
+use crate::proxy::upstream::{Dialer, Keep, NotAnswered, Upstream, UpstreamRequest};
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
 use http::{Request, StatusCode};
@@ -126,7 +126,7 @@ async fn show(
         let last_answers = async { while callers.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(LAST_ANSWERS, last_answers).await;
         callers.shutdown().await;
-        anyhow::Ok(watch.settle(&mut out, must_show).await)
+        anyhow::Ok(watch.wait_until_idle(&mut out, must_show).await)
     };
     // Also when it could not be shown: what was dropped under its calls would complain.
     let shown = shown.await;
@@ -198,7 +198,7 @@ pub(super) async fn fetch(
     for field in &parts.headers {
         head.field(field.into());
     }
-    let mut outgoing = Outgoing::new(head, body);
+    let mut outgoing = UpstreamRequest::new(head, body);
     loop {
         match client.connection().await?.send(outgoing).await {
             Ok(mut answer) => {

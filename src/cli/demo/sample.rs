@@ -30,18 +30,18 @@ const STUDIO_ID: &str = "AKIDEXAMPLESTUDIO00000000000000000001";
 const STUDIO_SECRET: &str = "trial-secret-of-example-studio";
 
 /// One sample caller: what it sends, and how often.
-pub(super) struct Caller {
+pub(super) struct DemoClient {
     /// Who it is, for people; empty where the line before says it.
     pub(super) about: &'static str,
     calls_per_second: u32,
-    credential: Credential,
+    credential: DemoCredential,
     action: &'static str,
     path: &'static str,
     region: &'static str,
 }
 
 #[derive(Clone, Copy)]
-enum Credential {
+enum DemoCredential {
     Tc3 {
         id: &'static str,
         secret: &'static str,
@@ -59,10 +59,10 @@ const DESCRIBE: (&str, &str) = ("DescribeSegmentationTask", "/v1/video/tasks/des
 const fn caller(
     about: &'static str,
     calls_per_second: u32,
-    credential: Credential,
+    credential: DemoCredential,
     (action, path): (&'static str, &'static str),
-) -> Caller {
-    Caller {
+) -> DemoClient {
+    DemoClient {
         about,
         calls_per_second,
         credential,
@@ -72,11 +72,11 @@ const fn caller(
     }
 }
 
-const STUDIO: Credential = Credential::Tc3 {
+const STUDIO: DemoCredential = DemoCredential::Tc3 {
     id: STUDIO_ID,
     secret: STUDIO_SECRET,
 };
-pub(super) const CALLERS: &[Caller] = &[
+pub(super) const CALLERS: &[DemoClient] = &[
     caller(
         "1250000001 pays by the call (cap 20), signs TC3, makes 30 calls/s",
         18,
@@ -87,26 +87,26 @@ pub(super) const CALLERS: &[Caller] = &[
     caller(
         "1250000002 bought 30 QPS, sends an API key, makes 45 calls/s",
         45,
-        Credential::ApiKey("demo-retail-key"),
+        DemoCredential::ApiKey("demo-retail-key"),
         SEGMENT,
     ),
     caller(
         "1250000003 is in arrears",
         2,
-        Credential::ApiKey("demo-arrears-key"),
+        DemoCredential::ApiKey("demo-arrears-key"),
         SEGMENT,
     ),
     caller(
         "1250000004 opened only the free video service, tries both",
         10,
-        Credential::ApiKey("demo-video-key"),
+        DemoCredential::ApiKey("demo-video-key"),
         DESCRIBE,
     ),
-    caller("", 1, Credential::ApiKey("demo-video-key"), SEGMENT),
+    caller("", 1, DemoCredential::ApiKey("demo-video-key"), SEGMENT),
     caller(
         "somebody without an account guesses keys",
         1,
-        Credential::ApiKey("guessed"),
+        DemoCredential::ApiKey("guessed"),
         SEGMENT,
     ),
 ];
@@ -159,7 +159,7 @@ async fn sample_answer(
 /// the sender of `calling` is gone and the last call is answered.
 pub(super) async fn send_calls(
     gate: SocketAddr,
-    caller: &'static Caller,
+    caller: &'static DemoClient,
     mut calling: watch::Receiver<()>,
 ) {
     let client = client(gate);
@@ -177,16 +177,16 @@ pub(super) async fn send_calls(
     while calls.join_next().await.is_some() {}
 }
 
-fn sample_call(gate: SocketAddr, caller: &Caller) -> Request<Bytes> {
+fn sample_call(gate: SocketAddr, caller: &DemoClient) -> Request<Bytes> {
     let body = json!({"Image": "iVBORw0KGgo=", "TaskID": "t-1"}).to_string();
     let mut headers = HeaderMap::new();
     let host = gate.to_string();
     let path = match caller.credential {
-        Credential::ApiKey(key) => {
+        DemoCredential::ApiKey(key) => {
             insert(&mut headers, "x-api-key", key);
             caller.path
         }
-        Credential::Tc3 { id, secret } => {
+        DemoCredential::Tc3 { id, secret } => {
             let now = Clock::default().utc().seconds();
             insert(&mut headers, "x-tc-action", caller.action);
             insert(&mut headers, "x-tc-version", "2020-03-24");

@@ -21,7 +21,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 const SECONDS_BETWEEN_TABLES: u64 = 5;
 
 /// Account and group.
-type Service = [String; 2];
+type ServiceFigures = [String; 2];
 
 /// Follows the gate from outside.
 pub(super) struct Watch {
@@ -33,7 +33,7 @@ pub(super) struct Watch {
     /// The starts of the last seconds of each gate, by account, group and action (empty in a paid group).
     windows: HashMap<[String; 3], VecDeque<u64>>,
     /// The most starts seen in any trailing second of a gate.
-    peaks: BTreeMap<Service, usize>,
+    peaks: BTreeMap<ServiceFigures, usize>,
     /// The worst second of each gate that broke its cap, and the cap.
     over_the_cap: BTreeMap<[String; 3], (usize, usize)>,
 }
@@ -136,7 +136,7 @@ impl Watch {
 
     async fn draw(&mut self, out: &mut impl Write, metrics: &Samples) -> anyhow::Result<()> {
         let usage: Value = serde_json::from_str(&self.get("/v1/usage").await?)?;
-        let mut recorded: BTreeMap<Service, u64> = BTreeMap::new();
+        let mut recorded: BTreeMap<ServiceFigures, u64> = BTreeMap::new();
         for line in usage["lines"].as_array().into_iter().flatten() {
             let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
             *recorded
@@ -193,7 +193,7 @@ impl Watch {
 
     /// Waits until the gate is at rest, then checks P1 and P4 from what it says of itself.
     /// `must_show`: it is an error too when nothing was admitted or nothing throttled.
-    pub(super) async fn settle(
+    pub(super) async fn wait_until_idle(
         &mut self,
         out: &mut impl Write,
         must_show: bool,
@@ -291,13 +291,13 @@ impl Samples {
             .sum()
     }
 
-    fn of_service(&self, [account, group]: &Service, decision: &str) -> u64 {
+    fn of_service(&self, [account, group]: &ServiceFigures, decision: &str) -> u64 {
         self.get(&format!(
             "tollgate_account_requests_total{{account=\"{account}\",decision=\"{decision}\",group=\"{group}\"}}"
         ))
     }
 
-    fn quota(&self, [account, group]: &Service) -> usize {
+    fn quota(&self, [account, group]: &ServiceFigures) -> usize {
         let quota = self.get(&format!(
             "tollgate_quota_qps{{account=\"{account}\",group=\"{group}\"}}"
         ));
@@ -305,8 +305,8 @@ impl Samples {
     }
 
     /// The services with at least one call of an account that has series of its own.
-    fn called_services(&self) -> Vec<Service> {
-        let mut services: Vec<Service> = self
+    fn called_services(&self) -> Vec<ServiceFigures> {
+        let mut services: Vec<ServiceFigures> = self
             .0
             .iter()
             .filter(|(name, count)| {

@@ -6,13 +6,13 @@ use crate::model::Local;
 use crate::billing;
 use crate::billing::books::{self, AccountRef, Books, BooksError};
 use crate::config::{Settings, told};
-use crate::control::admin::query::{Asked, flag, month, parameters};
+use crate::control::admin::query::{Parameters, flag, month, parameters};
 use crate::control::reload::{Outcome, ReloadOptions, Reloader};
 use crate::ledger::{Cursor, LedgerError, ReadError, Reader};
 use crate::metrics::AccountFigures;
 use crate::model::{AccountId, COMMIT, Utc};
 use crate::proxy::admission::{Limiters, Now};
-use crate::proxy::policy::{Account, Described, Policy};
+use crate::proxy::policy::{Described, KnownAccount, Policy};
 use crate::proxy::{Proxy, Shared, counts};
 use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
@@ -42,7 +42,7 @@ const MAX_RECORDS: usize = 10_000;
 
 /// What the process is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum State {
+pub enum AdminState {
     /// The ledger is open; the second of hold runs.
     Starting,
     /// Calls are accepted.
@@ -51,7 +51,7 @@ pub enum State {
     Draining,
 }
 
-impl State {
+impl AdminState {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -68,7 +68,7 @@ struct Admin {
     reloader: Arc<Reloader>,
     public: SocketAddr,
     started_at: Utc,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<AdminState>,
 }
 
 type App = Extracted<Arc<Admin>>;
@@ -85,7 +85,7 @@ pub fn router(
     reloader: Arc<Reloader>,
     settings: &Settings,
     public: SocketAddr,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<AdminState>,
 ) -> Router {
     let guard: guard::Guard = Arc::new(settings.admin.token.clone());
     let admin = Arc::new(Admin {
@@ -206,7 +206,7 @@ async fn index() -> &'static str {
 
 /// 503 asks the supervisor for another process: without the ledger's writer this one is of no use.
 async fn live(Extracted(admin): App) -> Response {
-    let serving = *admin.state.borrow() == State::Serving;
+    let serving = *admin.state.borrow() == AdminState::Serving;
     if serving && admin.shared.ledger.is_closed() {
         return (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -219,7 +219,7 @@ async fn live(Extracted(admin): App) -> Response {
 
 async fn ready(Extracted(admin): App) -> Response {
     let state = *admin.state.borrow();
-    if state != State::Serving {
+    if state != AdminState::Serving {
         return (
             StatusCode::SERVICE_UNAVAILABLE,
             format!("{}\n", state.as_str()),
@@ -343,7 +343,7 @@ async fn status(Extracted(admin): App) -> Json<Value> {
     }))
 }
 
-async fn reload(Extracted(admin): App, query: Asked) -> Response {
+async fn reload(Extracted(admin): App, query: Parameters) -> Response {
     let wish = parameters(query, ["force", "dry_run"]).and_then(|[force, dry_run]| {
         Ok(ReloadOptions {
             force: flag("force", force)?,
@@ -493,7 +493,7 @@ async fn account(Extracted(admin): App, id: Named) -> Response {
 /// By group what an account may do now and why, and what it did since the gate knows it.
 fn services<'p>(
     policy: &'p Policy,
-    account: &Account,
+    account: &KnownAccount,
     limiters: &Limiters,
     now: Now,
 ) -> BTreeMap<&'p str, Vec<Value>> {
@@ -510,7 +510,7 @@ fn services<'p>(
         .collect()
 }
 
-async fn statement(Extracted(admin): App, id: Named, query: Asked) -> Response {
+async fn statement(Extracted(admin): App, id: Named, query: Parameters) -> Response {
     let policy = admin.shared.policy.load_full();
     let now = admin.shared.clock.utc();
     let month = parameters(query, ["month"])
@@ -546,7 +546,7 @@ async fn statement(Extracted(admin): App, id: Named, query: Asked) -> Response {
     }
 }
 
-async fn usage(Extracted(admin): App, query: Asked) -> Response {
+async fn usage(Extracted(admin): App, query: Parameters) -> Response {
     let zone = admin.shared.policy.load().catalog.time_zone.clone();
     let now = admin.shared.clock.utc();
     let asked = parameters(query, ["month", "account"])
@@ -579,7 +579,7 @@ async fn usage(Extracted(admin): App, query: Asked) -> Response {
 /// What to ask for next, as `after`.
 const NEXT_CURSOR: header::HeaderName = header::HeaderName::from_static("next-cursor");
 
-async fn records(Extracted(admin): App, query: Asked) -> Response {
+async fn records(Extracted(admin): App, query: Parameters) -> Response {
     let [after, limit] = match parameters(query, ["after", "limit"]) {
         Ok(asked) => asked,
         Err(why) => return problem(StatusCode::BAD_REQUEST, &why),

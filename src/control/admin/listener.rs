@@ -44,7 +44,7 @@ impl Bounded {
 }
 
 impl Listener for Bounded {
-    type Io = Connection<OwnedSemaphorePermit>;
+    type Io = AdminConnection<OwnedSemaphorePermit>;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
@@ -55,7 +55,7 @@ impl Listener for Bounded {
                 continue;
             };
             match self.listener.accept().await {
-                Ok((stream, peer)) => return (Connection::new(stream, place), peer),
+                Ok((stream, peer)) => return (AdminConnection::new(stream, place), peer),
                 Err(error) => {
                     if self.told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
                         tracing::warn!(%error, "cannot accept at the admin listener");
@@ -73,13 +73,13 @@ impl Listener for Bounded {
 }
 
 /// A connection that is given up when it was [`SILENT`] too long. Holds its place till then.
-pub struct Connection<P, S = TcpStream> {
+pub struct AdminConnection<P, S = TcpStream> {
     stream: S,
     silent: Option<Pin<Box<Sleep>>>,
     _place: P,
 }
 
-impl<P, S> Connection<P, S> {
+impl<P, S> AdminConnection<P, S> {
     fn new(stream: S, place: P) -> Self {
         Self {
             stream,
@@ -97,7 +97,7 @@ impl<P, S> Connection<P, S> {
     }
 }
 
-impl<P: Unpin, S: AsyncRead + Unpin> AsyncRead for Connection<P, S> {
+impl<P: Unpin, S: AsyncRead + Unpin> AsyncRead for AdminConnection<P, S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -110,7 +110,7 @@ impl<P: Unpin, S: AsyncRead + Unpin> AsyncRead for Connection<P, S> {
     }
 }
 
-impl<P: Unpin, S: AsyncWrite + Unpin> AsyncWrite for Connection<P, S> {
+impl<P: Unpin, S: AsyncWrite + Unpin> AsyncWrite for AdminConnection<P, S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -142,7 +142,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_given_up_when_it_takes_no_answer_though_bytes_trickle_in() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut server = Connection::new(server, ());
+        let mut server = AdminConnection::new(server, ());
         let began = Instant::now();
         server.write_all(b"an answer").await.unwrap();
         let trickle = tokio::spawn(async move {

@@ -8,5 +8,5 @@ mod guard;
 mod listener;
 mod query;
 
-pub use app::{State, router};
+pub use app::{AdminState, router};
 pub use listener::{Bounded, CONNECTIONS};

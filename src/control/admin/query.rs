@@ -8,11 +8,11 @@ use axum::extract::rejection::QueryRejection;
 use jiff::tz::TimeZone;
 
 /// The parameters of a query as they came.
-pub(super) type Asked = Result<Query<Vec<(String, String)>>, QueryRejection>;
+pub(super) type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
 /// The values of the parameters `names`, each given once at most, and no other.
 pub(super) fn parameters<const N: usize>(
-    query: Asked,
+    query: Parameters,
     names: [&str; N],
 ) -> Result<[Option<String>; N], String> {
     let Ok(Query(pairs)) = query else {

@@ -490,7 +490,7 @@ impl Life {
             webhook,
             metrics: metrics.clone(),
             clock: Clock::default(),
-            pace: Pace {
+            pace: RetryPace {
                 first: Duration::from_millis(1),
                 most: Duration::from_millis(20),
                 look,

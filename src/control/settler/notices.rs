@@ -7,7 +7,7 @@ use crate::billing::books::{Balances, Books};
 use crate::config::Account;
 use crate::control::Settler;
 use crate::control::delivery::Unsent;
-use crate::control::settler::State;
+use crate::control::settler::SettlerState;
 use crate::ledger::{Entry, Reader, Seal};
 use crate::metrics::PackFigures;
 use crate::model::{AccountId, Local, Month, Threshold, Utc};
@@ -26,7 +26,7 @@ impl Settler {
         &self,
         reader: &Reader,
         policy: &Policy,
-        state: &mut State,
+        state: &mut SettlerState,
         last_seal: Option<Seal>,
         now: Utc,
     ) -> Result<(), SettleError> {

@@ -14,7 +14,7 @@ pub use outgoing::{Body, Coding, NotSent, Outbox, Outgoing, Piece};
 pub use reader::{Broken, RequestBody};
 pub use request::{BadHead, HEAD_BYTES, RequestHead, request_head};
 pub use response::{ForwardHead, HopByHop, Nonsense};
-pub use server::{Answer, Connection, FIRST_HEAD, Next, Terms};
+pub use server::{Answer, ClientConnection, FIRST_HEAD, Next, RequestTerms};
 pub use writer::{READER_BYTES_PER_SECOND, READER_WINDOW};
 
 pub(crate) use response::{AnswerHead, answer_head};

@@ -1,7 +1,7 @@
 //! A message on its way out: a head, then a body as it comes, in as few writes as can be.
 
 use crate::http::BULK_BYTES;
-use crate::http::splice::{Pipe, Writer};
+use crate::http::splice::{ByteWriter, Pipe};
 use bytes::{Buf, Bytes};
 use std::io::{self, IoSlice, Write};
 use std::pin::Pin;
@@ -284,7 +284,7 @@ impl<B: Body> Outgoing<B> {
     /// When the other end takes no more, when the body breaks off, and when it is not as long as was said.
     pub fn poll_send(
         &mut self,
-        stream: &mut impl Writer,
+        stream: &mut impl ByteWriter,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), NotSent>> {
         let mut large_pieces = 0;

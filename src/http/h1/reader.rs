@@ -1,7 +1,7 @@
 //! What comes from a caller: heads, and the bodies that others read.
 
 use crate::http::h1::{BadHead, HEAD_BYTES, Piece, RequestHead, request_head};
-use crate::http::{Framing, Pipe, Reader, ends_before, is_reset};
+use crate::http::{ByteReader, Framing, Pipe, ends_before, is_reset};
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::future::Future;
@@ -21,10 +21,10 @@ const ENOUGH_ROOM: usize = 1024;
 const ENOUGH_BODY_ROOM: usize = 16 * 1024;
 
 /// The reading half of a connection. Shared with the body that is being read, whoever reads it.
-pub(super) struct Inlet(Arc<Mutex<State>>);
+pub(super) struct Inlet(Arc<Mutex<ReaderState>>);
 
-struct State {
-    reader: Box<dyn Reader>,
+struct ReaderState {
+    reader: Box<dyn ByteReader>,
     bytes: BytesMut,
     /// How much to read at once.
     read_bytes: usize,
@@ -58,16 +58,16 @@ pub struct Broken;
 
 /// The body of a request, as it comes. Dropped unfinished, the rest is for the connection to deal with.
 pub struct RequestBody {
-    source: Source,
+    source: BodySource,
     /// How many bytes have been taken.
     taken: u64,
 }
 
-enum Source {
+enum BodySource {
     /// It came with its head.
     Whole(Bytes),
     Coming {
-        inlet: Arc<Mutex<State>>,
+        inlet: Arc<Mutex<ReaderState>>,
         left: Option<u64>,
         /// Its client waits for a word before it sends it.
         expects_continue: bool,
@@ -75,8 +75,8 @@ enum Source {
 }
 
 impl Inlet {
-    pub(super) fn new(reader: Box<dyn Reader>) -> Self {
-        Self(Arc::new(Mutex::new(State {
+    pub(super) fn new(reader: Box<dyn ByteReader>) -> Self {
+        Self(Arc::new(Mutex::new(ReaderState {
             reader,
             bytes: BytesMut::new(),
             read_bytes: READ_BYTES,
@@ -131,7 +131,7 @@ impl Inlet {
         }
     }
 
-    fn body_of(&self, state: &mut State, head: &RequestHead) -> RequestBody {
+    fn body_of(&self, state: &mut ReaderState, head: &RequestHead) -> RequestBody {
         (state.empty, state.parsed) = (0, 0);
         if let Some(left) = head.framing.left()
             && let Ok(length) = usize::try_from(left)
@@ -142,12 +142,12 @@ impl Inlet {
                 length => state.bytes.split_to(length).freeze(),
             };
             state.shrink();
-            return RequestBody::from(Source::Whole(whole));
+            return RequestBody::from(BodySource::Whole(whole));
         }
         state.framing = head.framing;
         state.taken = 0;
         state.is_held = true;
-        RequestBody::from(Source::Coming {
+        RequestBody::from(BodySource::Coming {
             inlet: self.0.clone(),
             left: head.framing.left(),
             expects_continue: head.expects_continue,
@@ -173,7 +173,7 @@ impl Inlet {
     }
 
     /// Ready when nobody else reads the body any more.
-    pub(super) fn poll_let_go(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_released(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.0.lock();
         if !state.is_held {
             return Poll::Ready(());
@@ -202,7 +202,7 @@ impl Inlet {
     }
 }
 
-impl State {
+impl ReaderState {
     /// Reads what has come, at least a byte; 0 at the end of the stream.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let (wanted, enough) = match self.framing.left() {
@@ -304,7 +304,7 @@ impl State {
         }
     }
 
-    fn let_go(&mut self) {
+    fn release(&mut self) {
         self.is_held = false;
         // Whoever has not been asked for it by now needs not be, and the next request is another one.
         self.wants_continue = false;
@@ -315,8 +315,8 @@ impl State {
     }
 }
 
-impl From<Source> for RequestBody {
-    fn from(source: Source) -> Self {
+impl From<BodySource> for RequestBody {
+    fn from(source: BodySource) -> Self {
         Self { source, taken: 0 }
     }
 }
@@ -325,16 +325,16 @@ impl RequestBody {
     /// Whether all of it has come, taken or not.
     pub fn has_come(&self) -> bool {
         match &self.source {
-            Source::Whole(_) => true,
-            Source::Coming { left, .. } => *left == Some(0),
+            BodySource::Whole(_) => true,
+            BodySource::Coming { left, .. } => *left == Some(0),
         }
     }
 
     /// All of it, if it came with its head and nothing of it was taken.
     pub fn whole(&self) -> Option<&[u8]> {
         match &self.source {
-            Source::Whole(data) => Some(data),
-            Source::Coming { .. } => None,
+            BodySource::Whole(data) => Some(data),
+            BodySource::Coming { .. } => None,
         }
     }
 
@@ -346,16 +346,16 @@ impl RequestBody {
     /// How many bytes have not been taken; `None` while that is not known.
     pub fn left(&self) -> Option<u64> {
         match &self.source {
-            Source::Whole(data) => Some(data.len() as u64),
-            Source::Coming { left, .. } => *left,
+            BodySource::Whole(data) => Some(data.len() as u64),
+            BodySource::Coming { left, .. } => *left,
         }
     }
 
     /// Whether its rest can never come, because its client has gone: told without reading it.
     pub fn is_cut_off(&self) -> bool {
         match &self.source {
-            Source::Whole(_) => false,
-            Source::Coming { inlet, .. } => inlet.lock().is_cut_off(),
+            BodySource::Whole(_) => false,
+            BodySource::Coming { inlet, .. } => inlet.lock().is_cut_off(),
         }
     }
 
@@ -375,15 +375,15 @@ impl RequestBody {
 
     fn poll_next<P: From<Bytes>>(
         &mut self,
-        poll: impl FnOnce(&mut State) -> Poll<Result<Option<P>, Broken>>,
+        poll: impl FnOnce(&mut ReaderState) -> Poll<Result<Option<P>, Broken>>,
     ) -> Poll<Result<Option<P>, Broken>> {
         let (inlet, left, expects_continue) = match &mut self.source {
-            Source::Whole(data) => {
+            BodySource::Whole(data) => {
                 let data = std::mem::take(data);
                 self.taken += data.len() as u64;
                 return Poll::Ready(Ok((!data.is_empty()).then(|| data.into())));
             }
-            Source::Coming {
+            BodySource::Coming {
                 inlet,
                 left,
                 expects_continue,
@@ -395,10 +395,10 @@ impl RequestBody {
         *left = state.framing.left();
         self.taken = state.taken;
         if state.framing.has_ended() {
-            state.let_go();
+            state.release();
             drop(state);
             // What comes from now on belongs to the next request.
-            self.source = Source::Whole(Bytes::new());
+            self.source = BodySource::Whole(Bytes::new());
         }
         polled
     }
@@ -406,8 +406,8 @@ impl RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if let Source::Coming { inlet, .. } = &self.source {
-            inlet.lock().let_go();
+        if let BodySource::Coming { inlet, .. } = &self.source {
+            inlet.lock().release();
         }
     }
 }

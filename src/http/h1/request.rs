@@ -1,7 +1,7 @@
 //! The head of a request, read: the part of HTTP that whoever calls may write as he likes.
 
 use crate::http::host::is_host;
-use crate::http::{Fields, Framing, Place, Target, length_of, tokens};
+use crate::http::{FieldSpan, Fields, Framing, Target, length_of, tokens};
 use bytes::BytesMut;
 use http::{Method, StatusCode};
 use std::mem::MaybeUninit;
@@ -162,8 +162,8 @@ pub fn request_head(input: &mut BytesMut) -> Result<Option<Box<RequestHead>>, Ba
         return Err(BadHead::TargetTooLong);
     }
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| BadHead::Malformed)?;
-    let framed = Framed::read(parsed.headers, is_1_1)?;
-    let places = Place::of(parsed.headers, input);
+    let framed = RequestFraming::read(parsed.headers, is_1_1)?;
+    let places = FieldSpan::of(parsed.headers, input);
     let begin = target.as_ptr() as usize - input.as_ptr() as usize;
     let target = begin..begin + target.len();
     let fields = Fields::take(input, whole, places);
@@ -254,13 +254,13 @@ pub(crate) fn lines_end_in_crlf(head: &[u8], fields: &[httparse::Header<'_>]) ->
 }
 
 /// What the fields say about where the request ends and what follows it, if they are what they must be.
-struct Framed {
+struct RequestFraming {
     framing: Framing,
     keeps_alive: bool,
     expects_continue: bool,
 }
 
-impl Framed {
+impl RequestFraming {
     fn read(fields: &[httparse::Header<'_>], is_1_1: bool) -> Result<Self, BadHead> {
         let (mut length, mut is_chunked) = (None, false);
         let (mut close, mut keep_alive, mut expects_continue) = (false, false, false);

@@ -6,7 +6,7 @@ use crate::http::h1::Coding;
 use crate::http::h1::request::lines_end_in_crlf;
 use crate::http::names::X_BILLABLE;
 use crate::http::{
-    Field, Fields, Framing, HeadWriter, Malformed, Place, Target, length_of, tokens,
+    Field, FieldSpan, Fields, Framing, HeadWriter, Malformed, Target, length_of, tokens,
 };
 use bytes::{Buf, BytesMut};
 use http::{Method, StatusCode};
@@ -192,13 +192,13 @@ pub(crate) fn answer_head(
             continue;
         }
         let is_1_0 = parsed.version == Some(0);
-        let Framed {
+        let AnswerFraming {
             length,
             codings,
             close,
             keep_alive,
             timeout,
-        } = Framed::read(parsed.headers)?;
+        } = AnswerFraming::read(parsed.headers)?;
         let bodiless = *method == Method::HEAD
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         // RFC 9112 §6.3
@@ -210,7 +210,7 @@ pub(crate) fn answer_head(
             // Two framings, a coding that nobody asked for, or one in HTTP/1.0: not to be guessed at.
             _ => return Err(Nonsense("its framing is ambiguous")),
         };
-        let places = Place::of(parsed.headers, input);
+        let places = FieldSpan::of(parsed.headers, input);
         let mut fields = Fields::take(input, whole, places);
         let hop = HopByHop::of(&fields);
         // Mostly nothing is named, and then nothing is copied.
@@ -234,7 +234,7 @@ pub(crate) fn answer_head(
 }
 
 /// What the fields say of where an answer ends and what follows it.
-struct Framed {
+struct AnswerFraming {
     length: Option<u64>,
     codings: Codings,
     close: bool,
@@ -249,7 +249,7 @@ enum Codings {
     Others,
 }
 
-impl Framed {
+impl AnswerFraming {
     fn read(fields: &[httparse::Header<'_>]) -> Result<Self, Nonsense> {
         let mut read = Self {
             length: None,

@@ -3,7 +3,7 @@
 use crate::http::h1::reader::{Broken, End, Inlet};
 use crate::http::h1::writer::{self, StallTimeout};
 use crate::http::h1::{BadHead, Body, Coding, Outgoing, RequestBody, RequestHead};
-use crate::http::{Fields, HeadWriter, Reader, Writer, cut, reset};
+use crate::http::{ByteReader, ByteWriter, Fields, HeadWriter, cut, reset};
 use crate::model::{Clock, Timer};
 use http::{Method, StatusCode};
 use std::future::Future;
@@ -26,12 +26,12 @@ const DISCARD: Duration = Duration::from_secs(2);
 const KEPT_BYTES: usize = 4 * 1024;
 
 /// A caller's connection.
-pub struct Connection<W: Writer> {
+pub struct ClientConnection<W: ByteWriter> {
     inlet: Inlet,
     writer: StallTimeout<W>,
     /// For the head of the next answer.
     memory: Vec<u8>,
-    /// So many bytes of the next answer have been sent ([`Connection::probe`]).
+    /// So many bytes of the next answer have been sent ([`ClientConnection::probe`]).
     probed: usize,
     /// An answer is on its way whose end only the end of the connection tells.
     is_open_ended: bool,
@@ -44,7 +44,7 @@ pub struct Connection<W: Writer> {
 
 /// What an answer has to know of its request.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms {
+pub struct RequestTerms {
     is_head: bool,
     is_connect: bool,
     /// HTTP/1.1, as opposed to 1.0.
@@ -121,7 +121,7 @@ impl<B> Answer<B> {
     }
 }
 
-impl From<&RequestHead> for Terms {
+impl From<&RequestHead> for RequestTerms {
     fn from(head: &RequestHead) -> Self {
         Self {
             is_head: head.method == Method::HEAD,
@@ -132,11 +132,11 @@ impl From<&RequestHead> for Terms {
     }
 }
 
-impl<W: Writer> Connection<W> {
+impl<W: ByteWriter> ClientConnection<W> {
     /// Of the two halves of a stream. It ends when no request has come within [`FIRST_HEAD`], or no further one has
     /// begun for `idle_timeout`.
     pub fn new(
-        reader: impl Reader + 'static,
+        reader: impl ByteReader + 'static,
         writer: W,
         idle_timeout: Duration,
         clock: Clock,
@@ -211,7 +211,7 @@ impl<W: Writer> Connection<W> {
     /// come. A client that merely sends no more still waits for its answer.
     pub async fn during<T>(
         &mut self,
-        terms: Terms,
+        terms: RequestTerms,
         call: impl Future<Output = T>,
         goes_on: impl FnOnce() -> bool,
     ) -> Option<T> {
@@ -243,7 +243,7 @@ impl<W: Writer> Connection<W> {
     async fn after<T>(
         &mut self,
         end: End,
-        terms: Terms,
+        terms: RequestTerms,
         mut call: Pin<&mut impl Future<Output = T>>,
         goes_on: impl FnOnce() -> bool,
     ) -> Option<T> {
@@ -264,7 +264,7 @@ impl<W: Writer> Connection<W> {
     /// Makes a client that has gone say so: it is sent what its answer begins with in any case, upon which it resets
     /// the connection. Before, it is like one that has closed its sending side and waits. These bytes say nothing of the
     /// answer, so that its record need not be durable yet (P3).
-    async fn probe(&mut self, terms: Terms) -> io::Result<()> {
+    async fn probe(&mut self, terms: RequestTerms) -> io::Result<()> {
         if !self.memory.is_empty() {
             // The writer is stuck; what is said now would come before it.
             return Ok(());
@@ -286,7 +286,7 @@ impl<W: Writer> Connection<W> {
     /// When the answer did not go whole.
     pub async fn answer<B: Body>(
         &mut self,
-        terms: Terms,
+        terms: RequestTerms,
         answer: Answer<B>,
         closes: bool,
     ) -> io::Result<Next> {
@@ -369,7 +369,7 @@ impl<W: Writer> Connection<W> {
             return Next::Request;
         }
         let inlet = &self.inlet;
-        std::future::poll_fn(|cx| inlet.poll_let_go(cx)).await;
+        std::future::poll_fn(|cx| inlet.poll_released(cx)).await;
         let discarding = std::future::poll_fn(|cx| inlet.poll_discard_body(cx));
         match Box::pin(tokio::time::timeout(DISCARD, discarding)).await {
             Ok(Ok(())) => Next::Request,
@@ -395,7 +395,7 @@ impl<W: Writer> Connection<W> {
     /// the answer is not lost in a reset.
     async fn end(&mut self) {
         let inlet = &self.inlet;
-        std::future::poll_fn(|cx| inlet.poll_let_go(cx)).await;
+        std::future::poll_fn(|cx| inlet.poll_released(cx)).await;
         let is_over = inlet.is_empty() && !inlet.is_in_body();
         if self.writer.shutdown().await.is_err() || is_over {
             return;
@@ -405,7 +405,7 @@ impl<W: Writer> Connection<W> {
     }
 }
 
-impl<W: Writer> Drop for Connection<W> {
+impl<W: ByteWriter> Drop for ClientConnection<W> {
     /// A usual end would make an answer that was cut look whole.
     fn drop(&mut self) {
         if self.is_open_ended

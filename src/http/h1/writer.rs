@@ -1,6 +1,6 @@
 //! What goes to a caller: the lines of heads, at the pace of a reader who reads at all.
 
-use crate::http::{HeadWriter, Pipe, Writer, write_now};
+use crate::http::{ByteWriter, HeadWriter, Pipe, write_now};
 use crate::model::Utc;
 use http::StatusCode;
 use jiff::Timestamp;
@@ -57,7 +57,7 @@ pub(super) fn date(head: &mut HeadWriter, now: Utc) {
 /// A stream whose reader is given up when it takes less than [`READER_BYTES_PER_SECOND`].
 pub(super) struct StallTimeout<W> {
     stream: W,
-    pace: Pace,
+    pace: ReaderPace,
     look: Option<Pin<Box<Sleep>>>,
     /// The last look found room: the next one is due at once.
     has_room: bool,
@@ -67,7 +67,7 @@ impl<W> StallTimeout<W> {
     pub(super) fn new(stream: W) -> Self {
         Self {
             stream,
-            pace: Pace::default(),
+            pace: ReaderPace::default(),
             look: None,
             has_room: false,
         }
@@ -120,7 +120,7 @@ impl<W> StallTimeout<W> {
 /// How fast a reader takes what it is given. Only the time counts in which it is waited for, and not that in which there was
 /// nothing to give.
 #[derive(Default)]
-struct Pace {
+struct ReaderPace {
     waits_since: Option<Instant>,
     /// In this window, up to `waits_since`.
     waited: Duration,
@@ -128,7 +128,7 @@ struct Pace {
     taken: u64,
 }
 
-impl Pace {
+impl ReaderPace {
     /// Whether a window has begun.
     fn is_measured(&self) -> bool {
         self.waits_since.is_some() || !self.waited.is_zero()
@@ -152,7 +152,7 @@ impl Pace {
     }
 }
 
-impl<W: Writer> Writer for StallTimeout<W> {
+impl<W: ByteWriter> ByteWriter for StallTimeout<W> {
     fn socket(&self) -> Option<&TcpStream> {
         self.stream.socket()
     }
@@ -167,14 +167,14 @@ impl<W: Writer> Writer for StallTimeout<W> {
 }
 
 /// Writes a little, whatever the runtime knows of the socket.
-fn write_at_once(stream: &impl Writer, bytes: &[u8]) -> io::Result<usize> {
+fn write_at_once(stream: &impl ByteWriter, bytes: &[u8]) -> io::Result<usize> {
     match stream.socket() {
         Some(socket) => write_now(socket, &bytes[..bytes.len().min(LOOK_BYTES)]),
         None => Err(io::ErrorKind::WouldBlock.into()),
     }
 }
 
-impl<W: Writer> AsyncWrite for StallTimeout<W> {
+impl<W: ByteWriter> AsyncWrite for StallTimeout<W> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::ledger::chain::Link;
 use crate::ledger::handle::tests::{ALL, Bench, DAY, assert_consistent, record, settled};
-use crate::ledger::known::Known;
+use crate::ledger::known::KnownLedger;
 use crate::ledger::restore::restore;
 use crate::ledger::store::Store;
 use crate::ledger::{Ledger, LedgerError, Reader, StoredRecord};
@@ -132,7 +132,7 @@ fn a_ledger_of_schema_3_is_copied_and_brought_up_to_date_and_its_heads_still_ver
     let copy = suffixed(&bench.path(), ".schema-3.bak");
     assert_eq!(old_records(&copy), before);
     let copy = Connection::open(copy).unwrap();
-    assert_eq!(schema::identify(&copy).unwrap(), Kind::Older(3));
+    assert_eq!(schema::identify(&copy).unwrap(), SeriesKind::Older(3));
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn a_ledger_of_schema_2_is_copied_and_brought_up_to_date_with_every_record_and_c
     // The copy is the ledger as it was, and nothing lies beside it.
     assert_eq!(old_records(&copy_of(&bench)), before);
     let copy = Connection::open(copy_of(&bench)).unwrap();
-    assert_eq!(schema::identify(&copy).unwrap(), Kind::Older(2));
+    assert_eq!(schema::identify(&copy).unwrap(), SeriesKind::Older(2));
     assert!(!suffixed(&copy_of(&bench), ".partial").exists());
     drop(copy);
     // It opens: brought up to date, it holds what the ledger holds.
@@ -335,7 +335,7 @@ fn every_restore_of_a_backup_of_an_older_schema_keeps_the_id_of_the_ledger() {
     let from = bench.home.path().join("old.db");
     fs::copy(bench.path(), &from).unwrap();
     drop(bench.open());
-    let id = |bench: &Bench| Known::read(&bench.sql()).unwrap().identity.ledger_id;
+    let id = |bench: &Bench| KnownLedger::read(&bench.sql()).unwrap().identity.ledger_id;
     let made = id(&bench);
     for round in 1..=2 {
         let restored = restore(&from, &bench.path(), DAY).unwrap();

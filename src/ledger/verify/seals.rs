@@ -6,7 +6,7 @@
 use crate::ledger::chain::Link;
 use crate::ledger::read::Reader;
 use crate::ledger::seal::{self, Before};
-use crate::ledger::verify::{Mismatch, Walk, misfit};
+use crate::ledger::verify::{ChainWalk, Mismatch, misfit};
 use rusqlite::{Connection, OptionalExtension};
 use std::collections::HashSet;
 
@@ -30,7 +30,7 @@ impl Reader {
     }
 }
 
-impl Walk {
+impl ChainWalk {
     /// Every seal must follow from the one before, and from what it stands for.
     pub(super) fn seals_follow(&mut self, page: &Connection) -> Result<(), Mismatch> {
         let floor: i64 = page.query_row("SELECT floor FROM bounds", [], |row| row.get(0))?;
@@ -53,7 +53,7 @@ impl Walk {
                         .and_then(|day| day.seal(floor, &before))
                 }
                 "month" => {
-                    let month = readable(seal::Month::read(page, key))?;
+                    let month = readable(seal::SealedMonth::read(page, key))?;
                     month.map(|month| month.seal(&before))
                 }
                 _ => {

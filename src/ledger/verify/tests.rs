@@ -751,7 +751,7 @@ fn records_that_are_deleted_while_they_are_looked_at_are_passed_over() {
     let bench = Bench::new();
     let (mut store, heads) = in_order(&bench);
     let reader = bench.reader();
-    let mut walk = Walk::new(&reader.0, Some(heads[3])).unwrap();
+    let mut walk = ChainWalk::new(&reader.0, Some(heads[3])).unwrap();
     assert!(!walk.step(&reader.0).unwrap());
     // Records 10 and 11 share an hour, and so do those on both sides of the new boundary. The hour of the late one is open.
     prune(&mut store, 37);

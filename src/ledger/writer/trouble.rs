@@ -3,7 +3,7 @@
 //! Owns the order: note what is uncertain, tell the calls, make the file sound, write what is held. Must never leave a call
 //! that was told an error in the ledger as answered, nor let go of records that are in no other file.
 
-use crate::ledger::pace::{NOTED_WITHIN, Next};
+use crate::ledger::pace::{NOTED_WITHIN, NextCommit};
 use crate::ledger::queue::{CLOSED, FAILING, HEALTHY};
 use crate::ledger::repair::Repair;
 use crate::ledger::store::Store;
@@ -73,7 +73,7 @@ impl Writer {
             return None;
         }
         // It may be in the midst of a copy, and then this connection cannot.
-        self.checkpointer.let_go();
+        self.checkpointer.release();
         match store.copies_all() {
             Ok(true) => None,
             Ok(false) => Some(store),
@@ -99,10 +99,10 @@ impl Writer {
     }
 
     /// Tries again when it is time. The end of the trouble, when the ledger could be written or was closed.
-    pub(super) fn step_in_trouble(&mut self, now: Mono) -> Next {
+    pub(super) fn step_in_trouble(&mut self, now: Mono) -> NextCommit {
         let shared = self.shared.clone();
         let Some(mut trouble) = self.trouble.take() else {
-            return Next::Step;
+            return NextCommit::Step;
         };
         let close_by = {
             let mut queue = shared.queue.lock();
@@ -129,12 +129,12 @@ impl Writer {
             if let Err(error) = self.correct_unsynced() {
                 tracing::error!(%error, "calls that were told an error may be found as answered at the next start");
             }
-            return Next::Ended(unrecorded);
+            return NextCommit::Ended(unrecorded);
         }
         if now < trouble.try_at && last_try.is_none() {
             let until = close_by.map_or(trouble.try_at, |close_by| close_by.min(trouble.try_at));
             self.trouble = Some(trouble);
-            return Next::Wait {
+            return NextCommit::Wait {
                 until: Some(until),
                 wake_at: usize::MAX,
             };
@@ -160,13 +160,13 @@ impl Writer {
                 self.trouble = Some(trouble);
             }
         }
-        Next::Step
+        NextCommit::Step
     }
 
     /// Gets all that is held into the ledger, once, after the ledger was made sound where that is in doubt.
     fn recover(&mut self, now: Mono, trouble: &mut Unavailable) -> Result<(), LedgerError> {
         // Its connection may have another file open than the one that is at the path now, and stands in a repair's way.
-        if !self.checkpointer.let_go() {
+        if !self.checkpointer.release() {
             return Err(LedgerError::CheckpointHangs);
         }
         let failed = self.shared.queue.lock().failure.take();

@@ -25,7 +25,7 @@ pub struct LimiterKey {
 /// Calls by decision since the limiter exists. The limiter counts what it decides; the caller counts the
 /// refusals that it makes for this account and group before it asks the limiter.
 #[derive(Default, Debug)]
-pub struct Counts {
+pub struct LimiterCounts {
     /// Calls whose start came (not those that hung up while they waited for it).
     pub admitted: AtomicU64,
     /// Calls over the cap.
@@ -41,13 +41,13 @@ pub struct Limiter {
     not_before: AtomicU64,
     /// What such a throttle tells the caller: the quota, and above it the mode.
     published: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<LimiterState>,
     /// Calls by decision.
-    pub counts: Counts,
+    pub counts: LimiterCounts,
 }
 
 #[derive(Debug)]
-struct State {
+struct LimiterState {
     window: Window,
     /// The policy generation that the terms are of.
     generation: u64,
@@ -69,14 +69,14 @@ impl Limiter {
         Self {
             not_before: AtomicU64::new(0),
             published: AtomicU64::new(0),
-            state: Mutex::new(State {
+            state: Mutex::new(LimiterState {
                 window: Window::default(),
                 generation,
                 terms,
                 in_arrears,
                 in_force,
             }),
-            counts: Counts::default(),
+            counts: LimiterCounts::default(),
         }
     }
 
@@ -184,7 +184,7 @@ impl Limiter {
 
     /// Publishes until when a flood can be throttled without the lock. Never beyond the next change
     /// of the quota, and never more than a second ahead, so a wall clock that jumps is noticed.
-    fn publish(&self, state: &State, now: Now, max_delay: Duration) {
+    fn publish(&self, state: &LimiterState, now: Now, max_delay: Duration) {
         let opens = match state.window.opens(state.in_force.qps) {
             Some(opens) => opens
                 .0
@@ -203,7 +203,7 @@ impl Limiter {
     }
 }
 
-impl State {
+impl LimiterState {
     /// A violation is told before arrears: paying would not end it.
     fn stopped(&self) -> Option<Stop> {
         let arrears = self.in_arrears.then_some(Stop::Arrears);

@@ -8,6 +8,6 @@ mod limiters;
 mod terms;
 mod window;
 
-pub use limiters::{Counts, Limiter, LimiterKey, Limiters};
+pub use limiters::{Limiter, LimiterCounts, LimiterKey, Limiters};
 pub use terms::{Denied, InForce, Now, Purchase, Quota, Reservation, Started, Terms};
 pub use window::{SECOND, Verdict, Window};

@@ -3,7 +3,7 @@
 //! Owns where a key may stand and how it is digested. Must never keep or print a key.
 
 use crate::http::Fields;
-use crate::proxy::identity::Failure;
+use crate::proxy::identity::CredentialFailure;
 use crate::proxy::identity::failure::{MAX_CREDENTIAL_BYTES, authorization, refuse_repeated};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -34,7 +34,7 @@ impl fmt::Debug for ApiKeyDigest {
 /// # Errors
 /// `Malformed` for an empty or overlong key, for two different keys, and for a key beside another credential (which
 /// of them pays would be anybody's guess); `RepeatedHeader` as in PROTOCOL §2.
-pub fn api_key(fields: &Fields) -> Option<Result<ApiKeyDigest, Failure>> {
+pub fn api_key(fields: &Fields) -> Option<Result<ApiKeyDigest, CredentialFailure>> {
     let authorization = authorization(fields);
     let bearer = authorization.and_then(bearer);
     let named = fields.get("x-api-key");
@@ -49,23 +49,25 @@ fn single_key(
     authorization: Option<&[u8]>,
     bearer: Option<&[u8]>,
     named: Option<&[u8]>,
-) -> Result<ApiKeyDigest, Failure> {
+) -> Result<ApiKeyDigest, CredentialFailure> {
     refuse_repeated(fields)?;
     let key = match (bearer, named) {
         (Some(bearer), Some(named)) if bearer != named => {
-            return Err(Failure::Malformed("two different API keys"));
+            return Err(CredentialFailure::Malformed("two different API keys"));
         }
         (None, Some(_)) if authorization.is_some() => {
-            return Err(Failure::Malformed("an API key beside another credential"));
+            return Err(CredentialFailure::Malformed(
+                "an API key beside another credential",
+            ));
         }
         (Some(key), _) | (None, Some(key)) => key,
-        (None, None) => return Err(Failure::Missing),
+        (None, None) => return Err(CredentialFailure::Missing),
     };
     if key.is_empty() {
-        return Err(Failure::Malformed("the API key is empty"));
+        return Err(CredentialFailure::Malformed("the API key is empty"));
     }
     if key.len() > MAX_CREDENTIAL_BYTES {
-        return Err(Failure::Malformed("the API key is too long"));
+        return Err(CredentialFailure::Malformed("the API key is too long"));
     }
     Ok(ApiKeyDigest::of(key))
 }
@@ -82,7 +84,9 @@ mod tests {
     use super::*;
     use crate::proxy::identity::failure::tests::fields;
 
-    fn read(pairs: &[(&'static str, &'static str)]) -> Option<Result<ApiKeyDigest, Failure>> {
+    fn read(
+        pairs: &[(&'static str, &'static str)],
+    ) -> Option<Result<ApiKeyDigest, CredentialFailure>> {
         let pairs: Vec<(&str, &[u8])> = pairs
             .iter()
             .map(|(name, value)| (*name, value.as_bytes()))
@@ -90,8 +94,8 @@ mod tests {
         api_key(&fields(&pairs))
     }
 
-    fn malformed(answer: Option<Result<ApiKeyDigest, Failure>>) -> bool {
-        matches!(answer, Some(Err(Failure::Malformed(_))))
+    fn malformed(answer: Option<Result<ApiKeyDigest, CredentialFailure>>) -> bool {
+        matches!(answer, Some(Err(CredentialFailure::Malformed(_))))
     }
 
     #[test]
@@ -152,7 +156,7 @@ mod tests {
     fn a_repeated_key_or_action_is_refused() {
         assert_eq!(
             read(&[("x-api-key", "k-1"), ("x-api-key", "k-1")]),
-            Some(Err(Failure::RepeatedHeader("x-api-key")))
+            Some(Err(CredentialFailure::RepeatedHeader("x-api-key")))
         );
         assert_eq!(
             read(&[
@@ -160,7 +164,7 @@ mod tests {
                 ("x-tc-action", "Free"),
                 ("x-tc-action", "Paid")
             ]),
-            Some(Err(Failure::RepeatedHeader("x-tc-action")))
+            Some(Err(CredentialFailure::RepeatedHeader("x-tc-action")))
         );
     }
 

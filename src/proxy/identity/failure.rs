@@ -6,7 +6,7 @@ use crate::proxy::identity::tc3;
 /// Why a credential was not accepted (PROTOCOL §5). Its `Display` is a sentence for the caller: it holds nothing that
 /// the caller did not send, and no secret.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Failure {
+pub enum CredentialFailure {
     /// No credential at all.
     #[error("the Authorization header is missing")]
     Missing,
@@ -59,7 +59,7 @@ pub enum Failure {
     BadHeader(&'static str),
 }
 
-impl Failure {
+impl CredentialFailure {
     /// The variant's one spelling in metrics and logs. Stable: dashboards depend on it.
     pub const fn label(&self) -> &'static str {
         match self {
@@ -106,7 +106,7 @@ pub fn must_stand_once(name: &[u8]) -> bool {
     SINGLE.iter().any(|single| single.as_bytes() == name)
 }
 
-pub(super) fn refuse_repeated(fields: &Fields) -> Result<(), Failure> {
+pub(super) fn refuse_repeated(fields: &Fields) -> Result<(), CredentialFailure> {
     // Nothing repeats: nearly every call ends here.
     if !fields.has_repeated() {
         return Ok(());
@@ -115,7 +115,7 @@ pub(super) fn refuse_repeated(fields: &Fields) -> Result<(), Failure> {
         .iter()
         .find(|name| fields.get_all(name).nth(1).is_some())
     {
-        Some(name) => Err(Failure::RepeatedHeader(name)),
+        Some(name) => Err(CredentialFailure::RepeatedHeader(name)),
         None => Ok(()),
     }
 }
@@ -147,12 +147,15 @@ pub(super) mod tests {
         for name in SINGLE {
             assert_eq!(refuse_repeated(&fields(&[(name, b"v")])), Ok(()));
             let twice = fields(&[(name, b"v"), ("x-other", b"v"), (name, b"v")]);
-            assert_eq!(refuse_repeated(&twice), Err(Failure::RepeatedHeader(name)));
+            assert_eq!(
+                refuse_repeated(&twice),
+                Err(CredentialFailure::RepeatedHeader(name))
+            );
             let upper = name.to_ascii_uppercase();
             let spelled_twice = fields(&[(&upper, b"v"), (name, b"v")]);
             assert_eq!(
                 refuse_repeated(&spelled_twice),
-                Err(Failure::RepeatedHeader(name))
+                Err(CredentialFailure::RepeatedHeader(name))
             );
         }
     }

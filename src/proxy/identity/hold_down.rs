@@ -25,11 +25,11 @@ const MAX_PEERS: usize = 65_536;
 
 /// What becomes of a peer whose credential has just failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Held {
+pub enum HoldVerdict {
     /// Answer as usual.
     NotHeld,
     /// Too many failures: answer as cheaply as can be.
-    Held {
+    HoldVerdict {
         /// No warning about this peer was due in the last minute, so that this one is worth a line in the log.
         first: bool,
     },
@@ -37,12 +37,12 @@ pub enum Held {
 
 /// Counts failed credentials per peer: 10 at once and one a second are forgiven.
 pub struct HoldDown {
-    failures: Table,
+    failures: FailureTable,
     warnings: Warnings,
 }
 
 /// At most one warning a minute about each peer.
-pub struct Warnings(Table);
+pub struct Warnings(FailureTable);
 
 /// Our clock as governor reads it.
 #[derive(Clone)]
@@ -57,7 +57,7 @@ impl governor::clock::Clock for Monotonic {
 }
 
 /// Counts per peer, of at most so many peers.
-struct Table {
+struct FailureTable {
     counts: RateLimiter<Peer, DashMapStateStore<Peer>, Monotonic, NoOpMiddleware<Nanos>>,
     max_peers: usize,
     /// At least so many more peers fit. How many there are is not asked at every failure, for that takes a lock on each
@@ -95,18 +95,18 @@ impl HoldDown {
             .expect("the period is not zero")
             .allow_burst(BURST);
         Self {
-            failures: Table::new(forgiven, clock.clone(), max_peers),
+            failures: FailureTable::new(forgiven, clock.clone(), max_peers),
             warnings: Warnings::of_peers(clock, max_peers),
         }
     }
 
     /// Counts a failed credential of `peer`. An IPv6 peer is its /64, an IPv4-mapped one is its IPv4 address.
-    pub fn failed(&self, peer: IpAddr) -> Held {
+    pub fn failed(&self, peer: IpAddr) -> HoldVerdict {
         let peer = Peer::of(peer);
         if self.failures.passes(peer) {
-            return Held::NotHeld;
+            return HoldVerdict::NotHeld;
         }
-        Held::Held {
+        HoldVerdict::HoldVerdict {
             first: self.warnings.0.passes(peer),
         }
     }
@@ -127,7 +127,7 @@ impl Warnings {
 
     fn of_peers(clock: Clock, max_peers: usize) -> Self {
         let warned = Quota::with_period(WARN_EVERY).expect("the period is not zero");
-        Self(Table::new(warned, clock, max_peers))
+        Self(FailureTable::new(warned, clock, max_peers))
     }
 
     /// Whether no warning about this peer was due in the last minute. Then this one is.
@@ -141,7 +141,7 @@ impl Warnings {
     }
 }
 
-impl Table {
+impl FailureTable {
     fn new(quota: Quota, clock: Clock, max_peers: usize) -> Self {
         Self {
             counts: RateLimiter::dashmap_with_clock(quota, Monotonic(clock)),
@@ -196,13 +196,13 @@ mod tests {
         (HoldDown::of_peers(clock, max_peers), mover)
     }
 
-    fn fail(hold_down: &HoldDown, peer: &str) -> Held {
+    fn fail(hold_down: &HoldDown, peer: &str) -> HoldVerdict {
         hold_down.failed(peer.parse().unwrap())
     }
 
     fn exhaust(hold_down: &HoldDown, peer: &str) {
         for _ in 0..10 {
-            assert_eq!(fail(hold_down, peer), Held::NotHeld);
+            assert_eq!(fail(hold_down, peer), HoldVerdict::NotHeld);
         }
     }
 
@@ -210,14 +210,20 @@ mod tests {
     fn ten_failures_at_once_are_forgiven_and_the_eleventh_is_held() {
         let (hold_down, _) = hold_down(8);
         exhaust(&hold_down, A);
-        assert_eq!(fail(&hold_down, A), Held::Held { first: true });
+        assert_eq!(
+            fail(&hold_down, A),
+            HoldVerdict::HoldVerdict { first: true }
+        );
     }
 
     #[test]
     fn a_peer_does_not_pay_for_another() {
         let (hold_down, _) = hold_down(8);
         exhaust(&hold_down, A);
-        assert_eq!(fail(&hold_down, A), Held::Held { first: true });
+        assert_eq!(
+            fail(&hold_down, A),
+            HoldVerdict::HoldVerdict { first: true }
+        );
         exhaust(&hold_down, B);
     }
 
@@ -227,8 +233,11 @@ mod tests {
         exhaust(&hold_down, A);
         for _ in 0..100 {
             clock.advance(Duration::from_secs(1));
-            assert_eq!(fail(&hold_down, A), Held::NotHeld);
-            assert!(matches!(fail(&hold_down, A), Held::Held { .. }));
+            assert_eq!(fail(&hold_down, A), HoldVerdict::NotHeld);
+            assert!(matches!(
+                fail(&hold_down, A),
+                HoldVerdict::HoldVerdict { .. }
+            ));
         }
     }
 
@@ -236,16 +245,31 @@ mod tests {
     fn only_one_warning_a_minute_is_due_for_a_peer() {
         let (hold_down, clock) = hold_down(8);
         exhaust(&hold_down, A);
-        assert_eq!(fail(&hold_down, A), Held::Held { first: true });
-        assert_eq!(fail(&hold_down, A), Held::Held { first: false });
+        assert_eq!(
+            fail(&hold_down, A),
+            HoldVerdict::HoldVerdict { first: true }
+        );
+        assert_eq!(
+            fail(&hold_down, A),
+            HoldVerdict::HoldVerdict { first: false }
+        );
         clock.advance(Duration::from_secs(59));
         exhaust(&hold_down, A);
-        assert_eq!(fail(&hold_down, A), Held::Held { first: false });
+        assert_eq!(
+            fail(&hold_down, A),
+            HoldVerdict::HoldVerdict { first: false }
+        );
         hold_down.sweep();
-        assert_eq!(fail(&hold_down, A), Held::Held { first: false });
+        assert_eq!(
+            fail(&hold_down, A),
+            HoldVerdict::HoldVerdict { first: false }
+        );
         clock.advance(Duration::from_secs(1));
-        assert_eq!(fail(&hold_down, A), Held::NotHeld);
-        assert_eq!(fail(&hold_down, A), Held::Held { first: true });
+        assert_eq!(fail(&hold_down, A), HoldVerdict::NotHeld);
+        assert_eq!(
+            fail(&hold_down, A),
+            HoldVerdict::HoldVerdict { first: true }
+        );
     }
 
     #[test]
@@ -254,13 +278,13 @@ mod tests {
         exhaust(&hold_down, "2001:db8:1:2::1");
         assert_eq!(
             fail(&hold_down, "2001:db8:1:2:ffff::9"),
-            Held::Held { first: true }
+            HoldVerdict::HoldVerdict { first: true }
         );
         exhaust(&hold_down, "2001:db8:1:3::1");
         exhaust(&hold_down, A);
         assert_eq!(
             fail(&hold_down, "::ffff:192.0.2.1"),
-            Held::Held { first: true }
+            HoldVerdict::HoldVerdict { first: true }
         );
     }
 
@@ -272,7 +296,10 @@ mod tests {
         }
         assert_eq!(hold_down.failures.counts.len(), 5);
         assert!(hold_down.warnings.0.counts.len() <= 5);
-        assert!(matches!(fail(&hold_down, A), Held::Held { .. }));
+        assert!(matches!(
+            fail(&hold_down, A),
+            HoldVerdict::HoldVerdict { .. }
+        ));
 
         clock.advance(Duration::from_secs(300));
         hold_down.sweep();
@@ -295,7 +322,10 @@ mod tests {
         };
         assert!(knows(A) && knows(B));
         assert!(!knows("192.0.2.3"));
-        assert!(matches!(fail(&hold_down, A), Held::Held { .. }));
+        assert!(matches!(
+            fail(&hold_down, A),
+            HoldVerdict::HoldVerdict { .. }
+        ));
     }
 
     #[test]
@@ -304,6 +334,9 @@ mod tests {
         exhaust(&hold_down, A);
         clock.advance(Duration::from_millis(999));
         hold_down.sweep();
-        assert!(matches!(fail(&hold_down, A), Held::Held { .. }));
+        assert!(matches!(
+            fail(&hold_down, A),
+            HoldVerdict::HoldVerdict { .. }
+        ));
     }
 }

@@ -14,4 +14,4 @@ mod failure;
 pub mod hold_down;
 pub mod tc3;
 
-pub use failure::{Failure, must_stand_once};
+pub use failure::{CredentialFailure, must_stand_once};

@@ -3,9 +3,9 @@
 //! Owns the order of the checks (PROTOCOL §3, steps 2 to 4 in [`claim`], 6 in [`Claim::verify`]) and every reading of
 //! the signed text that is let pass. Must never build the text anew from parsed parameters: bytes count as received.
 
-use crate::http::Fields as HeadFields;
+use crate::http::Fields;
 use crate::http::h1::RequestHead;
-use crate::proxy::identity::Failure;
+use crate::proxy::identity::CredentialFailure;
 use crate::proxy::identity::failure::{MAX_CREDENTIAL_BYTES, authorization, refuse_repeated};
 use arc_swap::ArcSwapOption;
 use hmac::{Hmac, KeyInit, Mac};
@@ -62,36 +62,40 @@ impl fmt::Debug for Claim {
 ///
 /// # Errors
 /// The first check that fails, in the order: repeated headers, shape of `Authorization`, token, timestamp, date, service.
-pub fn claim(head: &RequestHead, now_seconds: i64, services: &[String]) -> Result<Claim, Failure> {
+pub fn claim(
+    head: &RequestHead,
+    now_seconds: i64,
+    services: &[String],
+) -> Result<Claim, CredentialFailure> {
     let headers = &head.fields;
     refuse_repeated(headers)?;
     let Some(authorization) = authorization(headers) else {
         return Err(if is_older_method(head) {
-            Failure::OlderMethod
+            CredentialFailure::OlderMethod
         } else {
-            Failure::Missing
+            CredentialFailure::Missing
         });
     };
     if authorization == b"SKIP" {
-        return Err(Failure::Skip);
+        return Err(CredentialFailure::Skip);
     }
-    let fields = Fields::parse(authorization)?;
+    let fields = CredentialFields::parse(authorization)?;
     check_signed_headers(fields.signed_headers, headers)?;
     if !header(headers, "x-tc-token").is_empty() {
-        return Err(Failure::Token);
+        return Err(CredentialFailure::Token);
     }
 
     let (timestamp, timestamp_seconds) = timestamp(headers)?;
     if timestamp_seconds.abs_diff(now_seconds) > WINDOW_SECONDS {
-        return Err(Failure::Expired {
+        return Err(CredentialFailure::Expired {
             skew_seconds: timestamp_seconds.saturating_sub(now_seconds),
         });
     }
     let date = utc_date(timestamp_seconds)
         .filter(|date| date == fields.date.as_bytes())
-        .ok_or(Failure::WrongDate)?;
+        .ok_or(CredentialFailure::WrongDate)?;
     if !services.iter().any(|service| service == fields.service) {
-        return Err(Failure::WrongService);
+        return Err(CredentialFailure::WrongService);
     }
     Ok(Claim {
         secret_id: fields.secret_id.into(),
@@ -142,14 +146,14 @@ impl Claim {
         secret: SigningSecret<'_>,
         body_sha256: &[u8; 32],
         host_aliases: &[String],
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CredentialFailure> {
         let payload = if self.unsigned_payload {
             hex_text(&Sha256::digest(UNSIGNED_PAYLOAD).into())
         } else {
             hex_text(body_sha256)
         };
         let key = secret.key(self);
-        let fits = |reading: Reading<'_>| {
+        let fits = |reading: ReadClaim<'_>| {
             let mut canonical = Sha256::new();
             self.canonical(head, reading, &payload, |piece| canonical.update(piece));
             let canonical = hex_text(&canonical.finalize().into());
@@ -160,7 +164,7 @@ impl Claim {
         if self.readings(head, host_aliases).any(fits) {
             Ok(())
         } else {
-            Err(Failure::BadSignature)
+            Err(CredentialFailure::BadSignature)
         }
     }
 
@@ -169,18 +173,18 @@ impl Claim {
         &'a self,
         head: &'a RequestHead,
         host_aliases: &'a [String],
-    ) -> impl Iterator<Item = Reading<'a>> {
+    ) -> impl Iterator<Item = ReadClaim<'a>> {
         let sent = header(&head.fields, "host");
         let aliases = host_aliases.iter().map(String::as_bytes);
         std::iter::once(sent)
             .chain(without_port(sent))
             .chain(aliases.filter(move |alias| *alias != sent))
             .flat_map(move |host| {
-                let as_sent = Reading {
+                let as_sent = ReadClaim {
                     host,
                     lowercase: false,
                 };
-                let lowercased = Reading {
+                let lowercased = ReadClaim {
                     host,
                     lowercase: true,
                 };
@@ -216,7 +220,7 @@ impl Claim {
     fn canonical(
         &self,
         head: &RequestHead,
-        reading: Reading<'_>,
+        reading: ReadClaim<'_>,
         payload: &[u8; 64],
         mut put: impl FnMut(&[u8]),
     ) {
@@ -260,7 +264,7 @@ impl Claim {
 
 /// One way to read the signed header values.
 #[derive(Clone, Copy)]
-struct Reading<'a> {
+struct ReadClaim<'a> {
     host: &'a [u8],
     lowercase: bool,
 }
@@ -378,7 +382,7 @@ impl fmt::Debug for BodyHash {
 }
 
 /// `Authorization` taken apart.
-struct Fields<'a> {
+struct CredentialFields<'a> {
     secret_id: &'a str,
     date: &'a str,
     service: &'a str,
@@ -386,14 +390,14 @@ struct Fields<'a> {
     signature: [u8; 32],
 }
 
-impl<'a> Fields<'a> {
-    fn parse(authorization: &'a [u8]) -> Result<Self, Failure> {
+impl<'a> CredentialFields<'a> {
+    fn parse(authorization: &'a [u8]) -> Result<Self, CredentialFailure> {
         if authorization.len() > MAX_CREDENTIAL_BYTES {
-            return Err(Failure::Malformed("Authorization is too long"));
+            return Err(CredentialFailure::Malformed("Authorization is too long"));
         }
         let fields = std::str::from_utf8(authorization).ok().and_then(split);
         let Some([credential, signed_headers, digits]) = fields else {
-            return Err(Failure::Malformed(
+            return Err(CredentialFailure::Malformed(
                 match authorization.starts_with(b"TC3") {
                     true => {
                         "Authorization must read TC3-HMAC-SHA256 Credential=ID/DATE/SERVICE/tc3_request, SignedHeaders=NAMES, Signature=DIGITS"
@@ -413,20 +417,20 @@ impl<'a> Fields<'a> {
             scope.next(),
             scope.next(),
         ) else {
-            return Err(Failure::Malformed(
+            return Err(CredentialFailure::Malformed(
                 "Credential must be ID/DATE/SERVICE/tc3_request",
             ));
         };
         let visible = secret_id.bytes().all(|b| b.is_ascii_graphic());
         if !visible || !(1..=MAX_SECRET_ID_BYTES).contains(&secret_id.len()) {
-            return Err(Failure::Malformed("the secret id is malformed"));
+            return Err(CredentialFailure::Malformed("the secret id is malformed"));
         }
 
         let mut signature = [0; 32];
         if digits.bytes().any(|b| b.is_ascii_uppercase())
             || hex::decode_to_slice(digits, &mut signature).is_err()
         {
-            return Err(Failure::Malformed(
+            return Err(CredentialFailure::Malformed(
                 "Signature must be 64 lowercase hexadecimal digits",
             ));
         }
@@ -454,24 +458,26 @@ fn split(authorization: &str) -> Option<[&str; 3]> {
     Some([credential, signed_headers, signature])
 }
 
-fn check_signed_headers(signed_headers: &str, headers: &HeadFields) -> Result<(), Failure> {
+fn check_signed_headers(signed_headers: &str, headers: &Fields) -> Result<(), CredentialFailure> {
     let mut count = 0;
     let mut required = 0;
     let mut previous = "";
     for name in signed_headers.split(';') {
         count += 1;
         if count > MAX_SIGNED_HEADERS {
-            return Err(Failure::Malformed("SignedHeaders names too many headers"));
+            return Err(CredentialFailure::Malformed(
+                "SignedHeaders names too many headers",
+            ));
         }
         // Lookups ignore case, so that it has to be asked for.
         if name.bytes().any(|b| b.is_ascii_uppercase()) || name <= previous {
-            return Err(Failure::Malformed(
+            return Err(CredentialFailure::Malformed(
                 "SignedHeaders must be lowercase, ascending and without repetition",
             ));
         }
         let mut values = headers.get_all(name);
         if values.next().is_none() || values.next().is_some() {
-            return Err(Failure::Malformed(
+            return Err(CredentialFailure::Malformed(
                 "each header named in SignedHeaders must stand in the request, once",
             ));
         }
@@ -479,7 +485,7 @@ fn check_signed_headers(signed_headers: &str, headers: &HeadFields) -> Result<()
         previous = name;
     }
     if required != 2 {
-        return Err(Failure::Malformed(
+        return Err(CredentialFailure::Malformed(
             "SignedHeaders must name content-type and host",
         ));
     }
@@ -487,16 +493,16 @@ fn check_signed_headers(signed_headers: &str, headers: &HeadFields) -> Result<()
 }
 
 /// `X-TC-Timestamp` as sent and as Unix seconds.
-fn timestamp(headers: &HeadFields) -> Result<(&str, i64), Failure> {
+fn timestamp(headers: &Fields) -> Result<(&str, i64), CredentialFailure> {
     let value = headers
         .get(TIMESTAMP)
-        .ok_or(Failure::MissingHeader(TIMESTAMP))?;
+        .ok_or(CredentialFailure::MissingHeader(TIMESTAMP))?;
     let digits = value.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(value)
         .ok()
         .filter(|text| digits && text.len() <= MAX_TIMESTAMP_BYTES)
         .and_then(|text| Some((text, text.parse().ok()?)))
-        .ok_or(Failure::BadHeader(TIMESTAMP))
+        .ok_or(CredentialFailure::BadHeader(TIMESTAMP))
 }
 
 /// `YYYY-MM-DD` in UTC; `None` outside the years 0 to 9999.
@@ -545,7 +551,7 @@ fn without_port(host: &[u8]) -> Option<&[u8]> {
 }
 
 /// The header's value without the blanks around it; empty when absent.
-fn header<'a>(headers: &'a HeadFields, name: &str) -> &'a [u8] {
+fn header<'a>(headers: &'a Fields, name: &str) -> &'a [u8] {
     headers.get(name).unwrap_or_default()
 }
 

@@ -1,7 +1,7 @@
 //! Connections to the upstream, opened.
 
 use crate::http::lookup::Host;
-use crate::proxy::upstream::Failure;
+use crate::proxy::upstream::UpstreamFailure;
 use std::io;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -35,11 +35,11 @@ impl Dialer {
     /// A new connection to the first of its addresses that takes one.
     ///
     /// # Errors
-    /// [`Failure::Unreachable`], within the time to connect.
-    pub async fn dial(&self) -> Result<TcpStream, Failure> {
+    /// [`UpstreamFailure::Unreachable`], within the time to connect.
+    pub async fn dial(&self) -> Result<TcpStream, UpstreamFailure> {
         let connected = self.connect().await;
         (self.on_dialled)(connected.is_ok());
-        connected.map_err(|cause| Failure::Unreachable {
+        connected.map_err(|cause| UpstreamFailure::Unreachable {
             endpoint: self.endpoint.clone(),
             cause,
         })

@@ -7,4 +7,7 @@ mod dialer;
 mod pool;
 
 pub use dialer::Dialer;
-pub use pool::{Answer, AnswerBody, Connection, Failure, Keep, NotAnswered, Outgoing, Upstream};
+pub use pool::{
+    Keep, NotAnswered, Upstream, UpstreamAnswer, UpstreamBody, UpstreamConnection, UpstreamFailure,
+    UpstreamRequest,
+};

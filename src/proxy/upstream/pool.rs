@@ -1,7 +1,7 @@
 //! The connections to the upstream that wait for work, and one call over one of them.
 
 use crate::http::h1::{self, AnswerHead, Body, ForwardHead, Nonsense, NotSent, Piece, answer_head};
-use crate::http::{Fields, Framing, Pipe, Reader, is_quiet, read_now};
+use crate::http::{ByteReader, Fields, Framing, Pipe, is_quiet, read_now};
 use crate::proxy::upstream::Dialer;
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// Why no answer came.
 #[derive(thiserror::Error, Debug)]
-pub enum Failure {
+pub enum UpstreamFailure {
     /// No connection. Nothing was sent.
     #[error("cannot connect to the upstream {endpoint}: {cause}")]
     Unreachable {
@@ -51,7 +51,7 @@ pub enum Failure {
 pub struct Upstream {
     dialer: Arc<Dialer>,
     keep: Keep,
-    idle: Mutex<Vec<Link>>,
+    idle: Mutex<Vec<PooledLink>>,
 }
 
 /// How long a connection is kept for the next call.
@@ -72,7 +72,7 @@ struct Inbox {
 }
 
 /// A connection.
-struct Link {
+struct PooledLink {
     stream: TcpStream,
     inbox: Inbox,
     opened: Instant,
@@ -83,8 +83,8 @@ struct Link {
 }
 
 /// A connection taken for one call.
-pub struct Connection {
-    link: Link,
+pub struct UpstreamConnection {
+    link: PooledLink,
     reused: bool,
     home: Arc<Upstream>,
 }
@@ -92,9 +92,9 @@ pub struct Connection {
 /// What became of a request that got no answer.
 pub enum NotAnswered<B> {
     /// A kept connection had gone; nothing of the request was sent, and its body is sound. Take another connection.
-    Unsent(Outgoing<B>),
+    Unsent(UpstreamRequest<B>),
     /// It failed.
-    Failed(Failure),
+    Failed(UpstreamFailure),
 }
 
 impl Upstream {
@@ -108,9 +108,9 @@ impl Upstream {
     }
 
     /// A connection that waits for work, the last used first; else a new one.
-    pub async fn connection(self: &Arc<Self>) -> Result<Connection, Failure> {
+    pub async fn connection(self: &Arc<Self>) -> Result<UpstreamConnection, UpstreamFailure> {
         if let Some(link) = self.take_idle() {
-            return Ok(Connection {
+            return Ok(UpstreamConnection {
                 link,
                 reused: true,
                 home: self.clone(),
@@ -118,21 +118,21 @@ impl Upstream {
         }
         let stream = Box::pin(self.dialer.dial()).await?;
         let opened = Instant::now();
-        let link = Link {
+        let link = PooledLink {
             stream,
             inbox: Inbox::default(),
             opened,
             keep_alive: None,
             kept_until: opened,
         };
-        Ok(Connection {
+        Ok(UpstreamConnection {
             link,
             reused: false,
             home: self.clone(),
         })
     }
 
-    fn take_idle(&self) -> Option<Link> {
+    fn take_idle(&self) -> Option<PooledLink> {
         let mut idle = self.idle.lock();
         loop {
             let link = idle.pop()?;
@@ -144,7 +144,7 @@ impl Upstream {
         }
     }
 
-    fn give_back(&self, mut link: Link) {
+    fn give_back(&self, mut link: PooledLink) {
         if !link.is_quiet() {
             return;
         }
@@ -167,7 +167,7 @@ impl Upstream {
 
 impl Keep {
     /// Until when a connection that is idle from `now` on may be used again.
-    fn until(self, link: &Link, now: Instant) -> Instant {
+    fn until(self, link: &PooledLink, now: Instant) -> Instant {
         let idle = link
             .keep_alive
             .map_or(self.idle_timeout, |said| said.min(self.idle_timeout));
@@ -179,7 +179,7 @@ impl Keep {
     }
 }
 
-impl Link {
+impl PooledLink {
     /// Open, as far as is known, and nothing has come unasked. Costs a system call only when the
     /// runtime has heard of something: enough to close what cannot be used, not to use it.
     fn is_quiet(&self) -> bool {
@@ -225,13 +225,13 @@ impl Inbox {
 }
 
 /// A request on its way out.
-pub struct Outgoing<B> {
+pub struct UpstreamRequest<B> {
     method: Method,
     /// On the heap: it goes through many hands, and each future on the way would be larger by it.
     message: Box<h1::Outgoing<B>>,
 }
 
-impl<B: Body> Outgoing<B> {
+impl<B: Body> UpstreamRequest<B> {
     /// The framing follows from the body: its length, or chunks when it does not know it.
     pub fn new(head: ForwardHead, body: B) -> Self {
         let length = body.left();
@@ -247,9 +247,9 @@ impl<B: Body> Outgoing<B> {
 
 /// A request and its answer on their way over one connection.
 struct Exchange<B> {
-    link: Link,
+    link: PooledLink,
     /// `None` when all of it has gone.
-    outgoing: Option<Outgoing<B>>,
+    outgoing: Option<UpstreamRequest<B>>,
     /// Why the upstream takes no more of it.
     broken: Option<io::Error>,
 }
@@ -259,7 +259,7 @@ impl<B: Body> Exchange<B> {
     ///
     /// # Errors
     /// When the body of the request broke off, or nothing of it can be sent: no answer to it can count any more.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), UpstreamFailure> {
         if self.broken.is_none()
             && let Some(outgoing) = &mut self.outgoing
             && let Poll::Ready(sent) = outgoing.message.poll_send(&mut self.link.stream, cx)
@@ -268,10 +268,10 @@ impl<B: Body> Exchange<B> {
                 Ok(()) => self.outgoing = None,
                 // Nothing of it was sent: what may have come is no answer to it.
                 Err(NotSent::Link(error)) if !outgoing.message.begun() => {
-                    return Err(Failure::Cut(error));
+                    return Err(UpstreamFailure::Cut(error));
                 }
                 Err(NotSent::Link(error)) => self.broken = Some(error),
-                Err(NotSent::Body(error)) => return Err(Failure::Incomplete(error)),
+                Err(NotSent::Body(error)) => return Err(UpstreamFailure::Incomplete(error)),
             }
         }
         Ok(())
@@ -283,7 +283,7 @@ impl<B: Body> Exchange<B> {
         &mut self,
         method: &Method,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<AnswerHead, Failure>> {
+    ) -> Poll<Result<AnswerHead, UpstreamFailure>> {
         self.poll_send(cx)?;
         loop {
             let link = &mut self.link;
@@ -297,7 +297,7 @@ impl<B: Body> Exchange<B> {
                 Ok(0) => {
                     let closed = io::ErrorKind::UnexpectedEof.into();
                     let cause = self.broken.take().unwrap_or(closed);
-                    return Poll::Ready(Err(Failure::Cut(cause)));
+                    return Poll::Ready(Err(UpstreamFailure::Cut(cause)));
                 }
                 Ok(_) => {
                     let input = &mut self.link.inbox.bytes;
@@ -309,17 +309,20 @@ impl<B: Body> Exchange<B> {
                 }
                 Err(error) => {
                     let cause = self.broken.take().unwrap_or(error);
-                    return Poll::Ready(Err(Failure::Cut(cause)));
+                    return Poll::Ready(Err(UpstreamFailure::Cut(cause)));
                 }
             }
         }
     }
 }
 
-impl Connection {
+impl UpstreamConnection {
     /// Sends the request and waits for the head of the answer. The rest of a request that is answered before all
     /// of it was sent goes on by itself, until its body gives up.
-    pub async fn send<B>(self, outgoing: Outgoing<B>) -> Result<Answer, NotAnswered<B>>
+    pub async fn send<B>(
+        self,
+        outgoing: UpstreamRequest<B>,
+    ) -> Result<UpstreamAnswer, NotAnswered<B>>
     where
         B: Body + Send + 'static,
     {
@@ -336,11 +339,13 @@ impl Connection {
                 let unsent = outgoing.filter(|outgoing| !outgoing.message.begun());
                 return Err(match (failure, unsent) {
                     // The connection has no part in it, and has seen nothing of it.
-                    (failure @ Failure::Incomplete(_), Some(_)) => {
+                    (failure @ UpstreamFailure::Incomplete(_), Some(_)) => {
                         self.home.give_back(link);
                         NotAnswered::Failed(failure)
                     }
-                    (failure @ Failure::Incomplete(_), None) => NotAnswered::Failed(failure),
+                    (failure @ UpstreamFailure::Incomplete(_), None) => {
+                        NotAnswered::Failed(failure)
+                    }
                     (_, Some(unsent)) if self.reused => NotAnswered::Unsent(unsent),
                     (failure, _) => NotAnswered::Failed(failure),
                 });
@@ -377,14 +382,14 @@ impl Connection {
                     // Without saying that no more comes, which some take for a caller that has gone.
                     writer.forget();
                 });
-                Source::Reader(reader, link.inbox, sending.abort_handle())
+                Source::ByteReader(reader, link.inbox, sending.abort_handle())
             }
-            _ => Source::Link(link),
+            _ => Source::PooledLink(link),
         };
-        Ok(Answer {
+        Ok(UpstreamAnswer {
             status: head.status,
             fields: head.fields,
-            body: AnswerBody {
+            body: UpstreamBody {
                 framing: head.framing,
                 keeps_alive,
                 from: Some(from),
@@ -395,18 +400,18 @@ impl Connection {
 }
 
 /// The upstream's answer.
-pub struct Answer {
+pub struct UpstreamAnswer {
     /// Its status.
     pub status: StatusCode,
     /// Its fields, without those that end at this hop.
     pub fields: Fields,
     /// Its body, as it comes.
-    pub body: AnswerBody,
+    pub body: UpstreamBody,
 }
 
 /// The body of an answer. Its connection goes back to the pool when it has ended, and its request had
 /// gone whole before it began, and only then; dropped before, the connection is closed.
-pub struct AnswerBody {
+pub struct UpstreamBody {
     framing: Framing,
     keeps_alive: bool,
     /// `None` only while it is dropped.
@@ -416,12 +421,12 @@ pub struct AnswerBody {
 
 /// Where an answer is read from.
 enum Source {
-    Link(Link),
+    PooledLink(PooledLink),
     /// The rest of the request is still being sent.
-    Reader(OwnedReadHalf, Inbox, AbortHandle),
+    ByteReader(OwnedReadHalf, Inbox, AbortHandle),
 }
 
-impl AnswerBody {
+impl UpstreamBody {
     /// The next piece; `None` when it has ended.
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         let Some(from) = &mut self.from else {
@@ -465,15 +470,15 @@ impl AnswerBody {
 }
 
 impl Source {
-    fn parts(&mut self) -> (&mut dyn Reader, &mut Inbox) {
+    fn parts(&mut self) -> (&mut dyn ByteReader, &mut Inbox) {
         match self {
-            Self::Link(link) => (&mut link.stream, &mut link.inbox),
-            Self::Reader(reader, inbox, _) => (reader, inbox),
+            Self::PooledLink(link) => (&mut link.stream, &mut link.inbox),
+            Self::ByteReader(reader, inbox, _) => (reader, inbox),
         }
     }
 }
 
-impl Body for AnswerBody {
+impl Body for UpstreamBody {
     type Error = io::Error;
 
     fn poll_piece(
@@ -497,15 +502,15 @@ impl Body for AnswerBody {
     }
 }
 
-impl Drop for AnswerBody {
+impl Drop for UpstreamBody {
     fn drop(&mut self) {
         match self.from.take() {
-            Some(Source::Link(link)) if self.keeps_alive && self.framing.has_ended() => {
+            Some(Source::PooledLink(link)) if self.keeps_alive && self.framing.has_ended() => {
                 self.home.give_back(link);
             }
             // Left alone it would try to send what nobody waits for, for as long as the upstream does
             // not read. Once answered, to stop would cut that upload.
-            Some(Source::Reader(_, _, sending)) if !self.framing.has_ended() => sending.abort(),
+            Some(Source::ByteReader(_, _, sending)) if !self.framing.has_ended() => sending.abort(),
             _ => {}
         }
     }

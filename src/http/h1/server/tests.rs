@@ -11,14 +11,14 @@ use tokio::time::Instant;
 
 const IDLE: Duration = Duration::from_secs(75);
 
-type Server = Connection<WriteHalf<DuplexStream>>;
+type Server = ClientConnection<WriteHalf<DuplexStream>>;
 
 fn open(buffer_bytes: usize) -> (DuplexStream, Server) {
     let (client, server) = tokio::io::duplex(buffer_bytes);
     let (reader, writer): (ReadHalf<_>, _) = split(server);
     (
         client,
-        Connection::new(reader, writer, IDLE, Clock::default()),
+        ClientConnection::new(reader, writer, IDLE, Clock::default()),
     )
 }
 
@@ -68,9 +68,9 @@ fn full(text: &'static str) -> Answer<Pieces> {
 }
 
 /// The next request of a caller who is there.
-async fn next(server: &mut Server) -> (Terms, RequestBody) {
+async fn next(server: &mut Server) -> (RequestTerms, RequestBody) {
     let (head, body) = server.request(|_| false, |_| ()).await.unwrap();
-    (Terms::from(&*head), body)
+    (RequestTerms::from(&*head), body)
 }
 
 async fn all(body: &mut RequestBody) -> Result<Vec<u8>, Broken> {
@@ -455,7 +455,7 @@ async fn a_connection_that_may_be_idle_for_long_has_no_longer_for_a_head_that_ha
         let (mut client, server) = tokio::io::duplex(4096);
         let (reader, writer): (ReadHalf<_>, _) = split(server);
         let idle = Duration::from_secs(idle);
-        let mut server = Connection::new(reader, writer, idle, Clock::default());
+        let mut server = ClientConnection::new(reader, writer, idle, Clock::default());
         let first = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         client.write_all(first).await.unwrap();
         let (terms, _) = next(&mut server).await;
@@ -487,7 +487,7 @@ async fn who_closes_takes_no_further_request_but_finishes_a_head_that_has_begun(
         client.write_all(b"Host: a\r\n\r\n").await.unwrap();
     };
     let (request, ()) = tokio::join!(server.request(|_| true, |_| ()), rest);
-    let terms = Terms::from(&*request.unwrap().0);
+    let terms = RequestTerms::from(&*request.unwrap().0);
     let after = server.answer(terms, full(""), true).await.unwrap();
     assert_eq!(after, Next::Close);
     assert!(said(&mut client).await.contains("connection: close\r\n"));
@@ -695,7 +695,7 @@ async fn over_a_socket(length: &str) -> (tokio::net::TcpStream, RequestBody) {
     let (client, server) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
     let mut client = client.unwrap();
     let (reader, writer) = server.unwrap().0.into_split();
-    let mut connection = Connection::new(reader, writer, IDLE, Clock::default());
+    let mut connection = ClientConnection::new(reader, writer, IDLE, Clock::default());
     let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{length}\r\n\r\n");
     client.write_all(head.as_bytes()).await.unwrap();
     let (_, body) = connection.request(|_| false, |_| ()).await.unwrap();

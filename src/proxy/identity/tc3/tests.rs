@@ -147,34 +147,38 @@ fn secret_of(id: &str) -> Option<Secret> {
 }
 
 /// As the gate will judge: the claim, the secret, the signature.
-fn judge(vector: &Value, services: &[&str], aliases: &[&str]) -> Result<(), Failure> {
+fn judge(vector: &Value, services: &[&str], aliases: &[&str]) -> Result<(), CredentialFailure> {
     let services: Vec<String> = services.iter().map(|s| s.to_string()).collect();
     let aliases: Vec<String> = aliases.iter().map(|s| s.to_string()).collect();
     let parts = head(vector);
     let parts = read(&parts).unwrap();
     let claim = claim(&parts, vector["now"].as_i64().unwrap(), &services)?;
-    let secret = secret_of(claim.secret_id()).ok_or(Failure::UnknownId)?;
+    let secret = secret_of(claim.secret_id()).ok_or(CredentialFailure::UnknownId)?;
     claim.verify(&parts, secret.signing(), &sha256(&body(vector)), &aliases)
 }
 
 /// PROTOCOL §5.
-fn code(failure: Failure) -> &'static str {
+fn code(failure: CredentialFailure) -> &'static str {
     match failure {
-        Failure::Missing
-        | Failure::Malformed(_)
-        | Failure::Skip
-        | Failure::WrongDate
-        | Failure::WrongService
-        | Failure::UnknownKey => "AuthFailure.InvalidAuthorization",
-        Failure::OlderMethod | Failure::BadSignature => "AuthFailure.SignatureFailure",
-        Failure::Token => "AuthFailure.TokenFailure",
-        Failure::Expired { .. } => "AuthFailure.SignatureExpire",
-        Failure::UnknownId => "AuthFailure.SecretIdNotFound",
-        Failure::RepeatedHeader(name) if !name.starts_with("x-tc-") => {
+        CredentialFailure::Missing
+        | CredentialFailure::Malformed(_)
+        | CredentialFailure::Skip
+        | CredentialFailure::WrongDate
+        | CredentialFailure::WrongService
+        | CredentialFailure::UnknownKey => "AuthFailure.InvalidAuthorization",
+        CredentialFailure::OlderMethod | CredentialFailure::BadSignature => {
+            "AuthFailure.SignatureFailure"
+        }
+        CredentialFailure::Token => "AuthFailure.TokenFailure",
+        CredentialFailure::Expired { .. } => "AuthFailure.SignatureExpire",
+        CredentialFailure::UnknownId => "AuthFailure.SecretIdNotFound",
+        CredentialFailure::RepeatedHeader(name) if !name.starts_with("x-tc-") => {
             "AuthFailure.InvalidAuthorization"
         }
-        Failure::RepeatedHeader(_) | Failure::BadHeader(_) => "InvalidParameter",
-        Failure::MissingHeader(_) => "MissingParameter",
+        CredentialFailure::RepeatedHeader(_) | CredentialFailure::BadHeader(_) => {
+            "InvalidParameter"
+        }
+        CredentialFailure::MissingHeader(_) => "MissingParameter",
     }
 }
 
@@ -207,33 +211,42 @@ fn every_vector_is_accepted_or_refused_with_its_code() {
 fn the_refusals_that_matter_have_the_very_code_of_the_vector() {
     // Beyond `also_ok`: these codes tell a customer what to repair.
     for (id, failure) in [
-        ("neg-skip-sign", Failure::Skip),
-        ("pol-v1-hmacsha1-post", Failure::OlderMethod),
-        ("pol-v1-hmacsha256-get", Failure::OlderMethod),
-        ("pol-session-token", Failure::Token),
+        ("neg-skip-sign", CredentialFailure::Skip),
+        ("pol-v1-hmacsha1-post", CredentialFailure::OlderMethod),
+        ("pol-v1-hmacsha256-get", CredentialFailure::OlderMethod),
+        ("pol-session-token", CredentialFailure::Token),
         (
             "neg-clock-late-301",
-            Failure::Expired { skew_seconds: -301 },
+            CredentialFailure::Expired { skew_seconds: -301 },
         ),
         (
             "neg-clock-early-301",
-            Failure::Expired { skew_seconds: 301 },
+            CredentialFailure::Expired { skew_seconds: 301 },
         ),
-        ("neg-unknown-secret-id", Failure::UnknownId),
-        ("neg-secret-id-case", Failure::UnknownId),
-        ("neg-scope-date-local", Failure::WrongDate),
-        ("neg-scope-service", Failure::WrongService),
-        ("node-ip-endpoint", Failure::WrongService),
-        ("neg-auth-missing", Failure::Missing),
-        ("neg-auth-empty", Failure::Missing),
-        ("neg-dup-host", Failure::RepeatedHeader("host")),
-        ("neg-dup-action", Failure::RepeatedHeader("x-tc-action")),
+        ("neg-unknown-secret-id", CredentialFailure::UnknownId),
+        ("neg-secret-id-case", CredentialFailure::UnknownId),
+        ("neg-scope-date-local", CredentialFailure::WrongDate),
+        ("neg-scope-service", CredentialFailure::WrongService),
+        ("node-ip-endpoint", CredentialFailure::WrongService),
+        ("neg-auth-missing", CredentialFailure::Missing),
+        ("neg-auth-empty", CredentialFailure::Missing),
+        ("neg-dup-host", CredentialFailure::RepeatedHeader("host")),
+        (
+            "neg-dup-action",
+            CredentialFailure::RepeatedHeader("x-tc-action"),
+        ),
         (
             "neg-timestamp-missing",
-            Failure::MissingHeader("x-tc-timestamp"),
+            CredentialFailure::MissingHeader("x-tc-timestamp"),
         ),
-        ("neg-timestamp-text", Failure::BadHeader("x-tc-timestamp")),
-        ("neg-timestamp-leading-zero", Failure::BadSignature),
+        (
+            "neg-timestamp-text",
+            CredentialFailure::BadHeader("x-tc-timestamp"),
+        ),
+        (
+            "neg-timestamp-leading-zero",
+            CredentialFailure::BadSignature,
+        ),
     ] {
         assert_eq!(judge(vector(id), &["bda"], &[]), Err(failure), "{id}");
     }
@@ -249,7 +262,7 @@ fn a_configured_service_or_host_alias_lets_its_vector_pass() {
     assert_eq!(judge(gateway, &["bda"], &aliases), Ok(()));
     assert_eq!(
         judge(gateway, &["bda"], &aliases[..1]),
-        Err(Failure::BadSignature)
+        Err(CredentialFailure::BadSignature)
     );
 }
 
@@ -471,7 +484,7 @@ impl Call {
         Some(request.body(()).ok()?.into_parts().0)
     }
 
-    fn judged(&self) -> Option<Result<(), Failure>> {
+    fn judged(&self) -> Option<Result<(), CredentialFailure>> {
         let parts = read(&self.parts()?)?;
         let secret = Secret::new(SECRET_KEY);
         Some(
@@ -575,7 +588,7 @@ proptest! {
         prop_assume!(!call.body.is_empty());
         let at = at.index(call.body.len());
         call.body[at] ^= flip;
-        prop_assert_eq!(call.judged(), Some(Err(Failure::BadSignature)));
+        prop_assert_eq!(call.judged(), Some(Err(CredentialFailure::BadSignature)));
     }
 
     #[test]
@@ -660,14 +673,14 @@ impl Call {
 
 // ---- Single rules ----
 
-fn claimed(change: impl FnOnce(&mut Parts)) -> Result<Claim, Failure> {
+fn claimed(change: impl FnOnce(&mut Parts)) -> Result<Claim, CredentialFailure> {
     let mut parts = Call::plain().parts().unwrap();
     change(&mut parts);
     let parts = read(&parts).unwrap();
     claim(&parts, NOW, &["bda".into()])
 }
 
-fn with_authorization(authorization: &str) -> Result<Claim, Failure> {
+fn with_authorization(authorization: &str) -> Result<Claim, CredentialFailure> {
     let value = HeaderValue::from_str(authorization).unwrap();
     claimed(|parts| {
         parts.headers.insert("authorization", value);
@@ -693,7 +706,10 @@ fn the_window_is_300_seconds_both_ways_with_both_ends() {
     for now in [NOW - 301, NOW + 301, i64::MIN, i64::MAX] {
         let parts = read(&parts).unwrap();
         let got = claim(&parts, now, &["bda".into()]).map(drop);
-        assert!(matches!(got, Err(Failure::Expired { .. })), "{now}");
+        assert!(
+            matches!(got, Err(CredentialFailure::Expired { .. })),
+            "{now}"
+        );
     }
 }
 
@@ -735,7 +751,11 @@ fn a_blank_token_is_none_and_any_other_is_refused() {
             let value = HeaderValue::from_static(token);
             parts.headers.insert("x-tc-token", value);
         });
-        assert_eq!(got.err(), refused.then_some(Failure::Token), "{token:?}");
+        assert_eq!(
+            got.err(),
+            refused.then_some(CredentialFailure::Token),
+            "{token:?}"
+        );
     }
 }
 
@@ -752,8 +772,8 @@ fn sizes_are_bounded_before_anything_is_looked_up() {
         )
     };
     assert!(id_of(128).is_ok());
-    assert!(matches!(id_of(129), Err(Failure::Malformed(_))));
-    assert!(matches!(id_of(0), Err(Failure::Malformed(_))));
+    assert!(matches!(id_of(129), Err(CredentialFailure::Malformed(_))));
+    assert!(matches!(id_of(0), Err(CredentialFailure::Malformed(_))));
 
     let padding = |length: usize| {
         let real = call.authorization();
@@ -761,7 +781,10 @@ fn sizes_are_bounded_before_anything_is_looked_up() {
         with_authorization(&real.replace(", Signature", &format!(",{blanks} Signature")))
     };
     assert!(padding(4096).is_ok());
-    assert!(matches!(padding(4097), Err(Failure::Malformed(_))));
+    assert!(matches!(
+        padding(4097),
+        Err(CredentialFailure::Malformed(_))
+    ));
 
     let signing = |extra: usize| {
         let mut parts = call.parts().unwrap();
@@ -783,7 +806,7 @@ fn sizes_are_bounded_before_anything_is_looked_up() {
         claim(&parts, NOW, &["bda".into()])
     };
     assert!(signing(62).is_ok());
-    assert!(matches!(signing(63), Err(Failure::Malformed(_))));
+    assert!(matches!(signing(63), Err(CredentialFailure::Malformed(_))));
 }
 
 #[test]
@@ -798,7 +821,7 @@ fn a_signed_header_that_repeats_is_refused() {
         claim(&parts, NOW, &["bda".into()]).map(drop)
     };
     assert_eq!(add("a"), Ok(()));
-    assert!(matches!(add("b"), Err(Failure::Malformed(_))));
+    assert!(matches!(add("b"), Err(CredentialFailure::Malformed(_))));
 }
 
 #[test]
@@ -823,7 +846,7 @@ fn signed_names_are_lowercase_ascending_and_named_once() {
             ..Call::plain()
         };
         let got = with_authorization(&call.authorization()).map(drop);
-        let malformed = matches!(got, Err(Failure::Malformed(_)));
+        let malformed = matches!(got, Err(CredentialFailure::Malformed(_)));
         assert_eq!((got.is_ok(), malformed), (good, !good), "{names}");
     }
 }
@@ -844,7 +867,11 @@ fn a_timestamp_is_digits_only() {
             ..Call::plain()
         };
         let got = call.signed().judged();
-        assert_eq!(got, Some(Err(Failure::BadHeader(TIMESTAMP))), "{timestamp}");
+        assert_eq!(
+            got,
+            Some(Err(CredentialFailure::BadHeader(TIMESTAMP))),
+            "{timestamp}"
+        );
     }
 }
 
@@ -880,26 +907,50 @@ fn an_older_method_is_known_by_its_query_or_its_form_and_only_without_authorizat
     let blank = ("authorization", &b""[..]);
     let skip = ("authorization", &b"SKIP"[..]);
     for (method, target, headers, failure) in [
-        ("POST", "/", vec![form], Failure::OlderMethod),
-        ("POST", "/", vec![charset, blank], Failure::OlderMethod),
-        ("GET", "/?a=1&Signature=x", vec![], Failure::OlderMethod),
+        ("POST", "/", vec![form], CredentialFailure::OlderMethod),
+        (
+            "POST",
+            "/",
+            vec![charset, blank],
+            CredentialFailure::OlderMethod,
+        ),
+        (
+            "GET",
+            "/?a=1&Signature=x",
+            vec![],
+            CredentialFailure::OlderMethod,
+        ),
         (
             "GET",
             "/?SignatureMethod=HmacSHA256",
             vec![],
-            Failure::OlderMethod,
+            CredentialFailure::OlderMethod,
         ),
-        ("GET", "/?XSignature=x", vec![form], Failure::Missing),
-        ("POST", "/v1/portrait/segment", vec![form], Failure::Missing),
-        ("POST", "/", vec![json], Failure::Missing),
-        ("POST", "/", vec![form, skip], Failure::Skip),
+        (
+            "GET",
+            "/?XSignature=x",
+            vec![form],
+            CredentialFailure::Missing,
+        ),
+        (
+            "POST",
+            "/v1/portrait/segment",
+            vec![form],
+            CredentialFailure::Missing,
+        ),
+        ("POST", "/", vec![json], CredentialFailure::Missing),
+        ("POST", "/", vec![form, skip], CredentialFailure::Skip),
     ] {
         let parts = parts(method, target, headers.iter().copied());
         let parts = read(&parts).unwrap();
         let got = claim(&parts, NOW, &["bda".into()]).err();
         assert_eq!(got, Some(failure), "{method} {target} {headers:?}");
         let is_older = is_older_method(&parts);
-        assert_eq!(is_older, failure == Failure::OlderMethod, "the dialect too");
+        assert_eq!(
+            is_older,
+            failure == CredentialFailure::OlderMethod,
+            "the dialect too"
+        );
     }
     let key = ("x-api-key", &b"k"[..]);
     let with_key = parts("POST", "/?Signature=x", [form, key]);

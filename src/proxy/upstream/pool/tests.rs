@@ -34,7 +34,7 @@ async fn kept() -> (Arc<Upstream>, Peer) {
         peer
     });
     let answer = connection
-        .send(Outgoing::new(head(Method::GET), Bytes::new()))
+        .send(UpstreamRequest::new(head(Method::GET), Bytes::new()))
         .await;
     drop(answer.ok().unwrap());
     (upstream, answering.join().unwrap())
@@ -116,7 +116,7 @@ async fn an_answer_counts_though_the_upstream_closed_with_the_rest_of_the_reques
             between: Some(between),
         };
         let sent = connection
-            .send(Outgoing::new(head(Method::POST), upload))
+            .send(UpstreamRequest::new(head(Method::POST), upload))
             .await;
         let mut answer = sent.ok().unwrap();
         assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
@@ -130,7 +130,7 @@ async fn an_answer_counts_though_the_upstream_closed_with_the_rest_of_the_reques
 #[tokio::test]
 async fn what_came_before_a_request_was_sent_is_no_answer_to_it() {
     let (upstream, mut peer) = kept().await;
-    let connection = Connection {
+    let connection = UpstreamConnection {
         link: upstream.take_idle().unwrap(),
         reused: true,
         home: upstream,
@@ -144,7 +144,7 @@ async fn what_came_before_a_request_was_sent_is_no_answer_to_it() {
     drop(peer);
     tokio::time::sleep(Duration::from_millis(5)).await;
     let sent = connection
-        .send(Outgoing::new(head(Method::GET), Bytes::new()))
+        .send(UpstreamRequest::new(head(Method::GET), Bytes::new()))
         .await;
     assert!(matches!(sent, Err(NotAnswered::Unsent(_))));
 }
