@@ -19,9 +19,9 @@ use tollgate::cli::commands::{
 use tollgate::cli::demo;
 use tollgate::cli::key::NewKey;
 use tollgate::config::{self, Charging, Config, Mistakes, UpstreamSettings};
+use tollgate::control;
 use tollgate::control::EVIDENCE;
 use tollgate::control::reload::{ReloadOptions, read_files};
-use tollgate::control::serve;
 use tollgate::ledger::{Cursor, backup};
 use tollgate::model::{AccountId, Clock, GroupId, Month, VERSION};
 use tracing::Level;
@@ -539,7 +539,7 @@ async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
     let start = async {
         // A file system that does not answer must not keep the process from hearing a signal.
         let config = read_files(&clock, move || load(&path)).await??;
-        anyhow::Ok(serve::start(config, clock.clone()).await?)
+        anyhow::Ok(control::start(config, clock.clone()).await?)
     };
     let running = tokio::select! {
         running = start => running?,

@@ -4,12 +4,10 @@
 //! Owns which records belong to which month's statement, and what is carried from one month to the next. Must never
 //! decide a rule itself, nor compute a statement anew that was fixed: it is read as it was stored.
 
-use crate::billing::calls_on_none;
-use crate::billing::first_month;
 use crate::billing::window::SealedWindow;
 use crate::billing::{
     self, Calls, FreeUse, GroupInputs, GroupStatement, Inputs, Interval, Notice, PackOrder,
-    PackState, PriceTerms, QpsOrder, Statement,
+    PackState, PriceTerms, QpsOrder, Statement, calls_on_none, first_month,
 };
 use crate::config::{Account, Catalog, Charging, Pack, Service};
 use crate::ledger::{Debit, ReadError, Reader, StoredStatement, UsageLine};

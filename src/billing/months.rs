@@ -2,9 +2,8 @@
 //!
 //! Owns the dates. Must never ask a clock.
 
-use crate::billing::SettleError;
 use crate::billing::books::GRACE_US;
-use crate::billing::first_month;
+use crate::billing::{SettleError, first_month};
 use crate::ledger::{ReadError, Reader, Seal};
 use crate::model::{Month, Utc};
 use jiff::civil::Date;

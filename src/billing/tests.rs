@@ -1,16 +1,9 @@
 //! The rules of money, by examples. Every expected figure is worked out by hand from the contract.
 
 use super::*;
-use crate::model::AccountId;
-use crate::model::Action;
-use crate::model::Fund;
-use crate::model::GroupId;
-use crate::model::Mode;
-use crate::model::Origin;
-use crate::model::Reason;
-use crate::model::TierBasis;
-use crate::model::Utc;
-use crate::model::{Local, Stop};
+use crate::model::{
+    AccountId, Action, Fund, GroupId, Local, Mode, Origin, Reason, Stop, TierBasis, Utc,
+};
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 
@@ -1306,7 +1299,10 @@ fn a_statement_and_its_inputs_come_back_whole_from_json_with_amounts_as_text() {
     let json = serde_json::to_string(&inputs).unwrap();
     let again: Inputs = serde_json::from_str(&json).unwrap();
     assert_eq!(again, inputs);
-    assert_eq!(super::statement(&again), super::statement(&inputs));
+    assert_eq!(
+        crate::billing::statement(&again),
+        crate::billing::statement(&inputs)
+    );
 }
 
 #[test]
@@ -1341,7 +1337,7 @@ fn inputs_beyond_all_bounds_give_a_statement_and_no_panic() {
         from: Utc(i64::MIN),
         ..inputs(vec![group, no_tiers])
     };
-    let statement = super::statement(&inputs);
+    let statement = crate::billing::statement(&inputs);
     text::table(&mut Vec::new(), &statement).unwrap();
     text::csv(&mut Vec::new(), &statement).unwrap();
     let _ = asked(&endless, MID);

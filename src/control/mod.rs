@@ -4,6 +4,7 @@
 
 mod background;
 mod settler;
+mod start;
 
 pub mod admin;
 pub mod delivery;
@@ -11,3 +12,4 @@ pub mod reload;
 pub mod serve;
 
 pub use settler::{EVIDENCE, Settler, sent, unsent};
+pub use start::{StartError, start};

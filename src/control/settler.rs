@@ -14,14 +14,13 @@
 mod notices;
 mod trust;
 
-use crate::billing::SettleError;
-use crate::billing::settle_month;
+use crate::billing::{SettleError, settle_month};
 pub use notices::{sent, unsent};
 
 use crate::billing::books::{self, Books, BooksError};
-use crate::billing::{self, Fixed};
 use crate::billing::{
-    closing_day, due, furthest, keep_from, last_day_over, newest, next_seal, told, unsettled,
+    self, Fixed, closing_day, due, furthest, keep_from, last_day_over, newest, next_seal, told,
+    unsettled,
 };
 use crate::control::background::run_low_priority;
 use crate::control::settler::trust::Trust;

@@ -341,7 +341,7 @@ fn in_this_restore(page: &Connection, cursor: Cursor) -> Result<u64, ReadError> 
 }
 
 pub(super) fn last_seq(connection: &Connection) -> Result<u64, ReadError> {
-    Ok(u64::try_from(super::store::last_seq(connection)?).unwrap_or(0))
+    Ok(u64::try_from(crate::ledger::store::last_seq(connection)?).unwrap_or(0))
 }
 
 pub(super) fn first_kept(connection: &Connection) -> Result<u64, ReadError> {

@@ -2,11 +2,7 @@
 //! calls.
 
 use super::*;
-use crate::billing::Fixed;
-use crate::billing::calls_on_none;
-use crate::billing::check_settlement;
-use crate::billing::first_month;
-use crate::billing::verify_statements;
+use crate::billing::{Fixed, calls_on_none, check_settlement, first_month, verify_statements};
 use crate::config::{self, Config};
 use crate::ledger::{Entry, Ledger, LedgerOptions, Record, Seal, Settlement};
 use crate::model::{Action, Clock, Durability, Mode, Mono, Outcome, Reason, RequestId};

@@ -6,8 +6,8 @@ use crate::cli::demo::sample::{CALLERS, WORK, sample_upstream, send_calls};
 use crate::cli::demo::watch::Watch;
 use crate::cli::usage_table;
 use crate::config::{self, Endpoint};
+use crate::control;
 use crate::control::reload::read_files;
-use crate::control::serve;
 use crate::http::Target;
 use crate::http::h1::ForwardHead;
 use crate::ledger::{self, Reader};
@@ -81,7 +81,7 @@ async fn show(
     ledger::create(&ledger)?;
     config.settings.limits.connections = CONNECTIONS;
     let (catalog, accounts) = (config.catalog.clone(), config.accounts.clone());
-    let mut starting = std::pin::pin!(serve::start(config, clock.clone()));
+    let mut starting = std::pin::pin!(control::start(config, clock.clone()));
     let running = tokio::select! {
         started = &mut starting => started?,
         () = &mut stop => {

@@ -3,10 +3,17 @@
 //! Owns the paths under the admin address. Must never touch the way of a call: it reads figures,
 //! and the ledger through a connection of its own.
 
+mod accounts;
 mod app;
+mod calls;
 mod guard;
 mod listener;
+mod metrics;
+mod probes;
+mod process;
 mod query;
+mod router;
 
-pub use app::{AdminState, router};
+pub use app::AdminState;
 pub use listener::{Bounded, CONNECTIONS};
+pub use router::router;

@@ -59,7 +59,7 @@ impl Gate {
         let dir = tempfile::tempdir().unwrap();
         let mut config = shipped_config(dir.path(), upstream);
         change(&mut config);
-        let running = serve::start(config, clock.clone())
+        let running = control::start(config, clock.clone())
             .await
             .expect("the gate starts");
         Self {

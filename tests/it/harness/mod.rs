@@ -33,7 +33,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tollgate::config::{self, Config, Endpoint};
-use tollgate::control::serve::{self, Running};
+use tollgate::control;
+use tollgate::control::serve::Running;
 use tollgate::ledger::{ClockWatch, Entry, Reader, StoredRecord};
 use tollgate::model::{Clock, Mono, Mover, Utc};
 

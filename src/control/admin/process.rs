@@ -1,0 +1,102 @@
+//! What the process is doing, and reloads.
+
+use crate::model::Local;
+
+use crate::config::told;
+use crate::control::admin::app::{App, problem};
+use crate::control::admin::query::{Parameters, flag, parameters};
+use crate::control::reload::{Outcome, ReloadOptions};
+use crate::model::COMMIT;
+use axum::Json;
+use axum::extract::State as Extracted;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+pub(super) async fn status(Extracted(admin): App) -> Json<Value> {
+    let shared = &admin.shared;
+    let policy = shared.policy.load();
+    let ledger = shared.ledger.stats();
+    let told = |at| Local::new(at, &policy.catalog.time_zone);
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "commit": COMMIT,
+        "state": admin.state.borrow().as_str(),
+        "listen": admin.public.to_string(),
+        "started_at": told(admin.started_at),
+        "policy": {
+            "generation": policy.generation,
+            "accounts": policy.accounts().count(),
+            "gates": shared.limiters.len(),
+            "last_reload_success": shared.metrics.config_last_reload_success.get() == 1,
+            "restart_pending": shared.metrics.config_restart_pending.get() == 1,
+        },
+        "calls": {"pending": shared.metrics.pending.get(), "in_flight": shared.metrics.in_flight.get()},
+        "connections": shared.metrics.connections.get(),
+        "ledger": {
+            "path": shared.ledger.path().display().to_string(),
+            "healthy": shared.ledger.healthy(),
+            "last_seq": ledger.last_seq,
+            "last_commit_at": ledger.last_commit_at.map(told),
+            "pending": ledger.pending,
+            "bytes": ledger.bytes,
+            "wal_bytes": ledger.wal_bytes,
+            "free_bytes": ledger.free_bytes,
+        },
+    }))
+}
+
+pub(super) async fn reload(Extracted(admin): App, query: Parameters) -> Response {
+    let wish = parameters(query, ["force", "dry_run"]).and_then(|[force, dry_run]| {
+        Ok(ReloadOptions {
+            force: flag("force", force)?,
+            dry_run: flag("dry_run", dry_run)?,
+        })
+    });
+    let wish = match wish {
+        Ok(wish) => wish,
+        Err(why) => return problem(StatusCode::BAD_REQUEST, &why),
+    };
+    match admin.reloader.clone().reload(wish).await {
+        Ok(Outcome::Reloaded {
+            generation,
+            changes,
+            pending,
+        }) => Json(json!({
+            "outcome": "reloaded",
+            "generation": generation,
+            "changes": changes,
+            "restart_pending": pending,
+        }))
+        .into_response(),
+        Ok(Outcome::Planned { changes, pending }) => {
+            Json(json!({"outcome": "planned", "changes": changes, "restart_pending": pending}))
+                .into_response()
+        }
+        Ok(Outcome::Unchanged) => Json(json!({"outcome": "unchanged"})).into_response(),
+        Ok(Outcome::Refused(mistakes)) => {
+            let listed: Vec<String> = told(&mistakes.0).collect();
+            let body = json!({
+                "type": "urn:tollgate:problem:reload_refused",
+                "title": "Reload refused",
+                "status": 422,
+                "detail": "Nothing was changed; correct the mistakes and reload again.",
+                "mistakes": listed,
+            });
+            let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
+            (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                content_type,
+                body.to_string(),
+            )
+                .into_response()
+        }
+        Err(error) => {
+            tracing::error!(%error, "a reload failed in a way it never should; what was in force stays");
+            problem(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the reload failed; see the log",
+            )
+        }
+    }
+}

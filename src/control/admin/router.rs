@@ -1,0 +1,141 @@
+//! The paths of the operators' listener, and how many of them are answered at once.
+
+use crate::control::admin::guard;
+
+use crate::config::Settings;
+use crate::control::admin::accounts::{account, accounts, statement};
+use crate::control::admin::app::{Admin, AdminState, problem};
+use crate::control::admin::calls::{records, usage};
+use crate::control::admin::metrics::metrics;
+use crate::control::admin::probes::{live, ready};
+use crate::control::admin::process::{reload, status};
+use crate::control::reload::Reloader;
+use crate::proxy::Proxy;
+use axum::Router;
+use axum::error_handling::HandleErrorLayer;
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tower::ServiceBuilder;
+use tower::limit::GlobalConcurrencyLimitLayer;
+
+/// Queries of the ledger at once; more are refused with 503, so that a biller that retries cannot
+/// pile them up.
+const QUERIES: usize = 8;
+/// Reloads that are asked for here at once: one runs and one waits, for they run one after the other.
+const RELOADS: usize = 2;
+
+/// Every admin path. `public`: the address of the public listener, for `/status`.
+pub fn router(
+    proxy: Arc<Proxy>,
+    reloader: Arc<Reloader>,
+    settings: &Settings,
+    public: SocketAddr,
+    state: watch::Receiver<AdminState>,
+) -> Router {
+    let guard: guard::Guard = Arc::new(settings.admin.token.clone());
+    let admin = Arc::new(Admin {
+        public,
+        started_at: proxy.shared().clock.utc(),
+        state,
+        shared: proxy.shared().clone(),
+        proxy,
+        reloader,
+    });
+    let queries = Router::new()
+        .route("/v1/usage", get(usage))
+        .route("/v1/records", get(records))
+        .route("/v1/statements/{id}", get(statement))
+        .route("/v1/accounts", get(accounts))
+        .route("/v1/accounts/{id}", get(account));
+    let reloads = Router::new().route("/v1/reload", post(reload));
+    let paths = Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(metrics))
+        .route("/status", get(status))
+        .merge(at_most(
+            QUERIES,
+            "too many queries at once; try again",
+            queries,
+        ))
+        .merge(at_most(
+            RELOADS,
+            "a reload runs and another one waits; try again",
+            reloads,
+        ))
+        .route_layer(middleware::from_fn_with_state(guard, guard::authorize))
+        // Probes carry no token and learn nothing.
+        .route("/livez", get(live))
+        .route("/readyz", get(ready))
+        .fallback(async || problem(StatusCode::NOT_FOUND, "no such path; GET / lists them"))
+        .with_state(admin);
+    // Which methods a path takes is known outside of its routes only.
+    Router::new()
+        .fallback_service(paths)
+        .layer(middleware::map_response(wrong_method))
+}
+
+/// Lets in so many requests of all `paths` together; further ones are told why not, and to try again.
+fn at_most(most: usize, why: &'static str, paths: Router<Arc<Admin>>) -> Router<Arc<Admin>> {
+    let refused = move |_| async move {
+        let mut refused = problem(StatusCode::SERVICE_UNAVAILABLE, why);
+        let soon = HeaderValue::from_static("1");
+        refused.headers_mut().insert(header::RETRY_AFTER, soon);
+        refused
+    };
+    paths
+        .layer(
+            ServiceBuilder::new()
+                .layer(HandleErrorLayer::new(refused))
+                .load_shed()
+                // Unlike `concurrency_limit`, one limit for all paths.
+                .layer(GlobalConcurrencyLimitLayer::new(most)),
+        )
+        .layer(middleware::from_fn(to_its_end))
+}
+
+/// What has begun reads on when its client has hung up, so it keeps its place until then.
+async fn to_its_end(request: Request, next: Next) -> Response {
+    let answered = tokio::spawn(next.run(request)).await;
+    answered.unwrap_or_else(|error| {
+        tracing::error!(%error, "a request failed in a way it never should");
+        problem(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the request failed; see the log",
+        )
+    })
+}
+
+/// Gives the router's bare 405 a body.
+async fn wrong_method(response: Response) -> Response {
+    if response.status() != StatusCode::METHOD_NOT_ALLOWED {
+        return response;
+    }
+    let allow = response.headers().get(header::ALLOW);
+    let named = allow.and_then(|methods| methods.to_str().ok());
+    let detail = format!("this path takes {}", named.unwrap_or("another method"));
+    let mut told = problem(StatusCode::METHOD_NOT_ALLOWED, &detail);
+    if let Some(allow) = allow {
+        told.headers_mut().insert(header::ALLOW, allow.clone());
+    }
+    told
+}
+
+async fn index() -> &'static str {
+    "tollgate admin\n\n\
+     GET /livez                            the process runs\n\
+     GET /readyz                           calls are accepted\n\
+     GET /metrics                          for Prometheus\n\
+     GET /status                           what this process is doing\n\
+     POST /v1/reload?force=&dry_run=       read the files again; dry_run says what would change\n\
+     GET /v1/accounts                      every account\n\
+     GET /v1/accounts/ID                   one account: modes, quotas in force, live use, what is left and owed\n\
+     GET /v1/statements/ID?month=2026-11   a month's statement, as it was fixed or as it stands\n\
+     GET /v1/usage?month=2026-11&account=  a month's counts\n\
+     GET /v1/records?after=CURSOR&limit=N  records after a cursor, as JSON lines; the next one is in Next-Cursor\n"
+}

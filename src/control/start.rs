@@ -1,0 +1,397 @@
+//! Builds the gate and starts it.
+//!
+//! Owns the order of the start: the ledger's lock before anything is admitted, one second of hold before the first call.
+
+use crate::billing::SettleError;
+use crate::config::{Config, Endpoint, Limits, NoticeSettings, Settings};
+use crate::control;
+use crate::control::admin::{self, AdminState};
+use crate::control::delivery::Webhook;
+use crate::control::reload::Reloader;
+use crate::control::serve::Running;
+use crate::control::{Settler, delivery};
+use crate::http::PIPES;
+use crate::ledger::{Committed, Ledger, LedgerError, LedgerOptions};
+use crate::metrics::Metrics;
+use crate::model::{Clock, Durability, Outcome};
+use crate::portal::Portal;
+use crate::proxy::admission::{Limiters, SECOND};
+use crate::proxy::listener::{self, Phase};
+use crate::proxy::policy::Policy;
+use crate::proxy::upstream::{Dialer, Keep, Upstream};
+use crate::proxy::{Proxy, Shared};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::{Notify, watch};
+
+/// Room in the ledger's queue beyond the calls that are connected: records of clients that hung up.
+const PENDING_BEYOND_CONNECTIONS: usize = 65_536;
+/// File descriptors beyond those of connections: ledger, listeners, runtimes, logs; the admin
+/// listener's connections; the two ends of each pipe.
+const SPARE_FILES: u64 = 128 + admin::CONNECTIONS as u64 + 2 * PIPES as u64;
+/// Those of a worker: its listener, four of its runtime, and a connection that it has accepted and that waits for a place.
+const WORKER_FILES: u64 = 6;
+
+/// Why the gate did not start.
+#[derive(thiserror::Error, Debug)]
+pub enum StartError {
+    /// The ledger cannot be used.
+    #[error("ledger {path}: {cause}")]
+    Ledger {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: LedgerError,
+    },
+    /// A listener cannot be had.
+    #[error(
+        "cannot listen on {address} (`{key}`): {cause}{}",
+        listen_remedy(cause)
+    )]
+    Listen {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// Too few file descriptors.
+    #[error(
+        "limits.connections: {connections} needs {needed} open files and the system allows {allowed}; raise the limit \
+         to at least {needed} (`ulimit -n {needed}`, or LimitNOFILE={needed} in the systemd unit){}",
+        lower_remedy(*fits)
+    )]
+    Files {
+        /// `limits.connections`; 1 when it adapts and not even one would fit.
+        connections: usize,
+        /// RLIMIT_NOFILE that it needs.
+        needed: u64,
+        /// The hard limit.
+        allowed: u64,
+        /// What would fit; 0 when nothing does.
+        fits: u64,
+    },
+    /// What was settled cannot be read.
+    #[error("the books cannot be read: {0}")]
+    Books(#[from] SettleError),
+    /// The system refused a thread or a runtime.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+fn lower_remedy(fits: u64) -> String {
+    match fits {
+        0 => String::new(),
+        fits => format!(" or lower limits.connections to {fits}"),
+    }
+}
+
+fn listen_remedy(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another process has this port: stop it or choose another port"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need the capability CAP_NET_BIND_SERVICE"
+        }
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+        _ => "",
+    }
+}
+
+/// Starts the gate on the calling runtime, which becomes its control thread; calls run on threads of
+/// their own. Returns when the first call can be accepted.
+pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
+    let Config {
+        mut settings,
+        catalog,
+        accounts,
+        written,
+        ..
+    } = config;
+    let workers = settings
+        .workers
+        .map_or_else(default_workers, std::num::NonZeroUsize::get);
+    settings.limits.connections = fit_connections(&settings.limits, workers)?;
+
+    let metrics = Arc::new(Metrics::new(settings.metric_accounts));
+    let ledger = {
+        let (settings, clock, metrics) = (settings.clone(), clock.clone(), metrics.clone());
+        off_thread(move || open_ledger(&settings, &clock, metrics)).await??
+    };
+    let locked_at = clock.mono();
+    let policy = Policy::build(1, Arc::new(catalog), accounts, &metrics);
+
+    let (listeners, admin_listener) = bind(&settings, workers).await?;
+    let (public, admin) = (listeners[0].local_addr()?, admin_listener.local_addr()?);
+
+    let shared = Shared::new(clock.clone(), policy, Limiters::default(), ledger, metrics);
+    let shared = Arc::new(shared);
+    let proxy = Arc::new(Proxy::new(&settings, shared.clone()));
+    let raised = Arc::new(Notify::new());
+    let settler = started_settler(&settings, &shared, &raised).await?;
+    let (state, state_seen) = watch::channel(AdminState::Starting);
+    let reloader = Arc::new(Reloader::new(shared.clone(), written));
+    let (operators, on_reload) = (proxy.clone(), reloader.clone());
+    let router = admin::router(operators, on_reload, &settings, public, state_seen);
+    let mut control = vec![tokio::spawn(serve_operators(admin_listener, router))];
+
+    // What an earlier process admitted in its last second is not in our windows. It ended before
+    // the lock was ours: after one second of hold no two seconds overlap (P1).
+    clock.sleep_until(locked_at.plus(SECOND)).await;
+
+    let dialer = Arc::new(dialer(&settings, &shared.metrics));
+    let (phase, _) = watch::channel(Phase::Serve);
+    let threads = spawn_workers(&settings, listeners, &proxy, &dialer, &phase)?;
+    control.push(tokio::spawn(housekeeping(proxy.clone())));
+    control.push(tokio::spawn(settler.clone().run()));
+    if let Some(notices) = &settings.notices {
+        control.push(tokio::spawn(deliver(shared.clone(), notices, raised)));
+    }
+    control.push(tokio::spawn(reloader.clone().watch()));
+    state.send_replace(AdminState::Serving);
+    tracing::info!(%public, %admin, workers, generation = 1, "serving");
+    let Limits {
+        drain_notice,
+        drain,
+        ..
+    } = settings.limits;
+    Ok(Running {
+        public,
+        admin,
+        proxy,
+        reloader,
+        settler,
+        dialer,
+        phase,
+        state,
+        workers: threads,
+        control,
+        drain_notice,
+        drain,
+    })
+}
+
+async fn serve_operators(listener: tokio::net::TcpListener, router: axum::Router) {
+    if let Err(error) = axum::serve(admin::Bounded::new(listener), router).await {
+        tracing::error!(%error, "the admin listener ended");
+    }
+}
+
+/// Before the first call: an account in arrears must not be admitted again by a restart.
+async fn started_settler(
+    settings: &Settings,
+    shared: &Arc<Shared>,
+    raised: &Arc<Notify>,
+) -> Result<Arc<Settler>, StartError> {
+    let (shared, raised) = (shared.clone(), raised.clone());
+    let retain = settings.ledger.retain_records;
+    let settler = off_thread(move || Settler::start(shared, retain, raised)).await??;
+    Ok(Arc::new(settler))
+}
+
+/// The public listeners, one for each worker, and the operators' one.
+async fn bind(
+    settings: &Settings,
+    workers: usize,
+) -> Result<(Vec<std::net::TcpListener>, tokio::net::TcpListener), StartError> {
+    let failed = |key, address| {
+        move |cause| StartError::Listen {
+            key,
+            address,
+            cause,
+        }
+    };
+    let listeners =
+        listener::bind(settings.listen, workers).map_err(failed("listen", settings.listen))?;
+    let address = settings.admin.listen;
+    let admin = tokio::net::TcpListener::bind(address).await;
+    Ok((listeners, admin.map_err(failed("admin.listen", address))?))
+}
+
+/// A disk that does not answer must not keep the control thread from hearing a signal.
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StartError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(io::Error::other)?)
+}
+
+/// The workers, each a thread with a runtime, a listener and a pool of upstream connections of its own.
+fn spawn_workers(
+    settings: &Settings,
+    listeners: Vec<std::net::TcpListener>,
+    proxy: &Arc<Proxy>,
+    dialer: &Arc<Dialer>,
+    phase: &watch::Sender<Phase>,
+) -> Result<Vec<std::thread::JoinHandle<()>>, StartError> {
+    let keep = Keep {
+        idle_timeout: settings.upstream.idle_timeout,
+        max_age: settings.upstream.max_age,
+    };
+    let portal = Arc::new(Portal::new(proxy.clone()));
+    let mut threads = Vec::new();
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (portal, phase) = (portal.clone(), phase.subscribe());
+        let dialer = dialer.clone();
+        let work = move || {
+            runtime.block_on(async move {
+                let upstream = Arc::new(Upstream::new(dialer, keep));
+                tokio::spawn(sweep_connections(upstream.clone()));
+                match tokio::net::TcpListener::from_std(listener) {
+                    Ok(listener) => listener::run(listener, portal, upstream, phase).await,
+                    Err(error) => tracing::error!(%error, "a worker cannot use its listener"),
+                }
+            });
+        };
+        threads.push(
+            std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(work)?,
+        );
+    }
+    Ok(threads)
+}
+
+fn open_ledger(
+    settings: &Settings,
+    clock: &Clock,
+    metrics: Arc<Metrics>,
+) -> Result<Ledger, StartError> {
+    if settings.ledger.durability == Durability::Relaxed {
+        tracing::warn!(
+            "ledger.durability is relaxed: a crash may lose the records of the last 100 ms"
+        );
+    }
+    let options = LedgerOptions {
+        path: settings.ledger.path.clone(),
+        durability: settings.ledger.durability,
+        replica: String::new(),
+        create: settings.ledger.create,
+        pending_limit: settings.limits.connections + PENDING_BEYOND_CONNECTIONS,
+        // Calls that wait must have their error before their time is up.
+        stall_after: settings
+            .ledger
+            .stall_after
+            .min(settings.limits.request_timeout / 2),
+    };
+    let records: Vec<_> = Outcome::ALL
+        .iter()
+        .map(|outcome| metrics.records(*outcome))
+        .collect();
+    let created = metrics.ledger_created.clone();
+    let on_commit = move |committed: &Committed| {
+        metrics
+            .ledger_commit
+            .observe(committed.duration.as_secs_f64());
+        for (counter, count) in records.iter().zip(committed.records) {
+            counter.inc_by(count);
+        }
+        metrics
+            .in_flight
+            .sub(i64::try_from(committed.records.iter().sum::<u64>()).unwrap_or(i64::MAX));
+    };
+    let ledger =
+        Ledger::open(options, clock.clone(), on_commit).map_err(|cause| StartError::Ledger {
+            path: settings.ledger.path.clone(),
+            cause,
+        })?;
+    created.set(ledger.created_at().seconds());
+    Ok(ledger)
+}
+
+/// Once a second: what is past is forgotten.
+async fn housekeeping(proxy: Arc<Proxy>) {
+    for second in 0_u64.. {
+        proxy.shared().clock.sleep(SECOND).await;
+        proxy.sweep();
+        if second % 10 == 0 {
+            // The allocator gives back what was freed a second ago when a thread ends, and without calls none
+            // does: an idle gate would keep the room of its last generation.
+            std::thread::spawn(|| drop(std::hint::black_box(Box::new(0))));
+        }
+    }
+}
+
+/// Delivers the notices that the ledger has, each until it was taken.
+fn deliver(
+    shared: Arc<Shared>,
+    settings: &NoticeSettings,
+    raised: Arc<Notify>,
+) -> impl Future<Output = ()> + use<> {
+    let webhook = Webhook::new(settings);
+    let (metrics, clock) = (shared.metrics.clone(), shared.clock.clone());
+    let of = shared.clone();
+    let unsent = move || control::unsent(&of);
+    let sent = move |id: &str| control::sent(&shared, id);
+    delivery::deliver(webhook, metrics, clock, raised, unsent, sent)
+}
+
+fn dialer(settings: &Settings, metrics: &Metrics) -> Dialer {
+    let Endpoint { host, port } = settings.upstream.endpoint.clone();
+    let up = metrics.upstream_up.clone();
+    let timeout = settings.upstream.connect_timeout;
+    Dialer::new(host, port, timeout, move |works| up.set(i64::from(works)))
+}
+
+async fn sweep_connections(upstream: Arc<Upstream>) {
+    loop {
+        tokio::time::sleep(SECOND).await;
+        upstream.sweep();
+    }
+}
+
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+}
+
+/// How many connections there can be: one descriptor for the client and one for the upstream of each, some for each
+/// worker, and some. Raises the limit of open files as far as it must.
+fn fit_connections(limits: &Limits, workers: usize) -> Result<usize, StartError> {
+    let connections = limits.connections;
+    let spare = SPARE_FILES + WORKER_FILES * workers as u64;
+    let needed_for = |connections| connections as u64 * 2 + spare;
+    let needed = needed_for(connections);
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.current.unwrap_or(u64::MAX);
+    let raise = |current: u64| {
+        // Root may raise the hard limit too.
+        let maximum = limit.maximum.map(|maximum| maximum.max(current));
+        let raised = Rlimit {
+            current: Some(current),
+            maximum,
+        };
+        setrlimit(Resource::Nofile, raised).is_ok()
+    };
+    if current >= needed || raise(needed) {
+        return Ok(connections);
+    }
+    let most = limit.maximum.unwrap_or(current);
+    let allowed = if raise(most) { most } else { current };
+    let fits = allowed.saturating_sub(spare) / 2;
+    if !limits.connections_adapt || fits == 0 {
+        let connections = if limits.connections_adapt {
+            1
+        } else {
+            connections
+        };
+        return Err(StartError::Files {
+            connections,
+            needed: needed_for(connections),
+            allowed,
+            fits,
+        });
+    }
+    tracing::warn!(
+        "the system allows {allowed} open files: {fits} connections instead of {connections}; raise the limit \
+         (`ulimit -n {needed}`, or LimitNOFILE={needed} in the systemd unit) or write `limits: {{connections: {fits}}}`"
+    );
+    Ok(usize::try_from(fits).unwrap_or(usize::MAX))
+}
