@@ -119,9 +119,9 @@ fn sources() -> BTreeMap<String, String> {
 
 /// What is compiled into the binary: no unit tests, no comments.
 fn code(text: &str) -> String {
-    let text = text
-        .split_once("#[cfg(test)]\nmod tests {")
-        .map_or(text, |(code, _)| code);
+    let tests = ["", "pub(super) "].map(|seen| format!("#[cfg(test)]\n{seen}mod tests {{"));
+    let ends = tests.iter().filter_map(|tests| text.find(tests.as_str()));
+    let text = &text[..ends.min().unwrap_or(text.len())];
     let without_comment = |line: &str| {
         let end = line.match_indices("//").map(|(at, _)| at);
         let end = end

@@ -98,10 +98,61 @@ pub(in crate::config) fn check(page: &str) -> usize {
     cases.len()
 }
 
+/// A test for each page, by the rule that its cases show.
+macro_rules! pages {
+    ($($test:ident: $page:literal;)+) => {
+        const PAGES: &[&str] = &[$($page),+];
+        $(
+            #[test]
+            fn $test() {
+                check(concat!($page, ".yaml"));
+            }
+        )+
+    };
+}
+
+pages! {
+    unknown_keys_are_refused_with_the_nearest_known_one: "unknown_keys";
+    duplicate_keys_are_refused_with_both_places: "duplicate_keys";
+    duplicate_credentials_and_orders_are_refused_with_both_places: "duplicate_credentials_and_orders";
+    a_free_group_has_no_mode_and_sells_nothing: "free_groups";
+    every_number_has_its_bounds: "numbers";
+    what_only_some_versions_of_yaml_read_as_written_is_refused: "spellings";
+    money_is_quoted_text_above_zero: "money";
+    durations_and_sizes_need_a_unit_and_a_bound: "durations_and_sizes";
+    limits_that_contradict_each_other_are_refused: "limits";
+    a_short_drain_is_a_warning: "limits";
+    a_listener_open_to_other_machines_needs_its_protection: "listeners";
+    the_upstream_is_one_plain_endpoint_without_a_path: "the_upstream";
+    trusted_proxies_are_networks: "trusted_proxies";
+    missing_files_are_mistakes_of_the_lines_that_name_them: "files";
+    an_empty_or_shapeless_file_is_a_mistake: "shapes";
+    punctuation_of_another_keyboard_in_a_value_is_said_beside_it: "punctuation";
+    ids_outside_their_patterns_are_refused: "ids";
+    a_service_names_a_group_of_the_catalogue: "groups_of_an_account";
+    a_mistake_in_the_catalogue_makes_no_second_one_in_the_accounts: "what_hangs_together";
+    instants_need_an_offset_and_a_likely_year: "instants";
+    a_purchase_has_one_period_that_ends_after_it_begins: "periods";
+    a_pack_has_a_size_on_sale: "packs";
+    ladders_begin_where_they_must_and_rise: "ladders";
+    actions_and_routes_lead_to_one_place_each: "actions_and_routes";
+    a_zone_whose_months_begin_off_the_hour_is_refused: "time_zones";
+    a_credential_is_one_of_two_kinds_and_whole: "credentials";
+    a_secret_that_is_likely_longer_than_its_owners_is_refused_with_its_place: "odd_secrets";
+    secrets_that_cannot_be_had_are_mistakes: "missing_secrets";
+    notices_are_checked: "notices";
+    the_cap_of_a_mode_is_not_for_an_account_to_change: "the_cap_of_a_mode";
+}
+
 #[test]
 fn every_bad_file_is_refused_with_its_place_and_its_remedy() {
     let pages = fs::read_dir(pages()).unwrap();
     let names = pages.map(|page| page.unwrap().file_name().into_string().unwrap());
-    let checked: usize = names.map(|name| check(&name)).sum();
-    assert!(checked >= 191, "only {checked} cases are found");
+    let mut found = 0;
+    for name in names {
+        let listed = PAGES.iter().any(|page| name == format!("{page}.yaml"));
+        assert!(listed, "no test reads {name}");
+        found += cases(&fs::read_to_string(self::pages().join(&name)).unwrap()).len();
+    }
+    assert!(found >= 191, "only {found} cases are found");
 }
