@@ -1,5 +1,5 @@
-//! What the gate itself costs a call before it is forwarded: identify, admit, throttle. On one thread,
-//! without sockets; the figures are CPU time.
+//! What the gate itself costs a call before it is forwarded: identify, admit, throttle. On one
+//! thread, without sockets; the figures are CPU time.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::Request;

@@ -1,11 +1,12 @@
-//! What the ledger costs: processor time of its threads for each commit and each record, at 1 and at
-//! 1,000 active accounts; how long one account's month takes to count, and a whole ledger to verify, with how much memory.
+//! What the ledger costs: processor time of its threads for each commit and each record, at 1 and
+//! at 1,000 active accounts; how long one account's month takes to count, and a whole ledger to
+//! verify, with how much memory.
 //!
-//! `cargo bench --bench ledger` (`-- 20` for twenty seconds a line). Callers and ledger share one core, as a worker and
-//! the ledger do under load: a round hands over a number of records, waits until they are durable, and
-//! the next begins 1 ms after it. It is measured in slices, and the figures are those of the lower quartile, because
-//! whatever else runs on the machine only makes them worse. `TMPDIR` chooses the disk. `-- verify` or `-- month` does that
-//! part alone.
+//! `cargo bench --bench ledger` (`-- 20` for twenty seconds a line). Callers and ledger share one
+//! core, as a worker and the ledger do under load: a round hands over a number of records, waits
+//! until they are durable, and the next begins 1 ms after it. It is measured in slices, and the
+//! figures are those of the lower quartile, because whatever else runs on the machine only makes
+//! them worse. `TMPDIR` chooses the disk. `-- verify` or `-- month` does that part alone.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -22,7 +23,8 @@ use tollgate::model::{
     AccountId, Action, Clock, Durability, GroupId, Mode, Outcome, Reason, RequestId, Utc,
 };
 
-/// From the start of a round to the start of the next: what the ledger keeps between commits under load.
+/// From the start of a round to the start of the next: what the ledger keeps between commits under
+/// load.
 const ROUND: Duration = Duration::from_millis(1);
 /// Long enough for some roll-ups.
 const SLICE: Duration = Duration::from_millis(500);
@@ -58,8 +60,9 @@ fn main() {
     verify_ledgers();
 }
 
-/// One account's month of 50 million calls beside 300 other accounts, from a rollup that is written by hand: whole, parted
-/// by what a settlement has seen, and by a pack that begins in the middle of an hour of 69,000 calls.
+/// One account's month of 50 million calls beside 300 other accounts, from a rollup that is written
+/// by hand: whole, parted by what a settlement has seen, and by a pack that begins in the middle of
+/// an hour of 69,000 calls.
 fn count_a_month() {
     const HOURS: i64 = 720;
     const CALLS: i64 = 50_000_000;
@@ -71,8 +74,8 @@ fn count_a_month() {
     let begin = 1_793_462_400_000_000; // 2026-10-31 16:00 UTC: November in Shanghai
     let first_hour = begin / 3_600_000_000;
     let sql = rusqlite::Connection::open(&path).unwrap();
-    // Twelve kinds of calls of the one account, four of each of the others. Its calls of the hour in the middle stand there
-    // one by one, in turn.
+    // Twelve kinds of calls of the one account, four of each of the others. Its calls of the hour
+    // in the middle stand there one by one, in turn.
     let middle = HOURS / 2;
     sql.execute_batch(&format!(
         "BEGIN;

@@ -1,8 +1,8 @@
 //! 100,000 accounts: how long a cold load and a reload take, what an account weighs, what a reload
 //! costs the calls that go on meanwhile, and whether a lookup gets slower.
 //!
-//! `cargo bench --bench reload`, with `-- 10000` for another number of accounts. The gate is the real
-//! binary, so that its memory and its processor time are its own.
+//! `cargo bench --bench reload`, with `-- 10000` for another number of accounts. The gate is the
+//! real binary, so that its memory and its processor time are its own.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -151,7 +151,8 @@ impl Gate {
         self.dir.path().join("accounts.yaml")
     }
 
-    /// The same with one quota changed. Written before the measurement: this process makes the calls.
+    /// The same with one quota changed. Written before the measurement: this process makes the
+    /// calls.
     fn next_file(&self) -> PathBuf {
         self.dir.path().join("next")
     }
@@ -205,8 +206,9 @@ impl Gate {
         tasks.join_all().await;
     }
 
-    /// Calls at an even pace while `meanwhile` runs, for at least [`MEASURED`]; sorted latencies from the
-    /// instant at which each call was due, so that a stall counts for every call that it delayed.
+    /// Calls at an even pace while `meanwhile` runs, for at least [`MEASURED`]; sorted latencies
+    /// from the instant at which each call was due, so that a stall counts for every call that it
+    /// delayed.
     async fn calls(
         &self,
         clock: &Clock,

@@ -21,8 +21,9 @@ const CONNECTIONS: usize = 64;
 /// HAProxy's default, and what large bodies want.
 const SMALL_BUFFER: usize = 16 << 10;
 const LARGE_BUFFER: usize = 64 << 10;
-/// Addresses in `unknown`. The gate forgives each of them ten failed keys at once and one more a second, and
-/// knows 65,536 apart: so many in turn may fail 60,000 times a second for ever without one answer being held back.
+/// Addresses in `unknown`. The gate forgives each of them ten failed keys at once and one more a
+/// second, and knows 65,536 apart: so many in turn may fail 60,000 times a second for ever without
+/// one answer being held back.
 const PEERS: usize = 60_000;
 const MANY_ACCOUNTS: usize = 100_000;
 const GIVEN_BACK: Duration = Duration::from_secs(12);
@@ -173,8 +174,8 @@ impl Bench {
         table::print("B throttled: POST of 300 B, one account", &rows, "nginx");
     }
 
-    /// The gate delays its answers to an address from which too many keys fail, so the flood comes from many:
-    /// it believes this client's `X-Forwarded-For`, which all servers are sent alike.
+    /// The gate delays its answers to an address from which too many keys fail, so the flood comes
+    /// from many: it believes this client's `X-Forwarded-For`, which all servers are sent alike.
     pub async fn unknown(&self) {
         let accounts = Accounts { large: 1 };
         let gate = self.gate("tollgate", Gate::STRICT, accounts).await;
@@ -296,7 +297,8 @@ impl Bench {
             idle[0] - texts,
             active[0] - texts
         );
-        // Both gates, so that what a reload leaves behind of its own is not charged to the accounts.
+        // Both gates, so that what a reload leaves behind of its own is not charged to the
+        // accounts.
         pairs[0].0.reload(one).await;
         pairs[0].1.reload(many).await;
         tokio::time::sleep(GIVEN_BACK).await;
@@ -363,8 +365,8 @@ impl Bench {
         );
     }
 
-    /// Both gates and the load may use both cores: two workers and a load cannot have a core each, and so only
-    /// the number of workers differs.
+    /// Both gates and the load may use both cores: two workers and a load cannot have a core each,
+    /// and so only the number of workers differs.
     pub async fn workers(&self) {
         let accounts = Accounts { large: 1 };
         let of = |workers| Gate {
@@ -398,8 +400,8 @@ impl Bench {
     }
 }
 
-/// What no strict ledger can be quicker than on this disk: a page written in place, and fdatasync, as often as calls come
-/// in `latency`. Median and 99th percentile.
+/// What no strict ledger can be quicker than on this disk: a page written in place, and fdatasync,
+/// as often as calls come in `latency`. Median and 99th percentile.
 fn sync_us(clock: &Clock) -> (f64, f64) {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("page");

@@ -1,8 +1,8 @@
 //! The load: what is sent, how fast, and what the answers say.
 //!
-//! One thread makes all calls, each whole in memory before the measurement. An answer of another status, a
-//! connection that is closed, or a call that did not reach the upstream ends the benchmark: a server
-//! that does something else than the case says has no figure.
+//! One thread makes all calls, each whole in memory before the measurement. An answer of another
+//! status, a connection that is closed, or a call that did not reach the upstream ends the
+//! benchmark: a server that does something else than the case says has no figure.
 
 use crate::accounts;
 use std::fmt::Write as _;
@@ -55,7 +55,8 @@ impl Calls {
         Self::new((0..peers).map(request).collect())
     }
 
-    /// `different` bodies signed (TC3) by account 0 now. Valid for five minutes, as often as they are sent.
+    /// `different` bodies signed (TC3) by account 0 now. Valid for five minutes, as often as they
+    /// are sent.
     pub fn signed(clock: &Clock, different: usize, body_bytes: usize) -> Arc<Self> {
         let now = clock.utc().seconds();
         let request = |number| {
@@ -100,8 +101,8 @@ fn request(path: &str, headers: &str, body: &str) -> Vec<u8> {
 pub enum Pace {
     /// Each connection sends its next call when it has the answer to the last.
     Closed,
-    /// So many are due each second, whatever the answers take; a latency counts from the instant at which its call was
-    /// due, so that a stall counts for every call that it delayed.
+    /// So many are due each second, whatever the answers take; a latency counts from the instant at
+    /// which its call was due, so that a stall counts for every call that it delayed.
     PerSecond(u64),
 }
 
@@ -194,8 +195,9 @@ impl Pace {
         let mut next = schedule.lock().await;
         let due = *next;
         *next = due.plus(Duration::from_nanos(1_000_000_000 / rate));
-        // One waits and the others queue behind it. It does not sleep, since timers and the waking of an idle core are
-        // coarser than what is measured; between two looks at the clock the runtime looks for answers.
+        // One waits and the others queue behind it. It does not sleep, since timers and the waking
+        // of an idle core are coarser than what is measured; between two looks at the clock the
+        // runtime looks for answers.
         while clock.mono() < due {
             tokio::task::yield_now().await;
         }

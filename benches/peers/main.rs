@@ -1,6 +1,7 @@
 //! What a call costs the gate, beside nginx and HAProxy doing the same job in the same run.
 //!
-//! `cargo bench --bench peers -- [ROUNDS] [CASE ...]`: six rounds of every case but the soak, if nothing is said.
+//! `cargo bench --bench peers -- [ROUNDS] [CASE ...]`: six rounds of every case but the soak, if
+//! nothing is said.
 //!
 //! - `admitted`   A: small calls with an API key, and signed; what a call let in costs
 //! - `throttled`  B: a flood on one account over its quota; what a call refused costs
@@ -12,10 +13,11 @@
 //! - `ledger`     calls of 1,000 accounts beside those of one
 //! - `soak`       H: an hour at half load (ROUNDS is the minutes here); fails when memory grows
 //!
-//! Two cores are needed: a server has one worker on core 0, the load and the upstream have core 1. The
-//! figure that counts is processor time, user and system, of the server's processes for each call, since it
-//! is what a call costs wherever the gate runs. Rounds are interleaved (A B C A B C), so that what the machine does
-//! besides meets all servers alike; the figures shown are medians, the ratios medians of each round's ratio.
+//! Two cores are needed: a server has one worker on core 0, the load and the upstream have core 1.
+//! The figure that counts is processor time, user and system, of the server's processes for each
+//! call, since it is what a call costs wherever the gate runs. Rounds are interleaved (A B C A B
+//! C), so that what the machine does besides meets all servers alike; the figures shown are
+//! medians, the ratios medians of each round's ratio.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,

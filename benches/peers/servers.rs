@@ -1,9 +1,10 @@
-//! The servers that are compared: the gate and two peers, each with one worker on core 0 if nothing else is
-//! said, each told to do the same job as well as it can.
+//! The servers that are compared: the gate and two peers, each with one worker on core 0 if nothing
+//! else is said, each told to do the same job as well as it can.
 //!
-//! The job: know the caller by the key in a header (401 if nobody has it), let through what its rate allows
-//! (429 beyond), keep the connection in every case, and note each admitted call. The peers note it in a
-//! buffer, which a crash loses, and keep no exact cap; the gate keeps both promises.
+//! The job: know the caller by the key in a header (401 if nobody has it), let through what its
+//! rate allows (429 beyond), keep the connection in every case, and note each admitted call. The
+//! peers note it in a buffer, which a crash loses, and keep no exact cap; the gate keeps both
+//! promises.
 
 use crate::accounts;
 use crate::load::{Connection, Load};
@@ -21,7 +22,8 @@ const LARGE_QUOTA: u32 = 1_000_000;
 /// What is done behind a call's answer (a relaxed commit, a log buffer) is done after this.
 const SETTLED: Duration = Duration::from_millis(250);
 
-/// Who makes calls: accounts `0..large` without a limit that matters, account `large` with a small one.
+/// Who makes calls: accounts `0..large` without a limit that matters, account `large` with a small
+/// one.
 #[derive(Clone, Copy)]
 pub struct Accounts {
     pub large: usize,
@@ -141,8 +143,9 @@ impl Server {
         let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/config/catalog.yaml");
         std::fs::copy(shipped, dir.path().join("catalog.yaml")).unwrap();
         std::fs::write(dir.path().join("accounts.yaml"), accounts.yaml(LARGE_QUOTA)).unwrap();
-        // Every client may say by X-Forwarded-For who it is, for callers that are refused (see `cases::refused`).
-        // Body memory: 64 connections send signed bodies of 2 MiB, which one account may hold at once.
+        // Every client may say by X-Forwarded-For who it is, for callers that are refused (see
+        // `cases::refused`). Body memory: 64 connections send signed bodies of 2 MiB, which one
+        // account may hold at once.
         let settings = format!(
             "listen: {address}\nworkers: {}\nadmin: {{listen: \"{admin}\"}}\n\
              upstream: {{endpoints: [\"http://{}\"]}}\ncatalog: catalog.yaml\naccounts: accounts.yaml\n\
@@ -157,8 +160,9 @@ impl Server {
         Self::started(name, address, Some(admin), &mut command, dir).await
     }
 
-    /// nginx tuned as far as its manual goes: refusals without a line in the log, bodies passed on while
-    /// they arrive, and a C library that keeps the memory it has (else each large body maps it anew).
+    /// nginx tuned as far as its manual goes: refusals without a line in the log, bodies passed on
+    /// while they arrive, and a C library that keeps the memory it has (else each large body maps
+    /// it anew).
     pub async fn nginx(accounts: Accounts, upstream: &Upstream) -> Option<Self> {
         version("nginx")?;
         let dir = tempfile::tempdir().unwrap();
@@ -201,8 +205,8 @@ impl Server {
         Some(Self::started("nginx", address, None, &mut command, dir).await)
     }
 
-    /// HAProxy with its log in a ring in memory and refusals without a line in it. Its buffers are what a case
-    /// wants: 64 KiB make large bodies cheaper and small calls dearer.
+    /// HAProxy with its log in a ring in memory and refusals without a line in it. Its buffers are
+    /// what a case wants: 64 KiB make large bodies cheaper and small calls dearer.
     pub async fn haproxy(
         accounts: Accounts,
         upstream: &Upstream,
@@ -323,8 +327,8 @@ impl Server {
         assert_eq!(status, 200, "{answer}");
     }
 
-    /// Ends the benchmark unless the gate's ledger holds exactly the calls that were let in, and nobody's
-    /// refusals were slowed down.
+    /// Ends the benchmark unless the gate's ledger holds exactly the calls that were let in, and
+    /// nobody's refusals were slowed down.
     pub async fn verify(&self) {
         if self.admin.is_none() {
             return;

@@ -10,8 +10,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Memory of the last quarter over that of the second; the first one fills pools and caches.
 const ALLOWED_GROWTH: f64 = 1.05;
 
-/// Half of what one worker can do, spread over 1,000 accounts, for so many minutes. Every minute's connections are new
-/// ones. Ends the process with 1 when memory grew.
+/// Half of what one worker can do, spread over 1,000 accounts, for so many minutes. Every minute's
+/// connections are new ones. Ends the process with 1 when memory grew.
 pub async fn run(minutes: usize) {
     assert!(
         minutes >= 4,
@@ -72,14 +72,15 @@ pub async fn run(minutes: usize) {
     println!("memory is flat");
 }
 
-/// Of the gate's core and the load's: the ticks that a virtual machine's host gave to others, and all. A minute in which
-/// much was stolen says little of the gate.
+/// Of the gate's core and the load's: the ticks that a virtual machine's host gave to others, and
+/// all. A minute in which much was stolen says little of the gate.
 fn ticks() -> (u64, u64) {
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let (mut stolen, mut all) = (0, 0);
     for line in stat.lines() {
         if line.starts_with("cpu0 ") || line.starts_with("cpu1 ") {
-            // user nice system idle iowait irq softirq steal; what follows is counted in these already.
+            // user nice system idle iowait irq softirq steal; what follows is counted in these
+            // already.
             let ticks = line.split_whitespace().skip(1).take(8);
             let ticks: Vec<u64> = ticks.filter_map(|ticks| ticks.parse().ok()).collect();
             stolen += ticks.get(7).copied().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The server behind all servers: it costs as little as it can, and counts.
 //!
-//! It runs in the thread of the load, because both share one core anyway and a switch between two threads
-//! would only add noise.
+//! It runs in the thread of the load, because both share one core anyway and a switch between two
+//! threads would only add noise.
 
 use crate::load::content_length;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! What is different between two configurations, in the words of the contract.
 //!
-//! Owns the sentences that `check --against`, a dry run and a reload's report print. Pure. Must never
-//! show a secret, and never leave out a difference that moves money or calls.
+//! Owns the sentences that `check --against`, a dry run and a reload's report print. Pure. Must
+//! never show a secret, and never leave out a difference that moves money or calls.
 
 use crate::config::{
     Account, Catalog, Charging, Config, Credential, Group, Pack, PackPrice, Paid, PerCall,

@@ -147,8 +147,8 @@ struct Files {
 }
 
 impl Files {
-    /// The file's bytes, without the byte-order mark that some editors and exports put first: to the
-    /// parser it would be a character, and the first line indented by it.
+    /// The file's bytes, without the byte-order mark that some editors and exports put first: to
+    /// the parser it would be a character, and the first line indented by it.
     fn read(&mut self, path: &Path, limit: u64) -> Result<Vec<u8>, String> {
         let stamp = sources::stamp(path);
         let bytes = read(path, limit);
@@ -215,8 +215,8 @@ impl Files {
     }
 }
 
-/// Why a file cannot be read. Where a permission is missing, whose: a service often runs as a user that
-/// whoever wrote the file does not know.
+/// Why a file cannot be read. Where a permission is missing, whose: a service often runs as a user
+/// that whoever wrote the file does not know.
 pub(in crate::config) fn unreadable(error: &io::Error) -> String {
     if error.kind() != io::ErrorKind::PermissionDenied {
         return error.to_string();

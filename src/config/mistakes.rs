@@ -43,8 +43,8 @@ impl fmt::Display for Mistakes {
     }
 }
 
-/// A line for each of the first hundred, and one that counts the rest: a wrong export has a mistake in every
-/// account, and who reads the first ones corrects them all.
+/// A line for each of the first hundred, and one that counts the rest: a wrong export has a mistake
+/// in every account, and who reads the first ones corrects them all.
 pub fn told(list: &[Mistake]) -> impl Iterator<Item = String> {
     const TOLD: usize = 100;
     let rest = match list.len().saturating_sub(TOLD) {

@@ -4,9 +4,10 @@
 //! `accounts.yaml` ([`Account`]), and the only use of `serde_yaml`. Must never decide anything
 //! about a call, never keep state between two loads, and never show a secret.
 //!
-//! [`load`] reads them. A file passes through two steps: text -> tree with places (`yaml`), tree -> types
-//! (`reader`, `secret` and one module per file). A wrong value becomes a mistake and `None`, and reading goes on: a
-//! check that needs a missing value is skipped, so that one slip makes one mistake.
+//! [`load`] reads them. A file passes through two steps: text -> tree with places (`yaml`), tree ->
+//! types (`reader`, `secret` and one module per file). A wrong value becomes a mistake and `None`,
+//! and reading goes on: a check that needs a missing value is skipped, so that one slip makes one
+//! mistake.
 
 mod accounts;
 mod catalog;

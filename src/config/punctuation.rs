@@ -1,7 +1,9 @@
-//! The usual causes of YAML that cannot be read: a tab, punctuation of another keyboard, a character that cannot be
-//! seen, a quotation mark that is not closed, brackets that are never closed.
+//! The usual causes of YAML that cannot be read: a tab, punctuation of another keyboard, a
+//! character that cannot be seen, a quotation mark that is not closed, brackets that are never
+//! closed.
 //!
-//! Owns the words for them. The parser gives up where it gets lost, which is often a line below the cause.
+//! Owns the words for them. The parser gives up where it gets lost, which is often a line below the
+//! cause.
 
 use crate::config::yaml::{Place, Walk, is_break};
 
@@ -28,9 +30,9 @@ fn ascii_of(c: char) -> Option<char> {
     }
 }
 
-/// Whether it takes no room or shows nothing, and comes along when text is copied from a page or files are joined:
-/// zero-width characters, marks of direction, variants and byte order, fillers. What Unicode lets a font ignore
-/// (`Default_Ignorable_Code_Point`), and a blank of Braille.
+/// Whether it takes no room or shows nothing, and comes along when text is copied from a page or
+/// files are joined: zero-width characters, marks of direction, variants and byte order, fillers.
+/// What Unicode lets a font ignore (`Default_Ignorable_Code_Point`), and a blank of Braille.
 pub(in crate::config) fn cannot_be_seen(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
@@ -39,7 +41,8 @@ pub(in crate::config) fn cannot_be_seen(c: char) -> bool {
         | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// What to do about the first character of `text` that comes from another keyboard or cannot be seen.
+/// What to do about the first character of `text` that comes from another keyboard or cannot be
+/// seen.
 pub(in crate::config) fn hint(text: &str) -> Option<String> {
     text.chars().find_map(instead)
 }
@@ -59,10 +62,11 @@ fn instead(c: char) -> Option<String> {
     })
 }
 
-/// Where more than [`DEEPEST`] `[` and `{` stand open. The parser compares each word with all that are open: some ten
-/// thousand in a file would hold it, and every later reload, for minutes.
+/// Where more than [`DEEPEST`] `[` and `{` stand open. The parser compares each word with all that
+/// are open: some ten thousand in a file would hold it, and every later reload, for minutes.
 pub(in crate::config) fn too_deep(text: &str) -> Option<(Place, String)> {
-    // At first those in quotes and comments too: hardly a file comes so far, and one that does is read with care.
+    // At first those in quotes and comments too: hardly a file comes so far, and one that does is
+    // read with care.
     let mut open = 0;
     let may_be = text.bytes().any(|byte| {
         match byte {
@@ -124,7 +128,8 @@ struct Scan {
     /// The mark that is open, and where it stands.
     quote: Option<(char, Place)>,
     is_escaped: bool,
-    /// The single mark before has closed what began here, unless it is one of two that stand for one.
+    /// The single mark before has closed what began here, unless it is one of two that stand for
+    /// one.
     just_closed: Option<Place>,
     /// The last quoted text that took more than one line: its begin and end.
     last_of_more_lines: Option<(Place, Place)>,
@@ -133,8 +138,8 @@ struct Scan {
     block: Option<u32>,
     /// The last tab that indents a line.
     tab: Option<Place>,
-    /// The first character of another keyboard in the last line that has one where YAML expects its own, or one that
-    /// cannot be seen where a key or a value begins.
+    /// The first character of another keyboard in the last line that has one where YAML expects its
+    /// own, or one that cannot be seen where a key or a value begins.
     foreign: Option<(Place, char)>,
 }
 

@@ -1,4 +1,5 @@
-//! A secret that a file holds or names -> the secret, or why it is not likely the one that was meant.
+//! A secret that a file holds or names -> the secret, or why it is not likely the one that was
+//! meant.
 //!
 //! Owns the sources of secrets and what is odd about one. Must never put a secret into a message.
 
@@ -14,8 +15,9 @@ use std::io::Read;
 const MAX_SECRET_BYTES: u64 = 4096;
 
 impl Item<'_> {
-    /// A literal, `{env: NAME}`, or `{file: PATH}` (relative to this file). One newline at the end is not
-    /// part of it, whichever it is; one that [`oddity`] finds odd is refused. No message repeats it.
+    /// A literal, `{env: NAME}`, or `{file: PATH}` (relative to this file). One newline at the end
+    /// is not part of it, whichever it is; one that [`oddity`] finds odd is refused. No message
+    /// repeats it.
     pub(in crate::config) fn secret(self) -> Option<SecretString> {
         let Value::Map(map) = &self.node.value else {
             return self.one_line("the text", self.text()?);
@@ -103,8 +105,9 @@ impl Item<'_> {
     }
 }
 
-/// What makes a secret likely not the one that was meant: a key that is one character longer than its owner's
-/// never verifies, and nobody can see why. Names places and characters that cannot be seen, nothing else of it.
+/// What makes a secret likely not the one that was meant: a key that is one character longer than
+/// its owner's never verifies, and nobody can see why. Names places and characters that cannot be
+/// seen, nothing else of it.
 fn oddity(secret: &str) -> Option<String> {
     const BYTE_ORDER_MARK: char = '\u{feff}';
     if secret.starts_with(BYTE_ORDER_MARK) {

@@ -46,8 +46,8 @@ impl Sources {
     }
 }
 
-/// Looks at a file, through symbolic links, so that a swapped link is a change. `None` when there is
-/// nothing to look at.
+/// Looks at a file, through symbolic links, so that a swapped link is a change. `None` when there
+/// is nothing to look at.
 pub(in crate::config) fn stamp(path: &Path) -> Option<Stamp> {
     let m = std::fs::metadata(path).ok()?;
     Some((
@@ -59,8 +59,8 @@ pub(in crate::config) fn stamp(path: &Path) -> Option<Stamp> {
     ))
 }
 
-/// What a directory holds, each by name. Hidden entries are left out: a Kubernetes volume keeps its older
-/// versions there.
+/// What a directory holds, each by name. Hidden entries are left out: a Kubernetes volume keeps its
+/// older versions there.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(in crate::config) struct Listing {
     /// `*.yaml`: what is read.

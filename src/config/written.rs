@@ -14,7 +14,8 @@ pub struct Written {
     pub digest: [u8; 32],
     /// The files that were read.
     pub sources: Sources,
-    /// [`crate::config::Config::settings`] of the start, before a program changed them (the demo takes free ports).
+    /// [`crate::config::Config::settings`] of the start, before a program changed them (the demo
+    /// takes free ports).
     pub(in crate::config) settings: Settings,
     /// Where each top-level setting stands, for mistakes that are found later.
     pub(in crate::config) places: Vec<(String, Place)>,
@@ -22,7 +23,8 @@ pub struct Written {
 }
 
 impl Written {
-    /// Every setting that the files of `later` write otherwise than those of the start: key, before, after.
+    /// Every setting that the files of `later` write otherwise than those of the start: key,
+    /// before, after.
     pub fn changed_settings(&self, later: &Self) -> Vec<(&'static str, String, String)> {
         restart::changed(&self.settings, &later.settings)
     }

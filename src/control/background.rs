@@ -1,7 +1,7 @@
 //! Work that goes behind the calls.
 //!
-//! Owns how such work is run: on a thread of its own that yields the processor to the workers. Must never be
-//! used for what a call waits for.
+//! Owns how such work is run: on a thread of its own that yields the processor to the workers. Must
+//! never be used for what a call waits for.
 
 /// At the lowest priority a short work would wait seconds for a busy machine.
 const NICENESS: i32 = 10;
@@ -10,7 +10,8 @@ const NICENESS: i32 = 10;
 /// seconds of the processor.
 pub fn run_low_priority<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let unhurried = || {
-        // Linux keeps a priority for each thread. Refused is no harm: then it is as quick as the others.
+        // Linux keeps a priority for each thread. Refused is no harm: then it is as quick as the
+        // others.
         let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
         work()
     };

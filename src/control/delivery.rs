@@ -1,7 +1,8 @@
-//! Notices to the webhook (R14): at least once each, and for each account in the order they were raised.
+//! Notices to the webhook (R14): at least once each, and for each account in the order they were
+//! raised.
 //!
-//! Owns the client of the webhook and the rule by which a notice is tried again. Must never give a notice
-//! up, never mark one that was not taken, and never show the webhook's path or token.
+//! Owns the client of the webhook and the rule by which a notice is tried again. Must never give a
+//! notice up, never mark one that was not taken, and never show the webhook's path or token.
 
 use crate::config::{NoticeSettings, WebhookUrl};
 use crate::http::lookup::Host;
@@ -32,9 +33,10 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// From the first attempt to connect to the end of the answer (ours).
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// What is read of an answer's head at most, and of its body (ours).
+/// At most so much is read of an answer's head, and of its body (ours), in bytes.
 const ANSWER_BYTES: usize = 64 << 10;
-/// A list that takes longer than this to go through is read again, because a new notice may have joined it.
+/// A list that takes longer than this to go through is read again, because a new notice may have
+/// joined it.
 const LIST_AGE: Duration = Duration::from_secs(1);
 
 /// A notice that was raised and is not marked as sent.
@@ -44,7 +46,7 @@ pub struct Unsent {
     pub id: String,
     /// Whose pack it is about.
     pub account: AccountId,
-    /// What the pack has come to.
+    /// The threshold that the pack has come to.
     pub threshold: Threshold,
     /// The JSON text to post; holds the id too.
     pub body: String,
@@ -76,7 +78,7 @@ pub enum NotDelivered {
     Unwritable(#[from] http::Error),
 }
 
-/// Who takes notices. A connection for each: there are few, and none has to be kept.
+/// The receiver of notices. A connection for each: there are few, and none has to be kept.
 pub struct Webhook {
     url: WebhookUrl,
     host: Host,
@@ -188,7 +190,7 @@ impl Webhook {
     }
 }
 
-/// What to say when the machine's trusted certificates are not what one needs.
+/// The remedy when the machine's trusted certificates do not suffice.
 fn distrust(trusted: usize, errors: &[impl Display]) -> Option<String> {
     let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
     let errors = errors.join("; ");
@@ -239,8 +241,9 @@ const PACE: RetryPace = RetryPace {
 };
 
 impl RetryPace {
-    /// How long to wait after so many failures in a row: 1 s, 2 s, 4 s and so on to 5 minutes, less up to a
-    /// half by `jitter` (of 2^32), so that those who failed together do not come back together.
+    /// How long to wait after so many failures in a row: 1 s, 2 s, 4 s and so on to 5 minutes, less
+    /// up to a half by `jitter` (of 2^32), so that those who failed together do not come back
+    /// together.
     fn wait(self, failed: u32, jitter: u32) -> Duration {
         let doublings = failed.saturating_sub(1);
         let whole = self
@@ -265,8 +268,8 @@ struct Attempts {
     taken: bool,
 }
 
-/// The accounts whose oldest notice failed. One that cannot be delivered holds the later ones of its own
-/// account, whose order would be lost, and nobody else's.
+/// The accounts whose oldest notice failed. One that cannot be delivered holds the later ones of
+/// its own account, whose order would be lost, and nobody else's.
 #[derive(Default)]
 struct Failing(HashMap<AccountId, Attempts>);
 
@@ -279,8 +282,9 @@ impl Failing {
         self.not_before(&notice.account) <= now
     }
 
-    /// What may be tried: first what has not failed, so that a webhook that hangs on some accounts does not
-    /// hold the rest; then what has waited longest. The order within an account stays.
+    /// The notices that may be tried: first those that have not failed, so that a webhook that
+    /// hangs on some accounts does not hold the rest; then what has waited longest. The order
+    /// within an account stays.
     fn due<'a>(&self, unsent: &'a [Unsent], now: Mono) -> Vec<&'a Unsent> {
         let mut due: Vec<_> = unsent.iter().filter(|n| self.is_due(n, now)).collect();
         due.sort_by_key(|notice| self.not_before(&notice.account));
@@ -325,14 +329,16 @@ impl Failing {
     }
 }
 
-/// Delivers notices, one after the other, for as long as it is polled; dropping it is safe at any time.
+/// Delivers notices, one after the other, for as long as it is polled; dropping it is safe at any
+/// time.
 ///
-/// `unsent` gives the notices that are not marked as sent, in the order they were raised; of a long list the
-/// first few thousand will do. `sent` marks one, and must have stored it when it returns. Both may
-/// block. `raised` says that there is a new notice; without it one is found within a minute.
+/// `unsent` gives the notices that are not marked as sent, in the order they were raised; of a long
+/// list the first few thousand will do. `sent` marks one, and must have stored it when it returns.
+/// Both may block. `raised` says that there is a new notice; without it one is found within a
+/// minute.
 ///
-/// A notice is sent until the webhook takes it, and again when the process ends before it is marked: at
-/// least once. The later notices of an account wait for the earlier ones.
+/// A notice is sent until the webhook takes it, and again when the process ends before it is
+/// marked: at least once. The later notices of an account wait for the earlier ones.
 pub async fn deliver<E: Display + Send + 'static>(
     webhook: Webhook,
     metrics: Arc<Metrics>,

@@ -1,6 +1,8 @@
-//! The process and its operators: start and drain, reloads, settlement in its time, notices, the operators' listener.
+//! The process and its operators: start and drain, reloads, settlement in its time, notices, the
+//! operators' listener.
 //!
-//! Owns when each of these happens. Must never be on the way of a call, nor decide a rule: the rules are the rooms' below.
+//! Owns when each of these happens. Must never be on the way of a call, nor decide a rule: the
+//! rules are the rooms' below.
 
 mod background;
 mod settler;

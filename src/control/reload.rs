@@ -1,7 +1,7 @@
-//! Reload: files -> load -> build -> swap -> report, whoever asked for it.
+//! Reload: files -> load -> build -> swap -> report, by a signal, a request or a changed file.
 //!
-//! Owns the order of these steps and the configuration in force. Must never put half a configuration
-//! in force, and never touch a window.
+//! Owns the order of these steps and the configuration in force. Must never put half a
+//! configuration in force, and never touch a window.
 
 use crate::config::{self, Config, Mistake, Mistakes, Sources, Written};
 use crate::control::background::run_low_priority;
@@ -26,14 +26,14 @@ const FEW_ACCOUNTS: usize = 5;
 /// Changes that are logged one by one.
 const LOGGED_CHANGES: usize = 50;
 
-/// What came of a reload.
+/// The outcome of a reload.
 #[derive(Debug)]
 pub enum Outcome {
     /// The files are in force.
     Reloaded {
         /// The new generation.
         generation: u64,
-        /// What is different now, a sentence each.
+        /// The changes, a sentence each.
         changes: Vec<String>,
         /// Settings that take effect at the next start: `file:line:column: key: before → after ..`.
         pending: Vec<String>,
@@ -66,15 +66,15 @@ pub struct Reloader {
     in_force: Mutex<FilesInForce>,
 }
 
-/// What is sold is in the policy in force: nothing of it is kept twice.
+/// Catalogue and accounts stand in the policy in force: nothing of them is kept twice.
 struct FilesInForce {
     written: Written,
-    /// What the last load read, whatever came of it.
+    /// The files as the last load read them, whatever came of it.
     sources: Sources,
 }
 
 impl Reloader {
-    /// What is in force in `shared` is `written` so.
+    /// The text of the files that are in force in `shared`.
     pub fn new(shared: Arc<Shared>, written: Written) -> Self {
         let sources = written.sources.clone();
         Self {
@@ -83,9 +83,9 @@ impl Reloader {
         }
     }
 
-    /// Reads the files and puts catalogue and accounts in force, whole or not at all. Settings that differ
-    /// wait for a restart, and are told. Calls go on meanwhile, and go first. One at a time: a second one waits
-    /// for the first. Goes on when nobody waits for it any more.
+    /// Reads the files and puts catalogue and accounts in force, whole or not at all. Settings that
+    /// differ wait for a restart, and are told. Calls go on meanwhile, and go first. One at a time:
+    /// a second one waits for the first. Goes on when nobody waits for it any more.
     ///
     /// # Errors
     /// When it panicked, which it never should; what was in force stays.
@@ -202,8 +202,9 @@ impl Reloader {
             .set(i64::from(!matches!(outcome, Outcome::Refused(_))));
     }
 
-    /// Reloads when the files have changed and are quiet again. Runs until it is dropped. It looks at
-    /// files and asks no notification service: those miss the swapped links of a Kubernetes volume.
+    /// Reloads when the files have changed and are quiet again. Runs until it is dropped. It looks
+    /// at files and asks no notification service: those miss the swapped links of a Kubernetes
+    /// volume.
     pub async fn watch(self: Arc<Self>) {
         let mut before: Option<Sources> = None;
         loop {
@@ -234,8 +235,8 @@ impl Reloader {
     }
 }
 
-/// Runs `read`, which reads files, on a thread of its own. A file system may not answer, for ever (NFS, a hung disk):
-/// after 10 s a warning says so, and whoever waits goes on to hear signals.
+/// Runs `read`, which reads files, on a thread of its own. A file system may not answer, for ever
+/// (NFS, a hung disk): after 10 s a warning says so, and the process goes on to hear signals.
 ///
 /// # Errors
 /// When `read` panicked.
@@ -255,8 +256,9 @@ pub async fn read_files<T: Send + 'static>(
     done.await
 }
 
-/// Settings that are read at the start only, and are not what this process was started with. They hold
-/// nothing back: a customer's order must not wait for a restart that somebody planned for the night.
+/// Settings that are read at the start only, and are not what this process was started with. They
+/// hold nothing back: a customer's order must not wait for a restart that somebody planned for the
+/// night.
 fn waits_for_restart(started_with: &Written, new: &Written) -> Vec<String> {
     let changed = started_with.changed_settings(new);
     changed

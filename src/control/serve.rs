@@ -1,6 +1,7 @@
 //! The gate as it runs: reloads, and the drain.
 //!
-//! Owns the order of the end: calls finish, then the ledger is closed. Must never decide about a call.
+//! Owns the order of the end: calls finish, then the ledger is closed. Must never decide about a
+//! call.
 
 use crate::control::Settler;
 use crate::control::admin::AdminState;
@@ -21,17 +22,19 @@ const ABANDONING: Duration = Duration::from_secs(1);
 const KEEPING: Duration = Duration::from_secs(1);
 /// How often an upstream that cannot be reached is dialled beside the calls.
 const DIAL_EVERY: Duration = Duration::from_secs(5);
-/// How long the ledger may take to write what is left. With the end of the workers, what is kept of the clocks, the grace of a
-/// disk that does not answer and the end of the runtime, a process ends within `limits.drain_notice`, `limits.drain` and 9 s.
+/// How long the ledger may take to write what is left. With the end of the workers, what is kept of
+/// the clocks, the grace of a disk that does not answer and the end of the runtime, a process ends
+/// within `limits.drain_notice`, `limits.drain` and 9 s.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// A gate that runs. Dropping it ends the process's part in it without a drain; use [`Running::drain`].
+/// A gate that runs. Dropping it ends the process's part in it without a drain; use
+/// [`Running::drain`].
 pub struct Running {
     /// The public listener's address.
     pub public: SocketAddr,
     /// The admin listener's address.
     pub admin: SocketAddr,
-    /// What the workers share.
+    /// The state that the workers share.
     pub proxy: Arc<Proxy>,
     pub(super) reloader: Arc<Reloader>,
     pub(super) settler: Arc<Settler>,
@@ -45,8 +48,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// Reads the files again and puts them in force, whole or not at all. What came of it is in the log
-    /// and the metrics too.
+    /// Reads the files again and puts them in force, whole or not at all. What came of it is in the
+    /// log and the metrics too.
     pub fn reload(
         &self,
         wish: ReloadOptions,
@@ -55,14 +58,15 @@ impl Running {
         async { reload.await.ok() }
     }
 
-    /// Says in the log when the upstream cannot be reached, from now on and whether or not there are calls, and when
-    /// it can be reached again. While it cannot, it is dialled every few seconds. Runs until it is dropped.
+    /// Says in the log when the upstream cannot be reached, from now on and whether or not there
+    /// are calls, and when it can be reached again. While it cannot, it is dialled every few
+    /// seconds. Runs until it is dropped.
     pub fn watch_upstream(&self) -> impl Future<Output = ()> + use<> {
         let (dialer, proxy) = (self.dialer.clone(), self.proxy.clone());
         async move {
             let mut is_told = false;
             loop {
-                // What calls find out is known there too.
+                // The calls' own findings are known there too.
                 let dialled = match proxy.shared().metrics.upstream_up.get() {
                     0 => dialer.dial().await.map(drop),
                     _ => Ok(()),
@@ -83,9 +87,10 @@ impl Running {
         }
     }
 
-    /// Lets calls finish, then ends: `/readyz` 503, accept for `limits.drain_notice`, empty the backlog, finish
-    /// calls for at most `limits.drain` (or until `hurry` resolves to the name of what hurries), settle the
-    /// rest as `gate_failed`, close the ledger. What ended the drain before the calls did is a warning.
+    /// Lets calls finish, then ends: `/readyz` 503, accept for `limits.drain_notice`, empty the
+    /// backlog, finish calls for at most `limits.drain` (or until `hurry` resolves to the name of
+    /// what hurries), settle the rest as `gate_failed`, close the ledger. What ended the drain
+    /// before the calls did is a warning.
     ///
     /// # Errors
     /// When admitted calls could not be written to the ledger: none of them was answered as served
@@ -131,10 +136,12 @@ impl Running {
             );
             proxy.abandon();
             phase.send_replace(Phase::Abandon);
-            // Not for ever: a worker ends after the queries of the ledger that it began, and these may be in a call to the disk.
+            // Not for ever: a worker ends after the queries of the ledger that it began, and these
+            // may be in a call to the disk.
             let _ = tokio::time::timeout(ABANDONING, ended).await;
         }
-        // What was seen of the clocks, for the next start. Without it that goes on from what was kept a minute ago.
+        // What was seen of the clocks, for the next start. Without it that goes on from what was
+        // kept a minute ago.
         let kept = tokio::task::spawn_blocking(move || settler.end());
         match tokio::time::timeout(KEEPING, kept).await {
             Ok(Ok(Ok(()))) => {}

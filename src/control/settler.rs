@@ -1,15 +1,15 @@
-//! What comes back to the gate from the bills: days are sealed, months are settled, an account whose balance is below
-//! zero is stopped, and notices are raised (R14, R16, R17).
+//! What comes back to the gate from the bills: days are sealed, months are settled, an account
+//! whose balance is below zero is stopped, and notices are raised (R14, R16, R17).
 //!
-//! Owns when these happen and in which order. Must never hold up a call, debit a month twice, or change a statement
-//! that was fixed.
+//! Owns when these happen and in which order. Must never hold up a call, debit a month twice, or
+//! change a statement that was fixed.
 //!
-//! Every step asks the ledger what was done before and does what is missing, so that a process that ends in the
-//! midst of it loses nothing: the next tick, or the next process, goes on.
+//! Every step asks the ledger what was done before and does what is missing, so that a process that
+//! ends in the midst of it loses nothing: the next tick, or the next process, goes on.
 //!
-//! As long as the wall clock is not trusted (see `trust`) nothing is sealed, settled or deleted. Who was stopped stays
-//! so, who pays is let go on, and notices are raised. A clock that is behind stops nobody for arrears: payments count up to the
-//! latest instant that a trusted one has shown.
+//! As long as the wall clock is not trusted (see `trust`) nothing is sealed, settled or deleted.
+//! A stopped account stays so, a paying one goes on, and notices are raised. A clock that is behind
+//! stops nobody for arrears: payments count up to the latest instant that a trusted one has shown.
 
 mod notices;
 mod trust;
@@ -38,8 +38,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// The target of the log lines that are evidence: a sealed day's head, a settled month's digest. Whoever
-/// keeps the log holds the ledger to them, so they are written at every level.
+/// The target of the log lines that are evidence: a sealed day's head, a settled month's digest.
+/// A kept log holds the ledger to them, so they are written at every level.
 pub const EVIDENCE: &str = "tollgate::evidence";
 /// How often it is looked whether something is to be done at all.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 /// The one who settles. There is one ledger, one writer and one of these.
 pub struct Settler {
     shared: Arc<Shared>,
-    /// Tells whoever delivers notices that there is one.
+    /// Tells the delivery of notices that there is one.
     raised: Arc<Notify>,
     /// How long records are kept at least.
     retain: Duration,
@@ -70,7 +70,7 @@ pub struct Settler {
 }
 
 struct SettlerState {
-    /// What the settlements have debited.
+    /// The sums that settlements have debited, by account.
     debits: HashMap<AccountId, Decimal>,
     /// More may have been debited since.
     debits_are_stale: bool,
@@ -90,12 +90,13 @@ struct SettlerState {
     seen: Option<u64>,
     /// Accounts that the last pass could not look at.
     unseen: BTreeSet<AccountId>,
-    /// What is left of the packs of the accounts that called.
+    /// The rests of the packs of the accounts that called.
     packs: BTreeMap<AccountId, Vec<PackFigures>>,
 }
 
 impl Settler {
-    /// Reads what was debited and stops who is in arrears: to be called before the first call is accepted.
+    /// Reads what was debited and stops who is in arrears: to be called before the first call is
+    /// accepted.
     pub fn start(
         shared: Arc<Shared>,
         retain: Duration,
@@ -195,7 +196,7 @@ impl Settler {
                 seconds,
                 "the wall clock was moved: nothing is sealed, settled or deleted before it has kept step with the monotonic clock for an hour"
             );
-            // What it was to delete by was asked for by the clock that is doubted now.
+            // The limit to delete by was set by the clock that is doubted now.
             self.shared.ledger.prune(Utc(i64::MIN));
         } else if trust.is_trusted() != trusted {
             tell_trust(!trusted);
@@ -222,7 +223,8 @@ impl Settler {
         Ok(self.shared.ledger.keep(vec![Entry::Clock(watch)])?)
     }
 
-    /// Keeps what was seen of the clocks to the end, for the next start. To be called before the ledger is closed; blocks.
+    /// Keeps what was seen of the clocks to the end, for the next start. To be called before the
+    /// ledger is closed; blocks.
     pub fn end(&self) -> Result<(), SettleError> {
         self.look();
         let watch = self.trust.lock().keep(Utc(i64::MIN));
@@ -233,7 +235,7 @@ impl Settler {
     fn keep_up(&self, state: &mut SettlerState) -> Result<(), SettleError> {
         let ledger = &self.shared.ledger;
         if !ledger.healthy() {
-            // What is read now may not be on the disk, and whoever reads it holds its repair up.
+            // Rows that are read now may not be on the disk, and a reader holds up its repair.
             let trouble = match ledger.is_closed() {
                 true => Trouble::Closed,
                 false => Trouble::Failing,
@@ -365,8 +367,8 @@ impl Settler {
         Ok(())
     }
 
-    /// Seals yesterday, when it has been over for long enough. Days on which the gate did not run have no seal of their
-    /// own: the next one covers them.
+    /// Seals yesterday, when it has been over for long enough. Days on which the gate did not run
+    /// have no seal of their own: the next one covers them.
     fn seal_days(&self, reader: &Reader, zone: &TimeZone, now: Utc) -> Result<(), SettleError> {
         let day = last_day_over(now, zone);
         let sealed = reader.last_day()?;
@@ -379,7 +381,8 @@ impl Settler {
             last_seq,
             head,
         } = self.shared.ledger.seal(&day.to_string())?;
-        // Published: whoever keeps the log can hold the ledger to it (`tollgate verify --checkpoint`).
+        // Published: a kept log can hold the ledger to it (`tollgate verify
+        // --checkpoint`).
         tracing::info!(
             target: EVIDENCE,
             day,
@@ -408,7 +411,8 @@ impl Settler {
             None => {
                 let Seal { last_seq, head, .. } =
                     closing_day(reader, month, &catalog.time_zone, now)?;
-                // In one transaction: a start that finds the month fixed knows whether the clock alone said so.
+                // In one transaction: a start that finds the month fixed knows whether the clock
+                // alone said so.
                 let (_, end) = month.bounds(&catalog.time_zone);
                 let watch = self.trust.lock().fixing(end);
                 let fixed = Entry::Settlement {
@@ -502,7 +506,8 @@ fn tell_trust(is_trusted: bool) {
     }
 }
 
-/// Says so when the ledger ends later than now by more than an hour. It hinders nothing of what lies in the past.
+/// Says so when the ledger ends later than now by more than an hour. It hinders nothing of what
+/// lies in the past.
 fn tell_ahead(reader: &Reader, zone: &TimeZone, now: Utc) -> Result<(), SettleError> {
     if let Some((what, at)) = furthest(reader, zone)?
         && seconds_ahead(at, now) > AHEAD_SECONDS

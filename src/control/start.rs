@@ -1,6 +1,7 @@
 //! Builds the gate and starts it.
 //!
-//! Owns the order of the start: the ledger's lock before anything is admitted, one second of hold before the first call.
+//! Owns the order of the start: the ledger's lock before anything is admitted, one second of hold
+//! before the first call.
 
 use crate::billing::SettleError;
 use crate::config::{Config, Endpoint, Limits, NoticeSettings, Settings};
@@ -32,7 +33,8 @@ const PENDING_BEYOND_CONNECTIONS: usize = 65_536;
 /// File descriptors beyond those of connections: ledger, listeners, runtimes, logs; the admin
 /// listener's connections; the two ends of each pipe.
 const SPARE_FILES: u64 = 128 + admin::CONNECTIONS as u64 + 2 * PIPES as u64;
-/// Those of a worker: its listener, four of its runtime, and a connection that it has accepted and that waits for a place.
+/// Those of a worker: its listener, four of its runtime, and a connection that it has accepted and
+/// that waits for a place.
 const WORKER_FILES: u64 = 6;
 
 /// Why the gate did not start.
@@ -56,7 +58,7 @@ pub enum StartError {
         key: &'static str,
         /// Its value.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
     /// Too few file descriptors.
@@ -72,10 +74,10 @@ pub enum StartError {
         needed: u64,
         /// The hard limit.
         allowed: u64,
-        /// What would fit; 0 when nothing does.
+        /// The number of connections that would fit; 0 when none does.
         fits: u64,
     },
-    /// What was settled cannot be read.
+    /// The settled months cannot be read.
     #[error("the books cannot be read: {0}")]
     Books(#[from] SettleError),
     /// The system refused a thread or a runtime.
@@ -103,8 +105,8 @@ fn listen_remedy(cause: &io::Error) -> &'static str {
     }
 }
 
-/// Starts the gate on the calling runtime, which becomes its control thread; calls run on threads of
-/// their own. Returns when the first call can be accepted.
+/// Starts the gate on the calling runtime, which becomes its control thread; calls run on threads
+/// of their own. Returns when the first call can be accepted.
 pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
     let Config {
         mut settings,
@@ -140,8 +142,8 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let router = admin::router(operators, on_reload, &settings, public, state_seen);
     let mut control = vec![tokio::spawn(serve_operators(admin_listener, router))];
 
-    // What an earlier process admitted in its last second is not in our windows. It ended before
-    // the lock was ours: after one second of hold no two seconds overlap (P1).
+    // Calls that an earlier process admitted in its last second are not in our windows. It ended
+    // before the lock was ours: after one second of hold no two seconds overlap (P1).
     clock.sleep_until(locked_at.plus(SECOND)).await;
 
     let dialer = Arc::new(dialer(&settings, &shared.metrics));
@@ -221,7 +223,8 @@ async fn off_thread<T: Send + 'static>(
     Ok(done.map_err(io::Error::other)?)
 }
 
-/// The workers, each a thread with a runtime, a listener and a pool of upstream connections of its own.
+/// The workers, each a thread with a runtime, a listener and a pool of upstream connections of its
+/// own.
 fn spawn_workers(
     settings: &Settings,
     listeners: Vec<std::net::TcpListener>,
@@ -313,8 +316,8 @@ async fn housekeeping(proxy: Arc<Proxy>) {
         proxy.shared().clock.sleep(SECOND).await;
         proxy.sweep();
         if second % 10 == 0 {
-            // The allocator gives back what was freed a second ago when a thread ends, and without calls none
-            // does: an idle gate would keep the room of its last generation.
+            // The allocator gives back what was freed a second ago when a thread ends, and without
+            // calls none does: an idle gate would keep the room of its last generation.
             std::thread::spawn(|| drop(std::hint::black_box(Box::new(0))));
         }
     }
@@ -352,8 +355,8 @@ fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
-/// How many connections there can be: one descriptor for the client and one for the upstream of each, some for each
-/// worker, and some. Raises the limit of open files as far as it must.
+/// How many connections there can be: one descriptor for the client and one for the upstream of
+/// each, some for each worker, and some. Raises the limit of open files as far as it must.
 fn fit_connections(limits: &Limits, workers: usize) -> Result<usize, StartError> {
     let connections = limits.connections;
     let spare = SPARE_FILES + WORKER_FILES * workers as u64;

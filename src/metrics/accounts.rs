@@ -1,4 +1,4 @@
-//! What is exported of each account: its calls and quota, its packs, its balance.
+//! The figures of each account: its calls and quota, its packs, its balance.
 //!
 //! Bounded by `metrics.accounts`; what is beyond it is counted under `other` or left out.
 
@@ -16,15 +16,15 @@ const OTHER: &str = "other";
 #[derive(Default)]
 pub struct AccountSeries {
     limit: usize,
-    /// What each named account's sum over its gates exceeds its own series by: what it did among the
-    /// others, less what gates counted that are gone since.
+    /// What each named account's sum over its gates exceeds its own series by: what it did among
+    /// the others, less what gates counted that are gone since.
     named: HashMap<(AccountId, GroupId), [i64; 3]>,
     /// The counts of gates that are gone, and of named gates up to their naming, by group. A group
     /// that is here has an `other` whose counts must not fall.
     other: HashMap<GroupId, [i64; 3]>,
 }
 
-/// One account's figures in one group, as the caller read them from the gates.
+/// One account's figures in one group, as read from the limiters.
 pub struct AccountFigures {
     /// The account.
     pub account: AccountId,
@@ -79,18 +79,21 @@ impl Metrics {
         }
     }
 
-    /// Replaces the figures of all packs. At most `metrics.accounts` series: the orders of one account in one
-    /// group together or none of them, those first whose remaining calls are nearest to their end.
+    /// Replaces the figures of all packs. At most `metrics.accounts` series: the orders of one
+    /// account in one group together or none of them, those first whose remaining calls are nearest
+    /// to their end.
     pub fn set_packs(&self, packs: Vec<PackFigures>) {
         let limit = self.accounts.lock().limit;
         let mut holders: HashMap<(AccountId, GroupId), Vec<(String, f64)>> = HashMap::new();
         for pack in packs {
-            // Both are far below 2^53, so that 1,500 of 10,000 is the 0.15 that an alert is written with (R14).
+            // Both are far below 2^53, so that 1,500 of 10,000 is the 0.15 that an alert is written
+            // with (R14).
             let ratio = pack.left as f64 / pack.size.max(1) as f64;
             let orders = holders.entry((pack.account, pack.group)).or_default();
             orders.push((pack.order, ratio));
         }
-        // Of what is not used up: a customer who bought again must not take the place of one who runs out.
+        // Of what is not used up: a customer who bought again must not take the place of one who
+        // runs out.
         let nearest = |orders: &[(String, f64)]| {
             let left = orders.iter().map(|(_, ratio)| *ratio).filter(|r| *r > 0.0);
             left.min_by(f64::total_cmp).unwrap_or(0.0)
@@ -112,9 +115,9 @@ impl Metrics {
         }
     }
 
-    /// Replaces all balances. `in_arrears`: how many accounts are, those included that the files say it of. At
-    /// most `metrics.accounts` series, the lowest first. Floats, because Prometheus knows nothing else: to be
-    /// looked at, never to be computed with.
+    /// Replaces all balances. `in_arrears`: how many accounts are, those included that the files
+    /// say it of. At most `metrics.accounts` series, the lowest first. Floats, because Prometheus
+    /// knows nothing else: to be looked at, never to be computed with.
     pub fn set_balances(&self, mut balances: Vec<(AccountId, f64)>, in_arrears: usize) {
         self.accounts_in_arrears
             .set(i64::try_from(in_arrears).unwrap_or(i64::MAX));
@@ -128,7 +131,7 @@ impl Metrics {
         }
     }
 
-    /// The text exposition, with the accounts' figures as the caller read them just now.
+    /// The text exposition, with the accounts' figures as they were read just now.
     pub fn expose(&self, mut figures: Vec<AccountFigures>) -> Vec<u8> {
         self.set_accounts(&mut figures);
         let mut families = self.registry.gather();

@@ -1,5 +1,5 @@
-//! The table of metric families. Each family is told once, in one row: the struct, the registry and the
-//! reference in `deploy/README.md` are made from it.
+//! The table of metric families. Each family is told once, in one row: the struct, the registry and
+//! the reference in `deploy/README.md` are made from it.
 
 use crate::metrics::accounts::AccountSeries;
 use crate::model::{COMMIT, Mode, Outcome, Threshold};
@@ -11,7 +11,7 @@ use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry,
 };
 
-/// What the gate said of a call.
+/// The decision about a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decision {
     /// Let in.
@@ -36,7 +36,7 @@ impl Decision {
     }
 }
 
-/// What a family measures.
+/// The kind of a family.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// It only rises while the process lives.
@@ -60,11 +60,11 @@ impl Kind {
 
 /// One row of the table. Name and labels are stable: dashboards depend on them.
 pub struct Family {
-    /// What it is about, as a heading.
+    /// Its subject, as a heading.
     pub section: &'static str,
     /// With the prefix.
     pub name: &'static str,
-    /// What it measures.
+    /// The thing that it measures.
     pub kind: Kind,
     /// One or two sentences for the operator; no line break, no `|`.
     pub help: &'static str,
@@ -300,7 +300,8 @@ trait Shape: Sized {
 /// One histogram for each outcome, resolved at the start.
 struct ByOutcome([Histogram; Outcome::ALL.len()]);
 
-/// Counters that are exposed beside the registry, which would sort all of their series at each scrape.
+/// Counters that are exposed beside the registry, which would sort all of their series at each
+/// scrape.
 pub(in crate::metrics) struct Unsorted(pub(in crate::metrics) IntCounterVec);
 
 fn options(family: &Family) -> Opts {

@@ -1,7 +1,7 @@
-//! What operators measure: the metric families, and what is exported of each account.
+//! The metric families, and the figures that are exported of each account.
 //!
-//! Owns names, labels and their bounds. The only door to prometheus. Must never decide anything, and
-//! never make a series from something that a client chose.
+//! Owns names, labels and their bounds. The only door to prometheus. Must never decide anything,
+//! and never make a series from something that a client chose.
 
 mod accounts;
 mod families;

@@ -1,6 +1,8 @@
-//! A disk under a process, made by `layer.c`: what its page cache holds is not what a power cut leaves.
+//! A disk under a process, made by `layer.c`: what its page cache holds is not what a power cut
+//! leaves.
 //!
-//! Owns how the layer is built, put under a process and told what to do. The program under test knows nothing of it.
+//! Owns how the layer is built, put under a process and told what to do. The program under test
+//! knows nothing of it.
 #![allow(dead_code, reason = "each test binary uses what it needs of it")]
 
 use std::ffi::OsString;
@@ -117,8 +119,8 @@ impl Disk {
         self.set(Word::FailWrite, if errno == 0 { 0 } else { ALL });
     }
 
-    /// Puts into the new directory `to` what is on the disk of the files in `from`. Of the pages that were written and not
-    /// synced, each is there or not, as `dice` (not 0) falls.
+    /// Puts into the new directory `to` what is on the disk of the files in `from`. Of the pages
+    /// that were written and not synced, each is there or not, as `dice` (not 0) falls.
     pub fn power_cut(&self, from: &Path, to: &Path, mut dice: u64) {
         fs::create_dir(to).unwrap();
         for entry in fs::read_dir(from).unwrap() {
@@ -146,8 +148,9 @@ impl Disk {
     }
 }
 
-/// Runs the calling test again in a process of its own with such a disk under it. There it gives the disk; here it gives
-/// nothing once that process has passed. `here` is any closure of the test: its type has the test's name.
+/// Runs the calling test again in a process of its own with such a disk under it. There it gives
+/// the disk; here it gives nothing once that process has passed. `here` is any closure of the test:
+/// its type has the test's name.
 pub fn under_this_test<T>(here: &T) -> Option<Disk> {
     if let Some(disk) = Disk::of_this_process() {
         return Some(disk);

@@ -1,5 +1,5 @@
-//! P7: everything has a limit, and what happens at it. Each at the limit and one past it, and whatever
-//! else no well-behaved client or upstream would send.
+//! P7: everything has a limit, and what happens at it. Each at the limit and one past it, and
+//! whatever else no well-behaved client or upstream would send.
 
 use crate::harness::*;
 use bytes::Bytes;

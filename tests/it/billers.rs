@@ -1,4 +1,5 @@
-//! The biller's side of the ledger: reading records with a cursor, and sealing and settling until somebody pulls the plug.
+//! The biller's side of the ledger: reading records with a cursor, and sealing and settling until
+//! somebody pulls the plug.
 
 use crate::harness::*;
 use serde_json::Value;
@@ -12,7 +13,8 @@ use tollgate::model::{
     AccountId, Action, Clock, Durability, GroupId, Mode, Outcome, Reason, RequestId, Utc,
 };
 
-/// What a biller knows: how far it has read, and the calls by account, action, mode, outcome and billable.
+/// What a biller knows: how far it has read, and the calls by account, action, mode, outcome and
+/// billable.
 #[derive(Clone, Default, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
 struct Counted {
     cursor: u64,
@@ -159,8 +161,8 @@ fn record(at: Utc) -> Record {
     }
 }
 
-/// The other process: records calls, seals days, settles months and prunes, and says what it was told is durable, until it
-/// is killed.
+/// The other process: records calls, seals days, settles months and prunes, and says what it was
+/// told is durable, until it is killed.
 fn seal_and_settle_for_ever(path: &Path) {
     let ledger = open(path);
     let runtime = tokio::runtime::Builder::new_current_thread()

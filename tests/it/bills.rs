@@ -1,5 +1,5 @@
-//! From counted calls to a statement that anybody can check, and back to the gate: with the real binary, whose ledger
-//! holds last month's calls before it starts.
+//! From counted calls to a statement that anybody can check, and back to the gate: with the real
+//! binary, whose ledger holds last month's calls before it starts.
 
 use crate::harness::*;
 use http::StatusCode;
@@ -19,8 +19,8 @@ fn zone() -> jiff::tz::TimeZone {
     jiff::tz::TimeZone::get("Asia/Shanghai").unwrap()
 }
 
-/// The last month that can be settled now: the one before the running one, by the provider's clock, whose first two hours
-/// are counted to it here.
+/// The last month that can be settled now: the one before the running one, by the provider's clock,
+/// whose first two hours are counted to it here.
 fn last_month() -> Month {
     Month::of(Utc(Clock::default().utc().0 - 2 * HOUR_US), &zone()).previous()
 }
@@ -58,7 +58,8 @@ fn call(account: &str, at: Utc, mode: Mode, reason: Reason) -> Record {
     }
 }
 
-/// Writes a ledger before any gate has it, as a process that ran for long leaves it: the clock is trusted.
+/// Writes a ledger before any gate has it, as a process that ran for long leaves it: the clock is
+/// trusted.
 fn seed(ledger: &Path, records: impl IntoIterator<Item = Record>) {
     std::fs::create_dir_all(ledger.parent().unwrap()).unwrap();
     let options = LedgerOptions {
@@ -94,8 +95,8 @@ fn house(upstream: std::net::SocketAddr, packs: &str, payments: &str) -> Sandbox
     house
 }
 
-/// Last month: 14,000 billable calls from its first hour on, one a second, and some that are not. A pack of 10,000 that
-/// was delivered in the midst of an hour, after 1,500 of them.
+/// Last month: 14,000 billable calls from its first hour on, one a second, and some that are not. A
+/// pack of 10,000 that was delivered in the midst of an hour, after 1,500 of them.
 fn busy_month(house: &Sandbox) {
     let from = into_last_month(0);
     let calls = (0..14_000).map(|n| {
@@ -155,7 +156,8 @@ async fn settled(house: &Sandbox) -> Value {
     panic!("the month is not settled; the log:\n{}", house.log());
 }
 
-/// The customer's own recount, from what it can export, by a program that shares nothing with this one.
+/// The customer's own recount, from what it can export, by a program that shares nothing with this
+/// one.
 fn recount(house: &Sandbox) -> Output {
     let month = last_month().to_string();
     let dir = house.dir.path();
@@ -194,7 +196,8 @@ async fn a_month_is_settled_once_whatever_the_files_say_later_and_arrears_end_wh
     let house = house(upstream.address, &pack(), "[]");
     busy_month(&house);
 
-    // 1,000 free, then 500 before the pack came, 10,000 by the pack, 2,500 after it: 14,000 reach the tier of 0.009.
+    // 1,000 free, then 500 before the pack came, 10,000 by the pack, 2,500 after it: 14,000 reach
+    // the tier of 0.009.
     let open = statement(&house);
     let use_of = &open["groups"][0]["per_call"];
     assert_eq!(use_of["free"]["used"], 1_000);
@@ -226,7 +229,8 @@ async fn a_month_is_settled_once_whatever_the_files_say_later_and_arrears_end_wh
     let samples = scrape(house.admin).await;
     assert_eq!(samples.sum("tollgate_accounts_in_arrears", &[]), 1);
 
-    // A restart changes nothing of it: the first call after it is refused too. From here on the clock is not trusted.
+    // A restart changes nothing of it: the first call after it is refused too. From here on the
+    // clock is not trusted.
     drop(process);
     let ledger = rusqlite::Connection::open(house.ledger()).unwrap();
     let change = "UPDATE clock SET boot = 'another machine'";
@@ -572,7 +576,8 @@ async fn a_month_is_not_settled_again_with_other_orders_when_its_settlement_was_
     named();
 }
 
-/// A head says nothing of a month that is only begun. Its statements would be computed from the records up to there.
+/// A head says nothing of a month that is only begun. Its statements would be computed from the
+/// records up to there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_month_that_somebody_has_begun_by_hand_is_named_and_not_fixed() {
     let upstream = Upstream::after(Duration::ZERO).await;

@@ -1,4 +1,5 @@
-//! Which commit a build names, from the files of a repository. `build.rs` is compiled into this test.
+//! Which commit a build names, from the files of a repository. `build.rs` is compiled into this
+//! test.
 
 #[path = "../../build.rs"]
 #[allow(dead_code, reason = "its main is for cargo")]

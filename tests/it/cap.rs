@@ -41,7 +41,8 @@ fn starts(records: &[StoredRecord]) -> BTreeMap<String, Vec<u64>> {
     starts
 }
 
-/// Calls of `key` from `clients` connections, each sending its next call `pause` after the last answer.
+/// Calls of `key` from `clients` connections, each sending its next call `pause` after the last
+/// answer.
 async fn flood(
     gate: &Gate,
     key: &'static str,

@@ -1,4 +1,5 @@
-//! The places of `limits.connections`: who gets one, who gives way, and who keeps one whatever happens.
+//! The places of `limits.connections`: who gets one, who gives way, and who keeps one whatever
+//! happens.
 
 use crate::harness::{
     Gate, RETAIL_KEY, STUDIO_ID, STUDIO_KEY, STUDIO_SECRET, Upstream, Wire, eventually, json,

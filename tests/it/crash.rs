@@ -12,8 +12,8 @@ const KILLS: usize = 20;
 const STUDIO_QUOTA: usize = 20;
 const RETAIL_QUOTA: usize = 120;
 
-/// P3 and P1 over one ledger and many lives. The callers go some way over their caps, spread over the
-/// second, so that calls are in every stage when the kill comes.
+/// P3 and P1 over one ledger and many lives. The callers go some way over their caps, spread over
+/// the second, so that calls are in every stage when the kill comes.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_kill_9_at_any_moment_every_answered_call_is_in_the_ledger_once_and_the_cap_held() {
     let seed = fastrand::u64(..);
@@ -167,7 +167,8 @@ fn synced_before_answered(trace: &str) -> Vec<bool> {
     }
     let mut step = None;
     let mut calls = Vec::new();
-    // By process id: a sync that has been entered but not left, with whether it covers what was written.
+    // By process id: a sync that has been entered but not left, with whether it covers what was
+    // written.
     let mut syncing: HashMap<&str, bool> = HashMap::new();
     for line in trace.lines() {
         let Some((pid, event)) = line.split_once(' ') else {

@@ -1,4 +1,5 @@
-//! A thousand reloads under load. The longest test: its name has it begin early, beside the others and not after them.
+//! A thousand reloads under load. The longest test: its name has it begin early, beside the others
+//! and not after them.
 
 use crate::harness::*;
 use crate::reload::{FEW_FILES, SECOND_NS, mistakes, most_within_a_second};
@@ -83,8 +84,8 @@ impl Mover {
     }
 }
 
-/// A quota that an account was given: it may have come into force from the moment its file was begun, and
-/// was in force when its reload had returned.
+/// A quota that an account was given: it may have come into force from the moment its file was
+/// begun, and was in force when its reload had returned.
 struct Given {
     begin: Mono,
     end: Mono,
@@ -274,8 +275,9 @@ async fn a_thousand_reloads_under_load_lose_no_call_and_no_record_and_keep_every
             });
         }
         if step % (reloads / 4).max(1) == 0 {
-            // Long enough for windows that no reload has touched, and for the allocator to give back
-            // what it only kept at hand: while reloads run it grows and shrinks by steps of some MiB.
+            // Long enough for windows that no reload has touched, and for the allocator to give
+            // back what it only kept at hand: while reloads run it grows and shrinks by steps of
+            // some MiB.
             tokio::time::sleep(Duration::from_millis(3_000)).await;
             resident.push(resident_kib(process.child.id()));
         }
@@ -310,7 +312,8 @@ async fn a_thousand_reloads_under_load_lose_no_call_and_no_record_and_keep_every
     );
 
     // P1 on the recorded starts, against what can have been in force when each was decided: at most
-    // max_delay before it, or a moment after it where a thread was put to sleep between clock and lock.
+    // max_delay before it, or a moment after it where a thread was put to sleep between clock and
+    // lock.
     let mut starts: HashMap<&str, Vec<u64>> = HashMap::new();
     for record in &recorded {
         starts

@@ -1,4 +1,5 @@
-//! The real gate on a disk that fails, or does not answer: what its callers are told, and what a power cut leaves.
+//! The real gate on a disk that fails, or does not answer: what its callers are told, and what a
+//! power cut leaves.
 
 #[path = "../disk/mod.rs"]
 pub mod disk;

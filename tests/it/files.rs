@@ -1,4 +1,5 @@
-//! The files that people write, as the commands read them: what editors, exports and scripts make of them.
+//! The files that people write, as the commands read them: what editors, exports and scripts make
+//! of them.
 
 use crate::harness::*;
 use std::net::SocketAddr;

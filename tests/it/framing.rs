@@ -1,4 +1,5 @@
-//! A mistake in the framing of a body is final: what follows it is nobody's, and it costs nobody but its sender.
+//! A mistake in the framing of a body is final: what follows it is nobody's, and it costs nobody
+//! but its sender.
 
 use crate::harness::*;
 use std::num::NonZeroUsize;
@@ -20,7 +21,8 @@ fn hidden() -> String {
     )
 }
 
-/// Chunked bodies with a mistake, most of them before what a lenient reader takes for a whole body or another call.
+/// Chunked bodies with a mistake, most of them before what a lenient reader takes for a whole body
+/// or another call.
 fn mistakes() -> Vec<String> {
     let hidden = hidden();
     let as_data = hidden.len() + 5;
@@ -40,7 +42,8 @@ fn mistakes() -> Vec<String> {
     ]
 }
 
-/// An upstream that counts the open connections, and takes its time over a call with the field `X-Slow`.
+/// An upstream that counts the open connections, and takes its time over a call with the field
+/// `X-Slow`.
 async fn keeping_upstream() -> (RawUpstream, Arc<AtomicUsize>) {
     let open = Arc::new(AtomicUsize::new(0));
     let count = open.clone();

@@ -1,4 +1,5 @@
-//! P4: whoever hangs up, and whenever, each call is decided once and each admitted call recorded once.
+//! P4: whoever hangs up, and whenever, each call is decided once and each admitted call recorded
+//! once.
 
 use crate::harness::*;
 use http_body_util::BodyExt;

@@ -1,4 +1,5 @@
-//! P6: an account is known only by a verified credential. On real sockets, with what a thief would send.
+//! P6: an account is known only by a verified credential. On real sockets, with what a thief would
+//! send.
 
 use crate::harness::*;
 use bytes::Bytes;
@@ -229,7 +230,8 @@ async fn names_that_only_the_gate_may_set_are_dropped_when_a_client_sends_them()
     assert_eq!(reply.headers["x-request-id"], id);
 }
 
-/// CGI, WSGI and what builds on them know `X_Tollgate_Account` and `X-Tollgate-Account` by one name.
+/// CGI, WSGI and what builds on them know `X_Tollgate_Account` and `X-Tollgate-Account` by one
+/// name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_of_the_gate_or_of_what_it_judged_is_dropped_also_when_it_is_spelled_with_underscores()
  {
@@ -370,7 +372,8 @@ async fn every_recorded_vector_gets_the_answer_that_it_expects() {
     let upstream = Upstream::after(Duration::ZERO).await;
     let gate = Gate::start_with(upstream.address, |config| {
         vector_accounts(config, &file["keys"]);
-        // Six calls of one video action are well below its 20 a second; the rest share the purchase.
+        // Six calls of one video action are well below its 20 a second; the rest share the
+        // purchase.
         config.settings.workers = std::num::NonZeroUsize::new(1);
     })
     .await;

@@ -1,4 +1,5 @@
-//! A ledger that cannot be written, seen from the callers' side: full, held, taken away, and killed on top.
+//! A ledger that cannot be written, seen from the callers' side: full, held, taken away, and killed
+//! on top.
 
 use crate::harness::*;
 use http::StatusCode;
@@ -10,7 +11,8 @@ use std::time::Duration;
 use tollgate::ledger::StoredRecord;
 use tollgate::model::{Outcome, Reason};
 
-/// Lets no file of the process grow, or lets them grow again: what a full disk is to the ledger, its log and all.
+/// Lets no file of the process grow, or lets them grow again: what a full disk is to the ledger,
+/// its log and all.
 fn fill_disk(process: &Process, full: bool) {
     let size = if full {
         "--fsize=1:unlimited"
@@ -47,8 +49,9 @@ fn tc3() -> http::Request<http_body_util::Full<bytes::Bytes>> {
     signed(STUDIO_ID, STUDIO_SECRET, action, "{\"Image\":\"x\"}")
 }
 
-/// P3 and the promise of "not billed": an answered call is recorded once and as answered; one that was
-/// told that it cannot be counted is not billable, if it is recorded at all; throttled ones are not.
+/// P3 and the promise of "not billed": an answered call is recorded once and as answered; one that
+/// was told that it cannot be counted is not billable, if it is recorded at all; throttled ones are
+/// not.
 pub fn assert_kept_its_word(told: &ClientLog, records: &[StoredRecord]) {
     let recorded: HashMap<String, &StoredRecord> =
         records.iter().map(|r| (r.id.to_string(), r)).collect();

@@ -15,8 +15,8 @@ use tollgate::model::{Clock, Outcome};
 /// Set in the process that has namespaces of its own.
 const INSIDE: &str = "TOLLGATE_TEST_NAMESPACES";
 
-/// Runs the calling test again in a process with a network and a mount table of its own, without root where the kernel
-/// lets users have them. True in that process.
+/// Runs the calling test again in a process with a network and a mount table of its own, without
+/// root where the kernel lets users have them. True in that process.
 pub fn is_inside<T>(here: &T) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;

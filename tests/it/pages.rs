@@ -28,7 +28,8 @@ const VALUES: [(&str, &str); 6] = [
     ("/etc/tollgate/tollgate.yaml", "config/tollgate.yaml"),
 ];
 
-/// Commands that are not run here, or all that begin so when there is a blank at the end; and what checks them instead.
+/// Commands that are not run here, or all that begin so when there is a blank at the end; and what
+/// checks them instead.
 const ELSEWHERE: [(&str, &str); 17] = [
     ("make demo", "tests/it/demo.rs runs the demo"),
     ("make demo ", "the same"),

@@ -1,4 +1,5 @@
-//! The real binary from outside: its command line, its signals, its end, and the operator's listener.
+//! The real binary from outside: its command line, its signals, its end, and the operator's
+//! listener.
 
 use crate::harness::*;
 use http::{Request, StatusCode};

@@ -8,7 +8,8 @@ use tollgate::proxy::{REFUSALS, Retry};
 /// What writes them anew.
 const REMEDY: &str = "make reference";
 
-/// Holds the block of `page` between the two comments of `name` against the table's; with `UPDATE_PAGES=1` writes it.
+/// Holds the block of `page` between the two comments of `name` against the table's; with
+/// `UPDATE_PAGES=1` writes it.
 fn check_block(page: &str, name: &str, table: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
     let text = std::fs::read_to_string(&path).unwrap();

@@ -1,4 +1,5 @@
-//! What operators see of heads that are no requests: TLS on a plain listener, a load balancer's own protocol, broken clients.
+//! What operators see of heads that are no requests: TLS on a plain listener, a load balancer's own
+//! protocol, broken clients.
 
 use crate::harness::{Sandbox, Upstream, Wire, eventually, scrape};
 use crate::reload::FEW_FILES;

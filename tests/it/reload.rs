@@ -23,8 +23,8 @@ async fn house() -> (Upstream, Sandbox, Process) {
     (upstream, house, process)
 }
 
-/// Keeps a watched file from being quiet, so that only what the test asks for reads it: its content stays, its
-/// date moves.
+/// Keeps a watched file from being quiet, so that only what the test asks for reads it: its content
+/// stays, its date moves.
 struct Restless(Arc<AtomicBool>);
 
 impl Restless {
@@ -226,7 +226,8 @@ async fn a_file_is_read_by_itself_when_it_is_quiet_and_not_while_it_is_written()
     let path = house.file("accounts.yaml");
     let good = std::fs::read_to_string(&path).unwrap();
 
-    // Written piece by piece, for longer than a file must be quiet; each state on the way is a mistake.
+    // Written piece by piece, for longer than a file must be quiet; each state on the way is a
+    // mistake.
     let changed = good.replace("order: Q-1, qps: 10,", "order: Q-1, qps: 15,");
     let mut longest = Duration::ZERO;
     let mut wrote = clock.mono();
@@ -640,7 +641,8 @@ async fn a_broken_file_of_any_kind_changes_nothing_and_is_told_with_its_place_an
     at_rest(house.admin).await.assert_conserved();
 }
 
-/// A file of as many accounts, which opened both groups. Their keys are their ids with `key-` before.
+/// A file of as many accounts, which opened both groups. Their keys are their ids with `key-`
+/// before.
 fn many(accounts: std::ops::Range<usize>) -> String {
     use sha2::Digest;
     let one = |n| {
@@ -798,7 +800,8 @@ async fn no_way_of_editing_an_account_gives_back_what_it_spent() {
         clients.push(Client::connect(house.public).await.unwrap());
     }
     for (what, files, left) in manoeuvres {
-        // Gone for so long that the gates are swept in between, most of the times; shorter when the machine is too busy.
+        // Gone for so long that the gates are swept in between, most of the times; shorter when the
+        // machine is too busy.
         let (pause_ms, proofs) = match what {
             "removed for a while" => (500, 3),
             _ => (0, 1),
@@ -819,8 +822,8 @@ async fn no_way_of_editing_an_account_gives_back_what_it_spent() {
                 }
             }
             let more = burst(&mut clients, 6).await;
-            // Within a second of the first call all that was spent still counts. On a machine so busy that this took
-            // longer, it shows nothing.
+            // Within a second of the first call all that was spent still counts. On a machine so
+            // busy that this took longer, it shows nothing.
             if spent == 30 && clock.mono().since(began) < Duration::from_secs(1) {
                 assert_eq!(more, left, "{what}");
                 proved += 1;

@@ -251,7 +251,8 @@ async fn an_answer_that_is_cut_never_looks_whole_not_even_to_a_client_of_http_1_
     assert_eq!(samples.sum("tollgate_answers_cut_total", &[]), 2);
 }
 
-/// An upstream that answers each request at its head, reads nothing more of it, and keeps the connection.
+/// An upstream that answers each request at its head, reads nothing more of it, and keeps the
+/// connection.
 async fn answers_and_reads_no_more() -> RawUpstream {
     RawUpstream::scripted(|mut connection| async move {
         connection.head().await;

@@ -1,4 +1,5 @@
-//! The settings of time: how long connections are kept, on both sides, and how long a stopping gate still takes new ones.
+//! The settings of time: how long connections are kept, on both sides, and how long a stopping gate
+//! still takes new ones.
 
 use crate::harness::*;
 use http::StatusCode;

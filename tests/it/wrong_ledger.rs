@@ -1,4 +1,5 @@
-//! A ledger that is not there, and one that is not the gate's own: neither is taken for an empty beginning.
+//! A ledger that is not there, and one that is not the gate's own: neither is taken for an empty
+//! beginning.
 
 use crate::harness::*;
 use http::StatusCode;

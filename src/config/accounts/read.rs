@@ -13,8 +13,9 @@ use crate::model::AccountId;
 /// The least bytes of accounts that are read at once, when they can be.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Reads one file. `taken` holds what the files before it gave. Without places it goes by pieces when it
-/// can: then it finds a mistake exactly when the whole has one, but cannot say well which one it is.
+/// Reads one file. `taken` holds what the files before it gave. Without places it goes by pieces
+/// when it can: then it finds a mistake exactly when the whole has one, but cannot say well which
+/// one it is.
 pub(in crate::config) fn read(
     source: &Source,
     bytes: &[u8],

@@ -68,7 +68,8 @@ pub(in crate::config) fn service(
     })
 }
 
-/// The group that an entry names, and what the catalogue says of it. One that is not there is refused.
+/// The group that an entry names, and what the catalogue says of it. One that is not there is
+/// refused.
 fn offered<'c>(entry: Entry<'_>, catalog: &'c catalog::Reading) -> (Option<GroupId>, Offer<'c>) {
     let Some(groups) = &catalog.groups else {
         return (None, Offer::Unsound);

@@ -112,8 +112,8 @@ pub struct QpsPurchase {
     pub paid: Paid,
 }
 
-/// The funds that an order was paid from (R18), with amounts above zero: there are as many orders as
-/// purchases, and nearly all of them were paid from one.
+/// The funds that an order was paid from (R18), with amounts above zero: there are as many orders
+/// as purchases, and nearly all of them were paid from one.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Paid(pub(in crate::config) Box<[(Fund, Decimal)]>);
 

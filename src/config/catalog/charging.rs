@@ -1,4 +1,4 @@
-//! What the calls of a group cost: caps, ladders, packs.
+//! The charging of a group: caps, ladders, packs.
 
 use crate::config::catalog::{Charging, MAX_QPS, PackPrice, PerCall, QpsPrice, Tier};
 use crate::config::reader::{Fields, Item, point};

@@ -36,13 +36,13 @@ pub struct Catalog {
 pub struct Group {
     /// Its key.
     pub id: GroupId,
-    /// What people call it.
+    /// Its name for people.
     pub title: String,
     /// Accepted values of `X-TC-Region`; empty: not asked for and not checked.
     pub regions: Vec<String>,
     /// Not empty.
     pub actions: Vec<ActionSpec>,
-    /// What its calls cost.
+    /// The charging of its calls.
     pub charging: Charging,
 }
 

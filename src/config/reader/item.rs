@@ -1,6 +1,7 @@
 //! A value of the tree, and what any value may be: text, a list, a map.
 //!
-//! Owns the wording of a value of the wrong kind and of repeated keys. Must never know a particular file's keys.
+//! Owns the wording of a value of the wrong kind and of repeated keys. Must never know a particular
+//! file's keys.
 
 use crate::config::reader::{Fields, Source, point, quoted};
 use crate::config::yaml::{Node, Place, Value};

@@ -9,8 +9,8 @@ pub(in crate::config) fn point(file: &Path, at: Place) -> String {
     format!("{}:{}:{}", file.display(), at.line, at.column)
 }
 
-/// In quotes, control characters escaped, cut to what a line can carry. With what to type when a character of
-/// it comes from another keyboard.
+/// In quotes, control characters escaped, cut to what a line can carry. With what to type when a
+/// character of it comes from another keyboard.
 pub(in crate::config) fn quoted(text: &str) -> String {
     let quoted = match text.char_indices().nth(60) {
         None => format!("{text:?}"),

@@ -1,7 +1,7 @@
 //! Text -> addresses: listeners, the upstream, the webhook, networks.
 //!
-//! Owns what such a text must be, and the question whether an address leads back to this gate. Must never
-//! look up a name.
+//! Owns what such a text must be, and the question whether an address leads back to this gate. Must
+//! never look up a name.
 
 use crate::config::reader::{Item, quoted};
 use crate::config::settings::{Endpoint, WebhookUrl};
@@ -41,8 +41,8 @@ pub(in crate::config) fn endpoint(item: Item<'_>) -> Option<Endpoint> {
         .map(|(host, port)| Endpoint { host, port })
 }
 
-/// Whether whoever connects to the endpoint reaches this listener. A name other than `localhost` is not looked up: a name
-/// server that is slow must not hold up who reads a file.
+/// Whether whoever connects to the endpoint reaches this listener. A name other than `localhost` is
+/// not looked up: a name server that is slow must not hold up who reads a file.
 pub(in crate::config) fn leads_to(endpoint: &Endpoint, listener: SocketAddr) -> bool {
     const LOOPBACK: [IpAddr; 2] = [
         IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -67,8 +67,8 @@ pub(in crate::config) fn leads_to(endpoint: &Endpoint, listener: SocketAddr) -> 
     endpoint.port == listener.port() && addresses.iter().any(is_reached)
 }
 
-/// An address of IPv4 as the system's resolver reads it (`inet_aton`): one to four numbers, decimal, octal or hexadecimal, of
-/// which the last fills all bytes that are left.
+/// An address of IPv4 as the system's resolver reads it (`inet_aton`): one to four numbers,
+/// decimal, octal or hexadecimal, of which the last fills all bytes that are left.
 fn short_address(name: &str) -> Option<Ipv4Addr> {
     let number = |text: &str| {
         let (digits, radix) = match text.strip_prefix("0x").or(text.strip_prefix("0X")) {
@@ -92,7 +92,8 @@ fn short_address(name: &str) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::from_bits(address))
 }
 
-/// Whether an address is this machine's own: then a socket that connects to it has it, too. Nothing is sent.
+/// Whether an address is this machine's own: then a socket that connects to it has it, too. Nothing
+/// is sent.
 fn is_of_this_machine(address: IpAddr) -> bool {
     let any: IpAddr = match address {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

@@ -1,6 +1,7 @@
 //! `tollgate.yaml`: how this gate runs.
 //!
-//! Owns its keys: each is told once, in the table. Must never hold anything about what is sold or to whom.
+//! Owns its keys: each is told once, in the table. Must never hold anything about what is sold or
+//! to whom.
 
 mod addresses;
 mod read;

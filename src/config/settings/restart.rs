@@ -1,12 +1,13 @@
-//! The settings in which two configurations differ, for those who are told what waits for a restart.
+//! The settings in which two configurations differ, for those who are told what waits for a
+//! restart.
 //!
 //! Must never show a secret.
 
 use crate::config::Settings;
 use crate::config::settings::table::{Setting, TABLE};
 
-/// Every setting in which the two differ, in the order of the table: its key as written in the file,
-/// before, after. A secret is not shown.
+/// Every setting in which the two differ, in the order of the table: its key as written in the
+/// file, before, after. A secret is not shown.
 pub(in crate::config) fn changed(
     old: &Settings,
     new: &Settings,

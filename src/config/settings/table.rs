@@ -1,8 +1,9 @@
-//! Every key of `tollgate.yaml`, told once: default, bounds, what a change of it needs, what it does.
+//! Every key of `tollgate.yaml`, told once: default, bounds, what a change of it needs, what it
+//! does.
 //!
-//! The reader takes defaults and bounds from here, the list of what waits for a restart comes from here,
-//! and so does the reference in `config/README.md` (`make reference`). Must never name a key that the
-//! reader does not accept.
+//! The reader takes defaults and bounds from here, the list of what waits for a restart comes from
+//! here, and so does the reference in `config/README.md` (`make reference`). Must never name a key
+//! that the reader does not accept.
 
 use crate::config::Settings;
 use crate::config::reader::{spelled, spelled_size};

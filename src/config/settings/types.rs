@@ -1,6 +1,7 @@
 //! The shape of `tollgate.yaml`.
 //!
-//! Owns what the gate is told of how it runs. Must never hold anything about what is sold or to whom.
+//! Owns what the gate is told of how it runs. Must never hold anything about what is sold or to
+//! whom.
 
 use crate::model::Durability;
 use ipnet::IpNet;
@@ -107,8 +108,8 @@ pub struct NoticeSettings {
     pub token: Option<SecretString>,
 }
 
-/// An address that notices are posted to. What follows the host is often a secret of the receiver's,
-/// so it is not shown.
+/// An address that notices are posted to. What follows the host is often a secret of the
+/// receiver's, so it is not shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WebhookUrl {
     /// `https`, else `http`.
@@ -154,7 +155,8 @@ impl WebhookUrl {
 pub struct Limits {
     /// Connections on the public listener; at least 1.
     pub connections: usize,
-    /// The file does not write [`Self::connections`]: fewer will do when the system allows fewer open files.
+    /// The file does not write [`Self::connections`]: fewer will do when the system allows fewer
+    /// open files.
     pub connections_adapt: bool,
     /// How long a client's connection may stay without a request; above zero.
     pub idle_timeout: Duration,

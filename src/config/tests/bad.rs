@@ -1,5 +1,5 @@
-//! The bad files: each page of `bad/` holds cases, and a case is what is written in place of the good
-//! files and all that is said about it.
+//! The bad files: each page of `bad/` holds cases, and a case is what is written in place of the
+//! good files and all that is said about it.
 //!
 //! ```yaml
 //! - accounts.yaml:                  # FROM: TO, for each place that is changed; a text is the whole file

@@ -30,8 +30,8 @@ fn parts(key: &str) -> (&str, &str) {
     key.rsplit_once('.').unwrap_or(("", key))
 }
 
-/// What is said of a good file in which `key` has `value` and nothing else of its section is written but
-/// what is required.
+/// What is said of a good file in which `key` has `value` and nothing else of its section is
+/// written but what is required.
 fn said_of(key: &str, value: &str) -> Vec<String> {
     let (section, name) = parts(key);
     let files = Files::good();

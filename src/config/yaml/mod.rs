@@ -3,9 +3,9 @@
 //! Owns the only use of `serde_yaml`. Must never judge what a value means, and never put a value
 //! into a message: it may be a secret.
 //!
-//! A place costs several times what a scalar does, and the parser holds every event of a document at
-//! once, which takes twenty times the text. So a large file is read without places and in pieces first,
-//! and once more as a whole and with places when there is something to say about it.
+//! A place costs several times what a scalar does, and the parser holds every event of a document
+//! at once, which takes twenty times the text. So a large file is read without places and in pieces
+//! first, and once more as a whole and with places when there is something to say about it.
 
 mod pieces;
 mod place;

@@ -2,13 +2,14 @@
 //!
 //! Must never cut where the parser would read on.
 
-/// Cuts the text of a file that holds nothing but a map of maps under `key`, the usual way of writing one,
-/// into texts of at least `least` bytes, save the last, that each hold some entries of the inner map; `None`
-/// when it is written in another way.
+/// Cuts the text of a file that holds nothing but a map of maps under `key`, the usual way of
+/// writing one, into texts of at least `least` bytes, save the last, that each hold some entries of
+/// the inner map; `None` when it is written in another way.
 ///
-/// It cuts only before a line that is indented as the first entry is. What stands before such a line and
-/// is whole YAML in itself (nothing open, a map) is the same in the file: no scalar and no block goes on
-/// there. So the pieces are the file's if each of them is a map, and the caller refuses any other.
+/// It cuts only before a line that is indented as the first entry is. What stands before such a
+/// line and is whole YAML in itself (nothing open, a map) is the same in the file: no scalar and no
+/// block goes on there. So the pieces are the file's if each of them is a map, and the caller
+/// refuses any other.
 pub(in crate::config) fn pieces<'t>(
     text: &'t str,
     key: &str,

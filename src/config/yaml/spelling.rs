@@ -4,11 +4,11 @@
 
 use crate::config::yaml::Value;
 
-/// Whether the text may hold a number or a tag that the parser gives without its spelling. Sees more of them
-/// than there are: also inside of text.
+/// Whether the text may hold a number or a tag that the parser gives without its spelling. Sees
+/// more of them than there are: also inside of text.
 pub(in crate::config) fn hides_its_spelling(text: &[u8]) -> bool {
-    // The two bytes before: a scalar begins behind a blank, behind a bracket, or behind the colon of a
-    // quoted key, and never behind the colon of a time of day.
+    // The two bytes before: a scalar begins behind a blank, behind a bracket, or behind the colon
+    // of a quoted key, and never behind the colon of a time of day.
     let mut before = [b' '; 2];
     for (at, byte) in text.iter().enumerate() {
         let begins = match before[1] {
@@ -23,7 +23,8 @@ pub(in crate::config) fn hides_its_spelling(text: &[u8]) -> bool {
     false
 }
 
-/// Whether a scalar that begins here has a tag, or is a whole number with a plus, leading zeros or a base.
+/// Whether a scalar that begins here has a tag, or is a whole number with a plus, leading zeros or
+/// a base.
 fn is_spelled_oddly(text: &[u8]) -> bool {
     let (sign, digits) = match text {
         [b'!', ..] => return true,
@@ -41,7 +42,8 @@ fn is_spelled_oddly(text: &[u8]) -> bool {
     }
 }
 
-/// The value as it is written, which the parser does not tell. `written` begins where the scalar stands.
+/// The value as it is written, which the parser does not tell. `written` begins where the scalar
+/// stands.
 pub(in crate::config) fn as_written(value: Value, written: &str) -> Value {
     let mut written = written;
     // An anchor that no alias follows.

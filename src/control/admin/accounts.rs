@@ -14,7 +14,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// Every account, by id; behind them those that the files do not name any more and that owe something.
+/// Every account, by id; behind them those that the files do not name any more and that owe
+/// something.
 pub(super) async fn accounts(Extracted(admin): App) -> Response {
     let shared = admin.shared.clone();
     let policy = shared.policy.load_full();
@@ -86,7 +87,7 @@ pub(super) async fn account(Extracted(admin): App, id: Named) -> Response {
         Err(response) => return response,
     };
     let Some(account) = account else {
-        // Whoever the files do not name any more may have called, and may owe.
+        // An account that the files do not name any more may have called, and may owe.
         if balances.services.is_empty() && !balances.in_arrears {
             return problem(StatusCode::NOT_FOUND, "no such account");
         }
@@ -151,7 +152,7 @@ pub(super) async fn statement(Extracted(admin): App, id: Named, query: Parameter
             now,
         }
         .statement(sold, month)?;
-        // Whoever the files do not name any more has statements all the same, when it called.
+        // An account that the files do not name any more has statements if it called.
         let is_known = account.is_some() || !statement.groups.is_empty();
         Ok::<_, BooksError>(is_known.then_some(statement))
     });

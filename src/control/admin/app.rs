@@ -1,4 +1,4 @@
-//! What the paths of the operators' listener share: the process's state, how a problem is told, how the ledger is asked.
+//! The parts that the operators' paths share: the process's state, problems, reads of the ledger.
 
 use crate::billing::books::BooksError;
 use crate::control::reload::Reloader;
@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// What the process is doing.
+/// The phase of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AdminState {
     /// The ledger is open; the second of hold runs.
@@ -87,7 +87,8 @@ pub(super) async fn read<T: Send + 'static, E: Into<BooksError> + Send + 'static
     })
     .await
     .map_err(|error| failed(error.to_string()))?;
-    // 503: it is not the fault of the query, and the same one is answered when the right ledger is there and sound.
+    // 503: it is not the fault of the query, and the same one is answered when the right ledger is
+    // there and sound.
     let asked = asked.map_err(|error| {
         // Of this one the writer has told.
         if !matches!(error, LedgerError::Suspect) {
@@ -97,7 +98,8 @@ pub(super) async fn read<T: Send + 'static, E: Into<BooksError> + Send + 'static
     });
     match asked? {
         Ok(answer) => Ok(answer),
-        // 410: the records are gone. 400: they never were; the ledger was replaced or the cursor is another's.
+        // 410: the records are gone. 400: they never were; the ledger was replaced or the cursor is
+        // another's.
         Err(BooksError::Read(
             error @ (ReadError::CursorTooOld { .. } | ReadError::Pruned { .. }),
         )) => Err(problem(StatusCode::GONE, &error.to_string())),

@@ -45,7 +45,7 @@ pub(super) async fn usage(Extracted(admin): App, query: Parameters) -> Response 
     }
 }
 
-/// What to ask for next, as `after`.
+/// The cursor to ask with next, as `after`.
 const NEXT_CURSOR: header::HeaderName = header::HeaderName::from_static("next-cursor");
 
 pub(super) async fn records(Extracted(admin): App, query: Parameters) -> Response {

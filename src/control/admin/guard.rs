@@ -1,6 +1,8 @@
-//! Who may ask the admin listener: whoever has its token; without one, whoever is on this machine, save web pages.
+//! The right to ask the admin listener: with its token; without one, from this machine,
+//! save web pages.
 //!
-//! Owns how the two are told. Must never let a page that somebody looks at on this machine trigger or read anything.
+//! Owns how the two are told. Must never let a page that somebody looks at on this machine trigger
+//! or read anything.
 
 use crate::control::admin::app::problem;
 use axum::extract::{Request, State};
@@ -12,10 +14,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
-/// What is asked for.
+/// The token that is asked for.
 pub(super) type Guard = Arc<Option<SecretString>>;
 
-/// Lets through what may be answered: 401 without the token where there is one, 403 for a web page where there is none.
+/// Lets through what may be answered: 401 without the token where there is one, 403 for a web page
+/// where there is none.
 pub(super) async fn authorize(
     State(token): State<Guard>,
     request: Request,
@@ -53,8 +56,8 @@ fn unauthorized() -> Response {
     response
 }
 
-/// The token of `Authorization: Bearer TOKEN`. The scheme is of any case, and one or more blanks follow it
-/// (RFC 9110 §11.1, §11.4).
+/// The token of `Authorization: Bearer TOKEN`. The scheme is of any case, and one or more blanks
+/// follow it (RFC 9110 §11.1, §11.4).
 fn bearer(fields: &HeaderMap) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"bearer";
     let sent = fields.get(header::AUTHORIZATION)?.as_bytes();
@@ -63,9 +66,9 @@ fn bearer(fields: &HeaderMap) -> Option<&[u8]> {
     is_bearer.then(|| token.trim_ascii_start())
 }
 
-/// Whether a browser may have made this request for a page of somebody else. A browser says so itself, in
-/// `Sec-Fetch-Site` and `Origin`. A page whose name its owner points at this machine is its own origin to the
-/// browser, so only the name in `Host` tells it.
+/// Whether a browser may have made this request for a page of somebody else. A browser says so
+/// itself, in `Sec-Fetch-Site` and `Origin`. A page whose name its owner points at this machine is
+/// its own origin to the browser, so only the name in `Host` tells it.
 fn may_be_a_web_page(fields: &HeaderMap) -> bool {
     let mut hosts = fields.get_all(header::HOST).iter();
     let mut origins = fields.get_all(header::ORIGIN).iter();

@@ -38,10 +38,10 @@ pub(super) async fn metrics(Extracted(admin): App) -> Response {
         .into_response()
 }
 
-/// The gates' counts by account and group; the actions of a free group are added together.
+/// The limiters' counts by account and group; the actions of a free group are added together.
 ///
-/// One list and no second copy of it: at 100,000 accounts what it takes is most of what a scrape adds to the
-/// process's memory, for good.
+/// One list and no second copy of it: at 100,000 accounts what it takes is most of what a scrape
+/// adds to the process's memory, for good.
 pub(super) fn figures(shared: &Shared) -> Vec<AccountFigures> {
     let now = shared.clock.utc();
     let policy = shared.policy.load_full();
@@ -67,9 +67,9 @@ pub(super) fn figures(shared: &Shared) -> Vec<AccountFigures> {
     let called = figures.len();
     policy.each_idle(now, &shared.limiters, |account, group, quota| {
         let key = (account, group);
-        // A gate may be there that this generation was not asked for yet.
-        let has_gate = figures[..called].binary_search_by(|f| f.key().cmp(&key));
-        if has_gate.is_err() && figures.last().is_none_or(|f| f.key() != key) {
+        // A limiter may be there that this generation was not asked for yet.
+        let has_limiter = figures[..called].binary_search_by(|f| f.key().cmp(&key));
+        if has_limiter.is_err() && figures.last().is_none_or(|f| f.key() != key) {
             figures.push(AccountFigures {
                 account: account.clone(),
                 group: group.clone(),

@@ -1,4 +1,4 @@
-//! What the process is doing, and reloads.
+//! The state of the process, and reloads.
 
 use crate::model::Local;
 

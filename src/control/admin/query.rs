@@ -1,4 +1,5 @@
-//! The parameters of a query of the admin listener, and what is wrong with them, in words of our own.
+//! The parameters of a query of the admin listener, and what is wrong with them, in words of our
+//! own.
 //!
 //! Owns the reading of parameters that several paths have. Must never answer: the paths do.
 

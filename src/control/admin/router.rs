@@ -27,7 +27,8 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 /// Queries of the ledger at once; more are refused with 503, so that a biller that retries cannot
 /// pile them up.
 const QUERIES: usize = 8;
-/// Reloads that are asked for here at once: one runs and one waits, for they run one after the other.
+/// Reloads that are asked for here at once: one runs and one waits, for they run one after the
+/// other.
 const RELOADS: usize = 2;
 
 /// Every admin path. `public`: the address of the public listener, for `/status`.
@@ -80,7 +81,8 @@ pub fn router(
         .layer(middleware::map_response(wrong_method))
 }
 
-/// Lets in so many requests of all `paths` together; further ones are told why not, and to try again.
+/// Lets in so many requests of all `paths` together; further ones are told why not, and to try
+/// again.
 fn at_most(most: usize, why: &'static str, paths: Router<Arc<Admin>>) -> Router<Arc<Admin>> {
     let refused = move |_| async move {
         let mut refused = problem(StatusCode::SERVICE_UNAVAILABLE, why);
@@ -99,7 +101,7 @@ fn at_most(most: usize, why: &'static str, paths: Router<Arc<Admin>>) -> Router<
         .layer(middleware::from_fn(to_its_end))
 }
 
-/// What has begun reads on when its client has hung up, so it keeps its place until then.
+/// A query that has begun reads on after its client has hung up, so it keeps its place until then.
 async fn to_its_end(request: Request, next: Next) -> Response {
     let answered = tokio::spawn(next.run(request)).await;
     answered.unwrap_or_else(|error| {

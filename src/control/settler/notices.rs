@@ -1,4 +1,5 @@
-//! Notices: raised when a pack runs low or out, handed to whoever delivers them, and marked when they are sent (R14).
+//! Notices: raised when a pack runs low or out, handed to their delivery, and marked when
+//! they are sent (R14).
 //!
 //! Owns when a pack is looked at. Must never raise the same notice twice.
 
@@ -20,8 +21,8 @@ use std::collections::BTreeSet;
 const UNSENT: usize = 20_000;
 
 impl Settler {
-    /// Looks at the packs of the accounts that called since the last pass, and writes down each notice that is due
-    /// and was not yet (R14). Whoever delivers it reads it from the ledger.
+    /// Looks at the packs of the accounts that called since the last pass, and writes down each
+    /// notice that is due and was not yet (R14). Its delivery reads it from the ledger.
     pub(super) fn raise_notices(
         &self,
         reader: &Reader,
@@ -33,7 +34,8 @@ impl Settler {
         let last = reader.last_seq()?;
         let called = match state.seen {
             Some(seen) => reader.accounts_since(seen, last)?,
-            // What an earlier process did not come to see was called in this month, or since the last seal.
+            // Calls that an earlier process did not come to see are of this month, or came after
+            // the last seal.
             None => {
                 let zone = &policy.catalog.time_zone;
                 let (from, until) = Month::of(now, zone).bounds(zone);
@@ -81,7 +83,7 @@ impl Settler {
                 }
             }
         }
-        // What ended since, by its time or by an edit, is not shown any more.
+        // Packs that ended since, by their time or by an edit, are not shown any more.
         state.packs.retain(|id, packs| {
             packs.retain(|pack| is_valid(policy, id, &pack.order, now));
             !packs.is_empty()
@@ -169,8 +171,8 @@ fn is_valid(policy: &Policy, id: &AccountId, order: &str, now: Utc) -> bool {
     })
 }
 
-/// What the metric shows of an account's packs, and until when. An order that is used up is shown while it is the last:
-/// once another one covers the calls, nobody needs to be told.
+/// The packs of an account that the metric shows. An order that is used up is shown
+/// while it is the last: once another one covers the calls, nobody needs to be told.
 fn figures(account: &Account, balances: &Balances) -> Vec<PackFigures> {
     let mut shown = Vec::new();
     for (group, service) in &balances.services {

@@ -1,8 +1,9 @@
 //! Whether the wall clock is to be believed (R10, R13, R16).
 //!
-//! Owns the rule: the wall clock is trusted once it has kept step with the monotonic clock for an hour. What is
-//! settled or deleted by a wrong clock cannot be taken back, and a clock that is wrong at the start is mostly set right within
-//! minutes. Pure: it takes both clocks. Must never decide what an untrusted clock forbids but the fixing of months.
+//! Owns the rule: the wall clock is trusted once it has kept step with the monotonic clock for an
+//! hour. What is settled or deleted by a wrong clock cannot be taken back, and a clock that is
+//! wrong at the start is mostly set right within minutes. Pure: it takes both clocks. Must never
+//! decide what an untrusted clock forbids but the fixing of months.
 
 use crate::ledger::ClockWatch;
 use crate::model::{Mono, Utc};
@@ -10,8 +11,8 @@ use std::time::Duration;
 
 /// So long the clocks keep step before the wall clock is trusted.
 const HOUR: Duration = Duration::from_secs(3_600);
-/// So long it is trusted before anything is deleted, and before another month is fixed for which nothing but
-/// the clock speaks.
+/// So long it is trusted before anything is deleted, and before another month is fixed for which
+/// nothing but the clock speaks.
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 /// The clocks keep step while they are not further apart than this after an hour.
 const STEP: Duration = Duration::from_secs(60);
@@ -20,17 +21,21 @@ const STEP: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub(super) struct Trust {
     watch: ClockWatch,
-    /// The reading that later ones are held to. A new one is taken each hour: what drifts by seconds in a month keeps step.
+    /// The reading that later ones are held to. A new one is taken each hour: what drifts by
+    /// seconds in a month keeps step.
     anchor: (Mono, Utc),
-    /// The latest instant that the ledger knew of by a clock that was trusted for a day: what is known once the clock steps.
+    /// The latest instant that the ledger knew of by a clock that was trusted for a day: what is
+    /// known once the clock steps.
     newest: Utc,
 }
 
 impl Trust {
-    /// Goes on with the watch that an earlier process kept, when the machine was not booted since; else begins anew. Whether
-    /// the wall clock was moved meanwhile is found by the first look. `boot`: names the machine's boot; `None` when it cannot be told. `newest`: the latest instant
-    /// that the ledger knows. Of a watched ledger that counts as far as a trusted clock dated it, however often the machine
-    /// was booted since; one that was never watched is taken at its word.
+    /// Goes on with the watch that an earlier process kept, when the machine was not booted since;
+    /// else begins anew. Whether the wall clock was moved meanwhile is found by the first look.
+    /// `boot`: names the machine's boot; `None` when it cannot be told. `newest`: the latest
+    /// instant that the ledger knows. Of a watched ledger that counts as far as a trusted clock
+    /// dated it, however often the machine was booted since; one that was never watched is taken at
+    /// its word.
     pub(super) fn start(
         kept: Option<ClockWatch>,
         boot: Option<String>,
@@ -66,8 +71,8 @@ impl Trust {
         }
     }
 
-    /// Takes in what the clocks show. Gives by how many seconds the wall clock went ahead of the monotonic one, when that
-    /// is more than a minute either way: then the hour begins anew.
+    /// Takes in what the clocks show. Gives by how many seconds the wall clock went ahead of the
+    /// monotonic one, when that is more than a minute either way: then the hour begins anew.
     pub(super) fn look(&mut self, (mono, utc): (Mono, Utc)) -> Option<i64> {
         let passed = i64::try_from(mono.since(self.anchor.0).as_micros()).unwrap_or(i64::MAX);
         let shown = utc.0.saturating_sub(self.anchor.1.0);
@@ -75,7 +80,7 @@ impl Trust {
         let stepped = u128::from(ahead_us.unsigned_abs()) > STEP.as_micros();
         if stepped {
             self.watch.in_step = Duration::ZERO;
-            // What was recorded since may be of the wrong clock.
+            // Records since may be of the wrong clock.
             self.watch.known = self.newest;
         } else {
             let before = self.watch.in_step;
@@ -102,9 +107,10 @@ impl Trust {
         is_rested(&self.watch)
     }
 
-    /// Whether a month that ended then may be fixed. When the ledger knew a later instant before this watch began, the
-    /// month is over whatever the clock shows now. Else the clock alone says so, and that is believed for one month in 24
-    /// hours of trust. What was recorded since the watch began was dated by this same clock and proves nothing.
+    /// Whether a month that ended then may be fixed. When the ledger knew a later instant before
+    /// this watch began, the month is over whatever the clock shows now. Else the clock alone says
+    /// so, and that is believed for one month in 24 hours of trust. What was recorded since the
+    /// watch began was dated by this same clock and proves nothing.
     pub(super) fn may_fix(&self, end: Utc) -> bool {
         let rested = |at: Duration| self.watch.trusted.saturating_sub(at) >= DAY;
         self.is_trusted() && (self.is_known(end) || self.watch.fixed_unseen.is_none_or(rested))
@@ -119,8 +125,8 @@ impl Trust {
         watch
     }
 
-    /// The month is fixed, with what [`Trust::fixing`] gave. Not before: a month that could not be fixed must not make the next
-    /// try wait for a day.
+    /// The month is fixed, with what [`Trust::fixing`] gave. Not before: a month that could not be
+    /// fixed must not make the next try wait for a day.
     pub(super) fn fixed(&mut self, kept: &ClockWatch) {
         self.watch.fixed_unseen = kept.fixed_unseen;
     }
@@ -150,8 +156,9 @@ pub(super) fn vouched(watch: &ClockWatch) -> Utc {
     }
 }
 
-/// Whether the clock was trusted for a day without a break. What an hour of trust has recorded speaks for nobody: else two
-/// boots with the same wrong clock would be enough to fix all months at once.
+/// Whether the clock was trusted for a day without a break. What an hour of trust has recorded
+/// speaks for nobody: else two boots with the same wrong clock would be enough to fix all months at
+/// once.
 fn is_rested(watch: &ClockWatch) -> bool {
     watch.in_step >= HOUR + DAY
 }

@@ -1,4 +1,5 @@
-//! What was found to be read in two ways, by hand or by the fuzzer: each is tried again in every run.
+//! What was found to be read in two ways, by hand or by the fuzzer: each is tried again in every
+//! run.
 
 /// Bytes of a connection to the gate.
 pub const REQUESTS: &[&[u8]] = &[

@@ -1,9 +1,11 @@
-//! The running gate against bytes that are nearly HTTP: what the upstream saw is what was counted is what was recorded.
+//! The running gate against bytes that are nearly HTTP: what the upstream saw is what was counted
+//! is what was recorded.
 //!
-//! Each case goes through real connections, with 0 to 8 connections kept towards an upstream that reads strictly. Beside
-//! it the same bytes are read by [`strict`]; whatever the gate takes for a message must be one there too, and the same.
-//! `FUZZ_REQUESTS` and `FUZZ_ANSWERS` say how many cases there are (`make fuzz`), `FUZZ_SEED` which ones. A finding is
-//! printed with its bytes, which belong into [`findings`].
+//! Each case goes through real connections, with 0 to 8 connections kept towards an upstream that
+//! reads strictly. Beside it the same bytes are read by [`strict`]; whatever the gate takes for a
+//! message must be one there too, and the same. `FUZZ_REQUESTS` and `FUZZ_ANSWERS` say how many
+//! cases there are (`make fuzz`), `FUZZ_SEED` which ones. A finding is printed with its bytes,
+//! which belong into [`findings`].
 
 mod findings;
 mod mutate;
@@ -22,7 +24,8 @@ use tollgate::ledger::{Reader, StoredRecord};
 use tollgate::model::Outcome;
 use upstream::{PREPARED, Prepared, Seen, Upstream, WARM};
 
-/// How many connections to the upstream are kept; a gate for each, and as many lanes as processors are busy with.
+/// How many connections to the upstream are kept; a gate for each, and as many lanes as processors
+/// are busy with.
 const KEPT: [usize; 4] = [0, 1, 2, 8];
 const LANES: usize = 2 * KEPT.len();
 /// After so many cases the metrics are compared.
@@ -186,7 +189,8 @@ struct Lane {
     last_seq: u64,
     /// Heads that must have been counted.
     received: u64,
-    /// So many connections were made: each comes from a peer of its own, or failing keys would be held down.
+    /// So many connections were made: each comes from a peer of its own, or failing keys would be
+    /// held down.
     connections: u32,
     /// Calls of which the upstream may have seen a part.
     broken: HashMap<String, Outcome>,
@@ -265,7 +269,8 @@ impl Lane {
         Ok(records)
     }
 
-    /// The whole requests that the upstream saw, by id. What it saw a part of must belong to a call that broke off.
+    /// The whole requests that the upstream saw, by id. What it saw a part of must belong to a call
+    /// that broke off.
     fn note_seen(&mut self) -> Result<HashMap<String, Request>, String> {
         let mut whole = HashMap::new();
         for seen in self.upstream.take_seen() {

@@ -554,7 +554,8 @@ fn change_bytes(random: &mut Rng, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Somewhere in it; at the ends of lines more often than elsewhere, and seldom in the midst of long data.
+/// Somewhere in it; at the ends of lines more often than elsewhere, and seldom in the midst of long
+/// data.
 fn place(random: &mut Rng, bytes: &[u8]) -> usize {
     let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
     let ends: Vec<usize> = ends.map(|(at, _)| at).collect();

@@ -1,8 +1,9 @@
-//! A strict reading of HTTP/1.1 (RFC 9112), written for the tests alone: nothing of the gate's reader is in it.
+//! A strict reading of HTTP/1.1 (RFC 9112), written for the tests alone: nothing of the gate's
+//! reader is in it.
 //!
-//! What is no message here must not be one to the gate. In three things it is as mild as servers in use are, for none of
-//! them moves the end of a message: empty lines before a request, blanks after the size of a chunk, and a status line
-//! without its last blank.
+//! What is no message here must not be one to the gate. In three things it is as mild as servers in
+//! use are, for none of them moves the end of a message: empty lines before a request, blanks after
+//! the size of a chunk, and a status line without its last blank.
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! An upstream that reads strictly, remembers what it read, and keeps so many connections and no more.
+//! An upstream that reads strictly, remembers what it read, and keeps so many connections and no
+//! more.
 
 use super::strict::{self, Bad, End, Request};
 use parking_lot::Mutex;

@@ -10,7 +10,8 @@ pub const VIDEO_KEY: &str = "demo-video-key"; // 1250000004, free group only
 pub const STUDIO_ID: &str = "AKIDEXAMPLESTUDIO00000000000000000001";
 pub const STUDIO_SECRET: &str = "trial-secret-of-example-studio";
 
-/// The disk of a machine that builds and tests at once may take seconds for a sync, which is no fault of the gate.
+/// The disk of a machine that builds and tests at once may take seconds for a sync, which is no
+/// fault of the gate.
 pub(super) const PATIENT: Duration = Duration::from_secs(30);
 
 /// The shipped configuration, with free ports, the test's upstream and a ledger in `dir`.
@@ -92,7 +93,8 @@ impl Gate {
     }
 }
 
-/// What an earlier process leaves in its ledger that ran on this machine for more than a day: the wall clock is trusted.
+/// What an earlier process leaves in its ledger that ran on this machine for more than a day: the
+/// wall clock is trusted.
 pub fn trusted_clock() -> Entry {
     let (mono, utc) = Clock::default().both();
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();

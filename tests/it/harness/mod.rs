@@ -52,8 +52,8 @@ pub fn records(ledger: &Path) -> Vec<StoredRecord> {
     }
 }
 
-/// Asserts that the ledger is whole and agrees with itself: seq without a gap, no id twice, the rollup
-/// equal to a recount of the records, SQLite's own check. Gives the records.
+/// Asserts that the ledger is whole and agrees with itself: seq without a gap, no id twice, the
+/// rollup equal to a recount of the records, SQLite's own check. Gives the records.
 pub fn whole_ledger(path: &Path) -> Vec<StoredRecord> {
     let all = records(path);
     for (at, record) in all.iter().enumerate() {

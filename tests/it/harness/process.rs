@@ -10,7 +10,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `tollgate serve` on a configuration that [`write_config`] wrote, and waits until it is ready.
+    /// Starts `tollgate serve` on a configuration that [`write_config`] wrote, and waits until it
+    /// is ready.
     pub async fn start(settings: &Path, public: SocketAddr, admin: SocketAddr) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
         command.args(["serve", "--config"]).arg(settings);

@@ -125,7 +125,8 @@ pub struct ClientLog {
 }
 
 impl ClientLog {
-    /// Sorts one answer in. The vendor's dialect says in the body what the plain one says in the head.
+    /// Sorts one answer in. The vendor's dialect says in the body what the plain one says in the
+    /// head.
     pub fn note(&mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
         let id = headers
             .get("x-request-id")
@@ -150,8 +151,8 @@ impl ClientLog {
     }
 }
 
-/// Calls over a keep-alive connection, one every `pace`, and connects again whenever it breaks, until
-/// the task is dropped.
+/// Calls over a keep-alive connection, one every `pace`, and connects again whenever it breaks,
+/// until the task is dropped.
 pub async fn keep_calling(
     public: SocketAddr,
     request: impl Fn() -> Request<Full<Bytes>>,

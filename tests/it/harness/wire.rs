@@ -128,7 +128,8 @@ async fn read_reply(
     })
 }
 
-/// The body after a head, and whether it came whole. `to_close`: without a framing it ends with the connection.
+/// The body after a head, and whether it came whole. `to_close`: without a framing it ends with the
+/// connection.
 pub(super) async fn read_body(
     stream: &mut (impl AsyncReadExt + Unpin),
     unread: &mut Vec<u8>,
