@@ -3,7 +3,7 @@
 //! Owns the reading of the gate from outside: metrics, usage, records. Must never ask the gate's own
 //! memory: a promise that only the gate can see is none.
 
-use crate::cli::demo::run::{client, fetch};
+use crate::cli::demo::fetch::{connections_to, fetch};
 use crate::proxy::upstream::Upstream;
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
@@ -30,18 +30,19 @@ pub(super) struct Watch {
     terminal: bool,
     drawn_lines: usize,
     cursor: u64,
-    /// The starts of the last seconds of each gate, by account, group and action (empty in a paid group).
+    /// The starts of the last seconds of each limiter, by account, group and action (empty in a paid
+    /// group).
     windows: HashMap<[String; 3], VecDeque<u64>>,
-    /// The most starts seen in any trailing second of a gate.
+    /// The most starts seen in any trailing second of a service's limiters.
     peaks: BTreeMap<ServiceFigures, usize>,
-    /// The worst second of each gate that broke its cap, and the cap.
+    /// The starts in the worst second of each limiter that broke its cap, and the cap.
     over_the_cap: BTreeMap<[String; 3], (usize, usize)>,
 }
 
 impl Watch {
     pub(super) fn new(admin: SocketAddr, terminal: bool) -> Self {
         Self {
-            admin: client(admin),
+            admin: connections_to(admin),
             host: admin.to_string(),
             terminal,
             drawn_lines: 0,
@@ -103,8 +104,8 @@ impl Watch {
             String::new()
         };
         let quota = metrics.quota(&service);
-        let gate = [service[0].clone(), service[1].clone(), action];
-        let window = self.windows.entry(gate.clone()).or_default();
+        let limiter = [service[0].clone(), service[1].clone(), action];
+        let window = self.windows.entry(limiter.clone()).or_default();
         // Records are in order of their ends, starts nearly so: kept sorted, and two seconds deep.
         let place = window.partition_point(|earlier| *earlier <= start);
         window.insert(place, start);
@@ -128,7 +129,7 @@ impl Watch {
         let peak = self.peaks.entry(service).or_default();
         *peak = most.max(*peak);
         if most > quota {
-            let worst = self.over_the_cap.entry(gate).or_default();
+            let worst = self.over_the_cap.entry(limiter).or_default();
             *worst = (most, quota).max(*worst);
         }
         Ok(())
@@ -213,10 +214,11 @@ impl Watch {
         let recorded = metrics.sum("tollgate_records_total");
         let mut broken: Vec<String> = std::mem::take(&mut self.over_the_cap)
             .into_iter()
-            .map(|(gate, (most, cap))| {
-                let gate = gate.join(" ");
-                let gate = gate.trim_end();
-                format!("cap: {gate}: {most} starts in one second, sold are {cap}")
+            .map(|(limiter, (most, cap))| {
+                let limiter = limiter.join(" ");
+                // The action is empty in a paid group.
+                let limiter = limiter.trim_end();
+                format!("cap: {limiter}: {most} starts in one second, sold are {cap}")
             })
             .collect();
         if received != admitted + throttled + refused {
