@@ -26,7 +26,7 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Environment:
-  TOLLGATE_CONFIG  the settings, as --config names them; when empty, as if it were not set
+  TOLLGATE_CONFIG  the path of the settings when --config is not given; an empty one counts as not set
   TOLLGATE_LOG     how much `serve` and `demo` log: error, warn, info or debug; when empty or not set, `serve` \
 logs info and `demo` warn. Sealed days and settled months are logged at every level: they are evidence.
 
@@ -42,10 +42,10 @@ Examples:
 pub enum Command {
     /// Run the gate.
     ///
-    /// SIGHUP reads catalogue and accounts again, whole or not at all. SIGTERM, SIGINT or SIGQUIT drains: calls
-    /// finish, the ledger is closed, exit 0 (1 when an admitted call could not be recorded). Another of them that
-    /// comes more than a second later ends the drain at once. SIGUSR1, SIGUSR2 and SIGALRM are ignored, with a line
-    /// in the log.
+    /// SIGHUP reads catalogue and accounts again, whole or not at all. SIGTERM, SIGINT or SIGQUIT
+    /// drains: calls finish, the ledger is closed, and the exit code is 0. It is 1 when an admitted
+    /// call could not be recorded. Another of these signals, more than a second later, ends the
+    /// drain at once. SIGUSR1, SIGUSR2 and SIGALRM are ignored, with a line in the log.
     #[command(after_help = "Example:\n  tollgate serve --config config/tollgate.yaml")]
     Serve(ConfigFlag),
     /// Read the configuration and say what was understood, or every mistake with its place.
@@ -56,10 +56,11 @@ pub enum Command {
     /// Make credentials.
     #[command(subcommand, after_help = "Example:\n  tollgate key new --kind api-key")]
     Key(KeyCommand),
-    /// Show the gate at work: a sample upstream, sample clients in both modes and dialects, a live table.
+    /// Show the gate at work: a sample upstream, sample clients in both modes and dialects, a live
+    /// table.
     ///
-    /// The demo takes free ports and a temporary ledger. Every number shown is read from the gate's own metrics
-    /// and ledger. Exits 1 when a promise was broken while it ran.
+    /// The demo takes free ports and a temporary ledger. Every number shown is read from the gate's
+    /// own metrics and ledger. Exits 1 when a promise was broken while it ran.
     #[command(after_help = "Examples:\n  tollgate demo\n  tollgate demo --seconds 20")]
     Demo(DemoFlags),
     /// Print a month's counts from the ledger, also while the gate runs.
@@ -67,7 +68,8 @@ pub enum Command {
         after_help = "Examples:\n  tollgate usage\n  tollgate usage --month 2026-11 --account 1250000001 --format csv"
     )]
     Usage(UsageFlags),
-    /// Print an account's statement of a month, as it was fixed or as it stands, and how it was computed.
+    /// Print an account's statement of a month, as it was fixed or as it stands, and how it was
+    /// computed.
     #[command(
         after_help = "Examples:\n  tollgate statement --account 1250000001\n  tollgate statement --account 1250000001 --month 2026-11 --format json"
     )]
@@ -84,17 +86,19 @@ pub enum Command {
     Refund(RefundFlags),
     /// Recompute chain, days, rollup and fixed statements from the records that the ledger keeps.
     ///
-    /// Exits 1 and names the first row that does not fit. The chain proves that nothing was changed before a head
-    /// that was published. Give one from the log or a statement as --checkpoint, or all rows could have been written
-    /// anew.
+    /// Exits 1 and names the first row that does not fit. The chain proves that nothing was changed
+    /// before a head that was published. Give such a head, from the log or a statement, as
+    /// --checkpoint: without one all rows could have been written anew.
     #[command(
         after_help = "Examples:\n  tollgate verify\n  tollgate verify --checkpoint c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00"
     )]
     Verify(VerifyFlags),
-    /// Print admitted calls from the ledger, one line each: everybody's after a cursor, or one account's of a month.
+    /// Print admitted calls from the ledger, one line each: of all accounts after a cursor, or
+    /// of one account in a month.
     ///
-    /// The last line on standard error is the next cursor. A cursor older than the first kept record, or given out
-    /// before a restore, exits 1. A month of an account is all that it takes to recount its statement.
+    /// The last line on standard error is the next cursor. A cursor older than the first kept
+    /// record, or given out before a restore, exits 1. An account's month suffices to recount its
+    /// statement.
     #[command(
         after_help = "Examples:\n  tollgate records --after 0 --limit 100\n  tollgate records --account 1250000001 --month 2026-11 --format csv"
     )]
@@ -112,8 +116,9 @@ pub enum Command {
     Man(ManFlags),
     /// Put a backup in the place of the ledger, while no gate runs.
     ///
-    /// The ledger that is there is moved aside. Records get seqs far beyond those of the backup, so that none is
-    /// given twice. Cursors that were given out before are refused with the way on. deploy/BACKUP.md has the steps.
+    /// The present ledger is moved aside. New records get seqs far beyond those of the backup,
+    /// so that none is given twice. Cursors that were given out before are refused with the way on.
+    /// deploy/BACKUP.md has the steps.
     #[command(after_help = "Example:\n  tollgate restore --from copy.db")]
     Restore(RestoreFlags),
 }
@@ -145,7 +150,8 @@ pub struct CheckFlags {
 /// What `tollgate key` makes.
 #[derive(Subcommand)]
 pub enum KeyCommand {
-    /// Print a fresh credential: what the customer gets, shown this once, and the line for accounts.yaml.
+    /// Print a fresh credential: what the customer gets, shown this once, and the line for
+    /// accounts.yaml.
     #[command(after_help = "Examples:\n  tollgate key new\n  tollgate key new --kind api-key")]
     New {
         /// A TC3 pair as the vendor's SDKs sign with, or an API key for plain HTTP.
@@ -306,8 +312,8 @@ pub struct VerifyFlags {
     /// A head that must be in the chain: 64 hex digits.
     #[arg(long, value_name = "HEAD", value_parser = head)]
     pub(crate) checkpoint: Option<[u8; 32]>,
-    /// The digest that a month's statements must have, as the log has it (`settled the month`); may be given for
-    /// several months.
+    /// The digest that a month's statements must have, as the log has it (`settled the month`); may
+    /// be given for several months.
     #[arg(long, value_name = "YYYY-MM=HEX", value_parser = month_digest)]
     pub(crate) digest: Vec<(Month, [u8; 32])>,
 }
@@ -317,7 +323,8 @@ pub struct VerifyFlags {
 pub struct RecordsFlags {
     #[command(flatten)]
     pub(crate) config: ConfigFlag,
-    /// Print the records after this cursor: RESTORE_COUNT:SEQ, or SEQ of a ledger that was never restored.
+    /// Print the records after this cursor: RESTORE_COUNT:SEQ, or SEQ of a ledger that was never
+    /// restored.
     #[arg(
         long,
         default_value = "0",

@@ -28,7 +28,8 @@ pub(crate) fn log_to_stderr(default: Level) -> anyhow::Result<(WorkerGuard, Erro
     let is_terminal = io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(is_terminal)
-        // Else the layer tells a failed write to standard error with `eprintln!`, which panics then.
+        // Else the layer tells a failed write to standard error with `eprintln!`, which panics
+        // then.
         .log_internal_errors(false)
         .with_writer(writer);
     // Sealed days and settled months are evidence: no level silences them.

@@ -1,7 +1,7 @@
 //! What people ask for on the command line: a file for each command, with what it prints.
 //!
-//! Owns flags, help, output, logs and signals. Must never compute what it prints, nor write to a ledger that a
-//! process serves.
+//! Owns flags, help, output, logs and signals. Must never compute what it prints, nor write to a
+//! ledger that a process serves.
 
 mod backup;
 mod check;

@@ -34,8 +34,8 @@ impl<'f> Selection<'f> {
     }
 }
 
-/// Prints admitted calls, one line each. The next cursor goes to standard error: standard output has
-/// the records alone, which a program reads.
+/// Prints admitted calls, one line each. The next cursor goes to standard error: standard output
+/// has the records alone, which a program reads.
 ///
 /// # Errors
 /// When the cursor leads to no record any more, the configuration or the ledger cannot be read, or

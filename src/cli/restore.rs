@@ -10,8 +10,8 @@ use crate::model::Clock;
 /// Puts a backup in the place of the ledger, and says what follows from it.
 ///
 /// # Errors
-/// When a gate runs, when the backup cannot be used, when the configuration has mistakes, or standard
-/// output cannot be written.
+/// When a gate runs, when the backup cannot be used, when the configuration has mistakes, or
+/// standard output cannot be written.
 pub fn restore(flags: &RestoreFlags) -> anyhow::Result<()> {
     let config = load(&flags.config.config)?;
     let to = &config.settings.ledger.path;

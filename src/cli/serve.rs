@@ -56,8 +56,8 @@ async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut stop = StopSignals::listen()?;
     ignore_harmless_signals()?;
-    // A file at its size limit (RLIMIT_FSIZE) is trouble of the ledger, which waits for room. Unhandled,
-    // this signal would end the process instead of failing the write.
+    // A file at its size limit (RLIMIT_FSIZE) is trouble of the ledger, which waits for room.
+    // Unhandled, this signal would end the process instead of failing the write.
     drop(signal(SignalKind::from_raw(
         rustix::process::Signal::XFSZ.as_raw(),
     ))?);
@@ -84,7 +84,8 @@ async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
         .context("the ledger was not closed whole")
 }
 
-/// Reloads at each SIGHUP and counts dropped log lines, until a stop signal comes. Answers its name.
+/// Reloads at each SIGHUP and counts dropped log lines, until a stop signal comes. Answers its
+/// name.
 async fn until_stopped(
     running: &Running,
     dropped: &ErrorCounter,
@@ -100,8 +101,9 @@ async fn until_stopped(
                 let lines = u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX);
                 counter.inc_by(lines.saturating_sub(counter.get()));
             }
-            // The log and the metrics tell the outcome; after a failure the old policy stays in force.
-            // A SIGHUP that comes while the files are read is kept: they may have changed since.
+            // The log and the metrics tell the outcome; after a failure the old policy stays in
+            // force. A SIGHUP that comes while the files are read is kept: they may have changed
+            // since.
             _ = hangup.recv(), if reload.is_none() => {
                 reload = Some(Box::pin(running.reload(ReloadOptions::default())));
             }

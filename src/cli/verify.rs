@@ -8,12 +8,12 @@ use crate::cli::output::{load, print};
 use crate::ledger::{Reader, Verified};
 use std::io::{self, Write};
 
-/// Recomputes all that the ledger says from the records that it keeps, and compares it with what was
-/// published.
+/// Recomputes all that the ledger says from the records that it keeps, and compares it with what
+/// was published.
 ///
 /// # Errors
-/// When something does not fit: the first such row. Also when the configuration or the ledger cannot
-/// be read, or standard output not be written.
+/// When something does not fit: the first such row. Also when the configuration or the ledger
+/// cannot be read, or standard output not be written.
 pub fn verify(flags: &VerifyFlags) -> anyhow::Result<()> {
     let config = load(&flags.config.config)?;
     let zone = &config.catalog.time_zone;

@@ -1,4 +1,4 @@
-//! The demo from its start to its end.
+//! `tollgate demo` from its start to its end.
 
 use crate::billing::books::Books;
 use crate::billing::text;
@@ -24,12 +24,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Level;
 
-/// Connections that the clients may need; the configured number would need more open files than a
+/// Connections that the clients may need. The configured number would need more open files than a
 /// stock machine may allow.
 const CONNECTIONS: usize = 400;
 /// How long the clients may wait for their last answers.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
-/// After so long an admitted and a throttled call must have been seen, or the demo shows nothing.
+/// A demo that ran so long must have seen an admitted and a throttled call.
 const SHOWN_AFTER: Duration = Duration::from_secs(3);
 
 /// Runs the demo until its time is over, a signal ends it, or the reader of standard output goes
@@ -80,14 +80,15 @@ async fn show(
     };
     let upstream = sample_upstream().await?;
     adapt(&mut config, upstream, &ledger);
-    // Beforehand: `serve` warns when it has to make one, and here it is meant.
+    // `serve` warns when it has to make a ledger. Here it is meant, so the demo makes one first.
     ledger::create(&ledger)?;
     let (catalog, accounts) = (config.catalog.clone(), config.accounts.clone());
     let mut starting = std::pin::pin!(serve::start(config, clock.clone()));
     let running = tokio::select! {
         started = &mut starting => started?,
         () = &mut stop => {
-            // To its end: a thread of its own opens the ledger, and would leave it in the scratch directory.
+            // To its end: a thread of its own opens the ledger, and would leave it in the scratch
+            // directory.
             starting.await?.drain(std::future::ready("Ctrl-C")).await?;
             return Ok(());
         }
@@ -170,12 +171,12 @@ async fn watch_calls(
         () = end => {}
     }
     let must_show = clock.mono().since(began) >= SHOWN_AFTER;
-    // A client that just vanished would leave calls under way behind the back of the last look.
+    // A client that just vanished would leave calls under way, which the last look would miss.
     drop(stop_calling);
     let last_answers = async { while clients.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LAST_ANSWERS, last_answers).await;
     clients.shutdown().await;
-    Ok(watch.wait_until_idle(out, must_show).await)
+    Ok(watch.check_promises(out, must_show).await)
 }
 
 /// The month's counts, and the statements of the accounts that pay by the call.
@@ -199,7 +200,7 @@ fn write_ledger(
     };
     for account in accounts {
         let statement = orders.statement(account.into(), month)?;
-        // An account whose calls are charged has a statement with something to show.
+        // A statement without charged calls has nothing to show.
         let mut charged = statement.groups.iter().filter_map(|g| g.per_call.as_ref());
         if charged.any(|per_call| per_call.billable > 0) {
             writeln!(out)?;

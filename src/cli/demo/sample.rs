@@ -1,7 +1,7 @@
 //! The sample upstream and the sample clients, on both sides of the gate.
 //!
-//! Owns what is called how often, and its signature. Must never look into the gate: to the gate these
-//! are clients and an upstream like any other.
+//! Owns what is called how often, and its signature. Must never look into the gate: to the gate
+//! these are clients and an upstream like any other.
 
 use crate::cli::demo::fetch::{connections_to, fetch};
 use crate::model::Clock;
