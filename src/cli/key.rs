@@ -1,35 +1,63 @@
 //! `tollgate key new`: a fresh credential, its YAML ready to paste.
 //!
-//! Owns the making of secrets. Must never store one, nor log one: it is shown once, to whoever asked.
+//! Owns the making of secrets. Must never store one, nor log one: it is shown once.
 
+use crate::cli::flags::KeyCommand;
+use crate::cli::output::print;
+use anyhow::Context;
+use clap::ValueEnum;
 use sha2::{Digest, Sha256};
 use std::fmt;
 
 /// Letters and digits: safe in YAML, headers, shells and in a mouse's double click.
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-/// 238 bits.
+/// 238 bits: 40 letters of 62.
 const SECRET_LETTERS: usize = 40;
 const ID_LETTERS: usize = 32;
 
+/// The kinds of credential.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum KeyKind {
+    // No doc comments here: clap would show them, in a longer form of help.
+    #[allow(missing_docs, reason = "the flag's help explains both")]
+    Tc3,
+    #[allow(missing_docs, reason = "the flag's help explains both")]
+    ApiKey,
+}
+
+/// Prints a fresh credential.
+///
+/// # Errors
+/// When the system has no random source, or standard output cannot be written.
+pub fn key(command: KeyCommand) -> anyhow::Result<()> {
+    let KeyCommand::New { kind } = command;
+    let made = match kind {
+        KeyKind::Tc3 => NewKey::tc3(),
+        KeyKind::ApiKey => NewKey::api_key(),
+    };
+    let made = made.context("the system's random source")?;
+    print(|out| write!(out, "{made}"))
+}
+
 /// A credential that nobody has had before. Its `Display` shows the secret.
-pub enum NewKey {
+enum NewKey {
     /// For TC3 signatures, as the vendor's SDKs make them.
     Tc3 {
-        /// Public.
+        /// Names the pair in a request; no secret.
         secret_id: String,
         /// The provider keeps it too: a signature is verified with it.
         secret_key: String,
     },
     /// For `Authorization: Bearer` or `X-Api-Key`. The provider keeps the hash only.
     ApiKey {
-        /// The customer's.
+        /// The secret that the customer sends: `tg_` and letters.
         key: String,
     },
 }
 
 impl NewKey {
     /// From the system's random source; an error when there is none.
-    pub fn tc3() -> Result<Self, getrandom::Error> {
+    fn tc3() -> Result<Self, getrandom::Error> {
         let secret_id = format!("AKID{}", letters(ID_LETTERS)?);
         Ok(Self::Tc3 {
             secret_id,
@@ -38,7 +66,7 @@ impl NewKey {
     }
 
     /// From the system's random source; an error when there is none.
-    pub fn api_key() -> Result<Self, getrandom::Error> {
+    fn api_key() -> Result<Self, getrandom::Error> {
         Ok(Self::ApiKey {
             key: format!("tg_{}", letters(SECRET_LETTERS)?),
         })

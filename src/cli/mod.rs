@@ -1,11 +1,41 @@
-//! What people ask for on the command line, a file each.
+//! What people ask for on the command line: a file for each command, with what it prints.
 //!
-//! Owns what is printed and in which form. Must never compute what it prints, nor write to a ledger that a process serves.
+//! Owns flags, help, output, logs and signals. Must never compute what it prints, nor write to a
+//! ledger that a process serves.
 
-mod usage_text;
+mod backup;
+mod check;
+mod completions;
+mod flags;
+mod key;
+mod logging;
+mod output;
+mod price;
+mod records;
+mod refund;
+mod restore;
+mod serve;
+mod statement;
+mod usage;
+mod verify;
 
-pub mod commands;
 pub mod demo;
-pub mod key;
 
-pub use usage_text::usage_table;
+pub use backup::backup;
+pub use check::check;
+pub use completions::{completions, man};
+pub use flags::{
+    BackupFlags, CheckFlags, Command, CompletionsFlags, ConfigFlag, DemoFlags, KeyCommand,
+    ManFlags, PriceFlags, RecordsFlags, RefundFlags, RestoreFlags, StatementFlags, UsageFlags,
+    VerifyFlags, parse,
+};
+pub use key::{KeyKind, key};
+pub use output::tell;
+pub use price::price;
+pub use records::records;
+pub use refund::refund;
+pub use restore::restore;
+pub use serve::serve;
+pub use statement::statement;
+pub use usage::usage;
+pub use verify::verify;

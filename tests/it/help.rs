@@ -9,17 +9,22 @@ fn tollgate(arguments: &[&str]) -> String {
     said.out
 }
 
-#[test]
-fn every_command_is_completed_by_each_shell_and_has_a_man_page() {
-    let help = tollgate(&["--help"]);
-    let listed = help.split("Commands:\n").nth(1).unwrap();
-    let commands: Vec<&str> = listed
+/// The commands that a help lists.
+fn listed(help: &str) -> Vec<&str> {
+    let listed = help.split("Commands:\n").nth(1).unwrap_or_default();
+    listed
         .lines()
         .take_while(|line| !line.is_empty())
         .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
         .map(|line| line.split_whitespace().next().unwrap())
         .filter(|command| *command != "help")
-        .collect();
+        .collect()
+}
+
+#[test]
+fn every_command_is_completed_by_each_shell_and_has_a_man_page() {
+    let help = tollgate(&["--help"]);
+    let commands = listed(&help);
     assert!(commands.len() >= 12, "{commands:?}");
     let scripts = ["bash", "zsh", "fish"].map(|shell| tollgate(&["completions", shell]));
     let directory = tempfile::tempdir().unwrap();
@@ -31,4 +36,29 @@ fn every_command_is_completed_by_each_shell_and_has_a_man_page() {
         assert!(page.contains("SYNOPSIS"), "{command}");
     }
     assert!(directory.path().join("tollgate-price-packs.1").exists());
+}
+
+#[test]
+fn every_help_ends_with_an_example_of_its_own_command() {
+    let mut paths: Vec<Vec<String>> = vec![vec![], vec!["man".to_owned()]];
+    let mut read = 0;
+    while let Some(path) = paths.pop() {
+        let mut arguments: Vec<&str> = path.iter().map(String::as_str).collect();
+        arguments.push("--help");
+        let help = tollgate(&arguments);
+        let examples = help.rsplit("\nExample").next().unwrap();
+        let examples: Vec<&str> = examples.trim_end().lines().skip(1).collect();
+        let own = format!("  tollgate {}", path.join(" "));
+        assert!((1..=2).contains(&examples.len()), "{path:?}: {help}");
+        for example in examples {
+            assert!(example.starts_with(&own), "{path:?}: {example}");
+        }
+        for command in listed(&help) {
+            let mut path = path.clone();
+            path.push(command.to_owned());
+            paths.push(path);
+        }
+        read += 1;
+    }
+    assert!(read >= 18, "the commands of commands are read too: {read}");
 }

@@ -1,55 +1,67 @@
-//! The demo from its start to its end.
+//! `tollgate demo` from its start to its end.
 
 use crate::billing::books::Books;
 use crate::billing::text;
-use crate::cli::demo::sample::{CALLERS, WORK, sample_upstream, send_calls};
+use crate::cli::demo::sample::{CLIENTS, WORK, sample_upstream, send_calls};
 use crate::cli::demo::watch::Watch;
-use crate::cli::usage_table;
-use crate::config::{self, Endpoint};
+use crate::cli::flags::DemoFlags;
+use crate::cli::logging::log_to_stderr;
+use crate::cli::serve::{StopSignals, control_thread, ignore_harmless_signals};
+use crate::cli::usage::usage_table;
+use crate::config::{self, Account, Catalog, Config, Endpoint};
 use crate::control;
 use crate::control::reload::read_files;
-use crate::http::Target;
-use crate::http::h1::ForwardHead;
+use crate::control::serve::Running;
 use crate::ledger::{self, Reader};
-use crate::model::{Clock, Month};
-use crate::proxy::upstream::{Dialer, Keep, NotAnswered, Upstream, UpstreamRequest};
+use crate::model::{Clock, Month, Utc};
 use anyhow::Context;
-use bytes::{Bytes, BytesMut};
-use http::{Request, StatusCode};
-use std::future::poll_fn;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::Level;
 
-/// Connections that the callers may need; the configured number would need more open files than a
+/// Connections that the clients may need. The configured number would need more open files than a
 /// stock machine may allow.
 const CONNECTIONS: usize = 400;
-/// How long the callers may wait for their last answers.
+/// How long the clients may wait for their last answers.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
-/// After so long an admitted and a throttled call must have been seen, or the demo shows nothing.
+/// A demo that ran so long must have seen an admitted and a throttled call.
 const SHOWN_AFTER: Duration = Duration::from_secs(3);
 
-/// Runs the demo until `duration` is over, `stop` resolves, or the reader of `out` went away. An error when a promise was
-/// broken.
-pub async fn run(
-    config_path: &Path,
-    duration: Option<Duration>,
-    out: impl Write + IsTerminal,
-    stop: impl Future<Output = ()>,
-) -> anyhow::Result<()> {
-    match show(config_path, duration, out, stop).await {
-        Err(error) if is_broken_pipe(&error) => Ok(()),
-        shown => shown,
-    }
+/// Runs the demo until its time is over, a signal ends it, or the reader of standard output goes
+/// away.
+///
+/// # Errors
+/// When a promise was broken while it ran, or when it could not run.
+pub fn demo(flags: DemoFlags) -> anyhow::Result<()> {
+    let _flushed = log_to_stderr(Level::WARN)?;
+    control_thread(async {
+        // Listened for from the start: the default action would leave the scratch ledger.
+        let mut stop_signals = StopSignals::listen()?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        ignore_harmless_signals()?;
+        let stop = async {
+            tokio::select! {
+                _ = stop_signals.recv() => {}
+                _ = hangup.recv() => {}
+            }
+        };
+        let duration = flags.seconds.map(Duration::from_secs);
+        match show(&flags.config, duration, std::io::stdout(), stop).await {
+            Err(error) if is_broken_pipe(&error) => Ok(()),
+            shown => shown,
+        }
+    })
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<std::io::Error>();
-    error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 async fn show(
@@ -68,93 +80,135 @@ async fn show(
         () = &mut stop => return Ok(()),
     };
     let upstream = sample_upstream().await?;
-    let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
-    config.settings.listen = loopback;
-    config.settings.admin.listen = loopback;
-    config.settings.admin.token = None;
-    config.settings.upstream.endpoint = Endpoint {
-        host: upstream.ip().to_string(),
-        port: upstream.port(),
-    };
-    config.settings.ledger.path = ledger.clone();
-    // Beforehand: that `serve` has to make one is a warning, and here it is meant.
+    adapt(&mut config, upstream, &ledger);
+    // `serve` warns when it has to make a ledger. Here it is meant, so the demo makes one first.
     ledger::create(&ledger)?;
-    config.settings.limits.connections = CONNECTIONS;
     let (catalog, accounts) = (config.catalog.clone(), config.accounts.clone());
     let mut starting = std::pin::pin!(control::start(config, clock.clone()));
     let running = tokio::select! {
         started = &mut starting => started?,
         () = &mut stop => {
-            // To its end: the ledger is opened on a thread of its own, and would be left in the scratch directory.
+            // To its end: a thread of its own opens the ledger, and would leave it in the scratch
+            // directory.
             starting.await?.drain(std::future::ready("Ctrl-C")).await?;
             return Ok(());
         }
     };
 
-    let (public, admin) = (running.public, running.admin);
     let shown = async {
-        let served = config_path.display();
-        writeln!(out, "tollgate serves {served} on http://{public}")?;
-        writeln!(out, "  upstream http://{upstream} (answers after {WORK:?})")?;
-        writeln!(out, "  metrics  http://{admin}/metrics")?;
-        writeln!(out, "  ledger   {}", ledger.display())?;
-        for caller in CALLERS.iter().filter(|caller| !caller.about.is_empty()) {
-            writeln!(out, "  caller   {}", caller.about)?;
-        }
-        writeln!(
-            out,
-            "cap: calls a second that the account may make; peak: the most starts in any one\n\
-         second; recorded and peak are read from the ledger. Ctrl-C ends the demo.\n"
-        )?;
-
-        let began = clock.mono();
-        let (stop_calling, calling) = tokio::sync::watch::channel(());
-        let mut callers = JoinSet::new();
-        for caller in CALLERS {
-            callers.spawn(send_calls(public, caller, calling.clone()));
-        }
-        let mut watch = Watch::new(admin, out.is_terminal());
-        let end = async { tokio::time::sleep(duration.unwrap_or(Duration::MAX / 4)).await };
-        tokio::select! {
-            watched = watch.follow(&mut out) => watched?,
-            () = end => {}
-            () = stop => {}
-        }
-        let must_show = clock.mono().since(began) >= SHOWN_AFTER;
-        // A caller that just vanished would leave calls on the wire behind the back of the last look.
-        drop(stop_calling);
-        let last_answers = async { while callers.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(LAST_ANSWERS, last_answers).await;
-        callers.shutdown().await;
-        anyhow::Ok(watch.wait_until_idle(&mut out, must_show).await)
+        write_introduction(&mut out, config_path, &running, upstream, &ledger)?;
+        let end = async {
+            let duration =
+                async { tokio::time::sleep(duration.unwrap_or(Duration::MAX / 4)).await };
+            tokio::select! {
+                () = duration => {}
+                () = stop => {}
+            }
+        };
+        watch_calls(&mut out, &running, &clock, end).await
     };
-    // Also when it could not be shown: what was dropped under its calls would complain.
+    // The gate drains also when nothing could be shown: dropped under its calls, it would complain.
     let shown = shown.await;
     running.drain(std::future::pending()).await?;
-    let kept = shown?;
+    let promises = shown?;
+    write_ledger(&mut out, &ledger, &catalog, &accounts, clock.utc())?;
+    promises
+}
 
-    let month = Month::of(clock.utc(), &catalog.time_zone);
+/// Turns the configuration to free ports, the sample upstream and the scratch ledger.
+fn adapt(config: &mut Config, upstream: SocketAddr, ledger: &Path) {
+    let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
+    let settings = &mut config.settings;
+    settings.listen = loopback;
+    settings.admin.listen = loopback;
+    settings.admin.token = None;
+    settings.upstream.endpoint = Endpoint {
+        host: upstream.ip().to_string(),
+        port: upstream.port(),
+    };
+    settings.ledger.path = ledger.to_owned();
+    settings.limits.connections = CONNECTIONS;
+}
+
+fn write_introduction(
+    out: &mut impl Write,
+    config_path: &Path,
+    running: &Running,
+    upstream: SocketAddr,
+    ledger: &Path,
+) -> std::io::Result<()> {
+    let (served, public, admin) = (config_path.display(), running.public, running.admin);
+    writeln!(out, "tollgate serves {served} on http://{public}")?;
+    writeln!(out, "  upstream http://{upstream} (answers after {WORK:?})")?;
+    writeln!(out, "  metrics  http://{admin}/metrics")?;
+    writeln!(out, "  ledger   {}", ledger.display())?;
+    for client in CLIENTS.iter().filter(|client| !client.about.is_empty()) {
+        writeln!(out, "  caller   {}", client.about)?;
+    }
+    writeln!(
+        out,
+        "cap: calls a second that the account may make; peak: the most starts in any one\n\
+         second; recorded and peak are read from the ledger. Ctrl-C ends the demo.\n"
+    )
+}
+
+/// Sends the sample clients' calls and draws the table until `end`. Answers whether the promises
+/// were kept; an error of its own says that this could not be seen.
+async fn watch_calls(
+    out: &mut (impl Write + IsTerminal),
+    running: &Running,
+    clock: &Clock,
+    end: impl Future<Output = ()>,
+) -> anyhow::Result<anyhow::Result<()>> {
+    let began = clock.mono();
+    let (stop_calling, calling) = watch::channel(());
+    let mut clients = JoinSet::new();
+    for client in CLIENTS {
+        clients.spawn(send_calls(running.public, client, calling.clone()));
+    }
+    let mut watch = Watch::new(running.admin, out.is_terminal());
+    tokio::select! {
+        watched = watch.follow(out) => watched?,
+        () = end => {}
+    }
+    let must_show = clock.mono().since(began) >= SHOWN_AFTER;
+    // A client that just vanished would leave calls under way, which the last look would miss.
+    drop(stop_calling);
+    let last_answers = async { while clients.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(LAST_ANSWERS, last_answers).await;
+    clients.shutdown().await;
+    Ok(watch.check_promises(out, must_show).await)
+}
+
+/// The month's counts, and the statements of the accounts that pay by the call.
+fn write_ledger(
+    out: &mut impl Write,
+    ledger: &Path,
+    catalog: &Catalog,
+    accounts: &[Account],
+    now: Utc,
+) -> anyhow::Result<()> {
+    let month = Month::of(now, &catalog.time_zone);
     let (from, until) = month.bounds(&catalog.time_zone);
-    let lines = Reader::open(&ledger)?.usage(from, until, None, 0..=u64::MAX)?;
+    let reader = Reader::open(ledger)?;
+    let lines = reader.usage(from, until, None, 0..=u64::MAX)?;
     writeln!(out)?;
-    usage_table(&mut out, month, &lines)?;
-    let reader = Reader::open(&ledger)?;
-    let now = clock.utc();
-    let books = Books {
-        catalog: &catalog,
+    usage_table(out, month, &lines)?;
+    let orders = Books {
+        catalog,
         reader: &reader,
         now,
     };
-    for account in &accounts {
-        let statement = books.statement(account.into(), month)?;
-        // The one whose calls are charged is the one with something to show.
+    for account in accounts {
+        let statement = orders.statement(account.into(), month)?;
+        // A statement without charged calls has nothing to show.
         let mut charged = statement.groups.iter().filter_map(|g| g.per_call.as_ref());
         if charged.any(|per_call| per_call.billable > 0) {
             writeln!(out)?;
-            text::table(&mut out, &statement)?;
+            text::table(out, &statement)?;
         }
     }
-    kept
+    Ok(())
 }
 
 /// A directory of the demo's own, gone when it ends.
@@ -175,41 +229,5 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-pub(super) fn client(to: SocketAddr) -> Arc<Upstream> {
-    let timeout = Duration::from_secs(2);
-    let dialer = Dialer::new(to.ip().to_string(), to.port(), timeout, |_| ());
-    let keep = Keep {
-        idle_timeout: Duration::from_secs(30),
-        max_age: None,
-    };
-    Arc::new(Upstream::new(Arc::new(dialer), keep))
-}
-
-pub(super) async fn fetch(
-    client: &Arc<Upstream>,
-    request: Request<Bytes>,
-) -> anyhow::Result<(StatusCode, Bytes)> {
-    let (parts, body) = request.into_parts();
-    let target = Target::read(&parts.uri.to_string().into()).context("a target that is none")?;
-    let mut head = ForwardHead::new(parts.method, &target);
-    for field in &parts.headers {
-        head.field(field.into());
-    }
-    let mut outgoing = UpstreamRequest::new(head, body);
-    loop {
-        match client.connection().await?.send(outgoing).await {
-            Ok(mut answer) => {
-                let mut read = BytesMut::new();
-                while let Some(data) = poll_fn(|cx| answer.body.poll_data(cx)).await? {
-                    read.extend_from_slice(&data);
-                }
-                return Ok((answer.status, read.freeze()));
-            }
-            Err(NotAnswered::Unsent(back)) => outgoing = back,
-            Err(NotAnswered::Failed(failure)) => return Err(failure.into()),
-        }
     }
 }

@@ -1,9 +1,9 @@
-//! The sample upstream and the sample callers: both ends of the wire around the gate.
+//! The sample upstream and the sample clients, on both sides of the gate.
 //!
-//! Owns what is called how often, and the signing of it. Must never look into the gate: to it these
-//! are clients and an upstream like any other.
+//! Owns what is called how often, and its signature. Must never look into the gate: to the gate
+//! these are clients and an upstream like any other.
 
-use crate::cli::demo::run::{client, fetch};
+use crate::cli::demo::fetch::{connections_to, fetch};
 use crate::model::Clock;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
@@ -29,9 +29,9 @@ pub(super) const WORK: Duration = Duration::from_millis(30);
 const STUDIO_ID: &str = "AKIDEXAMPLESTUDIO00000000000000000001";
 const STUDIO_SECRET: &str = "trial-secret-of-example-studio";
 
-/// One sample caller: what it sends, and how often.
+/// One sample client: what it sends, and how often.
 pub(super) struct DemoClient {
-    /// Who it is, for people; empty where the line before says it.
+    /// The line that presents the client to people; empty where the line before does.
     pub(super) about: &'static str,
     calls_per_second: u32,
     credential: DemoCredential,
@@ -56,7 +56,7 @@ const CUSTOM: (&str, &str) = (
 );
 const DESCRIBE: (&str, &str) = ("DescribeSegmentationTask", "/v1/video/tasks/describe");
 
-const fn caller(
+const fn demo_client(
     about: &'static str,
     calls_per_second: u32,
     credential: DemoCredential,
@@ -76,34 +76,34 @@ const STUDIO: DemoCredential = DemoCredential::Tc3 {
     id: STUDIO_ID,
     secret: STUDIO_SECRET,
 };
-pub(super) const CALLERS: &[DemoClient] = &[
-    caller(
+pub(super) const CLIENTS: &[DemoClient] = &[
+    demo_client(
         "1250000001 pays by the call (cap 20), signs TC3, makes 30 calls/s",
         18,
         STUDIO,
         SEGMENT,
     ),
-    caller("", 12, STUDIO, CUSTOM),
-    caller(
+    demo_client("", 12, STUDIO, CUSTOM),
+    demo_client(
         "1250000002 bought 30 QPS, sends an API key, makes 45 calls/s",
         45,
         DemoCredential::ApiKey("demo-retail-key"),
         SEGMENT,
     ),
-    caller(
+    demo_client(
         "1250000003 is in arrears",
         2,
         DemoCredential::ApiKey("demo-arrears-key"),
         SEGMENT,
     ),
-    caller(
+    demo_client(
         "1250000004 opened only the free video service, tries both",
         10,
         DemoCredential::ApiKey("demo-video-key"),
         DESCRIBE,
     ),
-    caller("", 1, DemoCredential::ApiKey("demo-video-key"), SEGMENT),
-    caller(
+    demo_client("", 1, DemoCredential::ApiKey("demo-video-key"), SEGMENT),
+    demo_client(
         "somebody without an account guesses keys",
         1,
         DemoCredential::ApiKey("guessed"),
@@ -155,42 +155,46 @@ async fn sample_answer(
     Ok(response.body(body).unwrap_or_default())
 }
 
-/// Sends one caller's calls at an even pace, each on its own so that a slow one delays none. Ends when
-/// the sender of `calling` is gone and the last call is answered.
+/// Sends one client's calls at an even pace, each on its own: a slow one delays none. Ends when the
+/// sender of `calling` is gone and the last call is answered.
 pub(super) async fn send_calls(
     gate: SocketAddr,
-    caller: &'static DemoClient,
+    client: &'static DemoClient,
     mut calling: watch::Receiver<()>,
 ) {
-    let client = client(gate);
+    let connections = connections_to(gate);
     let mut calls = JoinSet::new();
-    let mut tick = tokio::time::interval(Duration::from_secs(1) / caller.calls_per_second);
+    let mut tick = tokio::time::interval(Duration::from_secs(1) / client.calls_per_second);
     loop {
         tokio::select! {
             _ = tick.tick() => {}
             _ = calling.changed() => break,
         }
         while calls.try_join_next().is_some() {}
-        let client = client.clone();
-        calls.spawn(async move { fetch(&client, sample_call(gate, caller)).await.map(drop) });
+        let connections = connections.clone();
+        calls.spawn(async move {
+            fetch(&connections, sample_call(gate, client))
+                .await
+                .map(drop)
+        });
     }
     while calls.join_next().await.is_some() {}
 }
 
-fn sample_call(gate: SocketAddr, caller: &DemoClient) -> Request<Bytes> {
+fn sample_call(gate: SocketAddr, client: &DemoClient) -> Request<Bytes> {
     let body = json!({"Image": "iVBORw0KGgo=", "TaskID": "t-1"}).to_string();
     let mut headers = HeaderMap::new();
     let host = gate.to_string();
-    let path = match caller.credential {
+    let path = match client.credential {
         DemoCredential::ApiKey(key) => {
             insert(&mut headers, "x-api-key", key);
-            caller.path
+            client.path
         }
         DemoCredential::Tc3 { id, secret } => {
             let now = Clock::default().utc().seconds();
-            insert(&mut headers, "x-tc-action", caller.action);
+            insert(&mut headers, "x-tc-action", client.action);
             insert(&mut headers, "x-tc-version", "2020-03-24");
-            insert(&mut headers, "x-tc-region", caller.region);
+            insert(&mut headers, "x-tc-region", client.region);
             insert(&mut headers, "x-tc-timestamp", &now.to_string());
             insert(
                 &mut headers,

@@ -1,9 +1,10 @@
 //! The live table, and the promises checked while it runs.
 //!
-//! Owns the reading of the gate from outside: metrics, usage, records. Must never ask the gate's own
-//! memory: a promise that only the gate can see is none.
+//! Owns the reading of the gate from outside: metrics, usage, records. Must never ask the gate's
+//! own memory: a client could not check such a promise.
 
-use crate::cli::demo::run::{client, fetch};
+use crate::cli::demo::exposition::{Samples, ServiceKey};
+use crate::cli::demo::fetch::{connections_to, fetch};
 use crate::proxy::upstream::Upstream;
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
@@ -17,31 +18,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const SECOND_NS: u64 = 1_000_000_000;
+/// The ways in which a request is decided, in the order of the table.
+const DECISIONS: [&str; 3] = ["admitted", "throttled", "refused"];
 /// Without a terminal the table is not drawn over itself, so it is drawn less often.
 const SECONDS_BETWEEN_TABLES: u64 = 5;
 
-/// Account and group.
-type ServiceFigures = [String; 2];
-
 /// Follows the gate from outside.
 pub(super) struct Watch {
+    /// Connections to the operators' listener.
     admin: Arc<Upstream>,
     host: String,
     terminal: bool,
+    /// The lines of the last table, over which the next one is drawn.
     drawn_lines: usize,
+    /// The seq of the last record that was read.
     cursor: u64,
-    /// The starts of the last seconds of each gate, by account, group and action (empty in a paid group).
+    /// The starts of the last seconds of each limiter, by account, group and action (empty in a
+    /// paid group).
     windows: HashMap<[String; 3], VecDeque<u64>>,
-    /// The most starts seen in any trailing second of a gate.
-    peaks: BTreeMap<ServiceFigures, usize>,
-    /// The worst second of each gate that broke its cap, and the cap.
+    /// The most starts seen in any trailing second of a service's limiters.
+    peaks: BTreeMap<ServiceKey, usize>,
+    /// The starts in the worst second of each limiter that broke its cap, and the cap.
     over_the_cap: BTreeMap<[String; 3], (usize, usize)>,
 }
 
 impl Watch {
     pub(super) fn new(admin: SocketAddr, terminal: bool) -> Self {
         Self {
-            admin: client(admin),
+            admin: connections_to(admin),
             host: admin.to_string(),
             terminal,
             drawn_lines: 0,
@@ -73,7 +77,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Reads the metrics, and the records since the last look, against the quotas of that moment.
+    /// Reads the metrics and the records since the last look. Compares their starts with the
+    /// quotas of that moment.
     async fn look(&mut self) -> anyhow::Result<Samples> {
         let metrics = Samples::parse(&self.get("/metrics").await?);
         loop {
@@ -103,9 +108,11 @@ impl Watch {
             String::new()
         };
         let quota = metrics.quota(&service);
-        let gate = [service[0].clone(), service[1].clone(), action];
-        let window = self.windows.entry(gate.clone()).or_default();
-        // Records are in order of their ends, starts nearly so: kept sorted, and two seconds deep.
+        // A paid group has one limiter, a free one a limiter for each action (P1).
+        let limiter = [service[0].clone(), service[1].clone(), action];
+        let window = self.windows.entry(limiter.clone()).or_default();
+        // Records come in the order of their ends, and starts nearly so: the window is kept sorted,
+        // and two seconds deep.
         let place = window.partition_point(|earlier| *earlier <= start);
         window.insert(place, start);
         let newest = window.back().copied().unwrap_or(start);
@@ -128,7 +135,7 @@ impl Watch {
         let peak = self.peaks.entry(service).or_default();
         *peak = most.max(*peak);
         if most > quota {
-            let worst = self.over_the_cap.entry(gate).or_default();
+            let worst = self.over_the_cap.entry(limiter).or_default();
             *worst = (most, quota).max(*worst);
         }
         Ok(())
@@ -136,7 +143,7 @@ impl Watch {
 
     async fn draw(&mut self, out: &mut impl Write, metrics: &Samples) -> anyhow::Result<()> {
         let usage: Value = serde_json::from_str(&self.get("/v1/usage").await?)?;
-        let mut recorded: BTreeMap<ServiceFigures, u64> = BTreeMap::new();
+        let mut recorded: BTreeMap<ServiceKey, u64> = BTreeMap::new();
         for line in usage["lines"].as_array().into_iter().flatten() {
             let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
             *recorded
@@ -149,8 +156,8 @@ impl Watch {
         );
         let mut lines = 3;
         for service in metrics.called_services() {
-            let [admitted, throttled, refused] = ["admitted", "throttled", "refused"]
-                .map(|decision| metrics.of_service(&service, decision));
+            let [admitted, throttled, refused] =
+                DECISIONS.map(|decision| metrics.of_service(&service, decision));
             let quota = metrics.quota(&service);
             let recorded = recorded.get(&service).copied().unwrap_or(0);
             let peak = self.peaks.get(&service).copied().unwrap_or(0);
@@ -177,8 +184,8 @@ impl Watch {
             .collect();
         writeln!(table, "refused for: {}", why.join(", "))?;
         if self.terminal {
-            // Over the last table; a line that is too long for the terminal is cut, not wrapped, or
-            // the next table would be drawn in the wrong place.
+            // The table is drawn over the last one. A line that is too long for the terminal is
+            // cut, not wrapped: the next table would be drawn in the wrong place.
             if self.drawn_lines > 0 {
                 write!(out, "\r\x1b[{}A\x1b[J", self.drawn_lines)?;
             }
@@ -192,8 +199,8 @@ impl Watch {
     }
 
     /// Waits until the gate is at rest, then checks P1 and P4 from what it says of itself.
-    /// `must_show`: it is an error too when nothing was admitted or nothing throttled.
-    pub(super) async fn wait_until_idle(
+    /// With `must_show` it is an error too when nothing was admitted or nothing throttled.
+    pub(super) async fn check_promises(
         &mut self,
         out: &mut impl Write,
         must_show: bool,
@@ -207,18 +214,37 @@ impl Watch {
             metrics = self.look().await?;
         }
         self.draw(out, &metrics).await?;
+        let broken = self.broken_promises(&metrics, must_show);
+        if !broken.is_empty() {
+            bail!("a promise was broken:\n  {}", broken.join("\n  "));
+        }
+        if self.terminal {
+            writeln!(out)?;
+        }
         let received = metrics.get("tollgate_requests_received_total");
-        let [admitted, throttled, refused] =
-            ["admitted", "throttled", "refused"].map(|d| metrics.decided(d));
+        let [admitted, throttled, refused] = DECISIONS.map(|d| metrics.decided(d));
         let recorded = metrics.sum("tollgate_records_total");
-        let mut broken: Vec<String> = std::mem::take(&mut self.over_the_cap)
-            .into_iter()
-            .map(|(gate, (most, cap))| {
-                let gate = gate.join(" ");
-                let gate = gate.trim_end();
-                format!("cap: {gate}: {most} starts in one second, sold are {cap}")
-            })
-            .collect();
+        writeln!(
+            out,
+            "cap kept: no account has more starts in any one second than its cap\n\
+             conserved: received {received} = admitted {admitted} + throttled {throttled} + refused {refused}\n\
+             conserved: admitted {admitted} = recorded {recorded}"
+        )?;
+        Ok(())
+    }
+
+    /// A line for each promise that was not kept.
+    fn broken_promises(&self, metrics: &Samples, must_show: bool) -> Vec<String> {
+        let received = metrics.get("tollgate_requests_received_total");
+        let [admitted, throttled, refused] = DECISIONS.map(|d| metrics.decided(d));
+        let recorded = metrics.sum("tollgate_records_total");
+        let over_the_cap = self.over_the_cap.iter().map(|(limiter, (most, cap))| {
+            // The action is empty in a paid group.
+            let limiter = limiter.join(" ");
+            let limiter = limiter.trim_end();
+            format!("cap: {limiter}: {most} starts in one second, sold are {cap}")
+        });
+        let mut broken: Vec<String> = over_the_cap.collect();
         if received != admitted + throttled + refused {
             broken.push(format!(
                 "conservation: received {received}, admitted {admitted} + throttled {throttled} + refused {refused}"
@@ -235,108 +261,8 @@ impl Watch {
                 "nothing was shown: admitted {admitted}, throttled {throttled}"
             ));
         }
-        if !broken.is_empty() {
-            bail!("a promise was broken:\n  {}", broken.join("\n  "));
-        }
-        if self.terminal {
-            writeln!(out)?;
-        }
-        writeln!(
-            out,
-            "cap kept: no account has more starts in any one second than its cap\n\
-             conserved: received {received} = admitted {admitted} + throttled {throttled} + refused {refused}\n\
-             conserved: admitted {admitted} = recorded {recorded}"
-        )?;
-        Ok(())
+        broken
     }
-}
-
-/// Samples of a text exposition.
-struct Samples(BTreeMap<String, u64>);
-
-impl Samples {
-    fn parse(text: &str) -> Self {
-        let sample = |line: &str| {
-            let (name, value) = line.rsplit_once(' ')?;
-            Some((name.to_owned(), value.parse::<f64>().ok()? as u64))
-        };
-        Self(
-            text.lines()
-                .filter(|line| !line.starts_with('#'))
-                .filter_map(sample)
-                .collect(),
-        )
-    }
-
-    fn get(&self, name: &str) -> u64 {
-        self.0.get(name).copied().unwrap_or(0)
-    }
-
-    fn sum(&self, family: &str) -> u64 {
-        self.0
-            .iter()
-            .filter(|(name, _)| name.starts_with(&format!("{family}{{")))
-            .map(|(_, value)| value)
-            .sum()
-    }
-
-    fn decided(&self, decision: &str) -> u64 {
-        let label = format!("decision=\"{decision}\"");
-        self.0
-            .iter()
-            .filter(|(name, _)| {
-                name.starts_with("tollgate_requests_total{") && name.contains(&label)
-            })
-            .map(|(_, value)| value)
-            .sum()
-    }
-
-    fn of_service(&self, [account, group]: &ServiceFigures, decision: &str) -> u64 {
-        self.get(&format!(
-            "tollgate_account_requests_total{{account=\"{account}\",decision=\"{decision}\",group=\"{group}\"}}"
-        ))
-    }
-
-    fn quota(&self, [account, group]: &ServiceFigures) -> usize {
-        let quota = self.get(&format!(
-            "tollgate_quota_qps{{account=\"{account}\",group=\"{group}\"}}"
-        ));
-        usize::try_from(quota).unwrap_or(usize::MAX)
-    }
-
-    /// The services with at least one call of an account that has series of its own.
-    fn called_services(&self) -> Vec<ServiceFigures> {
-        let mut services: Vec<ServiceFigures> = self
-            .0
-            .iter()
-            .filter(|(name, count)| {
-                name.starts_with("tollgate_account_requests_total{") && **count > 0
-            })
-            .filter_map(|(name, _)| Some([label(name, "account")?, label(name, "group")?]))
-            .collect();
-        services.sort();
-        services.dedup();
-        services
-    }
-
-    /// How many calls were refused, by reason.
-    fn refusals(&self) -> BTreeMap<String, u64> {
-        let mut refusals = BTreeMap::new();
-        for (name, count) in &self.0 {
-            if name.starts_with("tollgate_requests_total{")
-                && name.contains("decision=\"refused\"")
-                && let Some(reason) = label(name, "reason")
-            {
-                *refusals.entry(reason).or_default() += count;
-            }
-        }
-        refusals
-    }
-}
-
-fn label(name: &str, label: &str) -> Option<String> {
-    let rest = name.split_once(&format!("{label}=\""))?.1;
-    Some(rest.split_once('"')?.0.to_owned())
 }
 
 #[cfg(test)]

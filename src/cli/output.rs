@@ -1,0 +1,71 @@
+//! What the commands share: the configuration they read, standard output and standard error.
+//!
+//! Owns how a line leaves the process. Must never panic when a line cannot be written.
+
+use crate::config::{self, Config};
+use anyhow::Context;
+use clap::ValueEnum;
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+
+/// How counts and statements are printed.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// One document.
+    Json,
+    /// A row each, with a head.
+    Csv,
+}
+
+/// How records are printed.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum RecordsFormat {
+    /// A JSON document in each line.
+    Jsonl,
+    /// A row each, with a head.
+    Csv,
+}
+
+/// How a price, or the answer to a refund, is printed.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum AnswerFormat {
+    /// For people.
+    Table,
+    /// One document.
+    Json,
+}
+
+/// Loads the configuration; warnings go to standard error.
+///
+/// # Errors
+/// When the configuration has mistakes: all of them, each with its place.
+pub(crate) fn load(path: &Path) -> anyhow::Result<Config> {
+    let config = config::load(path)?;
+    for warning in config::told(&config.warnings) {
+        tell(format_args!("warning: {warning}"));
+    }
+    Ok(config)
+}
+
+/// Writes to standard output; a reader that went away (`| head`) is no error.
+///
+/// # Errors
+/// When standard output cannot be written for any other reason.
+pub(crate) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("standard output")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a line to standard error. A line that cannot be written (a full disk, a reader that
+/// ended) is dropped: it must not end a gate, as `eprintln!` does.
+pub fn tell(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}

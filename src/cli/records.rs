@@ -1,0 +1,139 @@
+//! `tollgate records`: admitted calls from the ledger, one line each.
+//!
+//! Owns the columns of a record. Must never read all of them into memory.
+
+use crate::cli::flags::RecordsFlags;
+use crate::cli::output::{RecordsFormat, load};
+use crate::config::Config;
+use crate::ledger::{Cursor, Reader, StoredRecord};
+use crate::model::{AccountId, Month};
+use anyhow::Context;
+use std::io::{self, ErrorKind, Write};
+
+/// Records that are in memory at a time.
+const PAGE: u64 = 10_000;
+
+const COLUMNS: &str = "seq,id,account,group,action,mode,admitted_at,start_ns,run,outcome,status,\
+                       billable,reason,duration_us,replica";
+
+/// The records that are asked for.
+enum Selection<'f> {
+    /// Those of all accounts after a cursor, at most so many.
+    After(Cursor, u64),
+    /// All of an account's month: its statement can be recounted from them.
+    Month(&'f AccountId, Month),
+}
+
+impl<'f> Selection<'f> {
+    fn new(flags: &'f RecordsFlags) -> Self {
+        match (&flags.account, flags.month) {
+            (Some(account), Some(month)) => Self::Month(account, month),
+            // The definition of the flags lets in both or none.
+            _ => Self::After(flags.after, flags.limit),
+        }
+    }
+}
+
+/// Prints admitted calls, one line each. The next cursor goes to standard error: standard output
+/// has the records alone, which a program reads.
+///
+/// # Errors
+/// When the cursor leads to no record any more, the configuration or the ledger cannot be read, or
+/// standard output or the cursor not be written.
+pub fn records(flags: &RecordsFlags) -> anyhow::Result<()> {
+    let config = load(&flags.config.config)?;
+    let selection = Selection::new(flags);
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let next = match print_records(&mut out, &config, &selection, flags.format)? {
+        Some(next) => next,
+        // A reader that went away (`| head`) is no error, and wants no cursor.
+        None => return Ok(()),
+    };
+    if let Selection::After(..) = selection {
+        match writeln!(io::stderr(), "next cursor: {next}") {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+            // A program goes on from the cursor, and must know that it is missing.
+            written => written.context("standard error")?,
+        }
+    }
+    Ok(())
+}
+
+/// The cursor after the last record; `None` when the reader of `out` went away.
+fn print_records(
+    out: &mut impl Write,
+    config: &Config,
+    selection: &Selection<'_>,
+    format: RecordsFormat,
+) -> anyhow::Result<Option<Cursor>> {
+    let reader = Reader::open(&config.settings.ledger.path)?;
+    let (mut after, mut left) = match selection {
+        Selection::After(after, limit) => (*after, *limit),
+        Selection::Month(..) => (Cursor::from(0), u64::MAX),
+    };
+    if let RecordsFormat::Csv = format {
+        writeln!(out, "{COLUMNS}")?;
+    }
+    while left > 0 {
+        let most = usize::try_from(left.min(PAGE))?;
+        let page = match selection {
+            Selection::After(..) => reader.records(after, most)?,
+            Selection::Month(account, month) => {
+                let (from, until) = month.bounds(&config.catalog.time_zone);
+                reader.records_of(account, from, until, after.seq, most)?
+            }
+        };
+        let Some(last) = page.last() else { break };
+        (after, left) = (reader.cursor(last.seq)?, left - page.len() as u64);
+        for record in &page {
+            match write_record(out, record, format) {
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(None),
+                written => written?,
+            }
+        }
+    }
+    match out.flush() {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(None),
+        flushed => flushed.context("standard output").map(|()| Some(after)),
+    }
+}
+
+fn write_record(
+    out: &mut impl Write,
+    record: &StoredRecord,
+    format: RecordsFormat,
+) -> io::Result<()> {
+    match format {
+        RecordsFormat::Jsonl => {
+            serde_json::to_writer(&mut *out, record)?;
+            writeln!(out)
+        }
+        RecordsFormat::Csv => write_row(out, record),
+    }
+}
+
+/// A row of [`COLUMNS`].
+fn write_row(out: &mut impl Write, record: &StoredRecord) -> io::Result<()> {
+    let StoredRecord {
+        seq,
+        id,
+        account,
+        group,
+        action,
+        mode,
+        admitted_at,
+        start,
+        run,
+        outcome,
+        status,
+        billable,
+        reason,
+        duration_us,
+        replica,
+    } = record;
+    let status = status.map(|status| status.to_string()).unwrap_or_default();
+    let (admitted_at, start) = (admitted_at.0, start.0);
+    write!(out, "{seq},{id},{account},{group},{action},{mode},")?;
+    write!(out, "{admitted_at},{start},{run},{outcome},{status},")?;
+    writeln!(out, "{billable},{reason},{duration_us},{replica}")
+}

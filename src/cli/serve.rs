@@ -1,0 +1,180 @@
+//! `tollgate serve`: the process of the gate, its control thread and its signals.
+//!
+//! Owns what each signal does. Must never decide about a call.
+
+use crate::cli::flags::ConfigFlag;
+use crate::cli::logging::log_to_stderr;
+use crate::cli::output::load;
+use crate::control;
+use crate::control::reload::{ReloadOptions, read_files};
+use crate::control::serve::Running;
+use crate::model::Clock;
+use anyhow::Context;
+use futures_util::future::OptionFuture;
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+use tracing::Level;
+use tracing_appender::non_blocking::ErrorCounter;
+
+/// A second stop signal within this time is taken for the first one. A supervisor signals the
+/// process and then its group; a terminal signals the group and a wrapper passes it on.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
+/// How often dropped log lines are added to the metric.
+const DROPPED_LINES_EVERY: Duration = Duration::from_secs(5);
+/// How long threads that still read the ledger may hold up the end.
+const ENDING: Duration = Duration::from_secs(1);
+
+/// Runs the gate until a signal ends it and the drain is over.
+///
+/// # Errors
+/// When the gate cannot start, or when the ledger was not closed whole.
+pub fn serve(flags: ConfigFlag) -> anyhow::Result<()> {
+    // The guard writes what is left of the log when the gate has ended.
+    let (_flushed, dropped) = log_to_stderr(Level::INFO)?;
+    control_thread(run(dropped, flags.config))
+}
+
+/// Runs `work` on a runtime of this thread alone. Calls run on the workers' runtimes.
+///
+/// # Errors
+/// Those of `work`, and when the system gives no runtime.
+pub(crate) fn control_thread(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let done = runtime.block_on(work);
+    // A thread that still reads the ledger must not hold up the end.
+    runtime.shutdown_timeout(ENDING);
+    done
+}
+
+async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
+    // Listened for before the start: the default action of a signal would end the process half-way.
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut stop = StopSignals::listen()?;
+    ignore_harmless_signals()?;
+    // A file at its size limit (RLIMIT_FSIZE) is trouble of the ledger, which waits for room.
+    // Unhandled, this signal would end the process instead of failing the write.
+    drop(signal(SignalKind::from_raw(
+        rustix::process::Signal::XFSZ.as_raw(),
+    ))?);
+    let clock = Clock::default();
+    let start = async {
+        // A file system that does not answer must not keep the process from hearing a signal.
+        let config = read_files(&clock, move || load(&path)).await??;
+        anyhow::Ok(control::start(config, clock.clone()).await?)
+    };
+    let running = tokio::select! {
+        running = start => running?,
+        // No call was admitted yet. The next start goes on with what is being done to the ledger.
+        signal = stop.recv() => {
+            tracing::info!("{signal}: stopped before the first call was accepted");
+            return Ok(());
+        }
+    };
+    tokio::spawn(running.watch_upstream());
+    let signal = until_stopped(&running, &dropped, &mut hangup, &mut stop).await;
+    tracing::info!("{signal}: draining");
+    running
+        .drain(another_signal(&mut stop))
+        .await
+        .context("the ledger was not closed whole")
+}
+
+/// Reloads at each SIGHUP and counts dropped log lines, until a stop signal comes. Answers its
+/// name.
+async fn until_stopped(
+    running: &Running,
+    dropped: &ErrorCounter,
+    hangup: &mut Signal,
+    stop: &mut StopSignals,
+) -> &'static str {
+    let mut tick = tokio::time::interval(DROPPED_LINES_EVERY);
+    let mut reload = None;
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {
+                let counter = &running.proxy.shared().metrics.log_lines_dropped;
+                let lines = u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX);
+                counter.inc_by(lines.saturating_sub(counter.get()));
+            }
+            // The log and the metrics tell the outcome; after a failure the old policy stays in
+            // force. A SIGHUP that comes while the files are read is kept: they may have changed
+            // since.
+            _ = hangup.recv(), if reload.is_none() => {
+                reload = Some(Box::pin(running.reload(ReloadOptions::default())));
+            }
+            Some(_) = OptionFuture::from(reload.as_mut()) => reload = None,
+            signal = stop.recv() => return signal,
+        }
+    }
+}
+
+/// The name of the next stop signal that is not taken for the first one. It ends the drain at once.
+async fn another_signal(stop: &mut StopSignals) -> &'static str {
+    let first = Instant::now();
+    loop {
+        let signal = stop.recv().await;
+        if first.elapsed() >= SAME_SIGNAL {
+            return signal;
+        }
+        tracing::info!("another {signal} within {SAME_SIGNAL:?} is taken for the same one");
+    }
+}
+
+/// The signals that ask the process to end.
+pub(crate) struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+}
+
+impl StopSignals {
+    /// Takes the signals from now on, in place of their default action.
+    ///
+    /// # Errors
+    /// When the system refuses a handler.
+    pub(crate) fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+        })
+    }
+
+    /// The name of the next signal. Several of one kind that came before this wait count once.
+    pub(crate) async fn recv(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.quit.recv() => "SIGQUIT",
+        }
+    }
+}
+
+/// Takes the signals that other daemons take for a request (log rotation sends SIGUSR1) and that
+/// would end this process by default.
+///
+/// # Errors
+/// When the system refuses a handler.
+pub(crate) fn ignore_harmless_signals() -> io::Result<()> {
+    for (name, kind) in [
+        ("SIGUSR1", SignalKind::user_defined1()),
+        ("SIGUSR2", SignalKind::user_defined2()),
+        ("SIGALRM", SignalKind::alarm()),
+    ] {
+        let mut harmless = signal(kind)?;
+        tokio::spawn(async move {
+            while harmless.recv().await.is_some() {
+                tracing::info!(
+                    "{name} is ignored: the log has no file to reopen, and SIGHUP reloads"
+                );
+            }
+        });
+    }
+    Ok(())
+}
