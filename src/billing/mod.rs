@@ -7,6 +7,7 @@
 #![doc = include_str!("CONTRACT.md")]
 
 mod balance;
+mod balances;
 mod explain;
 mod inputs;
 mod ladder;

@@ -265,43 +265,17 @@ fn group_statement(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> Gro
         (terms, walk, billable)
     });
 
-    let (mut calls, mut not_billable) = (BTreeMap::new(), BTreeMap::new());
-    let mut qps_calls = 0u64;
-    for (_, of) in all().filter(|(_, of)| of.calls > 0) {
-        let same = match kind(of) {
-            LineKind::NotBillable => not_billable
-                .entry((of.action.clone(), of.mode, of.reason))
-                .or_insert(0u64),
-            LineKind::PerCall | LineKind::Qps | LineKind::Free => {
-                calls.entry((of.action.clone(), of.mode)).or_insert(0u64)
-            }
-        };
-        *same = same.saturating_add(of.calls);
-        if kind(of) == LineKind::Qps {
-            qps_calls = qps_calls.saturating_add(of.calls);
-        }
-    }
+    let ActionSums {
+        calls,
+        not_billable,
+        qps_calls,
+    } = sums_by_action(all().map(|(_, calls)| calls));
 
     let mut statement = GroupStatement {
         group: group.group.clone(),
         title: group.title.clone(),
-        calls: calls
-            .into_iter()
-            .map(|((action, mode), calls)| ActionCalls {
-                action,
-                mode,
-                calls,
-            })
-            .collect(),
-        not_billable: not_billable
-            .into_iter()
-            .map(|((action, mode, reason), calls)| NotBillable {
-                action,
-                mode,
-                reason,
-                calls,
-            })
-            .collect(),
+        calls,
+        not_billable,
         late: late.fold(0, |sum, (_, calls)| sum.saturating_add(calls.calls)),
         per_call: per_call.as_ref().map(|(terms, walk, billable)| {
             per_call_use(terms, walk, *billable, group, inputs.counted_until, zone)
@@ -319,6 +293,49 @@ fn group_statement(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> Gro
         zone,
     );
     statement
+}
+
+/// A group's calls, added together by action and mode.
+struct ActionSums {
+    calls: Vec<ActionCalls>,
+    not_billable: Vec<NotBillable>,
+    /// The billable calls in qps mode.
+    qps_calls: u64,
+}
+
+fn sums_by_action<'c>(counted: impl Iterator<Item = &'c Calls>) -> ActionSums {
+    let (mut calls, mut not_billable) = (BTreeMap::new(), BTreeMap::new());
+    let mut qps_calls = 0u64;
+    for of in counted.filter(|of| of.calls > 0) {
+        let same = match kind(of) {
+            LineKind::NotBillable => not_billable
+                .entry((of.action.clone(), of.mode, of.reason))
+                .or_insert(0u64),
+            LineKind::PerCall | LineKind::Qps | LineKind::Free => {
+                calls.entry((of.action.clone(), of.mode)).or_insert(0u64)
+            }
+        };
+        *same = same.saturating_add(of.calls);
+        if kind(of) == LineKind::Qps {
+            qps_calls = qps_calls.saturating_add(of.calls);
+        }
+    }
+    let served = |((action, mode), calls)| ActionCalls {
+        action,
+        mode,
+        calls,
+    };
+    let unbilled = |((action, mode, reason), calls)| NotBillable {
+        action,
+        mode,
+        reason,
+        calls,
+    };
+    ActionSums {
+        calls: calls.into_iter().map(served).collect(),
+        not_billable: not_billable.into_iter().map(unbilled).collect(),
+        qps_calls,
+    }
 }
 
 /// What the contract does with a call.

@@ -2,7 +2,7 @@
 //!
 //! Shows what a [`Statement`] says. Must never compute an amount.
 
-use crate::billing::{GroupStatement, PaidKind, Statement, money};
+use crate::billing::{GroupStatement, PaidKind, PerCallUse, Statement, money};
 use crate::model::Mode;
 use std::io::{self, Write};
 
@@ -63,50 +63,7 @@ fn group_tables(out: &mut dyn Write, group: &GroupStatement) -> io::Result<()> {
     calls.write(out, "calls")?;
 
     if let Some(per_call) = &group.per_call {
-        let mut covered = Table::new(&[
-            "<covered by",
-            ">calls",
-            ">used before",
-            ">used",
-            ">left",
-            "<from",
-            "<until",
-            "<state",
-        ]);
-        let free = &per_call.free;
-        covered.row(&[
-            &"free pack",
-            &free.granted,
-            &"",
-            &free.used,
-            &free.left,
-            &"",
-            &"",
-            &"",
-        ]);
-        for pack in &per_call.packs {
-            covered.row(&[
-                &pack.order,
-                &format_args!("{} x {}", pack.count, pack.calls),
-                &pack.used_before,
-                &pack.used,
-                &pack.left,
-                &pack.delivered,
-                &pack.expires,
-                &pack.state,
-            ]);
-        }
-        covered.row(&[
-            &"post-paid",
-            &"",
-            &"",
-            &per_call.postpaid.calls,
-            &"",
-            &"",
-            &"",
-            &"",
-        ]);
-        covered.write(out, "billable calls in per-call mode")?;
+        covered_table(per_call).write(out, "billable calls in per-call mode")?;
     }
 
     let mut due = Table::new(&["<what", ">calls", ">unit price", ">amount"]);
@@ -144,6 +101,54 @@ fn group_tables(out: &mut dyn Write, group: &GroupStatement) -> io::Result<()> {
         writeln!(out, "    {said}")?;
     }
     Ok(())
+}
+
+/// What covered the calls, in the order in which it was used up (R12).
+fn covered_table(per_call: &PerCallUse) -> Table {
+    let mut covered = Table::new(&[
+        "<covered by",
+        ">calls",
+        ">used before",
+        ">used",
+        ">left",
+        "<from",
+        "<until",
+        "<state",
+    ]);
+    let free = &per_call.free;
+    covered.row(&[
+        &"free pack",
+        &free.granted,
+        &"",
+        &free.used,
+        &free.left,
+        &"",
+        &"",
+        &"",
+    ]);
+    for pack in &per_call.packs {
+        covered.row(&[
+            &pack.order,
+            &format_args!("{} x {}", pack.count, pack.calls),
+            &pack.used_before,
+            &pack.used,
+            &pack.left,
+            &pack.delivered,
+            &pack.expires,
+            &pack.state,
+        ]);
+    }
+    covered.row(&[
+        &"post-paid",
+        &"",
+        &"",
+        &per_call.postpaid.calls,
+        &"",
+        &"",
+        &"",
+        &"",
+    ]);
+    covered
 }
 
 /// The columns of [`csv`]; they stay as they are.
@@ -187,69 +192,9 @@ pub fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
         writeln!(out, "{}", cells.map(|cell| quoted(&cell)).join(","))
     };
     for group in &statement.groups {
-        let id = group.group.as_str();
-        for of in &group.calls {
-            let cells = Cells {
-                name: of.action.to_string(),
-                mode: of.mode.to_string(),
-                calls: of.calls.to_string(),
-                ..Cells::default()
-            };
-            put(id, "calls", cells)?;
-        }
-        for of in &group.not_billable {
-            let cells = Cells {
-                name: of.action.to_string(),
-                mode: of.mode.to_string(),
-                reason: of.reason.to_string(),
-                calls: of.calls.to_string(),
-                ..Cells::default()
-            };
-            put(id, "not_billable", cells)?;
-        }
-        if let Some(per_call) = &group.per_call {
-            let cells = Cells {
-                calls: per_call.free.used.to_string(),
-                left: per_call.free.left.to_string(),
-                ..Cells::default()
-            };
-            put(id, "free_pack", cells)?;
-            for pack in &per_call.packs {
-                let cells = Cells {
-                    name: pack.order.clone(),
-                    state: pack.state.to_string(),
-                    calls: pack.used.to_string(),
-                    left: pack.left.to_string(),
-                    from: pack.delivered.to_string(),
-                    until: pack.expires.to_string(),
-                    ..Cells::default()
-                };
-                put(id, "pack", cells)?;
-            }
-        }
-        for line in &group.lines {
-            let cells = Cells {
-                name: line.what.clone(),
-                calls: line.calls.to_string(),
-                unit_price: line.unit_price.to_string(),
-                amount: money(line.amount).to_string(),
-                ..Cells::default()
-            };
-            put(id, "due", cells)?;
-        }
-        for line in &group.paid {
-            let row = match line.kind {
-                PaidKind::Packs | PaidKind::Qps => "paid",
-                PaidKind::PaidBack => "paid_back",
-            };
-            let cells = Cells {
-                name: line.order.clone(),
-                amount: money(line.amount).to_string(),
-                from: line.at.to_string(),
-                ..Cells::default()
-            };
-            put(id, row, cells)?;
-        }
+        let mut put = |row: &str, cells: Cells| put(group.group.as_str(), row, cells);
+        call_rows(&mut put, group)?;
+        amount_rows(&mut put, group)?;
     }
     if statement.on_no_statement > 0 {
         let cells = Cells {
@@ -267,6 +212,81 @@ pub fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
             ..Cells::default()
         };
         put("", row, cells)?;
+    }
+    Ok(())
+}
+
+/// Writes one row: its kind, and its cells.
+type Put<'p> = dyn FnMut(&str, Cells) -> io::Result<()> + 'p;
+
+/// The group's calls, and what covered them.
+fn call_rows(put: &mut Put<'_>, group: &GroupStatement) -> io::Result<()> {
+    for of in &group.calls {
+        let cells = Cells {
+            name: of.action.to_string(),
+            mode: of.mode.to_string(),
+            calls: of.calls.to_string(),
+            ..Cells::default()
+        };
+        put("calls", cells)?;
+    }
+    for of in &group.not_billable {
+        let cells = Cells {
+            name: of.action.to_string(),
+            mode: of.mode.to_string(),
+            reason: of.reason.to_string(),
+            calls: of.calls.to_string(),
+            ..Cells::default()
+        };
+        put("not_billable", cells)?;
+    }
+    if let Some(per_call) = &group.per_call {
+        let cells = Cells {
+            calls: per_call.free.used.to_string(),
+            left: per_call.free.left.to_string(),
+            ..Cells::default()
+        };
+        put("free_pack", cells)?;
+        for pack in &per_call.packs {
+            let cells = Cells {
+                name: pack.order.clone(),
+                state: pack.state.to_string(),
+                calls: pack.used.to_string(),
+                left: pack.left.to_string(),
+                from: pack.delivered.to_string(),
+                until: pack.expires.to_string(),
+                ..Cells::default()
+            };
+            put("pack", cells)?;
+        }
+    }
+    Ok(())
+}
+
+/// The group's amounts: due at settlement, and paid when ordered.
+fn amount_rows(put: &mut Put<'_>, group: &GroupStatement) -> io::Result<()> {
+    for line in &group.lines {
+        let cells = Cells {
+            name: line.what.clone(),
+            calls: line.calls.to_string(),
+            unit_price: line.unit_price.to_string(),
+            amount: money(line.amount).to_string(),
+            ..Cells::default()
+        };
+        put("due", cells)?;
+    }
+    for line in &group.paid {
+        let row = match line.kind {
+            PaidKind::Packs | PaidKind::Qps => "paid",
+            PaidKind::PaidBack => "paid_back",
+        };
+        let cells = Cells {
+            name: line.order.clone(),
+            amount: money(line.amount).to_string(),
+            from: line.at.to_string(),
+            ..Cells::default()
+        };
+        put(row, cells)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 use crate::billing::books::{BooksError, GRACE_US, count, parse, used_after};
 use crate::billing::window::SealedWindow;
-use crate::billing::{self, Fixed, Inputs, Statement};
+use crate::billing::{self, Fixed, Inputs, PackOrder, Statement};
 use crate::ledger::{ReadError, Reader, Settlement, StatementsDigest, StoredStatement};
 use crate::model::Month;
 use jiff::tz::TimeZone;
@@ -233,21 +233,11 @@ fn verify_statement(reader: &Reader, stored: &StoredStatement) -> Result<(), Boo
     if (inputs.from, inputs.until, inputs.counted_until) != (from, until, until) {
         return Err(misfit("its inputs are not of the whole month".to_owned()));
     }
-    if let Some(before) = reader.last_statement(&stored.account, &stored.month)? {
-        let used = used_after(&parse(&stored.account, &before)?);
-        let packs = inputs.groups.iter().flat_map(|group| &group.packs);
-        for pack in packs {
-            let differs = used
-                .get(&pack.order)
-                .is_some_and(|used| *used != pack.used_before);
-            if differs {
-                let why = format!(
-                    "order {} had not used {} before it",
-                    pack.order, pack.used_before
-                );
-                return Err(misfit(why));
-            }
-        }
+    if let Some(pack) = pack_that_differs(reader, stored, &inputs)? {
+        let (order, used) = (&pack.order, pack.used_before);
+        return Err(misfit(format!(
+            "order {order} had not used {used} before it"
+        )));
     }
     let window = SealedWindow::of(reader, month, &zone)?;
     let mut counted = inputs.groups.clone();
@@ -263,4 +253,22 @@ fn verify_statement(reader: &Reader, stored: &StoredStatement) -> Result<(), Boo
         }
         Ok(()) => Ok(()),
     }
+}
+
+/// The first order whose use before the month is not what the statement before says.
+fn pack_that_differs<'i>(
+    reader: &Reader,
+    stored: &StoredStatement,
+    inputs: &'i Inputs,
+) -> Result<Option<&'i PackOrder>, BooksError> {
+    let Some(before) = reader.last_statement(&stored.account, &stored.month)? else {
+        return Ok(None);
+    };
+    let used = used_after(&parse(&stored.account, &before)?);
+    let mut packs = inputs.groups.iter().flat_map(|group| &group.packs);
+    // An order that was out of the files for a month is not on the statement before.
+    Ok(packs.find(|pack| {
+        used.get(&pack.order)
+            .is_some_and(|used| *used != pack.used_before)
+    }))
 }

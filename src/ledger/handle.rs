@@ -1,12 +1,12 @@
 //! The ledger as a handle: opened, asked for slots and chores, closed.
 
-use crate::ledger::bills::Job;
 use crate::ledger::checkpoint::Checkpointer;
 use crate::ledger::commit::Batch;
 use crate::ledger::error::io_error;
 use crate::ledger::files::{claim, suffixed};
+use crate::ledger::job::Job;
 use crate::ledger::pace::Pace;
-use crate::ledger::queue::{CLOSED, HEALTHY, LedgerShared, RecordQueue};
+use crate::ledger::queue::{CLOSED, HEALTHY, LedgerShared};
 use crate::ledger::running::Told;
 use crate::ledger::stall::watch;
 use crate::ledger::store::{Frozen, Store};
@@ -17,11 +17,11 @@ use crate::ledger::{
     running, schema, seal, uncertain,
 };
 use crate::model::{Clock, Durability, Mono, Utc};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -143,28 +143,7 @@ impl Ledger {
             pace,
         };
         let (created_at, known) = (store.created_at()?, store.known()?);
-        let shared = Arc::new(LedgerShared {
-            pending_limit: options.pending_limit,
-            durability: options.durability,
-            pending: AtomicUsize::new(0),
-            health: AtomicU8::new(HEALTHY),
-            queue: Mutex::new(RecordQueue {
-                records: Vec::new(),
-                batch: Batch::new(),
-                oldest: None,
-                writing: None,
-                asked: false,
-                wake_at: usize::MAX,
-                keep_from: None,
-                chore: None,
-                failure: None,
-                closing: None,
-            }),
-            wake: Condvar::new(),
-            watch: Condvar::new(),
-            last_seq: AtomicI64::new(store.next_seq() - 1),
-            last_commit_at_us: AtomicI64::new(i64::MIN),
-        });
+        let shared = Arc::new(LedgerShared::new(&options, store.next_seq() - 1));
         let written = running::written(&path, known.identity.clone(), shared.clone());
         let failed = {
             let shared = shared.clone();
@@ -179,7 +158,6 @@ impl Ledger {
             checkpointer,
             Box::new(on_commit),
         );
-        let thread = |name: &str| std::thread::Builder::new().name(name.into());
         let (end, ended) = sync_channel(1);
         let writer = thread("ledger")
             // Nobody may wait for the end any more.
@@ -187,16 +165,12 @@ impl Ledger {
                 let _ = end.send(writer.run());
             })
             .map_err(io_error(&path))?;
-        // A relaxed ledger lets records wait on purpose.
-        let gather = match options.durability {
-            Durability::Relaxed => pace.gather,
-            Durability::Strict => Duration::ZERO,
-        };
-        let (watched, stall_after) = (shared.clone(), options.stall_after.saturating_add(gather));
-        let watched_path = path.clone();
-        thread("ledger-watch")
-            .spawn(move || watch(&watched, &watched_path, &clock, stall_after))
-            .map_err(io_error(&path))?;
+        start_watch(
+            shared.clone(),
+            path.clone(),
+            clock,
+            stall_after(&options, pace),
+        )?;
         Ok(Self {
             shared,
             wal_path: suffixed(&path, "-wal"),
@@ -375,6 +349,33 @@ impl Ledger {
             }
         }
     }
+}
+
+fn thread(name: &str) -> std::thread::Builder {
+    std::thread::Builder::new().name(name.into())
+}
+
+/// How long a record may wait before that is trouble.
+fn stall_after(options: &LedgerOptions, pace: Pace) -> Duration {
+    match options.durability {
+        // A relaxed ledger lets records wait on purpose.
+        Durability::Relaxed => options.stall_after.saturating_add(pace.gather),
+        Durability::Strict => options.stall_after,
+    }
+}
+
+/// Starts the thread that tells the calls when the disk does not answer.
+fn start_watch(
+    shared: Arc<LedgerShared>,
+    path: PathBuf,
+    clock: Clock,
+    stall_after: Duration,
+) -> Result<(), LedgerError> {
+    let watched = path.clone();
+    thread("ledger-watch")
+        .spawn(move || watch(&shared, &watched, &clock, stall_after))
+        .map(drop)
+        .map_err(io_error(&path))
 }
 
 impl Drop for Ledger {

@@ -7,7 +7,7 @@ use crate::ledger::chain::{self, Digests};
 use crate::ledger::files::suffixed;
 use crate::ledger::read::copy_to;
 use crate::ledger::schema::{self, SeriesKind};
-use crate::ledger::{LedgerError, ReadError, bills, seal};
+use crate::ledger::{LedgerError, ReadError, bills, fixed, seal};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 use std::fs;
 use std::path::Path;
@@ -79,7 +79,7 @@ fn seal_again(transaction: &Connection) -> Result<(), LedgerError> {
         .collect::<Result<_, _>>()?;
     for month in months {
         let digest =
-            bills::statements_digest(transaction, &month).map_err(|error| match error {
+            fixed::statements_digest(transaction, &month).map_err(|error| match error {
                 ReadError::Sql(error) => LedgerError::Sql(error),
                 other => LedgerError::Damaged(other.to_string()),
             })?;

@@ -30,7 +30,9 @@ mod commit;
 mod count;
 mod error;
 mod files;
+mod fixed;
 mod handle;
+mod job;
 mod known;
 mod migrate;
 mod pace;
@@ -49,12 +51,11 @@ mod verify;
 mod watch;
 mod writer;
 
-pub use bills::{
-    Debit, Entry, Seal, Settlement, StatementsDigest, StoreError, StoredNotice, StoredStatement,
-};
+pub use bills::{Entry, Seal, StoreError};
 pub use commit::{Commit, NotDurable};
 pub use count::UsageLine;
 pub use error::{CloseError, LedgerError, Trouble};
+pub use fixed::{Debit, Settlement, StatementsDigest, StoredNotice, StoredStatement};
 pub use handle::{Ledger, LedgerOptions, LedgerStats, create};
 pub use queue::{Committed, Slot};
 pub use read::{Cursor, ReadError, Reader, StoredRecord, backup};

@@ -2,12 +2,12 @@
 //!
 //! Owns what the workers and the ledger's threads share. Must never wait for the disk.
 
-use crate::ledger::bills::Job;
 use crate::ledger::commit::Batch;
 use crate::ledger::handle::Writing;
+use crate::ledger::job::Job;
 use crate::ledger::record::Record;
 use crate::ledger::uncertain::Uncertain;
-use crate::ledger::{Commit, LedgerError, NotDurable};
+use crate::ledger::{Commit, LedgerError, LedgerOptions, NotDurable};
 use crate::model::{Durability, Mono, Outcome, Utc};
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
@@ -71,6 +71,32 @@ pub(super) struct RecordQueue {
 }
 
 impl LedgerShared {
+    /// Of a ledger that was just opened, whose newest record is `last_seq`.
+    pub(super) fn new(options: &LedgerOptions, last_seq: i64) -> Self {
+        Self {
+            pending_limit: options.pending_limit,
+            durability: options.durability,
+            pending: AtomicUsize::new(0),
+            health: AtomicU8::new(HEALTHY),
+            queue: Mutex::new(RecordQueue {
+                records: Vec::new(),
+                batch: Batch::new(),
+                oldest: None,
+                writing: None,
+                asked: false,
+                wake_at: usize::MAX,
+                keep_from: None,
+                chore: None,
+                failure: None,
+                closing: None,
+            }),
+            wake: Condvar::new(),
+            watch: Condvar::new(),
+            last_seq: AtomicI64::new(last_seq),
+            last_commit_at_us: AtomicI64::new(i64::MIN),
+        }
+    }
+
     /// The disk does not answer: whoever waits for it is told an error, and their records say so should they be written. Gives
     /// those that may be in the file as answered.
     pub(super) fn stall(&self, queue: &mut RecordQueue) -> Option<Uncertain> {

@@ -8,7 +8,7 @@ use crate::ledger::files::{suffixed, sync_directory};
 use crate::ledger::schema::{self, SeriesKind};
 use crate::ledger::store::let_nobody_copy_at_close;
 use crate::ledger::uncertain::refuse_noted;
-use crate::ledger::{LedgerError, running};
+use crate::ledger::{LedgerError, running, store};
 use crate::model::{AccountId, Action, GroupId, Mode, Mono, Outcome, Reason, RequestId, Utc};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, Row, params};
@@ -341,7 +341,7 @@ fn in_this_restore(page: &Connection, cursor: Cursor) -> Result<u64, ReadError> 
 }
 
 pub(super) fn last_seq(connection: &Connection) -> Result<u64, ReadError> {
-    Ok(u64::try_from(super::store::last_seq(connection)?).unwrap_or(0))
+    Ok(u64::try_from(store::last_seq(connection)?).unwrap_or(0))
 }
 
 pub(super) fn first_kept(connection: &Connection) -> Result<u64, ReadError> {

@@ -9,7 +9,7 @@ use crate::billing::first_month;
 use crate::billing::verify_statements;
 use crate::config::{self, Config};
 use crate::ledger::{Entry, Ledger, LedgerOptions, Record, Seal, Settlement};
-use crate::model::{Action, Clock, Durability, Mode, Mono, Outcome, Reason, RequestId};
+use crate::model::{Action, Clock, Durability, Local, Mode, Mono, Outcome, Reason, RequestId};
 use proptest::prelude::*;
 use serde_json::json;
 use std::sync::LazyLock;
