@@ -106,12 +106,12 @@ impl Reader {
         account: Option<&AccountId>,
         seqs: RangeInclusive<u64>,
     ) -> Result<Vec<UsageLine>, ReadError> {
-        let page = self.0.unchecked_transaction()?;
+        let (page, newest) = self.page()?;
         let span = Span {
             from,
             until,
             account,
-            seqs: (signed(*seqs.start()), signed(*seqs.end())),
+            seqs: (signed(*seqs.start()), signed(*seqs.end()).min(newest)),
         };
         let counts = count(&page, &span)?;
         lines(&page, counts)
@@ -132,7 +132,7 @@ impl Reader {
 
     /// The accounts whose records have a seq above `after`, up to `until_seq`; in order. Reads these records.
     pub fn accounts_since(&self, after: u64, until_seq: u64) -> Result<Vec<AccountId>, ReadError> {
-        let page = self.0.unchecked_transaction()?;
+        let page = self.connection.unchecked_transaction()?;
         let first_kept = first_kept(&page)?;
         if after < until_seq && after.saturating_add(1) < first_kept {
             return Err(ReadError::Pruned { first_kept });
@@ -152,7 +152,7 @@ impl Reader {
     /// The begin of the oldest hour in which a call was admitted, of those that begin at `not_before` or later; `None` before
     /// the first such call.
     pub fn first_admitted(&self, not_before: Utc) -> Result<Option<Utc>, ReadError> {
-        let oldest: Option<i64> = self.0.query_row(
+        let oldest: Option<i64> = self.connection.query_row(
             "SELECT min(hour) FROM (SELECT min(hour) AS hour FROM hour_ends WHERE hour >= ?1
              UNION ALL SELECT min(hour) FROM tail WHERE hour >= ?1)",
             [Utc(not_before.0.saturating_add(HOUR_US - 1)).hour()],
@@ -164,7 +164,7 @@ impl Reader {
     /// The newest instant at which a call was admitted, as far as the records tell that are kept; else the begin of its
     /// hour. `None` before the first call.
     pub fn last_admitted(&self) -> Result<Option<Utc>, ReadError> {
-        let page = self.0.unchecked_transaction()?;
+        let page = self.connection.unchecked_transaction()?;
         let hour: Option<(i64, Option<i64>)> = page
             .query_row(
                 "SELECT hour, admitted_at FROM hour_ends LEFT JOIN raw ON raw.seq = last_seq ORDER BY hour DESC LIMIT 1",
@@ -185,7 +185,7 @@ impl Reader {
     /// The last span ends with `until` at the latest.
     pub fn spans_after(&self, after: u64, until: Utc) -> Result<Vec<(Utc, Utc)>, ReadError> {
         // By the index on `last_seq`: few hours have records that are newer than the last settlement.
-        let mut select = self.0.prepare_cached(
+        let mut select = self.connection.prepare_cached(
             "SELECT hour FROM hour_ends WHERE last_seq > ?1 AND +hour <= ?2
              UNION SELECT hour FROM tail WHERE first_seq > ?1 AND hour <= ?2 ORDER BY 1",
         )?;
@@ -213,7 +213,7 @@ impl Reader {
         after: u64,
         limit: usize,
     ) -> Result<Vec<StoredRecord>, ReadError> {
-        let page = self.0.unchecked_transaction()?;
+        let (page, newest) = self.page()?;
         let first_kept = first_kept(&page)?;
         let rolled_up = rolled_up(&page)?;
         let span = Span {
@@ -238,7 +238,7 @@ impl Reader {
         ))?;
         let mut records = Vec::new();
         // What the rollup knows of, then what it does not know of yet.
-        for (first, last) in [(first, last), (span.seqs.0.max(rolled_up + 1), i64::MAX)] {
+        for (first, last) in [(first, last), (span.seqs.0.max(rolled_up + 1), newest)] {
             let left = signed((limit - records.len()) as u64);
             let mut rows = select.query(params![
                 first,

@@ -153,7 +153,7 @@ impl Reader {
 
     /// The newest day that is sealed.
     pub fn last_day(&self) -> Result<Option<Seal>, ReadError> {
-        Ok(last_seal(&self.0)?)
+        Ok(last_seal(&self.connection)?)
     }
 
     /// That day and those after it, as far as they are sealed, in order.
@@ -185,7 +185,7 @@ impl Reader {
 
     /// The SHA-256 over the month's fixed statements and their inputs: what the log and `verify` say.
     pub fn statements_digest(&self, month: &str) -> Result<[u8; 32], ReadError> {
-        statements_digest(&self.0, month)
+        statements_digest(&self.connection, month)
     }
 
     /// The newest month that is fixed.
@@ -321,7 +321,7 @@ impl Reader {
         values: &[&dyn rusqlite::ToSql],
         read: impl Fn(&Row<'_>) -> Result<T, ReadError>,
     ) -> Result<Option<T>, ReadError> {
-        let mut select = self.0.prepare_cached(sql)?;
+        let mut select = self.connection.prepare_cached(sql)?;
         let mut rows = select.query(values)?;
         rows.next()?.map(read).transpose()
     }
@@ -332,7 +332,7 @@ impl Reader {
         values: &[&dyn rusqlite::ToSql],
         read: impl Fn(&Row<'_>) -> Result<T, ReadError>,
     ) -> Result<Vec<T>, ReadError> {
-        let mut select = self.0.prepare_cached(sql)?;
+        let mut select = self.connection.prepare_cached(sql)?;
         let mut rows = select.query(values)?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {

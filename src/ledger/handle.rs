@@ -276,7 +276,7 @@ impl Ledger {
         };
         // On this thread: there may be millions of them, and no commit waits.
         let read = Reader::open(&self.path)
-            .and_then(|reader| Ok(seal::hours(&reader.0, after, last_seq)?));
+            .and_then(|reader| Ok(seal::hours(&reader.connection, after, last_seq)?));
         let hours = match read {
             Err(error) if error.is_suspect() => {
                 self.shared.disk_failed(error);

@@ -5,18 +5,21 @@
 
 use crate::ledger::error::{io_error, named};
 use crate::ledger::files::{suffixed, sync_directory};
+use crate::ledger::queue::LedgerShared;
 use crate::ledger::schema::{self, SeriesKind};
 use crate::ledger::store::let_nobody_copy_at_close;
 use crate::ledger::uncertain::refuse_noted;
 use crate::ledger::{LedgerError, running, store};
 use crate::model::{AccountId, Action, GroupId, Mode, Mono, Outcome, Reason, RequestId, Utc};
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, OpenFlags, Row, params};
+use rusqlite::{Connection, OpenFlags, Row, Transaction, params};
 use serde::{Serialize, Serializer};
 use std::fmt::Display;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long a read waits while the file is being created or recovered by another process.
@@ -220,8 +223,15 @@ impl From<u64> for Cursor {
 }
 
 /// A read-only connection.
+///
+/// Of a ledger that this process writes it shows no record before that record is known to be durable. So a call that was
+/// told an error is never shown as answered, also not while its late commit waits to be corrected.
 #[derive(Debug)]
-pub struct Reader(pub(super) Connection);
+pub struct Reader {
+    pub(super) connection: Connection,
+    /// The state of the ledger, where this process writes it.
+    written_here: Option<Arc<LedgerShared>>,
+}
 
 impl Reader {
     /// Opens an existing ledger. Creates nothing.
@@ -253,10 +263,35 @@ impl Reader {
             SeriesKind::Older(found) => return Err(LedgerError::Outdated { found }),
             SeriesKind::Empty => return Err(LedgerError::NotALedger),
         }
-        if let Some(expected) = expected {
-            expected.check(&connection, path)?;
-        }
-        Ok(Self(connection))
+        let written_here = match expected {
+            Some(expected) => {
+                expected.check(&connection, path)?;
+                Some(expected.shared)
+            }
+            None => None,
+        };
+        Ok(Self {
+            connection,
+            written_here,
+        })
+    }
+
+    /// A transaction for one page of what is read, and the newest seq that it may show.
+    pub(super) fn page(&self) -> Result<(Transaction<'_>, i64), rusqlite::Error> {
+        // Before the transaction sees the file: a correction that comes in between is not in what it sees.
+        let durable = self
+            .written_here
+            .as_ref()
+            .map(|shared| shared.last_seq.load(Ordering::Acquire));
+        let page = self.connection.unchecked_transaction()?;
+        let newest = match durable {
+            // What is rolled up was settled before. Hours that are counted are never cut in two.
+            Some(durable) => page
+                .prepare_cached("SELECT max(?1, rolled_up) FROM bounds")?
+                .query_row([durable], |row| row.get(0))?,
+            None => i64::MAX,
+        };
+        Ok((page, newest))
     }
 
     /// At most `limit` records behind the cursor `after`, in order. Fewer: there are no more as yet.
@@ -269,7 +304,7 @@ impl Reader {
         after: impl Into<Cursor>,
         limit: usize,
     ) -> Result<Vec<StoredRecord>, ReadError> {
-        let page = self.0.unchecked_transaction()?;
+        let (page, newest) = self.page()?;
         let after = in_this_restore(&page, after.into())?;
         let first_kept = first_kept(&page)?;
         if after.saturating_add(1) < first_kept {
@@ -279,9 +314,10 @@ impl Reader {
         if after > last {
             return Err(ReadError::CursorAhead { after, last });
         }
-        let mut select =
-            page.prepare_cached(&format!("{RECORDS} WHERE seq > ?1 ORDER BY seq LIMIT ?2"))?;
-        let mut rows = select.query(params![signed(after), signed(limit as u64)])?;
+        let mut select = page.prepare_cached(&format!(
+            "{RECORDS} WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3"
+        ))?;
+        let mut rows = select.query(params![signed(after), newest, signed(limit as u64)])?;
         let mut records = Vec::new();
         while let Some(row) = rows.next()? {
             records.push(record(row)?);
@@ -291,19 +327,20 @@ impl Reader {
 
     /// The cursor behind the record `seq` of this ledger.
     pub fn cursor(&self, seq: u64) -> Result<Cursor, ReadError> {
-        let restore_count = restore_count(&self.0)?;
+        let restore_count = restore_count(&self.connection)?;
         Ok(Cursor { restore_count, seq })
     }
 
     /// The newest seq that was ever given; 0 before the first.
     pub fn last_seq(&self) -> Result<u64, ReadError> {
-        last_seq(&self.0)
+        let (page, newest) = self.page()?;
+        Ok(last_seq(&page)?.min(u64::try_from(newest).unwrap_or(0)))
     }
 
     /// The oldest seq that has not been deleted: the first cursor that can be used is one below it. One past
     /// [`Reader::last_seq`] when nothing is kept.
     pub fn first_kept_seq(&self) -> Result<u64, ReadError> {
-        first_kept(&self.0)
+        first_kept(&self.connection)
     }
 }
 
@@ -372,8 +409,8 @@ pub(super) fn word<T>(
 /// single file. `to` appears when it is complete or not at all; an existing file is never overwritten.
 pub fn backup(from: &Path, to: &Path) -> Result<(), LedgerError> {
     let reader = Reader::open(from)?;
-    refuse_noted(&reader.0, from)?;
-    copy_to(&reader.0, to)
+    refuse_noted(&reader.connection, from)?;
+    copy_to(&reader.connection, to)
 }
 
 /// [`backup`] of an open ledger, of whatever schema.

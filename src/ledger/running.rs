@@ -59,8 +59,10 @@ pub(super) fn written(path: &Path, identity: Identity, shared: Arc<LedgerShared>
 #[derive(Debug)]
 pub(super) struct Expected {
     identity: Identity,
-    /// The newest that was durable before the file was opened.
+    /// The newest seq that was durable before the file was opened.
     last_seq: i64,
+    /// The state of the ledger: what becomes durable later.
+    pub(super) shared: Arc<LedgerShared>,
 }
 
 /// What to expect of the file at `path`, which may be any name of it; `None` when this process does not write it.
@@ -86,6 +88,7 @@ pub(super) fn expected(path: &Path) -> Result<Option<Expected>, LedgerError> {
                 expected = Some(Expected {
                     identity: identity.clone(),
                     last_seq: shared.last_seq.load(Ordering::Acquire),
+                    shared: shared.clone(),
                 });
             }
         }

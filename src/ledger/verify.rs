@@ -78,7 +78,7 @@ fn misfit<T>(
 impl Reader {
     /// The newest linked record and its link.
     pub fn head(&self) -> Result<(u64, Link), ReadError> {
-        let (last_seq, link) = chain::head(&self.0)?;
+        let (last_seq, link) = chain::head(&self.connection)?;
         Ok((number(last_seq), link))
     }
 
@@ -86,9 +86,9 @@ impl Reader {
     /// what stands in the ledger. The chain must pass through `checkpoint`: a head that was published. Reads
     /// every record; memory does not grow with them.
     pub fn verify(&self, checkpoint: Option<[u8; 32]>) -> Result<Verified, Mismatch> {
-        let mut walk = ChainWalk::new(&self.0, checkpoint)?;
+        let mut walk = ChainWalk::new(&self.connection, checkpoint)?;
         loop {
-            let page = self.0.unchecked_transaction()?;
+            let page = self.connection.unchecked_transaction()?;
             if walk.step(&page)? {
                 break;
             }
@@ -97,10 +97,10 @@ impl Reader {
         self.every_record_is_counted()?;
         self.sealed_rows_are_unchanged()?;
         self.every_hour_ends_where_it_does()?;
-        let page = self.0.unchecked_transaction()?;
+        let page = self.connection.unchecked_transaction()?;
         walk.seals_follow(&page)?;
         drop(page);
-        walk.end(&self.0)
+        walk.end(&self.connection)
     }
 
     /// The walk has seen the rows of `hours` to which records belong, each from the record that it names as its first on. Is
@@ -109,7 +109,7 @@ impl Reader {
         const PAGE: usize = 1_000;
         let (mut hour, mut series, mut first_seq) = (i64::MIN, i64::MIN, i64::MIN);
         loop {
-            let page = self.0.unchecked_transaction()?;
+            let page = self.connection.unchecked_transaction()?;
             let (first_kept, rolled_up) = bounds(&page)?;
             let mut select = page.prepare_cached(
                 "SELECT hours.hour, hours.series, hours.first_seq, hours.last_seq, raw.series, raw.admitted_at
@@ -145,7 +145,7 @@ impl Reader {
 
     /// Also rows of records that were deleted say how many they were, and no seq was left out but by a restore.
     fn every_record_is_counted(&self) -> Result<(), Mismatch> {
-        let (calls, rolled_up): (i64, i64) = self.0.query_row(
+        let (calls, rolled_up): (i64, i64) = self.connection.query_row(
             "SELECT (SELECT coalesce(sum(calls), 0) FROM hours),
                     rolled_up - (SELECT coalesce(sum(next_seq - 1 - last_seq), 0) FROM restores) FROM bounds",
             [],
@@ -161,7 +161,7 @@ impl Reader {
     /// Which hours have records beyond a seq is read from `hour_ends`: an hour that ends too early there hides late calls.
     fn every_hour_ends_where_it_does(&self) -> Result<(), Mismatch> {
         let differs: Option<(i64, i64, Option<i64>)> = self
-            .0
+            .connection
             .query_row(
                 "SELECT hour, max(hours.last_seq) AS last, hour_ends.last_seq AS said FROM hours
                  LEFT JOIN hour_ends USING (hour) GROUP BY hour HAVING said IS NOT last LIMIT 1",

@@ -47,7 +47,7 @@ impl Reader {
     pub fn clock_watch(&self) -> Result<Option<ClockWatch>, ReadError> {
         let number = |value: i64| u64::try_from(value).unwrap_or(0);
         let us = |value| Duration::from_micros(number(value));
-        let watch = self.0.query_row(
+        let watch = self.connection.query_row(
             "SELECT boot, mono_ns, utc_us, in_step_us, trusted_us, known_us, fixed_unseen_us FROM clock",
             [],
             |row| {

@@ -92,7 +92,7 @@ impl Bench {
         match store.freeze(day, step).unwrap() {
             Frozen::Sealed(seal) => seal,
             Frozen::Rows { after, last_seq } => {
-                let hours = seal::hours(&self.reader().0, after, last_seq).unwrap();
+                let hours = seal::hours(&self.reader().connection, after, last_seq).unwrap();
                 store.seal(day, last_seq, hours).unwrap()
             }
         }
@@ -877,6 +877,37 @@ fn a_disk_that_does_not_answer_is_trouble_and_the_late_commit_is_not_billed() {
         );
         bench.assert_consistent();
     }
+}
+
+#[test]
+fn a_reader_of_this_process_shows_no_record_before_it_is_known_to_be_durable() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    let reader = bench.reader();
+    commit(&ledger, record(1)).unwrap();
+    let shown = || {
+        let records = reader.records(0, 10).unwrap();
+        let lines = reader.usage(Utc(0), Utc(i64::MAX), None, 0..=u64::MAX);
+        let counted: u64 = lines.unwrap().iter().map(|line| line.calls).sum();
+        assert_eq!(counted, records.len() as u64);
+        assert_eq!(reader.last_seq().unwrap(), records.len() as u64);
+        let account = record(1).account;
+        let own = reader.records_of(&account, Utc(0), Utc(i64::MAX), 0, 10);
+        assert_eq!(own.unwrap(), records);
+        let outcomes = records.into_iter().map(|record| record.outcome);
+        outcomes.collect::<Vec<_>>()
+    };
+    assert_eq!(shown(), [Outcome::Answered]);
+    // A commit that comes late: its call was told an error, and the file has it as answered.
+    let mut late = bench.store();
+    late.commit(1, &[record(2)]).unwrap();
+    assert_eq!(shown(), [Outcome::Answered]);
+    assert_eq!(reader.records(2, 10).unwrap(), []);
+    // The writer corrects it, and only then takes it for durable.
+    late.correct(2, &[record(2).into_gate_failed()]).unwrap();
+    assert_eq!(shown(), [Outcome::Answered]);
+    ledger.shared.last_seq.store(2, SeqCst);
+    assert_eq!(shown(), [Outcome::Answered, Outcome::GateFailed]);
 }
 
 #[test]

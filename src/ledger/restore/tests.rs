@@ -44,7 +44,7 @@ fn a_restored_ledger_goes_on_with_seqs_that_were_never_given_and_verifies_over_t
     let from = lost(&bench);
     let id = bench
         .reader()
-        .0
+        .connection
         .query_row("SELECT ledger_id FROM identity", [], |row| {
             row.get::<_, String>(0)
         });

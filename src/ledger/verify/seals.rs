@@ -15,9 +15,9 @@ impl Reader {
     /// Each sealed day has the rows of the roll-up that it had when it was sealed, also those of deleted records.
     pub(super) fn sealed_rows_are_unchanged(&self) -> Result<(), Mismatch> {
         let mut after = 0;
-        for day in sealed_days(&self.0)? {
+        for day in sealed_days(&self.connection)? {
             let Some(sealed) = day.hours else { continue };
-            if seal::hours(&self.0, after, day.last_seq)?[..] != sealed {
+            if seal::hours(&self.connection, after, day.last_seq)?[..] != sealed {
                 let why = format!(
                     "the rows of hours that begin with records {} to {}, or their series, are not those that were sealed",
                     after + 1,

@@ -391,7 +391,7 @@ fn a_chain_made_anew_after_a_change_is_found_with_a_head_that_was_published_befo
             }
             let freeze = "UPDATE bounds SET frozen = ?1";
             forged.sql().execute(freeze, [last]).unwrap();
-            let hours = seal::hours(&forged.reader().0, after, last).unwrap();
+            let hours = seal::hours(&forged.reader().connection, after, last).unwrap();
             store.seal(day, last, hours).unwrap();
         }
         verify(&forged).unwrap();
@@ -751,13 +751,13 @@ fn records_that_are_deleted_while_they_are_looked_at_are_passed_over() {
     let bench = Bench::new();
     let (mut store, heads) = in_order(&bench);
     let reader = bench.reader();
-    let mut walk = ChainWalk::new(&reader.0, Some(heads[3])).unwrap();
-    assert!(!walk.step(&reader.0).unwrap());
+    let mut walk = ChainWalk::new(&reader.connection, Some(heads[3])).unwrap();
+    assert!(!walk.step(&reader.connection).unwrap());
     // Records 10 and 11 share an hour, and so do those on both sides of the new boundary. The hour of the late one is open.
     prune(&mut store, 37);
-    while !walk.step(&reader.0).unwrap() {}
-    walk.seals_follow(&reader.0).unwrap();
-    let verified = walk.end(&reader.0).unwrap();
+    while !walk.step(&reader.connection).unwrap() {}
+    walk.seals_follow(&reader.connection).unwrap();
+    let verified = walk.end(&reader.connection).unwrap();
     assert_eq!((verified.first_seq, verified.last_seq), (31, 100));
     assert_eq!(verified.records, 80);
 }
