@@ -61,5 +61,6 @@ pub use queue::{Committed, Slot};
 pub use read::{Cursor, ReadError, Reader, StoredRecord, backup};
 pub use record::{Record, billable};
 pub use restore::{Restored, restore};
+pub use uncertain::uncorrected_note;
 pub use verify::{Mismatch, Verified};
 pub use watch::ClockWatch;

@@ -9,7 +9,7 @@
 use crate::ledger::error::io_error;
 use crate::ledger::files::suffixed;
 use crate::ledger::store::Store;
-use crate::ledger::{LedgerError, Record};
+use crate::ledger::{LedgerError, Reader, Record};
 use crate::model::{Outcome, RequestId};
 use rusqlite::{Connection, params};
 use std::fs;
@@ -81,16 +81,34 @@ fn note_path(path: &Path) -> PathBuf {
     suffixed(path, "-uncertain")
 }
 
-/// A copy of the ledger at `path` would keep what its note is to correct. A note whose rows say so already hinders nothing.
+/// The note of calls that were told an error while the ledger at `path` may have them as answered. `None` when there is no
+/// note, or when its rows say already what the calls were told.
+///
+/// For commands that read a ledger beside its process: what they count may still be corrected.
+/// [`LedgerError::Uncorrected`] with this path says so, and what to do.
+pub fn uncorrected_note(path: &Path) -> Result<Option<PathBuf>, LedgerError> {
+    let reader = Reader::open(path)?;
+    uncorrected(&reader.connection, path)
+}
+
+/// A copy of the ledger at `path` would keep what its note is to correct.
 pub(super) fn refuse_noted(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
+    match uncorrected(connection, path)? {
+        Some(note) => Err(LedgerError::Uncorrected(note)),
+        None => Ok(()),
+    }
+}
+
+fn uncorrected(connection: &Connection, path: &Path) -> Result<Option<PathBuf>, LedgerError> {
     let note = note_path(&path.canonicalize().unwrap_or(path.to_owned()));
     let text = match fs::read_to_string(&note) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error(&note)(error)),
     };
     let Some(batch) = Uncertain::read(&text) else {
-        return Err(LedgerError::Uncorrected(note));
+        // Nobody can tell which rows it is about.
+        return Ok(Some(note));
     };
     let answered: bool = connection.query_row(
         "SELECT EXISTS (SELECT 1 FROM raw JOIN series ON series.id = raw.series
@@ -102,10 +120,7 @@ pub(super) fn refuse_noted(connection: &Connection, path: &Path) -> Result<(), L
         ],
         |row| row.get(0),
     )?;
-    match answered {
-        true => Err(LedgerError::Uncorrected(note)),
-        false => Ok(()),
-    }
+    Ok(answered.then_some(note))
 }
 
 /// Takes the note away: its rows say what their calls were told.
@@ -154,6 +169,7 @@ pub(super) fn resolve_noted(store: &mut Store, path: &Path) -> Result<(), Ledger
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::handle::tests::{Bench, DAY, record};
 
     #[test]
     fn a_note_is_read_as_it_was_written_and_half_of_one_not_at_all() {
@@ -168,5 +184,23 @@ mod tests {
             assert_eq!(Uncertain::read(&text[..end]), None, "{:?}", &text[..end]);
         }
         assert_eq!(Uncertain::read(&(text + "1")), None);
+    }
+    #[test]
+    fn a_note_is_told_until_its_rows_say_what_the_calls_were_told() {
+        let bench = Bench::new();
+        let path = bench.path();
+        let mut store = bench.store();
+        let run = store.begin_run("gate-1", DAY).unwrap();
+        store.commit(run, &[record(1), record(2)]).unwrap();
+        assert_eq!(uncorrected_note(&path).unwrap(), None);
+        let batch = Uncertain::new(2, &[record(2)]).unwrap();
+        batch.note(&path).recv().unwrap();
+        let note = note_path(&path.canonicalize().unwrap());
+        assert_eq!(uncorrected_note(&path).unwrap(), Some(note.clone()));
+        let failed = [record(2).into_gate_failed()];
+        store.correct(2, &failed).unwrap();
+        assert_eq!(uncorrected_note(&path).unwrap(), None);
+        fs::write(&note, "half of a no").unwrap();
+        assert_eq!(uncorrected_note(&path).unwrap(), Some(note));
     }
 }
