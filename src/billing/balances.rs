@@ -1,6 +1,7 @@
-//! What an account has left and owes: its balance, and what is left of its free calls and packs.
+//! The balance of an account, and the calls that are left of its free pack and its orders of packs.
 //!
-//! Owns what is shown of it. Must never decide a rule itself: the rules of [`billing`](crate::billing) do.
+//! Owns what is shown of it. Must never decide a rule itself: the rules of
+//! [`billing`](crate::billing) do.
 
 use crate::billing::books::{AccountRef, Books, BooksError};
 use crate::billing::{self, FreeUse, GroupStatement, Notice, PackState};
@@ -11,27 +12,29 @@ use rust_decimal::Decimal;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 
-/// What an account has left and owes, for whoever asks: the operator, the customer, the notices.
+/// The balance of an account, and the calls that are left. For the operator, the account and the
+/// notices.
 #[derive(Clone, Debug, Serialize)]
 pub struct Balances {
     /// The running month.
     pub month: String,
     /// Payments less what settlements debited (R17).
     pub balance: Decimal,
-    /// Whether paid services are stopped for arrears: because the balance is below zero, or by the files.
+    /// Whether paid services are stopped for arrears: because the balance is below zero, or by the
+    /// files.
     pub in_arrears: bool,
-    /// What the running month's post-paid calls come to so far.
+    /// The amount of the running month's post-paid calls so far.
     pub due_so_far: Decimal,
     /// By group: those that it opened or called.
     pub services: BTreeMap<GroupId, ServiceBalance>,
 }
 
-/// What is left in one group.
+/// The calls of one group: admitted, billable, and left.
 #[derive(Clone, Debug, Serialize)]
 pub struct ServiceBalance {
-    /// The calls on the running month's statement so far.
+    /// The number of calls on the running month's statement so far.
     pub admitted: u64,
-    /// How many of them are billable.
+    /// The number of them that are billable.
     pub billable: u64,
     /// The month's free pack (R10); `None` in a free group.
     pub free_calls: Option<FreeUse>,
@@ -41,25 +44,25 @@ pub struct ServiceBalance {
     pub notices: Vec<Notice>,
 }
 
-/// What is left of an order of packs.
+/// The calls that are left of an order of packs.
 #[derive(Clone, Debug, Serialize)]
 pub struct PackBalance {
-    /// The order.
+    /// The id of the order.
     pub order: String,
-    /// The size of one pack.
+    /// The size of one pack, in calls.
     pub calls: u64,
-    /// How many packs.
+    /// The number of packs.
     pub count: u32,
-    /// What is left of all of them.
+    /// The number of calls that are left in all its packs.
     pub left: u64,
-    /// What is left of the pack in use: 0 when all are used up.
+    /// The number of calls that are left in the pack in use. 0 when all packs are used up.
     pub left_in_use: u64,
-    /// When it ends.
+    /// The instant at which the order ends.
     pub expires: Local,
 }
 
 impl Books<'_> {
-    /// What the account has left and owes now, with the payments that count by `paid_by`.
+    /// The balances of the account now, with the payments that count by `paid_by`.
     pub fn balances(&self, sold: AccountRef<'_>, paid_by: Utc) -> Result<Balances, BooksError> {
         let month = Month::of(self.now, &self.catalog.time_zone);
         let statement = match self.stored(sold.id, month)? {
@@ -128,14 +131,14 @@ impl Books<'_> {
     }
 }
 
-/// Payments in the files that count by `paid_by`, less what was debited (R17). Of an account that was taken out of
-/// the files nothing says that it paid: what was debited is what it owes.
+/// The payments in the files that count by `paid_by`, less the debits (R17). For an account that
+/// was taken out of the files no payment is known: it owes its debits.
 pub fn balance(account: Option<&Account>, debited: Decimal, paid_by: Utc) -> Decimal {
     let payments = account.into_iter().flat_map(|account| &account.payments);
     billing::balance(payments.map(|p| (p.at, p.amount)), debited, paid_by)
 }
 
-/// What the settlements have debited, by account.
+/// The sum that the settlements have debited, by account.
 pub fn debits(reader: &Reader) -> Result<HashMap<AccountId, Decimal>, BooksError> {
     let mut debits: HashMap<AccountId, Decimal> = HashMap::new();
     for stored in reader.debits(None)? {
@@ -144,7 +147,7 @@ pub fn debits(reader: &Reader) -> Result<HashMap<AccountId, Decimal>, BooksError
     Ok(debits)
 }
 
-/// What the settlements have debited from one account.
+/// The sum that the settlements have debited from one account.
 pub fn debited(reader: &Reader, id: &AccountId) -> Result<Decimal, BooksError> {
     let mut debited = Decimal::ZERO;
     for stored in reader.debits(Some(id))? {

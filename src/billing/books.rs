@@ -1,8 +1,9 @@
-//! The books of an account: what it ordered (the files) and what it called (the ledger), brought before
-//! the rules of [`billing`](crate::billing).
+//! The orders of an account, from the files, and its calls, from the ledger, brought to the rules
+//! of [`billing`](crate::billing).
 //!
-//! Owns which records belong to which month's statement, and what is carried from one month to the next. Must never
-//! decide a rule itself, nor compute a statement anew that was fixed: it is read as it was stored.
+//! Owns which records belong to which month's statement, and what is carried from one month to the
+//! next. Must never decide a rule itself, nor compute a statement anew that was fixed: it is read
+//! as it was stored.
 
 mod error;
 
@@ -23,26 +24,26 @@ pub use crate::billing::balances::{
 };
 pub use error::BooksError;
 
-/// How long after its end a day is sealed, and so a month can be settled: calls that began in it have been recorded
-/// by then (R16; the contract's earliest is an hour).
+/// How long after its end a day is sealed, and so a month can be settled: calls that began in it
+/// have been recorded by then (R16; the contract's earliest is an hour).
 pub const GRACE_US: i64 = 3_600_000_000;
 
 /// The files in force and the ledger, at one instant.
 pub struct Books<'b> {
-    /// What is sold.
+    /// The catalogue of what is sold.
     pub catalog: &'b Catalog,
-    /// What was called.
+    /// The ledger of the calls.
     pub reader: &'b Reader,
-    /// By which packs and months are judged.
+    /// The instant by which packs and months are judged.
     pub now: Utc,
 }
 
 /// An account as the files have it; the files may not know it any more.
 #[derive(Clone, Copy)]
 pub struct AccountRef<'b> {
-    /// Its id.
+    /// The id of the account.
     pub id: &'b AccountId,
-    /// What they say of it.
+    /// The account in the files. `None` when they do not have it any more.
     pub account: Option<&'b Account>,
 }
 
@@ -73,14 +74,14 @@ impl Books<'_> {
         }
     }
 
-    /// What is stored of the month; `None` when it is not fixed, or there was nothing to fix.
+    /// The fixed statement of the month. `None` when it is not fixed, or there was nothing to fix.
     pub fn stored(&self, id: &AccountId, month: Month) -> Result<Option<Statement>, BooksError> {
         let stored = self.reader.stored_statement(&month.to_string(), id)?;
         stored.map(|stored| parse(id, &stored)).transpose()
     }
 
-    /// What the month's statement is computed from, whether or not it was fixed since: with the records that the
-    /// month's settlement had seen, or with all that there are.
+    /// The inputs of the month's statement, whether or not it is fixed. A fixed month has the
+    /// records that its settlement counted; any other has all records so far.
     pub fn inputs(&self, sold: AccountRef<'_>, month: Month) -> Result<Inputs, BooksError> {
         let zone = &self.catalog.time_zone;
         Ok(Inputs {
@@ -89,7 +90,7 @@ impl Books<'_> {
         })
     }
 
-    /// The same without what is on no statement.
+    /// The inputs without the calls that are on no statement.
     pub(super) fn counted(&self, sold: AccountRef<'_>, month: Month) -> Result<Inputs, BooksError> {
         let (before, mut used) = self.before(sold, month)?;
         // A settled month without a statement of this account had no calls of it.
@@ -112,8 +113,9 @@ impl Books<'_> {
         self.inputs_of(sold, month, &used)
     }
 
-    /// The account's newest fixed statement before the month, and what its orders had used by then: each by the
-    /// newest statement that lists it, because an order may have been out of the files for a while.
+    /// The account's newest fixed statement before the month, and what its orders had used by then:
+    /// each by the newest statement that lists it, because an order may have been out of the files
+    /// for a while.
     fn before(
         &self,
         sold: AccountRef<'_>,
@@ -154,7 +156,8 @@ impl Books<'_> {
             let service = sold.services().iter().find(|s| s.group == group.id);
             let mut inputs = empty_group(&group.id, &group.title);
             if let Charging::Paid { per_call, .. } = &group.charging {
-                // R10: the free pack comes with the service, so a month before the opening has none.
+                // R10: the free pack comes with the service, so a month before the opening has
+                // none.
                 let is_later = service.is_some_and(|service| service.opened >= until);
                 inputs.terms = Some(PriceTerms {
                     free_calls: if is_later { 0 } else { per_call.free_calls },
@@ -196,7 +199,8 @@ impl Books<'_> {
 }
 
 impl Books<'_> {
-    /// Who has something on a statement of the month: calls, late ones included, or an order that was paid in it.
+    /// The accounts that get a statement of the month: they have calls in it, late ones included,
+    /// or an order that was paid in it.
     pub fn on_the_books<'a>(
         &self,
         accounts: impl Iterator<Item = &'a Account>,
@@ -240,7 +244,8 @@ pub(super) fn parse(id: &AccountId, stored: &StoredStatement) -> Result<Statemen
     })
 }
 
-/// Counts the account's calls of the statement into `groups`, whose packs say where the month is cut.
+/// Counts the account's calls of the statement into `groups`, whose packs say where the month is
+/// cut.
 pub(super) fn count(
     reader: &Reader,
     window: &SealedWindow,

@@ -103,7 +103,8 @@ fn group_tables(out: &mut dyn Write, group: &GroupStatement) -> io::Result<()> {
     Ok(())
 }
 
-/// What covered the calls, in the order in which it was used up (R12).
+/// The free pack, the orders of packs and the post-paid calls, in the order in which they cover
+/// calls (R12).
 fn covered_table(per_call: &PerCallUse) -> Table {
     let mut covered = Table::new(&[
         "<covered by",
@@ -155,8 +156,8 @@ fn covered_table(per_call: &PerCallUse) -> Table {
 const COLUMNS: &str = "month,account,currency,group,row,name,mode,reason,state,calls,left,unit_price,amount,from,until";
 
 /// A header, then a row for each figure of the statement. `row` says what it is: `calls`,
-/// `not_billable`, `free_pack`, `pack`, `due`, `paid`, `paid_back`, `on_no_statement` where there are such calls, and last
-/// `total_due` and `total_paid`.
+/// `not_billable`, `free_pack`, `pack`, `due`, `paid`, `paid_back`, `on_no_statement` where there
+/// are such calls, and last `total_due` and `total_paid`.
 pub fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
     writeln!(out, "{COLUMNS}")?;
     let mut put = |group: &str, row: &str, cells: Cells| {
@@ -315,8 +316,8 @@ fn quoted(cell: &str) -> String {
     }
 }
 
-/// Cells in columns, each as wide as its widest cell. Cells are ASCII; what may be of any script, such
-/// as titles and names, ends a line of its own.
+/// Cells in columns, each as wide as its widest cell. Cells are ASCII; what may be of any script,
+/// such as titles and names, ends a line of its own.
 struct Table {
     /// By column: whether its cells stand at the right.
     right: Vec<bool>,

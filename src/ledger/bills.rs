@@ -1,7 +1,8 @@
-//! What the biller keeps in the ledger: sealed days, settlements, statements, notices.
+//! The tables of the biller: sealed days, settlements, statements and notices.
 //!
-//! Owns their tables, and the SQL that writes and reads them. Must never change what was fixed: each is written once,
-//! and writing it again changes nothing. (The watch over the clocks is no bill, and is replaced.)
+//! Owns their tables, and the SQL that writes and reads them. Must never change what was fixed:
+//! each is written once, and writing it again changes nothing. (The watch over the clocks is no
+//! bill, and is replaced.)
 
 use crate::ledger::chain::Link;
 use crate::ledger::read::{signed, unsigned};
@@ -14,78 +15,82 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 /// A day's place in the chain. Days follow each other without a gap of seqs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Seal {
-    /// As it was sealed: `2026-11-24`.
+    /// The day, as in `2026-11-24`.
     pub day: String,
-    /// The first record since the day sealed before; one past `last_seq` when there was none.
+    /// The seq of the first record after the day that was sealed before. One past `last_seq` when
+    /// there is no such record.
     pub first_seq: u64,
-    /// The newest record when it was sealed.
+    /// The seq of the newest record when the day was sealed.
     pub last_seq: u64,
-    /// Its seal: who has it can tell whether anything up to there was changed. Of a day that schema 3 sealed, the link after
-    /// `last_seq`.
+    /// The SHA-256 that seals the day. Any change of a record up to `last_seq` gives another one. A
+    /// day that schema 3 sealed has the link after `last_seq` instead.
     pub head: [u8; 32],
 }
 
-/// What the biller writes down.
+/// An entry that the biller writes. A second entry for the same thing changes nothing, except
+/// [`Entry::Clock`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Entry {
-    /// The month's statements are to be computed from the records up to here.
+    /// A month is fixed: its statements are computed from the records up to `through_seq`.
     Settlement {
         /// `2026-11`.
         month: String,
-        /// The newest record that they count.
+        /// The seq of the newest record that the statements count.
         through_seq: u64,
-        /// The seal of the day that ends with it.
+        /// The seal of the day that ends with that record.
         head: [u8; 32],
-        /// When that was decided.
+        /// The instant at which the month was fixed.
         fixed_at: Utc,
     },
-    /// An account's statement of the month, for ever.
+    /// The statement of an account for a month. It never changes.
     Statement {
         /// `2026-11`.
         month: String,
-        /// Whose.
+        /// The account of the statement.
         account: AccountId,
         /// The sum to debit, a decimal number.
         due: String,
-        /// What it was computed from, in JSON.
+        /// The inputs of the computation, in JSON.
         inputs: String,
         /// The statement, in JSON.
         statement: String,
     },
-    /// Every statement of the month is stored.
+    /// A month is settled: every statement of it is stored.
     Settled {
         /// `2026-11`.
         month: String,
-        /// Since when.
+        /// The instant at which the last statement was stored.
         at: Utc,
-        /// Over its statements: [`Reader::statements_digest`].
+        /// The SHA-256 over the statements, as
+        /// [`Reader::statements_digest`](crate::ledger::Reader::statements_digest) gives it.
         digest: [u8; 32],
     },
     /// A notice that is due (R14).
     Notice {
-        /// The same whenever it is raised again.
+        /// The id of the notice. The same notice always has the same id.
         id: String,
-        /// Whose pack it is about.
+        /// The account that has the pack.
         account: AccountId,
-        /// The order of the pack.
+        /// The id of the order of packs.
         order: String,
-        /// When it was found to be due.
+        /// The instant at which the notice was found to be due.
         raised_at: Utc,
-        /// What is delivered, in JSON.
+        /// The body that is delivered, in JSON.
         body: String,
     },
     /// A notice was delivered.
     NoticeSent {
-        /// Which.
+        /// The id of the notice.
         id: String,
-        /// When.
+        /// The instant of the delivery.
         at: Utc,
     },
-    /// What was seen of the clocks, instead of what was seen before.
+    /// The newest state of the clocks. It replaces the one before.
     Clock(ClockWatch),
 }
 
-/// Why nothing was written. Whoever asked may ask again: what was written all the same is not written twice.
+/// Why the ledger cannot say that something was written. To ask again is safe: nothing is written
+/// twice.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The ledger is in trouble or closed.
@@ -94,9 +99,9 @@ pub enum StoreError {
     /// A later day is sealed already, and the ranges of days would not follow each other any more.
     #[error("{day} cannot be sealed: {sealed}, a later day, is sealed already")]
     OutOfOrder {
-        /// The day asked for.
+        /// The day that was to be sealed.
         day: String,
-        /// The newest that is sealed.
+        /// The newest day that is sealed.
         sealed: String,
     },
     /// The file cannot be written.
@@ -139,8 +144,8 @@ pub(super) fn last_seal(connection: &Connection) -> Result<Option<Seal>, rusqlit
         .optional()
 }
 
-/// Seals `day` behind the newest one: `last_seq` is the newest record that was frozen, and `hours` the digest of the rows
-/// that were.
+/// Seals `day` behind the newest one: `last_seq` is the newest record that was frozen, and `hours`
+/// the digest of the rows that were.
 pub(super) fn insert_seal(
     connection: &Connection,
     day: &str,

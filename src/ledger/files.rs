@@ -1,6 +1,7 @@
 //! The files of a ledger: their names, the lock, and what makes a change of a directory last.
 //!
-//! Owns the rule of what may be created where. Must never leave a file at the path of a ledger that is missing.
+//! Owns the rule of what may be created where. Must never leave a file at the path of a ledger that
+//! is missing.
 
 use crate::ledger::LedgerError;
 use crate::ledger::error::io_error;
@@ -9,7 +10,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The real path of the ledger, and the lock on it. A file that is not there is created if `create`.
+/// The real path of the ledger, and the lock on it. A file that is not there is created if
+/// `create`.
 pub(super) fn claim(path: &Path, create: bool) -> Result<(PathBuf, File), LedgerError> {
     if length(path)? == 0 {
         let wal = suffixed(&path.canonicalize().unwrap_or(path.to_owned()), "-wal");
@@ -21,8 +23,8 @@ pub(super) fn claim(path: &Path, create: bool) -> Result<(PathBuf, File), Ledger
         }
     }
     let (real, lock) = lock(path)?;
-    // Only when it is missing: opening and closing the file would take the locks of another SQLite connection in this
-    // process with it.
+    // Only when it is missing: opening and closing the file would take the locks of another SQLite
+    // connection in this process with it.
     if !real.exists() {
         OpenOptions::new()
             .create(true)
@@ -76,7 +78,8 @@ pub(super) fn lock(path: &Path) -> Result<(PathBuf, File), LedgerError> {
     }
 }
 
-/// What was created, renamed or removed beside `path` is so after a power cut as well.
+/// Syncs the folder of `path`: a file that was created, renamed or removed there stays so after a
+/// power cut.
 pub(super) fn sync_directory(path: &Path) -> Result<(), LedgerError> {
     let directory = match path.parent() {
         Some(directory) if !directory.as_os_str().is_empty() => directory,

@@ -15,18 +15,19 @@ use sha2::{Digest, Sha256};
 pub struct Settlement {
     /// `2026-11`.
     pub month: String,
-    /// The newest record that its statements count.
+    /// The seq of the newest record that its statements count.
     pub through_seq: u64,
-    /// The seal of the day that ends with it. Of a month that schema 3 fixed, the link after it.
+    /// The seal of the day that ends with that record. A month that schema 3 fixed has the link
+    /// after it.
     pub head: [u8; 32],
-    /// When that was decided.
+    /// The instant at which the month was fixed.
     pub fixed_at: Utc,
-    /// When the last of its statements was stored; `None` until then.
+    /// The instant at which the last statement was stored. `None` until then.
     pub settled_at: Option<Utc>,
-    /// Its statements have late calls of so many months before it, and no older ones. `None`: of any age. Only months that
-    /// were fixed before schema 4 have a limit.
+    /// How many months back the late calls of its statements go. `None`: of any age. Only months
+    /// that were fixed before schema 4 have a limit.
     pub late_months: Option<u32>,
-    /// Over its statements; `None` until then.
+    /// The SHA-256 over its statements. `None` until they are all stored.
     pub digest: Option<[u8; 32]>,
 }
 
@@ -35,41 +36,41 @@ pub struct Settlement {
 pub struct StoredStatement {
     /// `2026-11`.
     pub month: String,
-    /// Whose.
+    /// The account of the statement.
     pub account: AccountId,
     /// The sum to debit, a decimal number.
     pub due: String,
-    /// What it was computed from, in JSON.
+    /// The inputs of the computation, in JSON.
     pub inputs: String,
     /// The statement, in JSON.
     pub statement: String,
 }
 
-/// What a settlement debited.
+/// The amount that a settlement debited from an account.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Debit {
-    /// Whose.
+    /// The account that was debited.
     pub account: AccountId,
-    /// Of which month.
+    /// The month that was settled, as in `2026-11`.
     pub month: String,
-    /// How much, a decimal number.
+    /// The amount in the currency of the catalogue, a decimal number.
     pub due: String,
 }
 
 /// A notice as it was raised.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoredNotice {
-    /// Its id.
+    /// The id of the notice.
     pub id: String,
-    /// Whose pack it is about.
+    /// The account that has the pack.
     pub account: AccountId,
-    /// The order of the pack.
+    /// The id of the order of packs.
     pub order: String,
-    /// When it was found to be due.
+    /// The instant at which the notice was found to be due.
     pub raised_at: Utc,
-    /// What is delivered, in JSON.
+    /// The body that is delivered, in JSON.
     pub body: String,
-    /// When it was; `None` until then.
+    /// The instant of the delivery. `None` until then.
     pub sent_at: Option<Utc>,
 }
 
@@ -88,8 +89,8 @@ fn settlement(row: &Row<'_>) -> Result<Settlement, ReadError> {
     })
 }
 
-/// Over the statements of a month, in the order of their accounts: of each the account, the sum, the inputs and the
-/// statement, as they are stored, with a zero byte after each.
+/// The SHA-256 over the statements of a month, in the order of their accounts. Each statement gives
+/// its account, its sum, its inputs and its text as they are stored, with a zero byte after each.
 #[derive(Default)]
 pub struct StatementsDigest(Sha256);
 
@@ -107,7 +108,7 @@ impl StatementsDigest {
         }
     }
 
-    /// The digest of all.
+    /// Gives the digest of all statements that were added.
     pub fn end(self) -> [u8; 32] {
         self.0.finalize().into()
     }
@@ -156,7 +157,7 @@ impl Reader {
         Ok(last_seal(&self.connection)?)
     }
 
-    /// That day and those after it, as far as they are sealed, in order.
+    /// The sealed days from `day` on, in order.
     pub fn days_from(&self, day: &str) -> Result<Vec<Seal>, ReadError> {
         self.list(
             &format!("{SEALS} WHERE day >= ?1 ORDER BY day"),
@@ -165,7 +166,7 @@ impl Reader {
         )
     }
 
-    /// The month's settlement, from when it was fixed.
+    /// The settlement of the month. `None` until the month is fixed.
     pub fn settlement(&self, month: &str) -> Result<Option<Settlement>, ReadError> {
         let sql = format!("{SETTLEMENTS} WHERE month = ?1");
         self.one(&sql, params![month], settlement)
@@ -183,7 +184,8 @@ impl Reader {
         self.one(sql, params![what], |row| Ok(row.get(0)?))
     }
 
-    /// The SHA-256 over the month's fixed statements and their inputs: what the log and `verify` say.
+    /// The SHA-256 over the month's fixed statements and their inputs: what the log and `verify`
+    /// say.
     pub fn statements_digest(&self, month: &str) -> Result<[u8; 32], ReadError> {
         statements_digest(&self.connection, month)
     }
@@ -244,7 +246,7 @@ impl Reader {
         )
     }
 
-    /// One of the newest month that has any.
+    /// A statement of the newest month that has statements.
     pub fn newest_statement(&self) -> Result<Option<StoredStatement>, ReadError> {
         self.one(
             &format!("{STATEMENTS} ORDER BY month DESC LIMIT 1"),
@@ -253,8 +255,8 @@ impl Reader {
         )
     }
 
-    /// The fixed statements one by one, in order of month and account: the first after that of `account` for `month`.
-    /// Empty texts come before all.
+    /// The fixed statements one by one, in order of month and account: the first after that of
+    /// `account` for `month`. Empty texts come before all.
     pub fn next_statement(
         &self,
         month: &str,
@@ -269,7 +271,7 @@ impl Reader {
         )
     }
 
-    /// What the settlements have debited, of one account or all: each fixed statement's sum.
+    /// The debits of the settlements, of one account or of all. Each fixed statement is one debit.
     pub fn debits(&self, account: Option<&AccountId>) -> Result<Vec<Debit>, ReadError> {
         let debit = |row: &Row<'_>| {
             Ok(Debit {
@@ -295,8 +297,8 @@ impl Reader {
         Ok(self.one(sql, params![id], |_| Ok(()))?.is_some())
     }
 
-    /// At most `limit` notices that were not delivered yet, the oldest first; those of one instant in the order
-    /// in which they were raised.
+    /// At most `limit` notices that were not delivered yet, the oldest first; those of one instant
+    /// in the order in which they were raised.
     pub fn unsent_notices(&self, limit: usize) -> Result<Vec<StoredNotice>, ReadError> {
         self.list(
             r#"SELECT id, account, "order", raised_at, body, sent_at FROM notices WHERE sent_at IS NULL

@@ -1,4 +1,4 @@
-//! What the biller asks the writer's thread to do between two commits.
+//! The jobs that the writer's thread does for the biller between two commits.
 //!
 //! Owns the list of such jobs. Must never leave the thread that asked without an answer.
 
@@ -7,7 +7,7 @@ use crate::ledger::store::Frozen;
 use crate::ledger::{Entry, Seal, StoreError, Trouble};
 use std::sync::mpsc::SyncSender;
 
-/// What a caller asks the writer for, with where the answer goes.
+/// A job for the writer, with the channel for its answer.
 #[derive(Debug)]
 pub(super) enum Job {
     Freeze {
@@ -27,7 +27,8 @@ pub(super) enum Job {
 }
 
 impl Job {
-    /// Nobody waits for the answer of a call that has panicked, hence no error of a channel counts here.
+    /// Answers the job with an error. Where the thread that asked has panicked, nobody takes the
+    /// answer.
     pub(super) fn refuse(self, trouble: Trouble) {
         match self {
             Self::Freeze { reply, .. } => drop(reply.send(Err(trouble.into()))),

@@ -23,8 +23,8 @@ use std::time::Duration;
 /// client) before it is trouble. Calls wait that long, so it is far below the clients' patience.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the WAL file is cut back to after a reader that held it open for long has gone, in bytes. Below
-/// this it is kept: overwriting written space makes a sync twice as cheap.
+/// The size in bytes to which SQLite cuts the WAL back when a long reader has gone. Below it the
+/// WAL keeps its size: a sync of space that was written before costs half.
 const WAL_KEPT_BYTES: u32 = 64 << 20;
 
 /// Series whose ids are remembered. All accounts in all groups fit; it is a bound, not a size.
@@ -35,12 +35,13 @@ const PRUNE_STEP: i64 = 512;
 
 type SeriesKey = (AccountId, GroupId, Action, Mode, Outcome, Reason);
 
-/// What [`Store::freeze`] gives.
+/// The result of [`Store::freeze`].
 #[derive(Debug)]
 pub(super) enum Frozen {
     /// The day's seal, which it had already.
     Sealed(Seal),
-    /// The rows of `hours` to seal: those whose first record comes after `after` and not after `last_seq`.
+    /// The rows of `hours` to seal: those whose first record comes after `after` and not after
+    /// `last_seq`.
     Rows {
         /// The newest record whose row is sealed.
         after: i64,
@@ -67,13 +68,15 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens an existing file; makes it a ledger of this schema when it is empty or older, and `create`.
+    /// Opens an existing file; makes it a ledger of this schema when it is empty or older, and
+    /// `create`.
     pub(super) fn open(path: &Path, create: bool) -> Result<Self, LedgerError> {
         Self::try_open(path, create).map_err(named(path))
     }
 
     fn try_open(path: &Path, create: bool) -> Result<Self, LedgerError> {
-        // Without CREATE: when the volume is gone, an empty ledger in its mount point would hide it.
+        // Without CREATE: when the volume is gone, an empty ledger in its mount point would hide
+        // it.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -116,8 +119,8 @@ impl Store {
         })
     }
 
-    /// Opens the ledger of a running gate again. It must hold what was durable before: whatever took it away may have put
-    /// another one in its place.
+    /// Opens the ledger again after an error. It must hold all that was durable before: another
+    /// file may lie at its path now.
     pub(super) fn reopen(path: &Path, known: &KnownLedger) -> Result<Self, LedgerError> {
         let store = Self::open(path, false)?;
         store.is_known(known, path)?;
@@ -145,7 +148,7 @@ impl Store {
             .query_row(opened_at, [], |row| Ok(Utc(row.get(0)?)))
     }
 
-    /// What to remember of the file, to know it again when it is opened again.
+    /// The state by which the file is known again when it is opened again.
     pub(super) fn known(&self) -> Result<KnownLedger, rusqlite::Error> {
         KnownLedger::read(&self.connection)
     }
@@ -165,11 +168,11 @@ impl Store {
         self.next_seq - 1 - self.rolled_up
     }
 
-    /// Appends `records` in one transaction. An error when they went into a file that is not at its path
-    /// any more.
+    /// Appends `records` in one transaction. An error when they went into a file that is not at its
+    /// path any more.
     pub(super) fn commit(&mut self, run: i64, records: &[Record]) -> Result<(), LedgerError> {
-        // Prepared once, which rusqlite's own transactions are not: some 5 % of a commit. Where this ends early
-        // the connection is dropped, and the transaction with it.
+        // Prepared once, which rusqlite's own transactions are not: some 5 % of a commit. Where
+        // this ends early the connection is dropped, and the transaction with it.
         let execute = |sql| self.connection.prepare_cached(sql)?.execute([]);
         execute("BEGIN IMMEDIATE")?;
         let mut seq = self.next_seq;
@@ -197,13 +200,15 @@ impl Store {
         Ok(())
     }
 
-    /// Whether the row `seq` is that of the call `id`: whether a batch that began with it was committed.
+    /// Whether the row `seq` is that of the call `id`: whether a batch that began with it was
+    /// committed.
     pub(super) fn holds(&self, seq: i64, id: RequestId) -> Result<bool, rusqlite::Error> {
         Ok(id_of(&self.connection, seq)? == Some(id))
     }
 
-    /// Makes the rows from `first_seq` on say what `records` say, in one transaction. They are the newest of the
-    /// ledger: nothing is rolled up while the fate of a batch is in doubt, so `hours` has not counted them.
+    /// Makes the rows from `first_seq` on say what `records` say, in one transaction. They are the
+    /// newest of the ledger: nothing is rolled up while the fate of a batch is in doubt, so `hours`
+    /// has not counted them.
     pub(super) fn correct(
         &mut self,
         first_seq: i64,
@@ -221,8 +226,9 @@ impl Store {
         transaction.commit()
     }
 
-    /// Makes the rows of a batch `gate_failed` when it was committed: its calls were told an error. Gives how many were changed. A batch that
-    /// is rolled up is left as it is: the process that did so had settled it before.
+    /// Makes the rows of a batch `gate_failed` when it was committed: its calls were told an error.
+    /// Gives how many were changed. A batch that is rolled up is left as it is: the process that
+    /// did so had settled it before.
     pub(super) fn fail_uncertain(&mut self, batch: &Uncertain) -> Result<usize, rusqlite::Error> {
         if batch.first_seq <= self.rolled_up || !self.holds(batch.first_seq, batch.first)? {
             return Ok(0);
@@ -256,7 +262,8 @@ impl Store {
             .query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()))
     }
 
-    /// Copies the WAL into the file; `false` when a reader or another copy stood in the way, so that some of it is not copied yet.
+    /// Copies the WAL into the file; `false` when a reader or another copy stood in the way, so
+    /// that some of it is not copied yet.
     pub(super) fn copies_all(&self) -> Result<bool, rusqlite::Error> {
         let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
         let (busy, frames, copied): (i64, i64, i64) =
@@ -278,7 +285,8 @@ impl Store {
 
     /// Closes the file after its WAL was copied, and takes the empty WAL away.
     pub(super) fn close_without_wal(self) -> Result<(), LedgerError> {
-        // The one place where SQLite may do so: everything is copied and synced, nothing has failed.
+        // The one place where SQLite may do so: everything is copied and synced, nothing has
+        // failed.
         self.connection
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         Ok(self.connection.close().map_err(|(_, error)| error)?)
@@ -292,8 +300,8 @@ impl Store {
     }
 }
 
-/// Closing the last connection of a file copies its WAL, by default: after an error of the disk that would write what cannot
-/// be trusted, so it is done on purpose or not at all.
+/// Closing the last connection of a file copies its WAL, by default: after an error of the disk
+/// that would write what cannot be trusted, so it is done on purpose or not at all.
 pub(super) fn let_nobody_copy_at_close(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)

@@ -1,10 +1,11 @@
 //! A batch whose calls were told an error while its rows may be in the file.
 //!
-//! Owns the note of it beside the ledger, `<path>-uncertain`: the writer makes such rows `gate_failed` itself, and when the
-//! process is killed before, the next start does so by the note. Must never change a row that is counted or linked, nor one
-//! whose call was answered.
+//! Owns the note of it beside the ledger, `<path>-uncertain`: the writer makes such rows
+//! `gate_failed` itself, and when the process is killed before, the next start does so by the note.
+//! Must never change a row that is counted or linked, nor one whose call was answered.
 //!
-//! The note is not synced: it outlives the process as the rows in the page cache do, which is what it is there for.
+//! The note is not synced: it outlives the process as the rows in the page cache do, which is what
+//! it is there for.
 
 use crate::ledger::error::io_error;
 use crate::ledger::files::suffixed;
@@ -17,7 +18,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 
-/// Records that were written in one transaction: the seq and the call of the first, and how many there are.
+/// Records that were written in one transaction: the seq and the call of the first, and how many
+/// there are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Uncertain {
     pub(super) first_seq: i64,
@@ -35,8 +37,8 @@ impl Uncertain {
         })
     }
 
-    /// Writes the note for the ledger at `path`, on a thread of its own: the disk may not answer that either. The
-    /// receiver is told when it is written, or was not.
+    /// Writes the note for the ledger at `path`, on a thread of its own: the disk may not answer
+    /// that either. The receiver is told when it is written, or was not.
     pub(super) fn note(self, path: &Path) -> Receiver<()> {
         let (done, told) = sync_channel(1);
         let path = note_path(path);
@@ -81,8 +83,8 @@ fn note_path(path: &Path) -> PathBuf {
     suffixed(path, "-uncertain")
 }
 
-/// The note of calls that were told an error while the ledger at `path` may have them as answered. `None` when there is no
-/// note, or when its rows say already what the calls were told.
+/// The note of calls that were told an error while the ledger at `path` may have them as answered.
+/// `None` when there is no note, or when its rows say already what the calls were told.
 ///
 /// For commands that read a ledger beside its process: what they count may still be corrected.
 /// [`LedgerError::Uncorrected`] with this path says so, and what to do.
@@ -134,8 +136,8 @@ pub(super) fn remove_note(path: &Path) {
     }
 }
 
-/// Makes the rows of a batch that an earlier process has noted say what their calls were told. To be called before anything
-/// is written or rolled up.
+/// Makes the rows of a batch that an earlier process has noted say what their calls were told. To
+/// be called before anything is written or rolled up.
 pub(super) fn resolve_noted(store: &mut Store, path: &Path) -> Result<(), LedgerError> {
     let note = note_path(path);
     let text = match fs::read_to_string(&note) {

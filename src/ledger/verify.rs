@@ -1,14 +1,16 @@
-//! Recomputing what the ledger says of itself from the records that it keeps, also while they become more.
+//! Recomputing what the ledger says of itself from the records that it keeps, also while they
+//! become more.
 //!
-//! Owns the walk over the chain and the seals, and the order in which it looks. Must never hold more than one step of the roll-up and the
-//! hours that are open there, nor a transaction for longer than a step: a reader that stays keeps the WAL from
-//! being copied back.
+//! Owns the walk over the chain and the seals, and the order in which it looks. Must never hold
+//! more than one step of the roll-up and the hours that are open there, nor a transaction for
+//! longer than a step: a reader that stays keeps the WAL from being copied back.
 //!
-//! A record that was changed breaks its own link and all later ones, and the marks tell which was the first. A row of
-//! `hours` is counted from the record that it names as its first to the one that it names as its last. Of records that were
-//! deleted the seals tell: each stands for its rows of `hours`, or its month, and for every seal before. What
-//! cannot be seen is a chain with its seals that was made anew from some record on, with all that is derived from
-//! it: for that there is the checkpoint, a head that somebody kept elsewhere.
+//! A record that was changed breaks its own link and all later ones, and the marks tell which was
+//! the first. A row of `hours` is counted from the record that it names as its first to the one
+//! that it names as its last. Of records that were deleted the seals tell: each stands for its rows
+//! of `hours`, or its month, and for every seal before. What cannot be seen is a chain with its
+//! seals that was made anew from some record on, with all that is derived from it: for that there
+//! is the checkpoint, a head that somebody kept elsewhere.
 
 mod seals;
 mod walk;
@@ -19,40 +21,40 @@ use crate::model::Utc;
 use rusqlite::{Connection, OptionalExtension, params};
 use walk::ChainWalk;
 
-/// What was recomputed and fits.
+/// The result of a verification in which everything fits.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Verified {
-    /// The oldest record that is kept.
+    /// The seq of the oldest record that is kept.
     pub first_seq: u64,
-    /// The newest that is linked; those beyond it are younger than the last roll-up.
+    /// The seq of the newest record that is linked. Records beyond it came after the last roll-up.
     pub last_seq: u64,
-    /// How many were linked again.
+    /// The number of records that were linked again.
     pub records: u64,
-    /// How many are younger than the last roll-up and not linked yet: of their contents nothing was looked at.
+    /// The number of records that are not linked yet. Their contents were not checked.
     pub unlinked: u64,
-    /// The link after the newest.
+    /// The link after the record `last_seq`.
     pub head: [u8; 32],
-    /// How many sealed days have the heads that these records give.
+    /// The number of sealed days whose heads these records give.
     pub days: u64,
 }
 
 /// The first thing that does not fit.
 #[derive(Debug, thiserror::Error)]
 pub enum Mismatch {
-    /// A row.
+    /// A row does not fit.
     #[error("{table} {key}: {why}")]
     Row {
-        /// In which table.
+        /// The name of the table.
         table: &'static str,
-        /// Its key.
+        /// The key of the row.
         key: String,
-        /// What is wrong with it.
+        /// The reason why it does not fit.
         why: String,
     },
     /// The chain does not pass through the checkpoint.
     #[error("the checkpoint is not in the chain: {0}")]
     Checkpoint(String),
-    /// It could not be read to the end.
+    /// The ledger could not be read to the end.
     #[error(transparent)]
     Read(#[from] ReadError),
 }
@@ -76,15 +78,15 @@ fn misfit<T>(
 }
 
 impl Reader {
-    /// The newest linked record and its link.
+    /// The seq of the newest linked record, and its link.
     pub fn head(&self) -> Result<(u64, Link), ReadError> {
         let (last_seq, link) = chain::head(&self.connection)?;
         Ok((number(last_seq), link))
     }
 
-    /// Links all records again that are kept, counts them again, and compares links, sealed days, settlements and hours with
-    /// what stands in the ledger. The chain must pass through `checkpoint`: a head that was published. Reads
-    /// every record; memory does not grow with them.
+    /// Links all records again that are kept, counts them again, and compares links, sealed days,
+    /// settlements and hours with what stands in the ledger. The chain must pass through
+    /// `checkpoint`: a head that was published. Reads every record; memory does not grow with them.
     pub fn verify(&self, checkpoint: Option<[u8; 32]>) -> Result<Verified, Mismatch> {
         let mut walk = ChainWalk::new(&self.connection, checkpoint)?;
         loop {
@@ -103,8 +105,9 @@ impl Reader {
         walk.end(&self.connection)
     }
 
-    /// The walk has seen the rows of `hours` to which records belong, each from the record that it names as its first on. Is
-    /// there one that has none, or did one not end with the record that it names as its last?
+    /// The walk has seen the rows of `hours` to which records belong, each from the record that it
+    /// names as its first on. Is there one that has none, or did one not end with the record that
+    /// it names as its last?
     fn every_hour_has_records(&self) -> Result<(), Mismatch> {
         const PAGE: usize = 1_000;
         let (mut hour, mut series, mut first_seq) = (i64::MIN, i64::MIN, i64::MIN);
@@ -143,7 +146,8 @@ impl Reader {
         }
     }
 
-    /// Also rows of records that were deleted say how many they were, and no seq was left out but by a restore.
+    /// Also rows of records that were deleted say how many they were, and no seq was left out but
+    /// by a restore.
     fn every_record_is_counted(&self) -> Result<(), Mismatch> {
         let (calls, rolled_up): (i64, i64) = self.connection.query_row(
             "SELECT (SELECT coalesce(sum(calls), 0) FROM hours),
@@ -158,7 +162,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Which hours have records beyond a seq is read from `hour_ends`: an hour that ends too early there hides late calls.
+    /// Late calls are found by `hour_ends`. An hour that ends too early there would hide some.
     fn every_hour_ends_where_it_does(&self) -> Result<(), Mismatch> {
         let differs: Option<(i64, i64, Option<i64>)> = self
             .connection

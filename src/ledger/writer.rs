@@ -1,20 +1,24 @@
 //! The one thread that writes: group commits, trouble, pruning, checkpoints.
 //!
-//! Owns what happens to a record between the queue and the disk: it gets into the ledger exactly once, and what
-//! its caller was told about it is what the ledger says. Must never wait for anything but the disk.
+//! Owns the way of a record from the queue to the disk. Each record gets into the ledger exactly
+//! once, and the ledger says of it what its client was told. Must never wait for anything but the
+//! disk.
 //!
 //! # Trouble
-//! A commit that fails is not durable, whatever the file shows afterwards: its calls are told so and its records become
-//! `gate_failed`. The commit may have reached the file all the same (its sync failed, its frames are there). So the next
-//! try asks the file first, and makes the rows of such a batch say what its calls were told.
-//! (Relaxed: the callers were told long ago that all is well, so the records stay what they are.)
+//! A commit that fails is not durable, whatever the file shows afterwards. Its calls are told so,
+//! and its records become `gate_failed`. The commit may have reached the file all the same: its
+//! sync failed, and its frames are there. So the next try asks the file first, and makes the rows
+//! of such a batch say what its calls were told. A relaxed ledger leaves the records as they are,
+//! since their clients were answered before.
 //!
-//! After an error of the disk ([`LedgerError::is_suspect`]) the page cache is no witness: what a failed sync left in
-//! memory can be read back and is not on the disk. Then nothing is written and nothing is copied until
-//! [`Repair`] has written the ledger again and checked it.
+//! After an error of the disk ([`LedgerError::is_suspect`]) the page cache is no witness: what a
+//! failed sync left in memory can be read back and is not on the disk. Then nothing is written and
+//! nothing is copied until [`Repair`](crate::ledger::repair::Repair) has written the ledger again
+//! and checked it.
 //!
-//! A disk that does not return cannot be waited for by the calls: [`watch`](super::stall::watch) tells them an error while this thread is in the
-//! system call. Their records become `gate_failed` when the late commit succeeds after all.
+//! A disk that does not return cannot be waited for by the calls:
+//! [`watch`](crate::ledger::stall::watch) tells them an error while this thread is in the system
+//! call. Their records become `gate_failed` when the late commit succeeds after all.
 
 mod chores;
 mod trouble;
@@ -39,7 +43,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use trouble::Unavailable;
 
-/// What it takes to open the file again.
+/// The ledger that is written: what is needed to open the file again.
 #[derive(Debug)]
 pub(super) struct BatchPlace {
     pub(super) path: PathBuf,
@@ -47,7 +51,8 @@ pub(super) struct BatchPlace {
     pub(super) pace: Pace,
 }
 
-/// What is being written, from the front of `held`. After an error only the file knows whether it is there.
+/// The batch that is being written, from the front of `held`. After an error only the file knows
+/// whether it is there.
 #[derive(Clone, Copy, Debug)]
 struct UncertainBatch {
     batch: Uncertain,
@@ -72,7 +77,7 @@ pub(super) struct Writer {
     place: BatchPlace,
     /// `None` after an error, until the file has been opened again.
     store: Option<Store>,
-    /// What is durable in the file for certain: a file that is opened again must have it.
+    /// The state that is durable for certain. A file that is opened again must have it.
     known: KnownLedger,
     checkpointer: Checkpointer,
     on_commit: Box<dyn Fn(&Committed) + Send>,
@@ -159,7 +164,7 @@ impl Writer {
             Task::Write(decision) => match self.write(now, decision) {
                 Ok(()) => self.follow_up(now),
                 Err((error, decision)) => {
-                    // They may ask at once whether the ledger is well, and must be told that it is not.
+                    // The calls are told last: they may ask at once whether the ledger is healthy.
                     self.begin_trouble(now, error);
                     decision.not_durable();
                     None
@@ -168,7 +173,8 @@ impl Writer {
             Task::Job => self.do_chore(),
             Task::RollUp => self.roll_up(now),
             Task::Prune(keep_from) => self.prune(now, keep_from),
-            // As if a commit had failed: what waits is not written to a disk that cannot be trusted.
+            // As if a commit had failed: what waits is not written to a disk that cannot be
+            // trusted.
             Task::Fail(error) => Some(error),
             Task::Rest(next) => return next,
             Task::End(unrecorded) => {
@@ -182,7 +188,7 @@ impl Writer {
         NextCommit::Step
     }
 
-    /// What a gate that never rests has to do between two commits. The error, when nothing may be written after it.
+    /// The work between two commits under load. Gives the error after which nothing may be written.
     fn follow_up(&mut self, now: Mono) -> Option<LedgerError> {
         self.do_chore()
             .or_else(|| self.roll_up_under_load())
@@ -190,7 +196,7 @@ impl Writer {
             .or_else(|| self.checkpoint_under_load())
     }
 
-    /// What is to be done at `now`. Nothing is held when it is called.
+    /// The task that is due at `now`. No record is held when this is called.
     fn next_task(&mut self, now: Mono) -> Task {
         let shared = self.shared.clone();
         let half = (shared.pending_limit / 2).max(1);
@@ -213,7 +219,8 @@ impl Writer {
         let prune = queue.keep_from.filter(|_| now >= self.prune_at);
         if !queue.records.is_empty() {
             let due = self.last_start.plus(interval);
-            // Half the capacity: a relaxed ledger must not refuse calls while it lets records gather.
+            // Half the capacity: a relaxed ledger must not refuse calls while it lets records
+            // gather.
             if now >= due || close_by.is_some() || queue.records.len() >= enough {
                 return Task::Write(self.take(&mut queue));
             }
@@ -251,7 +258,8 @@ impl Writer {
         let prune = queue.keep_from.map(|_| self.prune_at);
         let until = [rest, prune].into_iter().flatten().min();
         Task::Rest(NextCommit::Wait {
-            // A checkpointer that was still busy is asked again, not in a hot loop: its disk may not answer.
+            // A checkpointer that was still busy is asked again, not in a hot loop: its disk may
+            // not answer.
             until: until.map(|until| until.max(now.plus(COPY_ASKED_AGAIN))),
             wake_at: 1,
         })
@@ -264,7 +272,7 @@ impl Writer {
 
     /// Moves the queue into the hand.
     fn take(&mut self, queue: &mut RecordQueue) -> Decision {
-        // A gate that never rests must do the biller's chores as well: after this commit.
+        // Under load there is no rest: the job of the biller comes right after this commit.
         self.chore = self.chore.take().or_else(|| queue.chore.take());
         if self.held.is_empty() {
             // Both keep the room that they once needed.
@@ -301,7 +309,7 @@ impl Writer {
         self.resolve_uncertain().map_err(|error| (error, decision))
     }
 
-    /// Commits all that is held, and leaves it to the caller to say that it is recorded.
+    /// Commits all records that are held. [`Writer::recorded`] must follow when they are durable.
     fn commit(&mut self, now: Mono) -> Result<(), LedgerError> {
         let run = self.place.run;
         let store = match &mut self.store {
@@ -316,7 +324,8 @@ impl Writer {
         store.commit(run, &self.held)
     }
 
-    /// What is held was promised to nobody. (Relaxed: all of it was.)
+    /// Makes the held records `gate_failed`: no call was answered. A relaxed ledger answered them
+    /// all.
     fn fail_held(&mut self) {
         if self.shared.durability == Durability::Strict {
             self.held = std::mem::take(&mut self.held)
@@ -326,7 +335,8 @@ impl Writer {
         }
     }
 
-    /// Asks the file whether the batch whose fate is uncertain was committed, and if so makes its rows say what is held.
+    /// Asks the file whether the batch whose fate is uncertain was committed, and if so makes its
+    /// rows say what is held.
     fn resolve_uncertain(&mut self) -> Result<(), LedgerError> {
         let (Some(UncertainBatch { batch, .. }), Some(store)) = (self.uncertain, &mut self.store)
         else {
@@ -370,7 +380,8 @@ impl Writer {
         (self.on_commit)(&committed);
     }
 
-    /// Leaves one file without a WAL, where the disk lets it. Otherwise nothing is lost: the next start reads the WAL.
+    /// Leaves one file without a WAL, where the disk lets it. Otherwise nothing is lost: the next
+    /// start reads the WAL.
     fn end(&mut self) {
         let mut error = None;
         while self.tail() > 0 && error.is_none() {

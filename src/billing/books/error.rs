@@ -1,22 +1,22 @@
-//! Why a statement or a balance cannot be told.
+//! The errors of statements and balances.
 
 use crate::ledger::ReadError;
 use crate::model::AccountId;
 
-/// Why the books cannot tell.
+/// Why a statement or a balance cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum BooksError {
-    /// The ledger would not.
+    /// The ledger cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// A stored statement is not one that this program understands.
     #[error("the statement of {account} for {month} in the ledger cannot be read: {why}")]
     Stored {
-        /// Whose.
+        /// The account of the statement.
         account: AccountId,
-        /// Of which month.
+        /// The month of the statement, as in `2026-11`.
         month: String,
-        /// What is wrong with it.
+        /// The reason why it cannot be read.
         why: String,
     },
     /// A month is not settled as it should be.
@@ -27,19 +27,19 @@ pub enum BooksError {
         "the catalogue's time_zone is {now}, and the ledger's months were settled by {settled}: set it back, or give this catalogue a ledger of its own"
     )]
     OtherZone {
-        /// The ledger's.
+        /// The IANA name of the zone in the ledger.
         settled: String,
-        /// The catalogue's.
+        /// The IANA name of the zone in the catalogue.
         now: String,
     },
     /// A stored statement is not what it was computed from.
     #[error("the statement of {account} for {month} does not fit: {why}")]
     Mismatch {
-        /// Whose.
+        /// The account of the statement.
         account: AccountId,
-        /// Of which month.
+        /// The month of the statement, as in `2026-11`.
         month: String,
-        /// What does not.
+        /// The part that does not fit.
         why: String,
     },
 }

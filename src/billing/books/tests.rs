@@ -1,5 +1,5 @@
-//! Every record is on exactly one statement, whatever the wall clock showed when its call came: against a list of all
-//! calls.
+//! Every record is on exactly one statement, whatever the wall clock showed when its call came:
+//! against a list of all calls.
 
 use super::*;
 use crate::billing::Fixed;
@@ -26,7 +26,8 @@ const BASE: &str = "2026-03";
 
 #[derive(Clone, Debug)]
 enum Event {
-    /// A call of one of three accounts, in the month so far from [`BASE`] by the clock of that moment, so far into it.
+    /// A call of one of three accounts, in the month so far from [`BASE`] by the clock of that
+    /// moment, so far into it.
     Call { account: u8, month: i32, into: Into },
     /// The next month is fixed.
     Fix,
@@ -346,7 +347,8 @@ proptest! {
         world.fix_all();
         let billed = world.billed_in();
         for called in &world.calls {
-            // The first month that was not over by the call's own clock and was fixed when the record was there.
+            // The first month that was not over by the call's own clock and was fixed when the
+            // record was there.
             let expected = (called.after..world.fixed.len())
                 .find(|place| world.fixed[*place] >= called.month);
             let expected = vec![expected.unwrap()];

@@ -1,6 +1,8 @@
-//! The SQL of what is done between two commits: the roll-up, the seals, the biller's entries, pruning.
+//! The SQL of what is done between two commits: the roll-up, the seals, the biller's entries,
+//! pruning.
 //!
-//! Owns the order of what is written in each. Must never delete a record that is on no settled statement.
+//! Owns the order of what is written in each. Must never delete a record that is on no settled
+//! statement.
 
 use crate::ledger::bills::{self, Entry, Seal, StoreError};
 use crate::ledger::chain::{self, Link};
@@ -11,9 +13,9 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use std::collections::BTreeMap;
 
 impl Store {
-    /// Adds up to `step` records, the oldest that are not in `hours` yet, to them, links them to the chain, and notes how
-    /// far it came, in one transaction: whatever happens to it, `hours` and the tail together are the recount of all records,
-    /// and what is in `hours` is linked.
+    /// Adds up to `step` records, the oldest that are not in `hours` yet, to them, links them to
+    /// the chain, and notes how far it came, in one transaction: whatever happens to it, `hours`
+    /// and the tail together are the recount of all records, and what is in `hours` is linked.
     pub(in crate::ledger) fn roll_up(&mut self, step: i64) -> Result<(), rusqlite::Error> {
         let until = (self.next_seq - 1).min(self.rolled_up + step);
         let transaction = self
@@ -66,8 +68,8 @@ impl Store {
         Ok(())
     }
 
-    /// Rolls up all that is committed for the seal of `day`, and freezes it: these rows of `hours` do not grow any more. Gives
-    /// the seal when the day is sealed already.
+    /// Rolls up all that is committed for the seal of `day`, and freezes it: these rows of `hours`
+    /// do not grow any more. Gives the seal when the day is sealed already.
     pub(in crate::ledger) fn freeze(&mut self, day: &str, step: i64) -> Result<Frozen, StoreError> {
         if let Some(seal) = bills::sealed(&self.connection, day)? {
             return Ok(Frozen::Sealed(seal));
@@ -96,7 +98,8 @@ impl Store {
         Ok(Frozen::Rows { after, last_seq })
     }
 
-    /// Seals `day` with the newest record that was frozen, `last_seq`, and the digest of the rows of `hours` that were.
+    /// Seals `day` with the newest record that was frozen, `last_seq`, and the digest of the rows
+    /// of `hours` that were.
     pub(in crate::ledger) fn seal(
         &mut self,
         day: &str,
@@ -132,11 +135,12 @@ impl Store {
         Ok(self.files.still_there()?)
     }
 
-    /// Deletes the oldest records in one small step, up to the first that was admitted at `keep_from` or later, and none
-    /// that is not on a settled month's statements. `true` when there may be more to delete.
+    /// Deletes the oldest records in one small step, up to the first that was admitted at
+    /// `keep_from` or later, and none that is not on a settled month's statements. `true` when
+    /// there may be more to delete.
     ///
-    /// Links are kept by the step of the roll-up, so whole steps go at a time: `first_kept` passes over all of
-    /// their records at once, and what lies before it is deleted bit by bit.
+    /// Links are kept by the step of the roll-up, so whole steps go at a time: `first_kept` passes
+    /// over all of their records at once, and what lies before it is deleted bit by bit.
     pub(in crate::ledger) fn prune(&mut self, keep_from: Utc) -> Result<bool, rusqlite::Error> {
         let transaction = self
             .connection

@@ -1,7 +1,7 @@
-//! What was sealed, compared with what stands in the ledger.
+//! The seals, compared with the rows that they stand for.
 //!
-//! Owns which rows must have a seal, and what may be missing when records were deleted in good order. Must never take a seal
-//! for proof of itself: only one that was published elsewhere is.
+//! Owns which rows must have a seal, and what may be missing when records were deleted in good
+//! order. Must never take a seal for proof of itself: only one that was published elsewhere is.
 
 use crate::ledger::chain::Link;
 use crate::ledger::read::Reader;
@@ -12,7 +12,8 @@ use rusqlite::{Connection, OptionalExtension};
 use std::collections::HashSet;
 
 impl Reader {
-    /// Each sealed day has the rows of the roll-up that it had when it was sealed, also those of deleted records.
+    /// Each sealed day has the rows of the roll-up that it had when it was sealed, also those of
+    /// deleted records.
     pub(super) fn sealed_rows_are_unchanged(&self) -> Result<(), Mismatch> {
         let mut after = 0;
         for day in sealed_days(&self.connection)? {
@@ -85,7 +86,8 @@ impl ChainWalk {
         Ok(sealed)
     }
 
-    /// Looks whether the checkpoint is the seal of `what`, which stands for the records up to `through`.
+    /// Looks whether the checkpoint is the seal of `what`, which stands for the records up to
+    /// `through`.
     fn compare_checkpoint(&mut self, what: &str, head: Link, through: i64) {
         if self.checkpoint == Some(head) {
             // A seal of deleted records alone proves nothing of those that are kept.
@@ -232,8 +234,8 @@ fn readable<T>(read: Result<Option<T>, rusqlite::Error>) -> Result<Option<T>, ru
     }
 }
 
-/// The bounds must be such as the writer makes them: records are deleted only when they are on a settled month's
-/// statements, and what is sealed is frozen.
+/// The bounds must be such as the writer makes them: records are deleted only when they are on a
+/// settled month's statements, and what is sealed is frozen.
 pub(super) fn only_settled_records_are_gone(page: &Connection) -> Result<(), Mismatch> {
     let (first_kept, floor, settled, frozen, sealed, rolled_up): (i64, i64, i64, i64, i64, i64) = page
         .query_row(

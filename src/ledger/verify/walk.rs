@@ -16,8 +16,8 @@ struct Open {
     /// Its records so far.
     seen: i64,
     last_seq: i64,
-    /// How many of its records the walk has not come past, at the least: those that were deleted, or that it counted before
-    /// the row grew. `None` when it has seen every one.
+    /// How many of its records the walk has not come past, at the least: those that were deleted,
+    /// or that it counted before the row grew. `None` when it has seen every one.
     unseen: Option<i64>,
 }
 
@@ -83,7 +83,8 @@ impl ChainWalk {
         Ok(walk)
     }
 
-    /// Looks at one step of the roll-up. `true` when there is none left, in the state of the ledger that `page` shows.
+    /// Looks at one step of the roll-up. `true` when there is none left, in the state of the ledger
+    /// that `page` shows.
     pub(super) fn step(&mut self, page: &Connection) -> Result<bool, Mismatch> {
         let (first_kept, rolled_up) = bounds(page)?;
         if self.at.0 < first_kept - 1 {
@@ -133,7 +134,8 @@ impl ChainWalk {
         Ok(false)
     }
 
-    /// Links the records of one step again, and compares each with its mark and the last with the link.
+    /// Links the records of one step again, and compares each with its mark and the last with the
+    /// link.
     fn link_again(&mut self, page: &Connection, step: &Step) -> Result<(), Mismatch> {
         let (from, before) = self.at;
         let last = step.last;
@@ -281,8 +283,8 @@ impl ChainWalk {
         Ok(())
     }
 
-    /// All that is rolled up was looked at: no link may say more, and what follows must be a run of records to its end. Gives how
-    /// many follow.
+    /// All that is rolled up was looked at: no link may say more, and what follows must be a run of
+    /// records to its end. Gives how many follow.
     fn nothing_but_records_beyond(
         &self,
         page: &Connection,
@@ -352,7 +354,8 @@ fn boundary(page: &Connection, first_kept: i64) -> Result<Link, Mismatch> {
     }
 }
 
-/// The links that days and settlements have to have, in order of seq. The days must follow each other.
+/// The links that days and settlements have to have, in order of seq. The days must follow each
+/// other.
 fn stated(page: &Connection, rolled_up: i64) -> Result<VecDeque<Stated>, Mismatch> {
     let mut stated = Vec::new();
     let mut end = 0;

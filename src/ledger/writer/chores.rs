@@ -1,6 +1,8 @@
-//! What the writer does between two commits: the biller's jobs, the roll-up, pruning, checkpoints.
+//! The work of the writer between two commits: the biller's jobs, the roll-up, pruning,
+//! checkpoints.
 //!
-//! Owns when each of them is due under load. Must never hold a commit up for longer than one small step.
+//! Owns when each of them is due under load. Must never hold a commit up for longer than one small
+//! step.
 
 use crate::ledger::job::Job;
 use crate::ledger::pace::{CHECKPOINT_PAGES, CHORE_PAUSE, PRUNE_INTERVAL, REST, ROLL_UPS_A_COMMIT};
@@ -27,7 +29,7 @@ impl Writer {
         Ok(written)
     }
 
-    /// What can wait has failed. Gives the error back when the calls cannot go on either.
+    /// Work that can wait has failed. Gives the error back when the calls cannot go on either.
     fn put_off(&mut self, what: &str, error: LedgerError) -> Option<LedgerError> {
         if error.stops_the_writer() {
             return Some(error);
@@ -38,7 +40,8 @@ impl Writer {
         None
     }
 
-    /// What the biller asked for. Its failure is no trouble of the calls where they can go on, and whoever asked tries again.
+    /// Does the job that the biller asked for. Where calls can go on, its failure only fails the
+    /// job: the biller tries again.
     pub(super) fn do_chore(&mut self) -> Option<LedgerError> {
         let chore = self.chore.take()?;
         let step = self.place.pace.roll_up;
@@ -81,11 +84,11 @@ impl Writer {
             done => (done, None),
         };
         if trouble.is_some() {
-            // Before who asked is told so: it may look whether the ledger is well again.
+            // Before the biller is told: it may look at once whether the ledger is healthy.
             let _queue = self.shared.queue.lock();
             self.shared.health.store(FAILING, Ordering::Release);
         }
-        // Who asked waits for the answer, unless it has panicked.
+        // The thread that asked waits for the answer, unless it has panicked.
         let _ = reply.send(done);
         trouble
     }
@@ -108,7 +111,7 @@ impl Writer {
         None
     }
 
-    /// A gate that never rests must prune as well.
+    /// Under load there is no rest in which old records could be deleted.
     pub(super) fn prune_under_load(&mut self, now: Mono) -> Option<LedgerError> {
         // A ledger that is not busy will rest soon, and prunes then.
         let due = match self.load.is_heavy() {
@@ -123,8 +126,9 @@ impl Writer {
         self.prune(now, keep_from)
     }
 
-    /// See "The roll-up" in the head of [`super`]. Its failure is no trouble of the calls, unless it makes the ledger suspect:
-    /// their records are durable and are counted from the tail until it can be written.
+    /// See "The roll-up" in the head of [`super`]. Its failure is no trouble of the calls, unless
+    /// it makes the ledger suspect: their records are durable and are counted from the tail until
+    /// it can be written.
     pub(super) fn roll_up(&mut self, now: Mono) -> Option<LedgerError> {
         let step = self.place.pace.roll_up;
         // Nine of them are the marks of a whole step.
@@ -135,13 +139,15 @@ impl Writer {
         self.put_off("records could not be rolled up", error)
     }
 
-    /// How many records are not rolled up. While the file is closed nobody knows: then there may be one.
+    /// How many records are not rolled up. While the file is closed nobody knows: then there may be
+    /// one.
     pub(super) fn tail(&self) -> i64 {
         self.store.as_ref().map_or(1, Store::tail)
     }
 
     pub(super) fn roll_up_under_load(&mut self) -> Option<LedgerError> {
-        // A long tail, of a process that was killed, is caught up with over several commits: calls wait for each.
+        // A long tail, of a process that was killed, is caught up with over several commits: calls
+        // wait for each.
         for _ in 0..ROLL_UPS_A_COMMIT {
             let now = self.clock.mono();
             if self.tail() < self.place.pace.roll_up || now < self.roll_up_at {
