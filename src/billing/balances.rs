@@ -1,7 +1,7 @@
 //! The balance of an account, and the calls that are left of its free pack and its orders of packs.
 //!
 //! Owns what is shown of it. Must never decide a rule itself: the rules of
-//! [`billing`](crate::billing) do.
+//! [`billing`] do.
 
 use crate::billing::books::{AccountRef, Books, BooksError};
 use crate::billing::{self, FreeUse, GroupStatement, Notice, PackState};

@@ -1,5 +1,5 @@
 //! The orders of an account, from the files, and its calls, from the ledger, brought to the rules
-//! of [`billing`](crate::billing).
+//! of [`billing`].
 //!
 //! Owns which records belong to which month's statement, and what is carried from one month to the
 //! next. Must never decide a rule itself, nor compute a statement anew that was fixed: it is read
@@ -24,8 +24,8 @@ pub use crate::billing::balances::{
 };
 pub use error::BooksError;
 
-/// How long after its end a day is sealed, and so a month can be settled: calls that began in it
-/// have been recorded by then (R16; the contract's earliest is an hour).
+/// How long after its end a day is sealed, and a month can be settled, in microseconds. Calls that
+/// began in it have been recorded by then (R16; the contract's earliest is an hour).
 pub const GRACE_US: i64 = 3_600_000_000;
 
 /// The files in force and the ledger, at one instant.
@@ -113,9 +113,9 @@ impl Books<'_> {
         self.inputs_of(sold, month, &used)
     }
 
-    /// The account's newest fixed statement before the month, and what its orders had used by then:
-    /// each by the newest statement that lists it, because an order may have been out of the files
-    /// for a while.
+    /// The account's newest fixed statement before the month, and the calls that each order had
+    /// covered by then. An order may have been out of the files for a while, so the newest
+    /// statement that lists it counts.
     fn before(
         &self,
         sold: AccountRef<'_>,

@@ -53,9 +53,9 @@ pub fn last_day_over(now: Utc, zone: &TimeZone) -> Date {
     today.yesterday().unwrap_or(today)
 }
 
-/// The sealed day up to which the month's calls are counted: the first one, from its last day on,
-/// that is over and after whose seal no call of the month or an older one came. A day that a wrong
-/// clock has sealed may end with any record.
+/// The sealed day up to which the month's calls are counted. It is the first day, from the month's
+/// last day on, that is over, and after whose seal no call of the month or an older one came. A day
+/// that a wrong clock has sealed may end with any record.
 pub fn closing_day(
     reader: &Reader,
     month: Month,

@@ -1,7 +1,7 @@
 //! Packs: when they cover, which is used first, what is left (R10-R12).
 //!
 //! One place for what is left of a pack: the statement, the metrics, the admin side and the
-//! customer's own page all ask here.
+//! account's own page all ask here.
 
 use crate::billing::PackOrder;
 use crate::model::Utc;
@@ -93,9 +93,9 @@ pub fn boundaries(packs: &[PackOrder], from: Utc, until: Utc) -> Vec<Utc> {
     instants
 }
 
-/// What is left of the pack in use of an order, and that pack's size: its packs are used one after
-/// the other, so each notice and each ratio is about a pack's own size (R14). `(0, size)` when all
-/// are used.
+/// The calls that are left in the pack in use of an order, and the size of that pack. The packs of
+/// an order are used one after the other, so each notice is about a pack's own size (R14). `(0,
+/// size)` when all are used.
 pub fn pack_in_use(calls: u64, count: u32, used: u64) -> (u64, u64) {
     let left = calls.saturating_mul(u64::from(count)).saturating_sub(used);
     match left {

@@ -74,10 +74,10 @@ pub struct VerifiedMonth {
     pub digest: [u8; 32],
 }
 
-/// Computes every fixed statement again from the inputs that are stored with it, and the inputs'
-/// counts from the ledger, as far as its records are kept; and looks whether everybody who called
-/// has one. What inputs say of prices and orders is proven by the digest alone, when the one that
-/// was logged is at hand. `zone`: the catalogue's.
+/// Computes every fixed statement again from its stored inputs, and the counts of the inputs from
+/// the ledger, as far as its records are kept. Every account with calls must have a statement. What
+/// inputs say of prices and orders is proven by the digest alone, when the one that was logged is
+/// at hand. `zone`: the catalogue's.
 pub fn verify_statements(
     reader: &Reader,
     zone: &TimeZone,

@@ -1,10 +1,10 @@
 //! The window of a statement: the calls that are on it.
 //!
 //! Owns the rule that each record is on exactly one. A settlement fixes a month with the newest seq
-//! that it has seen. So a record is on the statement of the first month that was not over when its
-//! call was admitted and that was fixed after the record was there: of its own month, or, as a late
-//! call, of a later one. Its age decides nothing: a call that was dated by a wrong clock is billed
-//! like any other. Must never look at the wall clock.
+//! that it has seen. So a record is on the statement of its own month when it was there before that
+//! month was fixed. Otherwise it is a late call of the next month that was fixed after it. Its age
+//! decides nothing: a call that was dated by a wrong clock is billed like any other. Must never
+//! look at the wall clock.
 //!
 //! Up to schema 3 a statement had no late calls from before the two months that went before it.
 //! Months that were fixed then stay so, and calls that they left out are on none: [`calls_on_none`]

@@ -1,8 +1,8 @@
 //! The chain: what makes a change of an old record show.
 //!
 //! Owns the bytes that a record is linked by. They never change: who kept a head must find it again
-//! in any later version. Documented in the head of [`super`], for people who recompute it with a
-//! program of their own.
+//! in any later version. Documented in the head of [`ledger`](crate::ledger), for people who
+//! recompute it with a program of their own.
 
 use crate::ledger::count::FastMap;
 use rusqlite::{Connection, OptionalExtension, Row, params};

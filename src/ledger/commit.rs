@@ -3,10 +3,10 @@
 //! Owns the hand-over of a batch's fate from the writer to the calls that wait for it. Must never
 //! know what is in the batch.
 //!
-//! A wake-up from another thread costs a system call when the woken runtime sleeps or not, so
-//! waking 64 calls one by one would cost the writer 64 of them (never add a system call per call).
-//! The writer therefore wakes one call of each worker thread, and that call wakes the rest of its
-//! thread from inside, which is a push on a local queue.
+//! A wake-up from another thread costs a system call, whether or not the woken runtime sleeps. To
+//! wake 64 calls one by one would cost the writer 64 of them. The writer therefore wakes one call
+//! of each worker thread, and that call wakes the rest of its thread from inside, which is a push
+//! on a local queue.
 
 use parking_lot::Mutex;
 use std::future::Future;
@@ -22,8 +22,8 @@ const NOT_DURABLE: u8 = 2;
 /// On the disk, and its calls are about to be told so: nobody can tell them anything else any more.
 const SYNCED: u8 = 3;
 
-/// The ledger could not keep the record: it has been turned into `gate_failed` and will not be
-/// billed, and the client must get tollgate's own failure instead of the upstream's answer (P3).
+/// The ledger could not keep the record, which is `gate_failed` now and will not be billed. The
+/// client must get tollgate's own failure instead of the upstream's answer (P3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the ledger could not record this call")]
 pub struct NotDurable;

@@ -99,9 +99,8 @@ impl Reader {
     /// that a bill asks, of one account or all. In order of account, group, action, mode, outcome,
     /// reason.
     ///
-    /// Also of records that were deleted since, as far as whole hours tell: where an hour is asked
-    /// for in part, or its calls lie in `seqs` only in part, the records are read, and it is
-    /// [`ReadError::Pruned`] when they are gone.
+    /// Whole hours are also counted when their records were deleted since. For a part of an hour,
+    /// or of its seqs, the records are read: it is [`ReadError::Pruned`] when they are gone.
     pub fn usage(
         &self,
         from: Utc,
@@ -272,8 +271,8 @@ fn rolled_up(page: &Connection) -> Result<i64, rusqlite::Error> {
 fn count(page: &Connection, span: &Span<'_>) -> Result<Counts, ReadError> {
     let mut counts = Counts::default();
     let (first, last) = span.seqs;
-    // Rows of `hours` of which a part is asked for: the ranges in which the records of that part
-    // lie, by hour and series, which may have other rows that are asked for as a whole.
+    // The rows of `hours` that are asked for in part: the ranges of their records, by hour and
+    // series. An hour and series may have other rows that are asked for as a whole.
     let mut parts: FastMap<(i64, i64), Vec<(i64, i64)>> = FastMap::default();
     let mut ranges: Vec<(i64, i64)> = Vec::new();
     hours(page, span, |row| {

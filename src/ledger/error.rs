@@ -174,7 +174,7 @@ pub enum LedgerError {
         /// What its name or it says.
         count: i64,
     },
-    /// The gate could not open what would be put back.
+    /// tollgate could not open the ledger that would be put back.
     #[error(
         "the ledger belongs to uid {uid}, gid {gid}, and uid {} cannot give a file to them ({error}): run this as that user, or as root",
         geteuid().as_raw()

@@ -326,11 +326,11 @@ impl Ledger {
         answer.recv().unwrap_or(Err(Trouble::Closed.into()))
     }
 
-    /// Writes what is queued, waits up to `patience` for the slots that are still out (and, in
-    /// trouble, for the file), then copies the WAL into the file and lets go of it. New slots and
-    /// late commits are refused. Blocks, and hardly longer than `patience` even when the disk does
-    /// not answer: then the writer's thread is left behind, and the next start reads the WAL. A
-    /// second call does nothing.
+    /// Writes the queued records, and waits up to `patience` for the slots that are still taken
+    /// and, in trouble, for the file. Then it copies the WAL into the file and lets go of it. New
+    /// slots and late commits are refused. Blocks, and hardly longer than `patience` even when the
+    /// disk does not answer: then the writer's thread is left behind, and the next start reads the
+    /// WAL. A second call does nothing.
     pub fn close(&self, patience: Duration) -> Result<(), CloseError> {
         let Some(running) = self.lock.lock().take() else {
             return Ok(());

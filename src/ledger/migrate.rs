@@ -15,9 +15,9 @@ use std::path::Path;
 /// Records that are linked at a time.
 const STEP: i64 = 4_096;
 
-/// Copies the ledger, whose schema is `found`, to `PATH.schema-FOUND.bak`, or
-/// `PATH.schema-FOUND.2.bak` and so on where that is of another state of it: who went back to an
-/// older tollgate has one. Then brings it to this schema. The caller holds the ledger's lock.
+/// Copies the ledger, whose schema is `found`, to `PATH.schema-FOUND.bak`, or to
+/// `PATH.schema-FOUND.2.bak` and so on. There is such a copy where an older tollgate was used for a
+/// while. Then brings the ledger to this schema. Its lock must be held.
 pub(super) fn migrate(
     connection: &mut Connection,
     path: &Path,

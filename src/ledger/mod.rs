@@ -8,20 +8,20 @@
 //! The file itself is described at the end of this page.
 //!
 //! # Checkpoints
-//! A commit appends to the WAL and syncs that alone. Copying the WAL back into the file (a
-//! checkpoint) costs milliseconds, so it is done by a thread of its own, with a connection of its
-//! own, while commits go on: when the WAL has grown by some 4 MiB, or after a second of rest. Under
-//! load new commits arrive meanwhile, and SQLite starts the WAL over only when all of it was
-//! copied: so the writer then copies the little that came since. Otherwise the WAL would grow for
-//! ever. No connection copies the WAL when it is closed, save the last one of an orderly end.
+//! A commit appends to the WAL and syncs that alone. A checkpoint copies the WAL back into the
+//! file, which costs milliseconds. So a thread and a connection of its own do it while commits go
+//! on: when the WAL has grown by some 4 MiB, or after a second of rest. Under load new commits
+//! arrive meanwhile, and SQLite starts the WAL over only when all of it was copied: so the writer
+//! then copies the little that came since. Otherwise the WAL would grow for ever. No connection
+//! copies the WAL when it is closed, save the last one of an orderly end.
 //!
 //! # Errors of the disk
 //! After `SQLITE_IOERR`, `SQLITE_CORRUPT` or `SQLITE_NOTADB` of a commit, a roll-up, a seal, a step
-//! of pruning or a checkpoint the ledger is suspect: calls are refused, nothing is written and
-//! nothing is copied until `repair` has made it sound, which it tries each second. It also runs at
-//! a start that finds a WAL which is not empty, for nobody knows what the disk told the process
-//! before. A disk that does not answer within `stall_after` is trouble as well, without a repair:
-//! what it answers in the end decides.
+//! of pruning or a checkpoint the ledger is suspect. Then calls are refused, and nothing is written
+//! or copied until `repair` has made it sound, which it tries each second. It also runs at a start
+//! that finds a WAL which is not empty, for nobody knows what the disk told the process before. A
+//! disk that does not answer within `stall_after` is trouble as well, without a repair: what it
+//! answers in the end decides.
 #![doc = ""]
 #![doc = include_str!("SCHEMA.md")]
 

@@ -28,8 +28,8 @@ impl Pace {
     };
 }
 
-/// From the start of a commit to the start of the next, under load and at most: a commit costs some
-/// 150 us of CPU whatever is in it, most of it the sync (benches/README.md). Shared by so many
+/// The longest time from the start of a commit to the start of the next, under load. A commit of
+/// any size costs some 150 us of CPU, most of it the sync (benches/README.md). Shared by so many
 /// calls it is a few us a call.
 pub(super) const GROUP_INTERVAL: Duration = Duration::from_millis(2);
 

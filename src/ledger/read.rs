@@ -119,8 +119,8 @@ pub enum ReadError {
         /// How often this ledger was restored.
         restore_count: u64,
     },
-    /// The cursor is past the newest record: it comes from another ledger, or this one was put back
-    /// to an older state, and its new records would be taken for known ones.
+    /// The cursor is past the newest record. It comes from another ledger, or this one was put back
+    /// to an older state: its new records would be taken for known ones.
     #[error("the cursor {after} is past the newest record {last}: it belongs to another ledger")]
     CursorAhead {
         /// The cursor.

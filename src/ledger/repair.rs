@@ -34,8 +34,8 @@ const PROGRESS: i64 = 1_000_000;
 
 /// A repair that goes on where an earlier try of it ended.
 ///
-/// As long as there is one, this process refuses new queries of the ledger: what they read would be
-/// no witness, and one after the other they would hold it open for ever.
+/// As long as there is one, this process refuses new queries of the ledger. Their answers could not
+/// be trusted, and one after the other they would hold it open for ever.
 #[derive(Debug)]
 pub(super) struct Repair {
     path: PathBuf,
@@ -135,8 +135,8 @@ fn open_wal(path: &Path) -> Result<Option<File>, LedgerError> {
     }
 }
 
-/// A connection that shares nothing with an earlier one: in this mode SQLite keeps its index of the
-/// WAL in its own memory, so it reads every frame, checks it, and knows of none that it was copied.
+/// A connection that shares nothing with an earlier one. In this mode SQLite keeps its index of the
+/// WAL in its own memory. So it reads and checks every frame, and takes none for copied.
 fn open_alone(path: &Path) -> Result<Connection, LedgerError> {
     // Longer tries than SQLite's own: a lock that is asked for outright does not wait.
     const PAUSE: Duration = Duration::from_millis(10);

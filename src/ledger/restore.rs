@@ -28,8 +28,7 @@ use std::path::{Path, PathBuf};
 /// The number of seqs that are left out: more than thirty years have at 1,000 calls a second.
 const GAP: i64 = 1_000_000_000_000;
 
-/// So many times a ledger can be restored at most: the seqs that this leaves out are a ninth of
-/// all.
+/// The most restores of a ledger. The seqs that they leave out are a ninth of all.
 const MOST: i64 = 1_000_000;
 
 /// Records that are rolled up at a time.
@@ -56,7 +55,8 @@ pub struct Restored {
 
 /// Puts the backup `from` in the place of the ledger `to`, of which no process may have the lock.
 /// What was there is moved aside. `to` is complete and synced, or it is missing; then the same
-/// restore may be started again. It belongs to whom the one that was there did, or else the folder.
+/// restore may be started again. Its owner is that of the ledger that was there, or else that of
+/// the folder.
 ///
 /// # Errors
 /// [`LedgerError::Locked`] while a tollgate runs; [`LedgerError::NotItsBackup`] when `to` is
@@ -135,8 +135,8 @@ struct Owner {
 }
 
 impl Owner {
-    /// Of the ledger that was there before, or else whoever may use the folder of `path`. Whoever
-    /// is not root, and makes a ledger where none was, keeps it.
+    /// The owner of the ledger that was there before, or else of the folder of `path`. A user who
+    /// is not root, and makes a ledger where there was none, owns it.
     fn of(before: Option<&PathBuf>, path: &Path) -> Result<Self, LedgerError> {
         let from = before.map_or(path.parent().unwrap_or(path), |before| before);
         let found = fs::metadata(from).map_err(io_error(from))?;

@@ -1,5 +1,5 @@
 //! The tables, and telling a ledger from any other file. The tables are documented in the head of
-//! [`super`], for people who read them with a client of their own.
+//! [`ledger`](crate::ledger), for people who read them with a client of their own.
 //!
 //! Owns `application_id` and `user_version`. Must never touch a file that is not a ledger of ours.
 

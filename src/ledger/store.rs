@@ -300,8 +300,8 @@ impl Store {
     }
 }
 
-/// Closing the last connection of a file copies its WAL, by default: after an error of the disk
-/// that would write what cannot be trusted, so it is done on purpose or not at all.
+/// By default SQLite copies the WAL when the last connection of a file is closed. After an error of
+/// the disk that would write what cannot be trusted, so the WAL is copied on purpose or not at all.
 pub(super) fn let_nobody_copy_at_close(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)

@@ -1,7 +1,7 @@
 //! A batch whose calls were told an error while its rows may be in the file.
 //!
-//! Owns the note of it beside the ledger, `<path>-uncertain`: the writer makes such rows
-//! `gate_failed` itself, and when the process is killed before, the next start does so by the note.
+//! Owns the note of it beside the ledger, `<path>-uncertain`. The writer makes such rows
+//! `gate_failed` itself. When the process is killed before, the next start does so by the note.
 //! Must never change a row that is counted or linked, nor one whose call was answered.
 //!
 //! The note is not synced: it outlives the process as the rows in the page cache do, which is what

@@ -2,15 +2,15 @@
 //! become more.
 //!
 //! Owns the walk over the chain and the seals, and the order in which it looks. Must never hold
-//! more than one step of the roll-up and the hours that are open there, nor a transaction for
-//! longer than a step: a reader that stays keeps the WAL from being copied back.
+//! more than one step of the roll-up and the hours that are open there. Must never hold a
+//! transaction for longer than a step: a reader that stays keeps the WAL from being copied back.
 //!
 //! A record that was changed breaks its own link and all later ones, and the marks tell which was
 //! the first. A row of `hours` is counted from the record that it names as its first to the one
 //! that it names as its last. Of records that were deleted the seals tell: each stands for its rows
-//! of `hours`, or its month, and for every seal before. What cannot be seen is a chain with its
-//! seals that was made anew from some record on, with all that is derived from it: for that there
-//! is the checkpoint, a head that somebody kept elsewhere.
+//! of `hours`, or its month, and for every seal before. A chain that was made anew from some record
+//! on, with its seals and all that follows from it, cannot be seen. The checkpoint is there for
+//! that: a head that somebody kept elsewhere.
 
 mod seals;
 mod walk;

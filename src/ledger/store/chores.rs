@@ -13,9 +13,9 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use std::collections::BTreeMap;
 
 impl Store {
-    /// Adds up to `step` records, the oldest that are not in `hours` yet, to them, links them to
-    /// the chain, and notes how far it came, in one transaction: whatever happens to it, `hours`
-    /// and the tail together are the recount of all records, and what is in `hours` is linked.
+    /// Rolls up the oldest records that are not rolled up yet, at most `step`. One transaction adds
+    /// them to `hours`, links them to the chain, and notes how far it came. So `hours` and the tail
+    /// together always give the recount of all records, and every record in `hours` is linked.
     pub(in crate::ledger) fn roll_up(&mut self, step: i64) -> Result<(), rusqlite::Error> {
         let until = (self.next_seq - 1).min(self.rolled_up + step);
         let transaction = self
@@ -139,8 +139,8 @@ impl Store {
     /// `keep_from` or later, and none that is not on a settled month's statements. `true` when
     /// there may be more to delete.
     ///
-    /// Links are kept by the step of the roll-up, so whole steps go at a time: `first_kept` passes
-    /// over all of their records at once, and what lies before it is deleted bit by bit.
+    /// A link is kept for each step of the roll-up, so whole steps go at a time. `first_kept`
+    /// passes over all records of a step at once; the records before it are deleted bit by bit.
     pub(in crate::ledger) fn prune(&mut self, keep_from: Utc) -> Result<bool, rusqlite::Error> {
         let transaction = self
             .connection

@@ -126,9 +126,9 @@ impl Writer {
         self.prune(now, keep_from)
     }
 
-    /// See "The roll-up" in the head of [`super`]. Its failure is no trouble of the calls, unless
-    /// it makes the ledger suspect: their records are durable and are counted from the tail until
-    /// it can be written.
+    /// Rolls up one step: see "The roll-up" in the head of [`ledger`](crate::ledger). Its failure
+    /// is no trouble of the calls, unless it makes the ledger suspect: their records are durable
+    /// and are counted from the tail until it can be written.
     pub(super) fn roll_up(&mut self, now: Mono) -> Option<LedgerError> {
         let step = self.place.pace.roll_up;
         // Nine of them are the marks of a whole step.
@@ -165,7 +165,7 @@ impl Writer {
         files.is_some_and(|files| self.checkpointer.ask(files.clone()))
     }
 
-    /// See "Checkpoints" in the head of [`super`].
+    /// Copies the WAL under load: see "Checkpoints" in the head of [`ledger`](crate::ledger).
     pub(super) fn checkpoint_under_load(&mut self) -> Option<LedgerError> {
         if self.checkpoint_behind && self.checkpointer.rests() {
             // The copy may have ended with an error of the disk: then nothing more is copied.

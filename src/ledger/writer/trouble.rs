@@ -87,9 +87,8 @@ impl Writer {
         }
     }
 
-    /// Makes the rows of an uncertain batch say what its calls were told, as far as that can be
-    /// done without a sync: the next start finds them so unless the power fails before. Nothing
-    /// that was synced is written over.
+    /// Makes the rows of an uncertain batch say what its calls were told, without a sync. The next
+    /// start finds them so, unless the power fails before. Nothing that was synced is written over.
     fn correct_unsynced(&mut self) -> Result<(), LedgerError> {
         if self.uncertain.is_none() || self.shared.durability == Durability::Relaxed {
             return Ok(());
