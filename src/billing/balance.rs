@@ -1,11 +1,11 @@
-//! What an account has for post-paid charges (R17).
+//! The balance of an account for post-paid charges (R17).
 
 use crate::model::Utc;
 use rust_decimal::Decimal;
 
-/// What was paid in by `paid_by`, less what settlements debited (R16). The account is in arrears exactly
-/// when this is below zero (R17): a payment that brings it back to zero brings the service back. What was
-/// paid for packs and QPS is no part of it, on either side.
+/// The payments by `paid_by`, less the debits of settlements (R16). The account is in arrears
+/// exactly when this is below zero (R17): a payment that brings it back to zero brings the service
+/// back. What was paid for packs and QPS is no part of it, on either side.
 pub fn balance(
     payments: impl IntoIterator<Item = (Utc, Decimal)>,
     debited: Decimal,

@@ -1,83 +1,48 @@
-//! The books of an account: what it ordered (the files) and what it called (the ledger), brought before
-//! the rules of [`billing`](crate::billing).
+//! The orders of an account, from the files, and its calls, from the ledger, brought to the rules
+//! of [`billing`].
 //!
-//! Owns which records belong to which month's statement, and what is carried from one month to the next. Must never
-//! decide a rule itself, nor compute a statement anew that was fixed: it is read as it was stored.
+//! Owns which records belong to which month's statement, and what is carried from one month to the
+//! next. Must never decide a rule itself, nor compute a statement anew that was fixed: it is read
+//! as it was stored.
+
+mod error;
 
 use crate::billing::window::SealedWindow;
 use crate::billing::{
-    self, Calls, FreeUse, GroupInputs, GroupStatement, Inputs, Interval, Notice, PackOrder,
-    PackState, PriceTerms, QpsOrder, Statement, calls_on_none, first_month,
+    self, Calls, GroupInputs, Inputs, Interval, PackOrder, PriceTerms, QpsOrder, Statement,
+    calls_on_none, first_month,
 };
 use crate::config::{Account, Catalog, Charging, Pack, Service};
-use crate::ledger::{Debit, ReadError, Reader, StoredStatement, UsageLine};
-use crate::model::{AccountId, GroupId, Local, Month, Stop, Utc};
+use crate::ledger::{ReadError, Reader, StoredStatement, UsageLine};
+use crate::model::{AccountId, GroupId, Month, Utc};
 use jiff::tz::TimeZone;
-use rust_decimal::Decimal;
-use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// How long after its end a day is sealed, and so a month can be settled: calls that began in it have been recorded
-/// by then (R16; the contract's earliest is an hour).
-pub const GRACE_US: i64 = 3_600_000_000;
+pub use crate::billing::balances::{
+    Balances, PackBalance, ServiceBalance, balance, debited, debits,
+};
+pub use error::BooksError;
 
-/// Why the books cannot tell.
-#[derive(Debug, thiserror::Error)]
-pub enum BooksError {
-    /// The ledger would not.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// A stored statement is not one that this program understands.
-    #[error("the statement of {account} for {month} in the ledger cannot be read: {why}")]
-    Stored {
-        /// Whose.
-        account: AccountId,
-        /// Of which month.
-        month: String,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// A month is not settled as it should be.
-    #[error("the settlements do not fit: {0}")]
-    Month(String),
-    /// The catalogue's zone is not the one that months were settled by.
-    #[error(
-        "the catalogue's time_zone is {now}, and the ledger's months were settled by {settled}: set it back, or give this catalogue a ledger of its own"
-    )]
-    OtherZone {
-        /// The ledger's.
-        settled: String,
-        /// The catalogue's.
-        now: String,
-    },
-    /// A stored statement is not what it was computed from.
-    #[error("the statement of {account} for {month} does not fit: {why}")]
-    Mismatch {
-        /// Whose.
-        account: AccountId,
-        /// Of which month.
-        month: String,
-        /// What does not.
-        why: String,
-    },
-}
+/// How long after its end a day is sealed, and a month can be settled, in microseconds. Calls that
+/// began in it have been recorded by then (R16; the contract's earliest is an hour).
+pub const GRACE_US: i64 = 3_600_000_000;
 
 /// The files in force and the ledger, at one instant.
 pub struct Books<'b> {
-    /// What is sold.
+    /// The catalogue of what is sold.
     pub catalog: &'b Catalog,
-    /// What was called.
+    /// The ledger of the calls.
     pub reader: &'b Reader,
-    /// By which packs and months are judged.
+    /// The instant by which packs and months are judged.
     pub now: Utc,
 }
 
 /// An account as the files have it; the files may not know it any more.
 #[derive(Clone, Copy)]
 pub struct AccountRef<'b> {
-    /// Its id.
+    /// The id of the account.
     pub id: &'b AccountId,
-    /// What they say of it.
+    /// The account in the files. `None` when they do not have it any more.
     pub account: Option<&'b Account>,
 }
 
@@ -91,7 +56,7 @@ impl<'b> From<&'b Account> for AccountRef<'b> {
 }
 
 impl<'b> AccountRef<'b> {
-    fn services(self) -> &'b [Service] {
+    pub(super) fn services(self) -> &'b [Service] {
         self.account.map_or(&[], |account| &account.services)
     }
 }
@@ -108,14 +73,14 @@ impl Books<'_> {
         }
     }
 
-    /// What is stored of the month; `None` when it is not fixed, or there was nothing to fix.
+    /// The fixed statement of the month. `None` when it is not fixed, or there was nothing to fix.
     pub fn stored(&self, id: &AccountId, month: Month) -> Result<Option<Statement>, BooksError> {
         let stored = self.reader.stored_statement(&month.to_string(), id)?;
         stored.map(|stored| parse(id, &stored)).transpose()
     }
 
-    /// What the month's statement is computed from, whether or not it was fixed since: with the records that the
-    /// month's settlement had seen, or with all that there are.
+    /// The inputs of the month's statement, whether or not it is fixed. A fixed month has the
+    /// records that its settlement counted; any other has all records so far.
     pub fn inputs(&self, sold: AccountRef<'_>, month: Month) -> Result<Inputs, BooksError> {
         let zone = &self.catalog.time_zone;
         Ok(Inputs {
@@ -124,8 +89,8 @@ impl Books<'_> {
         })
     }
 
-    /// The same without what is on no statement.
-    fn counted(&self, sold: AccountRef<'_>, month: Month) -> Result<Inputs, BooksError> {
+    /// The inputs without the calls that are on no statement.
+    pub(super) fn counted(&self, sold: AccountRef<'_>, month: Month) -> Result<Inputs, BooksError> {
         let (before, mut used) = self.before(sold, month)?;
         // A settled month without a statement of this account had no calls of it.
         let fixed = [
@@ -147,8 +112,9 @@ impl Books<'_> {
         self.inputs_of(sold, month, &used)
     }
 
-    /// The account's newest fixed statement before the month, and what its orders had used by then: each by the
-    /// newest statement that lists it, because an order may have been out of the files for a while.
+    /// The account's newest fixed statement before the month, and the calls that each order had
+    /// covered by then. An order may have been out of the files for a while, so the newest
+    /// statement that lists it counts.
     fn before(
         &self,
         sold: AccountRef<'_>,
@@ -189,7 +155,8 @@ impl Books<'_> {
             let service = sold.services().iter().find(|s| s.group == group.id);
             let mut inputs = empty_group(&group.id, &group.title);
             if let Charging::Paid { per_call, .. } = &group.charging {
-                // R10: the free pack comes with the service, so a month before the opening has none.
+                // R10: the free pack comes with the service, so a month before the opening has
+                // none.
                 let is_later = service.is_some_and(|service| service.opened >= until);
                 inputs.terms = Some(PriceTerms {
                     free_calls: if is_later { 0 } else { per_call.free_calls },
@@ -230,125 +197,9 @@ impl Books<'_> {
     }
 }
 
-/// What an account has left and owes, for whoever asks: the operator, the customer, the notices.
-#[derive(Clone, Debug, Serialize)]
-pub struct Balances {
-    /// The running month.
-    pub month: String,
-    /// Payments less what settlements debited (R17).
-    pub balance: Decimal,
-    /// Whether paid services are stopped for arrears: because the balance is below zero, or by the files.
-    pub in_arrears: bool,
-    /// What the running month's post-paid calls come to so far.
-    pub due_so_far: Decimal,
-    /// By group: those that it opened or called.
-    pub services: BTreeMap<GroupId, ServiceBalance>,
-}
-
-/// What is left in one group.
-#[derive(Clone, Debug, Serialize)]
-pub struct ServiceBalance {
-    /// The calls on the running month's statement so far.
-    pub admitted: u64,
-    /// How many of them are billable.
-    pub billable: u64,
-    /// The month's free pack (R10); `None` in a free group.
-    pub free_calls: Option<FreeUse>,
-    /// The orders of packs that can cover calls now, in the order in which they will (R12).
-    pub packs: Vec<PackBalance>,
-    /// The notices that these orders have given rise to (R14).
-    pub notices: Vec<Notice>,
-}
-
-/// What is left of an order of packs.
-#[derive(Clone, Debug, Serialize)]
-pub struct PackBalance {
-    /// The order.
-    pub order: String,
-    /// The size of one pack.
-    pub calls: u64,
-    /// How many packs.
-    pub count: u32,
-    /// What is left of all of them.
-    pub left: u64,
-    /// What is left of the pack in use: 0 when all are used up.
-    pub left_in_use: u64,
-    /// When it ends.
-    pub expires: Local,
-}
-
 impl Books<'_> {
-    /// What the account has left and owes now, with the payments that count by `paid_by`.
-    pub fn balances(&self, sold: AccountRef<'_>, paid_by: Utc) -> Result<Balances, BooksError> {
-        let month = Month::of(self.now, &self.catalog.time_zone);
-        let statement = match self.stored(sold.id, month)? {
-            Some(fixed) => fixed,
-            None => billing::statement(&self.counted(sold, month)?),
-        };
-        let balance = balance(sold.account, debited(self.reader, sold.id)?, paid_by);
-        let mut services = BTreeMap::new();
-        for group in &statement.groups {
-            services.insert(group.group.clone(), self.service_balance(sold.id, group));
-        }
-        let mut stops = sold.services().iter().map(|service| service.stopped);
-        Ok(Balances {
-            month: statement.month,
-            balance,
-            in_arrears: billing::in_arrears(balance) || stops.any(|s| s == Some(Stop::Arrears)),
-            due_so_far: statement.due,
-            services,
-        })
-    }
-
-    fn service_balance(&self, id: &AccountId, group: &GroupStatement) -> ServiceBalance {
-        let notice_below = self.notice_below(&group.group);
-        let use_of = group.per_call.as_ref();
-        let valid = use_of.into_iter().flat_map(|use_of| &use_of.packs);
-        let valid =
-            valid.filter(|pack| matches!(pack.state, PackState::Valid | PackState::Exhausted));
-        let (mut packs, mut notices) = (Vec::new(), Vec::new());
-        for pack in valid {
-            let used = pack.used_before + pack.used;
-            let (left_in_use, size) = billing::pack_in_use(pack.calls, pack.count, used);
-            packs.push(PackBalance {
-                order: pack.order.clone(),
-                calls: size,
-                count: pack.count,
-                left: pack.left,
-                left_in_use,
-                expires: pack.expires.clone(),
-            });
-            notices.extend(billing::notices(
-                id,
-                &pack.order,
-                pack.calls,
-                pack.count,
-                used,
-                notice_below,
-            ));
-        }
-        let served: u64 = group.calls.iter().map(|calls| calls.calls).sum();
-        let not_billable: u64 = group.not_billable.iter().map(|calls| calls.calls).sum();
-        ServiceBalance {
-            admitted: served + not_billable,
-            billable: use_of.map_or(0, |use_of| use_of.billable) + group.qps_calls,
-            free_calls: use_of.map(|use_of| use_of.free.clone()),
-            packs,
-            notices,
-        }
-    }
-
-    fn notice_below(&self, group: &GroupId) -> Decimal {
-        let of_group = self.catalog.groups.iter().find(|known| known.id == *group);
-        match of_group.map(|group| &group.charging) {
-            Some(Charging::Paid { per_call, .. }) => per_call.notice_below,
-            _ => Decimal::ZERO,
-        }
-    }
-}
-
-impl Books<'_> {
-    /// Who has something on a statement of the month: calls, late ones included, or an order that was paid in it.
+    /// The accounts that get a statement of the month: they have calls in it, late ones included,
+    /// or an order that was paid in it.
     pub fn on_the_books<'a>(
         &self,
         accounts: impl Iterator<Item = &'a Account>,
@@ -380,42 +231,6 @@ impl Books<'_> {
     }
 }
 
-/// Payments in the files that count by `paid_by`, less what was debited (R17). Of an account that was taken out of
-/// the files nothing says that it paid: what was debited is what it owes.
-pub fn balance(account: Option<&Account>, debited: Decimal, paid_by: Utc) -> Decimal {
-    let payments = account.into_iter().flat_map(|account| &account.payments);
-    billing::balance(payments.map(|p| (p.at, p.amount)), debited, paid_by)
-}
-
-/// What the settlements have debited, by account.
-pub fn debits(reader: &Reader) -> Result<HashMap<AccountId, Decimal>, BooksError> {
-    let mut debits: HashMap<AccountId, Decimal> = HashMap::new();
-    for stored in reader.debits(None)? {
-        *debits.entry(stored.account.clone()).or_default() += due(&stored)?;
-    }
-    Ok(debits)
-}
-
-/// What the settlements have debited from one account.
-pub fn debited(reader: &Reader, id: &AccountId) -> Result<Decimal, BooksError> {
-    let mut debited = Decimal::ZERO;
-    for stored in reader.debits(Some(id))? {
-        debited += due(&stored)?;
-    }
-    Ok(debited)
-}
-
-fn due(stored: &Debit) -> Result<Decimal, BooksError> {
-    stored
-        .due
-        .parse()
-        .map_err(|error: rust_decimal::Error| BooksError::Stored {
-            account: stored.account.clone(),
-            month: stored.month.clone(),
-            why: error.to_string(),
-        })
-}
-
 fn begin_of(month: &str, zone: &TimeZone) -> Utc {
     Month::parse(month).map_or(Utc(i64::MIN), |month| month.bounds(zone).0)
 }
@@ -428,7 +243,8 @@ pub(super) fn parse(id: &AccountId, stored: &StoredStatement) -> Result<Statemen
     })
 }
 
-/// Counts the account's calls of the statement into `groups`, whose packs say where the month is cut.
+/// Counts the account's calls of the statement into `groups`, whose packs say where the month is
+/// cut.
 pub(super) fn count(
     reader: &Reader,
     window: &SealedWindow,

@@ -30,7 +30,8 @@ pub(super) fn computed(
             "R8: {not_billable} admitted calls are not billable: they cost nothing and count for nothing"
         ));
     }
-    // Of this reason alone: the sentences of months that are fixed are compared word by word when they are verified.
+    // Of this reason alone: the sentences of months that are fixed are compared word by word when
+    // they are verified.
     let not_served = group
         .not_billable
         .iter()

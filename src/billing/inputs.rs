@@ -4,13 +4,13 @@ use crate::model::{AccountId, Action, Fund, GroupId, Mode, Origin, Reason, TierB
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-/// All that one account's statement of one month is computed from. A fixed statement is stored with it,
-/// so that anybody can compute it again whatever the files say by then.
+/// All that one account's statement of one month is computed from. A fixed statement is stored with
+/// it, so that anybody can compute it again whatever the files say by then.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Inputs {
-    /// Whose statement.
+    /// The account of the statement.
     pub account: AccountId,
-    /// What people call it.
+    /// The name of the account, for people.
     pub name: String,
     /// `2026-11`.
     pub month: String,
@@ -22,13 +22,13 @@ pub struct Inputs {
     pub from: Utc,
     /// The next month's first instant.
     pub until: Utc,
-    /// Calls are counted until here: `until`, or earlier while the month runs. Packs are shown as they
-    /// are at this instant.
+    /// Calls are counted until here: `until`, or earlier while the month runs. Packs are shown as
+    /// they are at this instant.
     pub counted_until: Utc,
     /// The groups that the account opened or called, in the catalogue's order.
     pub groups: Vec<GroupInputs>,
-    /// Calls of the account that are on no statement: they came later than an older rule allowed, which some months were
-    /// fixed by. Nothing is due for them.
+    /// Calls of the account that are on no statement: they came later than an older rule allowed,
+    /// which some months were fixed by. Nothing is due for them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub on_no_statement: u64,
 }
@@ -40,22 +40,22 @@ pub(super) fn is_zero(calls: &u64) -> bool {
 /// One group's part of [`Inputs`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct GroupInputs {
-    /// Which group.
+    /// The group of these inputs.
     pub group: GroupId,
-    /// What people call it.
+    /// The title of the group, for people.
     pub title: String,
     /// `None` in a free group (R2).
     pub terms: Option<PriceTerms>,
-    /// The orders of packs that were delivered before the month's end and had not ended before it began,
-    /// in the order of the file.
+    /// The orders of packs that were delivered before the month's end and had not ended before it
+    /// began, in the order of the file.
     pub packs: Vec<PackOrder>,
     /// The QPS purchases that begin in the month: paid when ordered (R15).
     pub purchases: Vec<QpsOrder>,
     /// The calls admitted in the month, by intervals that are ascending and leave no gap. No pack
-    /// begins or ends inside one ([`boundaries`]).
+    /// begins or ends inside one ([`boundaries`](crate::billing::boundaries)).
     pub intervals: Vec<Interval>,
-    /// Calls of earlier months that reached the ledger after their statement was fixed: billed as calls
-    /// of this month's first instant (ours).
+    /// Calls of earlier months that reached the ledger after their statement was fixed: billed as
+    /// calls of this month's first instant (ours).
     pub late: Vec<Calls>,
 }
 
@@ -81,13 +81,13 @@ pub struct PackOrder {
     pub count: u32,
     /// Covers calls from here on.
     pub delivered: Utc,
-    /// Excluded.
+    /// The instant from which the order covers nothing any more.
     pub expires: Utc,
     /// When it was paid back; it covers nothing from then on.
     pub refunded: Option<Utc>,
     /// How the account came by it.
     pub origin: Origin,
-    /// What each fund paid.
+    /// The amount that each fund paid.
     pub paid: Vec<(Fund, Decimal)>,
     /// The calls that it covered before the month began.
     pub used_before: u64,
@@ -102,9 +102,9 @@ pub struct QpsOrder {
     pub qps: u32,
     /// In force from here on.
     pub from: Utc,
-    /// Excluded.
+    /// The instant at which the purchase ends.
     pub until: Utc,
-    /// What each fund paid.
+    /// The amount that each fund paid.
     pub paid: Vec<(Fund, Decimal)>,
 }
 
@@ -113,7 +113,7 @@ pub struct QpsOrder {
 pub struct Interval {
     /// The first instant.
     pub from: Utc,
-    /// Excluded.
+    /// The instant at which the interval ends.
     pub until: Utc,
     /// By kind, each kind once.
     pub calls: Vec<Calls>,
@@ -122,18 +122,18 @@ pub struct Interval {
 /// Calls that are alike in all that a bill asks.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Calls {
-    /// What was called.
+    /// The action that was called.
     pub action: Action,
     /// The mode in force at the admission (R3).
     pub mode: Mode,
     /// Why they are not billable, or [`Reason::Billable`].
     pub reason: Reason,
-    /// How many.
+    /// The number of calls.
     pub calls: u64,
 }
 
-/// As people read it: with the two decimals of the currency (R13, ours); with more only when the amount has them,
-/// for nothing is cut off.
+/// As people read it: with the two decimals of the currency (R13, ours); with more only when the
+/// amount has them, for nothing is cut off.
 pub fn money(amount: Decimal) -> Decimal {
     let mut amount = amount.normalize();
     if amount.scale() < 2 {

@@ -4,7 +4,7 @@ use crate::billing::PriceTerms;
 use crate::model::TierBasis;
 use rust_decimal::{Decimal, RoundingStrategy};
 
-/// What a month's post-paid calls cost.
+/// The price of a month's post-paid calls.
 pub(super) struct Price {
     /// The calls that decided the tier.
     pub tier_calls: u64,
@@ -12,11 +12,12 @@ pub(super) struct Price {
     pub tier_from: u64,
     /// For one call.
     pub unit_price: Decimal,
-    /// Rounded once.
+    /// The amount, rounded once.
     pub amount: Decimal,
 }
 
-/// R13, *tier reached*: all post-paid calls at the unit price of the one tier that the month's calls reach.
+/// R13, *tier reached*: all post-paid calls at the unit price of the one tier that the month's
+/// calls reach.
 pub(super) fn price(terms: &PriceTerms, billable: u64, postpaid: u64) -> Price {
     let tier_calls = match terms.tier_basis {
         TierBasis::AllCalls => billable,

@@ -1,12 +1,13 @@
 //! From counted calls to money, by the contract's rules (R10-R18).
 //!
-//! Owns the rules: what a pack covers, which tier is reached, what is due, what is paid back. The rules are pure: no
-//! clock, no I/O, no floats; [`books`] brings them the orders and the ledger's counts. Must never decide whether a call is
-//! admitted, nor change what was fixed.
+//! Owns the rules: what a pack covers, which tier is reached, what is due, what is paid back. The
+//! rules are pure: no clock, no I/O, no floats; [`books`] brings them the orders and the ledger's
+//! counts. Must never decide whether a call is admitted, nor change what was fixed.
 #![doc = ""]
 #![doc = include_str!("CONTRACT.md")]
 
 mod balance;
+mod balances;
 mod explain;
 mod inputs;
 mod ladder;

@@ -25,8 +25,8 @@ pub fn due(reader: &Reader, zone: &TimeZone, now: Utc) -> Result<Option<Month>, 
     Ok(unsettled(reader, zone)?.filter(is_over))
 }
 
-/// The first instant whose records must stay: within `retain`, and never in the running month, in the one
-/// before, which may be disputed (R16), or in one that is not settled.
+/// The first instant whose records must stay: within `retain`, and never in the running month, in
+/// the one before, which may be disputed (R16), or in one that is not settled.
 pub fn keep_from(now: Utc, retain: Duration, unsettled: Month, zone: &TimeZone) -> Utc {
     let retained = now
         .0
@@ -52,8 +52,9 @@ pub fn last_day_over(now: Utc, zone: &TimeZone) -> Date {
     today.yesterday().unwrap_or(today)
 }
 
-/// The sealed day up to which the month's calls are counted: the first one, from its last day on, that is over and after whose
-/// seal no call of the month or an older one came. A day that a wrong clock has sealed may end with any record.
+/// The sealed day up to which the month's calls are counted. It is the first day, from the month's
+/// last day on, that is over, and after whose seal no call of the month or an older one came. A day
+/// that a wrong clock has sealed may end with any record.
 pub fn closing_day(
     reader: &Reader,
     month: Month,
@@ -81,7 +82,8 @@ fn local_date(at: Utc, zone: &TimeZone) -> Date {
     at.to_zoned_datetime(zone.clone()).date()
 }
 
-/// The latest instant that the ledger knows to have come: the newest call, or the begin of the newest day that is sealed.
+/// The latest instant that the ledger knows to have come: the newest call, or the begin of the
+/// newest day that is sealed.
 pub fn newest(reader: &Reader, zone: &TimeZone) -> Result<Utc, ReadError> {
     let called = reader.last_admitted()?;
     let sealed = reader.last_day()?;
@@ -89,7 +91,7 @@ pub fn newest(reader: &Reader, zone: &TimeZone) -> Result<Utc, ReadError> {
     Ok(called.max(sealed).unwrap_or(Utc(i64::MIN)))
 }
 
-/// What the ledger has that ends latest, and when that is.
+/// The latest end that the ledger knows: its name, and the instant.
 pub fn furthest(reader: &Reader, zone: &TimeZone) -> Result<Option<(String, Utc)>, ReadError> {
     let called = reader.last_admitted()?;
     let called = called.map(|at| ("a record".to_owned(), at));
@@ -105,7 +107,8 @@ pub fn furthest(reader: &Reader, zone: &TimeZone) -> Result<Option<(String, Utc)
     Ok(found.max_by_key(|(_, at)| *at))
 }
 
-/// The latest instant that what is sealed and fixed tells of: that is done by a trusted clock alone.
+/// The latest instant that what is sealed and fixed tells of: that is done by a trusted clock
+/// alone.
 pub fn told(reader: &Reader, zone: &TimeZone) -> Result<Option<Utc>, ReadError> {
     let sealed = reader.last_day()?;
     let sealed = sealed.and_then(|seal| Some(day_bounds(&seal.day, zone)?.1));
@@ -139,7 +142,8 @@ mod tests {
         let zone = TimeZone::get("Asia/Shanghai").unwrap();
         let month = |text| Month::parse(text).unwrap();
         let day = Duration::from_secs(86_400);
-        // The 1st in Shanghai, still the 30th in UTC: November's predecessor in Shanghai is October.
+        // The 1st in Shanghai, still the 30th in UTC: November's predecessor in Shanghai is
+        // October.
         let now = utc("2026-10-31T16:00:00Z");
         let settled = month("2026-11");
         assert_eq!(

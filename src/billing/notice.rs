@@ -1,29 +1,30 @@
-//! When a customer is told that a pack runs out (R14).
+//! The notices that tell an account that a pack runs out (R14).
 
 use crate::model::{AccountId, Threshold};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-/// One thing to tell a customer once.
+/// A notice that an account gets once.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Notice {
-    /// `ACCOUNT/ORDER/PACK/low` or `.../exhausted`: the same whenever it is computed, so that nobody is
-    /// told twice. Order ids are unique over all accounts and hold no `/`.
+    /// `ACCOUNT/ORDER/PACK/low` or `.../exhausted`: the same whenever it is computed, so that
+    /// nobody is told twice. Order ids are unique over all accounts and hold no `/`.
     pub id: String,
     /// The order.
     pub order: String,
-    /// Which pack of it, from 1 on.
+    /// The number of the pack in the order, from 1 on.
     pub pack: u32,
     /// The pack's size.
     pub calls: u64,
-    /// What it crossed.
+    /// The threshold that was crossed.
     pub threshold: Threshold,
-    /// What is left of this pack.
+    /// The number of calls that are left in this pack.
     pub left: u64,
 }
 
-/// All thresholds that the packs of one order of `count` packs of `calls` have crossed when `used` of
-/// it are used, oldest first. Packs of an order are used one after the other. Expiry raises none.
+/// All thresholds that the packs of one order of `count` packs of `calls` have crossed when `used`
+/// of it are used, oldest first. Packs of an order are used one after the other. Expiry raises
+/// none.
 pub fn notices(
     account: &AccountId,
     order: &str,

@@ -1,7 +1,7 @@
 //! Packs: when they cover, which is used first, what is left (R10-R12).
 //!
-//! One place for what is left of a pack: the statement, the metrics, the admin side and the customer's
-//! own page all ask here.
+//! One place for what is left of a pack: the statement, the metrics, the admin side and the
+//! account's own page all ask here.
 
 use crate::billing::PackOrder;
 use crate::model::Utc;
@@ -18,7 +18,7 @@ pub enum PackState {
     NotYet,
     /// All of it is used.
     Exhausted,
-    /// What was left is void (R11).
+    /// The order has expired. The calls that were left are void (R11).
     Expired,
     /// It was paid back (R18).
     Refunded,
@@ -60,8 +60,8 @@ impl PackOrder {
         self.delivered <= at && at < self.ends()
     }
 
-    /// How it stands at `at`, when `left` of it is left. A used up order stays `exhausted` after its
-    /// end: nothing of it went void.
+    /// How it stands at `at`, when `left` of it is left. A used up order stays `exhausted` after
+    /// its end: nothing of it went void.
     pub fn state(&self, left: u64, at: Utc) -> PackState {
         if self
             .refunded
@@ -80,8 +80,8 @@ impl PackOrder {
     }
 }
 
-/// The instants strictly inside `(from, until)` at which a pack begins or ends to cover calls: between
-/// two of them, and only there, a count tells which packs paid. Ascending, each once.
+/// The instants strictly inside `(from, until)` at which a pack begins or ends to cover calls:
+/// between two of them, and only there, a count tells which packs paid. Ascending, each once.
 pub fn boundaries(packs: &[PackOrder], from: Utc, until: Utc) -> Vec<Utc> {
     let mut instants: Vec<Utc> = packs
         .iter()
@@ -93,8 +93,9 @@ pub fn boundaries(packs: &[PackOrder], from: Utc, until: Utc) -> Vec<Utc> {
     instants
 }
 
-/// What is left of the pack in use of an order, and that pack's size: its packs are used one after the
-/// other, so each notice and each ratio is about a pack's own size (R14). `(0, size)` when all are used.
+/// The calls that are left in the pack in use of an order, and the size of that pack. The packs of
+/// an order are used one after the other, so each notice is about a pack's own size (R14). `(0,
+/// size)` when all are used.
 pub fn pack_in_use(calls: u64, count: u32, used: u64) -> (u64, u64) {
     let left = calls.saturating_mul(u64::from(count)).saturating_sub(used);
     match left {
@@ -112,7 +113,7 @@ pub(super) struct PackWalk<'a> {
     pub free_left: u64,
     /// By place in `packs`.
     pub left: Vec<u64>,
-    /// What neither covered.
+    /// The number of calls that neither covered.
     pub postpaid: u64,
 }
 
@@ -121,8 +122,8 @@ impl<'a> PackWalk<'a> {
     /// neither is a per-call-mode call admitted, so what is left waits by itself.
     pub fn new(free_calls: u64, packs: &'a [PackOrder]) -> Self {
         let mut order: Vec<usize> = (0..packs.len()).collect();
-        // R12: soonest expiry, then order of delivery; a stable sort leaves ties as in the file (ours).
-        // A refund does not make a pack sooner: when the call came nobody knew of it.
+        // R12: soonest expiry, then order of delivery; a stable sort leaves ties as in the file
+        // (ours). A refund does not make a pack sooner: when the call came nobody knew of it.
         order.sort_by_key(|&place| packs.get(place).map(|pack| (pack.expires, pack.delivered)));
         Self {
             packs,

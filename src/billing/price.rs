@@ -1,4 +1,4 @@
-//! What packs and quota cost when they are ordered (R11, R15).
+//! The prices of packs and of QPS when they are ordered (R11, R15).
 
 use crate::billing::money;
 use rust_decimal::Decimal;
@@ -26,7 +26,7 @@ impl fmt::Display for Period {
     }
 }
 
-/// What is ordered.
+/// The goods of an order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Goods {
@@ -34,22 +34,22 @@ pub enum Goods {
     Packs {
         /// The size of one.
         calls: u64,
-        /// How many.
+        /// The number of packs.
         count: u32,
     },
     /// Quota for a period (R15).
     Qps {
-        /// How much.
+        /// The quota in calls per second.
         qps: u32,
         /// For how long.
         period: Period,
     },
 }
 
-/// What an order costs and why.
+/// The price of an order, and how it was computed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Quote {
-    /// What is ordered.
+    /// The goods that are ordered.
     pub goods: Goods,
     /// Of one pack, or of one QPS for one month or day.
     pub unit_price: Decimal,
@@ -65,9 +65,9 @@ pub enum NotSold {
     /// The catalogue has no pack of this size.
     #[error("no pack of {calls} calls is sold: the catalogue has {}", listed(.sizes))]
     Size {
-        /// What was asked for.
+        /// The size that was asked for, in calls.
         calls: u64,
-        /// What there is.
+        /// The sizes that are sold, in calls.
         sizes: Vec<u64>,
     },
     /// The ladder begins above this quota, or none at all was asked for.
@@ -110,8 +110,8 @@ pub fn pack_price(
     })
 }
 
-/// R15: the whole purchase at the price of its own size. `ladder`: `(from, for a month, for a day)` of
-/// one QPS, ascending.
+/// R15: the whole purchase at the price of its own size. `ladder`: `(from, for a month, for a day)`
+/// of one QPS, ascending.
 pub fn qps_price(
     ladder: &[(u32, Decimal, Decimal)],
     qps: u32,

@@ -9,8 +9,8 @@ use rust_decimal::Decimal;
 /// The days after that of delivery on which an order is paid back (R18).
 const REFUND_DAYS: i64 = 7;
 
-/// The answer to a refund that somebody asks for. That the provider may refuse suspected abuse all the
-/// same is a decision of people, and no rule here (R18).
+/// The answer to a refund that somebody asks for. That the provider may refuse suspected abuse all
+/// the same is a decision of people, and no rule here (R18).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Refund {
     /// It is paid back in full.
@@ -29,7 +29,8 @@ pub enum Refund {
     },
 }
 
-/// Why an order is not paid back: the first of these that holds, those that no waiting mends first (ours).
+/// Why an order is not paid back: the first of these that holds, those that no waiting mends first
+/// (ours).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotRefundable {
     /// It is no order of packs.
@@ -83,8 +84,8 @@ impl NotRefundable {
 }
 
 /// Answers for `order`, of which `used` calls were ever used. `standing`: that of its service now.
-/// `violation`: whether any service of the account is stopped for one. `refundable`: the order's own
-/// flag. QPS purchases are never paid back (R18), so they do not come here.
+/// `violation`: whether any service of the account is stopped for one. `refundable`: the order's
+/// own flag. QPS purchases are never paid back (R18), so they do not come here.
 pub fn refund(
     order: &PackOrder,
     used: u64,
@@ -147,7 +148,8 @@ fn bought(order: &PackOrder) -> bool {
     }
 }
 
-/// The day of delivery is not counted, and the seventh after it counts to its end, local time (R18).
+/// The day of delivery is not counted, and the seventh after it counts to its end, local time
+/// (R18).
 fn refundable_until(delivered: Utc, zone: &TimeZone) -> Utc {
     let until = Timestamp::from_microsecond(delivered.0)
         .map(|delivered| delivered.to_zoned_datetime(zone.clone()).date())

@@ -1,4 +1,5 @@
-//! How a month is settled: its statements are fixed, debited and closed by a digest (R16). When, the settler decides.
+//! How a month is settled: its statements are fixed, debited and closed by a digest (R16). When,
+//! the settler decides.
 
 use crate::billing::books::{AccountRef, Books, BooksError};
 use crate::billing::{Calls, Fixed, Inputs, statement};
@@ -15,7 +16,7 @@ const BATCH: usize = 100;
 /// Why a step could not be done. It is tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum SettleError {
-    /// The books cannot tell.
+    /// A statement cannot be computed.
     #[error(transparent)]
     Books(#[from] BooksError),
     /// The ledger cannot be read.
@@ -58,9 +59,9 @@ pub enum SettleError {
     Statements {
         /// The month.
         month: Month,
-        /// How many.
+        /// The number of accounts.
         failed: usize,
-        /// Of the first.
+        /// The error of the first of them.
         why: BooksError,
     },
 }
@@ -77,8 +78,9 @@ pub struct Settled {
     pub seal: [u8; 32],
 }
 
-/// Fixes the statements of a month that was begun, and debits them. Goes on where an earlier try ended. `accounts` are those of
-/// the files; `between` is called before each statement, and its error ends the work.
+/// Fixes the statements of a month that was begun, and debits them. Goes on where an earlier try
+/// ended. `accounts` are those of the files; `between` is called before each statement, and its
+/// error ends the work.
 ///
 /// # Errors
 /// When a statement cannot be fixed; those that could are, and the month stays open.

@@ -17,15 +17,15 @@ mod tests;
 /// One account's bill of one month. Amounts are exact decimals, in JSON as text.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Statement {
-    /// Whose.
+    /// The account of the statement.
     pub account: AccountId,
-    /// What people call it.
+    /// The name of the account, for people.
     pub name: String,
-    /// `2026-11`.
+    /// The month, as in `2026-11`.
     pub month: String,
-    /// By its IANA name; every instant here is written in it (R16).
+    /// The IANA name of the time zone. Every instant here is written in it (R16).
     pub time_zone: String,
-    /// Of every amount.
+    /// The currency of every amount.
     pub currency: String,
     /// The month's first instant.
     pub from: Local,
@@ -33,7 +33,7 @@ pub struct Statement {
     pub until: Local,
     /// Calls are counted until here; before `until` while the month runs.
     pub counted_until: Local,
-    /// In the catalogue's order.
+    /// The groups, in the order of the catalogue.
     pub groups: Vec<GroupStatement>,
     /// Due at settlement (R16): the sum of all groups' rounded lines (R13).
     pub due: Decimal,
@@ -60,23 +60,23 @@ pub struct Fixed {
 /// One group's part of a statement.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct GroupStatement {
-    /// Which.
+    /// The id of the group.
     pub group: GroupId,
-    /// What people call it.
+    /// The title of the group, for people.
     pub title: String,
     /// The billable calls, and those of a free group. Late calls are among them.
     pub calls: Vec<ActionCalls>,
     /// The other admitted calls, which cost nothing and count for nothing (R8).
     pub not_billable: Vec<NotBillable>,
-    /// How many of all these are of earlier months: they came after those were fixed.
+    /// The number of these calls that are of earlier months. They came after those were fixed.
     pub late: u64,
-    /// What became of the per-call-mode calls; `None` in a free group.
+    /// How the calls in per-call mode were covered. `None` in a free group.
     pub per_call: Option<PerCallUse>,
     /// The billable calls in qps mode, which cost nothing (R5).
     pub qps_calls: u64,
-    /// What is due at settlement.
+    /// The lines that are due at settlement.
     pub lines: Vec<StatementLine>,
-    /// What was paid when it was ordered, by time.
+    /// The lines that were paid when ordered, by time.
     pub paid: Vec<PaidLine>,
     /// How it was computed, with the contract's rules.
     pub computed: Vec<String>,
@@ -85,50 +85,50 @@ pub struct GroupStatement {
 /// Calls of one action in one mode.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ActionCalls {
-    /// What was called.
+    /// The action that was called.
     pub action: Action,
-    /// In which mode.
+    /// The mode in force at the admission.
     pub mode: Mode,
-    /// How many.
+    /// The number of calls.
     pub calls: u64,
 }
 
 /// Calls that are not billable for one reason.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NotBillable {
-    /// What was called.
+    /// The action that was called.
     pub action: Action,
-    /// In which mode.
+    /// The mode in force at the admission.
     pub mode: Mode,
-    /// Why not.
+    /// The reason why they are not billable.
     pub reason: Reason,
-    /// How many.
+    /// The number of calls.
     pub calls: u64,
 }
 
-/// What became of the month's billable calls in per-call mode (R12).
+/// How the month's billable calls in per-call mode were covered (R12).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PerCallUse {
-    /// All of them: free, in packs and post-paid.
+    /// The number of billable calls: free, in packs and post-paid.
     pub billable: u64,
-    /// By which terms, so that the statement can be recounted without the catalogue.
+    /// The terms of the price. With them the statement can be computed again without the catalogue.
     pub terms: PriceTerms,
-    /// R10.
+    /// The calls that the free pack covered (R10).
     pub free: FreeUse,
-    /// R11, in the order of the file.
+    /// The orders of packs, in the order of the file (R11).
     pub packs: Vec<PackUse>,
-    /// R13.
+    /// The calls that are post-paid (R13).
     pub postpaid: PostpaidUse,
 }
 
 /// The month's free pack (R10).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FreeUse {
-    /// What the month came with.
+    /// The number of free calls that the month came with.
     pub granted: u64,
-    /// In the month.
+    /// The number of them that the month used.
     pub used: u64,
-    /// At `counted_until`; void when the month ends.
+    /// The number that is left at `counted_until`. It is void when the month ends.
     pub left: u64,
 }
 
@@ -137,53 +137,54 @@ pub struct FreeUse {
 pub struct PackUse {
     /// The order's id.
     pub order: String,
-    /// How the account came by it.
+    /// How the account came by the order.
     pub origin: Origin,
-    /// The size of one pack.
+    /// The size of one pack, in calls.
     pub calls: u64,
-    /// How many of them.
+    /// The number of packs.
     pub count: u32,
-    /// In earlier months.
+    /// The number of calls that earlier months used.
     pub used_before: u64,
-    /// In this month.
+    /// The number of calls that this month used.
     pub used: u64,
-    /// Of all the order's packs. Covers nothing any more unless the order is valid.
+    /// The number of calls that are left in all its packs. They cover calls only while the order is
+    /// valid.
     pub left: u64,
-    /// Covers calls from here on.
+    /// The instant from which the order covers calls.
     pub delivered: Local,
-    /// Excluded.
+    /// The instant from which the order covers nothing any more.
     pub expires: Local,
-    /// Covers nothing from here on either (R18).
+    /// The instant of its refund, from which it covers nothing either (R18).
     pub refunded: Option<Local>,
-    /// At `counted_until`.
+    /// The state of the order at `counted_until`.
     pub state: PackState,
 }
 
 /// The calls that neither the free pack nor a pack covered (R13).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PostpaidUse {
-    /// How many.
+    /// The number of calls.
     pub calls: u64,
-    /// The calls that decided the tier, by the terms' basis.
+    /// The number of calls that decided the tier, by the basis in the terms.
     pub tier_calls: u64,
-    /// Where the tier reached begins.
+    /// The number of calls at which the reached tier begins.
     pub tier_from: u64,
-    /// For each of the calls.
+    /// The price of one call.
     pub unit_price: Decimal,
-    /// Rounded once.
+    /// The amount, rounded once.
     pub amount: Decimal,
 }
 
 /// A line of what is due.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct StatementLine {
-    /// What for.
+    /// The text that says what is due.
     pub what: String,
-    /// How many.
+    /// The number of calls.
     pub calls: u64,
-    /// Exact.
+    /// The price of one call, not rounded.
     pub unit_price: Decimal,
-    /// Rounded once, half up, to the fen (R13).
+    /// The amount, rounded once, half up, to the fen (R13).
     pub amount: Decimal,
 }
 
@@ -192,11 +193,11 @@ pub struct StatementLine {
 pub struct PaidLine {
     /// The order's id.
     pub order: String,
-    /// Which of the three.
+    /// Whether it was an order of packs, of QPS, or a refund.
     pub kind: PaidKind,
-    /// What was ordered.
+    /// The text that says what was ordered.
     pub what: String,
-    /// When it was delivered, begins, or was paid back.
+    /// The instant of the delivery, of the begin, or of the refund.
     pub at: Local,
     /// The sum of the funds; below zero when paid back.
     pub amount: Decimal,
@@ -204,7 +205,7 @@ pub struct PaidLine {
     pub funds: BTreeMap<Fund, Decimal>,
 }
 
-/// What a [`PaidLine`] is about.
+/// The kind of a [`PaidLine`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PaidKind {
@@ -216,10 +217,11 @@ pub enum PaidKind {
     PaidBack,
 }
 
-/// The whole month, or the month so far. A function of `inputs` alone: anybody who has them can compute
-/// it again.
+/// The whole month, or the month so far. A function of `inputs` alone: anybody who has them can
+/// compute it again.
 pub fn statement(inputs: &Inputs) -> Statement {
-    // The catalogue takes only zones that there are; anything else shows as a statement that differs.
+    // The catalogue takes only zones that there are; anything else shows as a statement that
+    // differs.
     let zone = TimeZone::get(&inputs.time_zone).unwrap_or(TimeZone::UTC);
     let groups: Vec<GroupStatement> = inputs
         .groups
@@ -265,43 +267,17 @@ fn group_statement(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> Gro
         (terms, walk, billable)
     });
 
-    let (mut calls, mut not_billable) = (BTreeMap::new(), BTreeMap::new());
-    let mut qps_calls = 0u64;
-    for (_, of) in all().filter(|(_, of)| of.calls > 0) {
-        let same = match kind(of) {
-            LineKind::NotBillable => not_billable
-                .entry((of.action.clone(), of.mode, of.reason))
-                .or_insert(0u64),
-            LineKind::PerCall | LineKind::Qps | LineKind::Free => {
-                calls.entry((of.action.clone(), of.mode)).or_insert(0u64)
-            }
-        };
-        *same = same.saturating_add(of.calls);
-        if kind(of) == LineKind::Qps {
-            qps_calls = qps_calls.saturating_add(of.calls);
-        }
-    }
+    let ActionSums {
+        calls,
+        not_billable,
+        qps_calls,
+    } = sums_by_action(all().map(|(_, calls)| calls));
 
     let mut statement = GroupStatement {
         group: group.group.clone(),
         title: group.title.clone(),
-        calls: calls
-            .into_iter()
-            .map(|((action, mode), calls)| ActionCalls {
-                action,
-                mode,
-                calls,
-            })
-            .collect(),
-        not_billable: not_billable
-            .into_iter()
-            .map(|((action, mode, reason), calls)| NotBillable {
-                action,
-                mode,
-                reason,
-                calls,
-            })
-            .collect(),
+        calls,
+        not_billable,
         late: late.fold(0, |sum, (_, calls)| sum.saturating_add(calls.calls)),
         per_call: per_call.as_ref().map(|(terms, walk, billable)| {
             per_call_use(terms, walk, *billable, group, inputs.counted_until, zone)
@@ -321,7 +297,50 @@ fn group_statement(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> Gro
     statement
 }
 
-/// What the contract does with a call.
+/// A group's calls, added together by action and mode.
+struct ActionSums {
+    calls: Vec<ActionCalls>,
+    not_billable: Vec<NotBillable>,
+    /// The billable calls in qps mode.
+    qps_calls: u64,
+}
+
+fn sums_by_action<'c>(counted: impl Iterator<Item = &'c Calls>) -> ActionSums {
+    let (mut calls, mut not_billable) = (BTreeMap::new(), BTreeMap::new());
+    let mut qps_calls = 0u64;
+    for of in counted.filter(|of| of.calls > 0) {
+        let same = match kind(of) {
+            LineKind::NotBillable => not_billable
+                .entry((of.action.clone(), of.mode, of.reason))
+                .or_insert(0u64),
+            LineKind::PerCall | LineKind::Qps | LineKind::Free => {
+                calls.entry((of.action.clone(), of.mode)).or_insert(0u64)
+            }
+        };
+        *same = same.saturating_add(of.calls);
+        if kind(of) == LineKind::Qps {
+            qps_calls = qps_calls.saturating_add(of.calls);
+        }
+    }
+    let served = |((action, mode), calls)| ActionCalls {
+        action,
+        mode,
+        calls,
+    };
+    let unbilled = |((action, mode, reason), calls)| NotBillable {
+        action,
+        mode,
+        reason,
+        calls,
+    };
+    ActionSums {
+        calls: calls.into_iter().map(served).collect(),
+        not_billable: not_billable.into_iter().map(unbilled).collect(),
+        qps_calls,
+    }
+}
+
+/// How the contract charges a call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LineKind {
     /// Free pack, packs, post-paid (R12).

@@ -121,7 +121,8 @@ fn qps(calls: u64) -> Calls {
     }
 }
 
-/// The month's intervals: as many calls as given from each instant on, cut where a pack begins or ends.
+/// The month's intervals: as many calls as given from each instant on, cut where a pack begins or
+/// ends.
 fn called(mut group: GroupInputs, calls: &[(&str, Calls)]) -> GroupInputs {
     let (from, until) = november();
     let mut edges = vec![from];

@@ -2,7 +2,7 @@
 //!
 //! Shows what a [`Statement`] says. Must never compute an amount.
 
-use crate::billing::{GroupStatement, PaidKind, Statement, money};
+use crate::billing::{GroupStatement, PaidKind, PerCallUse, Statement, money};
 use crate::model::Mode;
 use std::io::{self, Write};
 
@@ -63,50 +63,7 @@ fn group_tables(out: &mut dyn Write, group: &GroupStatement) -> io::Result<()> {
     calls.write(out, "calls")?;
 
     if let Some(per_call) = &group.per_call {
-        let mut covered = Table::new(&[
-            "<covered by",
-            ">calls",
-            ">used before",
-            ">used",
-            ">left",
-            "<from",
-            "<until",
-            "<state",
-        ]);
-        let free = &per_call.free;
-        covered.row(&[
-            &"free pack",
-            &free.granted,
-            &"",
-            &free.used,
-            &free.left,
-            &"",
-            &"",
-            &"",
-        ]);
-        for pack in &per_call.packs {
-            covered.row(&[
-                &pack.order,
-                &format_args!("{} x {}", pack.count, pack.calls),
-                &pack.used_before,
-                &pack.used,
-                &pack.left,
-                &pack.delivered,
-                &pack.expires,
-                &pack.state,
-            ]);
-        }
-        covered.row(&[
-            &"post-paid",
-            &"",
-            &"",
-            &per_call.postpaid.calls,
-            &"",
-            &"",
-            &"",
-            &"",
-        ]);
-        covered.write(out, "billable calls in per-call mode")?;
+        covered_table(per_call).write(out, "billable calls in per-call mode")?;
     }
 
     let mut due = Table::new(&["<what", ">calls", ">unit price", ">amount"]);
@@ -146,12 +103,61 @@ fn group_tables(out: &mut dyn Write, group: &GroupStatement) -> io::Result<()> {
     Ok(())
 }
 
+/// The free pack, the orders of packs and the post-paid calls, in the order in which they cover
+/// calls (R12).
+fn covered_table(per_call: &PerCallUse) -> Table {
+    let mut covered = Table::new(&[
+        "<covered by",
+        ">calls",
+        ">used before",
+        ">used",
+        ">left",
+        "<from",
+        "<until",
+        "<state",
+    ]);
+    let free = &per_call.free;
+    covered.row(&[
+        &"free pack",
+        &free.granted,
+        &"",
+        &free.used,
+        &free.left,
+        &"",
+        &"",
+        &"",
+    ]);
+    for pack in &per_call.packs {
+        covered.row(&[
+            &pack.order,
+            &format_args!("{} x {}", pack.count, pack.calls),
+            &pack.used_before,
+            &pack.used,
+            &pack.left,
+            &pack.delivered,
+            &pack.expires,
+            &pack.state,
+        ]);
+    }
+    covered.row(&[
+        &"post-paid",
+        &"",
+        &"",
+        &per_call.postpaid.calls,
+        &"",
+        &"",
+        &"",
+        &"",
+    ]);
+    covered
+}
+
 /// The columns of [`csv`]; they stay as they are.
 const COLUMNS: &str = "month,account,currency,group,row,name,mode,reason,state,calls,left,unit_price,amount,from,until";
 
 /// A header, then a row for each figure of the statement. `row` says what it is: `calls`,
-/// `not_billable`, `free_pack`, `pack`, `due`, `paid`, `paid_back`, `on_no_statement` where there are such calls, and last
-/// `total_due` and `total_paid`.
+/// `not_billable`, `free_pack`, `pack`, `due`, `paid`, `paid_back`, `on_no_statement` where there
+/// are such calls, and last `total_due` and `total_paid`.
 pub fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
     writeln!(out, "{COLUMNS}")?;
     let mut put = |group: &str, row: &str, cells: Cells| {
@@ -187,69 +193,9 @@ pub fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
         writeln!(out, "{}", cells.map(|cell| quoted(&cell)).join(","))
     };
     for group in &statement.groups {
-        let id = group.group.as_str();
-        for of in &group.calls {
-            let cells = Cells {
-                name: of.action.to_string(),
-                mode: of.mode.to_string(),
-                calls: of.calls.to_string(),
-                ..Cells::default()
-            };
-            put(id, "calls", cells)?;
-        }
-        for of in &group.not_billable {
-            let cells = Cells {
-                name: of.action.to_string(),
-                mode: of.mode.to_string(),
-                reason: of.reason.to_string(),
-                calls: of.calls.to_string(),
-                ..Cells::default()
-            };
-            put(id, "not_billable", cells)?;
-        }
-        if let Some(per_call) = &group.per_call {
-            let cells = Cells {
-                calls: per_call.free.used.to_string(),
-                left: per_call.free.left.to_string(),
-                ..Cells::default()
-            };
-            put(id, "free_pack", cells)?;
-            for pack in &per_call.packs {
-                let cells = Cells {
-                    name: pack.order.clone(),
-                    state: pack.state.to_string(),
-                    calls: pack.used.to_string(),
-                    left: pack.left.to_string(),
-                    from: pack.delivered.to_string(),
-                    until: pack.expires.to_string(),
-                    ..Cells::default()
-                };
-                put(id, "pack", cells)?;
-            }
-        }
-        for line in &group.lines {
-            let cells = Cells {
-                name: line.what.clone(),
-                calls: line.calls.to_string(),
-                unit_price: line.unit_price.to_string(),
-                amount: money(line.amount).to_string(),
-                ..Cells::default()
-            };
-            put(id, "due", cells)?;
-        }
-        for line in &group.paid {
-            let row = match line.kind {
-                PaidKind::Packs | PaidKind::Qps => "paid",
-                PaidKind::PaidBack => "paid_back",
-            };
-            let cells = Cells {
-                name: line.order.clone(),
-                amount: money(line.amount).to_string(),
-                from: line.at.to_string(),
-                ..Cells::default()
-            };
-            put(id, row, cells)?;
-        }
+        let mut put = |row: &str, cells: Cells| put(group.group.as_str(), row, cells);
+        call_rows(&mut put, group)?;
+        amount_rows(&mut put, group)?;
     }
     if statement.on_no_statement > 0 {
         let cells = Cells {
@@ -267,6 +213,81 @@ pub fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
             ..Cells::default()
         };
         put("", row, cells)?;
+    }
+    Ok(())
+}
+
+/// Writes one row: its kind, and its cells.
+type Put<'p> = dyn FnMut(&str, Cells) -> io::Result<()> + 'p;
+
+/// The group's calls, and what covered them.
+fn call_rows(put: &mut Put<'_>, group: &GroupStatement) -> io::Result<()> {
+    for of in &group.calls {
+        let cells = Cells {
+            name: of.action.to_string(),
+            mode: of.mode.to_string(),
+            calls: of.calls.to_string(),
+            ..Cells::default()
+        };
+        put("calls", cells)?;
+    }
+    for of in &group.not_billable {
+        let cells = Cells {
+            name: of.action.to_string(),
+            mode: of.mode.to_string(),
+            reason: of.reason.to_string(),
+            calls: of.calls.to_string(),
+            ..Cells::default()
+        };
+        put("not_billable", cells)?;
+    }
+    if let Some(per_call) = &group.per_call {
+        let cells = Cells {
+            calls: per_call.free.used.to_string(),
+            left: per_call.free.left.to_string(),
+            ..Cells::default()
+        };
+        put("free_pack", cells)?;
+        for pack in &per_call.packs {
+            let cells = Cells {
+                name: pack.order.clone(),
+                state: pack.state.to_string(),
+                calls: pack.used.to_string(),
+                left: pack.left.to_string(),
+                from: pack.delivered.to_string(),
+                until: pack.expires.to_string(),
+                ..Cells::default()
+            };
+            put("pack", cells)?;
+        }
+    }
+    Ok(())
+}
+
+/// The group's amounts: due at settlement, and paid when ordered.
+fn amount_rows(put: &mut Put<'_>, group: &GroupStatement) -> io::Result<()> {
+    for line in &group.lines {
+        let cells = Cells {
+            name: line.what.clone(),
+            calls: line.calls.to_string(),
+            unit_price: line.unit_price.to_string(),
+            amount: money(line.amount).to_string(),
+            ..Cells::default()
+        };
+        put("due", cells)?;
+    }
+    for line in &group.paid {
+        let row = match line.kind {
+            PaidKind::Packs | PaidKind::Qps => "paid",
+            PaidKind::PaidBack => "paid_back",
+        };
+        let cells = Cells {
+            name: line.order.clone(),
+            amount: money(line.amount).to_string(),
+            from: line.at.to_string(),
+            ..Cells::default()
+        };
+        put(row, cells)?;
     }
     Ok(())
 }
@@ -295,8 +316,8 @@ fn quoted(cell: &str) -> String {
     }
 }
 
-/// Cells in columns, each as wide as its widest cell. Cells are ASCII; what may be of any script, such
-/// as titles and names, ends a line of its own.
+/// Cells in columns, each as wide as its widest cell. Cells are ASCII; what may be of any script,
+/// such as titles and names, ends a line of its own.
 struct Table {
     /// By column: whether its cells stand at the right.
     right: Vec<bool>,

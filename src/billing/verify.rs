@@ -1,18 +1,19 @@
 //! Computing again what was fixed.
 //!
-//! Owns what a fixed statement is compared with. Must never write to the ledger, nor take what a stored statement says
-//! of itself for proof.
+//! Owns what a fixed statement is compared with. Must never write to the ledger, nor take what a
+//! stored statement says of itself for proof.
 
 use crate::billing::books::{BooksError, GRACE_US, count, parse, used_after};
 use crate::billing::window::SealedWindow;
-use crate::billing::{self, Fixed, Inputs, Statement};
+use crate::billing::{self, Fixed, Inputs, PackOrder, Statement};
 use crate::ledger::{ReadError, Reader, Settlement, StatementsDigest, StoredStatement};
 use crate::model::Month;
 use jiff::tz::TimeZone;
 use std::collections::BTreeSet;
 
-/// Months that were settled by another zone begin and end at other instants: calls would be on two statements, or on none.
-/// Any statement tells the zone. The first month that is settled has one, for it is that of the first call.
+/// Months that were settled by another zone begin and end at other instants: calls would be on two
+/// statements, or on none. Any statement tells the zone. The first month that is settled has one,
+/// for it is that of the first call.
 pub fn check_time_zone(reader: &Reader, zone: &TimeZone) -> Result<(), BooksError> {
     let Some(stored) = reader.newest_statement()? else {
         return Ok(());
@@ -27,9 +28,9 @@ pub fn check_time_zone(reader: &Reader, zone: &TimeZone) -> Result<(), BooksErro
     })
 }
 
-/// Whether a month was fixed, begun or settled, as a gate does it: after the month before, when it was over, and with a day that
-/// was sealed at its end or later. Nothing seals what is only begun, so who can write the ledger could choose which calls
-/// it counts.
+/// Checks that a month was fixed in order: after the month before, when it was over, and with a day
+/// that was sealed at its end or later. A month that is only fixed has no seal yet. Without this
+/// check an edit of the ledger could choose the calls that it counts.
 pub fn check_settlement(
     reader: &Reader,
     zone: &TimeZone,
@@ -73,9 +74,10 @@ pub struct VerifiedMonth {
     pub digest: [u8; 32],
 }
 
-/// Computes every fixed statement again from the inputs that are stored with it, and the inputs' counts from the
-/// ledger, as far as its records are kept; and looks whether everybody who called has one. What inputs say of prices and
-/// orders is proven by the digest alone, when the one that was logged is at hand. `zone`: the catalogue's.
+/// Computes every fixed statement again from its stored inputs, and the counts of the inputs from
+/// the ledger, as far as its records are kept. Every account with calls must have a statement. What
+/// inputs say of prices and orders is proven by the digest alone, when the one that was logged is
+/// at hand. `zone`: the catalogue's.
 pub fn verify_statements(
     reader: &Reader,
     zone: &TimeZone,
@@ -135,7 +137,8 @@ pub fn verify_statements(
     Ok(months)
 }
 
-/// Whether the statements of the months have the digests that were published when these were settled.
+/// Whether the statements of the months have the digests that were published when these were
+/// settled.
 pub fn check_digests(
     months: &[VerifiedMonth],
     published: &[(Month, [u8; 32])],
@@ -158,8 +161,8 @@ pub fn check_digests(
     Ok(())
 }
 
-/// Whether each month from the first one that was fixed to the last one that is settled was settled, and each account that
-/// has calls of it has a statement.
+/// Whether each month from the first one that was fixed to the last one that is settled was
+/// settled, and each account that has calls of it has a statement.
 fn everybody_is_billed(reader: &Reader, zone: &TimeZone) -> Result<(), BooksError> {
     let (Some(first), Some(last)) = (reader.first_settlement()?, reader.last_settled()?) else {
         return Ok(());
@@ -174,7 +177,7 @@ fn everybody_is_billed(reader: &Reader, zone: &TimeZone) -> Result<(), BooksErro
             )));
         }
         let accounts = match SealedWindow::of(reader, month, zone)?.accounts(reader) {
-            // What is not kept cannot be counted again.
+            // Records that were deleted cannot be counted again.
             Err(ReadError::Pruned { .. }) => BTreeSet::new(),
             accounts => accounts?,
         };
@@ -233,21 +236,11 @@ fn verify_statement(reader: &Reader, stored: &StoredStatement) -> Result<(), Boo
     if (inputs.from, inputs.until, inputs.counted_until) != (from, until, until) {
         return Err(misfit("its inputs are not of the whole month".to_owned()));
     }
-    if let Some(before) = reader.last_statement(&stored.account, &stored.month)? {
-        let used = used_after(&parse(&stored.account, &before)?);
-        let packs = inputs.groups.iter().flat_map(|group| &group.packs);
-        for pack in packs {
-            let differs = used
-                .get(&pack.order)
-                .is_some_and(|used| *used != pack.used_before);
-            if differs {
-                let why = format!(
-                    "order {} had not used {} before it",
-                    pack.order, pack.used_before
-                );
-                return Err(misfit(why));
-            }
-        }
+    if let Some(pack) = pack_that_differs(reader, stored, &inputs)? {
+        let (order, used) = (&pack.order, pack.used_before);
+        return Err(misfit(format!(
+            "order {order} had not used {used} before it"
+        )));
     }
     let window = SealedWindow::of(reader, month, &zone)?;
     let mut counted = inputs.groups.clone();
@@ -255,7 +248,7 @@ fn verify_statement(reader: &Reader, stored: &StoredStatement) -> Result<(), Boo
         (group.intervals, group.late) = (Vec::new(), Vec::new());
     }
     match count(reader, &window, until, &stored.account, &mut counted) {
-        // What is not kept cannot be counted again.
+        // Records that were deleted cannot be counted again.
         Err(ReadError::Pruned { .. }) => Ok(()),
         Err(error) => Err(error.into()),
         Ok(()) if counted != inputs.groups => {
@@ -263,4 +256,22 @@ fn verify_statement(reader: &Reader, stored: &StoredStatement) -> Result<(), Boo
         }
         Ok(()) => Ok(()),
     }
+}
+
+/// The first order whose use before the month is not what the statement before says.
+fn pack_that_differs<'i>(
+    reader: &Reader,
+    stored: &StoredStatement,
+    inputs: &'i Inputs,
+) -> Result<Option<&'i PackOrder>, BooksError> {
+    let Some(before) = reader.last_statement(&stored.account, &stored.month)? else {
+        return Ok(None);
+    };
+    let used = used_after(&parse(&stored.account, &before)?);
+    let mut packs = inputs.groups.iter().flat_map(|group| &group.packs);
+    // An order that was out of the files for a month is not on the statement before.
+    Ok(packs.find(|pack| {
+        used.get(&pack.order)
+            .is_some_and(|used| *used != pack.used_before)
+    }))
 }

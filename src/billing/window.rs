@@ -1,12 +1,14 @@
-//! Which calls are on which statement.
+//! The window of a statement: the calls that are on it.
 //!
-//! Owns the rule that each record is on exactly one. A settlement fixes a month with the newest seq that it has seen. So a
-//! record is on the statement of the first month that was not over when its call was admitted and that was fixed after the
-//! record was there: of its own month, or, as a late call, of a later one. Its age decides nothing: a call that was dated by
-//! a wrong clock is billed like any other. Must never look at the wall clock.
+//! Owns the rule that each record is on exactly one. A settlement fixes a month with the newest seq
+//! that it has seen. So a record is on the statement of its own month when it was there before that
+//! month was fixed. Otherwise it is a late call of the next month that was fixed after it. Its age
+//! decides nothing: a call that was dated by a wrong clock is billed like any other. Must never
+//! look at the wall clock.
 //!
-//! Up to schema 3 a statement had no late calls from before the two months that went before it. Months that were fixed then
-//! stay so, and calls that they left out are on none: [`calls_on_none`] counts them.
+//! Up to schema 3 a statement had no late calls from before the two months that went before it.
+//! Months that were fixed then stay so, and calls that they left out are on none: [`calls_on_none`]
+//! counts them.
 
 use crate::billing::books::BooksError;
 use crate::ledger::{ReadError, Reader, Settlement, UsageLine};
@@ -23,7 +25,8 @@ pub(super) struct SealedWindow {
     pub(super) until: Utc,
     /// The newest seq that the statement knows.
     through: u64,
-    /// The newest seq that the statement before knows; `None` when that is not fixed, and takes what is late itself.
+    /// The newest seq that the statement before knows; `None` when that is not fixed, and takes
+    /// what is late itself.
     after: Option<u64>,
     /// Late calls from before this are left out.
     late_from: Utc,
@@ -106,14 +109,14 @@ impl SealedWindow {
         }
         // In the order of one span, because what is stored of a fixed month is in it.
         lines.sort_by(|a, b| {
-            let words = |line: &UsageLine| {
+            let codes = |line: &UsageLine| {
                 [
                     line.mode.as_str(),
                     line.outcome.as_str(),
                     line.reason.as_str(),
                 ]
             };
-            (&a.group, &a.action, words(a)).cmp(&(&b.group, &b.action, words(b)))
+            (&a.group, &a.action, codes(a)).cmp(&(&b.group, &b.action, codes(b)))
         });
         Ok(lines)
     }
@@ -131,16 +134,17 @@ impl SealedWindow {
 
 type Asked = (Utc, Utc, RangeInclusive<u64>);
 
-/// The first month that has a statement: that of the oldest call that is not dated by a clock which was never set. `None`
-/// before the first such call.
+/// The first month that has a statement: that of the oldest call that is not dated by a clock which
+/// was never set. `None` before the first such call.
 pub fn first_month(reader: &Reader, zone: &TimeZone) -> Result<Option<Month>, ReadError> {
     let (earliest, _) = Month::FIRST.bounds(zone);
     let first = reader.first_admitted(earliest)?;
     Ok(first.map(|first| Month::of(first, zone)))
 }
 
-/// How many calls of the account, or of all, are on no statement and come on none: late ones that a month which was fixed
-/// before schema 4 left out. Of deleted records, those are counted of which the roll-up tells.
+/// How many calls of the account, or of all, are on no statement and come on none: late ones that a
+/// month which was fixed before schema 4 left out. Of deleted records, those are counted of which
+/// the roll-up tells.
 pub fn calls_on_none(
     reader: &Reader,
     zone: &TimeZone,

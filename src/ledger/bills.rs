@@ -1,94 +1,96 @@
-//! What the biller keeps in the ledger: sealed days, settlements, statements, notices.
+//! The tables of the biller: sealed days, settlements, statements and notices.
 //!
-//! Owns their tables, and the SQL that writes and reads them. Must never change what was fixed: each is written once,
-//! and writing it again changes nothing. (The watch over the clocks is no bill, and is replaced.)
+//! Owns their tables, and the SQL that writes and reads them. Must never change what was fixed:
+//! each is written once, and writing it again changes nothing. (The watch over the clocks is no
+//! bill, and is replaced.)
 
 use crate::ledger::chain::Link;
-use crate::ledger::read::{ReadError, Reader, unsigned, word};
+use crate::ledger::read::{signed, unsigned};
 use crate::ledger::seal::{self, Before};
-use crate::ledger::store::Frozen;
 use crate::ledger::watch::{self, ClockWatch};
 use crate::ledger::{LedgerError, Trouble};
 use crate::model::{AccountId, Utc};
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use sha2::{Digest, Sha256};
-use std::sync::mpsc::SyncSender;
 
 /// A day's place in the chain. Days follow each other without a gap of seqs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Seal {
-    /// As it was sealed: `2026-11-24`.
+    /// The day, as in `2026-11-24`.
     pub day: String,
-    /// The first record since the day sealed before; one past `last_seq` when there was none.
+    /// The seq of the first record after the day that was sealed before. One past `last_seq` when
+    /// there is no such record.
     pub first_seq: u64,
-    /// The newest record when it was sealed.
+    /// The seq of the newest record when the day was sealed.
     pub last_seq: u64,
-    /// Its seal: who has it can tell whether anything up to there was changed. Of a day that schema 3 sealed, the link after
-    /// `last_seq`.
+    /// The SHA-256 that seals the day. Any change of a record up to `last_seq` gives another one. A
+    /// day that schema 3 sealed has the link after `last_seq` instead.
     pub head: [u8; 32],
 }
 
-/// What the biller writes down.
+/// An entry that the biller writes. A second entry for the same thing changes nothing, except
+/// [`Entry::Clock`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Entry {
-    /// The month's statements are to be computed from the records up to here.
+    /// A month is fixed: its statements are computed from the records up to `through_seq`.
     Settlement {
         /// `2026-11`.
         month: String,
-        /// The newest record that they count.
+        /// The seq of the newest record that the statements count.
         through_seq: u64,
-        /// The seal of the day that ends with it.
+        /// The seal of the day that ends with that record.
         head: [u8; 32],
-        /// When that was decided.
+        /// The instant at which the month was fixed.
         fixed_at: Utc,
     },
-    /// An account's statement of the month, for ever.
+    /// The statement of an account for a month. It never changes.
     Statement {
         /// `2026-11`.
         month: String,
-        /// Whose.
+        /// The account of the statement.
         account: AccountId,
         /// The sum to debit, a decimal number.
         due: String,
-        /// What it was computed from, in JSON.
+        /// The inputs of the computation, in JSON.
         inputs: String,
         /// The statement, in JSON.
         statement: String,
     },
-    /// Every statement of the month is stored.
+    /// A month is settled: every statement of it is stored.
     Settled {
         /// `2026-11`.
         month: String,
-        /// Since when.
+        /// The instant at which the last statement was stored.
         at: Utc,
-        /// Over its statements: [`Reader::statements_digest`].
+        /// The SHA-256 over the statements, as
+        /// [`Reader::statements_digest`](crate::ledger::Reader::statements_digest) gives it.
         digest: [u8; 32],
     },
     /// A notice that is due (R14).
     Notice {
-        /// The same whenever it is raised again.
+        /// The id of the notice. The same notice always has the same id.
         id: String,
-        /// Whose pack it is about.
+        /// The account that has the pack.
         account: AccountId,
-        /// The order of the pack.
+        /// The id of the order of packs.
         order: String,
-        /// When it was found to be due.
+        /// The instant at which the notice was found to be due.
         raised_at: Utc,
-        /// What is delivered, in JSON.
+        /// The body that is delivered, in JSON.
         body: String,
     },
     /// A notice was delivered.
     NoticeSent {
-        /// Which.
+        /// The id of the notice.
         id: String,
-        /// When.
+        /// The instant of the delivery.
         at: Utc,
     },
-    /// What was seen of the clocks, instead of what was seen before.
+    /// The newest state of the clocks. It replaces the one before.
     Clock(ClockWatch),
 }
 
-/// Why nothing was written. Whoever asked may ask again: what was written all the same is not written twice.
+/// Why the ledger cannot say that something was written. To ask again is safe: nothing is written
+/// twice.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The ledger is in trouble or closed.
@@ -97,9 +99,9 @@ pub enum StoreError {
     /// A later day is sealed already, and the ranges of days would not follow each other any more.
     #[error("{day} cannot be sealed: {sealed}, a later day, is sealed already")]
     OutOfOrder {
-        /// The day asked for.
+        /// The day that was to be sealed.
         day: String,
-        /// The newest that is sealed.
+        /// The newest day that is sealed.
         sealed: String,
     },
     /// The file cannot be written.
@@ -113,39 +115,9 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
-/// What a caller asks the writer for, with where the answer goes.
-#[derive(Debug)]
-pub(super) enum Job {
-    Freeze {
-        day: String,
-        reply: SyncSender<Result<Frozen, StoreError>>,
-    },
-    Seal {
-        day: String,
-        last_seq: i64,
-        hours: Link,
-        reply: SyncSender<Result<Seal, StoreError>>,
-    },
-    Keep {
-        entries: Vec<Entry>,
-        reply: SyncSender<Result<(), StoreError>>,
-    },
-}
+pub(super) const SEALS: &str = "SELECT day, first_seq, last_seq, head FROM days";
 
-impl Job {
-    /// Nobody waits for the answer of a call that has panicked, hence no error of a channel counts here.
-    pub(super) fn refuse(self, trouble: Trouble) {
-        match self {
-            Self::Freeze { reply, .. } => drop(reply.send(Err(trouble.into()))),
-            Self::Seal { reply, .. } => drop(reply.send(Err(trouble.into()))),
-            Self::Keep { reply, .. } => drop(reply.send(Err(trouble.into()))),
-        }
-    }
-}
-
-const SEALS: &str = "SELECT day, first_seq, last_seq, head FROM days";
-
-fn seal(row: &Row<'_>) -> Result<Seal, rusqlite::Error> {
+pub(super) fn seal_of_row(row: &Row<'_>) -> Result<Seal, rusqlite::Error> {
     Ok(Seal {
         day: row.get(0)?,
         first_seq: unsigned(row, 1)?,
@@ -157,19 +129,23 @@ fn seal(row: &Row<'_>) -> Result<Seal, rusqlite::Error> {
 /// The seal of that day.
 pub(super) fn sealed(connection: &Connection, day: &str) -> Result<Option<Seal>, rusqlite::Error> {
     connection
-        .query_row(&format!("{SEALS} WHERE day = ?1"), [day], seal)
+        .query_row(&format!("{SEALS} WHERE day = ?1"), [day], seal_of_row)
         .optional()
 }
 
 /// The seal of the newest day.
 pub(super) fn last_seal(connection: &Connection) -> Result<Option<Seal>, rusqlite::Error> {
     connection
-        .query_row(&format!("{SEALS} ORDER BY day DESC LIMIT 1"), [], seal)
+        .query_row(
+            &format!("{SEALS} ORDER BY day DESC LIMIT 1"),
+            [],
+            seal_of_row,
+        )
         .optional()
 }
 
-/// Seals `day` behind the newest one: `last_seq` is the newest record that was frozen, and `hours` the digest of the rows
-/// that were.
+/// Seals `day` behind the newest one: `last_seq` is the newest record that was frozen, and `hours`
+/// the digest of the rows that were.
 pub(super) fn insert_seal(
     connection: &Connection,
     day: &str,
@@ -224,7 +200,7 @@ pub(super) fn insert(connection: &Connection, entry: &Entry) -> Result<(), rusql
         } => execute(
             "INSERT INTO settlements (month, through_seq, head, fixed_at) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT DO NOTHING",
-            params![month, crate::ledger::read::signed(*through_seq), head, fixed_at.0],
+            params![month, signed(*through_seq), head, fixed_at.0],
         ),
         Entry::Statement {
             month,
@@ -274,336 +250,6 @@ pub(super) fn seal_month(connection: &Connection, month: &str) -> Result<(), rus
         seal::add(connection, &seal::of_month(month), &head)?;
     }
     Ok(())
-}
-
-/// A month whose statements are fixed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Settlement {
-    /// `2026-11`.
-    pub month: String,
-    /// The newest record that its statements count.
-    pub through_seq: u64,
-    /// The seal of the day that ends with it. Of a month that schema 3 fixed, the link after it.
-    pub head: [u8; 32],
-    /// When that was decided.
-    pub fixed_at: Utc,
-    /// When the last of its statements was stored; `None` until then.
-    pub settled_at: Option<Utc>,
-    /// Its statements have late calls of so many months before it, and no older ones. `None`: of any age. Only months that
-    /// were fixed before schema 4 have a limit.
-    pub late_months: Option<u32>,
-    /// Over its statements; `None` until then.
-    pub digest: Option<[u8; 32]>,
-}
-
-/// A statement as it was fixed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct StoredStatement {
-    /// `2026-11`.
-    pub month: String,
-    /// Whose.
-    pub account: AccountId,
-    /// The sum to debit, a decimal number.
-    pub due: String,
-    /// What it was computed from, in JSON.
-    pub inputs: String,
-    /// The statement, in JSON.
-    pub statement: String,
-}
-
-/// What a settlement debited.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Debit {
-    /// Whose.
-    pub account: AccountId,
-    /// Of which month.
-    pub month: String,
-    /// How much, a decimal number.
-    pub due: String,
-}
-
-/// A notice as it was raised.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct StoredNotice {
-    /// Its id.
-    pub id: String,
-    /// Whose pack it is about.
-    pub account: AccountId,
-    /// The order of the pack.
-    pub order: String,
-    /// When it was found to be due.
-    pub raised_at: Utc,
-    /// What is delivered, in JSON.
-    pub body: String,
-    /// When it was; `None` until then.
-    pub sent_at: Option<Utc>,
-}
-
-const SETTLEMENTS: &str =
-    "SELECT month, through_seq, head, fixed_at, settled_at, late_months, digest FROM settlements";
-
-fn settlement(row: &Row<'_>) -> Result<Settlement, ReadError> {
-    Ok(Settlement {
-        month: row.get(0)?,
-        through_seq: unsigned(row, 1)?,
-        head: row.get(2)?,
-        fixed_at: Utc(row.get(3)?),
-        settled_at: row.get::<_, Option<i64>>(4)?.map(Utc),
-        late_months: row.get(5)?,
-        digest: row.get(6)?,
-    })
-}
-
-/// Over the statements of a month, in the order of their accounts: of each the account, the sum, the inputs and the
-/// statement, as they are stored, with a zero byte after each.
-#[derive(Default)]
-pub struct StatementsDigest(Sha256);
-
-impl StatementsDigest {
-    /// Takes in the next statement.
-    pub fn add(&mut self, stored: &StoredStatement) {
-        for text in [
-            stored.account.as_str(),
-            &stored.due,
-            &stored.inputs,
-            &stored.statement,
-        ] {
-            self.0.update(text);
-            self.0.update([0]);
-        }
-    }
-
-    /// The digest of all.
-    pub fn end(self) -> [u8; 32] {
-        self.0.finalize().into()
-    }
-}
-
-/// See [`Reader::statements_digest`].
-pub(super) fn statements_digest(connection: &Connection, month: &str) -> Result<Link, ReadError> {
-    let mut digest = StatementsDigest::default();
-    let mut account = String::new();
-    let mut select = connection.prepare_cached(&format!(
-        "{STATEMENTS} WHERE month = ?1 AND account > ?2 ORDER BY account LIMIT 1"
-    ))?;
-    loop {
-        let mut rows = select.query(params![month, account])?;
-        let Some(row) = rows.next()? else {
-            return Ok(digest.end());
-        };
-        let stored = statement(row)?;
-        digest.add(&stored);
-        account = stored.account.to_string();
-    }
-}
-
-const STATEMENTS: &str = "SELECT month, account, due, inputs, statement FROM statements";
-
-fn statement(row: &Row<'_>) -> Result<StoredStatement, ReadError> {
-    Ok(StoredStatement {
-        month: row.get(0)?,
-        account: word(row, 1, AccountId::new)?,
-        due: row.get(2)?,
-        inputs: row.get(3)?,
-        statement: row.get(4)?,
-    })
-}
-
-impl Reader {
-    /// Every sealed day, in order.
-    pub fn days(&self) -> Result<Vec<Seal>, ReadError> {
-        self.list(&format!("{SEALS} ORDER BY day"), &[], |row| Ok(seal(row)?))
-    }
-
-    /// The newest day that is sealed.
-    pub fn last_day(&self) -> Result<Option<Seal>, ReadError> {
-        Ok(last_seal(&self.0)?)
-    }
-
-    /// That day and those after it, as far as they are sealed, in order.
-    pub fn days_from(&self, day: &str) -> Result<Vec<Seal>, ReadError> {
-        self.list(
-            &format!("{SEALS} WHERE day >= ?1 ORDER BY day"),
-            params![day],
-            |row| Ok(seal(row)?),
-        )
-    }
-
-    /// The month's settlement, from when it was fixed.
-    pub fn settlement(&self, month: &str) -> Result<Option<Settlement>, ReadError> {
-        let sql = format!("{SETTLEMENTS} WHERE month = ?1");
-        self.one(&sql, params![month], settlement)
-    }
-
-    /// Every month that is fixed, in order.
-    pub fn settlements(&self) -> Result<Vec<Settlement>, ReadError> {
-        self.list(&format!("{SETTLEMENTS} ORDER BY month"), &[], settlement)
-    }
-
-    /// The seal of the month, published when it was settled; `None` until then.
-    pub fn month_seal(&self, month: &str) -> Result<Option<[u8; 32]>, ReadError> {
-        let what = seal::of_month(month);
-        let sql = "SELECT head FROM seals WHERE what = ?1";
-        self.one(sql, params![what], |row| Ok(row.get(0)?))
-    }
-
-    /// The SHA-256 over the month's fixed statements and their inputs: what the log and `verify` say.
-    pub fn statements_digest(&self, month: &str) -> Result<[u8; 32], ReadError> {
-        statements_digest(&self.0, month)
-    }
-
-    /// The newest month that is fixed.
-    pub fn last_settlement(&self) -> Result<Option<Settlement>, ReadError> {
-        let sql = format!("{SETTLEMENTS} ORDER BY month DESC LIMIT 1");
-        self.one(&sql, &[], settlement)
-    }
-
-    /// The oldest month that is fixed.
-    pub fn first_settlement(&self) -> Result<Option<Settlement>, ReadError> {
-        let sql = format!("{SETTLEMENTS} ORDER BY month LIMIT 1");
-        self.one(&sql, &[], settlement)
-    }
-
-    /// The newest month before `month` that is fixed.
-    pub fn settlement_before(&self, month: &str) -> Result<Option<Settlement>, ReadError> {
-        let sql = format!("{SETTLEMENTS} WHERE month < ?1 ORDER BY month DESC LIMIT 1");
-        self.one(&sql, params![month], settlement)
-    }
-
-    /// The months whose statements have no late calls beyond an age, in order.
-    pub fn limited_settlements(&self) -> Result<Vec<Settlement>, ReadError> {
-        let sql = format!("{SETTLEMENTS} WHERE late_months IS NOT NULL ORDER BY month");
-        self.list(&sql, &[], settlement)
-    }
-
-    /// The newest month of which every statement is stored.
-    pub fn last_settled(&self) -> Result<Option<Settlement>, ReadError> {
-        let sql = format!("{SETTLEMENTS} WHERE settled_at IS NOT NULL ORDER BY month DESC LIMIT 1");
-        self.one(&sql, &[], settlement)
-    }
-
-    /// The account's fixed statement of the month.
-    pub fn stored_statement(
-        &self,
-        month: &str,
-        account: &AccountId,
-    ) -> Result<Option<StoredStatement>, ReadError> {
-        self.one(
-            &format!("{STATEMENTS} WHERE month = ?1 AND account = ?2"),
-            params![month, account.as_str()],
-            statement,
-        )
-    }
-
-    /// The account's newest fixed statement of a month before `month`.
-    pub fn last_statement(
-        &self,
-        account: &AccountId,
-        month: &str,
-    ) -> Result<Option<StoredStatement>, ReadError> {
-        self.one(
-            &format!("{STATEMENTS} WHERE account = ?1 AND month < ?2 ORDER BY month DESC LIMIT 1"),
-            params![account.as_str(), month],
-            statement,
-        )
-    }
-
-    /// One of the newest month that has any.
-    pub fn newest_statement(&self) -> Result<Option<StoredStatement>, ReadError> {
-        self.one(
-            &format!("{STATEMENTS} ORDER BY month DESC LIMIT 1"),
-            &[],
-            statement,
-        )
-    }
-
-    /// The fixed statements one by one, in order of month and account: the first after that of `account` for `month`.
-    /// Empty texts come before all.
-    pub fn next_statement(
-        &self,
-        month: &str,
-        account: &str,
-    ) -> Result<Option<StoredStatement>, ReadError> {
-        self.one(
-            &format!(
-                "{STATEMENTS} WHERE (month, account) > (?1, ?2) ORDER BY month, account LIMIT 1"
-            ),
-            params![month, account],
-            statement,
-        )
-    }
-
-    /// What the settlements have debited, of one account or all: each fixed statement's sum.
-    pub fn debits(&self, account: Option<&AccountId>) -> Result<Vec<Debit>, ReadError> {
-        let debit = |row: &Row<'_>| {
-            Ok(Debit {
-                account: word(row, 0, AccountId::new)?,
-                month: row.get(1)?,
-                due: row.get(2)?,
-            })
-        };
-        let sql = "SELECT account, month, due FROM statements";
-        match account {
-            Some(account) => self.list(
-                &format!("{sql} WHERE account = ?1 ORDER BY month"),
-                params![account.as_str()],
-                debit,
-            ),
-            None => self.list(&format!("{sql} ORDER BY account, month"), &[], debit),
-        }
-    }
-
-    /// Whether that notice was raised, delivered or not.
-    pub fn notice_known(&self, id: &str) -> Result<bool, ReadError> {
-        let sql = "SELECT 1 FROM notices WHERE id = ?1";
-        Ok(self.one(sql, params![id], |_| Ok(()))?.is_some())
-    }
-
-    /// At most `limit` notices that were not delivered yet, the oldest first; those of one instant in the order
-    /// in which they were raised.
-    pub fn unsent_notices(&self, limit: usize) -> Result<Vec<StoredNotice>, ReadError> {
-        self.list(
-            r#"SELECT id, account, "order", raised_at, body, sent_at FROM notices WHERE sent_at IS NULL
-               ORDER BY raised_at, rowid LIMIT ?1"#,
-            params![crate::ledger::read::signed(limit as u64)],
-            |row| {
-                Ok(StoredNotice {
-                    id: row.get(0)?,
-                    account: word(row, 1, AccountId::new)?,
-                    order: row.get(2)?,
-                    raised_at: Utc(row.get(3)?),
-                    body: row.get(4)?,
-                    sent_at: row.get::<_, Option<i64>>(5)?.map(Utc),
-                })
-            },
-        )
-    }
-
-    fn one<T>(
-        &self,
-        sql: &str,
-        values: &[&dyn rusqlite::ToSql],
-        read: impl Fn(&Row<'_>) -> Result<T, ReadError>,
-    ) -> Result<Option<T>, ReadError> {
-        let mut select = self.0.prepare_cached(sql)?;
-        let mut rows = select.query(values)?;
-        rows.next()?.map(read).transpose()
-    }
-
-    fn list<T>(
-        &self,
-        sql: &str,
-        values: &[&dyn rusqlite::ToSql],
-        read: impl Fn(&Row<'_>) -> Result<T, ReadError>,
-    ) -> Result<Vec<T>, ReadError> {
-        let mut select = self.0.prepare_cached(sql)?;
-        let mut rows = select.query(values)?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(read(row)?);
-        }
-        Ok(found)
-    }
 }
 
 #[cfg(test)]

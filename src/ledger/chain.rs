@@ -1,7 +1,8 @@
 //! The chain: what makes a change of an old record show.
 //!
-//! Owns the bytes that a record is linked by. They never change: who kept a head must find it again in any later
-//! version. Documented in the head of [`super`], for people who recompute it with a program of their own.
+//! Owns the bytes that a record is linked by. They never change: who kept a head must find it again
+//! in any later version. Documented in the head of [`ledger`](crate::ledger), for people who
+//! recompute it with a program of their own.
 
 use crate::ledger::count::FastMap;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -51,8 +52,9 @@ impl Linked {
         })
     }
 
-    /// The link after this record. 113 bytes are hashed: with the padding two blocks, and not a third.
-    pub(super) fn link(&self, before: &Link, words: &Words) -> Link {
+    /// The link after this record. 113 bytes are hashed: with the padding two blocks, and not a
+    /// third.
+    pub(super) fn link(&self, before: &Link, texts: &TextsDigest) -> Link {
         let mut bytes = [0; 113];
         let mut rest = &mut bytes[..];
         let mut put = |part: &[u8]| {
@@ -63,7 +65,7 @@ impl Linked {
         put(before);
         put(&self.seq.to_be_bytes());
         put(&self.id);
-        put(words);
+        put(texts);
         put(&self.admitted_at.to_be_bytes());
         put(&self.start_ns.to_be_bytes());
         put(&self.run.to_be_bytes());
@@ -74,12 +76,13 @@ impl Linked {
     }
 }
 
-/// Stands for the words of a record: those of its series, and its run's replica.
-pub(super) type Words = [u8; 16];
+/// The first half of the SHA-256 over the texts of a record: those of its series, and its run's
+/// replica.
+pub(super) type TextsDigest = [u8; 16];
 
-/// The words of series and runs, each pair read and hashed once.
+/// The digests of the texts of series and runs. Each pair is read and hashed once.
 #[derive(Default, Debug)]
-pub(super) struct Digests(FastMap<(i64, i64), Words>);
+pub(super) struct Digests(FastMap<(i64, i64), TextsDigest>);
 
 impl Digests {
     /// `None` when there is no such series or no such run.
@@ -87,30 +90,30 @@ impl Digests {
         &mut self,
         connection: &Connection,
         record: &Linked,
-    ) -> Result<Option<Words>, rusqlite::Error> {
+    ) -> Result<Option<TextsDigest>, rusqlite::Error> {
         let key = (record.series, record.run);
-        if let Some(words) = self.0.get(&key) {
-            return Ok(Some(*words));
+        if let Some(texts) = self.0.get(&key) {
+            return Ok(Some(*texts));
         }
-        let words = connection
+        let texts = connection
             .prepare_cached(
                 r#"SELECT account, "group", action, mode, outcome, reason, replica, billable
                    FROM series CROSS JOIN runs WHERE id = ?1 AND run = ?2"#,
             )?
             .query_row(params![record.series, record.run], digest)
             .optional()?;
-        if let Some(words) = words {
+        if let Some(texts) = texts {
             if self.0.len() >= DIGESTS_CACHED {
                 self.0.clear();
             }
-            self.0.insert(key, words);
+            self.0.insert(key, texts);
         }
-        Ok(words)
+        Ok(texts)
     }
 }
 
 /// Each text after its length, so that no two lists of texts give the same bytes.
-fn digest(row: &Row<'_>) -> Result<Words, rusqlite::Error> {
+fn digest(row: &Row<'_>) -> Result<TextsDigest, rusqlite::Error> {
     let mut hash = Sha256::new();
     for column in 0..7 {
         let text = row.get_ref(column)?.as_str()?;
@@ -120,9 +123,9 @@ fn digest(row: &Row<'_>) -> Result<Words, rusqlite::Error> {
     }
     hash.update(row.get::<_, i64>(7)?.to_be_bytes());
     let whole: [u8; 32] = hash.finalize().into();
-    let mut words = Words::default();
-    words.copy_from_slice(&whole[..16]);
-    Ok(words)
+    let mut texts = TextsDigest::default();
+    texts.copy_from_slice(&whole[..16]);
+    Ok(texts)
 }
 
 /// The newest link and the seq that it stands after.
@@ -137,8 +140,8 @@ pub(super) fn head(connection: &Connection) -> Result<(i64, Link), rusqlite::Err
     Ok(newest.unwrap_or((0, ORIGIN)))
 }
 
-/// Links the records after `from`, whose link is `link`, up to `until`, and writes it down as one step: the last link, and
-/// the marks of all. `each` sees every record. Gives the last link.
+/// Links the records after `from`, whose link is `link`, up to `until`, and writes it down as one
+/// step: the last link, and the marks of all. `each` sees every record. Gives the last link.
 pub(super) fn extend(
     connection: &Connection,
     digests: &mut Digests,
@@ -151,9 +154,9 @@ pub(super) fn extend(
     let mut rows = select.query([from, until])?;
     while let Some(row) = rows.next()? {
         let record = Linked::read(row)?;
-        let words = digests.of(connection, &record)?;
-        let words = words.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-        link = record.link(&link, &words);
+        let texts = digests.of(connection, &record)?;
+        let texts = texts.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        link = record.link(&link, &texts);
         marks.extend_from_slice(&link[..MARK]);
         each(&record);
     }

@@ -1,11 +1,12 @@
 //! The thread that copies the WAL into the file while commits go on.
 //!
-//! Owns one connection for its life, and what the writer is told of it. Must never copy while the ledger is suspect: the writer
-//! has it let go of its connection first.
+//! Owns one connection for its life, and what the writer is told of it. Must never copy while the
+//! ledger is suspect: the writer has it let go of its connection first.
 
 use crate::ledger::LedgerError;
+use crate::ledger::files::LedgerFiles;
 use crate::ledger::pace::POLL;
-use crate::ledger::store::{LedgerFiles, let_nobody_copy_at_close};
+use crate::ledger::store::let_nobody_copy_at_close;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use std::io;
@@ -14,8 +15,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-/// The thread that copies the WAL into the file while commits go on. It keeps one connection from its first copy on: a descriptor that is
-/// opened after a sync has failed is not told of it.
+/// The thread that copies the WAL into the file while commits go on. It keeps one connection from
+/// its first copy on: a descriptor that is opened after a sync has failed is not told of it.
 #[derive(Debug)]
 pub(super) struct Checkpointer {
     orders: Option<SyncSender<CheckpointOrder>>,
@@ -80,7 +81,8 @@ impl Checkpointer {
         !self.state.lock().busy
     }
 
-    /// Has its connection closed. `false` when that takes long: it may be in a call that does not return.
+    /// Has its connection closed. `false` when that takes long: it may be in a call that does not
+    /// return.
     pub(super) fn release(&self) -> bool {
         for _ in 0..LET_GO.as_millis() / POLL.as_millis() {
             // In one look: a copy that ends between two would leave its connection open.
@@ -146,7 +148,8 @@ fn copy_wal(
             let connection = Connection::open_with_flags(path, flags)?;
             let_nobody_copy_at_close(&connection)?;
             connection.execute_batch("PRAGMA synchronous = FULL")?;
-            // Opened by its path: the WAL must not be copied into a file that was put there meanwhile.
+            // Opened by its path: the WAL must not be copied into a file that was put there
+            // meanwhile.
             files.still_there()?;
             none.insert(connection)
         }

@@ -3,10 +3,10 @@
 //! Owns the hand-over of a batch's fate from the writer to the calls that wait for it. Must never
 //! know what is in the batch.
 //!
-//! A wake-up from another thread costs a system call when the woken runtime sleeps or not, so waking
-//! 64 calls one by one would cost the writer 64 of them (never add a system call per
-//! call). The writer therefore wakes one call of each worker thread, and that call wakes the rest
-//! of its thread from inside, which is a push on a local queue.
+//! A wake-up from another thread costs a system call, whether or not the woken runtime sleeps. To
+//! wake 64 calls one by one would cost the writer 64 of them. The writer therefore wakes one call
+//! of each worker thread, and that call wakes the rest of its thread from inside, which is a push
+//! on a local queue.
 
 use parking_lot::Mutex;
 use std::future::Future;
@@ -22,8 +22,8 @@ const NOT_DURABLE: u8 = 2;
 /// On the disk, and its calls are about to be told so: nobody can tell them anything else any more.
 const SYNCED: u8 = 3;
 
-/// The ledger could not keep the record: it has been turned into `gate_failed` and will not be
-/// billed, and the client must get the gate's own failure instead of the upstream's answer (P3).
+/// The ledger could not keep the record, which is `gate_failed` now and will not be billed. The
+/// client must get tollgate's own failure instead of the upstream's answer (P3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the ledger could not record this call")]
 pub struct NotDurable;
@@ -58,8 +58,8 @@ impl Batch {
         }
     }
 
-    /// Tells its calls that it is not durable, unless it is. The calls of a disk that hangs are told so while the
-    /// commit is under way. Whether they were.
+    /// Tells its calls that it is not durable, unless it is. The calls of a disk that hangs are
+    /// told so while the commit is under way. Whether they were.
     pub(super) fn give_up(&self) -> bool {
         self.resolve(OPEN, NOT_DURABLE)
     }
@@ -107,7 +107,8 @@ impl Decision {
         Self(Some(batch))
     }
 
-    /// The commit was synced. `false` when its calls were told an error meanwhile: then its records must say so.
+    /// The commit was synced. `false` when its calls were told an error meanwhile: then its records
+    /// must say so.
     pub(super) fn synced(&self) -> bool {
         let exchange = |batch: &Arc<Batch>| {
             batch
@@ -133,14 +134,16 @@ impl Drop for Decision {
     fn drop(&mut self) {
         if let Some(batch) = self.0.take() {
             batch.resolve(OPEN, NOT_DURABLE);
-            // Synced and then dropped: the writer has panicked. An error says less than is true, which is allowed.
+            // Synced and then dropped: the writer has panicked. An error says less than is true,
+            // which is allowed.
             batch.resolve(SYNCED, NOT_DURABLE);
         }
     }
 }
 
-/// Resolves when the record is durable (strict), or at once (relaxed). Dropping it changes nothing about the
-/// record. Poll it or drop it: one that is kept unpolled holds up the other calls of its thread.
+/// Resolves when the record is durable (strict), or at once (relaxed). Dropping it changes nothing
+/// about the record. Poll it or drop it: one that is kept unpolled holds up the other calls of its
+/// thread.
 #[must_use = "an answer must not leave before its record is durable (P3)"]
 #[derive(Debug)]
 pub struct Commit(BatchState);

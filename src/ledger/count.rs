@@ -1,8 +1,8 @@
-//! Counting calls between any two instants and in any range of seqs: whole hours from the rollup, parts of hours and of
-//! ranges from the records.
+//! Counting calls between any two instants and in any range of seqs: whole hours from the rollup,
+//! parts of hours and of ranges from the records.
 //!
-//! Owns which of the two is asked. Must never give a number that a recount of all records would not give: where
-//! records that it takes were deleted it is an error.
+//! Owns which of the two is asked. Must never give a number that a recount of all records would not
+//! give: where records that it takes were deleted it is an error.
 
 use crate::ledger::read::{
     self, RECORDS, ReadError, Reader, StoredRecord, first_kept, signed, text, word,
@@ -14,7 +14,8 @@ use std::collections::HashMap;
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
-/// The longest span of hours, some more than a year, in which one account is looked up hour by hour.
+/// The longest span of hours, some more than a year, in which one account is looked up hour by
+/// hour.
 const LOOKED_UP_HOURS: i64 = 24 * 400;
 
 const HOUR_US: i64 = 3_600_000_000;
@@ -22,13 +23,13 @@ const HOUR_US: i64 = 3_600_000_000;
 /// Calls that are alike in all that a bill asks, in the span asked for.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct UsageLine {
-    /// Who called.
+    /// The account that called.
     #[serde(serialize_with = "text")]
     pub account: AccountId,
-    /// What was called: the group.
+    /// The group of the action.
     #[serde(serialize_with = "text")]
     pub group: GroupId,
-    /// What was called: the operation.
+    /// The action that was called.
     #[serde(serialize_with = "text")]
     pub action: Action,
     /// The mode in force at the admission (R3).
@@ -39,10 +40,10 @@ pub struct UsageLine {
     pub outcome: Outcome,
     /// Whether the biller may count them.
     pub billable: bool,
-    /// Why not; empty when billable.
+    /// The reason why the calls are not billable. Empty when they are.
     #[serde(serialize_with = "text")]
     pub reason: Reason,
-    /// How many.
+    /// The number of calls.
     pub calls: u64,
     /// The seq of the first of them.
     pub first_seq: u64,
@@ -50,12 +51,12 @@ pub struct UsageLine {
     pub last_seq: u64,
 }
 
-/// What is to be counted.
+/// The calls that are to be counted.
 struct Span<'a> {
     from: Utc,
     until: Utc,
     account: Option<&'a AccountId>,
-    /// The first and the last, both included.
+    /// The first and the last seq, both included.
     seqs: (i64, i64),
 }
 
@@ -77,7 +78,7 @@ struct Count {
     last_seq: i64,
 }
 
-/// Of keys that nobody else chooses.
+/// A map with a fast hash. Only for keys that no client chooses.
 pub(super) type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 type Counts = FastMap<i64, Count>;
@@ -94,11 +95,12 @@ fn add(counts: &mut Counts, series: i64, more: Count) {
 }
 
 impl Reader {
-    /// The calls admitted in [`from`, `until`) whose records have a seq in `seqs`, summed up by all that a bill asks, of one
-    /// account or all. In order of account, group, action, mode, outcome, reason.
+    /// The calls admitted in [`from`, `until`) whose records have a seq in `seqs`, summed up by all
+    /// that a bill asks, of one account or all. In order of account, group, action, mode, outcome,
+    /// reason.
     ///
-    /// Also of records that were deleted since, as far as whole hours tell: where an hour is asked for in part, or its calls
-    /// lie in `seqs` only in part, the records are read, and it is [`ReadError::Pruned`] when they are gone.
+    /// Whole hours are also counted when their records were deleted since. For a part of an hour,
+    /// or of its seqs, the records are read: it is [`ReadError::Pruned`] when they are gone.
     pub fn usage(
         &self,
         from: Utc,
@@ -106,12 +108,12 @@ impl Reader {
         account: Option<&AccountId>,
         seqs: RangeInclusive<u64>,
     ) -> Result<Vec<UsageLine>, ReadError> {
-        let page = self.0.unchecked_transaction()?;
+        let (page, newest) = self.page()?;
         let span = Span {
             from,
             until,
             account,
-            seqs: (signed(*seqs.start()), signed(*seqs.end())),
+            seqs: (signed(*seqs.start()), signed(*seqs.end()).min(newest)),
         };
         let counts = count(&page, &span)?;
         lines(&page, counts)
@@ -130,9 +132,10 @@ impl Reader {
         Ok(accounts)
     }
 
-    /// The accounts whose records have a seq above `after`, up to `until_seq`; in order. Reads these records.
+    /// The accounts whose records have a seq above `after`, up to `until_seq`; in order. Reads
+    /// these records.
     pub fn accounts_since(&self, after: u64, until_seq: u64) -> Result<Vec<AccountId>, ReadError> {
-        let page = self.0.unchecked_transaction()?;
+        let page = self.connection.unchecked_transaction()?;
         let first_kept = first_kept(&page)?;
         if after < until_seq && after.saturating_add(1) < first_kept {
             return Err(ReadError::Pruned { first_kept });
@@ -149,10 +152,10 @@ impl Reader {
         Ok(accounts)
     }
 
-    /// The begin of the oldest hour in which a call was admitted, of those that begin at `not_before` or later; `None` before
-    /// the first such call.
+    /// The begin of the oldest hour in which a call was admitted, of those that begin at
+    /// `not_before` or later; `None` before the first such call.
     pub fn first_admitted(&self, not_before: Utc) -> Result<Option<Utc>, ReadError> {
-        let oldest: Option<i64> = self.0.query_row(
+        let oldest: Option<i64> = self.connection.query_row(
             "SELECT min(hour) FROM (SELECT min(hour) AS hour FROM hour_ends WHERE hour >= ?1
              UNION ALL SELECT min(hour) FROM tail WHERE hour >= ?1)",
             [Utc(not_before.0.saturating_add(HOUR_US - 1)).hour()],
@@ -161,10 +164,10 @@ impl Reader {
         Ok(oldest.map(begin_of))
     }
 
-    /// The newest instant at which a call was admitted, as far as the records tell that are kept; else the begin of its
-    /// hour. `None` before the first call.
+    /// The newest instant at which a call was admitted, as far as the records tell that are kept;
+    /// else the begin of its hour. `None` before the first call.
     pub fn last_admitted(&self) -> Result<Option<Utc>, ReadError> {
-        let page = self.0.unchecked_transaction()?;
+        let page = self.connection.unchecked_transaction()?;
         let hour: Option<(i64, Option<i64>)> = page
             .query_row(
                 "SELECT hour, admitted_at FROM hour_ends LEFT JOIN raw ON raw.seq = last_seq ORDER BY hour DESC LIMIT 1",
@@ -181,11 +184,12 @@ impl Reader {
         Ok(rolled_up.max(tail.map(Utc)))
     }
 
-    /// The hours before `until`, united to spans in order, in which calls were admitted whose records have a seq above `after`.
-    /// The last span ends with `until` at the latest.
+    /// The hours before `until`, united to spans in order, in which calls were admitted whose
+    /// records have a seq above `after`. The last span ends with `until` at the latest.
     pub fn spans_after(&self, after: u64, until: Utc) -> Result<Vec<(Utc, Utc)>, ReadError> {
-        // By the index on `last_seq`: few hours have records that are newer than the last settlement.
-        let mut select = self.0.prepare_cached(
+        // By the index on `last_seq`: few hours have records that are newer than the last
+        // settlement.
+        let mut select = self.connection.prepare_cached(
             "SELECT hour FROM hour_ends WHERE last_seq > ?1 AND +hour <= ?2
              UNION SELECT hour FROM tail WHERE first_seq > ?1 AND hour <= ?2 ORDER BY 1",
         )?;
@@ -203,8 +207,8 @@ impl Reader {
         Ok(spans)
     }
 
-    /// At most `limit` records of the account that were admitted in [`from`, `until`) and have a seq above `after`, in order.
-    /// Fewer: there are no more.
+    /// At most `limit` records of the account that were admitted in [`from`, `until`) and have a
+    /// seq above `after`, in order. Fewer: there are no more.
     pub fn records_of(
         &self,
         account: &AccountId,
@@ -213,7 +217,7 @@ impl Reader {
         after: u64,
         limit: usize,
     ) -> Result<Vec<StoredRecord>, ReadError> {
-        let page = self.0.unchecked_transaction()?;
+        let (page, newest) = self.page()?;
         let first_kept = first_kept(&page)?;
         let rolled_up = rolled_up(&page)?;
         let span = Span {
@@ -237,8 +241,8 @@ impl Reader {
              ORDER BY seq LIMIT ?6"
         ))?;
         let mut records = Vec::new();
-        // What the rollup knows of, then what it does not know of yet.
-        for (first, last) in [(first, last), (span.seqs.0.max(rolled_up + 1), i64::MAX)] {
+        // First the records that are rolled up, then those that are not yet.
+        for (first, last) in [(first, last), (span.seqs.0.max(rolled_up + 1), newest)] {
             let left = signed((limit - records.len()) as u64);
             let mut rows = select.query(params![
                 first,
@@ -267,8 +271,8 @@ fn rolled_up(page: &Connection) -> Result<i64, rusqlite::Error> {
 fn count(page: &Connection, span: &Span<'_>) -> Result<Counts, ReadError> {
     let mut counts = Counts::default();
     let (first, last) = span.seqs;
-    // Rows of `hours` of which a part is asked for: the ranges in which the records of that part lie, by hour and series,
-    // which may have other rows that are asked for as a whole.
+    // The rows of `hours` that are asked for in part: the ranges of their records, by hour and
+    // series. An hour and series may have other rows that are asked for as a whole.
     let mut parts: FastMap<(i64, i64), Vec<(i64, i64)>> = FastMap::default();
     let mut ranges: Vec<(i64, i64)> = Vec::new();
     hours(page, span, |row| {
@@ -333,8 +337,8 @@ fn hours(page: &Connection, span: &Span<'_>, mut each: impl FnMut(Hour)) -> Resu
         .account
         .filter(|_| end.saturating_sub(first) <= LOOKED_UP_HOURS);
     let sql = if looked_up.is_some() {
-        // The hours are the key's first part: one account's few series are looked up hour by hour, where a scan
-        // would read everybody's month.
+        // The hours are the key's first part: one account's few series are looked up hour by hour,
+        // where a scan would read everybody's month.
         "WITH RECURSIVE span(hour) AS
              (SELECT ?1 WHERE ?1 < ?2 UNION ALL SELECT hour + 1 FROM span WHERE hour + 1 < ?2)
          SELECT hours.hour, hours.series, calls, first_seq, last_seq FROM series CROSS JOIN span
@@ -357,7 +361,8 @@ fn hours(page: &Connection, span: &Span<'_>, mut each: impl FnMut(Hour)) -> Resu
     Ok(())
 }
 
-/// The records with a seq in the range that were admitted in the span: hour, series, and what one record counts.
+/// The records with a seq in the range that were admitted in the span: hour, series, and what one
+/// record counts.
 fn records(
     page: &Connection,
     span: &Span<'_>,
@@ -426,7 +431,7 @@ fn lines(page: &Connection, counts: Counts) -> Result<Vec<UsageLine>, ReadError>
             last_seq: u64::try_from(count.last_seq).unwrap_or(0),
         });
     }
-    let words = |line: &UsageLine| {
+    let codes = |line: &UsageLine| {
         (
             line.mode.as_str(),
             line.outcome.as_str(),
@@ -435,7 +440,7 @@ fn lines(page: &Connection, counts: Counts) -> Result<Vec<UsageLine>, ReadError>
     };
     lines.sort_by(|a, b| {
         let names = (&a.account, &a.group, &a.action).cmp(&(&b.account, &b.group, &b.action));
-        names.then_with(|| words(a).cmp(&words(b)))
+        names.then_with(|| codes(a).cmp(&codes(b)))
     });
     Ok(lines)
 }

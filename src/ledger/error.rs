@@ -10,25 +10,26 @@ use std::path::{Path, PathBuf};
 /// Why no slot can be had. The call must be refused before it reaches the upstream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Trouble {
-    /// The file cannot be written: disk full, I/O error, held by another program, or a disk that does not answer. It is tried
-    /// again each second.
+    /// The file cannot be written: disk full, I/O error, held by another program, or a disk that
+    /// does not answer. It is tried again each second.
     #[error("the ledger cannot be written")]
     Failing,
     /// `pending_limit` slots are out.
     #[error("too many calls wait for the ledger")]
     Full,
-    /// [`Ledger::close`] was called.
+    /// [`Ledger::close`](crate::ledger::Ledger::close) was called.
     #[error("the ledger is closed")]
     Closed,
 }
 
-/// What was lost when the ledger was closed. None of it was promised to anybody in strict mode.
+/// Why the ledger was not closed in order. In strict mode no lost record was promised to a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CloseError {
     /// The patience ran out: so many slots were still out, or so many records could not be written.
     #[error("{0} calls are not in the ledger")]
     Unrecorded(usize),
-    /// The disk does not answer. So many slots were out; what the calls were promised is in the WAL.
+    /// The disk does not answer. So many slots were out; what the calls were promised is in the
+    /// WAL.
     #[error("the disk does not answer; {0} calls are not in the ledger as far as is known")]
     DiskHangs(usize),
     /// The writer thread panicked. What it had not promised as durable is lost.
@@ -142,7 +143,7 @@ pub enum LedgerError {
     /// The backup is the ledger.
     #[error("{0} is the ledger itself: name a backup of it")]
     Itself(PathBuf),
-    /// What another copy to the same file left, or still writes.
+    /// There is a partial file: another copy to the same path left it, or still writes it.
     #[error(
         "cannot copy to {to}: {partial} is of a copy that is under way, or that ended halfway: remove it if none is"
     )]
@@ -173,17 +174,17 @@ pub enum LedgerError {
         /// What its name or it says.
         count: i64,
     },
-    /// The gate could not open what would be put back.
+    /// tollgate could not open the ledger that would be put back.
     #[error(
         "the ledger belongs to uid {uid}, gid {gid}, and uid {} cannot give a file to them ({error}): run this as that user, or as root",
         geteuid().as_raw()
     )]
     NotGiven {
-        /// Whose it is.
+        /// The user id of the owner.
         uid: u32,
-        /// Of which group.
+        /// The group id of the owner.
         gid: u32,
-        /// Why not.
+        /// The error of the system.
         error: io::Error,
     },
     /// The operating system refused.
@@ -197,7 +198,7 @@ pub enum LedgerError {
     /// SQLite refused to open or to write the file.
     #[error("{path}: {error}{}", who_may(is_refused(error)))]
     File {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
         /// Why.
         error: rusqlite::Error,
@@ -213,7 +214,8 @@ impl From<rusqlite::Error> for LedgerError {
     }
 }
 
-/// Whether the user may be the wrong one: SQLite does not tell why it could not open or write a file.
+/// Whether the user may be the wrong one: SQLite does not tell why it could not open or write a
+/// file.
 fn is_refused(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{CannotOpen, PermissionDenied, ReadOnly};
     matches!(
@@ -222,7 +224,8 @@ fn is_refused(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// The remedy when it is. In WAL mode a ledger that nobody has open can be read only by who may write beside it.
+/// The remedy when it is. In WAL mode a ledger that nobody has open can be read only by who may
+/// write beside it.
 fn who_may(refused: bool) -> String {
     if !refused {
         return String::new();

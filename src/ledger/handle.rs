@@ -1,12 +1,12 @@
 //! The ledger as a handle: opened, asked for slots and chores, closed.
 
-use crate::ledger::bills::Job;
 use crate::ledger::checkpoint::Checkpointer;
 use crate::ledger::commit::Batch;
 use crate::ledger::error::io_error;
 use crate::ledger::files::{claim, suffixed};
+use crate::ledger::job::Job;
 use crate::ledger::pace::Pace;
-use crate::ledger::queue::{CLOSED, HEALTHY, LedgerShared, RecordQueue};
+use crate::ledger::queue::{CLOSED, HEALTHY, LedgerShared};
 use crate::ledger::running::Told;
 use crate::ledger::stall::watch;
 use crate::ledger::store::{Frozen, Store};
@@ -17,50 +17,53 @@ use crate::ledger::{
     running, schema, seal, uncertain,
 };
 use crate::model::{Clock, Durability, Mono, Utc};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Where and how records are kept.
+/// Where and how a ledger is kept.
 #[derive(Clone, Debug)]
 pub struct LedgerOptions {
     /// The SQLite file. Missing directories are created.
     pub path: PathBuf,
-    /// What an answer waits for.
+    /// Whether an answer waits until its record is durable.
     pub durability: Durability,
     /// The name of this replica, written to each record; may be empty.
     pub replica: String,
-    /// Whether a missing ledger is created. Otherwise it is an error: a volume that is not mounted would look like one.
+    /// Whether a missing ledger is created. Otherwise it is an error: a volume that is not mounted
+    /// would look like one.
     pub create: bool,
-    /// How many slots may be out at once: calls in flight and records that are not durable yet.
+    /// The most slots that may be taken at once. Calls in flight and records that are not durable
+    /// hold them.
     pub pending_limit: usize,
-    /// How long a record may wait for the disk before that is trouble.
+    /// How long a record may wait for the disk. After it calls are refused until the disk answers.
     pub stall_after: Duration,
 }
 
 /// Figures for metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LedgerStats {
-    /// Slots that are out: calls in flight and records that are not durable yet.
+    /// The slots that are taken: calls in flight and records that are not durable yet.
     pub pending: usize,
-    /// Size of the file without its WAL.
+    /// The size of the file without its WAL.
     pub bytes: u64,
-    /// Size of the WAL file.
+    /// The size of the WAL file.
     pub wal_bytes: u64,
-    /// What this process may still write on the disk.
+    /// The space on the disk that this process may still write.
     pub free_bytes: u64,
     /// The newest durable seq; 0 before the first.
     pub last_seq: u64,
-    /// When the last commit ended; `None` before the first of this run.
+    /// The instant at which the last commit ended. `None` before the first of this run.
     pub last_commit_at: Option<Utc>,
 }
 
-/// How much longer than its patience [`Ledger::close`] waits for a writer that is in a call to the disk.
+/// How much longer than its patience [`Ledger::close`] waits for a writer that is in a call to the
+/// disk.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Records that are being written.
@@ -68,12 +71,12 @@ const GRACE: Duration = Duration::from_secs(1);
 pub(super) struct Writing {
     /// Since when the first of them waits.
     pub(super) since: Mono,
-    /// What their calls wait for.
+    /// The batch whose end their calls wait for.
     pub(super) batch: Arc<Batch>,
     pub(super) uncertain: Option<Uncertain>,
 }
 
-/// Makes an empty ledger where there is no file, without a word.
+/// Creates an empty ledger where there is no file. Logs nothing.
 pub fn create(path: &Path) -> Result<(), LedgerError> {
     let (path, _lock) = claim(path, true)?;
     let connection = rusqlite::Connection::open(&path)?;
@@ -101,9 +104,10 @@ pub struct Ledger {
 #[derive(Debug)]
 struct RunningWriter {
     writer: JoinHandle<()>,
-    /// What the writer's thread ends with; nothing when it panicked.
+    /// Gives the number of unrecorded calls when the writer's thread ends. Nothing comes when it
+    /// panicked.
     ended: Receiver<usize>,
-    /// What readers of this process must find at the path.
+    /// Tells readers of this process which ledger they must find at the path.
     _written: Told,
     _lock: File,
 }
@@ -111,8 +115,8 @@ struct RunningWriter {
 impl Ledger {
     /// Takes the exclusive lock, opens or creates the file, notes a new run, starts the writer.
     ///
-    /// The lock is on `<real path>.lock`, so that two names of one file meet (not two hard links). `on_commit` is called by the writer
-    /// thread after each commit and must be quick.
+    /// The lock is on `<real path>.lock`, so that two names of one file meet (not two hard links).
+    /// `on_commit` is called by the writer thread after each commit and must be quick.
     pub fn open(
         options: LedgerOptions,
         clock: Clock,
@@ -143,28 +147,7 @@ impl Ledger {
             pace,
         };
         let (created_at, known) = (store.created_at()?, store.known()?);
-        let shared = Arc::new(LedgerShared {
-            pending_limit: options.pending_limit,
-            durability: options.durability,
-            pending: AtomicUsize::new(0),
-            health: AtomicU8::new(HEALTHY),
-            queue: Mutex::new(RecordQueue {
-                records: Vec::new(),
-                batch: Batch::new(),
-                oldest: None,
-                writing: None,
-                asked: false,
-                wake_at: usize::MAX,
-                keep_from: None,
-                chore: None,
-                failure: None,
-                closing: None,
-            }),
-            wake: Condvar::new(),
-            watch: Condvar::new(),
-            last_seq: AtomicI64::new(store.next_seq() - 1),
-            last_commit_at_us: AtomicI64::new(i64::MIN),
-        });
+        let shared = Arc::new(LedgerShared::new(&options, store.next_seq() - 1));
         let written = running::written(&path, known.identity.clone(), shared.clone());
         let failed = {
             let shared = shared.clone();
@@ -179,7 +162,6 @@ impl Ledger {
             checkpointer,
             Box::new(on_commit),
         );
-        let thread = |name: &str| std::thread::Builder::new().name(name.into());
         let (end, ended) = sync_channel(1);
         let writer = thread("ledger")
             // Nobody may wait for the end any more.
@@ -187,16 +169,12 @@ impl Ledger {
                 let _ = end.send(writer.run());
             })
             .map_err(io_error(&path))?;
-        // A relaxed ledger lets records wait on purpose.
-        let gather = match options.durability {
-            Durability::Relaxed => pace.gather,
-            Durability::Strict => Duration::ZERO,
-        };
-        let (watched, stall_after) = (shared.clone(), options.stall_after.saturating_add(gather));
-        let watched_path = path.clone();
-        thread("ledger-watch")
-            .spawn(move || watch(&watched, &watched_path, &clock, stall_after))
-            .map_err(io_error(&path))?;
+        start_watch(
+            shared.clone(),
+            path.clone(),
+            clock,
+            stall_after(&options, pace),
+        )?;
         Ok(Self {
             shared,
             wal_path: suffixed(&path, "-wal"),
@@ -213,8 +191,8 @@ impl Ledger {
         })
     }
 
-    /// Capacity for one record, to be taken before its call is admitted. On an error the call must be
-    /// refused before it reaches the upstream.
+    /// Capacity for one record, to be taken before its call is admitted. On an error the call must
+    /// be refused before it reaches the upstream.
     pub fn reserve(&self) -> Result<Slot, Trouble> {
         let shared = &self.shared;
         match shared.health.load(Ordering::Acquire) {
@@ -236,16 +214,16 @@ impl Ledger {
         &self.path
     }
 
-    /// Opens it for reading. Where that fails, the writer looks at its files too: it may be that no call comes which would have
-    /// it do so. Blocks: not for the way of a call.
+    /// Opens the ledger for reading. Where that fails the writer checks its files too, since
+    /// perhaps no call comes that makes it do so. Blocks: not for the way of a call.
     pub fn reader(&self) -> Result<Reader, LedgerError> {
         Reader::open(&self.path).inspect_err(|_| {
-            // What it finds it tells itself.
+            // The writer logs what it finds.
             let _ = self.keep(Vec::new());
         })
     }
 
-    /// When the first process opened it.
+    /// The instant at which the first process opened the ledger.
     pub fn created_at(&self) -> Utc {
         self.created_at
     }
@@ -260,7 +238,7 @@ impl Ledger {
         self.shared.health.load(Ordering::Acquire) == CLOSED
     }
 
-    /// Figures for metrics. Asks the file system: not for the way of a call. What it will not tell is 0.
+    /// Figures for metrics. Asks the file system: not for the way of a call. An unknown size is 0.
     pub fn stats(&self) -> LedgerStats {
         let size = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
         let last_commit_at_us = self.shared.last_commit_at_us.load(Ordering::Acquire);
@@ -275,20 +253,23 @@ impl Ledger {
         }
     }
 
-    /// Lets the writer delete the records that were admitted before `keep_from`, oldest first, in small steps between
-    /// commits. The caller sees to it that no unsettled month is among them. It stops at the first record that must be
-    /// kept, so that what is kept is always one run of seqs. The rollup keeps all.
+    /// Lets the writer delete the records that were admitted before `keep_from`, oldest first, in
+    /// small steps between commits. Records of an unsettled month are kept. It stops at the first
+    /// record that must be kept, so that what is kept is always one run of seqs. The rollup keeps
+    /// all.
     pub fn prune(&self, keep_from: Utc) {
         let mut queue = self.shared.queue.lock();
         queue.keep_from = Some(keep_from);
         self.shared.ask(&mut queue);
     }
 
-    /// Counts and links all records that are committed and seals `day` with the newest of them, unless it is sealed already:
-    /// then it gives that seal. Days are sealed in order; each begins after the one sealed before, so a day that was
-    /// left out is part of the next. Blocks: not for the way of a call.
+    /// Counts and links all records that are committed and seals `day` with the newest of them,
+    /// unless it is sealed already: then it gives that seal. Days are sealed in order; each begins
+    /// after the one sealed before, so a day that was left out is part of the next. Blocks: not for
+    /// the way of a call.
     ///
-    /// The seal stands for the records, for the rows of the roll-up, and for all that was sealed before.
+    /// The seal stands for the records, for the rows of the roll-up, and for all that was sealed
+    /// before.
     pub fn seal(&self, day: &str) -> Result<Seal, StoreError> {
         let _turn = self.sealing.lock();
         let day = day.to_owned();
@@ -302,7 +283,7 @@ impl Ledger {
         };
         // On this thread: there may be millions of them, and no commit waits.
         let read = Reader::open(&self.path)
-            .and_then(|reader| Ok(seal::hours(&reader.0, after, last_seq)?));
+            .and_then(|reader| Ok(seal::hours(&reader.connection, after, last_seq)?));
         let hours = match read {
             Err(error) if error.is_suspect() => {
                 self.shared.disk_failed(error);
@@ -318,8 +299,9 @@ impl Ledger {
         })
     }
 
-    /// Writes all entries or, on an error, none of them as far as is known. Durable when it returns. What stands there already
-    /// stays as it is. Blocks: not for the way of a call.
+    /// Writes all entries, which are durable when it returns. On an error none of them is known to
+    /// be written. An entry that the ledger has already stays as it is. Blocks: not for the way of
+    /// a call.
     pub fn keep(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
         self.ask(|reply| Job::Keep { entries, reply })
     }
@@ -340,14 +322,15 @@ impl Ledger {
             }
             self.shared.ask(&mut queue);
         }
-        // A writer that died drops the chore, and with it the other end.
+        // A writer that died drops the job, and the channel closes.
         answer.recv().unwrap_or(Err(Trouble::Closed.into()))
     }
 
-    /// Writes what is queued, waits up to `patience` for the slots that are still out (and, in trouble, for
-    /// the file), then copies the WAL into the file and lets go of it. New slots and late commits are
-    /// refused. Blocks, and hardly longer than `patience` even when the disk does not answer: then the writer's thread is left
-    /// behind, and the next start reads the WAL. A second call does nothing.
+    /// Writes the queued records, and waits up to `patience` for the slots that are still taken
+    /// and, in trouble, for the file. Then it copies the WAL into the file and lets go of it. New
+    /// slots and late commits are refused. Blocks, and hardly longer than `patience` even when the
+    /// disk does not answer: then the writer's thread is left behind, and the next start reads the
+    /// WAL. A second call does nothing.
     pub fn close(&self, patience: Duration) -> Result<(), CloseError> {
         let Some(running) = self.lock.lock().take() else {
             return Ok(());
@@ -375,6 +358,33 @@ impl Ledger {
             }
         }
     }
+}
+
+fn thread(name: &str) -> std::thread::Builder {
+    std::thread::Builder::new().name(name.into())
+}
+
+/// How long a record may wait before that is trouble.
+fn stall_after(options: &LedgerOptions, pace: Pace) -> Duration {
+    match options.durability {
+        // A relaxed ledger lets records wait on purpose.
+        Durability::Relaxed => options.stall_after.saturating_add(pace.gather),
+        Durability::Strict => options.stall_after,
+    }
+}
+
+/// Starts the thread that tells the calls when the disk does not answer.
+fn start_watch(
+    shared: Arc<LedgerShared>,
+    path: PathBuf,
+    clock: Clock,
+    stall_after: Duration,
+) -> Result<(), LedgerError> {
+    let watched = path.clone();
+    thread("ledger-watch")
+        .spawn(move || watch(&shared, &watched, &clock, stall_after))
+        .map(drop)
+        .map_err(io_error(&path))
 }
 
 impl Drop for Ledger {

@@ -1,7 +1,7 @@
 //! Telling the ledger that a process has written from any other file at its path.
 //!
-//! Owns what is remembered of the ledger while its file is not open. Must never take a file for the ledger because it is
-//! long enough: another ledger, or an older copy of this one, may be longer.
+//! Owns what is remembered of the ledger while its file is not open. Must never take a file for the
+//! ledger because it is long enough: another ledger, or an older copy of this one, may be longer.
 
 use crate::ledger::LedgerError;
 use crate::ledger::chain::{self, Link};
@@ -9,7 +9,7 @@ use crate::model::RequestId;
 use rusqlite::{Connection, OptionalExtension};
 use std::path::Path;
 
-/// Which ledger it is, and which state of it.
+/// The identity of a ledger, and the number of its restores.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Identity {
     /// 32 hex digits, made with the ledger and kept by a restore.
@@ -50,7 +50,7 @@ fn another(path: &Path, why: String) -> Result<(), LedgerError> {
     Err(LedgerError::Another { path, why })
 }
 
-/// What a process knows of its ledger: enough to know it again.
+/// The state by which a process knows its ledger again.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct KnownLedger {
     pub(super) identity: Identity,
@@ -82,15 +82,17 @@ impl KnownLedger {
         self.last.map_or(linked, |(seq, _)| seq.max(linked))
     }
 
-    /// Whether the file at `path`, which is open as `connection`, is the ledger that is known, with at least what was
-    /// durable in it.
+    /// Whether the file at `path`, which is open as `connection`, is the ledger that is known, with
+    /// at least what was durable in it.
     ///
     /// # Errors
-    /// [`LedgerError::Another`] says in which respect it is not, [`LedgerError::Older`] what it lacks.
+    /// [`LedgerError::Another`] says in which respect it is not, [`LedgerError::Older`] what it
+    /// lacks.
     pub(super) fn check(&self, connection: &Connection, path: &Path) -> Result<(), LedgerError> {
         let found = Self::read(connection)?;
         self.identity.check(&found.identity, path)?;
-        // Less than was durable: said first, since a loss of records is what an error of the disk leaves.
+        // Less than was durable: said first, since a loss of records is what an error of the disk
+        // leaves.
         let (found, written) = (found.newest(), self.newest());
         if found < written {
             return Err(LedgerError::Older { found, written });

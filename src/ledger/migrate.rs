@@ -1,13 +1,13 @@
 //! From an older schema to this one.
 //!
-//! Owns the copy that is kept and the one transaction that changes the tables. Must never change a file of which there
-//! is no copy.
+//! Owns the copy that is kept and the one transaction that changes the tables. Must never change a
+//! file of which there is no copy.
 
 use crate::ledger::chain::{self, Digests};
 use crate::ledger::files::suffixed;
 use crate::ledger::read::copy_to;
 use crate::ledger::schema::{self, SeriesKind};
-use crate::ledger::{LedgerError, ReadError, bills, seal};
+use crate::ledger::{LedgerError, ReadError, bills, fixed, seal};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 use std::fs;
 use std::path::Path;
@@ -15,9 +15,9 @@ use std::path::Path;
 /// Records that are linked at a time.
 const STEP: i64 = 4_096;
 
-/// Copies the ledger, whose schema is `found`, to `PATH.schema-FOUND.bak`, or `PATH.schema-FOUND.2.bak` and so on where that
-/// is of another state of it: who went back to an older tollgate has one. Then brings it to this schema. The caller holds the ledger's
-/// lock.
+/// Copies the ledger, whose schema is `found`, to `PATH.schema-FOUND.bak`, or to
+/// `PATH.schema-FOUND.2.bak` and so on. There is such a copy where an older tollgate was used for a
+/// while. Then brings the ledger to this schema. Its lock must be held.
 pub(super) fn migrate(
     connection: &mut Connection,
     path: &Path,
@@ -25,7 +25,8 @@ pub(super) fn migrate(
 ) -> Result<(), LedgerError> {
     let mut copy = suffixed(path, &format!(".schema-{found}.bak"));
     for next in 2.. {
-        // Of a start that was killed while it copied: nobody else writes it, for the ledger is locked.
+        // Of a start that was killed while it copied: nobody else writes it, for the ledger is
+        // locked.
         let _ = fs::remove_file(suffixed(&copy, ".partial"));
         if copy.symlink_metadata().is_err() {
             copy_to(connection, &copy)?;
@@ -41,8 +42,8 @@ pub(super) fn migrate(
     change(connection, found, None)
 }
 
-/// Brings the tables of a ledger of schema `found` to this one as a whole or not at all, and links the records that are
-/// rolled up. There is a copy of it. It gets `ledger_id`, or a new one.
+/// Brings the tables of a ledger of schema `found` to this one as a whole or not at all, and links
+/// the records that are rolled up. There is a copy of it. It gets `ledger_id`, or a new one.
 pub(super) fn change(
     connection: &mut Connection,
     found: i32,
@@ -67,8 +68,8 @@ pub(super) fn change(
     Ok(transaction.commit()?)
 }
 
-/// Seals what was published by older schemas: the head of the newest day stands for its records and all before, and each
-/// settled month for its statements.
+/// Seals what was published by older schemas: the head of the newest day stands for its records and
+/// all before, and each settled month for its statements.
 fn seal_again(transaction: &Connection) -> Result<(), LedgerError> {
     if let Some(newest) = bills::last_seal(transaction)? {
         seal::add(transaction, &seal::of_day(&newest.day), &newest.head)?;
@@ -79,7 +80,7 @@ fn seal_again(transaction: &Connection) -> Result<(), LedgerError> {
         .collect::<Result<_, _>>()?;
     for month in months {
         let digest =
-            bills::statements_digest(transaction, &month).map_err(|error| match error {
+            fixed::statements_digest(transaction, &month).map_err(|error| match error {
                 ReadError::Sql(error) => LedgerError::Sql(error),
                 other => LedgerError::Damaged(other.to_string()),
             })?;
@@ -90,8 +91,8 @@ fn seal_again(transaction: &Connection) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Whether `copy` holds what the ledger holds. Each start of a process notes itself, so two states with the same runs and the
-/// same records are one.
+/// Whether `copy` holds what the ledger holds. Each start of a process notes itself, so two states
+/// with the same runs and the same records are one.
 fn is_copy_of(copy: &Path, ledger: &Connection) -> bool {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let Ok(found) = Connection::open_with_flags(copy, flags) else {

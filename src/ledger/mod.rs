@@ -1,25 +1,27 @@
-//! The ledger: every admitted call, durable and readable with SQL (P3), and what was billed from it.
+//! The ledger: every admitted call, durable and readable with SQL (P3), and what was billed from
+//! it.
 //!
-//! Owns the SQLite file, its lock and the one thread that writes it; the only rusqlite. Must never block
-//! a caller on the disk, hold more than `pending_limit` records, bill what it told a caller it could not count, or change
-//! a record or a statement that was fixed.
+//! Owns the SQLite file, its lock and the one thread that writes it; the only rusqlite. Must never
+//! block a call on the disk, hold more than `pending_limit` records, bill a call whose client was
+//! told an error, or change a record or a statement that was fixed.
 //!
 //! The file itself is described at the end of this page.
 //!
 //! # Checkpoints
-//! A commit appends to the WAL and syncs that alone. Copying the WAL back into the file (a checkpoint)
-//! costs milliseconds, so it is done by a thread of its own, with a connection of its own, while commits go on:
-//! when the WAL has grown by some 4 MiB, or after a second of rest. Under load new commits arrive
-//! meanwhile, and SQLite starts the WAL over only when all of it was copied: so the writer
-//! then copies the little that came since. Otherwise the WAL would grow for ever. No connection copies the WAL when it is
-//! closed, save the last one of an orderly end.
+//! A commit appends to the WAL and syncs that alone. A checkpoint copies the WAL back into the
+//! file, which costs milliseconds. So a thread and a connection of its own do it while commits go
+//! on: when the WAL has grown by some 4 MiB, or after a second of rest. Under load new commits
+//! arrive meanwhile, and SQLite starts the WAL over only when all of it was copied: so the writer
+//! then copies the little that came since. Otherwise the WAL would grow for ever. No connection
+//! copies the WAL when it is closed, save the last one of an orderly end.
 //!
 //! # Errors of the disk
-//! After `SQLITE_IOERR`, `SQLITE_CORRUPT` or `SQLITE_NOTADB` of a commit, a roll-up, a seal, a step of pruning or a checkpoint the
-//! ledger is suspect: calls are refused, nothing is written and nothing is copied until `repair` has made it sound, which it
-//! tries each second. It also runs at a start that finds a WAL which is not empty, for nobody knows what the process before
-//! was told. A disk that does not answer within `stall_after` is trouble as well, without a repair: what it answers in
-//! the end decides.
+//! After `SQLITE_IOERR`, `SQLITE_CORRUPT` or `SQLITE_NOTADB` of a commit, a roll-up, a seal, a step
+//! of pruning or a checkpoint the ledger is suspect. Then calls are refused, and nothing is written
+//! or copied until `repair` has made it sound, which it tries each second. It also runs at a start
+//! that finds a WAL which is not empty, for nobody knows what the disk told the process before. A
+//! disk that does not answer within `stall_after` is trouble as well, without a repair: what it
+//! answers in the end decides.
 #![doc = ""]
 #![doc = include_str!("SCHEMA.md")]
 
@@ -30,7 +32,9 @@ mod commit;
 mod count;
 mod error;
 mod files;
+mod fixed;
 mod handle;
+mod job;
 mod known;
 mod migrate;
 mod pace;
@@ -49,16 +53,16 @@ mod verify;
 mod watch;
 mod writer;
 
-pub use bills::{
-    Debit, Entry, Seal, Settlement, StatementsDigest, StoreError, StoredNotice, StoredStatement,
-};
+pub use bills::{Entry, Seal, StoreError};
 pub use commit::{Commit, NotDurable};
 pub use count::UsageLine;
 pub use error::{CloseError, LedgerError, Trouble};
+pub use fixed::{Debit, Settlement, StatementsDigest, StoredNotice, StoredStatement};
 pub use handle::{Ledger, LedgerOptions, LedgerStats, create};
 pub use queue::{Committed, Slot};
 pub use read::{Cursor, ReadError, Reader, StoredRecord, backup};
 pub use record::{Record, billable};
 pub use restore::{Restored, restore};
+pub use uncertain::uncorrected_note;
 pub use verify::{Mismatch, Verified};
 pub use watch::ClockWatch;

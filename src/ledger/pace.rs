@@ -1,6 +1,7 @@
 //! How often the writer writes.
 //!
-//! Owns the waits that tests shorten or stretch, and how a busy ledger is told from one at rest. Must never wait itself.
+//! Owns the waits that tests shorten or stretch, and how a busy ledger is told from one at rest.
+//! Must never wait itself.
 
 use crate::model::Mono;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use std::time::Duration;
 pub(super) struct Pace {
     /// How often a ledger in trouble is tried again.
     pub(super) probe: Duration,
-    /// From the start of a commit to the start of the next when nobody waits for it (relaxed): what a crash may lose.
+    /// From the start of a commit to the start of the next when nobody waits for it (relaxed): what
+    /// a crash may lose.
     pub(super) gather: Duration,
     /// How many records are rolled up at a time, and after how many under load.
     pub(super) roll_up: i64,
@@ -20,14 +22,15 @@ impl Pace {
     pub(super) const REAL: Self = Self {
         probe: Duration::from_secs(1),
         gather: Duration::from_millis(100),
-        // Some two milliseconds in which no call is recorded. At 1,000 active accounts a shorter step writes as
-        // many rows of `hours` for fewer records.
+        // Some two milliseconds in which no call is recorded. At 1,000 active accounts a shorter
+        // step writes as many rows of `hours` for fewer records.
         roll_up: 4_096,
     };
 }
 
-/// From the start of a commit to the start of the next, under load and at most: a commit costs some 150 us of CPU
-/// whatever is in it, most of it the sync (benches/README.md). Shared by so many calls it is a few us a call.
+/// The longest time from the start of a commit to the start of the next, under load. A commit of
+/// any size costs some 150 us of CPU, most of it the sync (benches/README.md). Shared by so many
+/// calls it is a few us a call.
 pub(super) const GROUP_INTERVAL: Duration = Duration::from_millis(2);
 
 /// So many records are not kept waiting for more.
@@ -54,15 +57,17 @@ pub(super) const NOTED_WITHIN: Duration = Duration::from_millis(250);
 /// How soon a ledger at rest asks again for a copy of the WAL when one is under way.
 pub(super) const COPY_ASKED_AGAIN: Duration = Duration::from_millis(50);
 
-/// How often a closing ledger looks whether the last slot is back, and one in trouble whether the checkpointer is.
+/// How often a closing ledger looks whether the last slot is back, and one in trouble whether the
+/// checkpointer is.
 pub(super) const POLL: Duration = Duration::from_millis(2);
 
-/// What the thread does after a step.
+/// The next move of the writer's thread after a step.
 #[derive(Debug)]
 pub(super) enum NextCommit {
     /// The next step at once.
     Step,
-    /// The next step when `until` has come, when so many records are queued, or when something else is asked for.
+    /// The next step when `until` has come, when so many records are queued, or when something else
+    /// is asked for.
     Wait { until: Option<Mono>, wake_at: usize },
     /// The ledger was closed. With the number of calls that are not in it.
     Ended(usize),
@@ -79,7 +84,8 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Takes in a commit of so many records and the time from the start of the one before to its own.
+    /// Takes in a commit of so many records and the time from the start of the one before to its
+    /// own.
     pub(super) fn commit(&mut self, records: usize, since_last: Duration) {
         // In 1,024ths, so that a lone record does not decay to nothing.
         self.records = self.records * 7 / 8 + records as u128 * 1_024;

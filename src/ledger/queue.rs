@@ -2,12 +2,12 @@
 //!
 //! Owns what the workers and the ledger's threads share. Must never wait for the disk.
 
-use crate::ledger::bills::Job;
 use crate::ledger::commit::Batch;
 use crate::ledger::handle::Writing;
+use crate::ledger::job::Job;
 use crate::ledger::record::Record;
 use crate::ledger::uncertain::Uncertain;
-use crate::ledger::{Commit, LedgerError, NotDurable};
+use crate::ledger::{Commit, LedgerError, LedgerOptions, NotDurable};
 use crate::model::{Durability, Mono, Outcome, Utc};
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
@@ -23,18 +23,19 @@ pub(super) const STALLED: u8 = 3;
 /// One group commit, for `ledger_commit_seconds` and `records_total`.
 #[derive(Clone, Copy, Debug)]
 pub struct Committed {
-    /// From the begin of the transaction until it was durable.
+    /// The time from the begin of the transaction until it was durable.
     pub duration: Duration,
-    /// How many records became durable, in the order of [`Outcome::ALL`].
+    /// The number of records that became durable, by outcome, in the order of [`Outcome::ALL`].
     pub records: [u64; Outcome::ALL.len()],
 }
 
-/// What callers and the writer share.
+/// The state that the calls and the writer share.
 #[derive(Debug)]
 pub(super) struct LedgerShared {
     pub(super) pending_limit: usize,
     pub(super) durability: Durability,
-    /// Slots that are out. Only grows below `pending_limit`, so that the queue needs no bound of its own.
+    /// Slots that are out. Only grows below `pending_limit`, so that the queue needs no bound of
+    /// its own.
     pub(super) pending: AtomicUsize,
     /// Changes only under the lock of `queue`.
     pub(super) health: AtomicU8,
@@ -54,15 +55,16 @@ pub(super) struct RecordQueue {
     pub(super) batch: Arc<Batch>,
     /// Since when the first of them waits whose call was not told an error.
     pub(super) oldest: Option<Mono>,
-    /// What the writer has in hand.
+    /// The batch that the writer is writing.
     pub(super) writing: Option<Writing>,
-    /// Something was asked for besides a commit.
+    /// The writer was asked for something besides a commit.
     pub(super) asked: bool,
-    /// At how many records the writer wants to be told: 1 when it sleeps, more when it lets a batch gather.
+    /// At how many records the writer wants to be told: 1 when it sleeps, more when it lets a batch
+    /// gather.
     pub(super) wake_at: usize,
     /// Records admitted before this may be deleted.
     pub(super) keep_from: Option<Utc>,
-    /// What the biller asked for, until the writer gets to it.
+    /// The job of the biller that waits for the writer.
     pub(super) chore: Option<Job>,
     /// An error of the disk that another thread met, until the writer gets to it.
     pub(super) failure: Option<LedgerError>,
@@ -71,8 +73,34 @@ pub(super) struct RecordQueue {
 }
 
 impl LedgerShared {
-    /// The disk does not answer: whoever waits for it is told an error, and their records say so should they be written. Gives
-    /// those that may be in the file as answered.
+    /// Of a ledger that was just opened, whose newest record is `last_seq`.
+    pub(super) fn new(options: &LedgerOptions, last_seq: i64) -> Self {
+        Self {
+            pending_limit: options.pending_limit,
+            durability: options.durability,
+            pending: AtomicUsize::new(0),
+            health: AtomicU8::new(HEALTHY),
+            queue: Mutex::new(RecordQueue {
+                records: Vec::new(),
+                batch: Batch::new(),
+                oldest: None,
+                writing: None,
+                asked: false,
+                wake_at: usize::MAX,
+                keep_from: None,
+                chore: None,
+                failure: None,
+                closing: None,
+            }),
+            wake: Condvar::new(),
+            watch: Condvar::new(),
+            last_seq: AtomicI64::new(last_seq),
+            last_commit_at_us: AtomicI64::new(i64::MIN),
+        }
+    }
+
+    /// The disk does not answer. The calls that wait are told an error, and their records become
+    /// `gate_failed`. Gives the batch that may be in the file as answered.
     pub(super) fn stall(&self, queue: &mut RecordQueue) -> Option<Uncertain> {
         self.health.store(STALLED, Ordering::Release);
         let given_up = queue.writing.as_ref().filter(|it| it.batch.give_up());
@@ -113,8 +141,8 @@ pub struct Slot(pub(super) Option<Arc<LedgerShared>>);
 impl Slot {
     /// Hands the record to the writer. Never waits for the disk, so it may be called from a `drop`.
     ///
-    /// When the ledger is in trouble the commit is [`NotDurable`] at once, and the record is kept as `gate_failed`
-    /// until it can be written.
+    /// When the ledger is in trouble the commit is [`NotDurable`] at once, and the record is kept
+    /// as `gate_failed` until it can be written.
     pub fn commit(mut self, record: Record) -> Commit {
         let Some(shared) = self.0.take() else {
             return Commit::known(Err(NotDurable));

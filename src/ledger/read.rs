@@ -1,43 +1,47 @@
 //! Reading a ledger's records, also while another process writes it, and copying it.
 //!
-//! Owns the SQL that reads. Must never write to a ledger, nor hold a transaction open for longer than one
-//! page: a reader that stays keeps the WAL from being copied back.
+//! Owns the SQL that reads. Must never write to a ledger, nor hold a transaction open for longer
+//! than one page: a reader that stays keeps the WAL from being copied back.
 
 use crate::ledger::error::{io_error, named};
 use crate::ledger::files::{suffixed, sync_directory};
+use crate::ledger::queue::LedgerShared;
 use crate::ledger::schema::{self, SeriesKind};
 use crate::ledger::store::let_nobody_copy_at_close;
 use crate::ledger::uncertain::refuse_noted;
-use crate::ledger::{LedgerError, running};
+use crate::ledger::{LedgerError, running, store};
 use crate::model::{AccountId, Action, GroupId, Mode, Mono, Outcome, Reason, RequestId, Utc};
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, OpenFlags, Row, params};
+use rusqlite::{Connection, OpenFlags, Row, Transaction, params};
 use serde::{Serialize, Serializer};
 use std::fmt::Display;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long a read waits while the file is being created or recovered by another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One record as the ledger has it. Its JSON has the names and the order of the view `records` (SCHEMA); times are
-/// numbers: `admitted_at` in microseconds since the Unix epoch, `start_ns`, `duration_us`.
+/// One record as the ledger has it. Its JSON has the names and the order of the view `records`
+/// (SCHEMA); times are numbers: `admitted_at` in microseconds since the Unix epoch, `start_ns`,
+/// `duration_us`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct StoredRecord {
-    /// Its place in the ledger: 1, 2, 3 .., never reused.
+    /// The number of the record in the ledger: 1, 2, 3 and so on, never reused.
     pub seq: u64,
     /// The `X-Request-Id` of the call.
     #[serde(serialize_with = "text")]
     pub id: RequestId,
-    /// Who called.
+    /// The account that called.
     #[serde(serialize_with = "text")]
     pub account: AccountId,
-    /// What was called: the group.
+    /// The group of the action.
     #[serde(serialize_with = "text")]
     pub group: GroupId,
-    /// What was called: the operation.
+    /// The action that was called.
     #[serde(serialize_with = "text")]
     pub action: Action,
     /// The mode in force at the admission (R3).
@@ -49,21 +53,21 @@ pub struct StoredRecord {
     /// The start on the monotonic clock of the machine (P1).
     #[serde(rename = "start_ns", serialize_with = "nanos")]
     pub start: Mono,
-    /// Which start of the process it belongs to.
+    /// The number of the start of the process that wrote it.
     pub run: u64,
     /// How the call ended.
     #[serde(serialize_with = "text")]
     pub outcome: Outcome,
-    /// The upstream's status.
+    /// The HTTP status of the upstream's answer. `None` when there was none.
     pub status: Option<u16>,
     /// Whether the biller may count it.
     pub billable: bool,
-    /// Why not; empty when billable.
+    /// The reason why it is not billable. Empty when it is.
     #[serde(serialize_with = "text")]
     pub reason: Reason,
     /// From the start to the settlement, in whole microseconds.
     pub duration_us: u64,
-    /// Which replica wrote it.
+    /// The name of the replica that wrote it. May be empty.
     pub replica: String,
 }
 
@@ -79,7 +83,7 @@ fn nanos<S: Serializer>(at: &Mono, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(at.0)
 }
 
-/// Why a page cannot be had.
+/// Why records or counts cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// Records after the cursor have been deleted: going on from here would skip them silently.
@@ -115,8 +119,8 @@ pub enum ReadError {
         /// How often this ledger was restored.
         restore_count: u64,
     },
-    /// The cursor is past the newest record: it comes from another ledger, or this one was put back to an
-    /// older state, and its new records would be taken for known ones.
+    /// The cursor is past the newest record. It comes from another ledger, or this one was put back
+    /// to an older state: its new records would be taken for known ones.
     #[error("the cursor {after} is past the newest record {last}: it belongs to another ledger")]
     CursorAhead {
         /// The cursor.
@@ -173,7 +177,7 @@ pub(super) fn record(row: &Row<'_>) -> Result<StoredRecord, ReadError> {
     })
 }
 
-/// Where a reader of records stands: after `seq`, in the ledger as it is since its last restore. Written
+/// The place of a client in the list of records: after `seq`, since the newest restore. Written
 /// `RESTORE_COUNT:SEQ`, or `SEQ` alone for a ledger that was never restored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cursor {
@@ -187,7 +191,7 @@ impl Cursor {
     /// Reads what [`Display`] writes, or a bare seq.
     ///
     /// # Errors
-    /// What is expected instead.
+    /// A text that is neither; the error says what is expected.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (restore_count, seq) = text.split_once(':').unwrap_or(("0", text));
         let number = |text: &str| {
@@ -220,15 +224,24 @@ impl From<u64> for Cursor {
 }
 
 /// A read-only connection.
+///
+/// Of a ledger that this process writes it shows no record before that record is known to be
+/// durable. So a call that was told an error is never shown as answered, also not while its late
+/// commit waits to be corrected.
 #[derive(Debug)]
-pub struct Reader(pub(super) Connection);
+pub struct Reader {
+    pub(super) connection: Connection,
+    /// The state of the ledger, where this process writes it.
+    written_here: Option<Arc<LedgerShared>>,
+}
 
 impl Reader {
     /// Opens an existing ledger. Creates nothing.
     ///
     /// # Errors
-    /// Of a ledger that this process writes: [`LedgerError::Suspect`] while it is made sound after an error of the disk,
-    /// [`LedgerError::Another`] and [`LedgerError::Older`] while another file lies at its path.
+    /// Of a ledger that this process writes: [`LedgerError::Suspect`] while it is made sound after
+    /// an error of the disk, [`LedgerError::Another`] and [`LedgerError::Older`] while another file
+    /// lies at its path.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         Self::try_open(path).map_err(named(path))
     }
@@ -253,23 +266,51 @@ impl Reader {
             SeriesKind::Older(found) => return Err(LedgerError::Outdated { found }),
             SeriesKind::Empty => return Err(LedgerError::NotALedger),
         }
-        if let Some(expected) = expected {
-            expected.check(&connection, path)?;
-        }
-        Ok(Self(connection))
+        let written_here = match expected {
+            Some(expected) => {
+                expected.check(&connection, path)?;
+                Some(expected.shared)
+            }
+            None => None,
+        };
+        Ok(Self {
+            connection,
+            written_here,
+        })
     }
 
-    /// At most `limit` records behind the cursor `after`, in order. Fewer: there are no more as yet.
+    /// A transaction for one page of what is read, and the newest seq that it may show.
+    pub(super) fn page(&self) -> Result<(Transaction<'_>, i64), rusqlite::Error> {
+        // Before the transaction sees the file: a correction that comes in between is not in what
+        // it sees.
+        let durable = self
+            .written_here
+            .as_ref()
+            .map(|shared| shared.last_seq.load(Ordering::Acquire));
+        let page = self.connection.unchecked_transaction()?;
+        let newest = match durable {
+            // Rolled-up records are durable and correct. Without them a counted hour would be cut
+            // in two.
+            Some(durable) => page
+                .prepare_cached("SELECT max(?1, rolled_up) FROM bounds")?
+                .query_row([durable], |row| row.get(0))?,
+            None => i64::MAX,
+        };
+        Ok((page, newest))
+    }
+
+    /// At most `limit` records behind the cursor `after`, in order. Fewer: there are no more as
+    /// yet.
     ///
     /// # Errors
-    /// A cursor that would pass over a record: one of another restore, one whose next record was deleted, one past the
-    /// newest. The cursor before all records, 0, is of every restore.
+    /// A cursor that would pass over a record: one of another restore, one whose next record was
+    /// deleted, one past the newest. The cursor before all records, 0, is of every restore.
     pub fn records(
         &self,
         after: impl Into<Cursor>,
         limit: usize,
     ) -> Result<Vec<StoredRecord>, ReadError> {
-        let page = self.0.unchecked_transaction()?;
+        let (page, newest) = self.page()?;
         let after = in_this_restore(&page, after.into())?;
         let first_kept = first_kept(&page)?;
         if after.saturating_add(1) < first_kept {
@@ -279,9 +320,10 @@ impl Reader {
         if after > last {
             return Err(ReadError::CursorAhead { after, last });
         }
-        let mut select =
-            page.prepare_cached(&format!("{RECORDS} WHERE seq > ?1 ORDER BY seq LIMIT ?2"))?;
-        let mut rows = select.query(params![signed(after), signed(limit as u64)])?;
+        let mut select = page.prepare_cached(&format!(
+            "{RECORDS} WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3"
+        ))?;
+        let mut rows = select.query(params![signed(after), newest, signed(limit as u64)])?;
         let mut records = Vec::new();
         while let Some(row) = rows.next()? {
             records.push(record(row)?);
@@ -291,19 +333,20 @@ impl Reader {
 
     /// The cursor behind the record `seq` of this ledger.
     pub fn cursor(&self, seq: u64) -> Result<Cursor, ReadError> {
-        let restore_count = restore_count(&self.0)?;
+        let restore_count = restore_count(&self.connection)?;
         Ok(Cursor { restore_count, seq })
     }
 
     /// The newest seq that was ever given; 0 before the first.
     pub fn last_seq(&self) -> Result<u64, ReadError> {
-        last_seq(&self.0)
+        let (page, newest) = self.page()?;
+        Ok(last_seq(&page)?.min(u64::try_from(newest).unwrap_or(0)))
     }
 
-    /// The oldest seq that has not been deleted: the first cursor that can be used is one below it. One past
-    /// [`Reader::last_seq`] when nothing is kept.
+    /// The oldest seq that has not been deleted: the first cursor that can be used is one below it.
+    /// One past [`Reader::last_seq`] when nothing is kept.
     pub fn first_kept_seq(&self) -> Result<u64, ReadError> {
-        first_kept(&self.0)
+        first_kept(&self.connection)
     }
 }
 
@@ -325,7 +368,7 @@ fn in_this_restore(page: &Connection, cursor: Cursor) -> Result<u64, ReadError> 
             restore_count,
         });
     }
-    // What each restore since has left of the records up to the cursor.
+    // The newest record up to the cursor that all restores since have left.
     let left: Option<u64> = page.query_row(
         "SELECT min(last_seq) FROM restores WHERE restore_count > ?1",
         [signed(cursor.restore_count)],
@@ -341,7 +384,7 @@ fn in_this_restore(page: &Connection, cursor: Cursor) -> Result<u64, ReadError> 
 }
 
 pub(super) fn last_seq(connection: &Connection) -> Result<u64, ReadError> {
-    Ok(u64::try_from(crate::ledger::store::last_seq(connection)?).unwrap_or(0))
+    Ok(u64::try_from(store::last_seq(connection)?).unwrap_or(0))
 }
 
 pub(super) fn first_kept(connection: &Connection) -> Result<u64, ReadError> {
@@ -368,15 +411,16 @@ pub(super) fn word<T>(
     parse(text).ok_or_else(|| ReadError::Unknown(text.to_owned()))
 }
 
-/// Copies the ledger `from` to the new file `to`, also while it is written: one consistent state, checked, in a
-/// single file. `to` appears when it is complete or not at all; an existing file is never overwritten.
+/// Copies the ledger `from` to the new file `to`, also while it is written: one consistent state,
+/// checked, in a single file. `to` appears when it is complete or not at all; an existing file is
+/// never overwritten.
 pub fn backup(from: &Path, to: &Path) -> Result<(), LedgerError> {
     let reader = Reader::open(from)?;
-    refuse_noted(&reader.0, from)?;
-    copy_to(&reader.0, to)
+    refuse_noted(&reader.connection, from)?;
+    copy_to(&reader.connection, to)
 }
 
-/// [`backup`] of an open ledger, of whatever schema.
+/// Copies an open ledger of any schema to the new file `to`, as [`backup`] does.
 pub(super) fn copy_to(source: &Connection, to: &Path) -> Result<(), LedgerError> {
     if to.symlink_metadata().is_ok() {
         return Err(LedgerError::Exists(to.to_owned()));
@@ -392,7 +436,7 @@ pub(super) fn copy_to(source: &Connection, to: &Path) -> Result<(), LedgerError>
             let to = to.to_owned();
             return Err(LedgerError::Unfinished { to, partial });
         }
-        // By the name that was given: nobody knows of the other.
+        // The error names the file that was asked for: nobody knows of the partial one.
         Err(error) => return Err(io_error(to)(error)),
     }
     let copied = copy(source, &partial)
@@ -400,7 +444,8 @@ pub(super) fn copy_to(source: &Connection, to: &Path) -> Result<(), LedgerError>
         .and_then(|()| put(&partial, to))
         .and_then(|()| sync_directory(to));
     if copied.is_err() {
-        // What is left of a failed copy must not be taken for a backup; the error says more than this one could.
+        // The rest of a failed copy must not be taken for a backup. An error here would say less
+        // than the first.
         let _ = fs::remove_file(&partial);
     }
     copied
@@ -413,7 +458,8 @@ fn put(partial: &Path, to: &Path) -> Result<(), LedgerError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             Err(LedgerError::Exists(to.to_owned()))
         }
-        // A file system without a second name for a file. Nobody else is expected to take this one meanwhile.
+        // A file system without a second name for a file. Nobody else is expected to take this one
+        // meanwhile.
         Err(_) if to.symlink_metadata().is_err() => fs::rename(partial, to).map_err(io_error(to)),
         Err(_) => Err(LedgerError::Exists(to.to_owned())),
     }
@@ -422,8 +468,8 @@ fn put(partial: &Path, to: &Path) -> Result<(), LedgerError> {
 fn copy(source: &Connection, partial: &Path) -> Result<(), LedgerError> {
     let mut copy = Connection::open(partial)?;
     {
-        // All pages in one step, in one read transaction: with smaller ones, each commit of the writer
-        // makes the copy begin anew, and under load it would never end.
+        // All pages in one step, in one read transaction: with smaller ones, each commit of the
+        // writer makes the copy begin anew, and under load it would never end.
         let backup = Backup::new(source, &mut copy)?;
         match backup.step(-1)? {
             StepResult::Done => {}
@@ -436,7 +482,8 @@ fn copy(source: &Connection, partial: &Path) -> Result<(), LedgerError> {
             }
         }
     }
-    // A ledger is in WAL mode; a copy of its own must be whole in one file, also on a read-only disk.
+    // A ledger is in WAL mode; a copy of its own must be whole in one file, also on a read-only
+    // disk.
     copy.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))?;
     let verdict: String = copy.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
     if verdict != "ok" {

@@ -10,11 +10,11 @@ use std::time::Duration;
 pub struct Record {
     /// The `X-Request-Id` that the client and the upstream also get.
     pub id: RequestId,
-    /// Who called.
+    /// The account that called.
     pub account: AccountId,
-    /// What was called: the group that shares a cap and a meter.
+    /// The group of the action. Its actions share a cap and a meter.
     pub group: GroupId,
-    /// What was called: the operation.
+    /// The action that was called.
     pub action: Action,
     /// The mode in force at the admission (R3).
     pub mode: Mode,
@@ -26,8 +26,8 @@ pub struct Record {
     pub outcome: Outcome,
     /// The upstream's status, also when the client had gone by then; `None` when it gave no answer.
     pub status: Option<u16>,
-    /// Why it is not billable, or [`Reason::Billable`], from [`billable`]. There is no flag beside it,
-    /// so the two cannot disagree.
+    /// Why it is not billable, or [`Reason::Billable`], from [`billable`]. There is no flag beside
+    /// it, so the two cannot disagree.
     pub reason: Reason,
     /// From the start to the settlement.
     pub duration: Duration,
@@ -39,7 +39,7 @@ impl Record {
         self.reason == Reason::Billable
     }
 
-    /// The same call when the gate could not count it in time: nothing of it is billed, and the
+    /// The same call when tollgate could not count it in time: nothing of it is billed, and the
     /// status is gone because the client never got that answer.
     pub(crate) fn into_gate_failed(self) -> Self {
         Self {
@@ -54,11 +54,12 @@ impl Record {
 /// Whether a call is billable, and if not, why (R8). `vetoed`: the upstream said
 /// `x-tollgate-billable: false`.
 ///
-/// What the gate itself failed is never billed, and a free group never is (R2). `bill: admitted` bills
-/// all the rest. `bill: served` bills an answer below 500 that was not vetoed, also when the client hung
-/// up after its request had been sent whole, because the work was done (R8). By 408, 421, 425 and 429 the
-/// upstream says that it did no work and wants to be asked again. In qps mode `Billable` means that the
-/// call was inside what the quota paid for; what a call costs is the biller's affair (R5).
+/// A call that tollgate itself failed is never billed, nor is one of a free group (R2). `bill:
+/// admitted` bills all the rest. `bill: served` bills an answer below 500 that was not vetoed, also
+/// when the client hung up after its request had been sent whole, because the work was done (R8).
+/// By 408, 421, 425 and 429 the upstream says that it did no work and wants to be asked again. In
+/// qps mode `Billable` means that the call was inside what the quota paid for; what a call costs is
+/// the biller's affair (R5).
 pub fn billable(
     bill: Bill,
     mode: Mode,

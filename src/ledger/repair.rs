@@ -1,11 +1,14 @@
-//! Making a ledger sound again after an error of the disk, and at a start after a process that did not end well.
+//! Making a ledger sound again after an error of the disk, and at a start after a process that did
+//! not end well.
 //!
-//! Owns the order of the steps, and that each of them ends with a sync that was not told of an error. Must never decide what
-//! was durable from what it reads back alone, nor run while a connection of this process is open.
+//! Owns the order of the steps, and that each of them ends with a sync that was not told of an
+//! error. Must never decide what was durable from what it reads back alone, nor run while a
+//! connection of this process is open.
 //!
-//! After a failed sync the page cache shows what the disk may not have, and marks it clean, so that no later sync writes it.
-//! Hence everything that counts is written again: the WAL byte for byte, then all of its pages into the database.
-//! Ledger files are read, written and synced through `std::fs` and SQLite only.
+//! After a failed sync the page cache shows what the disk may not have, and marks it clean, so that
+//! no later sync writes it. Hence everything that counts is written again: the WAL byte for byte,
+//! then all of its pages into the database. Ledger files are read, written and synced through
+//! `std::fs` and SQLite only.
 
 use crate::ledger::LedgerError;
 use crate::ledger::chain::{self, Digests, Link, Linked};
@@ -22,7 +25,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long a repair waits for queries of this gate that have the ledger open, before it is tried anew.
+/// How long a repair waits for queries of this process that have the ledger open, before it is
+/// tried anew.
 const HELD_OPEN: Duration = Duration::from_millis(500);
 
 /// Records that are linked again between two lines of the log.
@@ -30,8 +34,8 @@ const PROGRESS: i64 = 1_000_000;
 
 /// A repair that goes on where an earlier try of it ended.
 ///
-/// As long as there is one, this process refuses new queries of the ledger: what they read would be no witness, and one after
-/// the other they would hold it open for ever.
+/// As long as there is one, this process refuses new queries of the ledger. Their answers could not
+/// be trusted, and one after the other they would hold it open for ever.
 #[derive(Debug)]
 pub(super) struct Repair {
     path: PathBuf,
@@ -51,7 +55,8 @@ impl Repair {
         }
     }
 
-    /// Makes the ledger sound, or says why it is not yet. What is `known` to be durable must be found in it.
+    /// Makes the ledger sound, or says why it is not yet. What is `known` to be durable must be
+    /// found in it.
     pub(super) fn run(&mut self, known: Option<&KnownLedger>) -> Result<(), LedgerError> {
         let path = &self.path.clone();
         let wal_bytes = length(&suffixed(path, "-wal"))?;
@@ -99,7 +104,8 @@ impl Repair {
     }
 }
 
-/// Repairs a ledger whose WAL was left behind: nobody knows what the process before this one was told of its disk.
+/// Repairs a ledger whose WAL was left behind: nobody knows what the process before this one was
+/// told of its disk.
 pub(super) fn at_start(path: &Path) -> Result<(), LedgerError> {
     let left = length(&suffixed(path, "-wal"))?;
     if left == 0 {
@@ -129,8 +135,8 @@ fn open_wal(path: &Path) -> Result<Option<File>, LedgerError> {
     }
 }
 
-/// A connection that shares nothing with an earlier one: in this mode SQLite keeps its index of the WAL in its own memory, so
-/// it reads every frame, checks it, and knows of none that it was copied.
+/// A connection that shares nothing with an earlier one. In this mode SQLite keeps its index of the
+/// WAL in its own memory. So it reads and checks every frame, and takes none for copied.
 fn open_alone(path: &Path) -> Result<Connection, LedgerError> {
     // Longer tries than SQLite's own: a lock that is asked for outright does not wait.
     const PAUSE: Duration = Duration::from_millis(10);
@@ -180,7 +186,8 @@ fn sync_emptied(path: &Path) -> Result<(), LedgerError> {
     sync_directory(path)
 }
 
-/// Links the records since the last sealed day again. Pages that the disk has lost would give other links.
+/// Links the records since the last sealed day again. Pages that the disk has lost would give other
+/// links.
 fn link_again(connection: &Connection) -> Result<(), LedgerError> {
     let (first_kept, rolled_up): (i64, i64) =
         connection.query_row("SELECT first_kept, rolled_up FROM bounds", [], |row| {
@@ -218,11 +225,11 @@ fn link_again(connection: &Connection) -> Result<(), LedgerError> {
         while let Some(next_seq) = beyond_a_restore(connection, expected, step, &link)? {
             (expected, step) = (next_seq, next_step()?);
         }
-        let words = digests.of(connection, &record)?;
-        let Some(words) = words.filter(|_| seq == expected) else {
+        let texts = digests.of(connection, &record)?;
+        let Some(texts) = texts.filter(|_| seq == expected) else {
             return Err(LedgerError::Broken(expected));
         };
-        link = record.link(&link, &words);
+        link = record.link(&link, &texts);
         if let Some((_, stored)) = step.filter(|(last_seq, _)| *last_seq == seq) {
             if stored != link {
                 return Err(LedgerError::Broken(seq));
@@ -245,8 +252,8 @@ fn link_again(connection: &Connection) -> Result<(), LedgerError> {
     }
 }
 
-/// The seq that follows when the ledger was restored before `expected` was given: `step` is the gap then, and its link is the
-/// one before it.
+/// The seq that follows when the ledger was restored before `expected` was given: `step` is the gap
+/// then, and its link is the one before it.
 fn beyond_a_restore(
     connection: &Connection,
     expected: i64,

@@ -1,11 +1,12 @@
 //! Putting a backup back in the place of a ledger.
 //!
-//! Owns the steps and their order. Must never give a seq a second time, change the ledger that was there, nor put a database
-//! where a WAL lies: SQLite would read the one into the other.
+//! Owns the steps and their order. Must never give a seq a second time, change the ledger that was
+//! there, nor put a database where a WAL lies: SQLite would read the one into the other.
 //!
-//! A backup ends before the ledger that it replaces did. So the seqs go on far beyond: no cursor that was given out by
-//! then can pass over a new record. `links` has a row of the last seq that was left out, with the link of the backup's last record and no
-//! marks; `restores` has a row as well.
+//! A backup ends before the ledger that it replaces did. So the seqs go on far beyond: no cursor
+//! that was given out by then can pass over a new record. `links` has a row of the last seq that
+//! was left out, with the link of the backup's last record and no marks; `restores` has a row as
+//! well.
 
 use crate::ledger::error::{io_error, named};
 use crate::ledger::files::{lock, suffixed, sync_directory};
@@ -24,16 +25,16 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-/// So many seqs are left out: more than a gate records in thirty years at 1,000 calls a second.
+/// The number of seqs that are left out: more than thirty years have at 1,000 calls a second.
 const GAP: i64 = 1_000_000_000_000;
 
-/// So many times a ledger can be restored at most: the seqs that this leaves out are a ninth of all.
+/// The most restores of a ledger. The seqs that they leave out are a ninth of all.
 const MOST: i64 = 1_000_000;
 
 /// Records that are rolled up at a time.
 const STEP: i64 = 4_096;
 
-/// What was put back, and where the ledger that was there is now.
+/// The result of a restore: which records the ledger has, and where the ledger before it is now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Restored {
     /// The real path of the ledger.
@@ -52,13 +53,15 @@ pub struct Restored {
     pub moved: Option<PathBuf>,
 }
 
-/// Puts the backup `from` in the place of the ledger `to`, of which no process may have the lock. What was there is moved
-/// aside. `to` is complete and synced, or it is missing; then the same restore may be started again. It belongs to whom the one
-/// that was there did, or else the folder.
+/// Puts the backup `from` in the place of the ledger `to`, of which no process may have the lock.
+/// What was there is moved aside. `to` is complete and synced, or it is missing; then the same
+/// restore may be started again. Its owner is that of the ledger that was there, or else that of
+/// the folder.
 ///
 /// # Errors
-/// [`LedgerError::Locked`] while a gate runs; [`LedgerError::NotItsBackup`] when `to` is another ledger;
-/// [`LedgerError::NotALedger`] and others when `from` is no ledger. Then nothing is changed.
+/// [`LedgerError::Locked`] while a tollgate runs; [`LedgerError::NotItsBackup`] when `to` is
+/// another ledger; [`LedgerError::NotALedger`] and others when `from` is no ledger. Then nothing is
+/// changed.
 pub fn restore(from: &Path, to: &Path, now: Utc) -> Result<Restored, LedgerError> {
     let source = open_backup(from).map_err(named(from))?;
     refuse_noted(&source, from)?;
@@ -75,7 +78,8 @@ pub fn restore(from: &Path, to: &Path, now: Utc) -> Result<Restored, LedgerError
         // It may be of this restore, or of one that failed.
         owner.give(&lock, &path)?;
     }
-    // Not of one that was moved aside: SQLite would make it a WAL, and its own may still be at the path.
+    // Not of one that was moved aside: SQLite would make it a WAL, and its own may still be at the
+    // path.
     let (backup, there) = (Origin::read(&source), Origin::at(&path));
     if there.is_another(&backup) {
         return Err(LedgerError::NotItsBackup { path });
@@ -123,7 +127,7 @@ fn clear(new: &Path) -> Result<(), LedgerError> {
     ends.iter().try_for_each(|end| remove(&suffixed(new, end)))
 }
 
-/// Who may use the ledger.
+/// The owner and the mode of the ledger's file.
 struct Owner {
     uid: u32,
     gid: u32,
@@ -131,8 +135,8 @@ struct Owner {
 }
 
 impl Owner {
-    /// Of the ledger that was there before, or else whoever may use the folder of `path`. Whoever is not root, and makes a
-    /// ledger where none was, keeps it.
+    /// The owner of the ledger that was there before, or else of the folder of `path`. A user who
+    /// is not root, and makes a ledger where there was none, owns it.
     fn of(before: Option<&PathBuf>, path: &Path) -> Result<Self, LedgerError> {
         let from = before.map_or(path.parent().unwrap_or(path), |before| before);
         let found = fs::metadata(from).map_err(io_error(from))?;
@@ -227,7 +231,8 @@ impl Origin {
     }
 }
 
-/// The highest count that was given here: a backup may be older than the last restore, and no two may have the same.
+/// The highest count that was given here: a backup may be older than the last restore, and no two
+/// may have the same.
 fn earlier_restores(path: &Path) -> Result<i64, LedgerError> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let aside = aside(path, "");
@@ -259,8 +264,9 @@ fn aside(path: &Path, count: impl std::fmt::Display) -> PathBuf {
     suffixed(path, &format!(".before-restore-{count}"))
 }
 
-/// Notes the restore in the copy at `path`, and makes its seqs go on beyond the gap. It is one file afterwards, without a
-/// WAL. Where it is of an older schema it gets `ledger_id`. Gives what it is then, the newest record, and the seal.
+/// Notes the restore in the copy at `path`, and makes its seqs go on beyond the gap. It is one file
+/// afterwards, without a WAL. Where it is of an older schema it gets `ledger_id`. Gives what it is
+/// then, the newest record, and the seal.
 fn go_on_beyond(
     path: &Path,
     count: i64,
@@ -316,8 +322,8 @@ fn go_on_beyond(
     Ok((known, last_seq, seal))
 }
 
-/// Moves the ledger at `path` and its WAL aside, the database first: with the WAL gone first it would look whole, and
-/// not be. Gives where it is now.
+/// Moves the ledger at `path` and its WAL aside, the database first: with the WAL gone first it
+/// would look whole, and not be. Gives where it is now.
 fn move_aside(path: &Path, count: i64) -> Result<Option<PathBuf>, LedgerError> {
     let (wal, aside_now) = (suffixed(path, "-wal"), aside(path, count));
     let mut moved = None;

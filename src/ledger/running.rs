@@ -1,6 +1,7 @@
-//! What this process knows of the ledgers that it has open, for its own readers.
+//! The ledgers that this process has open, for its own readers.
 //!
-//! Owns the one list of them, by real path. Must never say anything of a ledger that another process writes.
+//! Owns the one list of them, by real path. Must never say anything of a ledger that another
+//! process writes.
 
 use crate::ledger::LedgerError;
 use crate::ledger::known::Identity;
@@ -55,15 +56,18 @@ pub(super) fn written(path: &Path, identity: Identity, shared: Arc<LedgerShared>
     tell(path, What::Written(identity, shared))
 }
 
-/// What a reader must find in a ledger that this process writes.
+/// The state that a reader must find in a ledger that this process writes.
 #[derive(Debug)]
 pub(super) struct Expected {
     identity: Identity,
-    /// The newest that was durable before the file was opened.
+    /// The newest seq that was durable before the file was opened.
     last_seq: i64,
+    /// The state of the ledger: what becomes durable later.
+    pub(super) shared: Arc<LedgerShared>,
 }
 
-/// What to expect of the file at `path`, which may be any name of it; `None` when this process does not write it.
+/// The state that a reader must find at `path`, which may be any name of the file. `None` when this
+/// process does not write it.
 ///
 /// # Errors
 /// [`LedgerError::Suspect`]
@@ -86,6 +90,7 @@ pub(super) fn expected(path: &Path) -> Result<Option<Expected>, LedgerError> {
                 expected = Some(Expected {
                     identity: identity.clone(),
                     last_seq: shared.last_seq.load(Ordering::Acquire),
+                    shared: shared.clone(),
                 });
             }
         }

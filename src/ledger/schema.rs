@@ -1,5 +1,5 @@
 //! The tables, and telling a ledger from any other file. The tables are documented in the head of
-//! [`super`], for people who read them with a client of their own.
+//! [`ledger`](crate::ledger), for people who read them with a client of their own.
 //!
 //! Owns `application_id` and `user_version`. Must never touch a file that is not a ledger of ours.
 
@@ -68,8 +68,8 @@ SELECT admitted_at / 3600000000 AS hour, series, 1 AS calls, seq AS first_seq, s
 FROM raw WHERE seq > (SELECT rolled_up FROM bounds);
 "#;
 
-/// The rollup. A row is never changed once its records are sealed, so a series may have several in an hour. The index is
-/// the order in which they are sealed.
+/// The rollup. A row is never changed once its records are sealed, so a series may have several in
+/// an hour. The index is the order in which they are sealed.
 const HOURS: &str = r#"
 CREATE TABLE hours (
     hour       INTEGER NOT NULL,
@@ -230,8 +230,8 @@ pub(super) fn create(connection: &Connection) -> Result<(), rusqlite::Error> {
     ))
 }
 
-/// Makes the tables of schema `found`, one of [`OLDER`], those of [`VERSION`], inside a transaction. The chain of a ledger
-/// of schema 2 begins with the first record that is kept.
+/// Makes the tables of schema `found`, one of [`OLDER`], those of [`VERSION`], inside a
+/// transaction. The chain of a ledger of schema 2 begins with the first record that is kept.
 pub(super) fn migrate(transaction: &Transaction<'_>, found: i32) -> Result<(), rusqlite::Error> {
     let bills = match found {
         2 => &format!(

@@ -1,8 +1,9 @@
-//! Seals: whoever keeps one can tell later whether anything that it stands for was changed.
+//! Seals: a copy of one tells later whether anything that it stands for was changed.
 //!
-//! Owns the texts that the seals of days, months and restores are made of, and their order. They never change: who kept a seal
-//! must find it again in any later version. Must never seal what can still grow.
-//! The texts are told in SCHEMA. `hours` may be many rows, so they are read beside the commits, between two chores of the writer.
+//! Owns the texts that the seals of days, months and restores are made of, and their order. They
+//! never change: who kept a seal must find it again in any later version. Must never seal what can
+//! still grow. The texts are told in SCHEMA. `hours` may be many rows, so they are read beside the
+//! commits, between two chores of the writer.
 
 use crate::ledger::chain::Link;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -12,7 +13,7 @@ use std::fmt::Write;
 /// Rows of `hours` that are read in one transaction.
 const PAGE: i64 = 10_000;
 
-/// What every seal is made of besides its own: which ledger, and the seal before.
+/// The part that every seal has besides its own: the id of the ledger, and the seal before.
 pub(super) struct Before {
     ledger_id: String,
     head: Link,
@@ -206,8 +207,8 @@ impl Restore {
 pub(super) const RESTORES: &str =
     "SELECT restore_count, last_seq, next_seq, restored_at FROM restores";
 
-/// The digest of the rows of `hours` whose first record comes after `after` and not after `last`: those that a day
-/// seals. They must not grow any more. Memory does not grow with them.
+/// The digest of the rows of `hours` whose first record comes after `after` and not after `last`:
+/// those that a day seals. They must not grow any more. Memory does not grow with them.
 pub(super) fn hours(
     connection: &Connection,
     after: i64,
@@ -240,7 +241,8 @@ pub(super) fn hours(
                     rusqlite::types::ValueRef::Integer(number) => number.to_string().into(),
                     _ => "?".into(),
                 };
-                // No word of ours has one of these; one that was changed by hand must not pass for two.
+                // No word of ours has one of these; one that was changed by hand must not pass for
+                // two.
                 let _ = write!(line, "\t{}", word.replace(['\t', '\n'], "?"));
             }
             line.push('\n');

@@ -1,6 +1,7 @@
-//! What is told to those who wait for the writer when it does not come back.
+//! The watch over the writer: calls are told an error when the disk does not answer.
 //!
-//! Owns the look at how long the oldest record has waited, and the end of a writer. Must never be in a call to the disk.
+//! Owns the look at how long the oldest record has waited, and the end of a writer. Must never be
+//! in a call to the disk.
 
 use crate::ledger::Trouble;
 use crate::ledger::commit::{Batch, Decision};
@@ -26,8 +27,8 @@ impl Drop for CloseOnDrop {
     }
 }
 
-/// Tells the calls of a disk that does not return that they are not counted, and has new ones refused, when the oldest record
-/// has waited for `stall_after`. Runs until the writer has ended.
+/// Tells the calls of a disk that does not return that they are not counted, and has new ones
+/// refused, when the oldest record has waited for `stall_after`. Runs until the writer has ended.
 pub(super) fn watch(shared: &LedgerShared, path: &Path, clock: &Clock, stall_after: Duration) {
     let mut queue = shared.queue.lock();
     loop {

@@ -2,30 +2,29 @@
 //!
 //! Owns the one writing connection. Must never decide what happens when it fails.
 
-use crate::ledger::bills::{Entry, Seal, StoreError};
+mod chores;
+
+use crate::ledger::bills::Seal;
 use crate::ledger::chain::{self, Digests, Link};
 use crate::ledger::count::FastMap;
-use crate::ledger::error::{io_error, named};
-use crate::ledger::files::suffixed;
+use crate::ledger::error::named;
+use crate::ledger::files::LedgerFiles;
 use crate::ledger::known::KnownLedger;
 use crate::ledger::schema::{self, SeriesKind};
 use crate::ledger::uncertain::Uncertain;
-use crate::ledger::{LedgerError, Record, bills, migrate};
+use crate::ledger::{LedgerError, Record, migrate};
 use crate::model::{AccountId, Action, GroupId, Mode, Outcome, Reason, RequestId, Utc};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// How long a write waits for another process that holds the file (an operator with an SQLite
 /// client) before it is trouble. Calls wait that long, so it is far below the clients' patience.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the WAL file is cut back to after a reader that held it open for long has gone, in bytes. Below
-/// this it is kept: overwriting written space makes a sync twice as cheap.
+/// The size in bytes to which SQLite cuts the WAL back when a long reader has gone. Below it the
+/// WAL keeps its size: a sync of space that was written before costs half.
 const WAL_KEPT_BYTES: u32 = 64 << 20;
 
 /// Series whose ids are remembered. All accounts in all groups fit; it is a bound, not a size.
@@ -36,50 +35,13 @@ const PRUNE_STEP: i64 = 512;
 
 type SeriesKey = (AccountId, GroupId, Action, Mode, Outcome, Reason);
 
-/// The files that were opened. A file that was deleted or replaced takes writes as before and
-/// forgets them with the process; SQLite does not look in WAL mode.
-#[derive(Clone, Debug)]
-pub(super) struct LedgerFiles([(PathBuf, Inode); 2]);
-
-/// Device (major, minor) and number.
-type Inode = (u32, u32, u64);
-
-impl LedgerFiles {
-    fn at(path: &Path) -> Result<Self, LedgerError> {
-        let with_inode = |path: PathBuf| Ok::<_, LedgerError>((path.clone(), inode(&path)?));
-        let wal = with_inode(suffixed(path, "-wal"))?;
-        Ok(Self([with_inode(path.to_owned())?, wal]))
-    }
-
-    /// Two system calls a commit, some 1 % of what it costs.
-    pub(super) fn still_there(&self) -> Result<(), LedgerError> {
-        for (path, opened) in &self.0 {
-            match inode(path) {
-                Ok(found) if found == *opened => {}
-                Err(LedgerError::Io { error, .. }) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(io_error(path)(error));
-                }
-                _ => return Err(LedgerError::Replaced(path.clone())),
-            }
-        }
-        Ok(())
-    }
-}
-
-fn inode(path: &Path) -> Result<Inode, LedgerError> {
-    // The number alone: a file whose times were asked for has to get new ones, and its inode dirty,
-    // with each write from then on.
-    let found = statx(CWD, path, AtFlags::empty(), StatxFlags::INO)
-        .map_err(|error| io_error(path)(error.into()))?;
-    Ok((found.stx_dev_major, found.stx_dev_minor, found.stx_ino))
-}
-
-/// What [`Store::freeze`] gives.
+/// The result of [`Store::freeze`].
 #[derive(Debug)]
 pub(super) enum Frozen {
     /// The day's seal, which it had already.
     Sealed(Seal),
-    /// The rows of `hours` to seal: those whose first record comes after `after` and not after `last_seq`.
+    /// The rows of `hours` to seal: those whose first record comes after `after` and not after
+    /// `last_seq`.
     Rows {
         /// The newest record whose row is sealed.
         after: i64,
@@ -106,13 +68,15 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens an existing file; makes it a ledger of this schema when it is empty or older, and `create`.
+    /// Opens an existing file; makes it a ledger of this schema when it is empty or older, and
+    /// `create`.
     pub(super) fn open(path: &Path, create: bool) -> Result<Self, LedgerError> {
         Self::try_open(path, create).map_err(named(path))
     }
 
     fn try_open(path: &Path, create: bool) -> Result<Self, LedgerError> {
-        // Without CREATE: when the volume is gone, an empty ledger in its mount point would hide it.
+        // Without CREATE: when the volume is gone, an empty ledger in its mount point would hide
+        // it.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -155,8 +119,8 @@ impl Store {
         })
     }
 
-    /// Opens the ledger of a running gate again. It must hold what was durable before: whatever took it away may have put
-    /// another one in its place.
+    /// Opens the ledger again after an error. It must hold all that was durable before: another
+    /// file may lie at its path now.
     pub(super) fn reopen(path: &Path, known: &KnownLedger) -> Result<Self, LedgerError> {
         let store = Self::open(path, false)?;
         store.is_known(known, path)?;
@@ -184,7 +148,7 @@ impl Store {
             .query_row(opened_at, [], |row| Ok(Utc(row.get(0)?)))
     }
 
-    /// What to remember of the file, to know it again when it is opened again.
+    /// The state by which the file is known again when it is opened again.
     pub(super) fn known(&self) -> Result<KnownLedger, rusqlite::Error> {
         KnownLedger::read(&self.connection)
     }
@@ -204,11 +168,11 @@ impl Store {
         self.next_seq - 1 - self.rolled_up
     }
 
-    /// Appends `records` in one transaction. An error when they went into a file that is not at its path
-    /// any more.
+    /// Appends `records` in one transaction. An error when they went into a file that is not at its
+    /// path any more.
     pub(super) fn commit(&mut self, run: i64, records: &[Record]) -> Result<(), LedgerError> {
-        // Prepared once, which rusqlite's own transactions are not: some 5 % of a commit. Where this ends early
-        // the connection is dropped, and the transaction with it.
+        // Prepared once, which rusqlite's own transactions are not: some 5 % of a commit. Where
+        // this ends early the connection is dropped, and the transaction with it.
         let execute = |sql| self.connection.prepare_cached(sql)?.execute([]);
         execute("BEGIN IMMEDIATE")?;
         let mut seq = self.next_seq;
@@ -236,13 +200,15 @@ impl Store {
         Ok(())
     }
 
-    /// Whether the row `seq` is that of the call `id`: whether a batch that began with it was committed.
+    /// Whether the row `seq` is that of the call `id`: whether a batch that began with it was
+    /// committed.
     pub(super) fn holds(&self, seq: i64, id: RequestId) -> Result<bool, rusqlite::Error> {
         Ok(id_of(&self.connection, seq)? == Some(id))
     }
 
-    /// Makes the rows from `first_seq` on say what `records` say, in one transaction. They are the newest of the
-    /// ledger: nothing is rolled up while the fate of a batch is in doubt, so `hours` has not counted them.
+    /// Makes the rows from `first_seq` on say what `records` say, in one transaction. They are the
+    /// newest of the ledger: nothing is rolled up while the fate of a batch is in doubt, so `hours`
+    /// has not counted them.
     pub(super) fn correct(
         &mut self,
         first_seq: i64,
@@ -260,8 +226,9 @@ impl Store {
         transaction.commit()
     }
 
-    /// Makes the rows of a batch `gate_failed` when it was committed: its calls were told an error. Gives how many were changed. A batch that
-    /// is rolled up is left as it is: the process that did so had settled it before.
+    /// Makes the rows of a batch `gate_failed` when it was committed: its calls were told an error.
+    /// Gives how many were changed. A batch that is rolled up is left as it is: the process that
+    /// did so had settled it before.
     pub(super) fn fail_uncertain(&mut self, batch: &Uncertain) -> Result<usize, rusqlite::Error> {
         if batch.first_seq <= self.rolled_up || !self.holds(batch.first_seq, batch.first)? {
             return Ok(0);
@@ -289,187 +256,14 @@ impl Store {
         Ok(changed)
     }
 
-    /// Adds up to `step` records, the oldest that are not in `hours` yet, to them, links them to the chain, and notes how
-    /// far it came, in one transaction: whatever happens to it, `hours` and the tail together are the recount of all records,
-    /// and what is in `hours` is linked.
-    pub(super) fn roll_up(&mut self, step: i64) -> Result<(), rusqlite::Error> {
-        let until = (self.next_seq - 1).min(self.rolled_up + step);
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut hours: FastMap<(i64, i64), (i64, i64, i64)> = FastMap::default();
-        let tail = (self.rolled_up, self.link);
-        let link = chain::extend(&transaction, &mut self.digests, tail, until, |record| {
-            hours
-                .entry((Utc(record.admitted_at).hour(), record.series))
-                .and_modify(|(calls, _, last)| (*calls, *last) = (*calls + 1, record.seq))
-                .or_insert((1, record.seq, record.seq));
-        })?;
-        let mut ends: BTreeMap<i64, i64> = BTreeMap::new();
-        for ((hour, _), (_, _, last)) in &hours {
-            let end = ends.entry(*hour).or_insert(*last);
-            *end = (*end).max(*last);
-        }
-        let mut hours: Vec<_> = hours.into_iter().collect();
-        hours.sort_unstable_by_key(|(key, _)| *key);
-        for ((hour, series), (calls, first, last)) in hours {
-            // A row whose records are sealed stays as it is, and the next begins beside it.
-            let grown = transaction
-                .prepare_cached(
-                    "UPDATE hours SET calls = calls + ?3, last_seq = ?4 WHERE hour = ?1 AND series = ?2
-                     AND first_seq > ?5",
-                )?
-                .execute([hour, series, calls, last, self.frozen])?;
-            if grown == 0 {
-                transaction
-                    .prepare_cached(
-                        "INSERT INTO hours (hour, series, calls, first_seq, last_seq) VALUES (?1, ?2, ?3, ?4, ?5)",
-                    )?
-                    .execute([hour, series, calls, first, last])?;
-            }
-        }
-        for (hour, last) in ends {
-            transaction
-                .prepare_cached(
-                    "INSERT INTO hour_ends VALUES (?1, ?2) ON CONFLICT (hour) DO UPDATE SET last_seq = excluded.last_seq",
-                )?
-                .execute([hour, last])?;
-        }
-        transaction
-            .prepare_cached("UPDATE bounds SET rolled_up = ?1")?
-            .execute([until])?;
-        transaction.commit()?;
-        debug_assert!(until < self.next_seq, "no more is rolled up than there is");
-        (self.rolled_up, self.link) = (until, link);
-        Ok(())
-    }
-
-    /// Rolls up all that is committed for the seal of `day`, and freezes it: these rows of `hours` do not grow any more. Gives
-    /// the seal when the day is sealed already.
-    pub(super) fn freeze(&mut self, day: &str, step: i64) -> Result<Frozen, StoreError> {
-        if let Some(seal) = bills::sealed(&self.connection, day)? {
-            return Ok(Frozen::Sealed(seal));
-        }
-        if let Some(sealed) = bills::last_seal(&self.connection)?.map(|seal| seal.day)
-            && *day < *sealed
-        {
-            let day = day.to_owned();
-            return Err(StoreError::OutOfOrder { day, sealed });
-        }
-        while self.tail() > 0 {
-            self.roll_up(step)?;
-        }
-        let last_seq = self.rolled_up;
-        self.chore(|transaction| {
-            transaction
-                .execute("UPDATE bounds SET frozen = ?1", [last_seq])
-                .map(drop)
-        })?;
-        self.frozen = last_seq;
-        let after = self.connection.query_row(
-            "SELECT coalesce(max(last_seq), 0) FROM days WHERE hours IS NOT NULL",
-            [],
-            |row| row.get(0),
-        )?;
-        Ok(Frozen::Rows { after, last_seq })
-    }
-
-    /// Seals `day` with the newest record that was frozen, `last_seq`, and the digest of the rows of `hours` that were.
-    pub(super) fn seal(
-        &mut self,
-        day: &str,
-        last_seq: i64,
-        hours: Link,
-    ) -> Result<Seal, StoreError> {
-        if let Some(seal) = bills::sealed(&self.connection, day)? {
-            return Ok(seal);
-        }
-        self.chore(|transaction| bills::insert_seal(transaction, day, last_seq, hours))?;
-        let seal = bills::sealed(&self.connection, day)?;
-        seal.ok_or_else(|| rusqlite::Error::QueryReturnedNoRows.into())
-    }
-
-    /// Writes `entries` in one transaction, those that do not stand there yet.
-    pub(super) fn keep(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
-        self.chore(|transaction| {
-            entries
-                .iter()
-                .try_for_each(|entry| bills::insert(transaction, entry))
-        })
-    }
-
-    fn chore(
-        &mut self,
-        write: impl FnOnce(&Connection) -> Result<(), rusqlite::Error>,
-    ) -> Result<(), StoreError> {
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        write(&transaction)?;
-        transaction.commit()?;
-        Ok(self.files.still_there()?)
-    }
-
-    /// Deletes the oldest records in one small step, up to the first that was admitted at `keep_from` or later, and none
-    /// that is not on a settled month's statements. `true` when there may be more to delete.
-    ///
-    /// Links are kept by the step of the roll-up, so whole steps go at a time: `first_kept` passes over all of
-    /// their records at once, and what lies before it is deleted bit by bit.
-    pub(super) fn prune(&mut self, keep_from: Utc) -> Result<bool, rusqlite::Error> {
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut first_kept: i64 = transaction
-            .prepare_cached("SELECT first_kept FROM bounds")?
-            .query_row([], |row| row.get(0))?;
-        let oldest: Option<i64> = transaction
-            .prepare_cached("SELECT min(seq) FROM raw")?
-            .query_row([], |row| row.get(0))?;
-        let Some(oldest) = oldest else {
-            return Ok(false);
-        };
-        let mut all_spent = true;
-        while first_kept - oldest < PRUNE_STEP && all_spent {
-            let step: Option<(i64, bool)> = transaction
-                .prepare_cached(
-                    "SELECT last_seq,
-                            last_seq <= (SELECT coalesce(max(through_seq), 0) FROM settlements WHERE settled_at IS NOT NULL)
-                            AND NOT EXISTS (SELECT 1 FROM raw WHERE seq >= ?1 AND seq <= last_seq AND admitted_at >= ?2)
-                     FROM links WHERE last_seq >= ?1 ORDER BY last_seq LIMIT 1",
-                )?
-                .query_row([first_kept, keep_from.0], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?;
-            match step {
-                Some((last, true)) => first_kept = last + 1,
-                Some((_, false)) => all_spent = false,
-                // Nothing left of what is rolled up, and perhaps something of what is not yet.
-                None => break,
-            }
-        }
-        let until = first_kept.min(oldest + PRUNE_STEP);
-        let more = until < first_kept || all_spent && until < self.next_seq;
-        if until > oldest {
-            transaction
-                .prepare_cached("DELETE FROM raw WHERE seq < ?1")?
-                .execute([until])?;
-            transaction
-                .prepare_cached("UPDATE bounds SET first_kept = ?1")?
-                .execute([first_kept])?;
-            transaction
-                .prepare_cached("DELETE FROM links WHERE last_seq < ?1 - 1")?
-                .execute([first_kept])?;
-            transaction.commit()?;
-        }
-        Ok(more)
-    }
-
     /// Copies the WAL into the file as far as no reader stands in the way.
     pub(super) fn checkpoint(&self, how: &str) -> Result<(), rusqlite::Error> {
         self.connection
             .query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()))
     }
 
-    /// Copies the WAL into the file; `false` when a reader or another copy stood in the way, so that some of it is not copied yet.
+    /// Copies the WAL into the file; `false` when a reader or another copy stood in the way, so
+    /// that some of it is not copied yet.
     pub(super) fn copies_all(&self) -> Result<bool, rusqlite::Error> {
         let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
         let (busy, frames, copied): (i64, i64, i64) =
@@ -491,7 +285,8 @@ impl Store {
 
     /// Closes the file after its WAL was copied, and takes the empty WAL away.
     pub(super) fn close_without_wal(self) -> Result<(), LedgerError> {
-        // The one place where SQLite may do so: everything is copied and synced, nothing has failed.
+        // The one place where SQLite may do so: everything is copied and synced, nothing has
+        // failed.
         self.connection
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         Ok(self.connection.close().map_err(|(_, error)| error)?)
@@ -505,8 +300,8 @@ impl Store {
     }
 }
 
-/// Closing the last connection of a file copies its WAL, by default: after an error of the disk that would write what cannot
-/// be trusted, so it is done on purpose or not at all.
+/// By default SQLite copies the WAL when the last connection of a file is closed. After an error of
+/// the disk that would write what cannot be trusted, so the WAL is copied on purpose or not at all.
 pub(super) fn let_nobody_copy_at_close(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)

@@ -1,15 +1,16 @@
 //! A batch whose calls were told an error while its rows may be in the file.
 //!
-//! Owns the note of it beside the ledger, `<path>-uncertain`: the writer makes such rows `gate_failed` itself, and when the
-//! process is killed before, the next start does so by the note. Must never change a row that is counted or linked, nor one
-//! whose call was answered.
+//! Owns the note of it beside the ledger, `<path>-uncertain`. The writer makes such rows
+//! `gate_failed` itself. When the process is killed before, the next start does so by the note.
+//! Must never change a row that is counted or linked, nor one whose call was answered.
 //!
-//! The note is not synced: it outlives the process as the rows in the page cache do, which is what it is there for.
+//! The note is not synced: it outlives the process as the rows in the page cache do, which is what
+//! it is there for.
 
 use crate::ledger::error::io_error;
 use crate::ledger::files::suffixed;
 use crate::ledger::store::Store;
-use crate::ledger::{LedgerError, Record};
+use crate::ledger::{LedgerError, Reader, Record};
 use crate::model::{Outcome, RequestId};
 use rusqlite::{Connection, params};
 use std::fs;
@@ -17,7 +18,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 
-/// Records that were written in one transaction: the seq and the call of the first, and how many there are.
+/// Records that were written in one transaction: the seq and the call of the first, and how many
+/// there are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Uncertain {
     pub(super) first_seq: i64,
@@ -35,8 +37,8 @@ impl Uncertain {
         })
     }
 
-    /// Writes the note for the ledger at `path`, on a thread of its own: the disk may not answer that either. The
-    /// receiver is told when it is written, or was not.
+    /// Writes the note for the ledger at `path`, on a thread of its own: the disk may not answer
+    /// that either. The receiver is told when it is written, or was not.
     pub(super) fn note(self, path: &Path) -> Receiver<()> {
         let (done, told) = sync_channel(1);
         let path = note_path(path);
@@ -81,16 +83,34 @@ fn note_path(path: &Path) -> PathBuf {
     suffixed(path, "-uncertain")
 }
 
-/// A copy of the ledger at `path` would keep what its note is to correct. A note whose rows say so already hinders nothing.
+/// The note of calls that were told an error while the ledger at `path` may have them as answered.
+/// `None` when there is no note, or when its rows say already what the calls were told.
+///
+/// For commands that read a ledger beside its process: what they count may still be corrected.
+/// [`LedgerError::Uncorrected`] with this path says so, and what to do.
+pub fn uncorrected_note(path: &Path) -> Result<Option<PathBuf>, LedgerError> {
+    let reader = Reader::open(path)?;
+    uncorrected(&reader.connection, path)
+}
+
+/// A copy of the ledger at `path` would keep what its note is to correct.
 pub(super) fn refuse_noted(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
+    match uncorrected(connection, path)? {
+        Some(note) => Err(LedgerError::Uncorrected(note)),
+        None => Ok(()),
+    }
+}
+
+fn uncorrected(connection: &Connection, path: &Path) -> Result<Option<PathBuf>, LedgerError> {
     let note = note_path(&path.canonicalize().unwrap_or(path.to_owned()));
     let text = match fs::read_to_string(&note) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error(&note)(error)),
     };
     let Some(batch) = Uncertain::read(&text) else {
-        return Err(LedgerError::Uncorrected(note));
+        // Nobody can tell which rows it is about.
+        return Ok(Some(note));
     };
     let answered: bool = connection.query_row(
         "SELECT EXISTS (SELECT 1 FROM raw JOIN series ON series.id = raw.series
@@ -102,10 +122,7 @@ pub(super) fn refuse_noted(connection: &Connection, path: &Path) -> Result<(), L
         ],
         |row| row.get(0),
     )?;
-    match answered {
-        true => Err(LedgerError::Uncorrected(note)),
-        false => Ok(()),
-    }
+    Ok(answered.then_some(note))
 }
 
 /// Takes the note away: its rows say what their calls were told.
@@ -119,8 +136,8 @@ pub(super) fn remove_note(path: &Path) {
     }
 }
 
-/// Makes the rows of a batch that an earlier process has noted say what their calls were told. To be called before anything
-/// is written or rolled up.
+/// Makes the rows of a batch that an earlier process has noted say what their calls were told. To
+/// be called before anything is written or rolled up.
 pub(super) fn resolve_noted(store: &mut Store, path: &Path) -> Result<(), LedgerError> {
     let note = note_path(path);
     let text = match fs::read_to_string(&note) {
@@ -154,6 +171,7 @@ pub(super) fn resolve_noted(store: &mut Store, path: &Path) -> Result<(), Ledger
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::handle::tests::{Bench, DAY, record};
 
     #[test]
     fn a_note_is_read_as_it_was_written_and_half_of_one_not_at_all() {
@@ -168,5 +186,23 @@ mod tests {
             assert_eq!(Uncertain::read(&text[..end]), None, "{:?}", &text[..end]);
         }
         assert_eq!(Uncertain::read(&(text + "1")), None);
+    }
+    #[test]
+    fn a_note_is_told_until_its_rows_say_what_the_calls_were_told() {
+        let bench = Bench::new();
+        let path = bench.path();
+        let mut store = bench.store();
+        let run = store.begin_run("gate-1", DAY).unwrap();
+        store.commit(run, &[record(1), record(2)]).unwrap();
+        assert_eq!(uncorrected_note(&path).unwrap(), None);
+        let batch = Uncertain::new(2, &[record(2)]).unwrap();
+        batch.note(&path).recv().unwrap();
+        let note = note_path(&path.canonicalize().unwrap());
+        assert_eq!(uncorrected_note(&path).unwrap(), Some(note.clone()));
+        let failed = [record(2).into_gate_failed()];
+        store.correct(2, &failed).unwrap();
+        assert_eq!(uncorrected_note(&path).unwrap(), None);
+        fs::write(&note, "half of a no").unwrap();
+        assert_eq!(uncorrected_note(&path).unwrap(), Some(note));
     }
 }

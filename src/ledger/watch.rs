@@ -1,16 +1,18 @@
-//! What is kept of the machine's two clocks.
+//! The state of the machine's two clocks, as the ledger keeps it.
 //!
-//! Owns the table `clock`, the only one of the biller's whose row is replaced. Must never decide what may be believed.
+//! Owns the table `clock`, the only one of the biller's whose row is replaced. Must never decide
+//! what may be believed.
 
 use crate::ledger::read::{ReadError, Reader};
 use crate::model::{Mono, Utc};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::time::Duration;
 
-/// What was seen of the wall clock and of the monotonic one, so that the next start can go on with it.
+/// The newest reading of the wall clock and of the monotonic clock. The next start goes on with it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClockWatch {
-    /// Names the machine's boot, with which its monotonic clock began; empty when that cannot be told.
+    /// Names the machine's boot, with which its monotonic clock began; empty when that cannot be
+    /// told.
     pub boot: String,
     /// The monotonic clock when it was last looked at.
     pub mono: Mono,
@@ -20,9 +22,11 @@ pub struct ClockWatch {
     pub in_step: Duration,
     /// For how long the wall clock has been trusted, all in all.
     pub trusted: Duration,
-    /// The latest instant that the ledger knew of when they began to keep step, and by a clock that was trusted for a day.
+    /// The latest instant that the ledger knew of when they began to keep step, and by a clock that
+    /// was trusted for a day.
     pub known: Utc,
-    /// What `trusted` was when a month was last fixed although the ledger knew of no instant after its end.
+    /// What `trusted` was when a month was last fixed although the ledger knew of no instant after
+    /// its end.
     pub fixed_unseen: Option<Duration>,
 }
 
@@ -47,7 +51,7 @@ impl Reader {
     pub fn clock_watch(&self) -> Result<Option<ClockWatch>, ReadError> {
         let number = |value: i64| u64::try_from(value).unwrap_or(0);
         let us = |value| Duration::from_micros(number(value));
-        let watch = self.0.query_row(
+        let watch = self.connection.query_row(
             "SELECT boot, mono_ns, utc_us, in_step_us, trusted_us, known_us, fixed_unseen_us FROM clock",
             [],
             |row| {

@@ -1,46 +1,49 @@
 //! The one thread that writes: group commits, trouble, pruning, checkpoints.
 //!
-//! Owns what happens to a record between the queue and the disk: it gets into the ledger exactly once, and what
-//! its caller was told about it is what the ledger says. Must never wait for anything but the disk.
+//! Owns the way of a record from the queue to the disk. Each record gets into the ledger exactly
+//! once, and the ledger says of it what its client was told. Must never wait for anything but the
+//! disk.
 //!
 //! # Trouble
-//! A commit that fails is not durable, whatever the file shows afterwards: its calls are told so and its records become
-//! `gate_failed`. The commit may have reached the file all the same (its sync failed, its frames are there). So the next
-//! try asks the file first, and makes the rows of such a batch say what its calls were told.
-//! (Relaxed: the callers were told long ago that all is well, so the records stay what they are.)
+//! A commit that fails is not durable, whatever the file shows afterwards. Its calls are told so,
+//! and its records become `gate_failed`. The commit may have reached the file all the same: its
+//! sync failed, and its frames are there. So the next try asks the file first, and makes the rows
+//! of such a batch say what its calls were told. A relaxed ledger leaves the records as they are,
+//! since their clients were answered before.
 //!
-//! After an error of the disk ([`LedgerError::is_suspect`]) the page cache is no witness: what a failed sync left in
-//! memory can be read back and is not on the disk. Then nothing is written and nothing is copied until
-//! [`Repair`] has written the ledger again and checked it.
+//! After an error of the disk ([`LedgerError::is_suspect`]) the page cache is no witness: what a
+//! failed sync left in memory can be read back and is not on the disk. Then nothing is written and
+//! nothing is copied until [`Repair`](crate::ledger::repair::Repair) has written the ledger again
+//! and checked it.
 //!
-//! A disk that does not return cannot be waited for by the calls: [`watch`](super::stall::watch) tells them an error while this thread is in the
-//! system call. Their records become `gate_failed` when the late commit succeeds after all.
+//! A disk that does not return cannot be waited for by the calls:
+//! [`watch`](crate::ledger::stall::watch) tells them an error while this thread is in the system
+//! call. Their records become `gate_failed` when the late commit succeeds after all.
 
+mod chores;
 mod trouble;
 
-use crate::ledger::bills::{Job, StoreError};
 use crate::ledger::checkpoint::Checkpointer;
 use crate::ledger::commit::{Batch, Decision};
 use crate::ledger::handle::Writing;
+use crate::ledger::job::Job;
 use crate::ledger::known::KnownLedger;
 use crate::ledger::pace::{
-    CHECKPOINT_PAGES, CHORE_PAUSE, COPY_ASKED_AGAIN, GROUP_INTERVAL, GROUP_RECORDS, Load,
-    NextCommit, POLL, PRUNE_INTERVAL, Pace, REST, ROLL_UPS_A_COMMIT,
+    COPY_ASKED_AGAIN, GROUP_INTERVAL, GROUP_RECORDS, Load, NextCommit, POLL, Pace, REST,
 };
-use crate::ledger::queue::{CLOSED, FAILING, HEALTHY, LedgerShared, RecordQueue, STALLED};
+use crate::ledger::queue::{CLOSED, HEALTHY, LedgerShared, RecordQueue, STALLED};
 use crate::ledger::stall::CloseOnDrop;
 use crate::ledger::store::Store;
 use crate::ledger::uncertain::{Uncertain, remove_note};
-use crate::ledger::{Committed, LedgerError, Record, Trouble};
+use crate::ledger::{Committed, LedgerError, Record};
 use crate::model::{Clock, Durability, Mono, Outcome, Utc};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 use trouble::Unavailable;
 
-/// What it takes to open the file again.
+/// The ledger that is written: what is needed to open the file again.
 #[derive(Debug)]
 pub(super) struct BatchPlace {
     pub(super) path: PathBuf,
@@ -48,7 +51,8 @@ pub(super) struct BatchPlace {
     pub(super) pace: Pace,
 }
 
-/// What is being written, from the front of `held`. After an error only the file knows whether it is there.
+/// The batch that is being written, from the front of `held`. After an error only the file knows
+/// whether it is there.
 #[derive(Clone, Copy, Debug)]
 struct UncertainBatch {
     batch: Uncertain,
@@ -73,7 +77,7 @@ pub(super) struct Writer {
     place: BatchPlace,
     /// `None` after an error, until the file has been opened again.
     store: Option<Store>,
-    /// What is durable in the file for certain: a file that is opened again must have it.
+    /// The state that is durable for certain. A file that is opened again must have it.
     known: KnownLedger,
     checkpointer: Checkpointer,
     on_commit: Box<dyn Fn(&Committed) + Send>,
@@ -160,7 +164,7 @@ impl Writer {
             Task::Write(decision) => match self.write(now, decision) {
                 Ok(()) => self.follow_up(now),
                 Err((error, decision)) => {
-                    // They may ask at once whether the ledger is well, and must be told that it is not.
+                    // The calls are told last: they may ask at once whether the ledger is healthy.
                     self.begin_trouble(now, error);
                     decision.not_durable();
                     None
@@ -169,7 +173,8 @@ impl Writer {
             Task::Job => self.do_chore(),
             Task::RollUp => self.roll_up(now),
             Task::Prune(keep_from) => self.prune(now, keep_from),
-            // As if a commit had failed: what waits is not written to a disk that cannot be trusted.
+            // As if a commit had failed: what waits is not written to a disk that cannot be
+            // trusted.
             Task::Fail(error) => Some(error),
             Task::Rest(next) => return next,
             Task::End(unrecorded) => {
@@ -183,7 +188,7 @@ impl Writer {
         NextCommit::Step
     }
 
-    /// What a gate that never rests has to do between two commits. The error, when nothing may be written after it.
+    /// The work between two commits under load. Gives the error after which nothing may be written.
     fn follow_up(&mut self, now: Mono) -> Option<LedgerError> {
         self.do_chore()
             .or_else(|| self.roll_up_under_load())
@@ -191,7 +196,7 @@ impl Writer {
             .or_else(|| self.checkpoint_under_load())
     }
 
-    /// What is to be done at `now`. Nothing is held when it is called.
+    /// The task that is due at `now`. No record is held when this is called.
     fn next_task(&mut self, now: Mono) -> Task {
         let shared = self.shared.clone();
         let half = (shared.pending_limit / 2).max(1);
@@ -214,7 +219,8 @@ impl Writer {
         let prune = queue.keep_from.filter(|_| now >= self.prune_at);
         if !queue.records.is_empty() {
             let due = self.last_start.plus(interval);
-            // Half the capacity: a relaxed ledger must not refuse calls while it lets records gather.
+            // Half the capacity: a relaxed ledger must not refuse calls while it lets records
+            // gather.
             if now >= due || close_by.is_some() || queue.records.len() >= enough {
                 return Task::Write(self.take(&mut queue));
             }
@@ -252,7 +258,8 @@ impl Writer {
         let prune = queue.keep_from.map(|_| self.prune_at);
         let until = [rest, prune].into_iter().flatten().min();
         Task::Rest(NextCommit::Wait {
-            // A checkpointer that was still busy is asked again, not in a hot loop: its disk may not answer.
+            // A checkpointer that was still busy is asked again, not in a hot loop: its disk may
+            // not answer.
             until: until.map(|until| until.max(now.plus(COPY_ASKED_AGAIN))),
             wake_at: 1,
         })
@@ -265,7 +272,7 @@ impl Writer {
 
     /// Moves the queue into the hand.
     fn take(&mut self, queue: &mut RecordQueue) -> Decision {
-        // A gate that never rests must do the biller's chores as well: after this commit.
+        // Under load there is no rest: the job of the biller comes right after this commit.
         self.chore = self.chore.take().or_else(|| queue.chore.take());
         if self.held.is_empty() {
             // Both keep the room that they once needed.
@@ -302,7 +309,7 @@ impl Writer {
         self.resolve_uncertain().map_err(|error| (error, decision))
     }
 
-    /// Commits all that is held, and leaves it to the caller to say that it is recorded.
+    /// Commits all records that are held. [`Writer::recorded`] must follow when they are durable.
     fn commit(&mut self, now: Mono) -> Result<(), LedgerError> {
         let run = self.place.run;
         let store = match &mut self.store {
@@ -317,7 +324,8 @@ impl Writer {
         store.commit(run, &self.held)
     }
 
-    /// What is held was promised to nobody. (Relaxed: all of it was.)
+    /// Makes the held records `gate_failed`: no call was answered. A relaxed ledger answered them
+    /// all.
     fn fail_held(&mut self) {
         if self.shared.durability == Durability::Strict {
             self.held = std::mem::take(&mut self.held)
@@ -327,7 +335,8 @@ impl Writer {
         }
     }
 
-    /// Asks the file whether the batch whose fate is uncertain was committed, and if so makes its rows say what is held.
+    /// Asks the file whether the batch whose fate is uncertain was committed, and if so makes its
+    /// rows say what is held.
     fn resolve_uncertain(&mut self) -> Result<(), LedgerError> {
         let (Some(UncertainBatch { batch, .. }), Some(store)) = (self.uncertain, &mut self.store)
         else {
@@ -371,173 +380,8 @@ impl Writer {
         (self.on_commit)(&committed);
     }
 
-    /// Lets `write` use the file, opened again when it must be.
-    fn with_store<T, E: From<LedgerError>>(
-        &mut self,
-        write: impl FnOnce(&mut Store) -> Result<T, E>,
-    ) -> Result<T, E> {
-        let store = match &mut self.store {
-            Some(store) => store,
-            none => none.insert(Store::reopen(&self.place.path, &self.known)?),
-        };
-        let written = write(store)?;
-        self.known.linked = store.linked();
-        Ok(written)
-    }
-
-    /// What can wait has failed. Gives the error back when the calls cannot go on either.
-    fn put_off(&mut self, what: &str, error: LedgerError) -> Option<LedgerError> {
-        if error.stops_the_writer() {
-            return Some(error);
-        }
-        tracing::warn!(%error, "{what}; trying again");
-        // Only the file knows what was written.
-        self.store = None;
-        None
-    }
-
-    /// What the biller asked for. Its failure is no trouble of the calls where they can go on, and whoever asked tries again.
-    fn do_chore(&mut self) -> Option<LedgerError> {
-        let chore = self.chore.take()?;
-        let step = self.place.pace.roll_up;
-        self.wal_pages += 16;
-        match chore {
-            Job::Freeze { day, reply } => {
-                let frozen = self.with_store(|store| store.freeze(&day, step));
-                self.reply(reply, frozen)
-            }
-            Job::Seal {
-                day,
-                last_seq,
-                hours,
-                reply,
-            } => {
-                let sealed = self.with_store(|store| store.seal(&day, last_seq, hours));
-                self.reply(reply, sealed)
-            }
-            Job::Keep { entries, reply } => {
-                let kept = self.with_store(|store| store.keep(&entries));
-                self.reply(reply, kept)
-            }
-        }
-    }
-
-    fn reply<T>(
-        &mut self,
-        reply: SyncSender<Result<T, StoreError>>,
-        done: Result<T, StoreError>,
-    ) -> Option<LedgerError> {
-        let (done, trouble) = match done {
-            Err(StoreError::Ledger(error)) if error.stops_the_writer() => {
-                (Err(Trouble::Failing.into()), Some(error))
-            }
-            Err(error) => {
-                // Only the file knows what was written.
-                self.store = None;
-                (Err(error), None)
-            }
-            done => (done, None),
-        };
-        if trouble.is_some() {
-            // Before who asked is told so: it may look whether the ledger is well again.
-            let _queue = self.shared.queue.lock();
-            self.shared.health.store(FAILING, Ordering::Release);
-        }
-        // Who asked waits for the answer, unless it has panicked.
-        let _ = reply.send(done);
-        trouble
-    }
-
-    fn prune(&mut self, now: Mono, keep_from: Utc) -> Option<LedgerError> {
-        let pruned: Result<bool, LedgerError> =
-            self.with_store(|store| Ok(store.prune(keep_from)?));
-        self.wal_pages += 16;
-        match pruned {
-            Ok(true) => self.prune_at = now.plus(PRUNE_INTERVAL),
-            Ok(false) => {
-                let mut queue = self.shared.queue.lock();
-                queue.keep_from = queue.keep_from.filter(|wanted| *wanted != keep_from);
-            }
-            Err(error) => {
-                self.prune_at = now.plus(CHORE_PAUSE);
-                return self.put_off("old records could not be deleted", error);
-            }
-        }
-        None
-    }
-
-    /// A gate that never rests must prune as well.
-    fn prune_under_load(&mut self, now: Mono) -> Option<LedgerError> {
-        // A ledger that is not busy will rest soon, and prunes then.
-        let due = match self.load.is_heavy() {
-            true => self.prune_at,
-            false => self.prune_at.plus(REST),
-        };
-        if !self.prunes || now < due {
-            return None;
-        }
-        // Again: it may have been taken back since.
-        let keep_from = self.shared.queue.lock().keep_from?;
-        self.prune(now, keep_from)
-    }
-
-    /// See "The roll-up" in the head of [`super`]. Its failure is no trouble of the calls, unless it makes the ledger suspect:
-    /// their records are durable and are counted from the tail until it can be written.
-    fn roll_up(&mut self, now: Mono) -> Option<LedgerError> {
-        let step = self.place.pace.roll_up;
-        // Nine of them are the marks of a whole step.
-        self.wal_pages += 24;
-        let rolled_up: Result<(), LedgerError> = self.with_store(|store| Ok(store.roll_up(step)?));
-        let error = rolled_up.err()?;
-        self.roll_up_at = now.plus(CHORE_PAUSE);
-        self.put_off("records could not be rolled up", error)
-    }
-
-    /// How many records are not rolled up. While the file is closed nobody knows: then there may be one.
-    fn tail(&self) -> i64 {
-        self.store.as_ref().map_or(1, Store::tail)
-    }
-
-    fn roll_up_under_load(&mut self) -> Option<LedgerError> {
-        // A long tail, of a process that was killed, is caught up with over several commits: calls wait for each.
-        for _ in 0..ROLL_UPS_A_COMMIT {
-            let now = self.clock.mono();
-            if self.tail() < self.place.pace.roll_up || now < self.roll_up_at {
-                return None;
-            }
-            if let Some(error) = self.roll_up(now) {
-                return Some(error);
-            }
-        }
-        None
-    }
-
-    fn ask_for_a_copy(&self) -> bool {
-        let files = self.store.as_ref().map(Store::files);
-        files.is_some_and(|files| self.checkpointer.ask(files.clone()))
-    }
-
-    /// See "Checkpoints" in the head of [`super`].
-    fn checkpoint_under_load(&mut self) -> Option<LedgerError> {
-        if self.checkpoint_behind && self.checkpointer.rests() {
-            // The copy may have ended with an error of the disk: then nothing more is copied.
-            if self.shared.queue.lock().failure.is_some() {
-                return None;
-            }
-            self.checkpoint_behind = false;
-            if let Some(Err(error)) = self.store.as_ref().map(|store| store.checkpoint("PASSIVE")) {
-                let what = "the WAL could not be copied into the ledger";
-                return self.put_off(what, error.into());
-            }
-        }
-        if self.wal_pages >= CHECKPOINT_PAGES && self.ask_for_a_copy() {
-            self.wal_pages = 0;
-            self.checkpoint_behind = true;
-        }
-        None
-    }
-
-    /// Leaves one file without a WAL, where the disk lets it. Otherwise nothing is lost: the next start reads the WAL.
+    /// Leaves one file without a WAL, where the disk lets it. Otherwise nothing is lost: the next
+    /// start reads the WAL.
     fn end(&mut self) {
         let mut error = None;
         while self.tail() > 0 && error.is_none() {

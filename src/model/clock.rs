@@ -1,9 +1,11 @@
 //! The one clock. Everything that decides takes `now`; only the edges ask here, and wait here.
 //!
-//! Owns the two sources of time and the sleep until one of them has come so far. Must never be read inside a rule.
+//! Owns the two sources of time and the sleep until one of them has come so far. Must never be read
+//! inside a rule.
 //!
-//! A test drives time: it makes a clock with a [`Mover`], and whatever waits on the clock wakes when the mover passes its
-//! time. The deadlines of a connection are tokio's own: their tests run in one runtime, whose time can be paused.
+//! A test drives time: it makes a clock with a [`Mover`], and whatever waits on the clock wakes
+//! when the mover passes its time. The deadlines of a connection are tokio's own: their tests run
+//! in one runtime, whose time can be paused.
 
 use crate::model::{Mono, Utc};
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -21,11 +23,13 @@ const TRIES: usize = 100;
 /// How often a thread that waits on a clock with a mover looks whether it was moved.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// Reads a wall clock and a monotonic one, and waits for the latter. The default one reads the machine's.
+/// Reads a wall clock and a monotonic one, and waits for the latter. The default one reads the
+/// machine's.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Option<Arc<Moved>>);
 
-/// Moves a [`Clock`], which is how tests replay another day, a clock that is wrong, or an hour in a moment.
+/// Moves a [`Clock`], which is how tests replay another day, a clock that is wrong, or an hour in a
+/// moment.
 #[derive(Clone, Debug)]
 pub struct Mover(Arc<Moved>);
 
@@ -100,7 +104,8 @@ impl Clock {
         }
     }
 
-    /// Both clocks at one instant, a millisecond apart at most: the thread may have been put to sleep between two reads.
+    /// Both clocks at one instant, a millisecond apart at most: the thread may have been put to
+    /// sleep between two reads.
     pub fn both(&self) -> (Mono, Utc) {
         if let Some(moved) = &self.0 {
             return moved.read();
@@ -148,8 +153,8 @@ impl Clock {
         }
     }
 
-    /// Makes a thread wait until it is woken, or until `at` has come on the monotonic clock. May return earlier, as the wait
-    /// of a [`Condvar`] may.
+    /// Makes a thread wait until it is woken, or until `at` has come on the monotonic clock. May
+    /// return earlier, as the wait of a [`Condvar`] may.
     pub fn wait<T>(&self, wake: &Condvar, guard: &mut MutexGuard<'_, T>, at: Option<Mono>) {
         let left = at.map(|at| at.since(self.mono()));
         match (&self.0, left) {

@@ -9,7 +9,8 @@ use jiff::tz::TimeZone;
 pub struct Month(Date);
 
 impl Month {
-    /// The first that [`Month::parse`] reads: no call was admitted before it, whatever a clock that was never set says.
+    /// The first that [`Month::parse`] reads: no call was admitted before it, whatever a clock that
+    /// was never set says.
     pub const FIRST: Self = Self(jiff::civil::date(2000, 1, 1));
 
     /// Reads `2026-11`.

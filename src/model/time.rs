@@ -23,7 +23,8 @@ impl Mono {
     }
 }
 
-/// Microseconds since the Unix epoch on the wall clock: the clock of purchases, signatures and bills.
+/// Microseconds since the Unix epoch on the wall clock: the clock of purchases, signatures and
+/// bills.
 #[derive(
     Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize,
 )]

@@ -1,11 +1,11 @@
-//! Every record is on exactly one statement, whatever the wall clock showed when its call came: against a list of all
-//! calls.
+//! Every record is on exactly one statement, whatever the wall clock showed when its call came:
+//! against a list of all calls.
 
 use super::*;
 use crate::billing::{Fixed, calls_on_none, check_settlement, first_month, verify_statements};
 use crate::config::{self, Config};
 use crate::ledger::{Entry, Ledger, LedgerOptions, Record, Seal, Settlement};
-use crate::model::{Action, Clock, Durability, Mode, Mono, Outcome, Reason, RequestId};
+use crate::model::{Action, Clock, Durability, Local, Mode, Mono, Outcome, Reason, RequestId};
 use proptest::prelude::*;
 use serde_json::json;
 use std::sync::LazyLock;
@@ -22,7 +22,8 @@ const BASE: &str = "2026-03";
 
 #[derive(Clone, Debug)]
 enum Event {
-    /// A call of one of three accounts, in the month so far from [`BASE`] by the clock of that moment, so far into it.
+    /// A call of one of three accounts, in the month so far from [`BASE`] by the clock of that
+    /// moment, so far into it.
     Call { account: u8, month: i32, into: Into },
     /// The next month is fixed.
     Fix,
@@ -342,7 +343,8 @@ proptest! {
         world.fix_all();
         let billed = world.billed_in();
         for called in &world.calls {
-            // The first month that was not over by the call's own clock and was fixed when the record was there.
+            // The first month that was not over by the call's own clock and was fixed when the
+            // record was there.
             let expected = (called.after..world.fixed.len())
                 .find(|place| world.fixed[*place] >= called.month);
             let expected = vec![expected.unwrap()];

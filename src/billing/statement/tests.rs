@@ -1,5 +1,5 @@
-//! Random months against a biller that goes call by call and shares nothing with the one it checks: no
-//! intervals, no sorting, every pack by itself, money in whole millionths.
+//! Random months against a biller that goes call by call and shares nothing with the one it checks:
+//! no intervals, no sorting, every pack by itself, money in whole millionths.
 
 use super::*;
 use crate::billing::{Interval, boundaries};
@@ -9,8 +9,8 @@ use std::collections::HashMap;
 
 /// November 2026 in Shanghai.
 const FROM: i64 = 1_793_462_400_000_000;
-/// Instants come from a coarse grid of 12 hours, give or take a microsecond, so that calls often meet the very
-/// instant at which a pack begins or ends.
+/// Instants come from a coarse grid of 12 hours, give or take a microsecond, so that calls often
+/// meet the very instant at which a pack begins or ends.
 const STEP: i64 = 12 * 3_600_000_000;
 const STEPS: i64 = 60;
 const UNTIL: i64 = FROM + STEPS * STEP;

@@ -4,7 +4,8 @@ use super::*;
 use crate::ledger::files::suffixed;
 use crate::ledger::handle::tests::disk::{self, ENOSPC, Word};
 use crate::ledger::handle::tests::{Bench, DAY, close, commit, eventually, record, varied, wait};
-use crate::ledger::{Committed, Ledger};
+use crate::ledger::job::Job;
+use crate::ledger::{Committed, Ledger, StoredStatement};
 use crate::model::Clock;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -450,7 +451,8 @@ fn many_who_ask_at_once_are_served_one_after_the_other_beside_the_commits() {
                     ledger
                         .keep(vec![notice(&format!("{asker}/{n}"), n)])
                         .unwrap();
-                    // Whoever is late asks for a day before the newest; that is not what is shown here.
+                    // Whoever is late asks for a day before the newest; that is not what is shown
+                    // here.
                     let _ = ledger.seal(&format!("day {n:02}"));
                 }
             });
@@ -544,7 +546,8 @@ fn a_wal_cut_off_anywhere_leaves_whole_chores_and_a_chain_that_holds() {
             settled,
             reader.first_kept_seq().unwrap(),
         ));
-        // What was sealed is what was published, and what was not is sealed to the same head by the next try.
+        // What was sealed is what was published, and what was not is sealed to the same head by the
+        // next try.
         for (seal, sealed) in [&first, &second].into_iter().zip(&days) {
             assert_eq!(seal, sealed);
             reader

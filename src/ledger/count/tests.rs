@@ -58,7 +58,8 @@ fn told(lines: Vec<UsageLine>) -> Vec<(Kind, (u64, u64, u64))> {
     lines.into_iter().map(line).collect()
 }
 
-/// So many records, rolled up in these steps and no further, and pruned as far as `keep_from` allows.
+/// So many records, rolled up in these steps and no further, and pruned as far as `keep_from`
+/// allows.
 fn ledger(bench: &Bench, count: u128, steps: &[i64], keep_from: i64) -> (Store, Vec<Record>) {
     let records: Vec<Record> = (0..count).map(varied).collect();
     let mut store = bench.store();
@@ -130,7 +131,8 @@ proptest! {
         }
     }
 
-    /// Whatever the settlements saw: a record is on the statement of its month, or on a later one as a late call.
+    /// Whatever the settlements saw: a record is on the statement of its month, or on a later one
+    /// as a late call.
     #[test]
     fn statements_that_part_the_records_by_what_each_settlement_saw_have_each_record_once(
         count in 0_u128..260,

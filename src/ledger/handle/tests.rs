@@ -23,7 +23,8 @@ pub(in crate::ledger) const HOUR_US: i64 = 3_600_000_000;
 pub(in crate::ledger) const DAY: Utc = Utc(1_795_478_400_000_000);
 pub(in crate::ledger) const ALL: std::ops::RangeInclusive<u64> = 0..=u64::MAX;
 
-/// A ledger in a directory of its own, with its reports. Where a [`Disk`] is under this process, on that disk.
+/// A ledger in a directory of its own, with its reports. Where a [`Disk`] is under this process, on
+/// that disk.
 pub(in crate::ledger) struct Bench {
     pub(in crate::ledger) home: TempDir,
     pub(in crate::ledger) reports: Arc<Mutex<Vec<Committed>>>,
@@ -92,7 +93,7 @@ impl Bench {
         match store.freeze(day, step).unwrap() {
             Frozen::Sealed(seal) => seal,
             Frozen::Rows { after, last_seq } => {
-                let hours = seal::hours(&self.reader().0, after, last_seq).unwrap();
+                let hours = seal::hours(&self.reader().connection, after, last_seq).unwrap();
                 store.seal(day, last_seq, hours).unwrap()
             }
         }
@@ -131,7 +132,8 @@ impl Bench {
         }
     }
 
-    /// Seqs have no gap, no call is there twice, the rollup is what a recount gives, and the chain holds.
+    /// Seqs have no gap, no call is there twice, the rollup is what a recount gives, and the chain
+    /// holds.
     pub(in crate::ledger) fn assert_consistent(&self) {
         assert_consistent(&self.path());
     }
@@ -446,8 +448,8 @@ fn each_record_of_many_threads_is_there_once_and_the_rollup_agrees() {
     bench.assert_consistent();
 }
 
-/// Whatever fails and when: what was promised is what stands in the ledger, exactly once, and the rollup agrees; also after a
-/// power cut.
+/// Whatever fails and when: what was promised is what stands in the ledger, exactly once, and the
+/// rollup agrees; also after a power cut.
 #[test]
 fn no_failure_of_the_disk_breaks_a_promise() {
     let Some(disk) = disk::under_this_test(&|| ()) else {
@@ -655,8 +657,8 @@ fn a_writer_that_dies_leaves_nobody_waiting() {
     assert_eq!(ledger.close(Duration::ZERO), Err(CloseError::WriterDied));
 }
 
-/// Records from a process that falls into trouble and is killed there: `id fate` lines in `answers`, the fate after the call
-/// was told.
+/// Records from a process that falls into trouble and is killed there: `id fate` lines in
+/// `answers`, the fate after the call was told.
 fn fail_until_killed(disk: &Disk, answers: &Path) {
     use std::io::Write;
     let seed: u64 = std::env::var("DISK_SEED").unwrap().parse().unwrap();
@@ -686,7 +688,8 @@ fn fail_until_killed(disk: &Disk, answers: &Path) {
                 }
             });
         }
-        // One failure, two in a row, a while of failures, of the WAL, the database or both, or the kernel's own writing back.
+        // One failure, two in a row, a while of failures, of the WAL, the database or both, or the
+        // kernel's own writing back.
         loop {
             thread::sleep(Duration::from_millis(fastrand::u64(0..60)));
             let count = [1, 2, disk::ALL][fastrand::usize(0..3)];
@@ -707,8 +710,9 @@ fn fail_until_killed(disk: &Disk, answers: &Path) {
     });
 }
 
-/// Errors of the disk, kill -9 at any moment of them, at times a start on the same disk that is killed as well, then a power
-/// cut: whoever was answered is in the ledger, and whoever was told an error is not billed.
+/// Errors of the disk, kill -9 at any moment of them, at times a start on the same disk that is
+/// killed as well, then a power cut: whoever was answered is in the ledger, and whoever was told an
+/// error is not billed.
 #[test]
 fn after_failed_syncs_kill_9_and_a_power_cut_every_answered_call_is_there() {
     if let Some(disk) = Disk::of_this_process() {
@@ -804,7 +808,8 @@ fn after_failed_syncs_kill_9_and_a_power_cut_every_answered_call_is_there() {
     assert!(answered > 0 && failed > 0);
 }
 
-/// Which calls are in the ledger in `directory`, and whether they are billed, once a process was started on it.
+/// Which calls are in the ledger in `directory`, and whether they are billed, once a process was
+/// started on it.
 fn billable_after_a_start(directory: &Path, seed: u64) -> HashMap<u128, bool> {
     let mut restored = Bench::new();
     restored.home = tempfile::tempdir_in(directory).unwrap();
@@ -823,7 +828,8 @@ fn billable_after_a_start(directory: &Path, seed: u64) -> HashMap<u128, bool> {
     records.into_iter().map(billable).collect()
 }
 
-/// A call that waits is told an error, new ones are refused, and what the disk takes in the end says what its calls were told.
+/// A call that waits is told an error, new ones are refused, and what the disk takes in the end
+/// says what its calls were told.
 #[test]
 fn a_disk_that_does_not_answer_is_trouble_and_the_late_commit_is_not_billed() {
     let Some(disk) = disk::under_this_test(&|| ()) else {
@@ -877,6 +883,37 @@ fn a_disk_that_does_not_answer_is_trouble_and_the_late_commit_is_not_billed() {
         );
         bench.assert_consistent();
     }
+}
+
+#[test]
+fn a_reader_of_this_process_shows_no_record_before_it_is_known_to_be_durable() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    let reader = bench.reader();
+    commit(&ledger, record(1)).unwrap();
+    let shown = || {
+        let records = reader.records(0, 10).unwrap();
+        let lines = reader.usage(Utc(0), Utc(i64::MAX), None, 0..=u64::MAX);
+        let counted: u64 = lines.unwrap().iter().map(|line| line.calls).sum();
+        assert_eq!(counted, records.len() as u64);
+        assert_eq!(reader.last_seq().unwrap(), records.len() as u64);
+        let account = record(1).account;
+        let own = reader.records_of(&account, Utc(0), Utc(i64::MAX), 0, 10);
+        assert_eq!(own.unwrap(), records);
+        let outcomes = records.into_iter().map(|record| record.outcome);
+        outcomes.collect::<Vec<_>>()
+    };
+    assert_eq!(shown(), [Outcome::Answered]);
+    // A commit that comes late: its call was told an error, and the file has it as answered.
+    let mut late = bench.store();
+    late.commit(1, &[record(2)]).unwrap();
+    assert_eq!(shown(), [Outcome::Answered]);
+    assert_eq!(reader.records(2, 10).unwrap(), []);
+    // The writer corrects it, and only then takes it for durable.
+    late.correct(2, &[record(2).into_gate_failed()]).unwrap();
+    assert_eq!(shown(), [Outcome::Answered]);
+    ledger.shared.last_seq.store(2, SeqCst);
+    assert_eq!(shown(), [Outcome::Answered, Outcome::GateFailed]);
 }
 
 #[test]
@@ -936,7 +973,8 @@ fn calls_that_were_told_an_error_do_not_count_as_waiting_for_the_disk() {
     assert_eq!(wait(first), Err(NotDurable));
     assert_eq!(wait(second), Err(NotDurable));
     assert_eq!(ledger.shared.queue.lock().oldest, None);
-    // As if the disk had answered: the record of the second call is still queued when the third one comes.
+    // As if the disk had answered: the record of the second call is still queued when the third one
+    // comes.
     ledger.shared.queue.lock().writing = None;
     ledger.shared.health.store(HEALTHY, SeqCst);
     let third = call();
@@ -1024,7 +1062,8 @@ fn queries_of_this_process_do_not_hold_a_repair_up() {
     assert_eq!(bench.all().len(), 1_001);
 }
 
-/// The error was told while the frames of its record were in the page cache, which outlives the process.
+/// The error was told while the frames of its record were in the page cache, which outlives the
+/// process.
 #[test]
 fn a_call_that_was_told_an_error_is_not_billed_after_an_end_in_trouble() {
     let Some(disk) = disk::under_this_test(&|| ()) else {
@@ -1404,7 +1443,8 @@ fn a_wal_cut_off_anywhere_leaves_whole_commits_and_an_exact_rollup() {
                 left.resize(wal.len(), 0xa5);
             }
             fs::write(suffixed(&crashed.path(), "-wal"), left).unwrap();
-            // The schema itself may be what was cut off: then it is an empty file, and a ledger is made.
+            // The schema itself may be what was cut off: then it is an empty file, and a ledger is
+            // made.
             let store = crashed.store();
             seen.push((store.next_seq() - 1, crashed.rolled_up()));
             drop(store);

@@ -63,8 +63,8 @@ CREATE INDEX notices_unsent ON notices (raised_at) WHERE sent_at IS NULL;
 PRAGMA user_version = 3;
 "#;
 
-/// The one of [`old_ledger`] in schema 3: linked in two steps, a day sealed and a month settled after the first. Gives the
-/// heads after both.
+/// The one of [`old_ledger`] in schema 3: linked in two steps, a day sealed and a month settled
+/// after the first. Gives the heads after both.
 fn ledger_of_schema_3(bench: &Bench) -> [Link; 2] {
     let old = old_ledger(bench, 0);
     old.execute_batch(SCHEMA_3).unwrap();
@@ -87,8 +87,8 @@ fn ledger_of_schema_3(bench: &Bench) -> [Link; 2] {
     [first, second]
 }
 
-/// Writes a ledger of schema 2 with 5,000 records, the last 10 of them not rolled up, and the first `pruned` deleted. Its
-/// WAL was not copied into the file.
+/// Writes a ledger of schema 2 with 5,000 records, the last 10 of them not rolled up, and the first
+/// `pruned` deleted. Its WAL was not copied into the file.
 fn old_ledger(bench: &Bench, pruned: i64) -> Connection {
     let old = Connection::open(bench.path()).unwrap();
     old.execute_batch(&format!(

@@ -44,7 +44,7 @@ fn a_restored_ledger_goes_on_with_seqs_that_were_never_given_and_verifies_over_t
     let from = lost(&bench);
     let id = bench
         .reader()
-        .0
+        .connection
         .query_row("SELECT ledger_id FROM identity", [], |row| {
             row.get::<_, String>(0)
         });
@@ -88,7 +88,8 @@ fn a_restored_ledger_goes_on_with_seqs_that_were_never_given_and_verifies_over_t
     close(&ledger);
     drop(ledger);
 
-    // The day goes on over the gap, and the roll-up, the pruning and what they are recomputed from step over it.
+    // The day goes on over the gap, and the roll-up, the pruning and what they are recomputed from
+    // step over it.
     let ledger = again(&bench);
     bench.commit_all(&ledger, (21..=39).map(varied));
     let seal = ledger.seal("2026-11-25").unwrap();
@@ -228,8 +229,8 @@ fn a_restore_moves_the_wal_aside_with_its_ledger_and_no_step_of_it_leaves_a_data
     let wal = fs::read(suffixed(&bench.path(), "-wal")).unwrap();
     assert!(!wal.is_empty());
 
-    // Killed after the database was moved: nothing is at the path, so `serve` refuses to start, and the next restore
-    // brings the WAL to its database.
+    // Killed after the database was moved: nothing is at the path, so `serve` refuses to start, and
+    // the next restore brings the WAL to its database.
     let half = Bench::new();
     fs::copy(&from, half.home.path().join("backup.db")).unwrap();
     fs::copy(bench.path(), suffixed(&half.path(), ".before-restore-1")).unwrap();

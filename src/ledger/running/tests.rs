@@ -33,7 +33,8 @@ fn a_reader_of_the_running_gate_refuses_another_ledger_and_an_older_copy_of_its_
         let refused = Reader::open(name).unwrap_err();
         assert!(matches!(refused, LedgerError::Another { .. }), "{refused}");
     }
-    // Whoever looks at the file under its own name, and not in the place of this gate's, may read it.
+    // Whoever looks at the file under its own name, and not in the place of this gate's, may read
+    // it.
     assert_eq!(other.reader().last_seq().unwrap(), 9);
 
     fs::copy(&older, bench.path()).unwrap();

@@ -14,7 +14,8 @@ use std::thread;
 const RECORDS: i64 = 58;
 const LINKED: i64 = 50;
 
-/// 58 records in steps of seven, two sealed days and a settlement; the last eight are not linked yet. The heads of its days.
+/// 58 records in steps of seven, two sealed days and a settlement; the last eight are not linked
+/// yet. The heads of its days.
 fn honest(bench: &Bench) -> [Link; 2] {
     let mut store = bench.store();
     let mut run = store.begin_run("gate-1", DAY).unwrap();
@@ -368,7 +369,8 @@ fn a_day_a_settlement_a_link_or_a_bound_changed_by_hand_is_found_and_named() {
     }
 }
 
-/// Whoever can write the file can also compute links: only what was published elsewhere gives it away.
+/// Whoever can write the file can also compute links: only what was published elsewhere gives it
+/// away.
 #[test]
 fn a_chain_made_anew_after_a_change_is_found_with_a_head_that_was_published_before() {
     let bench = Bench::new();
@@ -391,7 +393,7 @@ fn a_chain_made_anew_after_a_change_is_found_with_a_head_that_was_published_befo
             }
             let freeze = "UPDATE bounds SET frozen = ?1";
             forged.sql().execute(freeze, [last]).unwrap();
-            let hours = seal::hours(&forged.reader().0, after, last).unwrap();
+            let hours = seal::hours(&forged.reader().connection, after, last).unwrap();
             store.seal(day, last, hours).unwrap();
         }
         verify(&forged).unwrap();
@@ -429,8 +431,9 @@ fn the_end_cut_off_with_all_that_tells_of_it_is_found_with_a_head_that_was_publi
     ));
 }
 
-/// Three days and two settled months; the records of the first two days are deleted. Accounts `a` and `b` called on these
-/// days, `c` later. The heads of the days and of the months, as they were published.
+/// Three days and two settled months; the records of the first two days are deleted. Accounts `a`
+/// and `b` called on these days, `c` later. The heads of the days and of the months, as they were
+/// published.
 fn mostly_deleted(bench: &Bench) -> Vec<Link> {
     let mut store = bench.store();
     let run = store.begin_run("", DAY).unwrap();
@@ -526,7 +529,8 @@ fn what_was_sealed_of_deleted_records_and_of_settled_months_is_found_and_named_w
     ] {
         assert_eq!(found_after(&bench.path(), change), named, "{change}");
     }
-    // What somebody cuts off at the end, with all that tells of it, only what was published gives away.
+    // What somebody cuts off at the end, with all that tells of it, only what was published gives
+    // away.
     let cut = Bench::new();
     fs::copy(bench.path(), cut.path()).unwrap();
     cut.sql()
@@ -668,8 +672,8 @@ fn a_ledger_verifies_while_it_is_written_sealed_and_pruned() {
     });
 }
 
-/// 100 records in order of time, two an hour, in steps of ten, a day sealed at each 20. The 25th and the 70th are late:
-/// they belong to the second hour.
+/// 100 records in order of time, two an hour, in steps of ten, a day sealed at each 20. The 25th
+/// and the 70th are late: they belong to the second hour.
 fn in_order(bench: &Bench) -> (Store, Vec<Link>) {
     let mut store = bench.store();
     let run = store.begin_run("", DAY).unwrap();
@@ -751,13 +755,14 @@ fn records_that_are_deleted_while_they_are_looked_at_are_passed_over() {
     let bench = Bench::new();
     let (mut store, heads) = in_order(&bench);
     let reader = bench.reader();
-    let mut walk = ChainWalk::new(&reader.0, Some(heads[3])).unwrap();
-    assert!(!walk.step(&reader.0).unwrap());
-    // Records 10 and 11 share an hour, and so do those on both sides of the new boundary. The hour of the late one is open.
+    let mut walk = ChainWalk::new(&reader.connection, Some(heads[3])).unwrap();
+    assert!(!walk.step(&reader.connection).unwrap());
+    // Records 10 and 11 share an hour, and so do those on both sides of the new boundary. The hour
+    // of the late one is open.
     prune(&mut store, 37);
-    while !walk.step(&reader.0).unwrap() {}
-    walk.seals_follow(&reader.0).unwrap();
-    let verified = walk.end(&reader.0).unwrap();
+    while !walk.step(&reader.connection).unwrap() {}
+    walk.seals_follow(&reader.connection).unwrap();
+    let verified = walk.end(&reader.connection).unwrap();
     assert_eq!((verified.first_seq, verified.last_seq), (31, 100));
     assert_eq!(verified.records, 80);
 }

@@ -1,7 +1,8 @@
-//! What the writer does from an error until the ledger can be written again.
+//! The work of the writer from an error until the ledger can be written again.
 //!
-//! Owns the order: note what is uncertain, tell the calls, make the file sound, write what is held. Must never leave a call
-//! that was told an error in the ledger as answered, nor let go of records that are in no other file.
+//! Owns the order: note what is uncertain, tell the calls, make the file sound, write what is held.
+//! Must never leave a call that was told an error in the ledger as answered, nor let go of records
+//! that are in no other file.
 
 use crate::ledger::pace::{NOTED_WITHIN, NextCommit};
 use crate::ledger::queue::{CLOSED, FAILING, HEALTHY};
@@ -15,11 +16,13 @@ use std::sync::atomic::Ordering;
 /// Why nothing is written at present.
 #[derive(Debug)]
 pub(super) struct Unavailable {
-    /// What was last told of it.
+    /// The reason that was last logged.
     reason: String,
-    /// After an error of the disk: what has been done to make the ledger sound again. `None`: the file is what it says.
+    /// After an error of the disk: what has been done to make the ledger sound again. `None`: the
+    /// file is what it says.
     repair: Option<Repair>,
-    /// A connection whose WAL was deleted, as long as a reader keeps some of that from being copied: it is in no other file.
+    /// A connection whose WAL was deleted, as long as a reader keeps some of that from being
+    /// copied: it is in no other file.
     orphan: Option<Store>,
     /// When it is tried again.
     try_at: Mono,
@@ -65,8 +68,8 @@ impl Writer {
         }
     }
 
-    /// The old connection may believe what the file does not say. It is given back as long as it holds what is in no file:
-    /// the ledger or its WAL was deleted while it was open.
+    /// The old connection may believe what the file does not say. It is given back as long as it
+    /// holds what is in no file: the ledger or its WAL was deleted while it was open.
     fn let_go_of_the_file(&mut self) -> Option<Store> {
         let store = self.store.take()?;
         if !matches!(store.files().still_there(), Err(LedgerError::Replaced(_))) {
@@ -84,8 +87,8 @@ impl Writer {
         }
     }
 
-    /// Makes the rows of an uncertain batch say what its calls were told, as far as that can be done without a sync: the next
-    /// start finds them so unless the power fails before. Nothing that was synced is written over.
+    /// Makes the rows of an uncertain batch say what its calls were told, without a sync. The next
+    /// start finds them so, unless the power fails before. Nothing that was synced is written over.
     fn correct_unsynced(&mut self) -> Result<(), LedgerError> {
         if self.uncertain.is_none() || self.shared.durability == Durability::Relaxed {
             return Ok(());
@@ -98,7 +101,8 @@ impl Writer {
         corrected
     }
 
-    /// Tries again when it is time. The end of the trouble, when the ledger could be written or was closed.
+    /// Tries again when it is time. The end of the trouble, when the ledger could be written or was
+    /// closed.
     pub(super) fn step_in_trouble(&mut self, now: Mono) -> NextCommit {
         let shared = self.shared.clone();
         let Some(mut trouble) = self.trouble.take() else {
@@ -163,9 +167,11 @@ impl Writer {
         NextCommit::Step
     }
 
-    /// Gets all that is held into the ledger, once, after the ledger was made sound where that is in doubt.
+    /// Gets all that is held into the ledger, once, after the ledger was made sound where that is
+    /// in doubt.
     fn recover(&mut self, now: Mono, trouble: &mut Unavailable) -> Result<(), LedgerError> {
-        // Its connection may have another file open than the one that is at the path now, and stands in a repair's way.
+        // Its connection may have another file open than the one that is at the path now, and
+        // stands in a repair's way.
         if !self.checkpointer.release() {
             return Err(LedgerError::CheckpointHangs);
         }

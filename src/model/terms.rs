@@ -1,4 +1,4 @@
-//! The small shared types: the words of the contract and of the wire between our own rooms.
+//! The small shared types: the terms of the contract, and what the rooms tell each other.
 //!
 //! Owns the names. Imports nothing of ours and does nothing: no clock, no I/O, no policy.
 
@@ -47,7 +47,7 @@ macro_rules! name {
 }
 
 name! {
-    /// A customer. Text that matches `[0-9A-Za-z_-]{1,32}`: `007` and `7` are two customers.
+    /// An account. Text that matches `[0-9A-Za-z_-]{1,32}`: `007` and `7` are two customers.
     AccountId
 }
 name! {
@@ -169,10 +169,10 @@ spelled! {
         UpstreamFailed = "upstream_failed",
         /// The client did not finish sending its request. Never billed.
         ClientIncomplete = "client_incomplete",
-        /// The client hung up after its request had been sent whole, and the upstream answered. Billed as that
-        /// answer is (R8).
+        /// The client hung up after its request had been sent whole, and the upstream answered.
+        /// Billed as that answer is (R8).
         ClientClosed = "client_closed",
-        /// The gate itself could not finish the call. Never billed.
+        /// tollgate itself could not finish the call. Never billed.
         GateFailed = "gate_failed",
     }
 }
@@ -188,13 +188,14 @@ spelled! {
         UpstreamFailed = "upstream_failed",
         /// The upstream answered with a status of 500 or above.
         ServerError = "server_error",
-        /// The upstream answered with 408, 421, 425 or 429: it did not do the work and wants to be asked again (R8).
+        /// The upstream answered with 408, 421, 425 or 429: it did not do the work and wants to be
+        /// asked again (R8).
         NotServed = "not_served",
         /// The upstream said `x-tollgate-billable: false`.
         Vetoed = "vetoed",
         /// The client did not finish sending.
         ClientIncomplete = "client_incomplete",
-        /// The gate could not finish the call.
+        /// tollgate could not finish the call.
         GateFailed = "gate_failed",
     }
 }
@@ -204,24 +205,24 @@ spelled! {
     Stop {
         /// The balance is below zero (R17).
         Arrears = "arrears",
-        /// The customer broke the terms of use.
+        /// The account broke the terms of use.
         Violation = "violation",
     }
 }
 
 spelled! {
-    /// Which admitted calls are billable.
+    /// The rule that says which admitted calls are billable.
     Bill {
-        /// Those that were served: answered with a status below 500 other than 408, 421, 425 and 429, and not
-        /// vetoed, whether or not the client was still there (R8).
+        /// Those that were served: answered with a status below 500 other than 408, 421, 425 and
+        /// 429, and not vetoed, whether or not the client was still there (R8).
         Served = "served",
-        /// All but those that the gate itself failed.
+        /// All but those that tollgate itself failed.
         Admitted = "admitted",
     }
 }
 
 spelled! {
-    /// What an answer waits for.
+    /// Whether an answer waits until its record is durable.
     Durability {
         /// The record is on disk before the first byte of the answer (P3).
         Strict = "strict",
@@ -243,7 +244,7 @@ spelled! {
 }
 
 spelled! {
-    /// What a prepaid pack has come to when a notice is raised (R14).
+    /// The state of a prepaid pack at which a notice is raised (R14).
     Threshold {
         /// Less of it is left than the catalogue's `notice_below`.
         Low = "low",
@@ -253,7 +254,7 @@ spelled! {
 }
 
 spelled! {
-    /// Which of a month's per-call-mode calls are counted to find its tier (R13).
+    /// The calls in per-call mode that are counted to find the tier of a month (R13).
     TierBasis {
         /// All billable ones, whatever paid for them.
         AllCalls = "all_calls",
@@ -263,7 +264,7 @@ spelled! {
 }
 
 spelled! {
-    /// What an order can be paid from (R18).
+    /// A fund that an order can be paid from (R18).
     Fund {
         /// Paid back in a refund.
         Cash = "cash",
@@ -288,7 +289,8 @@ pub const VERSION: &str = concat!(
 /// The commit that it was built from: 12 hex digits, or `unknown` (`build.rs`).
 pub const COMMIT: &str = env!("TOLLGATE_COMMIT");
 
-/// The path on the public listener where a customer sees its own quota. No route may have it.
+/// The path on the public listener where a client sees the quota of its account. No route may have
+/// it.
 pub const QUOTA_PATH: &str = "/v1/quota";
 
 /// Names one call, in the answer, in the record and towards the upstream. A UUIDv7: sorted by time.

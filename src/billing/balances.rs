@@ -1,0 +1,168 @@
+//! The balance of an account, and the calls that are left of its free pack and its orders of packs.
+//!
+//! Owns what is shown of it. Must never decide a rule itself: the rules of
+//! [`billing`] do.
+
+use crate::billing::books::{AccountRef, Books, BooksError};
+use crate::billing::{self, FreeUse, GroupStatement, Notice, PackState};
+use crate::config::{Account, Charging};
+use crate::ledger::{Debit, Reader};
+use crate::model::{AccountId, GroupId, Local, Month, Stop, Utc};
+use rust_decimal::Decimal;
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+
+/// The balance of an account, and the calls that are left. For the operator, the account and the
+/// notices.
+#[derive(Clone, Debug, Serialize)]
+pub struct Balances {
+    /// The running month.
+    pub month: String,
+    /// Payments less what settlements debited (R17).
+    pub balance: Decimal,
+    /// Whether paid services are stopped for arrears: because the balance is below zero, or by the
+    /// files.
+    pub in_arrears: bool,
+    /// The amount of the running month's post-paid calls so far.
+    pub due_so_far: Decimal,
+    /// By group: those that it opened or called.
+    pub services: BTreeMap<GroupId, ServiceBalance>,
+}
+
+/// The calls of one group: admitted, billable, and left.
+#[derive(Clone, Debug, Serialize)]
+pub struct ServiceBalance {
+    /// The number of calls on the running month's statement so far.
+    pub admitted: u64,
+    /// The number of them that are billable.
+    pub billable: u64,
+    /// The month's free pack (R10); `None` in a free group.
+    pub free_calls: Option<FreeUse>,
+    /// The orders of packs that can cover calls now, in the order in which they will (R12).
+    pub packs: Vec<PackBalance>,
+    /// The notices that these orders have given rise to (R14).
+    pub notices: Vec<Notice>,
+}
+
+/// The calls that are left of an order of packs.
+#[derive(Clone, Debug, Serialize)]
+pub struct PackBalance {
+    /// The id of the order.
+    pub order: String,
+    /// The size of one pack, in calls.
+    pub calls: u64,
+    /// The number of packs.
+    pub count: u32,
+    /// The number of calls that are left in all its packs.
+    pub left: u64,
+    /// The number of calls that are left in the pack in use. 0 when all packs are used up.
+    pub left_in_use: u64,
+    /// The instant at which the order ends.
+    pub expires: Local,
+}
+
+impl Books<'_> {
+    /// The balances of the account now, with the payments that count by `paid_by`.
+    pub fn balances(&self, sold: AccountRef<'_>, paid_by: Utc) -> Result<Balances, BooksError> {
+        let month = Month::of(self.now, &self.catalog.time_zone);
+        let statement = match self.stored(sold.id, month)? {
+            Some(fixed) => fixed,
+            None => billing::statement(&self.counted(sold, month)?),
+        };
+        let balance = balance(sold.account, debited(self.reader, sold.id)?, paid_by);
+        let mut services = BTreeMap::new();
+        for group in &statement.groups {
+            services.insert(group.group.clone(), self.service_balance(sold.id, group));
+        }
+        let mut stops = sold.services().iter().map(|service| service.stopped);
+        Ok(Balances {
+            month: statement.month,
+            balance,
+            in_arrears: billing::in_arrears(balance) || stops.any(|s| s == Some(Stop::Arrears)),
+            due_so_far: statement.due,
+            services,
+        })
+    }
+
+    fn service_balance(&self, id: &AccountId, group: &GroupStatement) -> ServiceBalance {
+        let notice_below = self.notice_below(&group.group);
+        let use_of = group.per_call.as_ref();
+        let valid = use_of.into_iter().flat_map(|use_of| &use_of.packs);
+        let valid =
+            valid.filter(|pack| matches!(pack.state, PackState::Valid | PackState::Exhausted));
+        let (mut packs, mut notices) = (Vec::new(), Vec::new());
+        for pack in valid {
+            let used = pack.used_before + pack.used;
+            let (left_in_use, size) = billing::pack_in_use(pack.calls, pack.count, used);
+            packs.push(PackBalance {
+                order: pack.order.clone(),
+                calls: size,
+                count: pack.count,
+                left: pack.left,
+                left_in_use,
+                expires: pack.expires.clone(),
+            });
+            notices.extend(billing::notices(
+                id,
+                &pack.order,
+                pack.calls,
+                pack.count,
+                used,
+                notice_below,
+            ));
+        }
+        let served: u64 = group.calls.iter().map(|calls| calls.calls).sum();
+        let not_billable: u64 = group.not_billable.iter().map(|calls| calls.calls).sum();
+        ServiceBalance {
+            admitted: served + not_billable,
+            billable: use_of.map_or(0, |use_of| use_of.billable) + group.qps_calls,
+            free_calls: use_of.map(|use_of| use_of.free.clone()),
+            packs,
+            notices,
+        }
+    }
+
+    fn notice_below(&self, group: &GroupId) -> Decimal {
+        let of_group = self.catalog.groups.iter().find(|known| known.id == *group);
+        match of_group.map(|group| &group.charging) {
+            Some(Charging::Paid { per_call, .. }) => per_call.notice_below,
+            _ => Decimal::ZERO,
+        }
+    }
+}
+
+/// The payments in the files that count by `paid_by`, less the debits (R17). For an account that
+/// was taken out of the files no payment is known: it owes its debits.
+pub fn balance(account: Option<&Account>, debited: Decimal, paid_by: Utc) -> Decimal {
+    let payments = account.into_iter().flat_map(|account| &account.payments);
+    billing::balance(payments.map(|p| (p.at, p.amount)), debited, paid_by)
+}
+
+/// The sum that the settlements have debited, by account.
+pub fn debits(reader: &Reader) -> Result<HashMap<AccountId, Decimal>, BooksError> {
+    let mut debits: HashMap<AccountId, Decimal> = HashMap::new();
+    for stored in reader.debits(None)? {
+        *debits.entry(stored.account.clone()).or_default() += due(&stored)?;
+    }
+    Ok(debits)
+}
+
+/// The sum that the settlements have debited from one account.
+pub fn debited(reader: &Reader, id: &AccountId) -> Result<Decimal, BooksError> {
+    let mut debited = Decimal::ZERO;
+    for stored in reader.debits(Some(id))? {
+        debited += due(&stored)?;
+    }
+    Ok(debited)
+}
+
+fn due(stored: &Debit) -> Result<Decimal, BooksError> {
+    stored
+        .due
+        .parse()
+        .map_err(|error: rust_decimal::Error| BooksError::Stored {
+            account: stored.account.clone(),
+            month: stored.month.clone(),
+            why: error.to_string(),
+        })
+}

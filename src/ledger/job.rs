@@ -1,0 +1,39 @@
+//! The jobs that the writer's thread does for the biller between two commits.
+//!
+//! Owns the list of such jobs. Must never leave the thread that asked without an answer.
+
+use crate::ledger::chain::Link;
+use crate::ledger::store::Frozen;
+use crate::ledger::{Entry, Seal, StoreError, Trouble};
+use std::sync::mpsc::SyncSender;
+
+/// A job for the writer, with the channel for its answer.
+#[derive(Debug)]
+pub(super) enum Job {
+    Freeze {
+        day: String,
+        reply: SyncSender<Result<Frozen, StoreError>>,
+    },
+    Seal {
+        day: String,
+        last_seq: i64,
+        hours: Link,
+        reply: SyncSender<Result<Seal, StoreError>>,
+    },
+    Keep {
+        entries: Vec<Entry>,
+        reply: SyncSender<Result<(), StoreError>>,
+    },
+}
+
+impl Job {
+    /// Answers the job with an error. Where the thread that asked has panicked, nobody takes the
+    /// answer.
+    pub(super) fn refuse(self, trouble: Trouble) {
+        match self {
+            Self::Freeze { reply, .. } => drop(reply.send(Err(trouble.into()))),
+            Self::Seal { reply, .. } => drop(reply.send(Err(trouble.into()))),
+            Self::Keep { reply, .. } => drop(reply.send(Err(trouble.into()))),
+        }
+    }
+}
