@@ -29,7 +29,7 @@ pub enum HoldVerdict {
     /// Answer as usual.
     NotHeld,
     /// Too many failures: answer as cheaply as can be.
-    HoldVerdict {
+    Held {
         /// No warning about this peer was due in the last minute, so that this one is worth a line in the log.
         first: bool,
     },
@@ -106,7 +106,7 @@ impl HoldDown {
         if self.failures.passes(peer) {
             return HoldVerdict::NotHeld;
         }
-        HoldVerdict::HoldVerdict {
+        HoldVerdict::Held {
             first: self.warnings.0.passes(peer),
         }
     }
@@ -210,20 +210,14 @@ mod tests {
     fn ten_failures_at_once_are_forgiven_and_the_eleventh_is_held() {
         let (hold_down, _) = hold_down(8);
         exhaust(&hold_down, A);
-        assert_eq!(
-            fail(&hold_down, A),
-            HoldVerdict::HoldVerdict { first: true }
-        );
+        assert_eq!(fail(&hold_down, A), HoldVerdict::Held { first: true });
     }
 
     #[test]
     fn a_peer_does_not_pay_for_another() {
         let (hold_down, _) = hold_down(8);
         exhaust(&hold_down, A);
-        assert_eq!(
-            fail(&hold_down, A),
-            HoldVerdict::HoldVerdict { first: true }
-        );
+        assert_eq!(fail(&hold_down, A), HoldVerdict::Held { first: true });
         exhaust(&hold_down, B);
     }
 
@@ -234,10 +228,7 @@ mod tests {
         for _ in 0..100 {
             clock.advance(Duration::from_secs(1));
             assert_eq!(fail(&hold_down, A), HoldVerdict::NotHeld);
-            assert!(matches!(
-                fail(&hold_down, A),
-                HoldVerdict::HoldVerdict { .. }
-            ));
+            assert!(matches!(fail(&hold_down, A), HoldVerdict::Held { .. }));
         }
     }
 
@@ -245,31 +236,16 @@ mod tests {
     fn only_one_warning_a_minute_is_due_for_a_peer() {
         let (hold_down, clock) = hold_down(8);
         exhaust(&hold_down, A);
-        assert_eq!(
-            fail(&hold_down, A),
-            HoldVerdict::HoldVerdict { first: true }
-        );
-        assert_eq!(
-            fail(&hold_down, A),
-            HoldVerdict::HoldVerdict { first: false }
-        );
+        assert_eq!(fail(&hold_down, A), HoldVerdict::Held { first: true });
+        assert_eq!(fail(&hold_down, A), HoldVerdict::Held { first: false });
         clock.advance(Duration::from_secs(59));
         exhaust(&hold_down, A);
-        assert_eq!(
-            fail(&hold_down, A),
-            HoldVerdict::HoldVerdict { first: false }
-        );
+        assert_eq!(fail(&hold_down, A), HoldVerdict::Held { first: false });
         hold_down.sweep();
-        assert_eq!(
-            fail(&hold_down, A),
-            HoldVerdict::HoldVerdict { first: false }
-        );
+        assert_eq!(fail(&hold_down, A), HoldVerdict::Held { first: false });
         clock.advance(Duration::from_secs(1));
         assert_eq!(fail(&hold_down, A), HoldVerdict::NotHeld);
-        assert_eq!(
-            fail(&hold_down, A),
-            HoldVerdict::HoldVerdict { first: true }
-        );
+        assert_eq!(fail(&hold_down, A), HoldVerdict::Held { first: true });
     }
 
     #[test]
@@ -278,13 +254,13 @@ mod tests {
         exhaust(&hold_down, "2001:db8:1:2::1");
         assert_eq!(
             fail(&hold_down, "2001:db8:1:2:ffff::9"),
-            HoldVerdict::HoldVerdict { first: true }
+            HoldVerdict::Held { first: true }
         );
         exhaust(&hold_down, "2001:db8:1:3::1");
         exhaust(&hold_down, A);
         assert_eq!(
             fail(&hold_down, "::ffff:192.0.2.1"),
-            HoldVerdict::HoldVerdict { first: true }
+            HoldVerdict::Held { first: true }
         );
     }
 
@@ -296,10 +272,7 @@ mod tests {
         }
         assert_eq!(hold_down.failures.counts.len(), 5);
         assert!(hold_down.warnings.0.counts.len() <= 5);
-        assert!(matches!(
-            fail(&hold_down, A),
-            HoldVerdict::HoldVerdict { .. }
-        ));
+        assert!(matches!(fail(&hold_down, A), HoldVerdict::Held { .. }));
 
         clock.advance(Duration::from_secs(300));
         hold_down.sweep();
@@ -322,10 +295,7 @@ mod tests {
         };
         assert!(knows(A) && knows(B));
         assert!(!knows("192.0.2.3"));
-        assert!(matches!(
-            fail(&hold_down, A),
-            HoldVerdict::HoldVerdict { .. }
-        ));
+        assert!(matches!(fail(&hold_down, A), HoldVerdict::Held { .. }));
     }
 
     #[test]
@@ -334,9 +304,6 @@ mod tests {
         exhaust(&hold_down, A);
         clock.advance(Duration::from_millis(999));
         hold_down.sweep();
-        assert!(matches!(
-            fail(&hold_down, A),
-            HoldVerdict::HoldVerdict { .. }
-        ));
+        assert!(matches!(fail(&hold_down, A), HoldVerdict::Held { .. }));
     }
 }
