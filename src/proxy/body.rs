@@ -26,10 +26,11 @@ pub const UPLOAD_GRACE: Duration = Duration::from_secs(10);
 /// Bytes per second that an upload makes on average, beyond the grace. 16 KiB/s is below any link
 /// that sends images, and frees what a stalled client holds.
 pub const UPLOAD_BYTES_PER_SECOND: u64 = 16 * 1024;
-/// A rest of at most this many bytes of a refused body is read at once and the connection kept, if it comes in time.
+/// A rest of at most this many bytes of a refused body is read at once and the connection kept, if
+/// it comes in time.
 const DRAIN_BYTES: u64 = 64 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
-/// So many pieces are hashed before others have their turn.
+/// After this many pieces other calls have their turn.
 const HASHED_AT_ONCE: usize = 16;
 /// Frames smaller than this are copied together: a frame costs more than its bytes.
 const SMALL_FRAME: usize = 4 * 1024;
@@ -48,7 +49,7 @@ pub enum UploadFailure {
     TooSlow,
 }
 
-/// How far a client's body has come. Shared between whoever reads it and the call's permit.
+/// How far a client's body has come. Shared between its reader and the call's context.
 #[derive(Default, Debug)]
 pub struct Progress {
     end: AtomicU8,
@@ -79,7 +80,7 @@ impl Progress {
             .then(|| Mono(self.whole_at.load(Ordering::Relaxed)))
     }
 
-    /// Whether it is the client whose bytes are waited for, rather than whoever takes them.
+    /// Whether the call waits for bytes of the client, and not for the upstream to take them.
     pub fn is_awaited(&self) -> bool {
         self.awaited.load(Ordering::Relaxed) && self.end.load(Ordering::Acquire) == FLOWING
     }
@@ -95,12 +96,12 @@ impl Progress {
     }
 }
 
-/// By when, counted from the head, more than `received` bytes must have come.
+/// The time after the head by which more than `received` bytes must have come.
 pub fn due(received: u64) -> Duration {
     UPLOAD_GRACE + earned(received)
 }
 
-/// How long these bytes take at the minimum rate.
+/// The time that these bytes take at the minimum rate.
 fn earned(received: u64) -> Duration {
     Duration::from_millis(received.saturating_mul(1_000) / UPLOAD_BYTES_PER_SECOND)
 }
@@ -148,7 +149,8 @@ impl Upload {
         &self.progress
     }
 
-    /// All of it, if it came with its head: then it is in memory already, where it can be hashed and forwarded from.
+    /// All of it, if it came with its head: then it is in memory already, where it can be hashed
+    /// and forwarded from.
     pub fn came_whole(&self) -> Option<&[u8]> {
         self.body.whole().filter(|_| self.body.taken() == 0)
     }
@@ -158,13 +160,14 @@ impl Upload {
         self.body.left().map(|left| left + self.body.taken())
     }
 
-    /// Takes the next piece of the body as `take` does, within what it is allowed in bytes and in time.
+    /// Takes the next piece of the body as `take` does, within what it is allowed in bytes and in
+    /// time.
     fn poll_next<P>(
         &mut self,
         cx: &mut Context<'_>,
         mut take: impl FnMut(&mut RequestBody, &mut Context<'_>) -> Poll<Result<Option<P>, Broken>>,
     ) -> Poll<Option<Result<P, UploadFailure>>> {
-        // However often it is asked for: after a failure nothing tells what the next bytes are.
+        // A failure is final: after it nothing tells what the next bytes are.
         if let Some(failure) = self.progress.failure() {
             return Poll::Ready(Some(Err(failure)));
         }
@@ -218,7 +221,8 @@ impl Upload {
         std::future::poll_fn(|cx| self.poll_next(cx, RequestBody::poll_data)).await
     }
 
-    /// Reads the body into memory and hashes it while it arrives. `sign` shows by when more of it is due.
+    /// Reads the body into memory and hashes it while it arrives. `sign` shows by when more of it
+    /// is due.
     pub async fn buffer(
         mut self,
         lease: Lease,
@@ -230,8 +234,8 @@ impl Upload {
         let mut hashed = 0;
         let (clock, deadline) = (self.clock.clone(), self.deadline);
         loop {
-            // Bytes count and the head does not: it costs nothing, so with a grace for it whoever knows a secret id would hold
-            // places that a newcomer cannot get.
+            // Only bytes of the body count. A head costs nothing: with a grace for it, a client
+            // that knows a secret id could hold places that a newcomer then cannot get.
             sign.is_due(self.began.plus(earned(self.body.taken())));
             let data = match self.next().await {
                 Some(Ok(data)) => data,
@@ -241,7 +245,8 @@ impl Upload {
             hash.update(&data);
             bytes += data.len() as u64;
             let is_small = data.len() < SMALL_FRAME;
-            // Of a chunk's piece the frames are held as well that were read with it, six times its own bytes at worst.
+            // A chunk is copied: it would hold the whole read that it came in, at worst six times
+            // its own bytes.
             let data = match is_chunked && !is_small {
                 true => Bytes::copy_from_slice(&data),
                 false => data,
@@ -277,8 +282,8 @@ impl Upload {
         )
     }
 
-    /// After a refusal, when the answer follows at once: whether the connection can be kept. A short
-    /// rest is read to its end.
+    /// After a refusal, when the answer follows at once: whether the connection can be kept. A
+    /// short rest is read to its end.
     pub async fn drain(&mut self) -> bool {
         if self.progress.whole_at().is_some() {
             return true;
@@ -301,7 +306,7 @@ pub struct Buffered {
     left: u64,
     lease: Lease,
     clock: Clock,
-    /// For the last byte to be taken.
+    /// The instant by which the upstream must have taken the last byte.
     deadline: Mono,
 }
 
@@ -353,7 +358,7 @@ impl Body for ForwardBody {
             Self::Streamed(upload) => {
                 upload.clock.mono() >= upload.deadline || upload.body.is_cut_off()
             }
-            // Of its client nothing is needed any more.
+            // The body is here whole: its client is not needed any more.
             Self::Buffered(buffered) => buffered.clock.mono() >= buffered.deadline,
         }
     }
@@ -436,8 +441,8 @@ mod tests {
         client.write_all(&sent).await.unwrap();
         let (reader, writer) = tokio::io::split(server);
         let (clock, patience) = (Clock::default(), Duration::from_secs(60));
-        let mut caller = ClientConnection::new(reader, writer, patience, clock.clone());
-        let (_, body) = caller.request(|_| false, |_| ()).await.unwrap();
+        let mut connection = ClientConnection::new(reader, writer, patience, clock.clone());
+        let (_, body) = connection.request(|_| false, |_| ()).await.unwrap();
         let now = clock.mono();
         let upload = Upload::new(body, 1 << 20, false, &clock, now, now.plus(patience));
         let lease = BodyMemory::new(1 << 30).reserve([192, 0, 2, 1].into(), "a", 1 << 20);

@@ -31,16 +31,17 @@ pub enum Phase {
     Serve,
     /// The listener empties its backlog and closes; calls finish and say `Connection: close`.
     Drain,
-    /// What is left is dropped.
+    /// Calls that still run are dropped.
     Abandon,
 }
 
-/// An answer that is being made. On the heap at once: as it is handed on it would be copied whole, several times.
+/// An answer that is being made. On the heap from the start: handed on by value, the future would
+/// be copied several times.
 pub type BoxedAnswer = Pin<Box<dyn Future<Output = h1::Answer<Relay>> + Send>>;
 
-/// What answers the requests: the way of a call alone, or endpoints of the gate's own beside it.
+/// Answers the requests of a listener: calls alone, or also the portal's endpoints.
 pub trait Front: Send + Sync {
-    /// Whose places the connections take.
+    /// The proxy whose places the connections take.
     fn proxy(&self) -> &Arc<Proxy>;
 
     /// Answers a request of this client, with a connection of `upstream` if it is a call.
@@ -72,8 +73,8 @@ impl Front for Arc<Proxy> {
 
 /// Listeners for `address`, one for each worker, so that the kernel spreads the connections.
 ///
-/// `SO_REUSEPORT` would let a second gate share the port in silence: a first bind without it finds
-/// out.
+/// `SO_REUSEPORT` would let a second process share the port in silence. A first bind without it
+/// fails then.
 pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
     if address.port() != 0 {
         listen(address, false)?;
@@ -101,15 +102,16 @@ fn listen(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener>
     Ok(socket.into())
 }
 
-/// Accepts and serves until the phase says otherwise and the last call has ended. The places of connections are shared by all
-/// listeners: when they are taken, [`Place`] says who gives way. While nobody does, the next connections wait, unread.
+/// Accepts and serves until the phase says otherwise and the last call has ended. The places of
+/// connections are shared by all listeners: when they are taken, [`Place`] decides which connection
+/// gives way. While none does, the next connections wait, unread.
 pub async fn run(
     listener: TcpListener,
-    service: Arc<dyn Front>,
+    front: Arc<dyn Front>,
     upstream: Arc<Upstream>,
     mut phase: watch::Receiver<Phase>,
 ) {
-    let proxy = service.proxy();
+    let proxy = front.proxy();
     let mut open = JoinSet::new();
     let own_phase = phase.clone();
     let serve = |open: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr, place: Place| {
@@ -118,10 +120,10 @@ pub async fn run(
             return;
         }
         let client = Arc::new(Client::new(peer.ip(), place));
-        let task = open.spawn(connection(
+        let task = open.spawn(serve_connection(
             stream.into_split(),
             client.clone(),
-            service.clone(),
+            front.clone(),
             upstream.clone(),
             own_phase.clone(),
         ));
@@ -143,7 +145,8 @@ pub async fn run(
                 continue;
             }
         };
-        // Accepted first: an idle worker that held a place would keep it from a busy one.
+        // Accept first, then take a place: an idle worker that held a place would keep it from a
+        // busy one.
         let place = tokio::select! {
             place = proxy.place(peer.ip()) => place,
             () = reached(&mut phase, Phase::Abandon) => break,
@@ -166,7 +169,8 @@ pub async fn run(
     open.shutdown().await;
 }
 
-/// Once a second for the process: what keeps one worker from accepting keeps all of them, twenty times a second.
+/// Warns once a second for the process. A cause that keeps one worker from accepting keeps all of
+/// them, and each tries twenty times a second.
 fn tell_cannot_accept(error: &io::Error, now: Mono) {
     static QUIET_UNTIL: AtomicU64 = AtomicU64::new(0);
     let until = QUIET_UNTIL.load(Relaxed);
@@ -180,12 +184,12 @@ fn tell_cannot_accept(error: &io::Error, now: Mono) {
     }
 }
 
-/// Waits for the phase. When nobody is left to say it, the gate is being dropped: every phase is reached.
+/// Waits for the phase. When its sender is dropped, the process ends: every phase is reached.
 async fn reached(phase: &mut watch::Receiver<Phase>, at_least: Phase) {
     let _ = phase.wait_for(|phase| *phase >= at_least).await;
 }
 
-/// The same, asked.
+/// Whether the phase has been reached, without waiting.
 fn has_reached(phase: &watch::Receiver<Phase>, at_least: Phase) -> bool {
     match phase.has_changed() {
         Ok(changed) => changed && *phase.borrow() >= at_least,
@@ -193,49 +197,53 @@ fn has_reached(phase: &watch::Receiver<Phase>, at_least: Phase) -> bool {
     }
 }
 
-async fn connection<R, W>(
+/// Serves one connection: reads its requests one after another and answers them.
+async fn serve_connection<R, W>(
     (reader, writer): (R, W),
     client: Arc<Client>,
-    service: Arc<dyn Front>,
+    front: Arc<dyn Front>,
     upstream: Arc<Upstream>,
     phase: watch::Receiver<Phase>,
 ) where
     R: ByteReader + 'static,
     W: ByteWriter,
 {
-    let proxy = service.proxy();
-    let mut caller = h1::ClientConnection::new(
+    let proxy = front.proxy();
+    let mut requests = h1::ClientConnection::new(
         reader,
         writer,
         proxy.idle_timeout(),
         proxy.shared().clock.clone(),
     );
-    let mut told = phase.clone();
-    let mut drain = pin!(reached(&mut told, Phase::Drain));
-    let (mut is_asked, mut is_draining) = (false, false);
-    // Once asked it wakes this task when its time comes: until the phase changes it need not be asked again.
+    let mut waited_phase = phase.clone();
+    let mut drain = pin!(reached(&mut waited_phase, Phase::Drain));
+    let (mut is_polled, mut has_begun) = (false, false);
+    // Once polled, the wait wakes this task by itself, so it is not polled again until the phase
+    // changes.
     let mut is_draining = |cx: &mut Context<'_>| {
-        if !is_draining && (!is_asked || has_reached(&phase, Phase::Drain)) {
-            is_asked = true;
-            is_draining = drain.as_mut().poll(cx).is_ready();
+        if !has_begun && (!is_polled || has_reached(&phase, Phase::Drain)) {
+            is_polled = true;
+            has_begun = drain.as_mut().poll(cx).is_ready();
         }
-        is_draining
+        has_begun
     };
     let refused = |bad| proxy.head_refused(&client, bad);
     let mut is_new = true;
-    while let Some((head, body)) = caller.request(&mut is_draining, refused).await {
+    while let Some((head, body)) = requests.request(&mut is_draining, refused).await {
+        // Until its first head is whole a connection gives way first.
         if std::mem::take(&mut is_new) {
             client.place().has_head();
         }
         let terms = h1::RequestTerms::from(&*head);
-        let call = service.answer(&upstream, &client, head, body);
+        let call = front.answer(&upstream, &client, head, body);
         let goes_on = || client.hung_up();
-        let Some(answer) = caller.during(terms, call, goes_on).await else {
+        let Some(answer) = requests.during(terms, call, goes_on).await else {
             tracing::debug!(peer = %client.address(), "the caller hung up");
             return;
         };
+        // Read after the call: an answer during the drain must say that it is the last.
         let closes = has_reached(&phase, Phase::Drain);
-        let answered = caller.answer(terms, answer, closes).await;
+        let answered = requests.answer(terms, answer, closes).await;
         client.place().call_ended();
         match answered {
             Ok(Next::Request) => {}
@@ -250,7 +258,6 @@ async fn connection<R, W>(
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::config;
     use crate::http::h1::{FIRST_HEAD, READER_BYTES_PER_SECOND, READER_WINDOW};
@@ -267,7 +274,7 @@ mod tests {
     /// `limits.idle_timeout` of the shipped settings.
     const IDLE: Duration = Duration::from_secs(75);
 
-    /// What a connection needs, with a ledger of its own in the directory.
+    /// The parts that a connection needs, with a ledger of its own in the directory.
     async fn parts() -> (Arc<Client>, Arc<Proxy>, Arc<Upstream>, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tollgate.yaml");
@@ -307,13 +314,14 @@ mod tests {
         let (phase, seen) = watch::channel(Phase::Serve);
         let connection = tokio::spawn(async move {
             let halves = tokio::io::split(server);
-            connection(halves, client, Arc::new(proxy), upstream, seen).await;
+            serve_connection(halves, client, Arc::new(proxy), upstream, seen).await;
             drop(phase);
         });
         (end, connection, dir)
     }
 
-    /// Each connection has room for it, and it is moved when it is boxed: what only some calls need stands on the heap.
+    /// Each connection has room for it, and it is moved when it is boxed: what only some calls need
+    /// stands on the heap.
     #[tokio::test]
     async fn the_future_of_a_call_does_not_grow_unnoticed() {
         const MOST_BYTES: usize = 1_200;
@@ -323,8 +331,8 @@ mod tests {
             .await
             .unwrap();
         let (reader, writer) = tokio::io::split(server);
-        let mut caller = h1::ClientConnection::new(reader, writer, IDLE, Clock::default());
-        let (head, body) = caller.request(|_| false, |_| ()).await.unwrap();
+        let mut requests = h1::ClientConnection::new(reader, writer, IDLE, Clock::default());
+        let (head, body) = requests.request(|_| false, |_| ()).await.unwrap();
         let call = Proxy::answer(proxy, upstream, client, head, body);
         let bytes = size_of_val(&call);
         assert!(bytes <= MOST_BYTES, "{bytes}");

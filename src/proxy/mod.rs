@@ -1,7 +1,8 @@
-//! The way of a call: who calls, may it start, to the upstream and back, counted once.
+//! The way of a call: identify its account, admit it, forward it, count it once, answer it.
 //!
-//! Owns what happens to a request between the listener and the upstream; [`call`] is the sentence. Must never admit an unproven
-//! identity, forward without a permit, or answer an admitted call before its record is durable.
+//! Owns a request between the listener and the upstream; `call.rs` is the sentence. Must never
+//! admit an unproven identity, forward without a permit, or answer an admitted call before its
+//! record is durable.
 
 mod body;
 mod body_memory;
@@ -15,6 +16,7 @@ mod own;
 mod permit;
 mod places;
 mod refusal;
+mod request;
 mod state;
 
 pub mod admission;

@@ -1,15 +1,15 @@
-//! What an account has bought in one limiter, and what the window answers.
+//! The terms that an account has bought in one limiter, and the answers of the window.
 
 use crate::model::{Clock, Mode, Mono, Stop, Utc};
 use std::time::Duration;
 
-/// One instant on both clocks: the cap uses `mono`, purchases use `utc`. Read it after the limiter was
-/// obtained, so that no limiter can forget a start that this instant still needs.
+/// One instant on both clocks: the cap uses `mono`, purchases use `utc`. Read it after the limiter
+/// was obtained, so that no limiter can forget a start that this instant still needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// For the window.
+    /// Decides in the window.
     pub mono: Mono,
-    /// For what is in force.
+    /// Decides which purchases are in force.
     pub utc: Utc,
 }
 
@@ -33,7 +33,8 @@ impl Now {
     }
 }
 
-/// What an account has bought in one limiter. Replaced as a whole at a reload; the window stays.
+/// The terms that an account has bought in one limiter. Replaced as a whole at a reload; the window
+/// stays.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Terms {
     /// Before this instant the service is not opened (R9).
@@ -42,13 +43,13 @@ pub struct Terms {
     pub stopped: Option<Stop>,
     /// How calls admitted under these terms are charged (R3).
     pub mode: Mode,
-    /// The cap.
+    /// The cap, in calls per second.
     pub quota: Quota,
 }
 
 impl Terms {
-    /// The calls per second that are admitted at `at`: the quota in force, or none before the opening and while
-    /// the service is stopped (R9).
+    /// The calls per second that are admitted at `at`: the quota in force, or none before the
+    /// opening and while the service is stopped (R9).
     pub fn admits(&self, at: Utc) -> u32 {
         match at < self.opened || self.stopped.is_some() {
             true => 0,
@@ -123,8 +124,8 @@ impl Quota {
         now
     }
 
-    /// The next quota after `at` that is another one: a purchase that takes the place of an equal one
-    /// changes nothing.
+    /// The next quota after `at` that is another one: a purchase that takes the place of an equal
+    /// one changes nothing.
     pub fn next_change(&self, at: Utc) -> Option<InForce> {
         let now = self.at(at);
         let mut next = now;
@@ -177,7 +178,7 @@ pub struct Reservation {
 pub struct Started {
     /// The instant that the window holds.
     pub start: Mono,
-    /// The same on the wall clock.
+    /// The same instant on the wall clock.
     pub at: Utc,
     /// The mode in force at admission (R3).
     pub mode: Mode,
@@ -208,8 +209,8 @@ impl Reservation {
     }
 }
 
-/// Why a limiter did not admit. The first two are refusals of standing, the others throttles: none of
-/// them takes quota, makes a record or is billed (R7, R9).
+/// Why a limiter did not admit. The first two are refusals of standing, the others throttles: none
+/// of them takes quota, makes a record or is billed (R7, R9).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Denied {
     /// The service was never opened, or opens later.
@@ -227,7 +228,7 @@ pub enum Denied {
         quota: u32,
         /// The mode in force.
         mode: Mode,
-        /// When a lone caller would be admitted.
+        /// The time after which a client that calls alone would be admitted.
         retry_after: Duration,
     },
 }

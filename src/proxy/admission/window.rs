@@ -18,12 +18,13 @@ pub struct Window {
     floor: Mono,
 }
 
-/// What the rule says of an arrival.
+/// The verdict on an arrival.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// The call may leave at this instant; the window holds it now.
     Admit(Mono),
-    /// Over the cap; a lone caller who comes back after this long is admitted. Nothing changed.
+    /// Over the cap; a client that calls alone and comes back after this time is admitted. Nothing
+    /// changed.
     Throttle(Duration),
     /// The quota is 0. Nothing changed.
     Never,
@@ -31,8 +32,8 @@ pub enum Verdict {
 
 impl Window {
     /// Decides an arrival at `now` under `quota`: its start is the first instant, not before `now`
-    /// and not before an earlier start, at which the trailing second `(start − 1 s, start]` holds at
-    /// most `quota` starts with it. Admitted when that is at most `max_delay` away. O(1).
+    /// and not before an earlier start, at which the trailing second `(start − 1 s, start]` holds
+    /// at most `quota` starts with it. Admitted when that is at most `max_delay` away. O(1).
     pub fn decide(&mut self, quota: u32, now: Mono, max_delay: Duration) -> Verdict {
         let Some(opens) = self.opens(quota) else {
             return Verdict::Never;
@@ -43,8 +44,9 @@ impl Window {
             return Verdict::Throttle(wait);
         }
         // Trimmed by age only, and measured from the start just pushed: every later start is at or
-        // after it, so what is a second older can no longer share a second with any of them. (Measured
-        // from `now` it could: a thread that read its clock before another one decides after it.)
+        // after it, so what is a second older can no longer share a second with any of them.
+        // (Measured from `now` it could: a thread that read its clock before another one decides
+        // after it.)
         while self
             .starts
             .front()
@@ -89,7 +91,7 @@ impl Window {
     pub fn shrink(&mut self, now: Mono) {
         if self.is_past(now) && self.starts.capacity() > 0 {
             self.starts = VecDeque::new();
-            // A caller that read its clock before `now` may still decide after this.
+            // A thread that read its clock before `now` may still decide after this.
             self.floor = now;
         }
     }

@@ -1,7 +1,8 @@
-//! Peers whose credentials fail too often are held down, so that guessing is slow and floods of it are cheap.
+//! Peers whose credentials fail too often are held down, so that guessing is slow and floods of it
+//! are cheap.
 //!
-//! Owns the count of failures per peer. Must never hear of a credential that was accepted, nor stand in its way: many
-//! honest callers share an address.
+//! Owns the count of failures per peer. Must never hear of a credential that was accepted, nor
+//! stand in its way: many honest clients share an address.
 
 use crate::model::{Clock, network};
 use governor::middleware::NoOpMiddleware;
@@ -16,21 +17,22 @@ use std::time::Duration;
 
 /// Failures at once that a peer is forgiven: a deployment with a wrong key tries several times.
 const BURST: NonZeroU32 = NonZeroU32::new(10).expect("10 is not 0");
-/// A further failure is forgiven each of these.
+/// One further failure is forgiven in each of these spans.
 const REFILL: Duration = Duration::from_secs(1);
 /// At most one warning about a peer is due in this time.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 /// Peers that are told apart, for each table.
 const MAX_PEERS: usize = 65_536;
 
-/// What becomes of a peer whose credential has just failed.
+/// The verdict on a peer whose credential has just failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HoldVerdict {
     /// Answer as usual.
     NotHeld,
     /// Too many failures: answer as cheaply as can be.
-    HoldVerdict {
-        /// No warning about this peer was due in the last minute, so that this one is worth a line in the log.
+    Held {
+        /// No warning about this peer was due in the last minute, so that this one is worth a line
+        /// in the log.
         first: bool,
     },
 }
@@ -60,8 +62,8 @@ impl governor::clock::Clock for Monotonic {
 struct FailureTable {
     counts: RateLimiter<Peer, DashMapStateStore<Peer>, Monotonic, NoOpMiddleware<Nanos>>,
     max_peers: usize,
-    /// At least so many more peers fit. How many there are is not asked at every failure, for that takes a lock on each
-    /// of the table's many parts.
+    /// At least so many more peers fit. How many there are is not asked at every failure, for that
+    /// takes a lock on each of the table's many parts.
     room: AtomicUsize,
 }
 
@@ -100,19 +102,20 @@ impl HoldDown {
         }
     }
 
-    /// Counts a failed credential of `peer`. An IPv6 peer is its /64, an IPv4-mapped one is its IPv4 address.
+    /// Counts a failed credential of `peer`. An IPv6 peer is its /64, an IPv4-mapped one is its
+    /// IPv4 address.
     pub fn failed(&self, peer: IpAddr) -> HoldVerdict {
         let peer = Peer::of(peer);
         if self.failures.passes(peer) {
             return HoldVerdict::NotHeld;
         }
-        HoldVerdict::HoldVerdict {
+        HoldVerdict::Held {
             first: self.warnings.0.passes(peer),
         }
     }
 
-    /// Forgets the peers that are forgiven in full, and gives back the memory. For a timer, every few seconds, off the
-    /// threads that serve calls: it passes over the whole table.
+    /// Forgets the peers that are forgiven in full, and gives back the memory. For a timer, every
+    /// few seconds, off the threads that serve calls: it passes over the whole table.
     pub fn sweep(&self) {
         self.failures.sweep();
         self.warnings.sweep();
@@ -155,9 +158,9 @@ impl FailureTable {
         self.counts.shrink_to_fit();
     }
 
-    /// Counts once for this peer, and says whether that is still forgiven. While the table is full everybody shares
-    /// one count, those it holds included: it cannot be asked whom it holds, and nobody whose credential is good is ever
-    /// counted.
+    /// Counts once for this peer, and says whether that is still forgiven. While the table is full
+    /// everybody shares one count, those it holds included: it cannot be asked whom it holds, and
+    /// nobody whose credential is good is ever counted.
     fn passes(&self, peer: Peer) -> bool {
         let counted = if self.has_room() {
             peer
@@ -167,8 +170,8 @@ impl FailureTable {
         self.counts.check_key(&counted).is_ok()
     }
 
-    /// Takes a place for one more peer, needed or not. Threads that ask at once may each find the last places free, so that
-    /// the table may hold a few peers more.
+    /// Takes a place for one more peer, needed or not. Threads that ask at once may each find the
+    /// last places free, so that the table may hold a few peers more.
     fn has_room(&self) -> bool {
         let take = |room: usize| room.checked_sub(1);
         if self.room.fetch_update(Relaxed, Relaxed, take).is_ok() {
@@ -210,20 +213,14 @@ mod tests {
     fn ten_failures_at_once_are_forgiven_and_the_eleventh_is_held() {
         let (hold_down, _) = hold_down(8);
         exhaust(&hold_down, A);
-        assert_eq!(
-            fail(&hold_down, A),
-            HoldVerdict::HoldVerdict { first: true }
-        );
+        assert_eq!(fail(&hold_down, A), HoldVerdict::Held { first: true });
     }
 
     #[test]
     fn a_peer_does_not_pay_for_another() {
         let (hold_down, _) = hold_down(8);
         exhaust(&hold_down, A);
-        assert_eq!(
-            fail(&hold_down, A),
-            HoldVerdict::HoldVerdict { first: true }
-        );
+        assert_eq!(fail(&hold_down, A), HoldVerdict::Held { first: true });
         exhaust(&hold_down, B);
     }
 
@@ -234,10 +231,7 @@ mod tests {
         for _ in 0..100 {
             clock.advance(Duration::from_secs(1));
             assert_eq!(fail(&hold_down, A), HoldVerdict::NotHeld);
-            assert!(matches!(
-                fail(&hold_down, A),
-                HoldVerdict::HoldVerdict { .. }
-            ));
+            assert!(matches!(fail(&hold_down, A), HoldVerdict::Held { .. }));
         }
     }
 
@@ -245,31 +239,16 @@ mod tests {
     fn only_one_warning_a_minute_is_due_for_a_peer() {
         let (hold_down, clock) = hold_down(8);
         exhaust(&hold_down, A);
-        assert_eq!(
-            fail(&hold_down, A),
-            HoldVerdict::HoldVerdict { first: true }
-        );
-        assert_eq!(
-            fail(&hold_down, A),
-            HoldVerdict::HoldVerdict { first: false }
-        );
+        assert_eq!(fail(&hold_down, A), HoldVerdict::Held { first: true });
+        assert_eq!(fail(&hold_down, A), HoldVerdict::Held { first: false });
         clock.advance(Duration::from_secs(59));
         exhaust(&hold_down, A);
-        assert_eq!(
-            fail(&hold_down, A),
-            HoldVerdict::HoldVerdict { first: false }
-        );
+        assert_eq!(fail(&hold_down, A), HoldVerdict::Held { first: false });
         hold_down.sweep();
-        assert_eq!(
-            fail(&hold_down, A),
-            HoldVerdict::HoldVerdict { first: false }
-        );
+        assert_eq!(fail(&hold_down, A), HoldVerdict::Held { first: false });
         clock.advance(Duration::from_secs(1));
         assert_eq!(fail(&hold_down, A), HoldVerdict::NotHeld);
-        assert_eq!(
-            fail(&hold_down, A),
-            HoldVerdict::HoldVerdict { first: true }
-        );
+        assert_eq!(fail(&hold_down, A), HoldVerdict::Held { first: true });
     }
 
     #[test]
@@ -278,13 +257,13 @@ mod tests {
         exhaust(&hold_down, "2001:db8:1:2::1");
         assert_eq!(
             fail(&hold_down, "2001:db8:1:2:ffff::9"),
-            HoldVerdict::HoldVerdict { first: true }
+            HoldVerdict::Held { first: true }
         );
         exhaust(&hold_down, "2001:db8:1:3::1");
         exhaust(&hold_down, A);
         assert_eq!(
             fail(&hold_down, "::ffff:192.0.2.1"),
-            HoldVerdict::HoldVerdict { first: true }
+            HoldVerdict::Held { first: true }
         );
     }
 
@@ -296,10 +275,7 @@ mod tests {
         }
         assert_eq!(hold_down.failures.counts.len(), 5);
         assert!(hold_down.warnings.0.counts.len() <= 5);
-        assert!(matches!(
-            fail(&hold_down, A),
-            HoldVerdict::HoldVerdict { .. }
-        ));
+        assert!(matches!(fail(&hold_down, A), HoldVerdict::Held { .. }));
 
         clock.advance(Duration::from_secs(300));
         hold_down.sweep();
@@ -322,10 +298,7 @@ mod tests {
         };
         assert!(knows(A) && knows(B));
         assert!(!knows("192.0.2.3"));
-        assert!(matches!(
-            fail(&hold_down, A),
-            HoldVerdict::HoldVerdict { .. }
-        ));
+        assert!(matches!(fail(&hold_down, A), HoldVerdict::Held { .. }));
     }
 
     #[test]
@@ -334,9 +307,6 @@ mod tests {
         exhaust(&hold_down, A);
         clock.advance(Duration::from_millis(999));
         hold_down.sweep();
-        assert!(matches!(
-            fail(&hold_down, A),
-            HoldVerdict::HoldVerdict { .. }
-        ));
+        assert!(matches!(fail(&hold_down, A), HoldVerdict::Held { .. }));
     }
 }

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const MS: u64 = 1_000_000;
 const MAX_DELAY: Duration = Duration::from_millis(50);
 
-/// The law, recounted: the starts in `(s − 1 s, s]` are at most the quota under which s was decided.
+/// The law, recounted: the starts in `(s − 1 s, s]` are at most the quota under which s was
+/// decided.
 fn breaks_the_cap(mut starts: Vec<(u64, u32)>) -> Option<String> {
     starts.sort_unstable();
     let mut first = 0;
@@ -85,7 +86,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Both ways: never a start too many, and never a throttle while a place opens within the delay.
+    /// Both ways: never a start too many, and never a throttle while a place opens within the
+    /// delay.
     #[test]
     fn the_window_admits_exactly_what_the_trailing_second_allows(
         steps in steps(), first_quota in 0_u32..=60, max_delay_ms in 0_u64..=200,
@@ -112,7 +114,7 @@ proptest! {
                         Verdict::Throttle(retry_after) => {
                             let latest = at + max_delay_ms * MS;
                             prop_assert!(latest < newest || in_second(latest) >= quota as usize);
-                            // A lone caller who obeys is admitted at once.
+                            // A client that calls alone and obeys is admitted at once.
                             let back = at + u64::try_from(retry_after.as_nanos()).unwrap();
                             prop_assert!(in_second(back) < quota as usize && back >= newest);
                         }
@@ -523,7 +525,7 @@ fn arrears_stop_the_paid_groups_of_an_account_from_the_next_call_until_they_are_
         early.snapshot(now(10_003 * MS)).0.stopped,
         Some(Stop::Arrears)
     );
-    // Whoever calls for the first time, and whatever the files say meanwhile.
+    // A first call, whatever the files say meanwhile.
     let late = limiters.get_or_insert(key("b", None), 1, fixed(1));
     assert!(stopped(&late, 10_000));
     early.set_terms(2, fixed(5));

@@ -1,9 +1,13 @@
-//! TC3 against recorded requests of the vendor's SDKs, and against what code changes survived before.
+//! TC3 against recorded requests of the vendor's SDKs, and against what code changes survived
+//! before.
 
 use super::*;
+use crate::proxy::identity::tc3::hash::BodyHash;
+use crate::proxy::identity::tc3::signing_key::{SigningKeys, hmac, keyed};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request};
 use proptest::prelude::*;
+use secrecy::SecretString;
 use serde_json::Value;
 use std::sync::LazyLock;
 
@@ -13,7 +17,7 @@ const NOW: i64 = 1_764_590_400;
 
 /// 127 requests, many of them from the vendor's SDKs; `about` in the file explains the fields.
 static VECTORS: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(include_str!("../../../../tests/tc3.json")).unwrap());
+    LazyLock::new(|| serde_json::from_str(include_str!("../../../../../tests/tc3.json")).unwrap());
 
 /// Well signed; what is wrong with them (version, action, region) is for others to refuse.
 const REFUSED_ELSEWHERE: [&str; 8] = [
@@ -610,8 +614,8 @@ proptest! {
             let judged = claim(&parts, NOW, &["bda".into()])
                 .and_then(|claim| claim.verify(&parts, secret.signing(), &sha256(&call.body), &[]).map(|()| claim));
             if let Ok(claim) = judged {
-                // The signature does not cover the secret id: the secret found under it decides (and here is given).
-                // Blanks after commas and around the value are free.
+                // The signature does not cover the secret id: the secret found under it decides
+                // (and here is given). Blanks after commas and around the value are free.
                 let bare = |text: &[u8]| {
                     let mut text = text.to_vec();
                     text.retain(|b| *b != b' ' && *b != b'\t');
@@ -1025,8 +1029,8 @@ fn values_that_are_not_utf8_are_signed_byte_for_byte() {
 
 #[test]
 fn a_target_counts_by_its_path_and_raw_query() {
-    // What the http crate keeps of a target. A fragment, which no client sends, is dropped before it is judged, and
-    // equally from what is forwarded.
+    // The part of a target that the http crate holds. A fragment, which no client sends, is dropped
+    // before it is judged, and equally from what is forwarded.
     for (target, path, query) in [
         ("/", "/", ""),
         ("/?", "/", ""),

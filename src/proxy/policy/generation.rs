@@ -1,27 +1,22 @@
 //! One immutable generation of what was sold to whom: credentials -> account -> limiter per action.
 //!
-//! Owns the accounts, held here and nowhere else, and the lookups, all resolved when the generation is
-//! built, so that a call only follows references; a limiter is found at the first call that needs it.
-//! Must never be changed otherwise, nor held over an await (a call keeps its account).
+//! Owns the accounts, held here and nowhere else, and the lookups, all resolved when the generation
+//! is built, so that a call only follows references; a limiter is found at the first call that
+//! needs it. Must never be changed otherwise, nor held over an await (a call keeps its account).
 
 use crate::config::{self, Catalog, Charging, Credential};
 use crate::metrics::{Decision, IntCounter, Metrics};
-use crate::model::{AccountId, Action, GroupId, Local, Mode, Stop, Utc};
-use crate::proxy::admission::{Limiter, LimiterKey, Limiters, Now, Purchase, Quota, Terms};
+use crate::model::{AccountId, Action, GroupId, Mode, Utc};
+use crate::proxy::admission::{Limiter, LimiterKey, Limiters, Purchase, Quota, Terms};
 use crate::proxy::identity::api_key::ApiKeyDigest;
 use crate::proxy::identity::tc3::{SigningKeys, SigningSecret};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use http::Method;
-use jiff::tz::TimeZone;
-use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
-
-/// A limiter, when a call has made one, and what is told of it.
-pub type Described = (Option<Arc<Limiter>>, Value);
 
 /// A generation of the catalogue and the accounts.
 pub struct Policy {
@@ -31,14 +26,14 @@ pub struct Policy {
     pub catalog: Arc<Catalog>,
     operations: Vec<Arc<Operation>>,
     routes: HashMap<String, Vec<(Method, usize)>, RandomState>,
-    /// By secret id and by digest. The texts stand in the account alone.
+    /// By secret id and by digest. An entry points into its account, which alone has the texts.
     credentials: HashTable<CredentialEntry>,
     hasher: RandomState,
     /// Sorted by id.
     accounts: Box<[Arc<KnownAccount>]>,
 }
 
-/// A credential: whose, which of its, and what was derived of it.
+/// A credential: its account, its place in the account's list, and the keys derived from it.
 struct CredentialEntry {
     account: Arc<KnownAccount>,
     index: usize,
@@ -61,15 +56,16 @@ impl CredentialEntry {
 
 /// One action with what a call to it needs.
 pub struct Operation {
-    /// Its limiter's place among the limiters that an account can have: the actions of a paid group share one.
-    scope: u32,
+    /// Its limiter's place among the limiters that an account can have: the actions of a paid group
+    /// share one.
+    pub(super) scope: u32,
     /// Its group's place in the catalogue.
     group_index: usize,
-    /// The action.
+    /// The action that a call names.
     pub action: Action,
-    /// Its group.
+    /// The group of the action.
     pub group: GroupId,
-    /// Where it may be called; empty: anywhere.
+    /// The regions in which it may be called; empty: all.
     pub regions: Vec<String>,
     admitted: [IntCounter; Mode::ALL.len()],
     throttled: [IntCounter; Mode::ALL.len()],
@@ -101,20 +97,21 @@ impl Deref for KnownAccount {
     }
 }
 
-/// What an account may pass, and its limiter from the first call on: most of many accounts are idle.
-struct Entitlement {
-    /// As [`Operation::scope`].
+/// The right of an account to call operations of one scope. Its limiter is made at the first call,
+/// for most of many accounts are idle.
+pub(super) struct Entitlement {
+    /// The scope, as in [`Operation::scope`].
     scope: u32,
-    /// Which of the account's services gives it.
+    /// The place of the service that gives it, in the account's list.
     service: u32,
-    limiter: OnceLock<Arc<Limiter>>,
+    pub(super) limiter: OnceLock<Arc<Limiter>>,
 }
 
 /// A key pair and its owner.
 pub struct Tc3Credential<'p> {
-    /// What verifies.
+    /// The secret that verifies a signature.
     pub secret: SigningSecret<'p>,
-    /// Whose it is.
+    /// The account that has it.
     pub account: &'p Arc<KnownAccount>,
 }
 
@@ -166,8 +163,9 @@ impl Policy {
         }
     }
 
-    /// Puts this generation's terms in force in the limiters that there are. Call it as the generation is
-    /// swapped in. A limiter that a call of an older generation makes after this gets them at its next call.
+    /// Puts this generation's terms in force in the limiters that there are. Call it as the
+    /// generation is swapped in. A limiter that a call of an older generation makes after this gets
+    /// them at its next call.
     pub fn apply(&self, limiters: &Limiters) {
         limiters.each(|key, limiter| {
             let operation = self.operations.iter().find(|operation| {
@@ -205,7 +203,7 @@ impl Policy {
         Some(entitlement.limiter.get_or_init(make))
     }
 
-    fn limiter_key(&self, account: &KnownAccount, operation: &Operation) -> LimiterKey {
+    pub(super) fn limiter_key(&self, account: &KnownAccount, operation: &Operation) -> LimiterKey {
         LimiterKey {
             account: account.id.clone(),
             group: operation.group.clone(),
@@ -218,14 +216,20 @@ impl Policy {
         group.is_some_and(|group| matches!(group.charging, Charging::Paid { .. }))
     }
 
-    fn terms(&self, account: &KnownAccount, of: &Operation, given: &Entitlement) -> Option<Terms> {
+    pub(super) fn terms(
+        &self,
+        account: &KnownAccount,
+        of: &Operation,
+        given: &Entitlement,
+    ) -> Option<Terms> {
         let service = account.services.get(given.service as usize)?;
         let group = self.catalog.groups.get(of.group_index)?;
         Some(terms(service, &group.charging))
     }
 
-    /// Calls `visit` with account, group and the calls per second that are admitted at `now` of what was not called
-    /// since this generation is in force; what is of one account and group follows one another.
+    /// Calls `visit` with account, group and the calls per second that are admitted at `now` of
+    /// what was not called since this generation is in force; what is of one account and group
+    /// follows one another.
     pub fn each_idle(
         &self,
         now: Utc,
@@ -312,112 +316,6 @@ impl Policy {
     }
 }
 
-impl Policy {
-    /// What `account` may do at `now` and why, by group: what self-service and the admin listener show,
-    /// read from the limiters that decide. A free group has one entry for each action. Makes no limiter: one that no
-    /// call has made yet is described as it would be made.
-    pub fn describe(
-        &self,
-        account: &KnownAccount,
-        limiters: &Limiters,
-        now: Now,
-    ) -> BTreeMap<&str, Vec<Described>> {
-        let mut services: BTreeMap<&str, Vec<Described>> = BTreeMap::new();
-        // The actions of a paid group share one limiter.
-        for operations in self.operations.chunk_by(|a, b| a.scope == b.scope) {
-            let operation = &operations[0];
-            let Some(entitlement) = account.entitlement(operation) else {
-                continue;
-            };
-            let Some(mut terms) = self.terms(account, operation, entitlement) else {
-                continue;
-            };
-            let key = self.limiter_key(account, operation);
-            let limiter = entitlement.limiter.get().cloned();
-            let limiter = limiter.or_else(|| {
-                let made_before = limiters.get(&key)?;
-                made_before.set_terms(self.generation, terms.clone());
-                Some(made_before)
-            });
-            let mut in_use = 0;
-            match &limiter {
-                Some(limiter) => (terms, in_use) = limiter.snapshot(now),
-                None if key.action.is_none() && limiters.is_in_arrears(&account.id) => {
-                    terms.stopped = terms.stopped.or(Some(Stop::Arrears));
-                }
-                None => {}
-            }
-            let described = self.describe_gate(operation, &terms, in_use, now.utc);
-            let of_group = services.entry(operation.group.as_str()).or_default();
-            of_group.push((limiter, described));
-        }
-        services
-    }
-
-    fn describe_gate(
-        &self,
-        operation: &Operation,
-        terms: &Terms,
-        in_use: usize,
-        now: Utc,
-    ) -> Value {
-        let zone = &self.catalog.time_zone;
-        let mut described = json!({
-            "mode": terms.mode.as_str(),
-            "opened": Local::new(terms.opened, zone),
-            "stopped": terms.stopped.map(|stop| stop.as_str()),
-            "quota_qps": terms.admits(now),
-            "because": because(terms, now, zone),
-            "in_use": in_use,
-        });
-        if terms.mode == Mode::Free {
-            described["action"] = json!(operation.action.as_str());
-        }
-        // A stop ends when somebody ends it, and nothing changes before.
-        let change = match terms.stopped {
-            Some(_) => None,
-            None if now < terms.opened => Some((terms.opened, terms.quota.at(terms.opened).qps)),
-            None => terms
-                .quota
-                .next_change(now)
-                .map(|next| (next.from, next.qps)),
-        };
-        if let Some((at, qps)) = change {
-            described["next_change"] = json!({"at": Local::new(at, zone), "quota_qps": qps});
-        }
-        described
-    }
-}
-
-/// Where a quota comes from: first what withholds it, then what it is without that.
-fn because(terms: &Terms, now: Utc, zone: &TimeZone) -> Vec<Value> {
-    let withheld = match terms.stopped {
-        Some(Stop::Arrears) => {
-            Some("the account is in arrears: nothing is admitted until they are paid")
-        }
-        Some(Stop::Violation) => {
-            Some("the service is stopped for a violation: nothing is admitted")
-        }
-        None if now < terms.opened => {
-            Some("the service is not opened yet: nothing is admitted before")
-        }
-        None => None,
-    };
-    let mut because: Vec<Value> = withheld
-        .into_iter()
-        .map(|rule| json!({"rule": rule}))
-        .collect();
-    match terms.mode {
-        Mode::PerCall => because.push(json!({"rule": "the group's cap in per-call mode, the same for every account"})),
-        Mode::Free => because.push(json!({"rule": "the free group's cap for each action"})),
-        Mode::Qps => because.extend(terms
-            .quota
-            .purchases_at(now)
-            .map(|p| json!({"order": p.order, "qps": p.qps, "from": Local::new(p.from, zone), "until": Local::new(p.until, zone)}))),
-    }
-    because
-}
-
 fn operations(catalog: &Catalog, metrics: &Metrics) -> Vec<Arc<Operation>> {
     let specs = catalog
         .groups
@@ -432,7 +330,8 @@ fn operations(catalog: &Catalog, metrics: &Metrics) -> Vec<Arc<Operation>> {
             if free || before.replace(group_index) != Some(group_index) {
                 scopes += 1;
             }
-            // No series for modes that the group cannot be in; the slots are filled with one it can.
+            // No series for modes that the group cannot be in; the slots are filled with one it
+            // can.
             let (always, never) = match group.charging {
                 Charging::Free { .. } => (Mode::Free, &[Mode::PerCall, Mode::Qps][..]),
                 Charging::Paid { .. } => (Mode::PerCall, &[Mode::Free][..]),
@@ -484,14 +383,14 @@ fn account(sold: config::Account, operations: &[Arc<Operation>]) -> KnownAccount
 }
 
 impl KnownAccount {
-    fn entitlement(&self, operation: &Operation) -> Option<&Entitlement> {
+    pub(super) fn entitlement(&self, operation: &Operation) -> Option<&Entitlement> {
         self.entitlements
             .iter()
             .find(|entitlement| entitlement.scope == operation.scope)
     }
 }
 
-/// What a service of an account means at its limiter (R3-R6, R9).
+/// The terms at the limiter of an account's service (R3-R6, R9).
 fn terms(service: &config::Service, charging: &Charging) -> Terms {
     let quota = match (charging, service.mode) {
         (Charging::Free { qps_per_action }, _) => Quota::Fixed(*qps_per_action),
@@ -521,6 +420,7 @@ fn terms(service: &config::Service, charging: &Charging) -> Terms {
 mod tests {
     use super::*;
     use crate::model::Clock;
+    use crate::proxy::admission::Now;
     use std::path::Path;
     use std::time::Duration;
 
