@@ -12,23 +12,20 @@
 //! stops nobody for arrears: payments count up to the latest instant that a trusted one has shown.
 
 mod notices;
+mod pass;
 mod trust;
 
-use crate::billing::{SettleError, settle_month};
+use crate::billing::SettleError;
 pub use notices::{sent, unsent};
 
-use crate::billing::books::{self, Books, BooksError};
-use crate::billing::{
-    self, Fixed, closing_day, due, furthest, keep_from, last_day_over, newest, next_seal, told,
-    unsettled,
-};
+use crate::billing::books;
+use crate::billing::{self, furthest, newest, told};
 use crate::control::background::run_low_priority;
 use crate::control::settler::trust::Trust;
-use crate::ledger::{Entry, Reader, Seal, StoreError, Trouble};
+use crate::ledger::{Entry, Reader, StoreError, Trouble};
 use crate::metrics::PackFigures;
 use crate::model::{AccountId, Local, Mono, Month, Stop, Utc};
 use crate::proxy::Shared;
-use crate::proxy::policy::Policy;
 use jiff::tz::TimeZone;
 use parking_lot::Mutex;
 use rust_decimal::Decimal;
@@ -264,202 +261,6 @@ impl Settler {
         let pause = (ended.since(began) * PASS_SHARE).clamp(PASS_EVERY, PASS_AT_LATEST);
         state.next_pass = began.plus(pause);
         done
-    }
-
-    fn pass(&self, state: &mut SettlerState) -> Result<(), SettleError> {
-        let policy = self.shared.policy.load_full();
-        let reader = self.shared.ledger.reader()?;
-        let now = self.look();
-        let zone = &policy.catalog.time_zone;
-        state.next_seal = next_seal(now, zone);
-        let last_seal = reader.last_day()?;
-        let shown = self.show(&reader, zone, now);
-        let (is_trusted, may_delete) = {
-            let trust = self.trust.lock();
-            (trust.is_trusted(), trust.may_delete())
-        };
-        let mut settled = Ok(());
-        if is_trusted {
-            settled = self
-                .seal_days(&reader, zone, now)
-                .and_then(|()| self.settle_due(&reader, &policy, state, now));
-        }
-        if may_delete {
-            settled = settled.and(self.prune(&reader, zone, state, now));
-        }
-        // Whatever hinders a settlement is no reason not to tell a customer that a pack runs out.
-        let raised = self.raise_notices(&reader, &policy, state, last_seal, now);
-        shown.and(settled).and(raised)
-    }
-
-    /// Shows how far months are settled, and how far the ledger is ahead of the clock.
-    fn show(&self, reader: &Reader, zone: &TimeZone, now: Utc) -> Result<(), SettleError> {
-        let metrics = &self.shared.metrics;
-        let unsettled = unsettled(reader, zone)?.unwrap_or_else(|| Month::of(now, zone));
-        let (settled_until, _) = unsettled.bounds(zone);
-        metrics.settlement_last_month.set(settled_until.seconds());
-        let furthest = furthest(reader, zone)?.map_or(0, |(_, at)| seconds_ahead(at, now));
-        metrics.ledger_ahead.set(furthest.max(0));
-        Ok(())
-    }
-
-    fn settle_due(
-        &self,
-        reader: &Reader,
-        policy: &Policy,
-        state: &mut SettlerState,
-        now: Utc,
-    ) -> Result<(), SettleError> {
-        let zone = &policy.catalog.time_zone;
-        if let Some(begun) = reader.last_settlement()?
-            && begun.settled_at.is_none()
-        {
-            billing::check_settlement(reader, zone, &begun)?;
-        }
-        let mut settled = Ok(());
-        while settled.is_ok()
-            && let Some(month) = due(reader, zone, now)?
-        {
-            let (_, end) = month.bounds(zone);
-            let is_begun = reader.settlement(&month.to_string())?.is_some();
-            if !is_begun && reader.month_seal(&month.to_string())?.is_some() {
-                return Err(BooksError::Month(format!(
-                    "{month} was settled before, and its settlement is not in the ledger any more: put a backup back \
-                     (`tollgate restore`)"
-                ))
-                .into());
-            }
-            if !is_begun && !self.trust.lock().may_fix(end) {
-                if state.waiting.replace(month) != Some(month) {
-                    tracing::warn!(
-                        month = month.to_string(),
-                        "not settled yet: the ledger knows of nothing after its end, and one such month is settled in 24 hours in which the clock is trusted"
-                    );
-                }
-                break;
-            }
-            state.waiting = None;
-            state.debits_are_stale = true;
-            settled = self.settle(reader, policy, state, month, now);
-        }
-        if state.debits_are_stale {
-            state.debits = books::debits(reader)?;
-            state.debits_are_stale = false;
-            self.stop_for_arrears(state);
-        }
-        settled
-    }
-
-    fn prune(
-        &self,
-        reader: &Reader,
-        zone: &TimeZone,
-        state: &mut SettlerState,
-        now: Utc,
-    ) -> Result<(), SettleError> {
-        let started = self.shared.clock.mono();
-        if started >= state.next_prune {
-            state.next_prune = started.plus(PRUNE_EVERY);
-            let unsettled = unsettled(reader, zone)?.unwrap_or_else(|| Month::of(now, zone));
-            let keep_from = keep_from(now, self.retain, unsettled, zone);
-            self.shared.ledger.prune(keep_from);
-        }
-        Ok(())
-    }
-
-    /// Seals yesterday, when it has been over for long enough. Days on which the gate did not run
-    /// have no seal of their own: the next one covers them.
-    fn seal_days(&self, reader: &Reader, zone: &TimeZone, now: Utc) -> Result<(), SettleError> {
-        let day = last_day_over(now, zone);
-        let sealed = reader.last_day()?;
-        if reader.last_seq()? == 0 || sealed.is_some_and(|sealed| sealed.day >= day.to_string()) {
-            return Ok(());
-        }
-        let Seal {
-            day,
-            first_seq,
-            last_seq,
-            head,
-        } = self.shared.ledger.seal(&day.to_string())?;
-        // Published: a kept log can hold the ledger to it (`tollgate verify
-        // --checkpoint`).
-        tracing::info!(
-            target: EVIDENCE,
-            day,
-            first_seq,
-            last_seq,
-            head = hex::encode(head),
-            "sealed the day"
-        );
-        Ok(())
-    }
-
-    /// Fixes the statements of the month and debits them (R16). Goes on where an earlier try ended.
-    fn settle(
-        &self,
-        reader: &Reader,
-        policy: &Policy,
-        state: &mut SettlerState,
-        month: Month,
-        now: Utc,
-    ) -> Result<(), SettleError> {
-        let ledger = &self.shared.ledger;
-        let catalog = &policy.catalog;
-        let text = month.to_string();
-        let (through_seq, head, fixed_at) = match reader.settlement(&text)? {
-            Some(begun) => (begun.through_seq, begun.head, begun.fixed_at),
-            None => {
-                let Seal { last_seq, head, .. } =
-                    closing_day(reader, month, &catalog.time_zone, now)?;
-                // In one transaction: a start that finds the month fixed knows whether the clock
-                // alone said so.
-                let (_, end) = month.bounds(&catalog.time_zone);
-                let watch = self.trust.lock().fixing(end);
-                let fixed = Entry::Settlement {
-                    month: text.clone(),
-                    through_seq: last_seq,
-                    head,
-                    fixed_at: now,
-                };
-                ledger.keep(vec![fixed, Entry::Clock(watch.clone())])?;
-                self.trust.lock().fixed(&watch);
-                (last_seq, head, now)
-            }
-        };
-        let books = Books {
-            catalog,
-            reader,
-            now,
-        };
-        let fixed = Fixed {
-            at: Local::new(fixed_at, &catalog.time_zone),
-            through_seq,
-            head: hex::encode(head),
-        };
-        let accounts = policy.accounts().map(|account| &***account);
-        let settled = settle_month(ledger, &books, accounts, month, &fixed, || {
-            self.keep_up(state)
-        })?;
-        let (_, end) = month.bounds(&catalog.time_zone);
-        let settle_by = i64::from(catalog.settle_day) * 24 * 3_600_000_000;
-        if now.0.saturating_sub(end.0) > settle_by {
-            tracing::warn!(
-                month = text,
-                "settled after the catalogue's settle_day (R16): the gate was not running"
-            );
-        }
-        tracing::info!(
-            target: EVIDENCE,
-            month = text,
-            statements = settled.statements,
-            due = %billing::money(settled.due),
-            through_seq,
-            head = fixed.head,
-            digest = hex::encode(settled.digest),
-            seal = hex::encode(settled.seal),
-            "settled the month"
-        );
-        Ok(())
     }
 
     /// Stops whose balance is below zero, lets go on whose is not any more (R17).
