@@ -1,13 +1,14 @@
 //! Forward: one call over one connection to the upstream.
 //!
-//! Owns the pool of connections and what is said over them. Must never send anything twice that may
+//! Owns the pool of connections and the messages over them. Must never send anything twice that may
 //! have been read, and never reuse a connection before both the request and its answer have ended.
 
+mod answer;
 mod dialer;
+mod exchange;
 mod pool;
 
+pub use answer::{UpstreamAnswer, UpstreamBody};
 pub use dialer::Dialer;
-pub use pool::{
-    Keep, NotAnswered, Upstream, UpstreamAnswer, UpstreamBody, UpstreamConnection, UpstreamFailure,
-    UpstreamRequest,
-};
+pub use exchange::{NotAnswered, UpstreamFailure, UpstreamRequest};
+pub use pool::{Keep, Upstream, UpstreamConnection};

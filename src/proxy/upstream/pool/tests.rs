@@ -1,6 +1,11 @@
 //! Which kept connections are used again, and which answers count. The runtime hears of nothing in between, as a worker that is busy.
 
 use super::*;
+use crate::http::Pipe;
+use crate::http::h1::{Body, ForwardHead, Piece};
+use crate::proxy::upstream::{NotAnswered, UpstreamRequest};
+use bytes::Bytes;
+use http::{Method, StatusCode};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream as Peer};
 
@@ -132,8 +137,8 @@ async fn what_came_before_a_request_was_sent_is_no_answer_to_it() {
     let (upstream, mut peer) = kept().await;
     let connection = UpstreamConnection {
         link: upstream.take_idle().unwrap(),
-        reused: true,
-        home: upstream,
+        is_reused: true,
+        pool: upstream,
     };
     // Too late to be seen: the connection has been looked at.
     peer.write_all(b"HTTP/1.1 408 Too Late\r\nContent-Length: 0\r\n\r\n")

@@ -6,22 +6,17 @@
 
 use crate::config::{self, Catalog, Charging, Credential};
 use crate::metrics::{Decision, IntCounter, Metrics};
-use crate::model::{AccountId, Action, GroupId, Local, Mode, Stop, Utc};
-use crate::proxy::admission::{Limiter, LimiterKey, Limiters, Now, Purchase, Quota, Terms};
+use crate::model::{AccountId, Action, GroupId, Mode, Utc};
+use crate::proxy::admission::{Limiter, LimiterKey, Limiters, Purchase, Quota, Terms};
 use crate::proxy::identity::api_key::ApiKeyDigest;
 use crate::proxy::identity::tc3::{SigningKeys, SigningSecret};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use http::Method;
-use jiff::tz::TimeZone;
-use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
-
-/// A limiter, when a call has made one, and what is told of it.
-pub type Described = (Option<Arc<Limiter>>, Value);
 
 /// A generation of the catalogue and the accounts.
 pub struct Policy {
@@ -62,7 +57,7 @@ impl CredentialEntry {
 /// One action with what a call to it needs.
 pub struct Operation {
     /// Its limiter's place among the limiters that an account can have: the actions of a paid group share one.
-    scope: u32,
+    pub(super) scope: u32,
     /// Its group's place in the catalogue.
     group_index: usize,
     /// The action.
@@ -102,12 +97,12 @@ impl Deref for KnownAccount {
 }
 
 /// What an account may pass, and its limiter from the first call on: most of many accounts are idle.
-struct Entitlement {
+pub(super) struct Entitlement {
     /// As [`Operation::scope`].
     scope: u32,
     /// Which of the account's services gives it.
     service: u32,
-    limiter: OnceLock<Arc<Limiter>>,
+    pub(super) limiter: OnceLock<Arc<Limiter>>,
 }
 
 /// A key pair and its owner.
@@ -205,7 +200,7 @@ impl Policy {
         Some(entitlement.limiter.get_or_init(make))
     }
 
-    fn limiter_key(&self, account: &KnownAccount, operation: &Operation) -> LimiterKey {
+    pub(super) fn limiter_key(&self, account: &KnownAccount, operation: &Operation) -> LimiterKey {
         LimiterKey {
             account: account.id.clone(),
             group: operation.group.clone(),
@@ -218,7 +213,12 @@ impl Policy {
         group.is_some_and(|group| matches!(group.charging, Charging::Paid { .. }))
     }
 
-    fn terms(&self, account: &KnownAccount, of: &Operation, given: &Entitlement) -> Option<Terms> {
+    pub(super) fn terms(
+        &self,
+        account: &KnownAccount,
+        of: &Operation,
+        given: &Entitlement,
+    ) -> Option<Terms> {
         let service = account.services.get(given.service as usize)?;
         let group = self.catalog.groups.get(of.group_index)?;
         Some(terms(service, &group.charging))
@@ -312,112 +312,6 @@ impl Policy {
     }
 }
 
-impl Policy {
-    /// What `account` may do at `now` and why, by group: what self-service and the admin listener show,
-    /// read from the limiters that decide. A free group has one entry for each action. Makes no limiter: one that no
-    /// call has made yet is described as it would be made.
-    pub fn describe(
-        &self,
-        account: &KnownAccount,
-        limiters: &Limiters,
-        now: Now,
-    ) -> BTreeMap<&str, Vec<Described>> {
-        let mut services: BTreeMap<&str, Vec<Described>> = BTreeMap::new();
-        // The actions of a paid group share one limiter.
-        for operations in self.operations.chunk_by(|a, b| a.scope == b.scope) {
-            let operation = &operations[0];
-            let Some(entitlement) = account.entitlement(operation) else {
-                continue;
-            };
-            let Some(mut terms) = self.terms(account, operation, entitlement) else {
-                continue;
-            };
-            let key = self.limiter_key(account, operation);
-            let limiter = entitlement.limiter.get().cloned();
-            let limiter = limiter.or_else(|| {
-                let made_before = limiters.get(&key)?;
-                made_before.set_terms(self.generation, terms.clone());
-                Some(made_before)
-            });
-            let mut in_use = 0;
-            match &limiter {
-                Some(limiter) => (terms, in_use) = limiter.snapshot(now),
-                None if key.action.is_none() && limiters.is_in_arrears(&account.id) => {
-                    terms.stopped = terms.stopped.or(Some(Stop::Arrears));
-                }
-                None => {}
-            }
-            let described = self.describe_gate(operation, &terms, in_use, now.utc);
-            let of_group = services.entry(operation.group.as_str()).or_default();
-            of_group.push((limiter, described));
-        }
-        services
-    }
-
-    fn describe_gate(
-        &self,
-        operation: &Operation,
-        terms: &Terms,
-        in_use: usize,
-        now: Utc,
-    ) -> Value {
-        let zone = &self.catalog.time_zone;
-        let mut described = json!({
-            "mode": terms.mode.as_str(),
-            "opened": Local::new(terms.opened, zone),
-            "stopped": terms.stopped.map(|stop| stop.as_str()),
-            "quota_qps": terms.admits(now),
-            "because": because(terms, now, zone),
-            "in_use": in_use,
-        });
-        if terms.mode == Mode::Free {
-            described["action"] = json!(operation.action.as_str());
-        }
-        // A stop ends when somebody ends it, and nothing changes before.
-        let change = match terms.stopped {
-            Some(_) => None,
-            None if now < terms.opened => Some((terms.opened, terms.quota.at(terms.opened).qps)),
-            None => terms
-                .quota
-                .next_change(now)
-                .map(|next| (next.from, next.qps)),
-        };
-        if let Some((at, qps)) = change {
-            described["next_change"] = json!({"at": Local::new(at, zone), "quota_qps": qps});
-        }
-        described
-    }
-}
-
-/// Where a quota comes from: first what withholds it, then what it is without that.
-fn because(terms: &Terms, now: Utc, zone: &TimeZone) -> Vec<Value> {
-    let withheld = match terms.stopped {
-        Some(Stop::Arrears) => {
-            Some("the account is in arrears: nothing is admitted until they are paid")
-        }
-        Some(Stop::Violation) => {
-            Some("the service is stopped for a violation: nothing is admitted")
-        }
-        None if now < terms.opened => {
-            Some("the service is not opened yet: nothing is admitted before")
-        }
-        None => None,
-    };
-    let mut because: Vec<Value> = withheld
-        .into_iter()
-        .map(|rule| json!({"rule": rule}))
-        .collect();
-    match terms.mode {
-        Mode::PerCall => because.push(json!({"rule": "the group's cap in per-call mode, the same for every account"})),
-        Mode::Free => because.push(json!({"rule": "the free group's cap for each action"})),
-        Mode::Qps => because.extend(terms
-            .quota
-            .purchases_at(now)
-            .map(|p| json!({"order": p.order, "qps": p.qps, "from": Local::new(p.from, zone), "until": Local::new(p.until, zone)}))),
-    }
-    because
-}
-
 fn operations(catalog: &Catalog, metrics: &Metrics) -> Vec<Arc<Operation>> {
     let specs = catalog
         .groups
@@ -484,7 +378,7 @@ fn account(sold: config::Account, operations: &[Arc<Operation>]) -> KnownAccount
 }
 
 impl KnownAccount {
-    fn entitlement(&self, operation: &Operation) -> Option<&Entitlement> {
+    pub(super) fn entitlement(&self, operation: &Operation) -> Option<&Entitlement> {
         self.entitlements
             .iter()
             .find(|entitlement| entitlement.scope == operation.scope)
@@ -521,6 +415,7 @@ fn terms(service: &config::Service, charging: &Charging) -> Terms {
 mod tests {
     use super::*;
     use crate::model::Clock;
+    use crate::proxy::admission::Now;
     use std::path::Path;
     use std::time::Duration;
 

@@ -1,0 +1,120 @@
+//! What an account may do now and why, as its customer and the operators are shown it.
+//!
+//! Owns this one description. It reads the limiters that decide, and takes no quota.
+
+use crate::model::{Local, Mode, Stop, Utc};
+use crate::proxy::admission::{Limiter, Limiters, Now, Terms};
+use crate::proxy::policy::{KnownAccount, Operation, Policy};
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A limiter, when a call has made one, and its description.
+pub type Described = (Option<Arc<Limiter>>, Value);
+
+impl Policy {
+    /// What `account` may do at `now` and why, by group: what self-service and the admin listener show,
+    /// read from the limiters that decide. A free group has one entry for each action. Makes no limiter: one that no
+    /// call has made yet is described as it would be made.
+    pub fn describe(
+        &self,
+        account: &KnownAccount,
+        limiters: &Limiters,
+        now: Now,
+    ) -> BTreeMap<&str, Vec<Described>> {
+        let mut services: BTreeMap<&str, Vec<Described>> = BTreeMap::new();
+        // The actions of a paid group share one limiter.
+        for operations in self.operations().chunk_by(|a, b| a.scope == b.scope) {
+            let operation = &operations[0];
+            let Some(entitlement) = account.entitlement(operation) else {
+                continue;
+            };
+            let Some(mut terms) = self.terms(account, operation, entitlement) else {
+                continue;
+            };
+            let key = self.limiter_key(account, operation);
+            let limiter = entitlement.limiter.get().cloned();
+            let limiter = limiter.or_else(|| {
+                let made_before = limiters.get(&key)?;
+                made_before.set_terms(self.generation, terms.clone());
+                Some(made_before)
+            });
+            let mut in_use = 0;
+            match &limiter {
+                Some(limiter) => (terms, in_use) = limiter.snapshot(now),
+                None if key.action.is_none() && limiters.is_in_arrears(&account.id) => {
+                    terms.stopped = terms.stopped.or(Some(Stop::Arrears));
+                }
+                None => {}
+            }
+            let described = self.describe_limiter(operation, &terms, in_use, now.utc);
+            let of_group = services.entry(operation.group.as_str()).or_default();
+            of_group.push((limiter, described));
+        }
+        services
+    }
+
+    fn describe_limiter(
+        &self,
+        operation: &Operation,
+        terms: &Terms,
+        in_use: usize,
+        now: Utc,
+    ) -> Value {
+        let zone = &self.catalog.time_zone;
+        let mut described = json!({
+            "mode": terms.mode.as_str(),
+            "opened": Local::new(terms.opened, zone),
+            "stopped": terms.stopped.map(|stop| stop.as_str()),
+            "quota_qps": terms.admits(now),
+            "because": because(terms, now, zone),
+            "in_use": in_use,
+        });
+        if terms.mode == Mode::Free {
+            described["action"] = json!(operation.action.as_str());
+        }
+        // A stop ends when somebody ends it, and nothing changes before.
+        let change = match terms.stopped {
+            Some(_) => None,
+            None if now < terms.opened => Some((terms.opened, terms.quota.at(terms.opened).qps)),
+            None => terms
+                .quota
+                .next_change(now)
+                .map(|next| (next.from, next.qps)),
+        };
+        if let Some((at, qps)) = change {
+            described["next_change"] = json!({"at": Local::new(at, zone), "quota_qps": qps});
+        }
+        described
+    }
+}
+
+/// Where a quota comes from: first what withholds it, then what it is without that.
+fn because(terms: &Terms, now: Utc, zone: &TimeZone) -> Vec<Value> {
+    let withheld = match terms.stopped {
+        Some(Stop::Arrears) => {
+            Some("the account is in arrears: nothing is admitted until they are paid")
+        }
+        Some(Stop::Violation) => {
+            Some("the service is stopped for a violation: nothing is admitted")
+        }
+        None if now < terms.opened => {
+            Some("the service is not opened yet: nothing is admitted before")
+        }
+        None => None,
+    };
+    let mut because: Vec<Value> = withheld
+        .into_iter()
+        .map(|rule| json!({"rule": rule}))
+        .collect();
+    match terms.mode {
+        Mode::PerCall => because.push(json!({"rule": "the group's cap in per-call mode, the same for every account"})),
+        Mode::Free => because.push(json!({"rule": "the free group's cap for each action"})),
+        Mode::Qps => because.extend(terms
+            .quota
+            .purchases_at(now)
+            .map(|p| json!({"order": p.order, "qps": p.qps, "from": Local::new(p.from, zone), "until": Local::new(p.until, zone)}))),
+    }
+    because
+}
