@@ -1,9 +1,12 @@
 //! TC3 against recorded requests of the vendor's SDKs, and against what code changes survived before.
 
 use super::*;
+use crate::proxy::identity::tc3::hash::BodyHash;
+use crate::proxy::identity::tc3::signing_key::{SigningKeys, hmac, keyed};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request};
 use proptest::prelude::*;
+use secrecy::SecretString;
 use serde_json::Value;
 use std::sync::LazyLock;
 
@@ -13,7 +16,7 @@ const NOW: i64 = 1_764_590_400;
 
 /// 127 requests, many of them from the vendor's SDKs; `about` in the file explains the fields.
 static VECTORS: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(include_str!("../../../../tests/tc3.json")).unwrap());
+    LazyLock::new(|| serde_json::from_str(include_str!("../../../../../tests/tc3.json")).unwrap());
 
 /// Well signed; what is wrong with them (version, action, region) is for others to refuse.
 const REFUSED_ELSEWHERE: [&str; 8] = [
