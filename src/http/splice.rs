@@ -294,11 +294,11 @@ mod tests {
     async fn passed(length: usize, write: usize, read: usize) -> usize {
         let body: Vec<u8> = (0..length).map(|at| (at * 7 + at / 251) as u8).collect();
         let next = b"the next request";
-        let (mut caller, inward) = pair().await;
+        let (mut client, inward) = pair().await;
         let (mut outward, mut upstream) = pair().await;
         let sending = async {
             for piece in [&*body, next].concat().chunks(write) {
-                caller.write_all(piece).await.unwrap();
+                client.write_all(piece).await.unwrap();
             }
         };
         let piped = Cell::new(0);
@@ -346,13 +346,13 @@ mod tests {
             }
         }
 
-        let (mut caller, inward) = pair().await;
-        caller.write_all(b"a").await.unwrap();
+        let (mut client, inward) = pair().await;
+        client.write_all(b"a").await.unwrap();
         let fill = async |pipe: &mut Pipe| poll_fn(|cx| pipe.poll_fill(&inward, 1, cx)).await;
         let mut pipes: Vec<Pipe> = (0..PIPES).map(|_| Pipe::default()).collect();
         assert_eq!(fill(&mut pipes[0]).await.unwrap(), Some(1));
         assert!(!pipes[0].is_empty());
-        caller.write_all(&[b'b'; PIPES]).await.unwrap();
+        client.write_all(&[b'b'; PIPES]).await.unwrap();
         for pipe in &mut pipes[1..] {
             assert_eq!(fill(pipe).await.unwrap(), Some(1));
         }
@@ -362,7 +362,7 @@ mod tests {
         pipes.pop();
         assert_eq!(fill(&mut beyond).await.unwrap(), None, "it has been told");
         assert_eq!(fill(&mut Pipe::default()).await.unwrap(), Some(1));
-        drop(caller);
+        drop(client);
         drop(pipes);
         assert_eq!(fill(&mut Pipe::default()).await.unwrap(), Some(0));
         assert_eq!(OPEN.load(Ordering::Relaxed), 0);

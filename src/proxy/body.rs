@@ -436,8 +436,8 @@ mod tests {
         client.write_all(&sent).await.unwrap();
         let (reader, writer) = tokio::io::split(server);
         let (clock, patience) = (Clock::default(), Duration::from_secs(60));
-        let mut caller = ClientConnection::new(reader, writer, patience, clock.clone());
-        let (_, body) = caller.request(|_| false, |_| ()).await.unwrap();
+        let mut connection = ClientConnection::new(reader, writer, patience, clock.clone());
+        let (_, body) = connection.request(|_| false, |_| ()).await.unwrap();
         let now = clock.mono();
         let upload = Upload::new(body, 1 << 20, false, &clock, now, now.plus(patience));
         let lease = BodyMemory::new(1 << 30).reserve([192, 0, 2, 1].into(), "a", 1 << 20);

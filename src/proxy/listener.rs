@@ -204,7 +204,7 @@ async fn connection<R, W>(
     W: ByteWriter,
 {
     let proxy = service.proxy();
-    let mut caller = h1::ClientConnection::new(
+    let mut requests = h1::ClientConnection::new(
         reader,
         writer,
         proxy.idle_timeout(),
@@ -223,19 +223,19 @@ async fn connection<R, W>(
     };
     let refused = |bad| proxy.head_refused(&client, bad);
     let mut is_new = true;
-    while let Some((head, body)) = caller.request(&mut is_draining, refused).await {
+    while let Some((head, body)) = requests.request(&mut is_draining, refused).await {
         if std::mem::take(&mut is_new) {
             client.place().has_head();
         }
         let terms = h1::RequestTerms::from(&*head);
         let call = service.answer(&upstream, &client, head, body);
         let goes_on = || client.hung_up();
-        let Some(answer) = caller.during(terms, call, goes_on).await else {
+        let Some(answer) = requests.during(terms, call, goes_on).await else {
             tracing::debug!(peer = %client.address(), "the caller hung up");
             return;
         };
         let closes = has_reached(&phase, Phase::Drain);
-        let answered = caller.answer(terms, answer, closes).await;
+        let answered = requests.answer(terms, answer, closes).await;
         client.place().call_ended();
         match answered {
             Ok(Next::Request) => {}
@@ -323,8 +323,8 @@ mod tests {
             .await
             .unwrap();
         let (reader, writer) = tokio::io::split(server);
-        let mut caller = h1::ClientConnection::new(reader, writer, IDLE, Clock::default());
-        let (head, body) = caller.request(|_| false, |_| ()).await.unwrap();
+        let mut requests = h1::ClientConnection::new(reader, writer, IDLE, Clock::default());
+        let (head, body) = requests.request(|_| false, |_| ()).await.unwrap();
         let call = Proxy::answer(proxy, upstream, client, head, body);
         let bytes = size_of_val(&call);
         assert!(bytes <= MOST_BYTES, "{bytes}");

@@ -21,7 +21,7 @@ const ENOUGH_ROOM: usize = 1024;
 const ENOUGH_BODY_ROOM: usize = 16 * 1024;
 
 /// The reading half of a connection. Shared with the body that is being read, whoever reads it.
-pub(super) struct Inlet(Arc<Mutex<ReaderState>>);
+pub(super) struct RequestReader(Arc<Mutex<ReaderState>>);
 
 struct ReaderState {
     reader: Box<dyn ByteReader>,
@@ -67,14 +67,14 @@ enum BodySource {
     /// It came with its head.
     Whole(Bytes),
     Coming {
-        inlet: Arc<Mutex<ReaderState>>,
+        reader: Arc<Mutex<ReaderState>>,
         left: Option<u64>,
         /// Its client waits for a word before it sends it.
         expects_continue: bool,
     },
 }
 
-impl Inlet {
+impl RequestReader {
     pub(super) fn new(reader: Box<dyn ByteReader>) -> Self {
         Self(Arc::new(Mutex::new(ReaderState {
             reader,
@@ -148,7 +148,7 @@ impl Inlet {
         state.taken = 0;
         state.is_held = true;
         RequestBody::from(BodySource::Coming {
-            inlet: self.0.clone(),
+            reader: self.0.clone(),
             left: head.framing.left(),
             expects_continue: head.expects_continue,
         })
@@ -355,7 +355,7 @@ impl RequestBody {
     pub fn is_cut_off(&self) -> bool {
         match &self.source {
             BodySource::Whole(_) => false,
-            BodySource::Coming { inlet, .. } => inlet.lock().is_cut_off(),
+            BodySource::Coming { reader, .. } => reader.lock().is_cut_off(),
         }
     }
 
@@ -377,19 +377,19 @@ impl RequestBody {
         &mut self,
         poll: impl FnOnce(&mut ReaderState) -> Poll<Result<Option<P>, Broken>>,
     ) -> Poll<Result<Option<P>, Broken>> {
-        let (inlet, left, expects_continue) = match &mut self.source {
+        let (reader, left, expects_continue) = match &mut self.source {
             BodySource::Whole(data) => {
                 let data = std::mem::take(data);
                 self.taken += data.len() as u64;
                 return Poll::Ready(Ok((!data.is_empty()).then(|| data.into())));
             }
             BodySource::Coming {
-                inlet,
+                reader,
                 left,
                 expects_continue,
-            } => (inlet, left, expects_continue),
+            } => (reader, left, expects_continue),
         };
-        let mut state = inlet.lock();
+        let mut state = reader.lock();
         state.wants_continue |= std::mem::take(expects_continue);
         let polled = poll(&mut state);
         *left = state.framing.left();
@@ -406,8 +406,8 @@ impl RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if let BodySource::Coming { inlet, .. } = &self.source {
-            inlet.lock().release();
+        if let BodySource::Coming { reader, .. } = &self.source {
+            reader.lock().release();
         }
     }
 }

@@ -212,17 +212,7 @@ pub(crate) fn answer_head(
         };
         let places = FieldSpan::of(parsed.headers, input);
         let mut fields = Fields::take(input, whole, places);
-        let hop = HopByHop::of(&fields);
-        // Mostly nothing is named, and then nothing is copied.
-        let named: Vec<Vec<u8>> = hop
-            .named
-            .into_iter()
-            .map(<[u8]>::to_ascii_lowercase)
-            .collect();
-        // A word to the gate ends here anyhow: that `Connection` names it takes nothing back.
-        let is_for_us = |name: &[u8]| name == X_BILLABLE.as_bytes();
-        let is_named = |name: &[u8]| named.iter().any(|named| named == name);
-        fields.retain(|name| !is_of_one_hop(name) && (is_for_us(name) || !is_named(name)));
+        drop_hop_fields(&mut fields);
         return Ok(Some(AnswerHead {
             status,
             fields,
@@ -231,6 +221,21 @@ pub(crate) fn answer_head(
             keep_alive: timeout.map(before_the_end_of),
         }));
     }
+}
+
+/// Drops the fields of an answer that end at this hop.
+fn drop_hop_fields(fields: &mut Fields) {
+    let hop = HopByHop::of(fields);
+    // Mostly nothing is named, and then nothing is copied.
+    let named: Vec<Vec<u8>> = hop
+        .named
+        .into_iter()
+        .map(<[u8]>::to_ascii_lowercase)
+        .collect();
+    // The veto ends here in any case. That `Connection` names it too must not take the veto back.
+    let is_for_us = |name: &[u8]| name == X_BILLABLE.as_bytes();
+    let is_named = |name: &[u8]| named.iter().any(|named| named == name);
+    fields.retain(|name| !is_of_one_hop(name) && (is_for_us(name) || !is_named(name)));
 }
 
 /// What the fields say of where an answer ends and what follows it.

@@ -1,6 +1,6 @@
 //! A client's connection: its requests one after another, and their answers.
 
-use crate::http::h1::reader::{Broken, End, Inlet};
+use crate::http::h1::reader::{Broken, End, RequestReader};
 use crate::http::h1::writer::{self, StallTimeout};
 use crate::http::h1::{BadHead, Body, Coding, Outgoing, RequestBody, RequestHead};
 use crate::http::{ByteReader, ByteWriter, Fields, HeadWriter, cut, reset};
@@ -27,7 +27,7 @@ const KEPT_BYTES: usize = 4 * 1024;
 
 /// A caller's connection.
 pub struct ClientConnection<W: ByteWriter> {
-    inlet: Inlet,
+    reader: RequestReader,
     writer: StallTimeout<W>,
     /// For the head of the next answer.
     memory: Vec<u8>,
@@ -132,6 +132,44 @@ impl From<&RequestHead> for RequestTerms {
     }
 }
 
+/// Where an answer ends, and whether another request may follow it.
+#[derive(Clone, Copy)]
+struct AnswerFraming {
+    /// The bytes of its body, sent or not, where they are known.
+    length: Option<u64>,
+    coding: Coding,
+    /// Its request or its status has it that no body follows its head.
+    is_bodiless: bool,
+    keeps_alive: bool,
+}
+
+impl AnswerFraming {
+    fn of<B: Body>(terms: RequestTerms, answer: &Answer<B>, closes: bool) -> Self {
+        let status = answer.status;
+        let is_bodiless = terms.is_head
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+            || (terms.is_connect && status.is_success());
+        let length = match &answer.body {
+            AnswerBody::Own(body) => Some(body.len() as u64),
+            AnswerBody::Passing(body) => body.left(),
+        };
+        let coding = match length {
+            _ if is_bodiless => Coding::Length(0),
+            Some(length) => Coding::Length(length),
+            None if terms.is_1_1 => Coding::Chunked,
+            None => Coding::UntilClose,
+        };
+        let keeps_alive =
+            terms.keeps_alive && !closes && !answer.closes && coding != Coding::UntilClose;
+        Self {
+            length,
+            coding,
+            is_bodiless,
+            keeps_alive,
+        }
+    }
+}
+
 impl<W: ByteWriter> ClientConnection<W> {
     /// Of the two halves of a stream. It ends when no request has come within [`FIRST_HEAD`], or no further one has
     /// begun for `idle_timeout`.
@@ -142,7 +180,7 @@ impl<W: ByteWriter> ClientConnection<W> {
         clock: Clock,
     ) -> Self {
         Self {
-            inlet: Inlet::new(Box::new(reader)),
+            reader: RequestReader::new(Box::new(reader)),
             writer: StallTimeout::new(writer),
             memory: Vec::new(),
             probed: 0,
@@ -162,7 +200,7 @@ impl<W: ByteWriter> ClientConnection<W> {
         refused: impl FnOnce(BadHead),
     ) -> Option<(Box<RequestHead>, RequestBody)> {
         let read = {
-            let inlet = &self.inlet;
+            let reader = &self.reader;
             let is_new = self.is_new;
             let wait = if is_new {
                 FIRST_HEAD
@@ -174,18 +212,18 @@ impl<W: ByteWriter> ClientConnection<W> {
             let mut head_too_long = None;
             let mut closing_too_long = None;
             std::future::poll_fn(|cx| {
-                if let Poll::Ready(read) = inlet.poll_request(cx) {
+                if let Poll::Ready(read) = reader.poll_request(cx) {
                     return Poll::Ready(Some(read));
                 }
                 if is_closing(cx) {
-                    if !inlet.is_empty() {
+                    if !reader.is_empty() {
                         let late = || Box::pin(tokio::time::sleep(LAST_HEAD));
                         let late = closing_too_long.get_or_insert_with(late);
                         ready!(late.as_mut().poll(cx));
                     }
                     return Poll::Ready(None);
                 }
-                if is_new || inlet.is_empty() {
+                if is_new || reader.is_empty() {
                     ready!(too_long.as_mut().poll(cx));
                 } else {
                     let late = || Box::pin(tokio::time::sleep(HEAD));
@@ -221,13 +259,13 @@ impl<W: ByteWriter> ClientConnection<W> {
             if let Poll::Ready(answer) = call.as_mut().poll(cx) {
                 return Poll::Ready(Ok(answer));
             }
-            if self.inlet.take_wants_continue() {
+            if self.reader.take_wants_continue() {
                 interim.begin();
             }
             if interim.poll(&mut self.writer, cx).is_err() {
                 return Poll::Ready(Err(None));
             }
-            self.inlet.poll_end(cx).map(|end| Err(Some(end)))
+            self.reader.poll_end(cx).map(|end| Err(Some(end)))
         })
         .await;
         // What has not gone of it goes before the answer.
@@ -290,61 +328,26 @@ impl<W: ByteWriter> ClientConnection<W> {
         answer: Answer<B>,
         closes: bool,
     ) -> io::Result<Next> {
-        let bodiless = terms.is_head
-            || matches!(
-                answer.status,
-                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-            )
-            || (terms.is_connect && answer.status.is_success());
-        let length = match &answer.body {
-            AnswerBody::Own(body) => Some(body.len() as u64),
-            AnswerBody::Passing(body) => body.left(),
-        };
-        let coding = match length {
-            _ if bodiless => Coding::Length(0),
-            Some(length) => Coding::Length(length),
-            None if terms.is_1_1 => Coding::Chunked,
-            None => Coding::UntilClose,
-        };
-        let keeps = terms.keeps_alive && !closes && !answer.closes && coding != Coding::UntilClose;
-
-        let mut head = HeadWriter::new(std::mem::take(&mut self.memory));
-        let probed = std::mem::take(&mut self.probed);
-        writer::first_line(&mut head, terms.is_1_1, probed, answer.status);
-        head.append(&answer.lines);
-        match (coding, length) {
-            // What a GET would get; of a body that the upstream did not send to a HEAD nothing is known.
-            (_, Some(length @ 1..)) if terms.is_head => head.number("content-length", length),
-            (Coding::Length(length), _) if !bodiless => head.number("content-length", length),
-            (Coding::Chunked, _) => head.fixed("transfer-encoding: chunked\r\n"),
-            _ => {}
-        }
-        match (keeps, terms.is_1_1) {
-            (false, true) => head.fixed("connection: close\r\n"),
-            (true, false) => head.fixed("connection: keep-alive\r\n"),
-            _ => {}
-        }
-        if !answer.has_date {
-            writer::date(&mut head, self.clock.utc());
-        }
-        let mut head = head.end();
+        let framing = AnswerFraming::of(terms, &answer, closes);
+        let mut head = self.answer_head(terms, &answer, framing);
         let mut message = match answer.body {
             AnswerBody::Own(body) => {
-                if !bodiless {
+                if !framing.is_bodiless {
                     head.extend_from_slice(&body);
                 }
                 Outgoing::new(head, Coding::Length(0), None)
             }
             AnswerBody::Passing(body) => {
-                Outgoing::new(head, coding, (coding != Coding::Length(0)).then_some(body))
+                let body = (framing.coding != Coding::Length(0)).then_some(body);
+                Outgoing::new(head, framing.coding, body)
             }
         };
-        self.is_open_ended = coding == Coding::UntilClose;
+        self.is_open_ended = framing.coding == Coding::UntilClose;
         std::future::poll_fn(|cx| {
             if let Poll::Ready(sent) = message.poll_send(&mut self.writer, cx) {
                 return Poll::Ready(sent.map_err(io::Error::from));
             }
-            match self.inlet.poll_end(cx) {
+            match self.reader.poll_end(cx) {
                 Poll::Ready(End::Reset) => {
                     Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
                 }
@@ -356,21 +359,53 @@ impl<W: ByteWriter> ClientConnection<W> {
         self.is_open_ended = false;
         self.memory = message.into_memory();
         self.memory.shrink_to(KEPT_BYTES);
-        if !keeps {
+        if !framing.keeps_alive {
             self.end().await;
             return Ok(Next::Close);
         }
         Ok(self.rest_of_request().await)
     }
 
+    /// Writes the head of an answer, into the memory of the last one.
+    fn answer_head<B>(
+        &mut self,
+        terms: RequestTerms,
+        answer: &Answer<B>,
+        framing: AnswerFraming,
+    ) -> Vec<u8> {
+        let mut head = HeadWriter::new(std::mem::take(&mut self.memory));
+        let probed = std::mem::take(&mut self.probed);
+        writer::first_line(&mut head, terms.is_1_1, probed, answer.status);
+        head.append(&answer.lines);
+        match (framing.coding, framing.length) {
+            // The length that a GET would get. A body that the upstream did not send to a HEAD has none.
+            (_, Some(length @ 1..)) if terms.is_head => head.number("content-length", length),
+            (Coding::Length(length), _) if !framing.is_bodiless => {
+                head.number("content-length", length);
+            }
+            (Coding::Chunked, _) => head.fixed("transfer-encoding: chunked\r\n"),
+            _ => {}
+        }
+        // Each version is told only what it does not take for granted.
+        match (framing.keeps_alive, terms.is_1_1) {
+            (false, true) => head.fixed("connection: close\r\n"),
+            (true, false) => head.fixed("connection: keep-alive\r\n"),
+            _ => {}
+        }
+        if !answer.has_date {
+            writer::date(&mut head, self.clock.utc());
+        }
+        head.end()
+    }
+
     /// Waits until whoever reads the body has done so, and reads what nobody wants.
     async fn rest_of_request(&mut self) -> Next {
-        if !self.inlet.is_in_body() {
+        if !self.reader.is_in_body() {
             return Next::Request;
         }
-        let inlet = &self.inlet;
-        std::future::poll_fn(|cx| inlet.poll_released(cx)).await;
-        let discarding = std::future::poll_fn(|cx| inlet.poll_discard_body(cx));
+        let reader = &self.reader;
+        std::future::poll_fn(|cx| reader.poll_released(cx)).await;
+        let discarding = std::future::poll_fn(|cx| reader.poll_discard_body(cx));
         match Box::pin(tokio::time::timeout(DISCARD, discarding)).await {
             Ok(Ok(())) => Next::Request,
             Ok(Err(Broken)) | Err(_) => {
@@ -394,13 +429,13 @@ impl<W: ByteWriter> ClientConnection<W> {
     /// Says that no more comes, once whoever reads the body has done so, and reads what may still be coming, so that
     /// the answer is not lost in a reset.
     async fn end(&mut self) {
-        let inlet = &self.inlet;
-        std::future::poll_fn(|cx| inlet.poll_released(cx)).await;
-        let is_over = inlet.is_empty() && !inlet.is_in_body();
+        let reader = &self.reader;
+        std::future::poll_fn(|cx| reader.poll_released(cx)).await;
+        let is_over = reader.is_empty() && !reader.is_in_body();
         if self.writer.shutdown().await.is_err() || is_over {
             return;
         }
-        let discarding = std::future::poll_fn(|cx| inlet.poll_discard(cx));
+        let discarding = std::future::poll_fn(|cx| reader.poll_discard(cx));
         let _ = Box::pin(tokio::time::timeout(DISCARD, discarding)).await;
     }
 }
