@@ -1,17 +1,19 @@
-//! The fields of a head: read without copying them, and written so that no value can end a line early.
+//! The fields of a head: read without copying them, and written so that no value can end a line
+//! early.
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue};
 use std::ops::Range;
 
-/// The fields of a head that was read, in their order. Names are in lowercase, values without the blanks around them.
+/// The fields of a head that was read, in their order. Names are in lowercase, values without the
+/// blanks around them.
 #[derive(Debug)]
 pub struct Fields {
     head: Bytes,
     places: Vec<FieldSpan>,
 }
 
-/// Where a field stands in its head.
+/// The place of a field in its head, in bytes from its beginning.
 #[derive(Clone, Debug)]
 pub(crate) struct FieldSpan {
     name: Range<u32>,
@@ -126,7 +128,8 @@ impl Fields {
 
     /// Whether some name stands twice.
     pub fn has_repeated(&self) -> bool {
-        // Names of lengths that are all different are different themselves, and so it is with nearly every request.
+        // Names of lengths that are all different are different themselves, and so it is with
+        // nearly every request.
         let bit = |place: &FieldSpan| 1_u64 << ((place.name.end - place.name.start) & 63);
         let distinct = self.places.iter().try_fold(0, |lengths, place| {
             (lengths & bit(place) == 0).then_some(lengths | bit(place))
@@ -150,7 +153,8 @@ impl Fields {
     }
 }
 
-/// Whether a text is visible ASCII and spaces. Eight bytes are looked at in one go, the last eight perhaps twice.
+/// Whether a text is visible ASCII and spaces. Eight bytes are looked at in one go, the last eight
+/// perhaps twice.
 fn is_plain(text: &[u8]) -> bool {
     let is_odd = |byte: &u8| *byte < b' ' || *byte > b'~';
     let Some(last) = text.last_chunk() else {
@@ -163,9 +167,9 @@ fn is_plain(text: &[u8]) -> bool {
     odd == 0
 }
 
-/// Zero when each of the bytes is from ` ` to `~`. The highest bit of a byte is set when it is below (the subtraction
-/// borrows), when it is DEL (the addition carries into it) and when it had it; a neighbour's borrow or carry comes only from
-/// such a byte.
+/// Zero when each of the bytes is from ` ` to `~`. The highest bit of a byte is set when it is
+/// below (the subtraction borrows), when it is DEL (the addition carries into it) and when it had
+/// it; a neighbour's borrow or carry comes only from such a byte.
 fn odd_bytes(bytes: [u8; 8]) -> u64 {
     const ONES: u64 = u64::MAX / 0xff;
     let word = u64::from_le_bytes(bytes);
@@ -179,7 +183,7 @@ fn odd_bytes(bytes: [u8; 8]) -> u64 {
 pub struct HeadWriter(Vec<u8>);
 
 impl HeadWriter {
-    /// In this memory, after what stands there.
+    /// Appends to this memory.
     pub fn new(memory: Vec<u8>) -> Self {
         Self(memory)
     }
@@ -230,8 +234,8 @@ impl HeadWriter {
         }
     }
 
-    /// A list: the values that `read` has under this name, as they came, and then our own. Our own is left out when it is
-    /// anything but visible ASCII and spaces.
+    /// A list: the values that `read` has under this name, as they came, and then our own. Our own
+    /// is left out when it is anything but visible ASCII and spaces.
     pub fn list(&mut self, name: &'static str, read: &Fields, last: &str) {
         self.0.extend_from_slice(name.as_bytes());
         self.0.extend_from_slice(b": ");

@@ -1,4 +1,4 @@
-//! Where a body begins and ends (RFC 9112 §6, §7). Pure.
+//! The framing of bodies: where one begins and ends (RFC 9112 §6, §7). Pure.
 
 use crate::http::Pipe;
 use bytes::{Buf, Bytes, BytesMut};
@@ -17,12 +17,12 @@ const SMALL_CHUNK_BYTES: usize = 4 * 1024;
 /// The most trailers.
 const TRAILERS: u8 = 100;
 
-/// What came is not HTTP, or where it ends cannot be told.
+/// The bytes are not HTTP, or their end cannot be told.
 #[derive(thiserror::Error, Clone, Copy, PartialEq, Eq, Debug)]
 #[error("{0}")]
 pub struct Malformed(pub &'static str);
 
-/// The words of a list.
+/// The elements of a list.
 pub fn tokens(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
@@ -38,7 +38,7 @@ pub fn length_of(value: &[u8]) -> Option<u64> {
     })
 }
 
-/// Where a body ends.
+/// The rule by which a body ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Framing {
     /// After so many more bytes.
@@ -57,7 +57,7 @@ pub struct Chunked {
     extra: usize,
 }
 
-/// What comes next in a chunked body.
+/// The part of a chunked body that comes next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Chunk {
     /// A size line.
@@ -70,7 +70,7 @@ enum Chunk {
     Trailers(u8),
     /// Nothing: it has ended.
     Ended,
-    /// Nothing: it was malformed, and what follows a mistake is nobody's.
+    /// Nothing: it was malformed, and the bytes after a mistake are not read.
     Broken(Malformed),
 }
 
@@ -98,8 +98,9 @@ impl Framing {
         }
     }
 
-    /// Lets the next piece of a large body pass from its socket into a pipe, and says how long it is; 0 when the stream has
-    /// ended before the body. `None` when it must be read instead: a short rest, a body of unknown length, no pipe.
+    /// Lets the next piece of a large body pass from its socket into a pipe, and says how long it
+    /// is; 0 when the stream has ended before the body. `None` when it must be read instead: a
+    /// short rest, a body of unknown length, no pipe.
     pub fn poll_fill(
         &mut self,
         pipe: &mut Pipe,
@@ -115,11 +116,12 @@ impl Framing {
         })
     }
 
-    /// Takes the next piece of the body off the front of `input`; `None` when more bytes are needed or
-    /// the body has ended. What follows the body stays.
+    /// Takes the next piece of the body off the front of `input`; `None` when more bytes are needed
+    /// or the body has ended. Bytes after the body stay.
     ///
     /// # Errors
-    /// When it is not chunked as it should be. The error is final: it comes again whenever more is asked for.
+    /// When it is not chunked as it should be. The error is final: it comes again whenever more is
+    /// asked for.
     pub fn take(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, Malformed> {
         match self {
             Self::Length(left) => Ok(piece(left, input)),
@@ -160,7 +162,7 @@ impl Chunked {
         if data == 0 || data >= SMALL_CHUNK_BYTES {
             return Ok((data > 0).then(|| input.split_to(data).freeze()));
         }
-        // What follows in small chunks is moved up to it: a piece costs more than its bytes, all the way through.
+        // Small chunks that follow are moved up to this one: each piece costs more than its bytes.
         let (mut gathered, mut read) = (data, data);
         loop {
             let before = *self;
@@ -173,7 +175,8 @@ impl Chunked {
                         break;
                     }
                 }
-                // It comes by itself: a large chunk is not copied, and a mistake follows what was right.
+                // It comes by itself: a large chunk is not copied, and a mistake follows what was
+                // right.
                 _ => {
                     *self = before;
                     break;
@@ -185,8 +188,8 @@ impl Chunked {
         Ok(Some(data))
     }
 
-    /// Reads on to the next data: how many bytes of `input` come before it, and how many it has. No data when more
-    /// bytes are needed or the body has ended.
+    /// Reads on to the next data: how many bytes of `input` come before it, and how many it has. No
+    /// data when more bytes are needed or the body has ended.
     fn step(&mut self, input: &[u8]) -> Result<(usize, usize), Malformed> {
         let mut framing = 0;
         loop {
@@ -245,7 +248,7 @@ impl Chunked {
         Ok(line.len() + 2)
     }
 
-    /// What nobody has use for is bounded: it counts neither as a body's bytes nor as a head's.
+    /// Bounds extensions and trailers, which no other limit counts.
     fn count(&mut self, extra: usize) -> Result<(), Malformed> {
         self.extra += extra;
         match self.extra <= EXTRA_BYTES {
@@ -255,8 +258,8 @@ impl Chunked {
     }
 }
 
-/// The end of the line after the data of a chunk; `None` while it is not whole. What is none is seen at its first byte:
-/// more of it need never come.
+/// The end of the line after the data of a chunk; `None` while it is not whole. A wrong end is seen
+/// at its first byte: the second may never come.
 fn line_end(input: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     match input {
         [b'\r', b'\n', ..] => Ok(Some(b"")),
@@ -281,7 +284,8 @@ fn line(input: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     }
 }
 
-/// Whether a trailer could be a field of a head. It is dropped, but what is none may be another message to somebody else.
+/// Whether a trailer could be a field of a head. It is dropped, but a line that is no field may be
+/// another message to another server.
 fn is_field(line: &[u8]) -> bool {
     let mut parts = line.splitn(2, |byte| *byte == b':');
     let name = parts.next().map(HeaderName::from_bytes);
@@ -289,8 +293,8 @@ fn is_field(line: &[u8]) -> bool {
     matches!((name, value), (Some(Ok(_)), Some(Ok(_))))
 }
 
-/// Hexadecimal digits, then perhaps an extension, which nobody has use for (RFC 9112 §7.1): the size, and the length
-/// of the extension.
+/// Hexadecimal digits, then perhaps an extension, which is dropped (RFC 9112 §7.1): the size, and
+/// the length of the extension.
 fn chunk_size(line: &[u8]) -> Result<(u64, usize), Malformed> {
     let no_number = Malformed("the size of a chunk is no number");
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit());
@@ -301,7 +305,7 @@ fn chunk_size(line: &[u8]) -> Result<(u64, usize), Malformed> {
     if after.is_some_and(|byte| *byte != b';') {
         return Err(no_number);
     }
-    // To who takes NUL for the end of a text, or VT for a blank, the line is another one.
+    // A server that takes NUL for the end of a text, or VT for a blank, reads another line.
     let is_control = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
     if extension.iter().any(is_control) {
         return Err(Malformed("the extension of a chunk holds a control byte"));

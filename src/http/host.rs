@@ -1,8 +1,9 @@
-//! What `Host` may hold (RFC 9112 §3.2, RFC 3986 §3.2.2). Pure.
+//! The values that `Host` may have (RFC 9112 §3.2, RFC 3986 §3.2.2). Pure.
 
 use std::net::Ipv6Addr;
 
-/// Whether this is a host, with or without a port. It may be empty: that is what a target without an authority has.
+/// Whether this is a host, with or without a port. It may be empty: that is what a target without
+/// an authority has.
 ///
 /// Of the literals in brackets only IPv6 addresses, without an interface: nobody uses the others.
 pub(crate) fn is_host(value: &[u8]) -> bool {
@@ -34,7 +35,7 @@ pub(crate) fn is_host(value: &[u8]) -> bool {
     }
 }
 
-/// What a registered name holds as it is: unreserved bytes and delimiters.
+/// The bytes that a registered name may have unescaped: unreserved bytes and delimiters.
 const PLAIN: [bool; 256] = {
     let mut plain = [false; 256];
     let mut byte = 0;

@@ -1,14 +1,15 @@
-//! Look-ups of names: one at a time for each name, shared by all who wait for it.
+//! Look-ups of names: one at a time for each name, shared by all calls that wait for it.
 //!
-//! Owns the threads that ask the system's resolver, which a silent name server holds for half a minute. Must never
-//! wait for one at the end of the process, nor have more of them because more calls wait (P7).
+//! Owns the threads that ask the system's resolver, which a silent name server holds for half a
+//! minute. Must never wait for one at the end of the process, nor have more of them because more
+//! calls wait (P7).
 
 use parking_lot::Mutex;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use tokio::sync::watch;
 
-/// What a look-up found. An [`io::Error`] cannot be shared, so its kind and its words are.
+/// The result of a look-up. An [`io::Error`] cannot be cloned, so its kind and its text stand here.
 type Resolved = Result<Vec<SocketAddr>, (io::ErrorKind, String)>;
 
 /// A host and a port to connect to.
@@ -29,11 +30,12 @@ impl Host {
         }
     }
 
-    /// Its addresses, in the system's order, as a look-up that ends after this was asked has them. An IP
-    /// address is not looked up. Waits as long as the system's resolver does: bound it, and drop it at will.
+    /// Its addresses, in the system's order, as a look-up that ends after this was asked has them.
+    /// An IP address is not looked up. Waits as long as the system's resolver does: bound it, and
+    /// drop it at will.
     ///
     /// # Errors
-    /// What the resolver said.
+    /// The resolver's error.
     pub async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
         if let Ok(address) = self.name.parse() {
             return Ok(vec![SocketAddr::new(address, self.port)]);
@@ -46,8 +48,8 @@ impl Host {
         }
     }
 
-    /// Joins the look-up that runs, or begins one. A thread and not the runtime's pool: that is waited for when
-    /// the runtime ends.
+    /// Joins the look-up that runs, or begins one. A thread and not the runtime's pool: that is
+    /// waited for when the runtime ends.
     fn look_up(&self) -> io::Result<watch::Receiver<Option<Resolved>>> {
         let mut last = self.last.lock();
         let runs = |found: &&watch::Receiver<Option<Resolved>>| {

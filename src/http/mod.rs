@@ -1,7 +1,9 @@
-//! HTTP as both sides of the gate speak it: fields, targets, where bodies begin and end, sockets and look-ups of names.
+//! HTTP for both sides, client and upstream: fields, targets, the ends of bodies, sockets, look-ups
+//! of names.
 //!
-//! Owns the framing of bodies and the way of a large body past this process's memory; [`h1`] has the messages of HTTP/1.1.
-//! Must never guess where a message ends: what is ambiguous is malformed, and what follows a message is left alone.
+//! Owns the framing of bodies and the way of a large body past this process's memory; [`h1`] has
+//! the messages of HTTP/1.1. Must never guess where a message ends: what is ambiguous is malformed,
+//! and what follows a message is left alone.
 
 mod fields;
 mod framing;

@@ -1,4 +1,4 @@
-//! What a socket tells without being read from.
+//! The state of a socket, told without a read.
 
 use futures_util::FutureExt;
 use socket2::SockRef;
@@ -20,21 +20,21 @@ pub async fn reset(socket: Option<&TcpStream>) {
     let _ = socket.ready(Interest::ERROR).await;
 }
 
-/// Resets the connection: its other end is told that what it has got is not the whole.
+/// Resets the connection, so that its peer knows that the answer is not whole.
 pub fn cut(socket: &TcpStream) {
     // It may be gone already.
     let _ = rustix::net::connect_unspec(socket);
 }
 
-/// Whether the connection is open and nothing waits to be read. Asks the system (`MSG_PEEK`), for the runtime may not
-/// have heard yet of what has come.
+/// Whether the connection is open and nothing waits to be read. Asks the system (`MSG_PEEK`), for
+/// the runtime may not have heard yet of what has come.
 pub fn is_quiet(socket: &TcpStream) -> bool {
     let nothing = SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
     nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// Whether `bytes` more can never be read: the connection was reset, or the other end has said that no more comes,
-/// and what has come is less.
+/// Whether `bytes` more can never be read: the connection was reset, or the peer has closed its
+/// sending side and fewer bytes have come.
 pub fn ends_before(socket: &TcpStream, bytes: u64) -> bool {
     let heard = heard_of(socket);
     heard.is_error()

@@ -11,28 +11,29 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 /// The most pipes at once. Bodies beyond them are copied.
 ///
-/// Each has two file descriptors, and all of them take half of what the kernel lets an unprivileged user have before it
-/// makes every new pipe of that user small (`pipe-user-pages-soft`, 64 MiB): others need some too.
+/// Each has two file descriptors, and all of them take half of what the kernel lets an unprivileged
+/// user have before it makes every new pipe of that user small (`pipe-user-pages-soft`, 64 MiB):
+/// others need some too.
 pub const PIPES: usize = 128;
 
-/// What a pipe holds.
+/// The bytes that a pipe holds.
 const PIPE_BYTES: usize = 256 * 1024;
 
-/// How many there are: of the whole process, as descriptors are.
+/// The pipes that are open in the whole process.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
-/// What is read from.
+/// A stream that is read from.
 pub trait ByteReader: AsyncRead + Send + Unpin {
     /// The socket, if it is one.
     fn socket(&self) -> Option<&TcpStream>;
 }
 
-/// What is written to.
+/// A stream that is written to.
 pub trait ByteWriter: AsyncWrite + Unpin {
     /// The socket, if it is one.
     fn socket(&self) -> Option<&TcpStream>;
 
-    /// Writes what is in a pipe, as much as the other end takes. Only to a socket.
+    /// Writes the bytes of a pipe, as many as the peer takes. Only to a socket.
     fn poll_pour(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>>;
 }
 
@@ -87,7 +88,7 @@ impl ByteWriter for tokio::io::WriteHalf<tokio::io::DuplexStream> {
     }
 }
 
-/// Writes at once or not at all, whatever the runtime knows of the socket.
+/// Writes at once or not at all. Asks the system, not the runtime.
 ///
 /// # Errors
 /// `WouldBlock` when the socket takes nothing.
@@ -95,7 +96,7 @@ pub fn write_now(to: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     Ok(rustix::io::write(to, bytes)?)
 }
 
-/// Reads at once or not at all, whatever the runtime knows of the socket; 0 at the end of the stream.
+/// Reads at once or not at all; 0 at the end of the stream. Asks the system, not the runtime.
 ///
 /// # Errors
 /// `WouldBlock` when nothing has come.
@@ -103,7 +104,7 @@ pub fn read_now(from: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
     Ok(rustix::io::read(from, into)?)
 }
 
-/// A pipe of the kernel, opened when it is first filled. What goes through it is not copied.
+/// A pipe of the kernel, opened when it is first filled. Its bytes are not copied.
 #[derive(Default, Debug)]
 pub struct Pipe {
     ends: Ends,
@@ -129,9 +130,10 @@ impl Pipe {
         self.held == 0
     }
 
-    /// Takes in what has come from a socket, at most so much, and says how much that was; 0 at the end of the stream. Only
-    /// when it is empty. `None` when what came must be read instead: there is no pipe to be had, or none that works with
-    /// this socket. An error of the socket itself is for whoever reads to find.
+    /// Takes in the bytes that have come from a socket, at most `at_most`, and returns how many
+    /// they were; 0 at the end of the stream. Only when it is empty. `None` when the bytes must be
+    /// read instead: there is no pipe to be had, or none that works with this socket. An error of
+    /// the socket itself is left for the next read to find.
     pub fn poll_fill(
         &mut self,
         from: &TcpStream,
@@ -144,7 +146,8 @@ impl Pipe {
             if matches!(self.ends, Ends::NotToBeHad) {
                 return Poll::Ready(Ok(None));
             }
-            // Before a pipe is taken: who announces a body and sends nothing of it needs none.
+            // Before a pipe is taken: a client that announces a body and sends nothing of it needs
+            // none.
             ready!(from.poll_read_ready(cx))?;
             if matches!(self.ends, Ends::NotAskedFor) {
                 self.ends = Ends::open();
@@ -167,7 +170,7 @@ impl Pipe {
         }
     }
 
-    /// Gives a socket of what is in it as much as it takes, and says how much that was.
+    /// Gives a socket as many of its bytes as the socket takes, and returns how many they were.
     fn poll_pour(&mut self, to: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Ends::Open { exit, .. } = &self.ends else {
             return Poll::Ready(Ok(0));
@@ -188,7 +191,8 @@ impl Pipe {
         }
     }
 
-    /// Gives a socket at most so much of what is in it, at once or not at all, and whatever the runtime knows of the socket.
+    /// Gives a socket at most `at_most` of its bytes, at once or not at all. Asks the system, not
+    /// the runtime.
     ///
     /// # Errors
     /// `WouldBlock` when the socket takes nothing.
@@ -290,7 +294,8 @@ mod tests {
         }
     }
 
-    /// Sends a body of so many bytes through, written and read in steps of so many; how much of it was piped.
+    /// Sends a body of so many bytes through, written and read in steps of so many; how much of it
+    /// was piped.
     async fn passed(length: usize, write: usize, read: usize) -> usize {
         let body: Vec<u8> = (0..length).map(|at| (at * 7 + at / 251) as u8).collect();
         let next = b"the next request";

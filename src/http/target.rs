@@ -1,11 +1,12 @@
 //! The target of a request, read (RFC 9112 §3.2). Pure.
 //!
-//! The query is kept as it came: it may hold characters that a URI may not, which other servers let pass.
+//! The query is kept as it came: it may hold characters that a URI may not, which other servers let
+//! pass.
 
 use bytes::Bytes;
 use http::Uri;
 
-/// What a request asks for.
+/// The target of a request: path and query, and host if it names one.
 #[derive(Debug)]
 pub struct Target {
     base: Base,
@@ -21,7 +22,8 @@ enum Base {
     Uri(Uri),
 }
 
-/// What the path of a URI holds as it is (RFC 3986 §3.3): there is nothing in it to be checked or parsed.
+/// The bytes that the path of a URI has unescaped (RFC 3986 §3.3). A path of these alone needs no
+/// check.
 const PLAIN: [bool; 256] = {
     let mut plain = [false; 256];
     let mut byte = 0;
@@ -65,7 +67,7 @@ impl Target {
         Some(Self { base, query })
     }
 
-    /// `/` when it names its host and nothing else; empty when the host is all there can be (`CONNECT`).
+    /// The path; `/` when the target names a host alone, and empty for `CONNECT`.
     pub fn path(&self) -> &str {
         match &self.base {
             Base::Path(path) => path,
@@ -73,7 +75,7 @@ impl Target {
         }
     }
 
-    /// What follows the `?`, as it came.
+    /// The bytes after the `?`, as they came.
     pub fn query(&self) -> Option<&str> {
         let query = self.query.as_deref()?;
         std::str::from_utf8(query).ok()

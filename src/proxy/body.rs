@@ -26,7 +26,8 @@ pub const UPLOAD_GRACE: Duration = Duration::from_secs(10);
 /// Bytes per second that an upload makes on average, beyond the grace. 16 KiB/s is below any link
 /// that sends images, and frees what a stalled client holds.
 pub const UPLOAD_BYTES_PER_SECOND: u64 = 16 * 1024;
-/// A rest of at most this many bytes of a refused body is read at once and the connection kept, if it comes in time.
+/// A rest of at most this many bytes of a refused body is read at once and the connection kept, if
+/// it comes in time.
 const DRAIN_BYTES: u64 = 64 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// So many pieces are hashed before others have their turn.
@@ -148,7 +149,8 @@ impl Upload {
         &self.progress
     }
 
-    /// All of it, if it came with its head: then it is in memory already, where it can be hashed and forwarded from.
+    /// All of it, if it came with its head: then it is in memory already, where it can be hashed
+    /// and forwarded from.
     pub fn came_whole(&self) -> Option<&[u8]> {
         self.body.whole().filter(|_| self.body.taken() == 0)
     }
@@ -158,7 +160,8 @@ impl Upload {
         self.body.left().map(|left| left + self.body.taken())
     }
 
-    /// Takes the next piece of the body as `take` does, within what it is allowed in bytes and in time.
+    /// Takes the next piece of the body as `take` does, within what it is allowed in bytes and in
+    /// time.
     fn poll_next<P>(
         &mut self,
         cx: &mut Context<'_>,
@@ -218,7 +221,8 @@ impl Upload {
         std::future::poll_fn(|cx| self.poll_next(cx, RequestBody::poll_data)).await
     }
 
-    /// Reads the body into memory and hashes it while it arrives. `sign` shows by when more of it is due.
+    /// Reads the body into memory and hashes it while it arrives. `sign` shows by when more of it
+    /// is due.
     pub async fn buffer(
         mut self,
         lease: Lease,
@@ -230,8 +234,8 @@ impl Upload {
         let mut hashed = 0;
         let (clock, deadline) = (self.clock.clone(), self.deadline);
         loop {
-            // Bytes count and the head does not: it costs nothing, so with a grace for it whoever knows a secret id would hold
-            // places that a newcomer cannot get.
+            // Bytes count and the head does not: it costs nothing, so with a grace for it whoever
+            // knows a secret id would hold places that a newcomer cannot get.
             sign.is_due(self.began.plus(earned(self.body.taken())));
             let data = match self.next().await {
                 Some(Ok(data)) => data,
@@ -241,7 +245,8 @@ impl Upload {
             hash.update(&data);
             bytes += data.len() as u64;
             let is_small = data.len() < SMALL_FRAME;
-            // Of a chunk's piece the frames are held as well that were read with it, six times its own bytes at worst.
+            // Of a chunk's piece the frames are held as well that were read with it, six times its
+            // own bytes at worst.
             let data = match is_chunked && !is_small {
                 true => Bytes::copy_from_slice(&data),
                 false => data,
@@ -277,8 +282,8 @@ impl Upload {
         )
     }
 
-    /// After a refusal, when the answer follows at once: whether the connection can be kept. A short
-    /// rest is read to its end.
+    /// After a refusal, when the answer follows at once: whether the connection can be kept. A
+    /// short rest is read to its end.
     pub async fn drain(&mut self) -> bool {
         if self.progress.whole_at().is_some() {
             return true;

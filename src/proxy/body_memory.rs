@@ -2,9 +2,9 @@
 //!
 //! Owns one budget with a share for each holder. Must never wait: what does not fit now is refused.
 //!
-//! A signed body is read before its signature can be proven, so whoever knows a secret id can have bodies
-//! charged to it. What is not proven therefore gets half of the whole and half of the credential's
-//! share; a peer that has proven the credential before has the rest to itself (P6).
+//! A signed body is read before its signature can be proven, so whoever knows a secret id can have
+//! bodies charged to it. What is not proven therefore gets half of the whole and half of the
+//! credential's share; a peer that has proven the credential before has the rest to itself (P6).
 
 use crate::model::network;
 use parking_lot::Mutex;
@@ -59,8 +59,8 @@ impl BodyMemory {
         })
     }
 
-    /// Holds `bytes` for a peer's call with a credential that this call has not proven yet; `None` when
-    /// the whole or a share would be crossed.
+    /// Holds `bytes` for a peer's call with a credential that this call has not proven yet; `None`
+    /// when the whole or a share would be crossed.
     pub fn reserve(self: &Arc<Self>, peer: IpAddr, credential: &str, bytes: u64) -> Option<Lease> {
         let mut holders = vec![
             Holder::Peer(network(peer)),

@@ -82,7 +82,8 @@ impl Proxy {
 
         let answer = answered?;
         if has_gone {
-            // Nobody gets this. The upstream's body is dropped here, so that it does not count as cut.
+            // Nobody gets this. The upstream's body is dropped here, so that it does not count as
+            // cut.
             return Ok(Answer::own(answer.status, Vec::new()));
         }
         Ok(self.relay(context, answer))
@@ -128,8 +129,8 @@ impl Proxy {
         Ok((Claimant::Tc3 { claim, body_sha256 }, Some(buffered)))
     }
 
-    /// The TC3 signature that the head claims. A secret id that nobody has is refused at once, before
-    /// its body takes memory.
+    /// The TC3 signature that the head claims. A secret id that nobody has is refused at once,
+    /// before its body takes memory.
     fn tc3_claim(&self, head: &RequestHead) -> Result<tc3::Claim, Refusal> {
         let now = self.shared.clock.utc().seconds();
         let policy = self.shared.policy.load();
@@ -141,9 +142,9 @@ impl Proxy {
         Ok(claim)
     }
 
-    /// Admit, under the policy of this instant: a stop, a smaller quota or a revoked credential that
-    /// came while the body arrived applies to this call. Nothing is awaited here, so one generation
-    /// decides all of it.
+    /// Admit, under the policy of this instant: a stop, a smaller quota or a revoked credential
+    /// that came while the body arrived applies to this call. Nothing is awaited here, so one
+    /// generation decides all of it.
     fn admit(
         &self,
         context: &mut RequestContext<'_>,
@@ -162,7 +163,8 @@ impl Proxy {
             .limiter(&account, &operation, &self.shared.limiters)
             .ok_or(Refusal::NotOpened)?;
         context.limiter = Some(limiter.clone());
-        // Read after the limiter was found, or the limiter might have forgotten a start that counts.
+        // Read after the limiter was found, or the limiter might have forgotten a start that
+        // counts.
         let now = context.received.later(&self.shared.clock);
         context.decided_at = now.mono;
         limiter
@@ -284,8 +286,8 @@ impl Proxy {
         }
     }
 
-    /// The refusal for a call that the upstream did not answer. The operator hears of it, unless the
-    /// client's body broke off.
+    /// The refusal for a call that the upstream did not answer. The operator hears of it, unless
+    /// the client's body broke off.
     fn upstream_refusal(&self, context: &RequestContext<'_>, failure: UpstreamFailure) -> Refusal {
         let broke_off = context.progress.failure();
         if broke_off.is_none() {
@@ -301,8 +303,8 @@ impl Proxy {
         }
     }
 
-    /// Count: the permit becomes the call's one record. The answer waits for the commit, if there is
-    /// one (P3).
+    /// Count: the permit becomes the call's one record. The answer waits for the commit, if there
+    /// is one (P3).
     fn count(
         &self,
         context: &RequestContext<'_>,

@@ -56,8 +56,9 @@ impl Client {
         &self.place
     }
 
-    /// Says that the client has hung up after its whole request had come. Whether the call goes on all the same:
-    /// when the upstream has been asked, for then its answer says whether the work was done (R8).
+    /// Says that the client has hung up after its whole request had come. Whether the call goes on
+    /// all the same: when the upstream has been asked, for then its answer says whether the work
+    /// was done (R8).
     pub fn hung_up(&self) -> bool {
         self.has_gone.store(true, Ordering::Relaxed);
         self.is_forwarded.load(Ordering::Relaxed)
@@ -165,7 +166,8 @@ impl<'p> RequestContext<'p> {
         self.decide();
     }
 
-    /// Counts the decision, unless the call was admitted: then it has its record and was only failed.
+    /// Counts the decision, unless the call was admitted: then it has its record and was only
+    /// failed.
     pub(super) fn refused(&mut self, refusal: &Refusal) {
         tracing::debug!(
             request_id = %self.id,
@@ -214,7 +216,8 @@ impl<'p> RequestContext<'p> {
 }
 
 impl Drop for RequestContext<'_> {
-    /// Hung up before it was decided, while its body arrived or while it waited for its start; or its connection gave way.
+    /// Hung up before it was decided, while its body arrived or while it waited for its start; or
+    /// its connection gave way.
     fn drop(&mut self) {
         if !self.decided {
             let reason = match self.client.place.gave_way() {

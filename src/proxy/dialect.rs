@@ -1,7 +1,7 @@
 //! Answer: what is said to a call that is not let through, in the dialect that it speaks.
 //!
-//! Owns the form of both dialects; the words are those of the table of refusals. Must never tell a caller anything
-//! of another account, nor of what stands behind the gate.
+//! Owns the form of both dialects; the words are those of the table of refusals. Must never tell a
+//! caller anything of another account, nor of what stands behind the gate.
 
 use crate::http::HeadWriter;
 use crate::http::h1::{Answer, RequestHead};
@@ -24,9 +24,9 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// Vendor if `X-TC-Action` is present, `Authorization` begins `TC3` or is `SKIP`, or the call has
-    /// the marks of the vendor's older methods, whose SDKs read nothing but the envelope. Never for
-    /// CONNECT, to which a 200 would mean that a tunnel is open.
+    /// Vendor if `X-TC-Action` is present, `Authorization` begins `TC3` or is `SKIP`, or the call
+    /// has the marks of the vendor's older methods, whose SDKs read nothing but the envelope. Never
+    /// for CONNECT, to which a 200 would mean that a tunnel is open.
     pub fn of(head: &RequestHead) -> Self {
         if head.method == Method::CONNECT {
             return Self::Plain;
@@ -147,7 +147,8 @@ impl Refusal {
     }
 }
 
-/// The answer in place of an upstream's that the vendor's SDKs could not read: another status than 200 (PROTOCOL §5).
+/// The answer in place of an upstream's that the vendor's SDKs could not read: another status than
+/// 200 (PROTOCOL §5).
 pub fn vendor_failed(id: &RequestIdText, status: StatusCode) -> Answer<Relay> {
     let refusal = match status {
         StatusCode::TOO_MANY_REQUESTS => Refusal::UpstreamBusy,

@@ -1,4 +1,5 @@
-//! Whose request it is when it came through proxies: what `X-Forwarded-For` says, as far as trusted proxies vouch for it.
+//! Whose request it is when it came through proxies: what `X-Forwarded-For` says, as far as trusted
+//! proxies vouch for it.
 //!
 //! Pure. Must never believe a word that stands left of an address which no trusted proxy wrote.
 
@@ -13,8 +14,9 @@ pub fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
     trusted.iter().any(|net| net.contains(&address))
 }
 
-/// Whose request it is: the connection's (`socket`), or the nearest address in `X-Forwarded-For` that is no trusted
-/// proxy, read from the right as far as the proxies vouch for it. What cannot be read hides only what stands left of it.
+/// Whose request it is: the connection's (`socket`), or the nearest address in `X-Forwarded-For`
+/// that is no trusted proxy, read from the right as far as the proxies vouch for it. What cannot be
+/// read hides only what stands left of it.
 pub fn peer(socket: IpAddr, fields: &Fields, trusted: &[IpNet]) -> IpAddr {
     let mut peer = socket;
     if !is_trusted(trusted, socket) {
@@ -35,8 +37,8 @@ pub fn peer(socket: IpAddr, fields: &Fields, trusted: &[IpNet]) -> IpAddr {
     peer
 }
 
-/// The address of a hop, in the spellings that proxies use: with or without a port, an IPv6 one in brackets or not, all of
-/// it in quotes or not.
+/// The address of a hop, in the spellings that proxies use: with or without a port, an IPv6 one in
+/// brackets or not, all of it in quotes or not.
 fn address(hop: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(hop).ok()?;
     let quoted = text

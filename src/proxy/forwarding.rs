@@ -1,7 +1,7 @@
 //! What passes through: the head as the upstream gets it, and the answer as the client gets it.
 //!
-//! Owns which fields end here and which only the gate may write. Must never forward a secret, nor let a client speak in the
-//! gate's name.
+//! Owns which fields end here and which only the gate may write. Must never forward a secret, nor
+//! let a client speak in the gate's name.
 
 use crate::http::h1::{Answer, ForwardHead, HopByHop, RequestHead};
 use crate::http::names::{X_BILLABLE, X_FORWARDED_FOR, X_REQUEST_ID, X_TC_TRACE_ID};
@@ -20,13 +20,13 @@ use http::StatusCode;
 
 /// The most fields of a request as the upstream gets it.
 const FORWARDED_FIELDS: usize = 100;
-/// Of these the gate adds so many: account, group, action, request id, the hops, where the body ends; and a `Host` that is
-/// missing.
+/// Of these the gate adds so many: account, group, action, request id, the hops, where the body
+/// ends; and a `Host` that is missing.
 const ADDED_FIELDS: usize = 7;
 
 impl Proxy {
-    /// The head as the upstream gets it: what ends at this hop is left out, and so are credentials that
-    /// are secrets; the identity is set here and nowhere else.
+    /// The head as the upstream gets it: what ends at this hop is left out, and so are credentials
+    /// that are secrets; the identity is set here and nowhere else.
     pub(super) fn upstream_head(
         &self,
         context: &RequestContext<'_>,
@@ -50,7 +50,8 @@ impl Proxy {
         forward.text("x-tollgate-group", call.operation.group.as_str());
         forward.text("x-tollgate-action", call.operation.action.as_str());
         forward.text(X_REQUEST_ID, context.id_text);
-        // What a trusted proxy said of the hops before, as it came, and the hop to us; from anybody else only the latter.
+        // What a trusted proxy said of the hops before, as it came, and the hop to us; from anybody
+        // else only the latter.
         match forwarded::is_trusted(&self.trusted_proxies, context.client.address) {
             true => forward.list(X_FORWARDED_FOR, fields, &context.client.text),
             false => forward.text(X_FORWARDED_FOR, &context.client.text),
@@ -91,8 +92,9 @@ impl Proxy {
     }
 }
 
-/// A field that was judged must reach the upstream as it was: if `Connection` took it away, the upstream would do what the
-/// gate has not judged (RFC 9110 §7.6.1 has it that such fields are not named there).
+/// A field that was judged must reach the upstream as it was: if `Connection` took it away, the
+/// upstream would do what the gate has not judged (RFC 9110 §7.6.1 has it that such fields are not
+/// named there).
 pub(super) fn check_connection(
     fields: &Fields,
     is_judged: impl Fn(&[u8]) -> bool,
@@ -107,8 +109,8 @@ pub(super) fn check_connection(
     }
 }
 
-/// Many servers take no more than [`FORWARDED_FIELDS`], and a call that the upstream would refuse is not worth its place in the
-/// window.
+/// Many servers take no more than [`FORWARDED_FIELDS`], and a call that the upstream would refuse
+/// is not worth its place in the window.
 pub(super) fn check_count(fields: &Fields) -> Result<(), Refusal> {
     // Nearly every call ends here.
     if fields.count() + ADDED_FIELDS <= FORWARDED_FIELDS {
@@ -125,8 +127,8 @@ pub(super) fn check_count(fields: &Fields) -> Result<(), Refusal> {
     }
 }
 
-/// What was for the gate, and what it says itself. A TC3 signature is no secret, and the upstream may
-/// want to verify it; a bearer key is one.
+/// What was for the gate, and what it says itself. A TC3 signature is no secret, and the upstream
+/// may want to verify it; a bearer key is one.
 pub(super) fn is_private_field(field: Field<'_>) -> bool {
     match field.name() {
         b"authorization" => !field.value().starts_with(b"TC3"),
@@ -146,8 +148,9 @@ const ODD: [bool; 256] = {
     odd
 };
 
-/// Names that only the gate may use, and other spellings of those that it sets or has judged: an upstream that hands fields
-/// on as variables (CGI, WSGI, PHP) makes one sign of whatever is no letter and no digit, and would obey either.
+/// Names that only the gate may use, and other spellings of those that it sets or has judged: an
+/// upstream that hands fields on as variables (CGI, WSGI, PHP) makes one sign of whatever is no
+/// letter and no digit, and would obey either.
 pub(super) fn is_reserved_field(name: &[u8]) -> bool {
     if name.starts_with(b"x-tollgate-") {
         return true;
@@ -167,8 +170,8 @@ pub(super) fn is_reserved_field(name: &[u8]) -> bool {
     }
 }
 
-/// Whether the upstream says that a call shall not be billed: any `false` does, whatever else is said. A word that
-/// nobody can act on is logged, for somebody meant something by it.
+/// Whether the upstream says that a call shall not be billed: any `false` does, whatever else is
+/// said. A word that nobody can act on is logged, for somebody meant something by it.
 pub(super) fn is_vetoed(id: RequestId, fields: &Fields) -> bool {
     let mut is_vetoed = false;
     for word in fields.get_all(X_BILLABLE).flat_map(tokens) {

@@ -35,7 +35,8 @@ pub enum Phase {
     Abandon,
 }
 
-/// An answer that is being made. On the heap at once: as it is handed on it would be copied whole, several times.
+/// An answer that is being made. On the heap at once: as it is handed on it would be copied whole,
+/// several times.
 pub type BoxedAnswer = Pin<Box<dyn Future<Output = h1::Answer<Relay>> + Send>>;
 
 /// What answers the requests: the way of a call alone, or endpoints of the gate's own beside it.
@@ -101,8 +102,9 @@ fn listen(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener>
     Ok(socket.into())
 }
 
-/// Accepts and serves until the phase says otherwise and the last call has ended. The places of connections are shared by all
-/// listeners: when they are taken, [`Place`] says who gives way. While nobody does, the next connections wait, unread.
+/// Accepts and serves until the phase says otherwise and the last call has ended. The places of
+/// connections are shared by all listeners: when they are taken, [`Place`] says who gives way.
+/// While nobody does, the next connections wait, unread.
 pub async fn run(
     listener: TcpListener,
     service: Arc<dyn Front>,
@@ -166,7 +168,8 @@ pub async fn run(
     open.shutdown().await;
 }
 
-/// Once a second for the process: what keeps one worker from accepting keeps all of them, twenty times a second.
+/// Once a second for the process: what keeps one worker from accepting keeps all of them, twenty
+/// times a second.
 fn tell_cannot_accept(error: &io::Error, now: Mono) {
     static QUIET_UNTIL: AtomicU64 = AtomicU64::new(0);
     let until = QUIET_UNTIL.load(Relaxed);
@@ -180,7 +183,8 @@ fn tell_cannot_accept(error: &io::Error, now: Mono) {
     }
 }
 
-/// Waits for the phase. When nobody is left to say it, the gate is being dropped: every phase is reached.
+/// Waits for the phase. When nobody is left to say it, the gate is being dropped: every phase is
+/// reached.
 async fn reached(phase: &mut watch::Receiver<Phase>, at_least: Phase) {
     let _ = phase.wait_for(|phase| *phase >= at_least).await;
 }
@@ -213,7 +217,8 @@ async fn connection<R, W>(
     let mut told = phase.clone();
     let mut drain = pin!(reached(&mut told, Phase::Drain));
     let (mut is_asked, mut is_draining) = (false, false);
-    // Once asked it wakes this task when its time comes: until the phase changes it need not be asked again.
+    // Once asked it wakes this task when its time comes: until the phase changes it need not be
+    // asked again.
     let mut is_draining = |cx: &mut Context<'_>| {
         if !is_draining && (!is_asked || has_reached(&phase, Phase::Drain)) {
             is_asked = true;
@@ -313,7 +318,8 @@ mod tests {
         (end, connection, dir)
     }
 
-    /// Each connection has room for it, and it is moved when it is boxed: what only some calls need stands on the heap.
+    /// Each connection has room for it, and it is moved when it is boxed: what only some calls need
+    /// stands on the heap.
     #[tokio::test]
     async fn the_future_of_a_call_does_not_grow_unnoticed() {
         const MOST_BYTES: usize = 1_200;

@@ -1,7 +1,8 @@
 //! The way of a call: identify its account, admit it, forward it, count it once, answer it.
 //!
-//! Owns a request between the listener and the upstream; `call.rs` is the sentence. Must never admit an
-//! unproven identity, forward without a permit, or answer an admitted call before its record is durable.
+//! Owns a request between the listener and the upstream; `call.rs` is the sentence. Must never
+//! admit an unproven identity, forward without a permit, or answer an admitted call before its
+//! record is durable.
 
 mod body;
 mod body_memory;

@@ -1,4 +1,5 @@
-//! A request for an endpoint of the gate's own, which is no call: nothing is decided about it and nothing counted.
+//! A request for an endpoint of the gate's own, which is no call: nothing is decided about it and
+//! nothing counted.
 //!
 //! Owns that it is checked, refused and held back as a call is.
 

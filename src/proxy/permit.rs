@@ -88,8 +88,8 @@ impl Permit {
 }
 
 impl Drop for Permit {
-    /// The call's future was dropped: its client hung up before its whole request was with the upstream, or the
-    /// drain's deadline came.
+    /// The call's future was dropped: its client hung up before its whole request was with the
+    /// upstream, or the drain's deadline came.
     fn drop(&mut self) {
         let outcome = match self.proxy.is_abandoning() {
             true => Outcome::GateFailed,

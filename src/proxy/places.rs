@@ -1,12 +1,14 @@
 //! Who holds the places of `limits.connections`, and who gives way when they are taken.
 //!
-//! Owns the rule: a connection is *proven* once a call on it has proven a credential. A proven connection keeps its place. Of
-//! the others the one gives way to a newcomer that has been waited for longest: since it came, since its first head was
-//! whole, and an upload that is ahead of the minimum pace is not waited for. Bytes of a head make nobody younger, for they cost nothing. Each peer has
-//! at most an eighth of the places with such connections. The connections of one account hold at most half of the places; one that a trusted proxy shares among
-//! many clients is an account's only while a call lasts. So nobody who lacks a key keeps others out, and nobody who has
-//! one keeps other accounts out (P6, P7). Must never lock what other connections lock for a call of the account that the
-//! connection's last call had.
+//! Owns the rule: a connection is *proven* once a call on it has proven a credential. A proven
+//! connection keeps its place. Of the others the one gives way to a newcomer that has been waited
+//! for longest: since it came, since its first head was whole, and an upload that is ahead of the
+//! minimum pace is not waited for. Bytes of a head make nobody younger, for they cost nothing. Each
+//! peer has at most an eighth of the places with such connections. The connections of one account
+//! hold at most half of the places; one that a trusted proxy shares among many clients is an
+//! account's only while a call lasts. So nobody who lacks a key keeps others out, and nobody who
+//! has one keeps other accounts out (P6, P7). Must never lock what other connections lock for a
+//! call of the account that the connection's last call had.
 
 use crate::metrics::Metrics;
 use crate::model::{AccountId, Clock, Mono, network};
@@ -22,7 +24,8 @@ use std::task::Poll;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
-/// One peer holds at most this part of the places with connections that have not proven a credential.
+/// One peer holds at most this part of the places with connections that have not proven a
+/// credential.
 const PEER_SHARE: usize = 8;
 /// One account holds at most this part of the places with its connections.
 const ACCOUNT_SHARE: usize = 2;
@@ -54,11 +57,12 @@ pub struct Place {
     _permit: OwnedSemaphorePermit,
 }
 
-/// What a connection shows of itself to whoever looks for one that gives way. Written without a lock.
+/// What a connection shows of itself to whoever looks for one that gives way. Written without a
+/// lock.
 #[derive(Default)]
 pub struct Sign {
-    /// Since when it is waited for; while it uploads at its pace, until when it is not. Of a proven connection nobody asks:
-    /// it is not kept up.
+    /// Since when it is waited for; while it uploads at its pace, until when it is not. Of a proven
+    /// connection nobody asks: it is not kept up.
     due: AtomicU64,
     /// Whose the connection is: [`UNPROVEN`], [`NOBODYS`] or an account's hash.
     account: AtomicU64,
@@ -66,7 +70,8 @@ pub struct Sign {
     task: OnceLock<AbortHandle>,
 }
 
-/// An account as a connection knows it that has proven it: enough to own the connection again without the rule's lock.
+/// An account as a connection knows it that has proven it: enough to own the connection again
+/// without the rule's lock.
 struct Proven {
     account: AccountId,
     /// By its hash.
@@ -86,7 +91,8 @@ fn try_add(connections: &AtomicUsize, most: usize) -> bool {
 }
 
 impl Sign {
-    /// The proven connection, which is nobody's now, is this account's again. False when the account has `most` already.
+    /// The proven connection, which is nobody's now, is this account's again. False when the
+    /// account has `most` already.
     fn own(&self, account: u64, connections: &AtomicUsize, most: usize) -> bool {
         let fits = try_add(connections, most);
         if fits {
@@ -130,14 +136,15 @@ impl Places {
         })
     }
 
-    /// A place for a connection that has come. At the limit another one gives way first. When all are proven the newcomer
-    /// waits until one of them closes. `peer` is `None` for a trusted proxy, whose connections count for nobody.
+    /// A place for a connection that has come. At the limit another one gives way first. When all
+    /// are proven the newcomer waits until one of them closes. `peer` is `None` for a trusted
+    /// proxy, whose connections count for nobody.
     pub async fn take(self: &Arc<Self>, peer: Option<IpAddr>) -> Place {
         let peer = peer.map(network);
         let is_crowded = self.free.available_permits() == 0 || self.rule.lock().is_full(peer);
         if is_crowded {
-            // Whoever has sent his request is heard before he could give way: the connections of this worker may have been
-            // accepted in one go, and not looked at since.
+            // Whoever has sent his request is heard before he could give way: the connections of
+            // this worker may have been accepted in one go, and not looked at since.
             tokio::task::yield_now().await;
         }
         let mut permit = pin!(self.free.clone().acquire_owned());
@@ -202,7 +209,8 @@ impl Place {
 
     /// `task` serves the connection, and is ended when it gives way.
     pub fn is_served_by(&self, task: AbortHandle) {
-        // Under the lock, so that whoever chooses this connection finds the task, or is found here to have chosen it.
+        // Under the lock, so that whoever chooses this connection finds the task, or is found here
+        // to have chosen it.
         let rule = self.places.rule.lock();
         if rule.held.contains_key(&self.id) {
             let _ = self.sign.task.set(task);
@@ -211,8 +219,8 @@ impl Place {
         }
     }
 
-    /// A call on the connection has proven a credential of this account. False when it must not go on: the account holds its
-    /// part of the places already, or the connection has just given way.
+    /// A call on the connection has proven a credential of this account. False when it must not go
+    /// on: the account holds its part of the places already, or the connection has just given way.
     pub fn prove(&self, account: &AccountId) -> bool {
         let mut proven = self.proven.lock();
         if let Some(proven) = &*proven
@@ -242,7 +250,8 @@ impl Place {
         true
     }
 
-    /// The body that a call waited for has come, or will not: what it had ahead of its pace counts no longer.
+    /// The body that a call waited for has come, or will not: what it had ahead of its pace counts
+    /// no longer.
     pub(super) fn has_uploaded(&self) {
         if self.sign.owner() == UNPROVEN {
             let now = self.places.clock.mono();
@@ -292,12 +301,14 @@ struct Rule {
     unproven: UnprovenQueue,
     /// The unproven connections of each peer.
     peers: HashMap<IpAddr, UnprovenQueue, foldhash::fast::RandomState>,
-    /// How many connections each account has, by its hash: of those that have some, or whose connections know it.
+    /// How many connections each account has, by its hash: of those that have some, or whose
+    /// connections know it.
     accounts: HashMap<u64, Connections, foldhash::fast::RandomState>,
 }
 
-/// Unproven connections by since when they are waited for, as far as is known: a sign may have moved on since. It can only
-/// have become later, so the first one whose sign has not moved is the one that has been waited for longest.
+/// Unproven connections by since when they are waited for, as far as is known: a sign may have
+/// moved on since. It can only have become later, so the first one whose sign has not moved is the
+/// one that has been waited for longest.
 type UnprovenQueue = BTreeSet<(Mono, u64)>;
 
 struct HeldPlace {
@@ -339,8 +350,8 @@ impl Rule {
         (id, gives_way)
     }
 
-    /// Takes away the place of the unproven connection that has been waited for longest: of this peer if its part is full, else
-    /// of all. `None` when all are proven.
+    /// Takes away the place of the unproven connection that has been waited for longest: of this
+    /// peer if its part is full, else of all. `None` when all are proven.
     fn give_way(&mut self, peer: Option<IpAddr>) -> Option<Arc<Sign>> {
         let peer = peer.filter(|_| self.is_full(peer));
         loop {
@@ -361,8 +372,9 @@ impl Rule {
         }
     }
 
-    /// A call on the connection has proven a credential of an account: how many connections the account has, this one among
-    /// them. `None` when the account has its part of the places, or the connection has given way.
+    /// A call on the connection has proven a credential of an account: how many connections the
+    /// account has, this one among them. `None` when the account has its part of the places, or the
+    /// connection has given way.
     fn prove(&mut self, id: u64, account: u64) -> Option<Connections> {
         let held = self.held.get(&id)?;
         let (sign, known, peer) = (held.sign.clone(), held.known, held.peer);
@@ -416,7 +428,8 @@ impl Rule {
         }
     }
 
-    /// An account that has no connection and that none knows takes no memory. Who knows it learned it under the lock.
+    /// An account that has no connection and that none knows takes no memory. Who knows it learned
+    /// it under the lock.
     fn tidy(&mut self, account: u64) {
         let is_unused = |connections: &mut Connections| {
             Arc::get_mut(connections).is_some_and(|held| *held.get_mut() == 0)

@@ -1,5 +1,6 @@
-//! Why a call is not let through. Each refusal is told once, in one row of the table: metrics, both dialects and
-//! `deploy/ERRORS.md` say what stands there. No row may tell of another account, nor of what stands behind the gate.
+//! Why a call is not let through. Each refusal is told once, in one row of the table: metrics, both
+//! dialects and `deploy/ERRORS.md` say what stands there. No row may tell of another account, nor
+//! of what stands behind the gate.
 
 use crate::model::{GroupId, Mode, Stop};
 use crate::proxy::body::UploadFailure;
@@ -125,15 +126,15 @@ pub enum Retry {
     Never,
     /// When the quota allows it: `Retry-After` says when, if that is known.
     Quota,
-    /// The service did not act on the call. After so many seconds, which stand in `Retry-After`; 0 is at once, without
-    /// the field.
+    /// The service did not act on the call. After so many seconds, which stand in `Retry-After`; 0
+    /// is at once, without the field.
     Safe(u64),
     /// The service may have acted on the call. The seconds are those of [`Safe`](Self::Safe).
     Acted(u64),
 }
 
-/// Our own words and numbers, none of which needs an escape in JSON; nothing that the caller sent. It is displayed as a
-/// customer reads of it, with the name of what is filled in.
+/// Our own words and numbers, none of which needs an escape in JSON; nothing that the caller sent.
+/// It is displayed as a customer reads of it, with the name of what is filled in.
 pub enum Sentence {
     /// Always the same.
     Fixed(&'static str),
@@ -155,8 +156,8 @@ impl fmt::Display for Sentence {
     }
 }
 
-/// Makes [`REFUSALS`] and what [`Refusal`] says from the rows: a pattern, the reason, the vendor's code, status and
-/// title, whether to try again, the sentence.
+/// Makes [`REFUSALS`] and what [`Refusal`] says from the rows: a pattern, the reason, the vendor's
+/// code, status and title, whether to try again, the sentence.
 macro_rules! refusals {
     ($($section:literal, is_throttle: $is_throttle:literal { $(
         $pattern:pat => $reason:expr, $code:literal, $status:ident $title:literal, $retry:expr, $sentence:tt;
@@ -354,7 +355,8 @@ refusals! {
             "not_durable", "InternalError", SERVICE_UNAVAILABLE "Service unavailable", Retry::Acted(1),
             ("The call cannot be counted now and is not billed; try again.");
     }
-    // Their sentences do not say whether the call is billed: that depends on the upstream's status, its veto and `bill`.
+    // Their sentences do not say whether the call is billed: that depends on the upstream's status,
+    // its veto and `bill`.
     "The service behind the gate", is_throttle: false {
         Self::UpstreamUnreachable =>
             "upstream_unreachable", "FailedOperation.RpcFail", BAD_GATEWAY "Service did not answer", Retry::Safe(0),

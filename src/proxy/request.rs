@@ -1,8 +1,8 @@
-//! One request, from its head to the end of its answer: a call, or one for an endpoint of tollgate's
-//! own ([`OwnRequest`](crate::proxy::OwnRequest)).
+//! One request, from its head to the end of its answer: a call, or one for an endpoint of
+//! tollgate's own ([`OwnRequest`](crate::proxy::OwnRequest)).
 //!
-//! Owns the frame around both: the checks before a credential is read, the form of a refusal, and the
-//! delay of the answer to a guessed credential. The way of a call itself is in `call.rs`.
+//! Owns the frame around both: the checks before a credential is read, the form of a refusal, and
+//! the delay of the answer to a guessed credential. The way of a call itself is in `call.rs`.
 
 use crate::http::h1::{Answer, RequestBody, RequestHead};
 use crate::proxy::admission::Now;
@@ -123,7 +123,8 @@ impl Proxy {
         };
         context.refused(&refusal);
         self.hold_if_guessing(context, &refusal).await;
-        // Another request may follow only when nothing of this one's body is left on the connection.
+        // Another request may follow only when nothing of this one's body is left on the
+        // connection.
         let keeps = match upload {
             Some(upload) => upload.drain().await,
             None => context.progress.whole_at().is_some(),

@@ -59,8 +59,8 @@ impl Shared {
         self.vouched.fetch_max(at.0, Ordering::Relaxed);
     }
 
-    /// By when payments count (R17): now, or the latest instant that was vouched for. A wall clock that is behind takes no
-    /// payment back.
+    /// By when payments count (R17): now, or the latest instant that was vouched for. A wall clock
+    /// that is behind takes no payment back.
     pub fn paid_by(&self) -> Utc {
         let vouched = Utc(self.vouched.load(Ordering::Relaxed));
         self.clock.utc().max(vouched)
@@ -135,7 +135,8 @@ impl Proxy {
         self.places.try_take(self.counted(address))
     }
 
-    /// Whose connections are counted together; `None` for a trusted proxy, behind which there are many.
+    /// Whose connections are counted together; `None` for a trusted proxy, behind which there are
+    /// many.
     fn counted(&self, address: IpAddr) -> Option<IpAddr> {
         (!forwarded::is_trusted(&self.trusted_proxies, address)).then_some(address)
     }
@@ -162,7 +163,8 @@ impl Proxy {
         self.body_memory.held()
     }
 
-    /// What came on a connection is no request: counted, and told to the operator once a minute for each peer.
+    /// What came on a connection is no request: counted, and told to the operator once a minute for
+    /// each peer.
     pub fn head_refused(&self, client: &Client, bad: BadHead) {
         self.shared.metrics.head_refused(bad.label()).inc();
         if self.bad_heads.is_due(client.address) {

@@ -1,4 +1,5 @@
-//! What a caller may send and what is malformed, where a body ends, and that what is written is read back.
+//! What a client may send and what is malformed, where a body ends, and that what is written is
+//! read back.
 
 use super::*;
 use crate::http::h1::{BadHead, Coding, HEAD_BYTES, Outbox, RequestHead, request_head};
@@ -375,7 +376,8 @@ fn read<'h>(
 ) -> Read {
     let mut fields: Vec<(String, Vec<u8>)> = fields
         .map(|(name, value)| (String::from_utf8(name.to_vec()).unwrap(), value.to_vec()))
-        // Beside a coding it says nothing; hyper takes it away, and so does the gate when it forwards.
+        // Beside a coding it says nothing; hyper takes it away, and so does tollgate when it
+        // forwards.
         .filter(|(name, _)| name != "content-length")
         .collect();
     fields.sort();
@@ -596,7 +598,8 @@ fn a_chunk_that_is_not_what_it_says_is_nonsense() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
-    /// What we take for a request hyper takes for the same, byte for byte: so nothing that we let in hides another one.
+    /// What we take for a request hyper takes for the same, byte for byte: so nothing that we let
+    /// in hides another one.
     #[test]
     fn hyper_reads_the_same_requests_that_we_read(mut bytes in requests()) {
         take_quotes_out_of_queries(&mut bytes);
@@ -607,7 +610,7 @@ proptest! {
 }
 
 proptest! {
-    /// Whatever a caller sends, it is requests, not yet one, or malformed.
+    /// Whatever a client sends, it is requests, not yet one, or malformed.
     #[test]
     fn no_bytes_make_the_reader_of_requests_panic(
         mut bytes in prop::collection::vec(any::<u8>(), 0..200),

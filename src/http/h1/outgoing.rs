@@ -7,18 +7,20 @@ use std::io::{self, IoSlice, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// So little data is copied to its head: a write of one piece is cheaper than one of two.
+/// A body of at most this size is copied behind its head: one piece is cheaper to write than two.
 const SMALL_BYTES: usize = 2 * 1024;
-/// So many large pieces pass before others have their turn: a piece that is copied and follows at once finds the memory
-/// that it passes through in the processor's cache. 4 MiB, a millisecond or so.
+/// After this many large pieces other connections have their turn: a piece that is copied and
+/// follows at once finds the memory that it passes through in the processor's cache. 4 MiB, a
+/// millisecond or so.
 const BULK_TURNS: usize = 16;
 
-/// A body on its way through: whoever sends it asks for it piece by piece.
+/// A body on its way through. Its sender asks for it piece by piece.
 pub trait Body {
     /// Why it broke off.
     type Error: Into<Box<dyn std::error::Error + Send + Sync>>;
 
-    /// The next piece, in memory or in the `pipe`, which must be empty; `None` when the body has ended.
+    /// The next piece, in memory or in the `pipe`, which must be empty; `None` when the body has
+    /// ended.
     fn poll_piece(
         &mut self,
         pipe: Option<&mut Pipe>,
@@ -28,8 +30,8 @@ pub trait Body {
     /// How many bytes are still to come; `None` while that is not known.
     fn left(&self) -> Option<u64>;
 
-    /// Whether its rest is not to be sent any more: its time is over, or its sender has gone. To be asked only of
-    /// a body that nobody takes, and not often, for it may cost a system call.
+    /// Whether its rest is not to be sent any more: its time is over, or its sender has gone. To be
+    /// asked only of a body that nobody takes, and not often, for it may cost a system call.
     fn is_given_up(&self) -> bool {
         false
     }
@@ -40,7 +42,7 @@ pub trait Body {
 pub enum Piece {
     /// In memory.
     Read(Bytes),
-    /// So many bytes, in a pipe.
+    /// In a pipe; its length in bytes.
     Piped(usize),
 }
 
@@ -70,7 +72,7 @@ impl Body for Bytes {
 /// How the end of a body is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Coding {
-    /// By its length, of which so many bytes are still to come.
+    /// By its length; the bytes that are still to come.
     Length(u64),
     /// By a last chunk.
     Chunked,
@@ -78,11 +80,11 @@ pub enum Coding {
     UntilClose,
 }
 
-/// The bytes of a message that wait to be written: what frames, then what is framed.
+/// The bytes of a message that wait to be written: the head or a size line, then data.
 pub struct Outbox {
     /// The head, a chunk's size line, small pieces of the body.
     lead: Vec<u8>,
-    /// How much of it has been written.
+    /// The bytes of `lead` that have been written.
     written: usize,
     data: Bytes,
     /// The end of a chunk.
@@ -94,7 +96,7 @@ pub struct Outbox {
 /// Why a message did not go whole.
 #[derive(thiserror::Error, Debug)]
 pub enum NotSent {
-    /// The other end takes no more.
+    /// The receiver takes no more.
     #[error(transparent)]
     Link(#[from] io::Error),
     /// Its body broke off, or is not as long as its head said. The link may be sound.
@@ -135,7 +137,7 @@ impl Outbox {
         }
     }
 
-    /// Whether some byte may have reached the other end.
+    /// Whether some byte may have reached the receiver.
     pub fn begun(&self) -> bool {
         self.begun
     }
@@ -145,12 +147,13 @@ impl Outbox {
         self.written == self.lead.len() && self.has_room()
     }
 
-    /// Whether the end of the body is told by its length, so that nothing stands between its pieces.
+    /// Whether the end of the body is told by its length, so that nothing stands between its
+    /// pieces.
     fn is_sized(&self) -> bool {
         matches!(self.coding, Coding::Length(_))
     }
 
-    /// Counts a piece of the body that is written by somebody else. Only when it is sized.
+    /// Counts a piece of the body that goes through the pipe. Only when the body is sized.
     fn pass(&mut self, piped: usize) -> Result<(), WrongLength> {
         if let Coding::Length(left) = &mut self.coding {
             *left = left.checked_sub(piped as u64).ok_or(WrongLength)?;
@@ -213,7 +216,7 @@ impl Outbox {
         }
     }
 
-    /// What there is to write: one piece, or several.
+    /// The bytes to write: one piece, or several.
     pub fn pieces(&self) -> Result<&[u8], [IoSlice<'_>; 3]> {
         let lead = &self.lead[self.written..];
         match (lead.is_empty(), self.has_room()) {
@@ -223,7 +226,7 @@ impl Outbox {
         }
     }
 
-    /// So many bytes were written.
+    /// Notes that so many bytes were written.
     pub fn advance(&mut self, written: usize) {
         self.begun |= written > 0;
         let of_lead = written.min(self.lead.len() - self.written);
@@ -247,7 +250,7 @@ impl Outbox {
 /// A message on its way out.
 pub struct Outgoing<B> {
     outbox: Outbox,
-    /// What comes after the outbox: pieces of a large body on their way from socket to socket.
+    /// Pieces of a large body on their way from socket to socket. They go after the outbox.
     pipe: Pipe,
     /// `None` when all of it is in the outbox.
     body: Option<B>,
@@ -263,7 +266,7 @@ impl<B: Body> Outgoing<B> {
         }
     }
 
-    /// Whether some byte may have reached the other end: then it must not be sent a second time.
+    /// Whether some byte may have reached the receiver: then it must not be sent a second time.
     pub fn begun(&self) -> bool {
         self.outbox.begun()
     }
@@ -278,10 +281,11 @@ impl<B: Body> Outgoing<B> {
         self.outbox.into_memory()
     }
 
-    /// Writes as much as there is and as the other end takes; ready when all has gone.
+    /// Writes as much as there is and as the receiver takes; ready when all has gone.
     ///
     /// # Errors
-    /// When the other end takes no more, when the body breaks off, and when it is not as long as was said.
+    /// When the receiver takes no more, when the body breaks off, and when it is not as long as was
+    /// said.
     pub fn poll_send(
         &mut self,
         stream: &mut impl ByteWriter,
@@ -301,7 +305,8 @@ impl<B: Body> Outgoing<B> {
                             Piece::Read(data) => {
                                 (data.len() as u64 >= BULK_BYTES, self.outbox.push(data))
                             }
-                            // However short: what comes at the pace at which it is sent on would never end the turn.
+                            // However short: what comes at the pace at which it is sent on would
+                            // never end the turn.
                             Piece::Piped(length) => (true, self.outbox.pass(length)),
                         };
                         pushed.map_err(NotSent::body)?;

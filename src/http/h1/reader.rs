@@ -1,4 +1,4 @@
-//! What comes from a caller: heads, and the bodies that others read.
+//! Requests from a client: their heads, and their bodies, which others read.
 
 use crate::http::h1::{BadHead, HEAD_BYTES, Piece, RequestHead, request_head};
 use crate::http::{ByteReader, Framing, Pipe, ends_before, is_reset};
@@ -11,16 +11,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use tokio::io::AsyncReadExt;
 
-/// What is read at once: little at first, and as much as comes when more of it comes. Large bodies that are
-/// copied pass in steps of this size.
+/// A request is read in steps of this size at first, and in larger ones, up to the second, while
+/// each step is filled.
 const READ_BYTES: usize = 8 * 1024;
 const BULK_READ_BYTES: usize = 256 * 1024;
-/// So much room is read into, between bodies and within one, before more is asked for: what was read before may
-/// still be in use.
+/// With less room than this a read first asks for more memory: between bodies, and within one. The
+/// old memory may still be in use.
 const ENOUGH_ROOM: usize = 1024;
 const ENOUGH_BODY_ROOM: usize = 16 * 1024;
 
-/// The reading half of a connection. Shared with the body that is being read, whoever reads it.
+/// The reading half of a connection. Shared with the body that is being read.
 pub(super) struct RequestReader(Arc<Mutex<ReaderState>>);
 
 struct ReaderState {
@@ -28,17 +28,17 @@ struct ReaderState {
     bytes: BytesMut,
     /// How much to read at once.
     read_bytes: usize,
-    /// So many bytes of empty lines came before the head that comes.
+    /// The bytes of empty lines before the next head.
     empty: usize,
-    /// Of the bytes of a head that is not whole, so many have been looked at.
+    /// The bytes of an incomplete head that have been looked at.
     parsed: usize,
-    /// Of the body that comes; ended when none does.
+    /// The framing of the body that comes; ended when none does.
     framing: Framing,
-    /// So many bytes of it have been taken.
+    /// The bytes of that body that have been taken.
     taken: u64,
     /// A [`RequestBody`] reads it.
     is_held: bool,
-    /// Who waits until it is not.
+    /// Wakes the task that waits until it is not.
     waiting: Option<Waker>,
     wants_continue: bool,
 }
@@ -52,11 +52,12 @@ pub(super) enum End {
     Reset,
 }
 
-/// The body broke off: its caller hung up, or its framing is broken.
+/// The body broke off: its client hung up, or its framing is broken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Broken;
 
-/// The body of a request, as it comes. Dropped unfinished, the rest is for the connection to deal with.
+/// The body of a request, as it comes. Dropped unfinished, the rest is for the connection to deal
+/// with.
 pub struct RequestBody {
     source: BodySource,
     /// How many bytes have been taken.
@@ -69,7 +70,7 @@ enum BodySource {
     Coming {
         reader: Arc<Mutex<ReaderState>>,
         left: Option<u64>,
-        /// Its client waits for a word before it sends it.
+        /// Its client waits for `100 Continue` before it sends it.
         expects_continue: bool,
     },
 }
@@ -100,7 +101,8 @@ impl RequestReader {
         !self.0.lock().framing.has_ended()
     }
 
-    /// The next request, `None` at the end of the stream. Only when the body of the one before has ended.
+    /// The next request, `None` at the end of the stream. Only when the body of the one before has
+    /// ended.
     #[allow(clippy::type_complexity)]
     pub(super) fn poll_request(
         &self,
@@ -112,7 +114,7 @@ impl RequestReader {
             if state.empty >= HEAD_BYTES {
                 return Poll::Ready(Err(BadHead::TooLarge));
             }
-            // Only a new line can make it whole, or bad.
+            // Only a new line can make the head whole, or bad.
             if state.parsed == 0 || state.bytes[state.parsed..].contains(&b'\n') {
                 if !state.bytes.is_empty()
                     && let Some(head) = request_head(&mut state.bytes)?
@@ -159,7 +161,8 @@ impl RequestReader {
         std::mem::take(&mut self.0.lock().wants_continue)
     }
 
-    /// Ready when nothing more comes of the client. Looked for only between a whole request and the next one.
+    /// Ready when nothing more comes of the client. Looked for only between a whole request and the
+    /// next one.
     pub(super) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<End> {
         let mut state = self.0.lock();
         if !state.framing.has_ended() || !state.bytes.is_empty() {
@@ -207,8 +210,8 @@ impl ReaderState {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let (wanted, enough) = match self.framing.left() {
             Some(0) => (self.read_bytes, ENOUGH_ROOM),
-            // No more room than the rest of the body needs, nor less than for a head. What is not written to takes
-            // no memory.
+            // No more room than the rest of the body needs, nor less than for a head. Pages that
+            // are not written to take no memory.
             Some(left) => {
                 let left = usize::try_from(left).unwrap_or(BULK_READ_BYTES);
                 (left.clamp(READ_BYTES, BULK_READ_BYTES), ENOUGH_BODY_ROOM)
@@ -228,8 +231,8 @@ impl ReaderState {
         Poll::Ready(Ok(read))
     }
 
-    /// Takes the empty lines that may come before a head (RFC 9112 §2.2), so that none is looked at twice. One that ends
-    /// without CR is left for whoever reads the head to refuse.
+    /// Takes the empty lines that may come before a head (RFC 9112 §2.2), so that none is looked at
+    /// twice. A line that ends without CR is left for the parser of the head to refuse.
     fn skip_empty_lines(&mut self) {
         let lines = self
             .bytes
@@ -261,7 +264,7 @@ impl ReaderState {
         }
     }
 
-    /// The same, past this process's memory where that can be.
+    /// The next piece of the body, in the pipe where it can be.
     fn poll_piece(
         &mut self,
         pipe: Option<&mut Pipe>,
@@ -282,8 +285,9 @@ impl ReaderState {
         self.poll_data(cx).map_ok(|data| data.map(Piece::Read))
     }
 
-    /// Whether the rest of the body can never come: the connection was reset, or its sender has said that no
-    /// more comes, and what has come is too little. Of a chunked body the latter is not told without reading it.
+    /// Whether the rest of the body can never come: the connection was reset, or its sender has
+    /// said that no more comes, and what has come is too little. Of a chunked body the latter is
+    /// not told without reading it.
     fn is_cut_off(&self) -> bool {
         let Some(socket) = self.reader.socket() else {
             return false;
@@ -296,7 +300,7 @@ impl ReaderState {
         }
     }
 
-    /// What one bulky request needed is not kept for the small ones.
+    /// The memory that one large request needed is not held for the small ones.
     fn shrink(&mut self) {
         self.read_bytes = READ_BYTES;
         if self.bytes.is_empty() && self.bytes.capacity() > 2 * READ_BYTES {
@@ -306,7 +310,7 @@ impl ReaderState {
 
     fn release(&mut self) {
         self.is_held = false;
-        // Whoever has not been asked for it by now needs not be, and the next request is another one.
+        // A body that nothing reads needs no `100 Continue`, and the next request is another one.
         self.wants_continue = false;
         self.shrink();
         if let Some(waiting) = self.waiting.take() {
@@ -397,7 +401,7 @@ impl RequestBody {
         if state.framing.has_ended() {
             state.release();
             drop(state);
-            // What comes from now on belongs to the next request.
+            // The bytes from here on belong to the next request.
             self.source = BodySource::Whole(Bytes::new());
         }
         polled

@@ -1,4 +1,4 @@
-//! The head of a request, read: the part of HTTP that whoever calls may write as he likes.
+//! The head of a request, read. Anybody may send one, so nothing in it is believed.
 
 use crate::http::host::is_host;
 use crate::http::{FieldSpan, Fields, Framing, Target, length_of, tokens};
@@ -13,17 +13,17 @@ const HEAD_FIELDS: usize = 100;
 /// The head of a request.
 #[derive(Debug)]
 pub struct RequestHead {
-    /// What is to be done.
+    /// The method.
     pub method: Method,
-    /// To what.
+    /// The target.
     pub target: Target,
     /// HTTP/1.1, as opposed to 1.0.
     pub is_1_1: bool,
-    /// What else is said.
+    /// The fields.
     pub fields: Fields,
     /// Its size without the empty line.
     pub bytes: usize,
-    /// Where its body ends.
+    /// The rule by which its body ends.
     pub framing: Framing,
     /// Whether another request may follow on the connection.
     pub keeps_alive: bool,
@@ -42,9 +42,9 @@ pub enum BadHead {
     Http2,
     /// A line ends without CR.
     LineEnd,
-    /// Where the request ends could be read in two ways.
+    /// The end of the request could be read in two ways.
     Framing,
-    /// `Host` is no host, or not the target's.
+    /// `Host` is no host, or another than the target's.
     Host,
     /// It is not HTTP/1.1 in some other way.
     Malformed,
@@ -55,7 +55,7 @@ pub enum BadHead {
 }
 
 impl BadHead {
-    /// Every one.
+    /// All reasons.
     pub const ALL: [Self; 9] = [
         Self::Tls,
         Self::ProxyProtocol,
@@ -68,7 +68,7 @@ impl BadHead {
         Self::TargetTooLong,
     ];
 
-    /// What the client gets.
+    /// The status that the client gets.
     pub fn status(self) -> StatusCode {
         match self {
             Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -114,7 +114,7 @@ impl BadHead {
         }
     }
 
-    /// Of what no parser takes: by how it begins.
+    /// The reason for bytes that no parser takes, by their beginning.
     fn of(input: &[u8]) -> Self {
         // The second version of the PROXY protocol begins with lines that HTTP skips.
         let blank = |byte: &&u8| matches!(byte, b'\r' | b'\n');
@@ -172,7 +172,7 @@ pub fn request_head(input: &mut BytesMut) -> Result<Option<Box<RequestHead>>, Ba
         (None, None) => {}
         // An authority alone names a tunnel.
         (None, Some(_)) if method == Method::CONNECT => {}
-        // Whoever stands behind us would obey one of the two; which, we do not know (RFC 9112 §3.2.2).
+        // The upstream would obey one of the two, and tollgate cannot know which (RFC 9112 §3.2.2).
         (Some(scheme), Some(authority)) => {
             let port = default_port(scheme).ok_or(BadHead::Malformed)?;
             let named = without_port(authority.as_bytes(), port);
@@ -195,8 +195,8 @@ pub fn request_head(input: &mut BytesMut) -> Result<Option<Box<RequestHead>>, Ba
     })))
 }
 
-/// Makes a request of a later minor version one of HTTP/1.1, which is how it is to be read (RFC 9110 §2.5). False when it is
-/// none.
+/// Makes a request of a later minor version one of HTTP/1.1, which is how it is to be read (RFC
+/// 9110 §2.5). False when it is none.
 fn reads_as_1_1(input: &mut BytesMut) -> bool {
     let blank = |byte: &&u8| matches!(byte, b'\r' | b'\n');
     let begin = input.iter().take_while(blank).count();
@@ -237,14 +237,16 @@ fn without_port<'a>(authority: &'a [u8], default: &[u8]) -> &'a [u8] {
     named.or(authority.strip_suffix(b":")).unwrap_or(authority)
 }
 
-/// Whether only empty lines come before the first line of a request, each with its CR (RFC 9112 §2.2).
+/// Whether only empty lines come before the first line of a request, each with its CR (RFC 9112
+/// §2.2).
 fn begins_with_empty_lines(head: &[u8], method: &str) -> bool {
     let before = &head[..method.as_ptr() as usize - head.as_ptr() as usize];
     before.chunks(2).all(|line| line == b"\r\n")
 }
 
-/// Whether no line of a parsed head ends without CR: that is a line to us and may be a part of a value to who stands
-/// before or behind us. Lines are looked at where they begin, after the end of the one before.
+/// Whether no line of a parsed head ends without CR: that is a line here and may be a part of a
+/// value to a proxy or the upstream. Lines are looked at where they begin, after the end of the one
+/// before.
 pub(crate) fn lines_end_in_crlf(head: &[u8], fields: &[httparse::Header<'_>]) -> bool {
     let before = |part: &str| &head[..part.as_ptr() as usize - head.as_ptr() as usize];
     fields
@@ -253,7 +255,7 @@ pub(crate) fn lines_end_in_crlf(head: &[u8], fields: &[httparse::Header<'_>]) ->
         && head.ends_with(b"\r\n\r\n")
 }
 
-/// What the fields say about where the request ends and what follows it, if they are what they must be.
+/// The fields that say where the request ends and what follows it, checked.
 struct RequestFraming {
     framing: Framing,
     keeps_alive: bool,
@@ -276,7 +278,8 @@ impl RequestFraming {
                     return Err(BadHead::Framing);
                 }
             } else if is("transfer-encoding") {
-                // Another coding, or this one twice, is one that the next hop may read in another way.
+                // Another coding, or this one twice, is one that the next hop may read in another
+                // way.
                 if !is_1_1 || is_chunked || !field.value.eq_ignore_ascii_case(b"chunked") {
                     return Err(BadHead::Framing);
                 }
@@ -287,7 +290,7 @@ impl RequestFraming {
                     keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
                 }
             } else if is("host") {
-                // One that is none may be read as another by whoever stands behind us.
+                // A bad one may be read as another host by the upstream.
                 if !is_host(field.value) {
                     return Err(BadHead::Host);
                 }

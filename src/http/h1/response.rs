@@ -1,6 +1,7 @@
-//! The heads of HTTP/1.1 towards the upstream: that of a request written, that of an answer read (RFC 9112).
+//! The heads of HTTP/1.1 towards the upstream: that of a request written, that of an answer read
+//! (RFC 9112).
 //!
-//! Pure. What is ambiguous is nonsense.
+//! Pure. Must never guess: an ambiguous answer is nonsense.
 
 use crate::http::h1::Coding;
 use crate::http::h1::request::lines_end_in_crlf;
@@ -17,7 +18,7 @@ use std::time::Duration;
 const HEAD_BYTES: usize = 64 * 1024;
 const HEAD_FIELDS: usize = 100;
 
-/// What came is not HTTP, or where it ends cannot be told.
+/// The bytes are not HTTP, or their end cannot be told.
 #[derive(thiserror::Error, Clone, Copy, Debug)]
 #[error("the upstream's answer is not HTTP: {0}")]
 pub struct Nonsense(&'static str);
@@ -28,8 +29,8 @@ impl From<Malformed> for Nonsense {
     }
 }
 
-/// The fields that end at this hop (RFC 9110 §7.6.1): the usual ones, and those that `Connection` of
-/// this head names.
+/// The fields that end at this hop (RFC 9110 §7.6.1): the usual ones, and those that `Connection`
+/// of this head names.
 pub struct HopByHop<'h> {
     named: Vec<&'h [u8]>,
 }
@@ -48,7 +49,7 @@ impl<'h> HopByHop<'h> {
         Self { named }
     }
 
-    /// What `Connection` names, as it stands there. Without the usual words and `host`.
+    /// The names in `Connection`, as they stand there, without `close`, `keep-alive` and `host`.
     pub fn named(&self) -> impl Iterator<Item = &'h [u8]> {
         self.named.iter().copied()
     }
@@ -77,16 +78,16 @@ fn is_of_one_hop(name: &[u8]) -> bool {
     )
 }
 
-/// Whether a word of `Connection` is a field's name that ends here. What everybody says costs no
-/// memory, and a `Host` must not be lost.
+/// Whether a token of `Connection` names a field that ends here. The usual tokens cost no memory,
+/// and a `Host` must not be lost.
 fn is_a_name(token: &[u8]) -> bool {
     !["", "keep-alive", "close", "host"]
         .iter()
         .any(|usual| token.eq_ignore_ascii_case(usual.as_bytes()))
 }
 
-/// The head of a request as it goes out: its line and the fields written so far. What goes in was
-/// checked by its type, so that no value can end a line early.
+/// The head of a request as it goes out: its line and the fields written so far. Types check each
+/// part, so that no value can end a line early.
 pub struct ForwardHead {
     lines: HeadWriter,
     method: Method,
@@ -118,7 +119,8 @@ impl ForwardHead {
         self.lines.text(name, text);
     }
 
-    /// A list of our own, which goes on where the fields of this name in the head that was read end.
+    /// A list of our own, which goes on where the fields of this name in the head that was read
+    /// end.
     pub fn list(&mut self, name: &'static str, before: &Fields, last: &str) {
         self.lines.list(name, before, last);
     }
@@ -127,7 +129,8 @@ impl ForwardHead {
         &self.method
     }
 
-    /// Ends the head with the framing of a body: `length` in bytes, or chunked when it is not known.
+    /// Ends the head with the framing of a body: `length` in bytes, or chunked when it is not
+    /// known.
     pub(crate) fn end(mut self, length: Option<u64>) -> (Vec<u8>, Coding) {
         let usually_none = !matches!(self.method, Method::POST | Method::PUT | Method::PATCH);
         let coding = match length {
@@ -158,8 +161,8 @@ pub(crate) struct AnswerHead {
     pub(crate) keep_alive: Option<Duration>,
 }
 
-/// Takes the head of the final answer to a `method` request off the front of `input`; `None` while it is not whole.
-/// Interim answers before it are skipped.
+/// Takes the head of the final answer to a `method` request off the front of `input`; `None` while
+/// it is not whole. Interim answers before it are skipped.
 pub(crate) fn answer_head(
     input: &mut BytesMut,
     method: &Method,
@@ -178,7 +181,7 @@ pub(crate) fn answer_head(
             Err(httparse::Error::TooManyHeaders) => return Err(Nonsense("its head is too long")),
             Err(_) => return Err(Nonsense("its head is malformed")),
         };
-        // What is skipped or forgiven here may be a line, or a part of one, to somebody else.
+        // A part that the parser skips or forgives may be a line to another reader.
         if !input.starts_with(b"HTTP/") || !lines_end_in_crlf(&input[..whole], parsed.headers) {
             return Err(Nonsense("its head is malformed"));
         }
@@ -207,7 +210,8 @@ pub(crate) fn answer_head(
             (Codings::None, Some(length)) => Framing::Length(length),
             (Codings::None, None) => Framing::UntilClose,
             (Codings::Chunked, None) if !is_1_0 => Framing::CHUNKED,
-            // Two framings, a coding that nobody asked for, or one in HTTP/1.0: not to be guessed at.
+            // Two framings, a coding that nobody asked for, or one in HTTP/1.0: not to be guessed
+            // at.
             _ => return Err(Nonsense("its framing is ambiguous")),
         };
         let places = FieldSpan::of(parsed.headers, input);
@@ -238,7 +242,7 @@ fn drop_hop_fields(fields: &mut Fields) {
     fields.retain(|name| !is_of_one_hop(name) && (is_for_us(name) || !is_named(name)));
 }
 
-/// What the fields say of where an answer ends and what follows it.
+/// The fields that say where an answer ends and whether another may follow.
 struct AnswerFraming {
     length: Option<u64>,
     codings: Codings,
@@ -293,8 +297,8 @@ impl AnswerFraming {
     }
 }
 
-/// The seconds of a parameter `timeout=N` of `Keep-Alive`, a field that many servers send and no RFC defines any
-/// more (RFC 2068 §19.7.1.1 did).
+/// The seconds of a parameter `timeout=N` of `Keep-Alive`, a field that many servers send and no
+/// RFC defines any more (RFC 2068 §19.7.1.1 did).
 fn timeout_of(parameter: &[u8]) -> Option<Duration> {
     let (name, value) = parameter.split_at_checked(b"timeout=".len())?;
     let seconds = name
@@ -303,8 +307,9 @@ fn timeout_of(parameter: &[u8]) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// How long a connection is kept that the other end closes after `timeout`: less by a second, or by half of a short
-/// one, since it counts from when it sent its answer, and a call has to arrive before the end.
+/// How long a connection is held that the upstream closes after `timeout`: a second less, or half
+/// of a short one. The upstream counts from when it sent its answer, and a call has to arrive
+/// before the end.
 fn before_the_end_of(timeout: Duration) -> Duration {
     timeout
         .saturating_sub(Duration::from_secs(1))

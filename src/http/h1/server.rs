@@ -13,25 +13,26 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-/// The first head of a connection has to be complete after so long: who has just connected has something to say.
+/// The first head of a connection has to be complete after this time. A client connects because it
+/// has a request.
 pub const FIRST_HEAD: Duration = Duration::from_secs(15);
-/// A later head has to be complete so long after its first byte.
+/// A later head has to be complete this long after its first byte.
 const HEAD: Duration = Duration::from_secs(75);
-/// A head that has begun has to be complete so long after the process has begun to end.
+/// A head that has begun has to be complete this long after the drain has begun.
 const LAST_HEAD: Duration = Duration::from_secs(3);
-/// For so long what a caller still sends is read and thrown away, so that an answer is not lost in a reset
-/// (PROTOCOL §7).
+/// For this time the bytes that a client still sends are read and thrown away, or its answer would
+/// be lost in a reset (PROTOCOL §7).
 const DISCARD: Duration = Duration::from_secs(2);
-/// The memory of a head that is kept for the next one.
+/// A head leaves at most this much memory for the next one.
 const KEPT_BYTES: usize = 4 * 1024;
 
-/// A caller's connection.
+/// A client's connection.
 pub struct ClientConnection<W: ByteWriter> {
     reader: RequestReader,
     writer: StallTimeout<W>,
     /// For the head of the next answer.
     memory: Vec<u8>,
-    /// So many bytes of the next answer have been sent ([`ClientConnection::probe`]).
+    /// The bytes of the next answer that have been sent already ([`ClientConnection::probe`]).
     probed: usize,
     /// An answer is on its way whose end only the end of the connection tells.
     is_open_ended: bool,
@@ -42,7 +43,7 @@ pub struct ClientConnection<W: ByteWriter> {
     clock: Clock,
 }
 
-/// What an answer has to know of its request.
+/// The facts about a request that decide the form of its answer.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestTerms {
     is_head: bool,
@@ -52,7 +53,7 @@ pub struct RequestTerms {
     keeps_alive: bool,
 }
 
-/// What comes after an answer.
+/// The state of a connection after an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
     /// Another request may come.
@@ -71,14 +72,14 @@ pub struct Answer<B> {
 }
 
 enum AnswerBody<B> {
-    /// The gate's own words.
+    /// Made here.
     Own(Vec<u8>),
-    /// Somebody else's, as they come.
+    /// The upstream's, as it comes.
     Passing(B),
 }
 
 impl<B> Answer<B> {
-    /// In the gate's own words.
+    /// An answer that is made here.
     pub fn own(status: StatusCode, body: Vec<u8>) -> Self {
         Self {
             status,
@@ -89,7 +90,7 @@ impl<B> Answer<B> {
         }
     }
 
-    /// In somebody else's words: of his fields those of which `passes` holds.
+    /// An answer of the upstream: those of its fields for which `passes` holds.
     pub fn passing(
         status: StatusCode,
         fields: &Fields,
@@ -171,8 +172,8 @@ impl AnswerFraming {
 }
 
 impl<W: ByteWriter> ClientConnection<W> {
-    /// Of the two halves of a stream. It ends when no request has come within [`FIRST_HEAD`], or no further one has
-    /// begun for `idle_timeout`.
+    /// Serves the two halves of a stream. It ends when no request has come within [`FIRST_HEAD`],
+    /// or no further one has begun for `idle_timeout`.
     pub fn new(
         reader: impl ByteReader + 'static,
         writer: W,
@@ -192,8 +193,9 @@ impl<W: ByteWriter> ClientConnection<W> {
         }
     }
 
-    /// The next request; `None` when no more will come. `is_closing` is asked whenever none has come yet: if it
-    /// says so, no more is waited for than the rest of a head that has begun. `refused` is told why what came is no request; that ends the connection.
+    /// The next request; `None` when no more will come. `is_closing` is asked while none has come:
+    /// once it is true, only the rest of a head that has begun is waited for. `refused` is told why
+    /// a head is bad, which ends the connection.
     pub async fn request(
         &mut self,
         mut is_closing: impl FnMut(&mut Context<'_>) -> bool,
@@ -244,9 +246,10 @@ impl<W: ByteWriter> ClientConnection<W> {
         }
     }
 
-    /// Lets a call run. When its client hangs up before it has ended, `goes_on` is asked, once, whether the call goes
-    /// on all the same: then to its end. `None`: the client has gone. That is seen only when the whole request has
-    /// come. A client that merely sends no more still waits for its answer.
+    /// Lets a call run. When its client hangs up before it has ended, `goes_on` is asked, once,
+    /// whether the call goes on all the same: then to its end. `None`: the client has gone. That is
+    /// seen only when the whole request has come. A client that merely sends no more still waits
+    /// for its answer.
     pub async fn during<T>(
         &mut self,
         terms: RequestTerms,
@@ -268,7 +271,7 @@ impl<W: ByteWriter> ClientConnection<W> {
             self.reader.poll_end(cx).map(|end| Err(Some(end)))
         })
         .await;
-        // What has not gone of it goes before the answer.
+        // The rest of `100 Continue` goes before the answer.
         self.memory.extend_from_slice(interim.0);
         match ended {
             Ok(answer) => Some(answer),
@@ -287,7 +290,8 @@ impl<W: ByteWriter> ClientConnection<W> {
     ) -> Option<T> {
         if end == End::OfStream && self.probe(terms).await.is_ok() {
             tokio::select! {
-                // The reset first: the end of a call is recorded with what is known of its client by then.
+                // The reset first: the end of a call is recorded with what is known of its client
+                // by then.
                 biased;
                 () = reset(self.writer.socket()) => {}
                 answer = &mut call => return Some(answer),
@@ -299,12 +303,13 @@ impl<W: ByteWriter> ClientConnection<W> {
         None
     }
 
-    /// Makes a client that has gone say so: it is sent what its answer begins with in any case, upon which it resets
-    /// the connection. Before, it is like one that has closed its sending side and waits. These bytes say nothing of the
-    /// answer, so that its record need not be durable yet (P3).
+    /// Makes a client that has gone say so: it is sent what its answer begins with in any case,
+    /// upon which it resets the connection. Before, it is like one that has closed its sending side
+    /// and waits. These bytes say nothing of the answer, so that its record need not be durable yet
+    /// (P3).
     async fn probe(&mut self, terms: RequestTerms) -> io::Result<()> {
         if !self.memory.is_empty() {
-            // The writer is stuck; what is said now would come before it.
+            // The writer is stuck: bytes written now would overtake the rest of `100 Continue`.
             return Ok(());
         }
         let version = writer::version(terms.is_1_1).as_bytes();
@@ -318,7 +323,8 @@ impl<W: ByteWriter> ClientConnection<W> {
         Ok(())
     }
 
-    /// Sends an answer, and deals with what is left of its request. `closes`: nothing may follow it.
+    /// Sends an answer, and deals with what is left of its request. `closes`: nothing may follow
+    /// it.
     ///
     /// # Errors
     /// When the answer did not go whole.
@@ -378,7 +384,8 @@ impl<W: ByteWriter> ClientConnection<W> {
         writer::first_line(&mut head, terms.is_1_1, probed, answer.status);
         head.append(&answer.lines);
         match (framing.coding, framing.length) {
-            // The length that a GET would get. A body that the upstream did not send to a HEAD has none.
+            // The length that a GET would get. A body that the upstream did not send to a HEAD has
+            // none.
             (_, Some(length @ 1..)) if terms.is_head => head.number("content-length", length),
             (Coding::Length(length), _) if !framing.is_bodiless => {
                 head.number("content-length", length);
@@ -398,7 +405,7 @@ impl<W: ByteWriter> ClientConnection<W> {
         head.end()
     }
 
-    /// Waits until whoever reads the body has done so, and reads what nobody wants.
+    /// Waits until the body is released, and reads its rest.
     async fn rest_of_request(&mut self) -> Next {
         if !self.reader.is_in_body() {
             return Next::Request;
@@ -415,7 +422,7 @@ impl<W: ByteWriter> ClientConnection<W> {
         }
     }
 
-    /// The answer to what is not understood, and the end.
+    /// Answers a bad head with a status alone, and ends the connection.
     async fn bare(&mut self, status: StatusCode) {
         let mut head = HeadWriter::default();
         writer::first_line(&mut head, true, 0, status);
@@ -426,8 +433,8 @@ impl<W: ByteWriter> ClientConnection<W> {
         }
     }
 
-    /// Says that no more comes, once whoever reads the body has done so, and reads what may still be coming, so that
-    /// the answer is not lost in a reset.
+    /// Closes the sending side once the body is released, and reads what may still come: a reset
+    /// would lose the answer.
     async fn end(&mut self) {
         let reader = &self.reader;
         std::future::poll_fn(|cx| reader.poll_released(cx)).await;

@@ -1,4 +1,4 @@
-//! What goes to a caller: the lines of heads, at the pace of a reader who reads at all.
+//! Answers to a client: the first lines of heads, and the least pace at which a client must read.
 
 use crate::http::{ByteWriter, HeadWriter, Pipe, write_now};
 use crate::model::Utc;
@@ -15,22 +15,25 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-/// In each [`READER_WINDOW`] in which a client is waited for it must take so much of its answer a second, on average.
+/// In each [`READER_WINDOW`] in which a client is waited for it must take so much of its answer a
+/// second, on average.
 pub const READER_BYTES_PER_SECOND: u64 = 1024;
 /// See [`READER_BYTES_PER_SECOND`]. A client that takes less is cut off.
 pub const READER_WINDOW: Duration = Duration::from_secs(30);
-/// So often a client that is waited for is looked at. The system says that a socket takes bytes again only when a third of
-/// its buffer is empty, which may be a megabyte: a slow reader would seem to take nothing.
+/// A client that is waited for is looked at this often. The system says that a socket takes bytes
+/// again only when a third of its buffer is empty, which may be a megabyte: a slow reader would
+/// seem to take nothing.
 const LOOK: Duration = Duration::from_secs(1);
-/// So much is written at such a look, and again while it is taken: a larger write would count as taken what is not.
+/// Each look writes this much, and again while it is taken. A larger write would count bytes as
+/// taken that are not.
 const LOOK_BYTES: usize = 4 * 1024;
 
-/// What every answer begins with, whatever it says.
+/// The beginning of every answer, whatever its status.
 pub(super) fn version(is_1_1: bool) -> &'static str {
     if is_1_1 { "HTTP/1.1 " } else { "HTTP/1.0 " }
 }
 
-/// The first line of an answer, without so many bytes of it that have been sent.
+/// The first line of an answer, without its first `sent` bytes.
 pub(super) fn first_line(head: &mut HeadWriter, is_1_1: bool, sent: usize, status: StatusCode) {
     let version = &version(is_1_1)[sent..];
     let reason = status.canonical_reason().unwrap_or("");
@@ -73,7 +76,8 @@ impl<W> StallTimeout<W> {
         }
     }
 
-    /// What has become of a write. While nothing is taken, `try_again` writes past what the runtime believes.
+    /// Judges the result of a write. While nothing is taken, `try_again` asks the system, not the
+    /// runtime.
     fn progress(
         &mut self,
         cx: &mut Context<'_>,
@@ -117,14 +121,14 @@ impl<W> StallTimeout<W> {
     }
 }
 
-/// How fast a reader takes what it is given. Only the time counts in which it is waited for, and not that in which there was
-/// nothing to give.
+/// How fast a reader takes what it is given. Only the time counts in which it is waited for, and
+/// not that in which there was nothing to give.
 #[derive(Default)]
 struct ReaderPace {
     waits_since: Option<Instant>,
-    /// In this window, up to `waits_since`.
+    /// The time waited in this window, up to `waits_since`.
     waited: Duration,
-    /// In this window.
+    /// The bytes taken in this window.
     taken: u64,
 }
 
@@ -134,13 +138,13 @@ impl ReaderPace {
         self.waits_since.is_some() || !self.waited.is_zero()
     }
 
-    /// It is waited for: how much longer, at most.
+    /// The client is waited for from now on: for how much longer, at most.
     fn waits(&mut self, now: Instant) -> Duration {
         let since = *self.waits_since.get_or_insert(now);
         READER_WINDOW.saturating_sub(self.waited + (now - since))
     }
 
-    /// It took so many bytes.
+    /// The client took so many bytes.
     fn took(&mut self, bytes: u64, now: Instant) {
         if let Some(since) = self.waits_since.take() {
             self.waited += now - since;
@@ -166,7 +170,7 @@ impl<W: ByteWriter> ByteWriter for StallTimeout<W> {
     }
 }
 
-/// Writes a little, whatever the runtime knows of the socket.
+/// Writes a little. Asks the system, not the runtime.
 fn write_at_once(stream: &impl ByteWriter, bytes: &[u8]) -> io::Result<usize> {
     match stream.socket() {
         Some(socket) => write_now(socket, &bytes[..bytes.len().min(LOOK_BYTES)]),

@@ -22,8 +22,8 @@ pub struct LimiterKey {
     pub action: Option<Action>,
 }
 
-/// Calls by decision since the limiter exists. The limiter counts what it decides; the caller counts the
-/// refusals that it makes for this account and group before it asks the limiter.
+/// Calls by decision since the limiter exists. The limiter counts what it decides; the caller
+/// counts the refusals that it makes for this account and group before it asks the limiter.
 #[derive(Default, Debug)]
 pub struct LimiterCounts {
     /// Calls whose start came (not those that hung up while they waited for it).
@@ -52,7 +52,8 @@ struct LimiterState {
     /// The policy generation that the terms are of.
     generation: u64,
     terms: Terms,
-    /// Whether the account's balance is below zero (R17): of no generation, money comes and goes between them.
+    /// Whether the account's balance is below zero (R17): of no generation, money comes and goes
+    /// between them.
     in_arrears: bool,
     /// The quota of `terms` around the last instant asked for.
     in_force: InForce,
@@ -80,8 +81,8 @@ impl Limiter {
         }
     }
 
-    /// Decides an arrival at `now`, which was read after this limiter was obtained. Standing and quota
-    /// are those at this instant (R6, R9). Exact for every interleaving of threads (P1).
+    /// Decides an arrival at `now`, which was read after this limiter was obtained. Standing and
+    /// quota are those at this instant (R6, R9). Exact for every interleaving of threads (P1).
     pub fn reserve(&self, now: Now, max_delay: Duration) -> Result<Reservation, Denied> {
         self.check_flood(now, max_delay)?;
         let mut state = self.state.lock();
@@ -162,8 +163,8 @@ impl Limiter {
         }
     }
 
-    /// The terms and how many calls are in use at `now`. A limiter that is stopped for arrears says so in its
-    /// terms.
+    /// The terms and how many calls are in use at `now`. A limiter that is stopped for arrears says
+    /// so in its terms.
     pub fn snapshot(&self, now: Now) -> (Terms, usize) {
         let state = self.state.lock();
         let terms = Terms {
@@ -173,7 +174,8 @@ impl Limiter {
         (terms, state.window.in_use(now.mono))
     }
 
-    /// The calls per second that are admitted at `now`: the quota in force, or none as in [`Terms::admits`].
+    /// The calls per second that are admitted at `now`: the quota in force, or none as in
+    /// [`Terms::admits`].
     pub fn admits(&self, now: Utc) -> u32 {
         let mut state = self.state.lock();
         match now < state.terms.opened || state.stopped().is_some() {
@@ -227,7 +229,8 @@ pub struct Limiters {
 }
 
 impl Limiters {
-    /// The limiter of `key` under the terms of a policy generation or a later one; made when there is none.
+    /// The limiter of `key` under the terms of a policy generation or a later one; made when there
+    /// is none.
     pub fn get_or_insert(&self, key: LimiterKey, generation: u64, terms: Terms) -> Arc<Limiter> {
         // Under the map entry, so that two callers cannot make two windows for one key.
         let entry = self.map.entry(key);
@@ -244,11 +247,12 @@ impl Limiters {
         self.map.get(key).map(|limiter| limiter.clone())
     }
 
-    /// Stops the paid groups of these accounts, and of no others, for arrears (R17): a free group, whose limiters
-    /// have an action of their own, costs nothing and goes on (ours).
+    /// Stops the paid groups of these accounts, and of no others, for arrears (R17): a free group,
+    /// whose limiters have an action of their own, costs nothing and goes on (ours).
     pub fn set_arrears(&self, accounts: HashSet<AccountId>) {
         *self.in_arrears.write() = accounts;
-        // A limiter that is made meanwhile either sees the new set, or stands in a part of the map that comes yet.
+        // A limiter that is made meanwhile either sees the new set, or stands in a part of the map
+        // that comes yet.
         for entry in &self.map {
             entry.set_arrears(self.stops_for_arrears(entry.key()));
         }
@@ -263,8 +267,9 @@ impl Limiters {
         key.action.is_none() && self.is_in_arrears(&key.account)
     }
 
-    /// Removes the limiters that only the registry holds and whose window is past at `now`; frees the
-    /// memory of idle windows. Calls `retired` with each removed limiter, whose counts end here.
+    /// Removes the limiters that only the registry holds and whose window is past at `now`; frees
+    /// the memory of idle windows. Calls `retired` with each removed limiter, whose counts end
+    /// here.
     pub fn sweep(&self, now: Mono, mut retired: impl FnMut(&LimiterKey, &Limiter)) {
         self.map.retain(|key, limiter| {
             // With the shard locked nobody can take a second reference while the count is 1.

@@ -3,8 +3,8 @@
 use crate::model::{Clock, Mode, Mono, Stop, Utc};
 use std::time::Duration;
 
-/// One instant on both clocks: the cap uses `mono`, purchases use `utc`. Read it after the limiter was
-/// obtained, so that no limiter can forget a start that this instant still needs.
+/// One instant on both clocks: the cap uses `mono`, purchases use `utc`. Read it after the limiter
+/// was obtained, so that no limiter can forget a start that this instant still needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
     /// For the window.
@@ -47,8 +47,8 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// The calls per second that are admitted at `at`: the quota in force, or none before the opening and while
-    /// the service is stopped (R9).
+    /// The calls per second that are admitted at `at`: the quota in force, or none before the
+    /// opening and while the service is stopped (R9).
     pub fn admits(&self, at: Utc) -> u32 {
         match at < self.opened || self.stopped.is_some() {
             true => 0,
@@ -123,8 +123,8 @@ impl Quota {
         now
     }
 
-    /// The next quota after `at` that is another one: a purchase that takes the place of an equal one
-    /// changes nothing.
+    /// The next quota after `at` that is another one: a purchase that takes the place of an equal
+    /// one changes nothing.
     pub fn next_change(&self, at: Utc) -> Option<InForce> {
         let now = self.at(at);
         let mut next = now;
@@ -208,8 +208,8 @@ impl Reservation {
     }
 }
 
-/// Why a limiter did not admit. The first two are refusals of standing, the others throttles: none of
-/// them takes quota, makes a record or is billed (R7, R9).
+/// Why a limiter did not admit. The first two are refusals of standing, the others throttles: none
+/// of them takes quota, makes a record or is billed (R7, R9).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Denied {
     /// The service was never opened, or opens later.

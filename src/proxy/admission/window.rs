@@ -31,8 +31,8 @@ pub enum Verdict {
 
 impl Window {
     /// Decides an arrival at `now` under `quota`: its start is the first instant, not before `now`
-    /// and not before an earlier start, at which the trailing second `(start − 1 s, start]` holds at
-    /// most `quota` starts with it. Admitted when that is at most `max_delay` away. O(1).
+    /// and not before an earlier start, at which the trailing second `(start − 1 s, start]` holds
+    /// at most `quota` starts with it. Admitted when that is at most `max_delay` away. O(1).
     pub fn decide(&mut self, quota: u32, now: Mono, max_delay: Duration) -> Verdict {
         let Some(opens) = self.opens(quota) else {
             return Verdict::Never;
@@ -43,8 +43,9 @@ impl Window {
             return Verdict::Throttle(wait);
         }
         // Trimmed by age only, and measured from the start just pushed: every later start is at or
-        // after it, so what is a second older can no longer share a second with any of them. (Measured
-        // from `now` it could: a thread that read its clock before another one decides after it.)
+        // after it, so what is a second older can no longer share a second with any of them.
+        // (Measured from `now` it could: a thread that read its clock before another one decides
+        // after it.)
         while self
             .starts
             .front()

@@ -10,8 +10,9 @@ use std::fmt;
 
 /// The SHA-256 of an API key: what is configured, kept and looked up.
 ///
-/// A table keyed by it may compare in ordinary time: what the time could tell is how a guess's digest resembles a
-/// stored one, and nobody can steer a digest towards a wanted value, nor get from a digest back to a random key.
+/// A table keyed by it may compare in ordinary time: what the time could tell is how a guess's
+/// digest resembles a stored one, and nobody can steer a digest towards a wanted value, nor get
+/// from a digest back to a random key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ApiKeyDigest(pub [u8; 32]);
 
@@ -29,11 +30,12 @@ impl fmt::Debug for ApiKeyDigest {
     }
 }
 
-/// The API key of a call. `None` when it carries none, which leaves the call to [`crate::proxy::identity::tc3::claim`].
+/// The API key of a call. `None` when it carries none, which leaves the call to
+/// [`crate::proxy::identity::tc3::claim`].
 ///
 /// # Errors
-/// `Malformed` for an empty or overlong key, for two different keys, and for a key beside another credential (which
-/// of them pays would be anybody's guess); `RepeatedHeader` as in PROTOCOL §2.
+/// `Malformed` for an empty or overlong key, for two different keys, and for a key beside another
+/// credential (which of them pays would be anybody's guess); `RepeatedHeader` as in PROTOCOL §2.
 pub fn api_key(fields: &Fields) -> Option<Result<ApiKeyDigest, CredentialFailure>> {
     let authorization = authorization(fields);
     let bearer = authorization.and_then(bearer);

@@ -3,8 +3,8 @@
 use crate::http::Fields;
 use crate::proxy::identity::tc3;
 
-/// Why a credential was not accepted (PROTOCOL §5). Its `Display` is a sentence for the caller: it holds nothing that
-/// the caller did not send, and no secret.
+/// Why a credential was not accepted (PROTOCOL §5). Its `Display` is a sentence for the caller: it
+/// holds nothing that the caller did not send, and no secret.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CredentialFailure {
     /// No credential at all.
@@ -16,7 +16,8 @@ pub enum CredentialFailure {
     /// The SDKs' option to send `SKIP` in place of a signature.
     #[error("the call is not signed: switch SkipSign off")]
     Skip,
-    /// HmacSHA1 or HmacSHA256, the vendor's older methods. Recognised from the head, never verified.
+    /// HmacSHA1 or HmacSHA256, the vendor's older methods. Recognised from the head, never
+    /// verified.
     #[error("HmacSHA1 and HmacSHA256 are not accepted: sign with TC3-HMAC-SHA256")]
     OlderMethod,
     /// `X-TC-Token`: a temporary key, of which none is issued here.
@@ -84,7 +85,8 @@ impl CredentialFailure {
 /// A longer credential is refused unread.
 pub(super) const MAX_CREDENTIAL_BYTES: usize = 4096;
 
-/// Headers of which a second one would let the gate judge one value and the upstream obey the other (PROTOCOL §2).
+/// Headers of which a second one would let the gate judge one value and the upstream obey the other
+/// (PROTOCOL §2).
 const SINGLE: &[&str] = &[
     "authorization",
     "content-type",
@@ -101,7 +103,8 @@ const SINGLE: &[&str] = &[
     "x-tc-version",
 ];
 
-/// Whether a second value of this header (lowercase name) could speak against the one that was judged.
+/// Whether a second value of this header (lowercase name) could speak against the one that was
+/// judged.
 pub fn must_stand_once(name: &[u8]) -> bool {
     SINGLE.iter().any(|single| single.as_bytes() == name)
 }

@@ -1,7 +1,8 @@
-//! Peers whose credentials fail too often are held down, so that guessing is slow and floods of it are cheap.
+//! Peers whose credentials fail too often are held down, so that guessing is slow and floods of it
+//! are cheap.
 //!
-//! Owns the count of failures per peer. Must never hear of a credential that was accepted, nor stand in its way: many
-//! honest callers share an address.
+//! Owns the count of failures per peer. Must never hear of a credential that was accepted, nor
+//! stand in its way: many honest callers share an address.
 
 use crate::model::{Clock, network};
 use governor::middleware::NoOpMiddleware;
@@ -30,7 +31,8 @@ pub enum HoldVerdict {
     NotHeld,
     /// Too many failures: answer as cheaply as can be.
     Held {
-        /// No warning about this peer was due in the last minute, so that this one is worth a line in the log.
+        /// No warning about this peer was due in the last minute, so that this one is worth a line
+        /// in the log.
         first: bool,
     },
 }
@@ -60,8 +62,8 @@ impl governor::clock::Clock for Monotonic {
 struct FailureTable {
     counts: RateLimiter<Peer, DashMapStateStore<Peer>, Monotonic, NoOpMiddleware<Nanos>>,
     max_peers: usize,
-    /// At least so many more peers fit. How many there are is not asked at every failure, for that takes a lock on each
-    /// of the table's many parts.
+    /// At least so many more peers fit. How many there are is not asked at every failure, for that
+    /// takes a lock on each of the table's many parts.
     room: AtomicUsize,
 }
 
@@ -100,7 +102,8 @@ impl HoldDown {
         }
     }
 
-    /// Counts a failed credential of `peer`. An IPv6 peer is its /64, an IPv4-mapped one is its IPv4 address.
+    /// Counts a failed credential of `peer`. An IPv6 peer is its /64, an IPv4-mapped one is its
+    /// IPv4 address.
     pub fn failed(&self, peer: IpAddr) -> HoldVerdict {
         let peer = Peer::of(peer);
         if self.failures.passes(peer) {
@@ -111,8 +114,8 @@ impl HoldDown {
         }
     }
 
-    /// Forgets the peers that are forgiven in full, and gives back the memory. For a timer, every few seconds, off the
-    /// threads that serve calls: it passes over the whole table.
+    /// Forgets the peers that are forgiven in full, and gives back the memory. For a timer, every
+    /// few seconds, off the threads that serve calls: it passes over the whole table.
     pub fn sweep(&self) {
         self.failures.sweep();
         self.warnings.sweep();
@@ -155,9 +158,9 @@ impl FailureTable {
         self.counts.shrink_to_fit();
     }
 
-    /// Counts once for this peer, and says whether that is still forgiven. While the table is full everybody shares
-    /// one count, those it holds included: it cannot be asked whom it holds, and nobody whose credential is good is ever
-    /// counted.
+    /// Counts once for this peer, and says whether that is still forgiven. While the table is full
+    /// everybody shares one count, those it holds included: it cannot be asked whom it holds, and
+    /// nobody whose credential is good is ever counted.
     fn passes(&self, peer: Peer) -> bool {
         let counted = if self.has_room() {
             peer
@@ -167,8 +170,8 @@ impl FailureTable {
         self.counts.check_key(&counted).is_ok()
     }
 
-    /// Takes a place for one more peer, needed or not. Threads that ask at once may each find the last places free, so that
-    /// the table may hold a few peers more.
+    /// Takes a place for one more peer, needed or not. Threads that ask at once may each find the
+    /// last places free, so that the table may hold a few peers more.
     fn has_room(&self) -> bool {
         let take = |room: usize| room.checked_sub(1);
         if self.room.fetch_update(Relaxed, Relaxed, take).is_ok() {

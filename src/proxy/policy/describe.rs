@@ -14,9 +14,9 @@ use std::sync::Arc;
 pub type Described = (Option<Arc<Limiter>>, Value);
 
 impl Policy {
-    /// What `account` may do at `now` and why, by group: what self-service and the admin listener show,
-    /// read from the limiters that decide. A free group has one entry for each action. Makes no limiter: one that no
-    /// call has made yet is described as it would be made.
+    /// What `account` may do at `now` and why, by group: what self-service and the admin listener
+    /// show, read from the limiters that decide. A free group has one entry for each action. Makes
+    /// no limiter: one that no call has made yet is described as it would be made.
     pub fn describe(
         &self,
         account: &KnownAccount,

@@ -1,8 +1,8 @@
 //! One immutable generation of what was sold to whom: credentials -> account -> limiter per action.
 //!
-//! Owns the accounts, held here and nowhere else, and the lookups, all resolved when the generation is
-//! built, so that a call only follows references; a limiter is found at the first call that needs it.
-//! Must never be changed otherwise, nor held over an await (a call keeps its account).
+//! Owns the accounts, held here and nowhere else, and the lookups, all resolved when the generation
+//! is built, so that a call only follows references; a limiter is found at the first call that
+//! needs it. Must never be changed otherwise, nor held over an await (a call keeps its account).
 
 use crate::config::{self, Catalog, Charging, Credential};
 use crate::metrics::{Decision, IntCounter, Metrics};
@@ -56,7 +56,8 @@ impl CredentialEntry {
 
 /// One action with what a call to it needs.
 pub struct Operation {
-    /// Its limiter's place among the limiters that an account can have: the actions of a paid group share one.
+    /// Its limiter's place among the limiters that an account can have: the actions of a paid group
+    /// share one.
     pub(super) scope: u32,
     /// Its group's place in the catalogue.
     group_index: usize,
@@ -96,7 +97,8 @@ impl Deref for KnownAccount {
     }
 }
 
-/// What an account may pass, and its limiter from the first call on: most of many accounts are idle.
+/// What an account may pass, and its limiter from the first call on: most of many accounts are
+/// idle.
 pub(super) struct Entitlement {
     /// As [`Operation::scope`].
     scope: u32,
@@ -161,8 +163,9 @@ impl Policy {
         }
     }
 
-    /// Puts this generation's terms in force in the limiters that there are. Call it as the generation is
-    /// swapped in. A limiter that a call of an older generation makes after this gets them at its next call.
+    /// Puts this generation's terms in force in the limiters that there are. Call it as the
+    /// generation is swapped in. A limiter that a call of an older generation makes after this gets
+    /// them at its next call.
     pub fn apply(&self, limiters: &Limiters) {
         limiters.each(|key, limiter| {
             let operation = self.operations.iter().find(|operation| {
@@ -224,8 +227,9 @@ impl Policy {
         Some(terms(service, &group.charging))
     }
 
-    /// Calls `visit` with account, group and the calls per second that are admitted at `now` of what was not called
-    /// since this generation is in force; what is of one account and group follows one another.
+    /// Calls `visit` with account, group and the calls per second that are admitted at `now` of
+    /// what was not called since this generation is in force; what is of one account and group
+    /// follows one another.
     pub fn each_idle(
         &self,
         now: Utc,
@@ -326,7 +330,8 @@ fn operations(catalog: &Catalog, metrics: &Metrics) -> Vec<Arc<Operation>> {
             if free || before.replace(group_index) != Some(group_index) {
                 scopes += 1;
             }
-            // No series for modes that the group cannot be in; the slots are filled with one it can.
+            // No series for modes that the group cannot be in; the slots are filled with one it
+            // can.
             let (always, never) = match group.charging {
                 Charging::Free { .. } => (Mode::Free, &[Mode::PerCall, Mode::Qps][..]),
                 Charging::Paid { .. } => (Mode::PerCall, &[Mode::Free][..]),

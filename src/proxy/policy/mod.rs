@@ -1,5 +1,5 @@
-//! One immutable generation of what was sold: from a credential to its account, from an account and an
-//! action to its limiter.
+//! One immutable generation of what was sold: from a credential to its account, from an account and
+//! an action to its limiter.
 //!
 //! Must never change after it was built, nor be held over an await: a call keeps its account.
 

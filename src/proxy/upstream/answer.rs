@@ -1,6 +1,7 @@
 //! The upstream's answer, and its body as it comes.
 //!
-//! Owns when a connection may be used again: when the request had gone whole before its answer ended.
+//! Owns when a connection may be used again: when the request had gone whole before its answer
+//! ended.
 
 use crate::http::h1::{Body, Piece};
 use crate::http::{ByteReader, Fields, Framing, Pipe};
@@ -23,8 +24,8 @@ pub struct UpstreamAnswer {
     pub body: UpstreamBody,
 }
 
-/// The body of an answer. Its connection goes back to the pool when it has ended, and its request had
-/// gone whole before it began, and only then; dropped before, the connection is closed.
+/// The body of an answer. Its connection goes back to the pool when it has ended, and its request
+/// had gone whole before it began, and only then; dropped before, the connection is closed.
 pub struct UpstreamBody {
     framing: Framing,
     keeps_alive: bool,
@@ -136,9 +137,9 @@ impl Drop for UpstreamBody {
             Some(Source::Link(link)) if self.keeps_alive && self.framing.has_ended() => {
                 self.pool.give_back(link);
             }
-            // The answer was dropped before its end, so the rest of the request is of no use. Left alone
-            // the task would send for as long as the upstream does not read. After a whole answer it goes
-            // on: to stop would cut that upload.
+            // The answer was dropped before its end, so the rest of the request is of no use. Left
+            // alone the task would send for as long as the upstream does not read. After a whole
+            // answer it goes on: to stop would cut that upload.
             Some(Source::WhileSending(_, _, sending)) if !self.framing.has_ended() => {
                 sending.abort()
             }

@@ -38,7 +38,8 @@ pub enum UpstreamFailure {
 
 /// A request that got no answer, and whether it may be sent again.
 pub enum NotAnswered<B> {
-    /// A kept connection had gone; nothing of the request was sent, and its body is sound. Take another connection.
+    /// A kept connection had gone; nothing of the request was sent, and its body is sound. Take
+    /// another connection.
     Unsent(UpstreamRequest<B>),
     /// It failed.
     Failed(UpstreamFailure),
@@ -78,7 +79,8 @@ impl<B: Body> Exchange<B> {
     /// Sends what can be sent now.
     ///
     /// # Errors
-    /// When the body of the request broke off, or nothing of it can be sent: no answer to it can count any more.
+    /// When the body of the request broke off, or nothing of it can be sent: no answer to it can
+    /// count any more.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), UpstreamFailure> {
         if self.broken.is_none()
             && let Some(outgoing) = &mut self.outgoing
@@ -97,8 +99,8 @@ impl<B: Body> Exchange<B> {
         Ok(())
     }
 
-    /// Sends, and reads the head of the answer. Both go on side by side: an upstream may answer before
-    /// it has read all.
+    /// Sends, and reads the head of the answer. Both go on side by side: an upstream may answer
+    /// before it has read all.
     fn poll_head(
         &mut self,
         method: &Method,
@@ -109,8 +111,9 @@ impl<B: Body> Exchange<B> {
             let link = &mut self.link;
             let read = match &self.broken {
                 None => ready!(link.buffer.poll_read(&mut link.stream, cx)),
-                // A link that takes no more brings no more: an answer has come by now or never will. The upstream may
-                // have answered and then closed with the rest of the request unread, and the runtime not heard of it.
+                // A link that takes no more brings no more: an answer has come by now or never
+                // will. The upstream may have answered and then closed with the rest of the request
+                // unread, and the runtime not heard of it.
                 Some(_) => link.buffer.read_now(&link.stream),
             };
             match read {
@@ -122,8 +125,8 @@ impl<B: Body> Exchange<B> {
                 Ok(_) => {
                     let input = &mut self.link.buffer.bytes;
                     if let Some(head) = answer_head(input, method)? {
-                        // A body that is malformed by now makes it no answer. Later the head has been passed
-                        // on, and the answer can only be cut.
+                        // A body that is malformed by now makes it no answer. Later the head has
+                        // been passed on, and the answer can only be cut.
                         head.framing.check(input).map_err(Nonsense::from)?;
                         return Poll::Ready(Ok(head));
                     }
@@ -159,8 +162,8 @@ impl<B: Body> Exchange<B> {
         }
     }
 
-    /// What becomes of the request: it may take another connection only when nothing of it was sent,
-    /// and this connection was an old one.
+    /// What becomes of the request: it may take another connection only when nothing of it was
+    /// sent, and this connection was an old one.
     fn not_answered(
         self,
         failure: UpstreamFailure,
@@ -182,8 +185,8 @@ impl<B: Body> Exchange<B> {
     }
 }
 
-/// Sends the rest of a request that was answered early, in a task of its own: the client may want to
-/// send all before it reads.
+/// Sends the rest of a request that was answered early, in a task of its own: the client may want
+/// to send all before it reads.
 fn send_rest<B>(link: PooledLink, mut rest: UpstreamRequest<B>) -> Source
 where
     B: Body + Send + 'static,
@@ -205,15 +208,16 @@ where
             Poll::Pending
         })
         .await;
-        // Dropped, it would say that no more comes, and some servers take that for a client that has gone.
+        // Dropped, it would say that no more comes, and some servers take that for a client that
+        // has gone.
         writer.forget();
     });
     Source::WhileSending(reader, link.buffer, sending.abort_handle())
 }
 
 impl UpstreamConnection {
-    /// Sends the request and waits for the head of the answer. When the upstream answers before all of
-    /// the request was sent, the rest goes on by itself until its body gives up.
+    /// Sends the request and waits for the head of the answer. When the upstream answers before all
+    /// of the request was sent, the rest goes on by itself until its body gives up.
     pub async fn send<B>(
         self,
         outgoing: UpstreamRequest<B>,

@@ -1,7 +1,7 @@
 //! The connections to the upstream that wait for work.
 //!
-//! Owns which of them may be used again, and for how long. Must never lend one on which bytes have come
-//! unasked: they would be taken for the answer to the next call.
+//! Owns which of them may be used again, and for how long. Must never lend one on which bytes have
+//! come unasked: they would be taken for the answer to the next call.
 
 use crate::http::{is_quiet, read_now};
 use crate::proxy::upstream::{Dialer, UpstreamFailure};
@@ -17,8 +17,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// An answer is read in steps of this size at first, and in larger ones, up to the second, while each
-/// step is filled.
+/// An answer is read in steps of this size at first, and in larger ones, up to the second, while
+/// each step is filled.
 const READ_BYTES: usize = 8 * 1024;
 const BULK_READ_BYTES: usize = 128 * 1024;
 
@@ -32,8 +32,9 @@ pub struct Upstream {
 /// How long a connection is kept for the next call.
 #[derive(Clone, Copy, Debug)]
 pub struct Keep {
-    /// Since its last answer ended. Shorter than the upstream's own patience: a call that meets the moment at which
-    /// the upstream closes is lost. An upstream that says how long it waits (`Keep-Alive: timeout=`) is heeded.
+    /// Since its last answer ended. Shorter than the upstream's own patience: a call that meets the
+    /// moment at which the upstream closes is lost. An upstream that says how long it waits
+    /// (`Keep-Alive: timeout=`) is heeded.
     pub idle_timeout: Duration,
     /// Since it was opened; `None` is for ever. A younger one finds the upstream's new addresses.
     pub max_age: Option<Duration>,
@@ -124,8 +125,8 @@ impl Upstream {
         self.idle.lock().push(link);
     }
 
-    /// Closes the connections that have been idle for too long, or that the upstream has closed. To be
-    /// called once a second.
+    /// Closes the connections that have been idle for too long, or that the upstream has closed. To
+    /// be called once a second.
     pub fn sweep(&self) {
         let now = Instant::now();
         let mut idle = self.idle.lock();

@@ -1,4 +1,5 @@
-//! One connection with a caller in memory, and time that is paused: what is said on it, when, and when it ends.
+//! One connection with a client in memory, and time that is paused: what is said on it, when, and
+//! when it ends.
 
 use super::*;
 use crate::http::Pipe;
@@ -67,7 +68,7 @@ fn full(text: &'static str) -> Answer<Pieces> {
     own(200, text)
 }
 
-/// The next request of a caller who is there.
+/// The next request of a client that is there.
 async fn next(server: &mut Server) -> (RequestTerms, RequestBody) {
     let (head, body) = server.request(|_| false, |_| ()).await.unwrap();
     (RequestTerms::from(&*head), body)
@@ -397,7 +398,7 @@ async fn empty_lines_before_a_head_are_taken_when_they_come_and_not_kept() {
     let (mut client, mut server) = open(4096);
     client.write_all(b"\r\n\r\n\r\n").await.unwrap();
     let began = Instant::now();
-    // Nothing has come, so that a gate that closes does not wait.
+    // Nothing has come, so that a connection that closes does not wait.
     assert!(server.request(|_| true, |_| ()).await.is_none());
     assert_eq!(began.elapsed(), Duration::ZERO);
 
@@ -560,7 +561,7 @@ async fn a_body_that_has_ended_has_no_part_in_the_next_one_although_it_is_kept()
         let first = std::future::poll_fn(|cx| body.poll_data(cx)).await;
         assert_eq!(first.unwrap().unwrap(), "he");
         client.write_all(b"llo").await.unwrap();
-        // Whoever read the one before asks once more, and lets it go in the middle of this one.
+        // The reader of the one before asks once more, and lets it go in the middle of this one.
         if let Some(mut before) = bodies.pop() {
             assert_eq!(all(&mut before).await.unwrap(), b"");
             drop(before);
@@ -631,8 +632,8 @@ async fn a_reader_who_takes_nothing_of_what_is_piped_to_it_is_cut_off() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_is_measured_by_what_it_takes_and_not_by_when_the_system_asks_for_more() {
-    // The buffer of the socket that is written to takes megabytes here, and is said to have room again only when a third of
-    // it is empty: at this pace that is many minutes.
+    // The buffer of the socket that is written to takes megabytes here, and is said to have room
+    // again only when a third of it is empty: at this pace that is many minutes.
     const PACE: usize = 2 * READER_BYTES_PER_SECOND as usize;
     for (pace, lasts) in [(PACE, READER_WINDOW * 5), (PACE / 5, READER_WINDOW)] {
         for is_piped in [false, true] {
@@ -688,7 +689,8 @@ async fn a_slow_reader_is_measured_by_what_it_takes_and_not_by_when_the_system_a
     }
 }
 
-/// A request whose head announces `length` bytes of body, as it comes over a socket; the client's end too.
+/// A request whose head announces `length` bytes of body, as it comes over a socket; the client's
+/// end too.
 async fn over_a_socket(length: &str) -> (tokio::net::TcpStream, RequestBody) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const MS: u64 = 1_000_000;
 const MAX_DELAY: Duration = Duration::from_millis(50);
 
-/// The law, recounted: the starts in `(s − 1 s, s]` are at most the quota under which s was decided.
+/// The law, recounted: the starts in `(s − 1 s, s]` are at most the quota under which s was
+/// decided.
 fn breaks_the_cap(mut starts: Vec<(u64, u32)>) -> Option<String> {
     starts.sort_unstable();
     let mut first = 0;
@@ -85,7 +86,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Both ways: never a start too many, and never a throttle while a place opens within the delay.
+    /// Both ways: never a start too many, and never a throttle while a place opens within the
+    /// delay.
     #[test]
     fn the_window_admits_exactly_what_the_trailing_second_allows(
         steps in steps(), first_quota in 0_u32..=60, max_delay_ms in 0_u64..=200,

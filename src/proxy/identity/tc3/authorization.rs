@@ -79,7 +79,8 @@ impl<'a> CredentialFields<'a> {
     }
 }
 
-/// The values of `Credential`, `SignedHeaders` and `Signature`. Exact and case-sensitive but for blanks after commas.
+/// The values of `Credential`, `SignedHeaders` and `Signature`. Exact and case-sensitive but for
+/// blanks after commas.
 fn split(authorization: &str) -> Option<[&str; 3]> {
     const BLANKS: [char; 2] = [' ', '\t'];
     let rest = authorization.strip_prefix(ALGORITHM)?;
@@ -131,9 +132,10 @@ pub(super) fn check_signed_headers(
     Ok(())
 }
 
-/// Whether a call without another credential is signed by one of the vendor's older methods, HmacSHA1 (where
-/// `SignatureMethod` may be absent) or HmacSHA256: their fields stand in the query or in a form, and for a form the head
-/// must do, since a body is not worth reading only to refuse it.
+/// Whether a call without another credential is signed by one of the vendor's older methods,
+/// HmacSHA1 (where `SignatureMethod` may be absent) or HmacSHA256: their fields stand in the query
+/// or in a form, and for a form the head must do, since a body is not worth reading only to refuse
+/// it.
 pub fn is_older_method(head: &RequestHead) -> bool {
     if authorization(&head.fields).is_some() || head.fields.contains("x-api-key") {
         return false;

@@ -1,7 +1,9 @@
-//! TC3-HMAC-SHA256 (PROTOCOL §2): a call's head to a [`Claim`], a claim and the account's secret to a proof.
+//! TC3-HMAC-SHA256 (PROTOCOL §2): a call's head to a [`Claim`], a claim and the account's secret to
+//! a proof.
 //!
-//! Owns the order of the checks (PROTOCOL §3, steps 2 to 4 in [`claim`], 6 in [`Claim::verify`]) and every reading of
-//! the signed text that is let pass. Must never build the text anew from parsed parameters: bytes count as received.
+//! Owns the order of the checks (PROTOCOL §3, steps 2 to 4 in [`claim`], 6 in [`Claim::verify`])
+//! and every reading of the signed text that is let pass. Must never build the text anew from
+//! parsed parameters: bytes count as received.
 
 use crate::http::Fields;
 use crate::http::h1::RequestHead;
@@ -25,7 +27,8 @@ const MAX_TIMESTAMP_BYTES: usize = 19;
 const UNSIGNED_PAYLOAD: &[u8] = b"UNSIGNED-PAYLOAD";
 const TIMESTAMP: &str = "x-tc-timestamp";
 
-/// What a call says about itself, well formed and in time but not proven. It keeps nothing of the request alive.
+/// What a call says about itself, well formed and in time but not proven. It keeps nothing of the
+/// request alive.
 pub struct Claim {
     secret_id: Box<str>,
     /// Of the timestamp and, being equal, of the scope.
@@ -42,7 +45,8 @@ pub struct Claim {
 }
 
 impl fmt::Debug for Claim {
-    /// Leaves out the signature: with it, who reads a log could repeat the call while it is in time.
+    /// Leaves out the signature: with it, who reads a log could repeat the call while it is in
+    /// time.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Claim")
             .field("secret_id", &self.secret_id)
@@ -52,11 +56,12 @@ impl fmt::Debug for Claim {
     }
 }
 
-/// All that can be judged from the head, before the body is read (PROTOCOL §3, repeated headers and steps 2 to 4).
-/// `services` are those accepted in the scope, `now_seconds` is Unix time.
+/// All that can be judged from the head, before the body is read (PROTOCOL §3, repeated headers and
+/// steps 2 to 4). `services` are those accepted in the scope, `now_seconds` is Unix time.
 ///
 /// # Errors
-/// The first check that fails, in the order: repeated headers, shape of `Authorization`, token, timestamp, date, service.
+/// The first check that fails, in the order: repeated headers, shape of `Authorization`, token,
+/// timestamp, date, service.
 pub fn claim(
     head: &RequestHead,
     now_seconds: i64,
@@ -106,7 +111,8 @@ pub fn claim(
 }
 
 impl Claim {
-    /// Whose secret the signature is to be proven with. 1 to 128 visible ASCII characters, case kept.
+    /// Whose secret the signature is to be proven with. 1 to 128 visible ASCII characters, case
+    /// kept.
     pub fn secret_id(&self) -> &str {
         &self.secret_id
     }
@@ -116,7 +122,8 @@ impl Claim {
         self.timestamp_seconds.saturating_sub(now_seconds)
     }
 
-    /// Whether the signature leaves the body out, so that [`verify`](Self::verify) need not wait for it.
+    /// Whether the signature leaves the body out, so that [`verify`](Self::verify) need not wait
+    /// for it.
     pub fn unsigned_payload(&self) -> bool {
         self.unsigned_payload
     }
@@ -127,11 +134,12 @@ impl Claim {
         names.any(|signed| signed.as_bytes() == name)
     }
 
-    /// Proves the claim. `head` are those that [`claim`] judged; `body_sha256` is of the body as received after transfer
-    /// decoding and is not looked at when the payload is unsigned.
+    /// Proves the claim. `head` are those that [`claim`] judged; `body_sha256` is of the body as
+    /// received after transfer decoding and is not looked at when the payload is unsigned.
     ///
-    /// Let pass is any of the readings of PROTOCOL §2: header values as sent or lowercased, the Host as sent, without its
-    /// port, or replaced by one of `host_aliases`. Each needs a valid HMAC of its own, so none weakens another.
+    /// Let pass is any of the readings of PROTOCOL §2: header values as sent or lowercased, the
+    /// Host as sent, without its port, or replaced by one of `host_aliases`. Each needs a valid
+    /// HMAC of its own, so none weakens another.
     ///
     /// # Errors
     /// `BadSignature` when no reading fits.
@@ -163,7 +171,8 @@ impl Claim {
         }
     }
 
-    /// The readings that differ, likeliest first: the SDKs sign what they send, Node without the port.
+    /// The readings that differ, likeliest first: the SDKs sign what they send, Node without the
+    /// port.
     fn readings<'a>(
         &'a self,
         head: &'a RequestHead,
@@ -211,7 +220,8 @@ impl Claim {
         })
     }
 
-    /// The canonical request of PROTOCOL §2, piece by piece, so that a hash can take it without a copy.
+    /// The canonical request of PROTOCOL §2, piece by piece, so that a hash can take it without a
+    /// copy.
     fn canonical(
         &self,
         head: &RequestHead,

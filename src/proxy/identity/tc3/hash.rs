@@ -8,7 +8,8 @@ pub fn body_sha256(body: &[u8]) -> [u8; 32] {
     Sha256::digest(body).into()
 }
 
-/// Hashes a body while it arrives: a large one hashed at once would hold up its thread's other calls.
+/// Hashes a body while it arrives: a large one hashed at once would hold up its thread's other
+/// calls.
 #[derive(Clone, Default)]
 pub struct BodyHash(Sha256);
 

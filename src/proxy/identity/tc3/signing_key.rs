@@ -11,7 +11,8 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 use std::fmt;
 
-/// A TC3 secret key as it was given to the customer, with what was derived of it. `Debug` shows nothing.
+/// A TC3 secret key as it was given to the customer, with what was derived of it. `Debug` shows
+/// nothing.
 #[derive(Clone, Copy)]
 pub struct SigningSecret<'a> {
     /// The key.
@@ -20,8 +21,9 @@ pub struct SigningSecret<'a> {
     pub signing_keys: &'a SigningKeys,
 }
 
-/// The signing keys of one secret key: that of a (UTC day, service) is derived at its first use and kept while it can
-/// be needed again. Empty until then: most of many customers do not call on a given day. `Debug` shows nothing.
+/// The signing keys of one secret key: that of a (UTC day, service) is derived at its first use and
+/// kept while it can be needed again. Empty until then: most of many customers do not call on a
+/// given day. `Debug` shows nothing.
 #[derive(Default)]
 pub struct SigningKeys(pub(super) ArcSwapOption<Vec<SigningKey>>);
 
@@ -43,8 +45,8 @@ impl SigningSecret<'_> {
             return known.key.clone();
         }
         let key = keyed(self.derive(&claim.date, &claim.service).as_slice());
-        // At midnight clocks disagree and two days are in use at once; a third never is. Services are those of the
-        // catalogue. A key lost to another thread's store is derived again.
+        // At midnight clocks disagree and two days are in use at once; a third never is. Services
+        // are those of the catalogue. A key lost to another thread's store is derived again.
         let mut kept: Vec<SigningKey> = keys
             .iter()
             .filter(|old| old.day.abs_diff(claim.day) <= 1)

@@ -1,4 +1,5 @@
-//! TC3 against recorded requests of the vendor's SDKs, and against what code changes survived before.
+//! TC3 against recorded requests of the vendor's SDKs, and against what code changes survived
+//! before.
 
 use super::*;
 use crate::proxy::identity::tc3::hash::BodyHash;
@@ -613,8 +614,8 @@ proptest! {
             let judged = claim(&parts, NOW, &["bda".into()])
                 .and_then(|claim| claim.verify(&parts, secret.signing(), &sha256(&call.body), &[]).map(|()| claim));
             if let Ok(claim) = judged {
-                // The signature does not cover the secret id: the secret found under it decides (and here is given).
-                // Blanks after commas and around the value are free.
+                // The signature does not cover the secret id: the secret found under it decides
+                // (and here is given). Blanks after commas and around the value are free.
                 let bare = |text: &[u8]| {
                     let mut text = text.to_vec();
                     text.retain(|b| *b != b' ' && *b != b'\t');
@@ -1028,8 +1029,8 @@ fn values_that_are_not_utf8_are_signed_byte_for_byte() {
 
 #[test]
 fn a_target_counts_by_its_path_and_raw_query() {
-    // What the http crate keeps of a target. A fragment, which no client sends, is dropped before it is judged, and
-    // equally from what is forwarded.
+    // What the http crate keeps of a target. A fragment, which no client sends, is dropped before
+    // it is judged, and equally from what is forwarded.
     for (target, path, query) in [
         ("/", "/", ""),
         ("/?", "/", ""),
