@@ -1,4 +1,4 @@
-//! Whether a request is for an endpoint of the gate's own, or a call.
+//! The public listener's front: a request is for an endpoint of the portal, or it is a call.
 
 use crate::http::h1::{Answer, RequestBody, RequestHead};
 use crate::model::QUOTA_PATH;
@@ -9,16 +9,16 @@ use crate::proxy::{Client, OwnRequest, Proxy, Relay};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// What stands behind the public listener: the customer's own endpoints, and the way of a call.
+/// Answers the requests of the public listener: the customer's own endpoints, and calls.
 #[derive(Clone)]
 pub struct Portal {
     pub(super) proxy: Arc<Proxy>,
-    /// Questions that read the ledger.
+    /// One permit for each question that reads the ledger now.
     pub(super) questions: Arc<Semaphore>,
 }
 
 impl Portal {
-    /// In front of this proxy.
+    /// A portal in front of this proxy.
     pub fn new(proxy: Arc<Proxy>) -> Self {
         Self {
             proxy,

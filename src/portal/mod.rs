@@ -1,7 +1,7 @@
-//! The customer's own endpoints on the public listener, with the customer's own credential.
+//! The customer's own endpoints on the public listener. The customer's credential opens them.
 //!
-//! Owns which paths are the gate's own, and what they say. Must never take quota or make a record,
-//! show another account, or keep a worker waiting for the disk.
+//! Owns which paths are answered here and not by the upstream, and what they say. Must never take
+//! quota or make a record, show another account, or keep a worker waiting for the disk.
 
 mod front;
 mod quota;

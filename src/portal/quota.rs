@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
-/// Such questions at once; more are told to come back, so that they cannot crowd out the ledger.
+/// The most questions at once. Others are refused and may come again, so that they cannot crowd out
+/// the ledger.
 pub(super) const AT_ONCE: usize = 8;
 
 impl Portal {
@@ -46,7 +47,7 @@ impl Portal {
         let (ledger, sold) = (shared.ledger.path().to_owned(), account.clone());
         let (now, paid_by) = (shared.clock.utc(), shared.paid_by());
         let balances = tokio::task::spawn_blocking(move || {
-            // Held by the reading itself, which goes on when the client has hung up.
+            // The reader holds its permit itself, since it goes on when the client has hung up.
             let _place = place;
             let reader = &Reader::open(&ledger).map_err(|error| error.to_string())?;
             let catalog = &catalog;
@@ -75,7 +76,7 @@ impl Portal {
         Ok(answer)
     }
 
-    /// Whose credential it is. A signature covers the body, and this call has none.
+    /// The account whose credential the request has. The signature is over an empty body.
     fn own_account(&self, head: &RequestHead) -> Result<Arc<KnownAccount>, Refusal> {
         let shared = self.proxy.shared();
         let policy = shared.policy.load();

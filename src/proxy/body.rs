@@ -30,7 +30,7 @@ pub const UPLOAD_BYTES_PER_SECOND: u64 = 16 * 1024;
 /// it comes in time.
 const DRAIN_BYTES: u64 = 64 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
-/// So many pieces are hashed before others have their turn.
+/// After this many pieces other calls have their turn.
 const HASHED_AT_ONCE: usize = 16;
 /// Frames smaller than this are copied together: a frame costs more than its bytes.
 const SMALL_FRAME: usize = 4 * 1024;
@@ -49,7 +49,7 @@ pub enum UploadFailure {
     TooSlow,
 }
 
-/// How far a client's body has come. Shared between whoever reads it and the call's permit.
+/// How far a client's body has come. Shared between its reader and the call's context.
 #[derive(Default, Debug)]
 pub struct Progress {
     end: AtomicU8,
@@ -80,7 +80,7 @@ impl Progress {
             .then(|| Mono(self.whole_at.load(Ordering::Relaxed)))
     }
 
-    /// Whether it is the client whose bytes are waited for, rather than whoever takes them.
+    /// Whether the call waits for bytes of the client, and not for the upstream to take them.
     pub fn is_awaited(&self) -> bool {
         self.awaited.load(Ordering::Relaxed) && self.end.load(Ordering::Acquire) == FLOWING
     }
@@ -96,12 +96,12 @@ impl Progress {
     }
 }
 
-/// By when, counted from the head, more than `received` bytes must have come.
+/// The time after the head by which more than `received` bytes must have come.
 pub fn due(received: u64) -> Duration {
     UPLOAD_GRACE + earned(received)
 }
 
-/// How long these bytes take at the minimum rate.
+/// The time that these bytes take at the minimum rate.
 fn earned(received: u64) -> Duration {
     Duration::from_millis(received.saturating_mul(1_000) / UPLOAD_BYTES_PER_SECOND)
 }
@@ -167,7 +167,7 @@ impl Upload {
         cx: &mut Context<'_>,
         mut take: impl FnMut(&mut RequestBody, &mut Context<'_>) -> Poll<Result<Option<P>, Broken>>,
     ) -> Poll<Option<Result<P, UploadFailure>>> {
-        // However often it is asked for: after a failure nothing tells what the next bytes are.
+        // A failure is final: after it nothing tells what the next bytes are.
         if let Some(failure) = self.progress.failure() {
             return Poll::Ready(Some(Err(failure)));
         }
@@ -234,8 +234,8 @@ impl Upload {
         let mut hashed = 0;
         let (clock, deadline) = (self.clock.clone(), self.deadline);
         loop {
-            // Bytes count and the head does not: it costs nothing, so with a grace for it whoever
-            // knows a secret id would hold places that a newcomer cannot get.
+            // Only bytes of the body count. A head costs nothing: with a grace for it, a client
+            // that knows a secret id could hold places that a newcomer then cannot get.
             sign.is_due(self.began.plus(earned(self.body.taken())));
             let data = match self.next().await {
                 Some(Ok(data)) => data,
@@ -245,8 +245,8 @@ impl Upload {
             hash.update(&data);
             bytes += data.len() as u64;
             let is_small = data.len() < SMALL_FRAME;
-            // Of a chunk's piece the frames are held as well that were read with it, six times its
-            // own bytes at worst.
+            // A chunk is copied: it would hold the whole read that it came in, at worst six times
+            // its own bytes.
             let data = match is_chunked && !is_small {
                 true => Bytes::copy_from_slice(&data),
                 false => data,
@@ -306,7 +306,7 @@ pub struct Buffered {
     left: u64,
     lease: Lease,
     clock: Clock,
-    /// For the last byte to be taken.
+    /// The instant by which the upstream must have taken the last byte.
     deadline: Mono,
 }
 
@@ -358,7 +358,7 @@ impl Body for ForwardBody {
             Self::Streamed(upload) => {
                 upload.clock.mono() >= upload.deadline || upload.body.is_cut_off()
             }
-            // Of its client nothing is needed any more.
+            // The body is here whole: its client is not needed any more.
             Self::Buffered(buffered) => buffered.clock.mono() >= buffered.deadline,
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! Owns one budget with a share for each holder. Must never wait: what does not fit now is refused.
 //!
-//! A signed body is read before its signature can be proven, so whoever knows a secret id can have
-//! bodies charged to it. What is not proven therefore gets half of the whole and half of the
+//! A signed body is read before its signature can be proven, so a client that knows a secret id can
+//! have bodies charged to it. Unproven bodies therefore get half of the whole and half of the
 //! credential's share; a peer that has proven the credential before has the rest to itself (P6).
 
 use crate::model::network;
@@ -37,7 +37,7 @@ struct HeldBytes {
 enum Holder {
     Peer(IpAddr),
     Credential(Box<str>),
-    /// Everybody who has not proven the credential named.
+    /// All peers that have not proven the credential that they name.
     Unproven,
     UnprovenOf(Box<str>),
 }
@@ -85,7 +85,7 @@ impl BodyMemory {
             return None;
         }
         held.total = total;
-        // Who holds nothing gives nothing back, and would never be forgotten.
+        // A holder of nothing gives nothing back, and its entry would never be removed.
         for holder in holders.iter().filter(|_| bytes > 0) {
             *held.by_holder.entry(holder.clone()).or_default() += bytes;
         }

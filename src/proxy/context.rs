@@ -20,12 +20,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The other end of a connection: what its calls, one after another, have in common.
+/// The client of one connection. Its calls come one after another and share this.
 pub struct Client {
     pub(super) address: IpAddr,
-    /// The address, spelled.
+    /// The address as text, for `X-Forwarded-For` and the log.
     pub(super) text: String,
-    /// For the patience with the upstream.
+    /// Ends the wait for the upstream's answer. Its calls use it one after another.
     pub(super) timer: Mutex<Timer>,
     /// The call that runs has a connection to the upstream.
     pub(super) is_forwarded: AtomicBool,
@@ -34,7 +34,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Of a connection from `address` that has this place.
+    /// The client of a connection from `address`, which has this place.
     pub fn new(address: IpAddr, place: Place) -> Self {
         Self {
             address,
@@ -56,24 +56,24 @@ impl Client {
         &self.place
     }
 
-    /// Says that the client has hung up after its whole request had come. Whether the call goes on
-    /// all the same: when the upstream has been asked, for then its answer says whether the work
-    /// was done (R8).
+    /// Notes that the client has hung up after its whole request had come. Returns whether the call
+    /// goes on: it does once the upstream has been asked, for its answer tells whether the work was
+    /// done (R8).
     pub fn hung_up(&self) -> bool {
         self.has_gone.store(true, Ordering::Relaxed);
         self.is_forwarded.load(Ordering::Relaxed)
     }
 }
 
-/// One request between its head and its decision. Whatever becomes of it, it is decided once (P4).
+/// One request between its head and its decision. It is decided exactly once, however it ends (P4).
 pub struct RequestContext<'p> {
     pub(super) proxy: &'p Proxy,
     pub(super) id: RequestId,
     pub(super) id_text: RequestIdText,
     pub(super) dialect: Dialect,
-    /// Whose connection it is.
+    /// The client whose connection it came on.
     pub(super) client: &'p Client,
-    /// Whose request it is: the same, or what a trusted proxy says.
+    /// The address that sent it: the client's, or the one that a trusted proxy names.
     pub(super) peer: IpAddr,
     pub(super) received: Now,
     pub(super) decided_at: Mono,
@@ -85,7 +85,7 @@ pub struct RequestContext<'p> {
 }
 
 impl<'p> RequestContext<'p> {
-    /// Of a call, which is counted as received now.
+    /// The context of a call, which is counted as received now.
     pub(super) fn of_call(
         proxy: &'p Proxy,
         client: &'p Client,
@@ -100,7 +100,8 @@ impl<'p> RequestContext<'p> {
         context
     }
 
-    /// Of a request for an endpoint of the gate's own.
+    /// The context of a request for an own endpoint. It is not counted, so it is decided from the
+    /// start.
     pub(super) fn of_own(
         proxy: &'p Proxy,
         client: &'p Client,
@@ -126,7 +127,7 @@ impl<'p> RequestContext<'p> {
         }
     }
 
-    /// A credential of the account is proven, whose connection this is from now on.
+    /// A credential of the account is proven. The connection belongs to the account from now on.
     ///
     /// # Errors
     /// When the account has its part of the connections already.

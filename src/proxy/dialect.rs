@@ -1,7 +1,7 @@
-//! Answer: what is said to a call that is not let through, in the dialect that it speaks.
+//! Answer: the refusal of a call, in the dialect that the call speaks.
 //!
-//! Owns the form of both dialects; the words are those of the table of refusals. Must never tell a
-//! caller anything of another account, nor of what stands behind the gate.
+//! Owns the form of both dialects; the table of refusals has their texts. Must never tell a client
+//! anything of another account or of the upstream.
 
 use crate::http::HeadWriter;
 use crate::http::h1::{Answer, RequestHead};
@@ -14,7 +14,7 @@ use http::{Method, StatusCode};
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// Which tongue the answer is in. It follows the request.
+/// The form of an answer. It follows from the request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dialect {
     /// The vendor's envelope, always HTTP 200 (PROTOCOL §4).
@@ -74,7 +74,7 @@ impl Refusal {
         .concat()
     }
 
-    /// Problem details (RFC 9457), and what the fields of HTTP say besides.
+    /// Problem details (RFC 9457), with the fields that go with the status.
     fn plain(&self, id: &str) -> Answer<Relay> {
         let row = self.row();
         let mut answer = Answer::own(row.status, self.plain_body(id).into_bytes());
@@ -106,7 +106,7 @@ impl Refusal {
         answer
     }
 
-    /// As [`Self::detail`]; who speaks plain HTTP most likely has an API key.
+    /// As [`Self::detail`], but a client of plain HTTP most likely has an API key.
     fn plain_detail(&self) -> Cow<'static, str> {
         match self {
             Self::Credential(CredentialFailure::Missing) => "Send the key as X-Api-Key: KEY or as Authorization: Bearer KEY, or sign the call with TC3-HMAC-SHA256.".into(),

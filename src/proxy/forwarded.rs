@@ -1,4 +1,4 @@
-//! Whose request it is when it came through proxies: what `X-Forwarded-For` says, as far as trusted
+//! The address that sent a request which came through proxies: `X-Forwarded-For`, as far as trusted
 //! proxies vouch for it.
 //!
 //! Pure. Must never believe a word that stands left of an address which no trusted proxy wrote.
@@ -14,9 +14,9 @@ pub fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
     trusted.iter().any(|net| net.contains(&address))
 }
 
-/// Whose request it is: the connection's (`socket`), or the nearest address in `X-Forwarded-For`
-/// that is no trusted proxy, read from the right as far as the proxies vouch for it. What cannot be
-/// read hides only what stands left of it.
+/// The address that sent the request: the connection's (`socket`), or the nearest address in
+/// `X-Forwarded-For` that is no trusted proxy, read from the right as far as the proxies vouch for
+/// it. A part that cannot be read hides only what stands left of it.
 pub fn peer(socket: IpAddr, fields: &Fields, trusted: &[IpNet]) -> IpAddr {
     let mut peer = socket;
     if !is_trusted(trusted, socket) {

@@ -1,4 +1,4 @@
-//! What passes through: the head as the upstream gets it, and the answer as the client gets it.
+//! The head of a call as the upstream gets it, and the answer as the client gets it.
 //!
 //! Owns which fields end here and which only the gate may write. Must never forward a secret, nor
 //! let a client speak in the gate's name.
@@ -20,13 +20,13 @@ use http::StatusCode;
 
 /// The most fields of a request as the upstream gets it.
 const FORWARDED_FIELDS: usize = 100;
-/// Of these the gate adds so many: account, group, action, request id, the hops, where the body
-/// ends; and a `Host` that is missing.
+/// The gate adds this many of them: account, group, action, request id, the hops, the framing of
+/// the body; and a `Host` that is missing.
 const ADDED_FIELDS: usize = 7;
 
 impl Proxy {
-    /// The head as the upstream gets it: what ends at this hop is left out, and so are credentials
-    /// that are secrets; the identity is set here and nowhere else.
+    /// The head as the upstream gets it. Fields that end at this hop and secret credentials are
+    /// left out. The identity is set here and nowhere else.
     pub(super) fn upstream_head(
         &self,
         context: &RequestContext<'_>,
@@ -50,8 +50,8 @@ impl Proxy {
         forward.text("x-tollgate-group", call.operation.group.as_str());
         forward.text("x-tollgate-action", call.operation.action.as_str());
         forward.text(X_REQUEST_ID, context.id_text);
-        // What a trusted proxy said of the hops before, as it came, and the hop to us; from anybody
-        // else only the latter.
+        // A trusted proxy's list of hops is passed on, with the proxy's own address added. Nobody
+        // else's list is believed.
         match forwarded::is_trusted(&self.trusted_proxies, context.client.address) {
             true => forward.list(X_FORWARDED_FOR, fields, &context.client.text),
             false => forward.text(X_FORWARDED_FOR, &context.client.text),
@@ -59,7 +59,7 @@ impl Proxy {
         forward
     }
 
-    /// Answer: the upstream's words with our name on them.
+    /// Answer: the upstream's, under the request id of this call.
     pub(super) fn relay(
         &self,
         context: &RequestContext<'_>,
@@ -67,7 +67,7 @@ impl Proxy {
     ) -> Answer<Relay> {
         let is_vendor = context.dialect == Dialect::Vendor;
         if is_vendor && answer.status != StatusCode::OK {
-            // The SDKs lose whatever comes with another status (PROTOCOL §4).
+            // The SDKs lose the body of any other status (PROTOCOL §4).
             return dialect::vendor_failed(&context.id_text, answer.status);
         }
         let upstream::UpstreamAnswer {
@@ -127,8 +127,8 @@ pub(super) fn check_count(fields: &Fields) -> Result<(), Refusal> {
     }
 }
 
-/// What was for the gate, and what it says itself. A TC3 signature is no secret, and the upstream
-/// may want to verify it; a bearer key is one.
+/// Whether a field was meant for the gate, or is one that the gate writes itself. A TC3 signature
+/// is no secret, and the upstream may want to verify it; a bearer key is one.
 pub(super) fn is_private_field(field: Field<'_>) -> bool {
     match field.name() {
         b"authorization" => !field.value().starts_with(b"TC3"),
@@ -137,7 +137,7 @@ pub(super) fn is_private_field(field: Field<'_>) -> bool {
     }
 }
 
-/// What is neither letter, digit nor hyphen.
+/// True for each byte that is neither letter, digit nor hyphen.
 const ODD: [bool; 256] = {
     let mut odd = [true; 256];
     let mut byte = 0;
@@ -170,8 +170,8 @@ pub(super) fn is_reserved_field(name: &[u8]) -> bool {
     }
 }
 
-/// Whether the upstream says that a call shall not be billed: any `false` does, whatever else is
-/// said. A word that nobody can act on is logged, for somebody meant something by it.
+/// Whether the upstream says that a call shall not be billed: any `false` does, also beside a
+/// `true`. Another word is logged: its sender meant something by it.
 pub(super) fn is_vetoed(id: RequestId, fields: &Fields) -> bool {
     let mut is_vetoed = false;
     for word in fields.get_all(X_BILLABLE).flat_map(tokens) {

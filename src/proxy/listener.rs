@@ -31,17 +31,17 @@ pub enum Phase {
     Serve,
     /// The listener empties its backlog and closes; calls finish and say `Connection: close`.
     Drain,
-    /// What is left is dropped.
+    /// Calls that still run are dropped.
     Abandon,
 }
 
-/// An answer that is being made. On the heap at once: as it is handed on it would be copied whole,
-/// several times.
+/// An answer that is being made. On the heap from the start: handed on by value, the future would
+/// be copied several times.
 pub type BoxedAnswer = Pin<Box<dyn Future<Output = h1::Answer<Relay>> + Send>>;
 
-/// What answers the requests: the way of a call alone, or endpoints of the gate's own beside it.
+/// Answers the requests of a listener: calls alone, or also the portal's endpoints.
 pub trait Front: Send + Sync {
-    /// Whose places the connections take.
+    /// The proxy whose places the connections take.
     fn proxy(&self) -> &Arc<Proxy>;
 
     /// Answers a request of this client, with a connection of `upstream` if it is a call.
@@ -73,8 +73,8 @@ impl Front for Arc<Proxy> {
 
 /// Listeners for `address`, one for each worker, so that the kernel spreads the connections.
 ///
-/// `SO_REUSEPORT` would let a second gate share the port in silence: a first bind without it finds
-/// out.
+/// `SO_REUSEPORT` would let a second process share the port in silence. A first bind without it
+/// fails then.
 pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
     if address.port() != 0 {
         listen(address, false)?;
@@ -103,8 +103,8 @@ fn listen(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener>
 }
 
 /// Accepts and serves until the phase says otherwise and the last call has ended. The places of
-/// connections are shared by all listeners: when they are taken, [`Place`] says who gives way.
-/// While nobody does, the next connections wait, unread.
+/// connections are shared by all listeners: when they are taken, [`Place`] decides which connection
+/// gives way. While none does, the next connections wait, unread.
 pub async fn run(
     listener: TcpListener,
     service: Arc<dyn Front>,
@@ -145,7 +145,8 @@ pub async fn run(
                 continue;
             }
         };
-        // Accepted first: an idle worker that held a place would keep it from a busy one.
+        // Accept first, then take a place: an idle worker that held a place would keep it from a
+        // busy one.
         let place = tokio::select! {
             place = proxy.place(peer.ip()) => place,
             () = reached(&mut phase, Phase::Abandon) => break,
@@ -168,8 +169,8 @@ pub async fn run(
     open.shutdown().await;
 }
 
-/// Once a second for the process: what keeps one worker from accepting keeps all of them, twenty
-/// times a second.
+/// Warns once a second for the process. A cause that keeps one worker from accepting keeps all of
+/// them, and each tries twenty times a second.
 fn tell_cannot_accept(error: &io::Error, now: Mono) {
     static QUIET_UNTIL: AtomicU64 = AtomicU64::new(0);
     let until = QUIET_UNTIL.load(Relaxed);
@@ -183,13 +184,12 @@ fn tell_cannot_accept(error: &io::Error, now: Mono) {
     }
 }
 
-/// Waits for the phase. When nobody is left to say it, the gate is being dropped: every phase is
-/// reached.
+/// Waits for the phase. When its sender is dropped, the process ends: every phase is reached.
 async fn reached(phase: &mut watch::Receiver<Phase>, at_least: Phase) {
     let _ = phase.wait_for(|phase| *phase >= at_least).await;
 }
 
-/// The same, asked.
+/// Whether the phase has been reached, without waiting.
 fn has_reached(phase: &watch::Receiver<Phase>, at_least: Phase) -> bool {
     match phase.has_changed() {
         Ok(changed) => changed && *phase.borrow() >= at_least,
@@ -217,8 +217,8 @@ async fn connection<R, W>(
     let mut told = phase.clone();
     let mut drain = pin!(reached(&mut told, Phase::Drain));
     let (mut is_asked, mut is_draining) = (false, false);
-    // Once asked it wakes this task when its time comes: until the phase changes it need not be
-    // asked again.
+    // Once polled, the wait wakes this task by itself, so it is not polled again until the phase
+    // changes.
     let mut is_draining = |cx: &mut Context<'_>| {
         if !is_draining && (!is_asked || has_reached(&phase, Phase::Drain)) {
             is_asked = true;
@@ -272,7 +272,7 @@ mod tests {
     /// `limits.idle_timeout` of the shipped settings.
     const IDLE: Duration = Duration::from_secs(75);
 
-    /// What a connection needs, with a ledger of its own in the directory.
+    /// The parts that a connection needs, with a ledger of its own in the directory.
     async fn parts() -> (Arc<Client>, Arc<Proxy>, Arc<Upstream>, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tollgate.yaml");

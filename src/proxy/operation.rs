@@ -1,4 +1,4 @@
-//! Which operation a call means, and whether the account may call it. Pure.
+//! The operation that a call means, and whether the account may call it. Pure.
 
 use crate::http::Fields;
 use crate::http::h1::RequestHead;
@@ -8,8 +8,8 @@ use crate::proxy::policy::{Operation, Policy};
 use crate::proxy::refusal::Refusal;
 use std::sync::Arc;
 
-/// Which operation is called: by `X-TC-Action`, else by the route. When both speak they must agree,
-/// or a free action's name would open a paid action's path.
+/// The operation that is called: by `X-TC-Action`, else by the route. When both name one they must
+/// agree, or a free action's name would open a paid action's path.
 pub(super) fn operation<'p>(
     policy: &'p Policy,
     head: &RequestHead,

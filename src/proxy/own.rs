@@ -1,5 +1,5 @@
-//! A request for an endpoint of the gate's own, which is no call: nothing is decided about it and
-//! nothing counted.
+//! A request for an endpoint of the gate's own. It is no call: it takes no quota and is not
+//! counted.
 //!
 //! Owns that it is checked, refused and held back as a call is.
 
@@ -10,9 +10,9 @@ use crate::proxy::context::{Client, RequestContext};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
 
-/// Such a request, until it is answered.
+/// A request for an own endpoint, until it is answered.
 pub struct OwnRequest<'p> {
-    /// What is known of it.
+    /// Its id, its dialect, its peer.
     pub context: RequestContext<'p>,
     proxy: &'p Proxy,
     head: &'p RequestHead,
@@ -20,7 +20,7 @@ pub struct OwnRequest<'p> {
 }
 
 impl<'p> OwnRequest<'p> {
-    /// It has come.
+    /// Begins with its head.
     pub fn new(
         proxy: &'p Proxy,
         client: &'p Client,
@@ -37,17 +37,17 @@ impl<'p> OwnRequest<'p> {
         }
     }
 
-    /// What can be said before anybody is identified.
+    /// Checks what needs no identity.
     ///
     /// # Errors
-    /// When it is to be refused.
+    /// The refusal, when a size or a field is wrong.
     pub fn check(&self) -> Result<(), Refusal> {
         let upload = self.upload.as_ref();
         self.proxy
             .check_head(self.context.dialect, self.head, upload)
     }
 
-    /// What the client gets, when its time has come.
+    /// The answer for the client. It is held back when a credential was guessed.
     pub async fn answer(mut self, result: Result<Answer<Relay>, Refusal>) -> Answer<Relay> {
         let (context, upload) = (&mut self.context, &mut self.upload);
         let mut answer = self.proxy.conclude(context, upload, result).await;

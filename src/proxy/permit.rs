@@ -10,17 +10,18 @@ use crate::proxy::admission::Started;
 use crate::proxy::policy::{KnownAccount, Operation};
 use std::sync::Arc;
 
-/// What a record says of a call besides its ending.
+/// The facts of a call that its record holds, but for its end.
 pub struct AdmittedCall {
-    /// Its name.
+    /// Its request id.
     pub id: RequestId,
-    /// Whose it is.
+    /// The account that pays.
     pub account: Arc<KnownAccount>,
-    /// What it calls.
+    /// The operation that it calls.
     pub operation: Arc<Operation>,
 }
 
-/// Only a call whose start has come and whose record has a place has one.
+/// The right to be forwarded. It is made when the start has come and the ledger has a slot for the
+/// record.
 pub struct Permit {
     proxy: Arc<Proxy>,
     call: AdmittedCall,
@@ -45,12 +46,13 @@ impl Permit {
         self.started.start
     }
 
-    /// What the record will say of it.
+    /// The facts that the record will hold.
     pub fn call(&self) -> &AdmittedCall {
         &self.call
     }
 
-    /// Writes the record. `status`: the upstream's; `vetoed`: the upstream said it is not billable.
+    /// Writes the record. `status` is the upstream's; `vetoed` when the upstream said that the call
+    /// is not billable. `None` when the record is written already.
     pub fn finish(
         mut self,
         outcome: Outcome,
@@ -96,7 +98,7 @@ impl Drop for Permit {
             false => Outcome::ClientIncomplete,
         };
         let now = self.proxy.shared.clock.mono();
-        // Nobody waits for it; the record is written all the same.
+        // Nothing waits for the commit; the record is written all the same.
         drop(self.write(outcome, None, false, now));
     }
 }

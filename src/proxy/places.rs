@@ -1,4 +1,5 @@
-//! Who holds the places of `limits.connections`, and who gives way when they are taken.
+//! The places of `limits.connections`, and the rule by which a connection gives way when all are
+//! taken.
 //!
 //! Owns the rule: a connection is *proven* once a call on it has proven a credential. A proven
 //! connection keeps its place. Of the others the one gives way to a newcomer that has been waited
@@ -30,9 +31,9 @@ const PEER_SHARE: usize = 8;
 /// One account holds at most this part of the places with its connections.
 const ACCOUNT_SHARE: usize = 2;
 
-/// Of a connection that has not proven a credential.
+/// The owner of a connection that has not proven a credential.
 const UNPROVEN: u64 = 0;
-/// Of a proven connection that is no account's now.
+/// The owner of a proven connection that is no account's now.
 const NOBODYS: u64 = 1;
 
 /// The places of all workers together.
@@ -50,23 +51,23 @@ pub struct Place {
     places: Arc<Places>,
     id: u64,
     sign: Arc<Sign>,
-    /// A trusted proxy has it.
+    /// A trusted proxy shares the connection among many clients.
     is_shared: bool,
     /// The account of the last call that proved one. Only this connection locks it.
     proven: Mutex<Option<Proven>>,
     _permit: OwnedSemaphorePermit,
 }
 
-/// What a connection shows of itself to whoever looks for one that gives way. Written without a
-/// lock.
+/// The state of a connection that the rule reads when it looks for one to give way. Written without
+/// a lock.
 #[derive(Default)]
 pub struct Sign {
-    /// Since when it is waited for; while it uploads at its pace, until when it is not. Of a proven
-    /// connection nobody asks: it is not kept up.
+    /// The instant since which it is waited for; while it uploads ahead of its pace, an instant to
+    /// come. Not kept up once the connection is proven.
     due: AtomicU64,
-    /// Whose the connection is: [`UNPROVEN`], [`NOBODYS`] or an account's hash.
+    /// The owner: [`UNPROVEN`], [`NOBODYS`] or an account's hash.
     account: AtomicU64,
-    /// What ends the connection.
+    /// The task that serves the connection; aborted when it gives way.
     task: OnceLock<AbortHandle>,
 }
 
@@ -107,7 +108,7 @@ impl Sign {
         connections.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// It is waited for since then; or, if that is to come, not before.
+    /// Notes since when it is waited for. An instant to come means: not before.
     pub(super) fn is_due(&self, at: Mono) {
         if self.owner() == UNPROVEN {
             self.due.fetch_max(at.0, Ordering::Relaxed);
@@ -143,8 +144,8 @@ impl Places {
         let peer = peer.map(network);
         let is_crowded = self.free.available_permits() == 0 || self.rule.lock().is_full(peer);
         if is_crowded {
-            // Whoever has sent his request is heard before he could give way: the connections of
-            // this worker may have been accepted in one go, and not looked at since.
+            // A connection that has sent its request is read before it could give way. This worker
+            // may have accepted several in one go and not read them since.
             tokio::task::yield_now().await;
         }
         let mut permit = pin!(self.free.clone().acquire_owned());
@@ -197,7 +198,7 @@ impl Places {
 }
 
 impl Place {
-    /// What the connection shows.
+    /// The state that the rule reads.
     pub(super) fn sign(&self) -> &Sign {
         &self.sign
     }
@@ -209,8 +210,8 @@ impl Place {
 
     /// `task` serves the connection, and is ended when it gives way.
     pub fn is_served_by(&self, task: AbortHandle) {
-        // Under the lock, so that whoever chooses this connection finds the task, or is found here
-        // to have chosen it.
+        // Under the lock: a newcomer that chooses this connection finds the task, or has chosen it
+        // before and is seen here.
         let rule = self.places.rule.lock();
         if rule.held.contains_key(&self.id) {
             let _ = self.sign.task.set(task);
@@ -290,7 +291,7 @@ fn of_an_account(limit: usize) -> usize {
     (limit / ACCOUNT_SHARE).max(1)
 }
 
-/// Who gives way. Pure: what it knows of time are the signs.
+/// The rule by which a connection gives way. Pure: the signs tell it the time.
 struct Rule {
     /// How many unproven connections one peer may have.
     of_a_peer: usize,
@@ -428,8 +429,8 @@ impl Rule {
         }
     }
 
-    /// An account that has no connection and that none knows takes no memory. Who knows it learned
-    /// it under the lock.
+    /// An account that has no connection and that none knows takes no memory. A connection learns
+    /// its account under the lock, so none can learn it meanwhile.
     fn tidy(&mut self, account: u64) {
         let is_unused = |connections: &mut Connections| {
             Arc::get_mut(connections).is_some_and(|held| *held.get_mut() == 0)
@@ -468,7 +469,7 @@ mod tests {
         Some([192, 0, 2, n].into())
     }
 
-    /// A connection of `peer` that comes at `at`, and whoever gives way to it.
+    /// A connection of `peer` that comes at `at`, and the one that gives way to it.
     fn enter(
         rule: &mut Rule,
         peer: Option<IpAddr>,

@@ -1,6 +1,5 @@
-//! Why a call is not let through. Each refusal is told once, in one row of the table: metrics, both
-//! dialects and `deploy/ERRORS.md` say what stands there. No row may tell of another account, nor
-//! of what stands behind the gate.
+//! Why a call is not let through. Each refusal has one row in the table. Metrics, both dialects and
+//! `deploy/ERRORS.md` are made from it. No row may tell of another account or of the upstream.
 
 use crate::model::{GroupId, Mode, Stop};
 use crate::proxy::body::UploadFailure;
@@ -10,7 +9,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-/// Why a call gets the gate's own words instead of the upstream's.
+/// Why a call is answered here and not by the upstream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Refusal {
     /// The head is larger than `limits.header_bytes`.
@@ -20,7 +19,7 @@ pub enum Refusal {
     },
     /// The upstream would get more fields than most servers take.
     TooManyFields {
-        /// The most, those of the gate among them.
+        /// The most fields, those that the gate adds included.
         limit: usize,
     },
     /// The body is larger than `limits.body_bytes`.
@@ -30,7 +29,7 @@ pub enum Refusal {
     },
     /// The path exists, with other methods.
     Method {
-        /// Those it has.
+        /// The methods of the path.
         allowed: Vec<Method>,
     },
     /// `Connection` names a field that decides about the call.
@@ -74,7 +73,7 @@ pub enum Refusal {
         quota: u32,
         /// How the account is charged.
         mode: Mode,
-        /// When a lone caller is admitted.
+        /// The time after which a client that calls alone is admitted.
         retry_after: Duration,
     },
     /// Memory for bodies is taken.
@@ -99,9 +98,9 @@ pub enum Refusal {
     NotDurable,
 }
 
-/// What is said of a refusal.
+/// The texts and codes of a refusal.
 pub struct RefusalRow {
-    /// What it is about, as a heading.
+    /// The heading in `deploy/ERRORS.md`.
     pub section: &'static str,
     /// The reason label in metrics and logs. Stable: dashboards depend on it.
     pub reason: &'static str,
@@ -115,14 +114,14 @@ pub struct RefusalRow {
     pub is_throttle: bool,
     /// Whether the same call may be sent again.
     pub retry: Retry,
-    /// One sentence for the caller, with the remedy where there is one.
+    /// One sentence for the client, with the remedy where there is one.
     pub sentence: Sentence,
 }
 
 /// Whether the same call may be sent again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Retry {
-    /// Not before what the sentence names has changed.
+    /// Not until the cause in the sentence has changed.
     Never,
     /// When the quota allows it: `Retry-After` says when, if that is known.
     Quota,
@@ -133,14 +132,15 @@ pub enum Retry {
     Acted(u64),
 }
 
-/// Our own words and numbers, none of which needs an escape in JSON; nothing that the caller sent.
-/// It is displayed as a customer reads of it, with the name of what is filled in.
+/// The text of a refusal: fixed words and numbers, none of which needs an escape in JSON. It holds
+/// nothing that the client sent. `Display` shows a value's name in its place, as the page of errors
+/// has it.
 pub enum Sentence {
-    /// Always the same.
+    /// The same for each call.
     Fixed(&'static str),
     /// Text, the name of a value, text.
     Filled([&'static str; 3]),
-    /// What the failure says of itself; here is one such.
+    /// The text of the failure; here is one such failure.
     Said(&'static (dyn fmt::Display + Sync)),
 }
 
@@ -156,8 +156,8 @@ impl fmt::Display for Sentence {
     }
 }
 
-/// Makes [`REFUSALS`] and what [`Refusal`] says from the rows: a pattern, the reason, the vendor's
-/// code, status and title, whether to try again, the sentence.
+/// Makes [`REFUSALS`] and the texts of [`Refusal`] from the rows: a pattern, the reason, the
+/// vendor's code, status and title, whether to try again, the sentence.
 macro_rules! refusals {
     ($($section:literal, is_throttle: $is_throttle:literal { $(
         $pattern:pat => $reason:expr, $code:literal, $status:ident $title:literal, $retry:expr, $sentence:tt;
@@ -168,7 +168,7 @@ macro_rules! refusals {
         ),+),+];
 
         impl Refusal {
-            /// What is said of it.
+            /// Its row.
             #[allow(unused_variables, reason = "the sentence uses what the patterns name")]
             pub fn row(&self) -> &'static RefusalRow {
                 match self {
@@ -178,7 +178,7 @@ macro_rules! refusals {
                 }
             }
 
-            /// Its sentence, with its own numbers.
+            /// Its sentence, with the numbers of this call.
             pub fn detail(&self) -> Cow<'static, str> {
                 match self {
                     $($($pattern => refusals!(@say $sentence),)+)+
@@ -400,7 +400,7 @@ impl Refusal {
     }
 }
 
-/// What is filled into a sentence.
+/// A value that is filled into a sentence.
 trait Value {
     /// The sentence.
     fn between(&self, before: &str, after: &str) -> String;
@@ -441,7 +441,7 @@ impl Value for Vec<Method> {
     }
 }
 
-/// Rounded up, at least 1: who comes back then finds the window open.
+/// Rounded up, at least 1: a client that comes back then finds the window open.
 pub fn ceil_seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }

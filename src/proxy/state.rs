@@ -1,4 +1,5 @@
-//! What the whole process shares, and what all calls share besides.
+//! The state that the whole process shares ([`Shared`]), and the state that all calls share
+//! ([`Proxy`]).
 
 use crate::config::{Limits, Settings};
 use crate::http::h1::BadHead;
@@ -31,7 +32,7 @@ pub struct Shared {
     pub ledger: Ledger,
     /// The figures.
     pub metrics: Arc<Metrics>,
-    /// In microseconds; see [`Shared::vouch`].
+    /// Unix time in microseconds; see [`Shared::vouch`].
     vouched: AtomicI64,
 }
 
@@ -54,13 +55,13 @@ impl Shared {
         }
     }
 
-    /// `at` has come, whatever the wall clock shows now: a trusted one has shown it.
+    /// `at` has come, because a trusted clock has shown it. The wall clock may show less now.
     pub fn vouch(&self, at: Utc) {
         self.vouched.fetch_max(at.0, Ordering::Relaxed);
     }
 
-    /// By when payments count (R17): now, or the latest instant that was vouched for. A wall clock
-    /// that is behind takes no payment back.
+    /// The instant up to which payments count (R17): now, or the latest that was vouched for. A
+    /// wall clock that is behind takes no payment back.
     pub fn paid_by(&self) -> Utc {
         let vouched = Utc(self.vouched.load(Ordering::Relaxed));
         self.clock.utc().max(vouched)
@@ -106,7 +107,7 @@ impl Proxy {
         }
     }
 
-    /// What the whole process shares.
+    /// The state that the whole process shares.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
@@ -116,7 +117,8 @@ impl Proxy {
         self.limits.idle_timeout
     }
 
-    /// From now on calls that are dropped are the gate's fault: the drain's deadline has come.
+    /// The drain's deadline has come: calls that are dropped from now on are recorded as failed by
+    /// the gate.
     pub fn abandon(&self) {
         self.abandoning.store(true, Ordering::Release);
     }
@@ -135,8 +137,8 @@ impl Proxy {
         self.places.try_take(self.counted(address))
     }
 
-    /// Whose connections are counted together; `None` for a trusted proxy, behind which there are
-    /// many.
+    /// The address that connections are counted by; `None` for a trusted proxy, which has many
+    /// clients.
     fn counted(&self, address: IpAddr) -> Option<IpAddr> {
         (!forwarded::is_trusted(&self.trusted_proxies, address)).then_some(address)
     }
@@ -163,8 +165,7 @@ impl Proxy {
         self.body_memory.held()
     }
 
-    /// What came on a connection is no request: counted, and told to the operator once a minute for
-    /// each peer.
+    /// Counts a head that was refused, and warns the operator once a minute for each peer.
     pub fn head_refused(&self, client: &Client, bad: BadHead) {
         self.shared.metrics.head_refused(bad.label()).inc();
         if self.bad_heads.is_due(client.address) {

@@ -1,6 +1,6 @@
 //! The limiters and their registry, which outlives every policy generation.
 //!
-//! Owns who waits at which window. Must never refill a window because a file changed (P5).
+//! Owns which calls wait at which window. Must never refill a window because a file changed (P5).
 
 use crate::model::{AccountId, Action, GroupId, Mode, Mono, Stop, Utc};
 use crate::proxy::admission::{Denied, InForce, Now, Reservation, SECOND, Terms, Verdict, Window};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// What shares one cap: an account's group, or one action of it in a free group.
+/// The scope of one cap: an account's group, or one action of it in a free group.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct LimiterKey {
     /// The account.
@@ -22,8 +22,8 @@ pub struct LimiterKey {
     pub action: Option<Action>,
 }
 
-/// Calls by decision since the limiter exists. The limiter counts what it decides; the caller
-/// counts the refusals that it makes for this account and group before it asks the limiter.
+/// Calls by decision since the limiter exists. They are counted by the request's context when it is
+/// decided.
 #[derive(Default, Debug)]
 pub struct LimiterCounts {
     /// Calls whose start came (not those that hung up while they waited for it).
@@ -39,7 +39,7 @@ pub struct LimiterCounts {
 pub struct Limiter {
     /// Arrivals before this instant are throttled without the lock; 0 when the lock must decide.
     not_before: AtomicU64,
-    /// What such a throttle tells the caller: the quota, and above it the mode.
+    /// The content of such a throttle: the quota in the low 32 bits, the mode above it.
     published: AtomicU64,
     state: Mutex<LimiterState>,
     /// Calls by decision.
@@ -232,7 +232,7 @@ impl Limiters {
     /// The limiter of `key` under the terms of a policy generation or a later one; made when there
     /// is none.
     pub fn get_or_insert(&self, key: LimiterKey, generation: u64, terms: Terms) -> Arc<Limiter> {
-        // Under the map entry, so that two callers cannot make two windows for one key.
+        // Under the map entry, so that two threads cannot make two windows for one key.
         let entry = self.map.entry(key);
         let in_arrears = self.stops_for_arrears(entry.key());
         let limiter = entry

@@ -2,7 +2,7 @@
 //!
 //! Owns the sold cap: the window (the rule, pure) and the limiters (one per account and group, or
 //! action in a free group). Must never count what it throttled, forget a start younger than a
-//! second, or ask a clock: the caller brings `now`.
+//! second, or ask a clock: `now` is an argument.
 
 mod limiters;
 mod terms;

@@ -1,4 +1,4 @@
-//! What an account has bought in one limiter, and what the window answers.
+//! The terms that an account has bought in one limiter, and the answers of the window.
 
 use crate::model::{Clock, Mode, Mono, Stop, Utc};
 use std::time::Duration;
@@ -33,7 +33,8 @@ impl Now {
     }
 }
 
-/// What an account has bought in one limiter. Replaced as a whole at a reload; the window stays.
+/// The terms that an account has bought in one limiter. Replaced as a whole at a reload; the window
+/// stays.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Terms {
     /// Before this instant the service is not opened (R9).
@@ -177,7 +178,7 @@ pub struct Reservation {
 pub struct Started {
     /// The instant that the window holds.
     pub start: Mono,
-    /// The same on the wall clock.
+    /// The same instant on the wall clock.
     pub at: Utc,
     /// The mode in force at admission (R3).
     pub mode: Mode,
@@ -227,7 +228,7 @@ pub enum Denied {
         quota: u32,
         /// The mode in force.
         mode: Mode,
-        /// When a lone caller would be admitted.
+        /// The time after which a client that calls alone would be admitted.
         retry_after: Duration,
     },
 }

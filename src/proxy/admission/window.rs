@@ -18,12 +18,13 @@ pub struct Window {
     floor: Mono,
 }
 
-/// What the rule says of an arrival.
+/// The verdict on an arrival.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// The call may leave at this instant; the window holds it now.
     Admit(Mono),
-    /// Over the cap; a lone caller who comes back after this long is admitted. Nothing changed.
+    /// Over the cap; a client that calls alone and comes back after this time is admitted. Nothing
+    /// changed.
     Throttle(Duration),
     /// The quota is 0. Nothing changed.
     Never,
@@ -90,7 +91,7 @@ impl Window {
     pub fn shrink(&mut self, now: Mono) {
         if self.is_past(now) && self.starts.capacity() > 0 {
             self.starts = VecDeque::new();
-            // A caller that read its clock before `now` may still decide after this.
+            // A thread that read its clock before `now` may still decide after this.
             self.floor = now;
         }
     }

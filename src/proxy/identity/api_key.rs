@@ -1,6 +1,6 @@
 //! `Authorization: Bearer KEY` and `X-Api-Key: KEY`: from the head to the key's digest.
 //!
-//! Owns where a key may stand and how it is digested. Must never keep or print a key.
+//! Owns where a key may stand and how it is digested. Must never hold or print a key.
 
 use crate::http::Fields;
 use crate::proxy::identity::CredentialFailure;
@@ -8,11 +8,11 @@ use crate::proxy::identity::failure::{MAX_CREDENTIAL_BYTES, authorization, refus
 use sha2::{Digest, Sha256};
 use std::fmt;
 
-/// The SHA-256 of an API key: what is configured, kept and looked up.
+/// The SHA-256 of an API key. Only this is configured, held and looked up.
 ///
-/// A table keyed by it may compare in ordinary time: what the time could tell is how a guess's
-/// digest resembles a stored one, and nobody can steer a digest towards a wanted value, nor get
-/// from a digest back to a random key.
+/// A table keyed by it may compare in ordinary time: the time tells at most how a guess's digest
+/// resembles a stored one. A digest cannot be steered towards a wanted value, nor turned back into
+/// a random key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ApiKeyDigest(pub [u8; 32]);
 
@@ -24,7 +24,7 @@ impl ApiKeyDigest {
 }
 
 impl fmt::Debug for ApiKeyDigest {
-    /// Shows nothing: a digest is as good as the key to whoever can try a short list of keys.
+    /// Shows nothing: a digest is as good as the key to an attacker with a short list of keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ApiKeyDigest(..)")
     }
@@ -74,7 +74,7 @@ fn single_key(
     Ok(ApiKeyDigest::of(key))
 }
 
-/// What follows the scheme `Bearer`, in any case (RFC 9110 §11.1); empty when nothing does.
+/// The text after the scheme `Bearer`, in any case (RFC 9110 §11.1); empty when nothing does.
 fn bearer(authorization: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = authorization.split_at_checked(6)?;
     let ends = matches!(rest.first(), None | Some(b' ' | b'\t'));

@@ -3,8 +3,8 @@
 use crate::http::Fields;
 use crate::proxy::identity::tc3;
 
-/// Why a credential was not accepted (PROTOCOL §5). Its `Display` is a sentence for the caller: it
-/// holds nothing that the caller did not send, and no secret.
+/// Why a credential was not accepted (PROTOCOL §5). Its `Display` is a sentence for the client. It
+/// holds nothing that the client did not send, and no secret.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CredentialFailure {
     /// No credential at all.
@@ -40,10 +40,10 @@ pub enum CredentialFailure {
         "the credential's service is not served here: call a host name that begins with the service's name"
     )]
     WrongService,
-    /// Nobody has this secret id. For whoever looks it up: nothing in this room returns it.
+    /// No account has this secret id. Returned by the look-up in the policy, not by this folder.
     #[error("the secret id is unknown")]
     UnknownId,
-    /// Nobody has this API key. For whoever looks it up: nothing in this room returns it.
+    /// No account has this API key. Returned by the look-up in the policy, not by this folder.
     #[error("the API key is unknown")]
     UnknownKey,
     /// The signature does not fit this request under this secret.
@@ -85,8 +85,8 @@ impl CredentialFailure {
 /// A longer credential is refused unread.
 pub(super) const MAX_CREDENTIAL_BYTES: usize = 4096;
 
-/// Headers of which a second one would let the gate judge one value and the upstream obey the other
-/// (PROTOCOL §2).
+/// Headers that must stand once: of two values the gate could judge one and the upstream obey the
+/// other (PROTOCOL §2).
 const SINGLE: &[&str] = &[
     "authorization",
     "content-type",

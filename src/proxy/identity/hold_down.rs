@@ -2,7 +2,7 @@
 //! are cheap.
 //!
 //! Owns the count of failures per peer. Must never hear of a credential that was accepted, nor
-//! stand in its way: many honest callers share an address.
+//! stand in its way: many honest clients share an address.
 
 use crate::model::{Clock, network};
 use governor::middleware::NoOpMiddleware;
@@ -17,14 +17,14 @@ use std::time::Duration;
 
 /// Failures at once that a peer is forgiven: a deployment with a wrong key tries several times.
 const BURST: NonZeroU32 = NonZeroU32::new(10).expect("10 is not 0");
-/// A further failure is forgiven each of these.
+/// One further failure is forgiven in each of these spans.
 const REFILL: Duration = Duration::from_secs(1);
 /// At most one warning about a peer is due in this time.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 /// Peers that are told apart, for each table.
 const MAX_PEERS: usize = 65_536;
 
-/// What becomes of a peer whose credential has just failed.
+/// The verdict on a peer whose credential has just failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HoldVerdict {
     /// Answer as usual.

@@ -1,5 +1,5 @@
-//! Who calls: from a request's head, its body's hash and `now` to a proven credential, or to a
-//! [`Failure`] that says why not.
+//! Identify: from a request's head, its body's hash and `now` to a proven credential, or to a
+//! [`CredentialFailure`].
 //!
 //! Owns the shape of the two credentials ([`tc3`], [`api_key`](mod@api_key)), the proof of a
 //! signature, and the holding down of peers whose credentials fail ([`hold_down`]). Must never know

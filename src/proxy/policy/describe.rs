@@ -14,9 +14,10 @@ use std::sync::Arc;
 pub type Described = (Option<Arc<Limiter>>, Value);
 
 impl Policy {
-    /// What `account` may do at `now` and why, by group: what self-service and the admin listener
-    /// show, read from the limiters that decide. A free group has one entry for each action. Makes
-    /// no limiter: one that no call has made yet is described as it would be made.
+    /// The quotas of `account` at `now` and their reasons, by group, as the portal and the admin
+    /// listener show them. They are read from the limiters that decide. A free group has one entry
+    /// for each action. Makes no limiter: one that no call has made yet is described as it would be
+    /// made.
     pub fn describe(
         &self,
         account: &KnownAccount,
@@ -90,7 +91,7 @@ impl Policy {
     }
 }
 
-/// Where a quota comes from: first what withholds it, then what it is without that.
+/// The reasons of a quota: first the one that withholds it, then the quota without that.
 fn because(terms: &Terms, now: Utc, zone: &TimeZone) -> Vec<Value> {
     let withheld = match terms.stopped {
         Some(Stop::Arrears) => {

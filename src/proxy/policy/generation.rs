@@ -26,14 +26,14 @@ pub struct Policy {
     pub catalog: Arc<Catalog>,
     operations: Vec<Arc<Operation>>,
     routes: HashMap<String, Vec<(Method, usize)>, RandomState>,
-    /// By secret id and by digest. The texts stand in the account alone.
+    /// By secret id and by digest. An entry points into its account, which alone has the texts.
     credentials: HashTable<CredentialEntry>,
     hasher: RandomState,
     /// Sorted by id.
     accounts: Box<[Arc<KnownAccount>]>,
 }
 
-/// A credential: whose, which of its, and what was derived of it.
+/// A credential: its account, its place in the account's list, and the keys derived from it.
 struct CredentialEntry {
     account: Arc<KnownAccount>,
     index: usize,
@@ -65,7 +65,7 @@ pub struct Operation {
     pub action: Action,
     /// Its group.
     pub group: GroupId,
-    /// Where it may be called; empty: anywhere.
+    /// The regions in which it may be called; empty: all.
     pub regions: Vec<String>,
     admitted: [IntCounter; Mode::ALL.len()],
     throttled: [IntCounter; Mode::ALL.len()],
@@ -97,21 +97,21 @@ impl Deref for KnownAccount {
     }
 }
 
-/// What an account may pass, and its limiter from the first call on: most of many accounts are
-/// idle.
+/// The right of an account to call operations of one scope. Its limiter is made at the first call,
+/// for most of many accounts are idle.
 pub(super) struct Entitlement {
-    /// As [`Operation::scope`].
+    /// The scope, as in [`Operation::scope`].
     scope: u32,
-    /// Which of the account's services gives it.
+    /// The place of the service that gives it, in the account's list.
     service: u32,
     pub(super) limiter: OnceLock<Arc<Limiter>>,
 }
 
 /// A key pair and its owner.
 pub struct Tc3Credential<'p> {
-    /// What verifies.
+    /// The secret that verifies a signature.
     pub secret: SigningSecret<'p>,
-    /// Whose it is.
+    /// The account that has it.
     pub account: &'p Arc<KnownAccount>,
 }
 
@@ -390,7 +390,7 @@ impl KnownAccount {
     }
 }
 
-/// What a service of an account means at its limiter (R3-R6, R9).
+/// The terms at the limiter of an account's service (R3-R6, R9).
 fn terms(service: &config::Service, charging: &Charging) -> Terms {
     let quota = match (charging, service.mode) {
         (Charging::Free { qps_per_action }, _) => Quota::Fixed(*qps_per_action),

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 const READ_BYTES: usize = 8 * 1024;
 const BULK_READ_BYTES: usize = 128 * 1024;
 
-/// Where to connect, and the connections that wait for work. One per worker.
+/// The pool of one worker: the way to the upstream, and the connections that wait for work.
 pub struct Upstream {
     dialer: Arc<Dialer>,
     keep: Keep,
@@ -135,7 +135,7 @@ impl Upstream {
 }
 
 impl Keep {
-    /// Until when a connection that is idle from `now` on may be used again.
+    /// The instant until which a connection that is idle from `now` on may be used again.
     fn until(self, link: &PooledLink, now: Instant) -> Instant {
         let idle = link
             .keep_alive
@@ -183,7 +183,7 @@ impl ReadBuffer {
         Poll::Ready(Ok(read))
     }
 
-    /// Reads what has come, whatever the runtime knows of it; 0 at the end of the stream.
+    /// Reads what has come; 0 at the end of the stream. Asks the system, not the runtime.
     pub(super) fn read_now(&mut self, from: &TcpStream) -> io::Result<usize> {
         let before = self.bytes.len();
         self.bytes.resize(before + self.read_bytes, 0);

@@ -114,7 +114,7 @@ proptest! {
                         Verdict::Throttle(retry_after) => {
                             let latest = at + max_delay_ms * MS;
                             prop_assert!(latest < newest || in_second(latest) >= quota as usize);
-                            // A lone caller who obeys is admitted at once.
+                            // A client that calls alone and obeys is admitted at once.
                             let back = at + u64::try_from(retry_after.as_nanos()).unwrap();
                             prop_assert!(in_second(back) < quota as usize && back >= newest);
                         }
@@ -525,7 +525,7 @@ fn arrears_stop_the_paid_groups_of_an_account_from_the_next_call_until_they_are_
         early.snapshot(now(10_003 * MS)).0.stopped,
         Some(Stop::Arrears)
     );
-    // Whoever calls for the first time, and whatever the files say meanwhile.
+    // A first call, whatever the files say meanwhile.
     let late = limiters.get_or_insert(key("b", None), 1, fixed(1));
     assert!(stopped(&late, 10_000));
     early.set_terms(2, fixed(5));

@@ -27,11 +27,11 @@ const MAX_TIMESTAMP_BYTES: usize = 19;
 const UNSIGNED_PAYLOAD: &[u8] = b"UNSIGNED-PAYLOAD";
 const TIMESTAMP: &str = "x-tc-timestamp";
 
-/// What a call says about itself, well formed and in time but not proven. It keeps nothing of the
-/// request alive.
+/// The identity that a call claims: well formed and in time, but not proven. It holds no memory of
+/// the request.
 pub struct Claim {
     secret_id: Box<str>,
-    /// Of the timestamp and, being equal, of the scope.
+    /// The UTC date of the timestamp, `YYYY-MM-DD`. The scope has the same.
     pub(super) date: [u8; 10],
     pub(super) day: i64,
     pub(super) service: Box<str>,
@@ -45,7 +45,7 @@ pub struct Claim {
 }
 
 impl fmt::Debug for Claim {
-    /// Leaves out the signature: with it, who reads a log could repeat the call while it is in
+    /// Leaves out the signature: with it a reader of the log could repeat the call while it is in
     /// time.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Claim")
@@ -111,8 +111,8 @@ pub fn claim(
 }
 
 impl Claim {
-    /// Whose secret the signature is to be proven with. 1 to 128 visible ASCII characters, case
-    /// kept.
+    /// The id of the secret that proves the signature. 1 to 128 visible ASCII characters, in the
+    /// case in which they came.
     pub fn secret_id(&self) -> &str {
         &self.secret_id
     }
