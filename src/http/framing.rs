@@ -53,7 +53,7 @@ pub enum Framing {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Chunked {
     next: Chunk,
-    /// So many bytes of extensions and trailers have come.
+    /// The bytes of extensions and trailers that have come.
     extra: usize,
 }
 
@@ -62,7 +62,7 @@ pub struct Chunked {
 enum Chunk {
     /// A size line.
     Size,
-    /// So many bytes of data.
+    /// Data; the bytes of it that are still to come.
     Data(u64),
     /// The end of the line after the data.
     DataEnd,

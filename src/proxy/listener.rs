@@ -107,11 +107,11 @@ fn listen(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener>
 /// gives way. While none does, the next connections wait, unread.
 pub async fn run(
     listener: TcpListener,
-    service: Arc<dyn Front>,
+    front: Arc<dyn Front>,
     upstream: Arc<Upstream>,
     mut phase: watch::Receiver<Phase>,
 ) {
-    let proxy = service.proxy();
+    let proxy = front.proxy();
     let mut open = JoinSet::new();
     let own_phase = phase.clone();
     let serve = |open: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr, place: Place| {
@@ -120,10 +120,10 @@ pub async fn run(
             return;
         }
         let client = Arc::new(Client::new(peer.ip(), place));
-        let task = open.spawn(connection(
+        let task = open.spawn(serve_connection(
             stream.into_split(),
             client.clone(),
-            service.clone(),
+            front.clone(),
             upstream.clone(),
             own_phase.clone(),
         ));
@@ -197,48 +197,51 @@ fn has_reached(phase: &watch::Receiver<Phase>, at_least: Phase) -> bool {
     }
 }
 
-async fn connection<R, W>(
+/// Serves one connection: reads its requests one after another and answers them.
+async fn serve_connection<R, W>(
     (reader, writer): (R, W),
     client: Arc<Client>,
-    service: Arc<dyn Front>,
+    front: Arc<dyn Front>,
     upstream: Arc<Upstream>,
     phase: watch::Receiver<Phase>,
 ) where
     R: ByteReader + 'static,
     W: ByteWriter,
 {
-    let proxy = service.proxy();
+    let proxy = front.proxy();
     let mut requests = h1::ClientConnection::new(
         reader,
         writer,
         proxy.idle_timeout(),
         proxy.shared().clock.clone(),
     );
-    let mut told = phase.clone();
-    let mut drain = pin!(reached(&mut told, Phase::Drain));
-    let (mut is_asked, mut is_draining) = (false, false);
+    let mut waited_phase = phase.clone();
+    let mut drain = pin!(reached(&mut waited_phase, Phase::Drain));
+    let (mut is_polled, mut has_begun) = (false, false);
     // Once polled, the wait wakes this task by itself, so it is not polled again until the phase
     // changes.
     let mut is_draining = |cx: &mut Context<'_>| {
-        if !is_draining && (!is_asked || has_reached(&phase, Phase::Drain)) {
-            is_asked = true;
-            is_draining = drain.as_mut().poll(cx).is_ready();
+        if !has_begun && (!is_polled || has_reached(&phase, Phase::Drain)) {
+            is_polled = true;
+            has_begun = drain.as_mut().poll(cx).is_ready();
         }
-        is_draining
+        has_begun
     };
     let refused = |bad| proxy.head_refused(&client, bad);
     let mut is_new = true;
     while let Some((head, body)) = requests.request(&mut is_draining, refused).await {
+        // Until its first head is whole a connection gives way first.
         if std::mem::take(&mut is_new) {
             client.place().has_head();
         }
         let terms = h1::RequestTerms::from(&*head);
-        let call = service.answer(&upstream, &client, head, body);
+        let call = front.answer(&upstream, &client, head, body);
         let goes_on = || client.hung_up();
         let Some(answer) = requests.during(terms, call, goes_on).await else {
             tracing::debug!(peer = %client.address(), "the caller hung up");
             return;
         };
+        // Read after the call: an answer during the drain must say that it is the last.
         let closes = has_reached(&phase, Phase::Drain);
         let answered = requests.answer(terms, answer, closes).await;
         client.place().call_ended();
@@ -255,7 +258,6 @@ async fn connection<R, W>(
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::config;
     use crate::http::h1::{FIRST_HEAD, READER_BYTES_PER_SECOND, READER_WINDOW};
@@ -312,7 +314,7 @@ mod tests {
         let (phase, seen) = watch::channel(Phase::Serve);
         let connection = tokio::spawn(async move {
             let halves = tokio::io::split(server);
-            connection(halves, client, Arc::new(proxy), upstream, seen).await;
+            serve_connection(halves, client, Arc::new(proxy), upstream, seen).await;
             drop(phase);
         });
         (end, connection, dir)

@@ -7,9 +7,9 @@
 //! minimum pace is not waited for. Bytes of a head make nobody younger, for they cost nothing. Each
 //! peer has at most an eighth of the places with such connections. The connections of one account
 //! hold at most half of the places; one that a trusted proxy shares among many clients is an
-//! account's only while a call lasts. So nobody who lacks a key keeps others out, and nobody who
-//! has one keeps other accounts out (P6, P7). Must never lock what other connections lock for a
-//! call of the account that the connection's last call had.
+//! account's only while a call lasts. So a client without a key keeps no one out, and a client with
+//! one keeps no other account out (P6, P7). Must never lock what other connections lock for a call
+//! of the account that the connection's last call had.
 
 use crate::metrics::Metrics;
 use crate::model::{AccountId, Clock, Mono, network};

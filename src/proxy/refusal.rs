@@ -60,14 +60,14 @@ pub enum Refusal {
     Stopped(Stop),
     /// Qps mode and no purchase in force.
     NoQuota {
-        /// The group.
+        /// The group that was called.
         group: GroupId,
         /// When the next purchase begins, if one is known.
         begins_in: Option<Duration>,
     },
     /// Over the cap.
     Throttled {
-        /// The group.
+        /// The group that was called.
         group: GroupId,
         /// The cap, in calls per second.
         quota: u32,
@@ -168,7 +168,7 @@ macro_rules! refusals {
         ),+),+];
 
         impl Refusal {
-            /// Its row.
+            /// Its row of the table.
             #[allow(unused_variables, reason = "the sentence uses what the patterns name")]
             pub fn row(&self) -> &'static RefusalRow {
                 match self {
@@ -402,7 +402,7 @@ impl Refusal {
 
 /// A value that is filled into a sentence.
 trait Value {
-    /// The sentence.
+    /// The sentence: the value between two texts.
     fn between(&self, before: &str, after: &str) -> String;
 }
 

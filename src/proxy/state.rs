@@ -22,15 +22,15 @@ use std::time::Duration;
 
 /// The state of the process.
 pub struct Shared {
-    /// The clocks.
+    /// The monotonic and the wall clock.
     pub clock: Clock,
-    /// The generation in force.
+    /// The generation of the policy that is in force.
     pub policy: ArcSwap<Policy>,
     /// The limiters, which outlive each generation.
     pub limiters: Limiters,
-    /// The records.
+    /// The records of all admitted calls.
     pub ledger: Ledger,
-    /// The figures.
+    /// The figures for the metrics page.
     pub metrics: Arc<Metrics>,
     /// Unix time in microseconds; see [`Shared::vouch`].
     vouched: AtomicI64,

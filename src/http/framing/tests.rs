@@ -1,5 +1,5 @@
-//! What a client may send and what is malformed, where a body ends, and that what is written is
-//! read back.
+//! Requests that a client may send and malformed ones, where a body ends, and that what is written
+//! is read back.
 
 use super::*;
 use crate::http::h1::{BadHead, Coding, HEAD_BYTES, Outbox, RequestHead, request_head};
@@ -339,7 +339,7 @@ fn no_text_ends_a_line_that_it_stands_in() {
 /// A request as somebody has read it.
 type Read = (Method, String, Vec<(String, Vec<u8>)>, Vec<u8>);
 
-/// What we make of a connection's bytes: the requests that came whole.
+/// The requests that tollgate reads from a connection's bytes: those that came whole.
 fn read_by_us(bytes: &[u8]) -> Vec<Read> {
     let (mut input, mut requests) = (BytesMut::from(bytes), Vec::new());
     while let Ok(Some(head)) = request_head(&mut input) {
@@ -384,7 +384,7 @@ fn read<'h>(
     (method.clone(), uri, fields, body)
 }
 
-/// What hyper makes of them.
+/// The requests that hyper reads from them.
 fn read_by_hyper(bytes: &[u8]) -> Vec<Read> {
     use http_body_util::{BodyExt, Empty};
     use std::sync::{Arc, Mutex};
@@ -598,8 +598,8 @@ fn a_chunk_that_is_not_what_it_says_is_nonsense() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
-    /// What we take for a request hyper takes for the same, byte for byte: so nothing that we let
-    /// in hides another one.
+    /// Bytes that are a request here are the same request to hyper, byte for byte: so nothing that
+    /// we let in hides another one.
     #[test]
     fn hyper_reads_the_same_requests_that_we_read(mut bytes in requests()) {
         take_quotes_out_of_queries(&mut bytes);
@@ -663,7 +663,7 @@ proptest! {
         }
     }
 
-    /// What is written is what a reader of HTTP gets back, however little of it is taken at a time.
+    /// A body that is written is read back as it was, however little of it is taken at a time.
     #[test]
     fn a_message_is_written_whole_and_once_however_the_other_end_takes_it(
         pieces in prop::collection::vec(
@@ -729,7 +729,7 @@ fn a_body_must_be_as_long_as_its_head_said() {
 }
 
 proptest! {
-    /// What follows a mistake is not read, and a look ahead finds each mistake that is there.
+    /// The bytes after a mistake are not read, and a look ahead finds each mistake that is there.
     #[test]
     fn a_mistake_in_a_chunked_body_is_final_and_seen_ahead(
         before in proptest::collection::vec(1_usize..9, 0..3),

@@ -13,13 +13,13 @@ const HEAD_FIELDS: usize = 100;
 /// The head of a request.
 #[derive(Debug)]
 pub struct RequestHead {
-    /// The method.
+    /// The method, as it came.
     pub method: Method,
-    /// The target.
+    /// The path, the query, and perhaps the host.
     pub target: Target,
     /// HTTP/1.1, as opposed to 1.0.
     pub is_1_1: bool,
-    /// The fields.
+    /// The fields, in their order.
     pub fields: Fields,
     /// Its size without the empty line.
     pub bytes: usize,

@@ -14,9 +14,9 @@ use std::time::Duration;
 /// The scope of one cap: an account's group, or one action of it in a free group.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct LimiterKey {
-    /// The account.
+    /// The account that bought it.
     pub account: AccountId,
-    /// The group.
+    /// The group that was bought.
     pub group: GroupId,
     /// `Some` in a free group, where each action has a cap of its own (R2).
     pub action: Option<Action>,

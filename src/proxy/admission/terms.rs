@@ -7,9 +7,9 @@ use std::time::Duration;
 /// was obtained, so that no limiter can forget a start that this instant still needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// For the window.
+    /// Decides in the window.
     pub mono: Mono,
-    /// For what is in force.
+    /// Decides which purchases are in force.
     pub utc: Utc,
 }
 
@@ -43,7 +43,7 @@ pub struct Terms {
     pub stopped: Option<Stop>,
     /// How calls admitted under these terms are charged (R3).
     pub mode: Mode,
-    /// The cap.
+    /// The cap, in calls per second.
     pub quota: Quota,
 }
 

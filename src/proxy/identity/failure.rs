@@ -49,7 +49,7 @@ pub enum CredentialFailure {
     /// The signature does not fit this request under this secret.
     #[error("the signature does not match the request")]
     BadSignature,
-    /// A header that decides who calls or what is called stands more than once. Lowercase name.
+    /// A header that decides about identity or action stands more than once. Lowercase name.
     #[error("the header {0} is repeated")]
     RepeatedHeader(&'static str),
     /// A header that a signed call needs is absent. Lowercase name.

@@ -1,4 +1,4 @@
-//! What an account may do now and why, as its customer and the operators are shown it.
+//! The description of an account's quotas and their reasons, for its customer and the operators.
 //!
 //! Owns this one description. It reads the limiters that decide, and takes no quota.
 

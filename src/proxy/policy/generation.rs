@@ -61,9 +61,9 @@ pub struct Operation {
     pub(super) scope: u32,
     /// Its group's place in the catalogue.
     group_index: usize,
-    /// The action.
+    /// The action that a call names.
     pub action: Action,
-    /// Its group.
+    /// The group of the action.
     pub group: GroupId,
     /// The regions in which it may be called; empty: all.
     pub regions: Vec<String>,

@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 
 /// The upstream's answer.
 pub struct UpstreamAnswer {
-    /// Its status.
+    /// Its status, as the upstream sent it.
     pub status: StatusCode,
     /// Its fields, without those that end at this hop.
     pub fields: Fields,

@@ -162,8 +162,8 @@ impl<B: Body> Exchange<B> {
         }
     }
 
-    /// What becomes of the request: it may take another connection only when nothing of it was
-    /// sent, and this connection was an old one.
+    /// Decides whether the request may take another connection: only when nothing of it was sent,
+    /// and this connection was an old one.
     fn not_answered(
         self,
         failure: UpstreamFailure,

@@ -1,4 +1,4 @@
-//! What an upstream may send and what is nonsense, and what it gets.
+//! Answers that an upstream may send and nonsense, and the heads that it gets.
 
 use super::*;
 use http::header::{self, HeaderValue};
@@ -259,7 +259,7 @@ fn what_an_upstream_says_of_its_patience_is_taken_with_a_margin() {
             "Keep-Alive: timeout=18446744073709551615",
             seconds(u64::MAX - 1),
         ),
-        // What is no number is not guessed at.
+        // A value that is no number is not guessed at.
         ("Keep-Alive: timeout=18446744073709551616", None),
         ("Keep-Alive: timeout=-1", None),
         ("Keep-Alive: timeout=5s", None),

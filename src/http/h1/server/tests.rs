@@ -82,7 +82,7 @@ async fn all(body: &mut RequestBody) -> Result<Vec<u8>, Broken> {
     Ok(all)
 }
 
-/// What has been written up to now, its date left out.
+/// The bytes that have been written up to now, without the date.
 async fn said(client: &mut DuplexStream) -> String {
     let mut bytes = BytesMut::new();
     while let Ok(Ok(1..)) =
@@ -612,7 +612,7 @@ async fn a_reader_who_takes_nothing_of_what_is_piped_to_it_is_cut_off() {
         let (one, other) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
         (one.unwrap(), other.unwrap().0)
     };
-    let ((mut upstream, from), (to, _caller)) = (pair().await, pair().await);
+    let ((mut upstream, from), (to, _client)) = (pair().await, pair().await);
     let mut patient = StallTimeout::new(to.into_split().1);
     let mut pipe = Pipe::default();
     let began = Instant::now();
@@ -679,7 +679,7 @@ async fn a_slow_reader_is_measured_by_what_it_takes_and_not_by_when_the_system_a
             };
             let _ = tokio::time::timeout(READER_WINDOW * 5, writing).await;
             let lasted = began.elapsed();
-            // What the buffer takes beyond its size counts once.
+            // The bytes that the buffer takes beyond its size count once.
             assert!(
                 lasted >= lasts && lasted < lasts + READER_WINDOW,
                 "{pace} bytes a second, piped: {is_piped}: {lasted:?}"

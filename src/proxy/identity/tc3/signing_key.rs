@@ -15,7 +15,7 @@ use std::fmt;
 /// nothing.
 #[derive(Clone, Copy)]
 pub struct SigningSecret<'a> {
-    /// The key.
+    /// The key, as the settings have it.
     pub secret_key: &'a SecretString,
     /// Belongs to this key alone.
     pub signing_keys: &'a SigningKeys,

@@ -1,5 +1,5 @@
-//! Which kept connections are used again, and which answers count. The runtime hears of nothing in
-//! between, as on a worker that is busy.
+//! The kept connections that are used again, and the answers that count. The runtime hears of
+//! nothing in between, as on a worker that is busy.
 
 use super::*;
 use crate::http::Pipe;

@@ -1029,8 +1029,8 @@ fn values_that_are_not_utf8_are_signed_byte_for_byte() {
 
 #[test]
 fn a_target_counts_by_its_path_and_raw_query() {
-    // What the http crate keeps of a target. A fragment, which no client sends, is dropped before
-    // it is judged, and equally from what is forwarded.
+    // The part of a target that the http crate holds. A fragment, which no client sends, is dropped
+    // before it is judged, and equally from what is forwarded.
     for (target, path, query) in [
         ("/", "/", ""),
         ("/?", "/", ""),
