@@ -1,9 +1,9 @@
 //! The messages of HTTP/1.1 (RFC 9112): heads read and written, and a client's connection with its
 //! requests one after another.
 //!
-//! Owns what is read from and written to either side, and how long a client is waited for. Must
-//! never read a request before the one ahead of it has been read and answered whole, nor say `100
-//! Continue` for a body that nobody wants.
+//! Owns the messages read from and written to either side, and how long a client is waited for.
+//! Must never read a request before the one ahead of it has been read and answered whole, nor say
+//! `100 Continue` for a body that nobody wants.
 
 mod outgoing;
 mod reader;

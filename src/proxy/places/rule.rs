@@ -1,28 +1,11 @@
-//! The places of `limits.connections`, and the rule by which a connection gives way when all are
-//! taken.
-//!
-//! Owns the rule: a connection is *proven* once a call on it has proven a credential. A proven
-//! connection keeps its place. Of the others the one gives way to a newcomer that has been waited
-//! for longest: since it came, since its first head was whole, and an upload that is ahead of the
-//! minimum pace is not waited for. Bytes of a head make nobody younger, for they cost nothing. Each
-//! peer has at most an eighth of the places with such connections. The connections of one account
-//! hold at most half of the places; one that a trusted proxy shares among many clients is an
-//! account's only while a call lasts. So a client without a key keeps no one out, and a client with
-//! one keeps no other account out (P6, P7). Must never lock what other connections lock for a call
-//! of the account that the connection's last call had.
+//! The rule by which a connection gives way when all places are taken. Pure: the signs tell it the
+//! time.
 
-use crate::metrics::Metrics;
-use crate::model::{AccountId, Clock, Mono, network};
-use parking_lot::Mutex;
+use crate::model::{AccountId, Mono};
 use std::collections::{BTreeSet, HashMap};
-use std::future::poll_fn;
-use std::hash::BuildHasher;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::Poll;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
 /// One peer holds at most this part of the places with connections that have not proven a
@@ -32,31 +15,9 @@ const PEER_SHARE: usize = 8;
 const ACCOUNT_SHARE: usize = 2;
 
 /// The owner of a connection that has not proven a credential.
-const UNPROVEN: u64 = 0;
+pub(super) const UNPROVEN: u64 = 0;
 /// The owner of a proven connection that is no account's now.
-const NOBODYS: u64 = 1;
-
-/// The places of all workers together.
-pub struct Places {
-    free: Arc<Semaphore>,
-    of_an_account: usize,
-    rule: Mutex<Rule>,
-    hasher: foldhash::quality::RandomState,
-    clock: Clock,
-    metrics: Arc<Metrics>,
-}
-
-/// A connection's place, until this is dropped.
-pub struct Place {
-    places: Arc<Places>,
-    id: u64,
-    sign: Arc<Sign>,
-    /// A trusted proxy shares the connection among many clients.
-    is_shared: bool,
-    /// The account of the last call that proved one. Only this connection locks it.
-    proven: Mutex<Option<Proven>>,
-    _permit: OwnedSemaphorePermit,
-}
+pub(super) const NOBODYS: u64 = 1;
 
 /// The state of a connection that the rule reads when it looks for one to give way. Written without
 /// a lock.
@@ -68,20 +29,20 @@ pub struct Sign {
     /// The owner: [`UNPROVEN`], [`NOBODYS`] or an account's hash.
     account: AtomicU64,
     /// The task that serves the connection; aborted when it gives way.
-    task: OnceLock<AbortHandle>,
+    pub(super) task: OnceLock<AbortHandle>,
 }
 
 /// An account as a connection knows it that has proven it: enough to own the connection again
 /// without the rule's lock.
-struct Proven {
-    account: AccountId,
+pub(super) struct Proven {
+    pub(super) account: AccountId,
     /// By its hash.
-    owner: u64,
-    connections: Connections,
+    pub(super) owner: u64,
+    pub(super) connections: Connections,
 }
 
 /// How many connections an account has.
-type Connections = Arc<AtomicUsize>;
+pub(super) type Connections = Arc<AtomicUsize>;
 
 /// One connection more, unless the account has `most` of them.
 fn try_add(connections: &AtomicUsize, most: usize) -> bool {
@@ -94,7 +55,7 @@ fn try_add(connections: &AtomicUsize, most: usize) -> bool {
 impl Sign {
     /// The proven connection, which is nobody's now, is this account's again. False when the
     /// account has `most` already.
-    fn own(&self, account: u64, connections: &AtomicUsize, most: usize) -> bool {
+    pub(super) fn own(&self, account: u64, connections: &AtomicUsize, most: usize) -> bool {
         let fits = try_add(connections, most);
         if fits {
             self.account.store(account, Ordering::Relaxed);
@@ -103,19 +64,19 @@ impl Sign {
     }
 
     /// The connection is no account's any more, but proven.
-    fn disown(&self, connections: &AtomicUsize) {
+    pub(super) fn disown(&self, connections: &AtomicUsize) {
         self.account.store(NOBODYS, Ordering::Relaxed);
         connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Notes since when it is waited for. An instant to come means: not before.
-    pub(super) fn is_due(&self, at: Mono) {
+    pub(in crate::proxy) fn is_due(&self, at: Mono) {
         if self.owner() == UNPROVEN {
             self.due.fetch_max(at.0, Ordering::Relaxed);
         }
     }
 
-    fn owner(&self) -> u64 {
+    pub(super) fn owner(&self) -> u64 {
         self.account.load(Ordering::Relaxed)
     }
 
@@ -124,181 +85,19 @@ impl Sign {
     }
 }
 
-impl Places {
-    /// `limit` places (`limits.connections`).
-    pub fn new(limit: usize, clock: Clock, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self {
-            free: Arc::new(Semaphore::new(limit)),
-            of_an_account: of_an_account(limit),
-            rule: Mutex::new(Rule::new(limit)),
-            hasher: foldhash::quality::RandomState::default(),
-            clock,
-            metrics,
-        })
-    }
-
-    /// A place for a connection that has come. At the limit another one gives way first. When all
-    /// are proven the newcomer waits until one of them closes. `peer` is `None` for a trusted
-    /// proxy, whose connections count for nobody.
-    pub async fn take(self: &Arc<Self>, peer: Option<IpAddr>) -> Place {
-        let peer = peer.map(network);
-        let is_crowded = self.free.available_permits() == 0 || self.rule.lock().is_full(peer);
-        if is_crowded {
-            // A connection that has sent its request is read before it could give way. This worker
-            // may have accepted several in one go and not read them since.
-            tokio::task::yield_now().await;
-        }
-        let mut permit = pin!(self.free.clone().acquire_owned());
-        // In the queue first: what is given up for this newcomer must not go to a later one.
-        let permit = match poll_fn(|cx| Poll::Ready(permit.as_mut().poll(cx))).await {
-            Poll::Ready(permit) => permit,
-            Poll::Pending => {
-                let gives_way = self.rule.lock().give_way(peer);
-                self.end(gives_way);
-                permit.await
-            }
-        };
-        match permit {
-            Ok(permit) => self.enter(peer, permit),
-            Err(_) => std::future::pending().await,
-        }
-    }
-
-    /// A place that is free; `None` when there is none. `peer` as for [`take`](Self::take).
-    pub fn try_take(self: &Arc<Self>, peer: Option<IpAddr>) -> Option<Place> {
-        let permit = self.free.clone().try_acquire_owned().ok()?;
-        Some(self.enter(peer.map(network), permit))
-    }
-
-    fn enter(self: &Arc<Self>, peer: Option<IpAddr>, permit: OwnedSemaphorePermit) -> Place {
-        let sign = Arc::new(Sign::default());
-        sign.is_due(self.clock.mono());
-        let (id, gives_way) = self.rule.lock().enter(peer, sign.clone());
-        self.end(gives_way);
-        self.metrics.connections.inc();
-        Place {
-            places: self.clone(),
-            id,
-            sign,
-            is_shared: peer.is_none(),
-            proven: Mutex::default(),
-            _permit: permit,
-        }
-    }
-
-    fn end(&self, gives_way: Option<Arc<Sign>>) {
-        let Some(sign) = gives_way else {
-            return;
-        };
-        self.metrics.connections_gave_way.inc();
-        if let Some(task) = sign.task.get() {
-            task.abort();
-        }
-    }
-}
-
-impl Place {
-    /// The state that the rule reads.
-    pub(super) fn sign(&self) -> &Sign {
-        &self.sign
-    }
-
-    /// Its first head is whole: from now on the rest is waited for.
-    pub fn has_head(&self) {
-        self.sign.is_due(self.places.clock.mono());
-    }
-
-    /// `task` serves the connection, and is ended when it gives way.
-    pub fn is_served_by(&self, task: AbortHandle) {
-        // Under the lock: a newcomer that chooses this connection finds the task, or has chosen it
-        // before and is seen here.
-        let rule = self.places.rule.lock();
-        if rule.held.contains_key(&self.id) {
-            let _ = self.sign.task.set(task);
-        } else {
-            task.abort();
-        }
-    }
-
-    /// A call on the connection has proven a credential of this account. False when it must not go
-    /// on: the account holds its part of the places already, or the connection has just given way.
-    pub fn prove(&self, account: &AccountId) -> bool {
-        let mut proven = self.proven.lock();
-        if let Some(proven) = &*proven
-            && proven.account == *account
-        {
-            match self.sign.owner() {
-                owner if owner == proven.owner => return true,
-                NOBODYS => {
-                    let most = self.places.of_an_account;
-                    return self.sign.own(proven.owner, &proven.connections, most);
-                }
-                _ => {}
-            }
-        }
-        let owner = self.places.hasher.hash_one(account.as_str());
-        let owner = owner.max(NOBODYS + 1);
-        let mut rule = self.places.rule.lock();
-        let Some(connections) = rule.prove(self.id, owner) else {
-            return false;
-        };
-        let before = proven.replace(Proven {
-            account: account.clone(),
-            owner,
-            connections,
-        });
-        rule.forget(before);
-        true
-    }
-
-    /// The body that a call waited for has come, or will not: what it had ahead of its pace counts
-    /// no longer.
-    pub(super) fn has_uploaded(&self) {
-        if self.sign.owner() == UNPROVEN {
-            let now = self.places.clock.mono();
-            self.places.rule.lock().has_uploaded(self.id, now);
-        }
-    }
-
-    /// The answer to a call has ended.
-    pub fn call_ended(&self) {
-        if self.is_shared
-            && let Some(proven) = &*self.proven.lock()
-            && self.sign.owner() == proven.owner
-        {
-            self.sign.disown(&proven.connections);
-        }
-    }
-
-    /// Whether the connection ends because it gave way.
-    pub fn gave_way(&self) -> bool {
-        !self.places.rule.lock().held.contains_key(&self.id)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut rule = self.places.rule.lock();
-        rule.leave(self.id);
-        rule.forget(self.proven.get_mut().take());
-        drop(rule);
-        self.places.metrics.connections.dec();
-    }
-}
-
 /// How many of `limit` places one account may hold.
-fn of_an_account(limit: usize) -> usize {
+pub(super) fn of_an_account(limit: usize) -> usize {
     (limit / ACCOUNT_SHARE).max(1)
 }
 
 /// The rule by which a connection gives way. Pure: the signs tell it the time.
-struct Rule {
+pub(super) struct Rule {
     /// How many unproven connections one peer may have.
     of_a_peer: usize,
     /// How many connections one account may have.
     of_an_account: usize,
     next: u64,
-    held: HashMap<u64, HeldPlace, foldhash::fast::RandomState>,
+    pub(super) held: HashMap<u64, HeldPlace, foldhash::fast::RandomState>,
     unproven: UnprovenQueue,
     /// The unproven connections of each peer.
     peers: HashMap<IpAddr, UnprovenQueue, foldhash::fast::RandomState>,
@@ -312,14 +111,14 @@ struct Rule {
 /// one that has been waited for longest.
 type UnprovenQueue = BTreeSet<(Mono, u64)>;
 
-struct HeldPlace {
+pub(super) struct HeldPlace {
     sign: Arc<Sign>,
     known: Mono,
     peer: Option<IpAddr>,
 }
 
 impl Rule {
-    fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self {
             of_a_peer: (limit / PEER_SHARE).max(1),
             of_an_account: of_an_account(limit),
@@ -332,13 +131,17 @@ impl Rule {
     }
 
     /// Whether another unproven connection of this peer would be one too many.
-    fn is_full(&self, peer: Option<IpAddr>) -> bool {
+    pub(super) fn is_full(&self, peer: Option<IpAddr>) -> bool {
         let of_peer = peer.and_then(|peer| self.peers.get(&peer));
         of_peer.is_some_and(|of_peer| of_peer.len() >= self.of_a_peer)
     }
 
     /// A connection begins. Of a peer with its part full, another one gives way.
-    fn enter(&mut self, peer: Option<IpAddr>, sign: Arc<Sign>) -> (u64, Option<Arc<Sign>>) {
+    pub(super) fn enter(
+        &mut self,
+        peer: Option<IpAddr>,
+        sign: Arc<Sign>,
+    ) -> (u64, Option<Arc<Sign>>) {
         let gives_way = match self.is_full(peer) {
             true => self.give_way(peer),
             false => None,
@@ -353,7 +156,7 @@ impl Rule {
 
     /// Takes away the place of the unproven connection that has been waited for longest: of this
     /// peer if its part is full, else of all. `None` when all are proven.
-    fn give_way(&mut self, peer: Option<IpAddr>) -> Option<Arc<Sign>> {
+    pub(super) fn give_way(&mut self, peer: Option<IpAddr>) -> Option<Arc<Sign>> {
         let peer = peer.filter(|_| self.is_full(peer));
         loop {
             let queue = match &peer {
@@ -376,7 +179,7 @@ impl Rule {
     /// A call on the connection has proven a credential of an account: how many connections the
     /// account has, this one among them. `None` when the account has its part of the places, or the
     /// connection has given way.
-    fn prove(&mut self, id: u64, account: u64) -> Option<Connections> {
+    pub(super) fn prove(&mut self, id: u64, account: u64) -> Option<Connections> {
         let held = self.held.get(&id)?;
         let (sign, known, peer) = (held.sign.clone(), held.known, held.peer);
         let connections = self.accounts.entry(account).or_default().clone();
@@ -391,7 +194,7 @@ impl Rule {
     }
 
     /// A connection knows the account no more.
-    fn forget(&mut self, proven: Option<Proven>) {
+    pub(super) fn forget(&mut self, proven: Option<Proven>) {
         if let Some(Proven {
             owner, connections, ..
         }) = proven
@@ -402,7 +205,7 @@ impl Rule {
     }
 
     /// An upload has ended without a proof so far: its connection is waited for again.
-    fn has_uploaded(&mut self, id: u64, now: Mono) {
+    pub(super) fn has_uploaded(&mut self, id: u64, now: Mono) {
         if let Some(held) = self.held.get_mut(&id) {
             let (known, peer) = (held.known, held.peer);
             held.known = now;
@@ -413,7 +216,7 @@ impl Rule {
     }
 
     /// A connection has ended.
-    fn leave(&mut self, id: u64) {
+    pub(super) fn leave(&mut self, id: u64) {
         if let Some(HeldPlace { sign, known, peer }) = self.held.remove(&id) {
             match sign.owner() {
                 UNPROVEN => self.unlist(id, known, peer),
