@@ -167,9 +167,9 @@ fn is_plain(text: &[u8]) -> bool {
     odd == 0
 }
 
-/// Zero when each of the bytes is from ` ` to `~`. The highest bit of a byte is set when it is
-/// below (the subtraction borrows), when it is DEL (the addition carries into it) and when it had
-/// it; a neighbour's borrow or carry comes only from such a byte.
+/// Zero when each of the bytes is from ` ` to `~`. The highest bit of a byte is set in three cases:
+/// it is below ` ` (the subtraction borrows), it is DEL (the addition carries), or it had the bit.
+/// A neighbour's borrow or carry comes only from such a byte.
 fn odd_bytes(bytes: [u8; 8]) -> u64 {
     const ONES: u64 = u64::MAX / 0xff;
     let word = u64::from_le_bytes(bytes);

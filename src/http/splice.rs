@@ -11,9 +11,8 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 /// The most pipes at once. Bodies beyond them are copied.
 ///
-/// Each has two file descriptors, and all of them take half of what the kernel lets an unprivileged
-/// user have before it makes every new pipe of that user small (`pipe-user-pages-soft`, 64 MiB):
-/// others need some too.
+/// Each has two file descriptors. Beyond 64 MiB of pipes (`pipe-user-pages-soft`) the kernel makes
+/// each new pipe of an unprivileged user small. These take half of it: others need some too.
 pub const PIPES: usize = 128;
 
 /// The bytes that a pipe holds.

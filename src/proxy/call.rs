@@ -59,6 +59,8 @@ impl Proxy {
         } = self.admit(context, claimant, head)?;
         let started = reservation.wait(&self.shared.clock).await;
         context.admitted(&call.operation, started.mode);
+        // Admitted from here on: the permit writes the record however the call ends, also when this
+        // future is dropped.
         let permit = Permit::new(self.clone(), call, started, slot);
 
         let body = match (buffered, upload.take()) {
@@ -71,19 +73,20 @@ impl Proxy {
         let answered = Box::pin(self.forward(context, upstream, outgoing)).await;
         let answered_at = self.shared.clock.mono();
 
-        // Read once: the record and the answer must agree on it.
+        // The answer may leave only when its record is durable (P3). Whether the client has gone is
+        // read once, for the record and the answer must agree on it.
         let has_gone = context.client.has_gone.load(Ordering::Relaxed);
         if let Some(commit) = self.count(context, permit, &answered, answered_at, has_gone) {
             commit.await.map_err(|_| Refusal::NotDurable)?;
         }
+        // The time in tollgate itself: before the decision, and after the upstream's answer.
         let own_time = context.decided_at.since(context.received.mono)
             + self.shared.clock.mono().since(answered_at);
         self.shared.metrics.overhead.observe(own_time.as_secs_f64());
 
         let answer = answered?;
         if has_gone {
-            // Nobody gets this. The upstream's body is dropped here, so that it does not count as
-            // cut.
+            // Nobody gets this. The upstream's body is dropped here, so it does not count as cut.
             return Ok(Answer::own(answer.status, Vec::new()));
         }
         Ok(self.relay(context, answer))

@@ -25,7 +25,7 @@ pub enum Dialect {
 
 impl Dialect {
     /// Vendor if `X-TC-Action` is present, `Authorization` begins `TC3` or is `SKIP`, or the call
-    /// has the marks of the vendor's older methods, whose SDKs read nothing but the envelope. Never
+    /// has the marks of the vendor's older methods. Those SDKs read nothing but the envelope. Never
     /// for CONNECT, to which a 200 would mean that a tunnel is open.
     pub fn of(head: &RequestHead) -> Self {
         if head.method == Method::CONNECT {

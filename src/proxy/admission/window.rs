@@ -31,9 +31,10 @@ pub enum Verdict {
 }
 
 impl Window {
-    /// Decides an arrival at `now` under `quota`: its start is the first instant, not before `now`
-    /// and not before an earlier start, at which the trailing second `(start − 1 s, start]` holds
-    /// at most `quota` starts with it. Admitted when that is at most `max_delay` away. O(1).
+    /// Decides an arrival at `now` under `quota`: its start is the first instant at which the
+    /// trailing second `(start − 1 s, start]` holds at most `quota` starts with it. It is not
+    /// before `now` and not before an earlier start. Admitted when that is at most `max_delay`
+    /// away. O(1).
     pub fn decide(&mut self, quota: u32, now: Mono, max_delay: Duration) -> Verdict {
         let Some(opens) = self.opens(quota) else {
             return Verdict::Never;

@@ -35,7 +35,7 @@ impl fmt::Debug for ApiKeyDigest {
 ///
 /// # Errors
 /// `Malformed` for an empty or overlong key, for two different keys, and for a key beside another
-/// credential (which of them pays would be anybody's guess); `RepeatedHeader` as in PROTOCOL §2.
+/// credential, since either could pay; `RepeatedHeader` as in PROTOCOL §2.
 pub fn api_key(fields: &Fields) -> Option<Result<ApiKeyDigest, CredentialFailure>> {
     let authorization = authorization(fields);
     let bearer = authorization.and_then(bearer);

@@ -1,8 +1,8 @@
 //! TC3-HMAC-SHA256 (PROTOCOL §2): a call's head to a [`Claim`], a claim and the account's secret to
 //! a proof.
 //!
-//! Owns the order of the checks (PROTOCOL §3, steps 2 to 4 in [`claim`], 6 in [`Claim::verify`])
-//! and every reading of the signed text that is let pass. Must never build the text anew from
+//! Owns the order of the checks (PROTOCOL §3): steps 2 to 4 in [`claim`], 6 in [`Claim::verify`].
+//! Owns also the readings of the signed text that are accepted. Must never build the text anew from
 //! parsed parameters: bytes count as received.
 
 use crate::http::Fields;
