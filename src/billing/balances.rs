@@ -25,7 +25,7 @@ pub struct Balances {
     pub in_arrears: bool,
     /// The amount of the running month's post-paid calls so far.
     pub due_so_far: Decimal,
-    /// By group: those that it opened or called.
+    /// The groups that the account opened or called.
     pub services: BTreeMap<GroupId, ServiceBalance>,
 }
 

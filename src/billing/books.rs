@@ -253,6 +253,8 @@ pub(super) fn count(
     groups: &mut Vec<GroupInputs>,
 ) -> Result<(), ReadError> {
     let all_packs: Vec<PackOrder> = groups.iter().flat_map(|g| g.packs.clone()).collect();
+    // A pack covers calls only while it is valid, so no interval may reach over its begin or its
+    // end.
     let mut instants = vec![window.from];
     instants.extend(billing::boundaries(&all_packs, window.from, counted_until));
     instants.push(window.until);

@@ -12,11 +12,11 @@ pub struct Inputs {
     pub account: AccountId,
     /// The name of the account, for people.
     pub name: String,
-    /// `2026-11`.
+    /// The month, as in `2026-11`.
     pub month: String,
     /// The provider's zone by its IANA name: dates are written in it (R16).
     pub time_zone: String,
-    /// Three capital letters.
+    /// The currency: three capital letters.
     pub currency: String,
     /// The month's first instant.
     pub from: Utc,
@@ -44,7 +44,7 @@ pub struct GroupInputs {
     pub group: GroupId,
     /// The title of the group, for people.
     pub title: String,
-    /// `None` in a free group (R2).
+    /// The terms of per-call mode. `None` in a free group (R2).
     pub terms: Option<PriceTerms>,
     /// The orders of packs that were delivered before the month's end and had not ended before it
     /// began, in the order of the file.
@@ -62,11 +62,12 @@ pub struct GroupInputs {
 /// The catalogue's terms of per-call mode, as far as a statement needs them.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PriceTerms {
-    /// The month's free pack (R10).
+    /// The number of calls in the month's free pack (R10).
     pub free_calls: u64,
-    /// Which calls decide the tier (R13).
+    /// The calls that decide the tier (R13).
     pub tier_basis: TierBasis,
-    /// `(from, price of a call)`; ascending from 0 (R13).
+    /// The tiers: the number of calls at which each begins, and the price of a call. Ascending from
+    /// 0 (R13).
     pub tiers: Vec<(u64, Decimal)>,
 }
 
@@ -75,21 +76,21 @@ pub struct PriceTerms {
 pub struct PackOrder {
     /// The order's id.
     pub order: String,
-    /// The size of one pack.
+    /// The size of one pack, in calls.
     pub calls: u64,
-    /// How many of them.
+    /// The number of packs.
     pub count: u32,
-    /// Covers calls from here on.
+    /// The instant from which the order covers calls.
     pub delivered: Utc,
     /// The instant from which the order covers nothing any more.
     pub expires: Utc,
-    /// When it was paid back; it covers nothing from then on.
+    /// The instant of its refund, from which it covers nothing.
     pub refunded: Option<Utc>,
-    /// How the account came by it.
+    /// How the account came by the order.
     pub origin: Origin,
     /// The amount that each fund paid.
     pub paid: Vec<(Fund, Decimal)>,
-    /// The calls that it covered before the month began.
+    /// The number of calls that it covered before the month began.
     pub used_before: u64,
 }
 
@@ -98,9 +99,9 @@ pub struct PackOrder {
 pub struct QpsOrder {
     /// The order's id.
     pub order: String,
-    /// The quota bought.
+    /// The quota that was bought, in calls per second.
     pub qps: u32,
-    /// In force from here on.
+    /// The instant from which the quota is in force.
     pub from: Utc,
     /// The instant at which the purchase ends.
     pub until: Utc,
@@ -115,7 +116,7 @@ pub struct Interval {
     pub from: Utc,
     /// The instant at which the interval ends.
     pub until: Utc,
-    /// By kind, each kind once.
+    /// The calls by kind. Each kind occurs once.
     pub calls: Vec<Calls>,
 }
 

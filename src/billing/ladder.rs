@@ -8,9 +8,9 @@ use rust_decimal::{Decimal, RoundingStrategy};
 pub(super) struct Price {
     /// The calls that decided the tier.
     pub tier_calls: u64,
-    /// Where that tier begins.
+    /// The number of calls at which that tier begins.
     pub tier_from: u64,
-    /// For one call.
+    /// The price of one call.
     pub unit_price: Decimal,
     /// The amount, rounded once.
     pub amount: Decimal,

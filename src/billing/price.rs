@@ -41,7 +41,7 @@ pub enum Goods {
     Qps {
         /// The quota in calls per second.
         qps: u32,
-        /// For how long.
+        /// The time for which it is bought.
         period: Period,
     },
 }
@@ -51,7 +51,7 @@ pub enum Goods {
 pub struct Quote {
     /// The goods that are ordered.
     pub goods: Goods,
-    /// Of one pack, or of one QPS for one month or day.
+    /// The price of one pack, or of one QPS for one month or day.
     pub unit_price: Decimal,
     /// Exact: what is paid when it is ordered.
     pub amount: Decimal,

@@ -68,11 +68,11 @@ pub enum SettleError {
 
 /// A month that was settled now.
 pub struct Settled {
-    /// How many statements were fixed in this go.
+    /// The number of statements that were fixed by this call.
     pub statements: u64,
     /// The sum of what is due by them.
     pub due: Decimal,
-    /// Over all statements of the month.
+    /// The SHA-256 over all statements of the month.
     pub digest: [u8; 32],
     /// Over this and all earlier months.
     pub seal: [u8; 32],

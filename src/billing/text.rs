@@ -204,6 +204,7 @@ pub fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
         };
         put("", "on_no_statement", cells)?;
     }
+    // Last, so that a script finds them at the end of the file.
     for (row, amount) in [
         ("total_due", statement.due),
         ("total_paid", statement.paid_when_ordered),

@@ -66,9 +66,9 @@ pub fn check_settlement(
 /// A month whose fixed statements fit.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VerifiedMonth {
-    /// `2026-11`.
+    /// The month, as in `2026-11`.
     pub month: String,
-    /// How many statements.
+    /// The number of its statements.
     pub statements: u64,
     /// The SHA-256 of all of them with their inputs: what settlement logged.
     pub digest: [u8; 32],

@@ -33,7 +33,7 @@ pub(super) struct SealedWindow {
 }
 
 impl SealedWindow {
-    /// Of the month's statement as it was fixed, or as it stands.
+    /// The window of the month's statement, as it was fixed or as it stands.
     pub(super) fn of(reader: &Reader, month: Month, zone: &TimeZone) -> Result<Self, ReadError> {
         let text = month.to_string();
         let fixed = reader.settlement(&text)?;

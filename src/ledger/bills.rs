@@ -152,6 +152,8 @@ pub(super) fn insert_seal(
     last_seq: i64,
     hours: Link,
 ) -> Result<(), rusqlite::Error> {
+    // There is no row when another day was frozen meanwhile: then `hours` is not the digest of this
+    // one.
     let sealed = connection
         .prepare_cached(
             "SELECT (SELECT coalesce(max(last_seq), 0) + 1 FROM days), link, first_kept, floor
@@ -220,6 +222,7 @@ pub(super) fn insert(connection: &Connection, entry: &Entry) -> Result<(), rusql
                 )?
                 .execute(params![month, at.0, digest])?;
             match settled {
+                // It was settled before, and sealed in the same transaction.
                 0 => Ok(()),
                 _ => seal_month(connection, month),
             }

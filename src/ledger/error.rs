@@ -104,7 +104,7 @@ pub enum LedgerError {
          newer one back, or stop the gate and put a backup back with `tollgate restore`"
     )]
     Older {
-        /// Its newest seq.
+        /// The newest seq of the file.
         found: i64,
         /// The newest that this process wrote or found.
         written: i64,
@@ -150,7 +150,7 @@ pub enum LedgerError {
     Unfinished {
         /// As given.
         to: PathBuf,
-        /// Where a copy is written before it is whole.
+        /// The path where a copy is written before it is whole.
         partial: PathBuf,
     },
     /// The copy does not pass SQLite's own check.

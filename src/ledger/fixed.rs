@@ -118,6 +118,7 @@ impl StatementsDigest {
 pub(super) fn statements_digest(connection: &Connection, month: &str) -> Result<Link, ReadError> {
     let mut digest = StatementsDigest::default();
     let mut account = String::new();
+    // One statement a query: all of a month at once could be more than the memory has.
     let mut select = connection.prepare_cached(&format!(
         "{STATEMENTS} WHERE month = ?1 AND account > ?2 ORDER BY account LIMIT 1"
     ))?;

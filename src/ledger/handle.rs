@@ -7,11 +7,11 @@ use crate::ledger::files::{claim, suffixed};
 use crate::ledger::job::Job;
 use crate::ledger::pace::Pace;
 use crate::ledger::queue::{CLOSED, HEALTHY, LedgerShared};
-use crate::ledger::running::Told;
+use crate::ledger::running::FactGuard;
 use crate::ledger::stall::watch;
 use crate::ledger::store::{Frozen, Store};
 use crate::ledger::uncertain::Uncertain;
-use crate::ledger::writer::{BatchPlace, Writer};
+use crate::ledger::writer::{WriteTarget, Writer};
 use crate::ledger::{
     CloseError, Committed, Entry, LedgerError, Reader, Seal, Slot, StoreError, Trouble, repair,
     running, schema, seal, uncertain,
@@ -69,7 +69,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Records that are being written.
 #[derive(Debug)]
 pub(super) struct Writing {
-    /// Since when the first of them waits.
+    /// The instant since which the first of them waits.
     pub(super) since: Mono,
     /// The batch whose end their calls wait for.
     pub(super) batch: Arc<Batch>,
@@ -108,7 +108,7 @@ struct RunningWriter {
     /// panicked.
     ended: Receiver<usize>,
     /// Tells readers of this process which ledger they must find at the path.
-    _written: Told,
+    _written: FactGuard,
     _lock: File,
 }
 
@@ -141,7 +141,7 @@ impl Ledger {
         repair::at_start(&path)?;
         let mut store = Store::open(&path, true)?;
         uncertain::resolve_noted(&mut store, &path)?;
-        let place = BatchPlace {
+        let target = WriteTarget {
             path: path.clone(),
             run: store.begin_run(&options.replica, clock.utc())?,
             pace,
@@ -157,7 +157,7 @@ impl Ledger {
         let writer = Writer::new(
             shared.clone(),
             clock.clone(),
-            place,
+            target,
             (store, known),
             checkpointer,
             Box::new(on_commit),

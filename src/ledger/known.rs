@@ -18,7 +18,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// What the file at hand says of itself.
+    /// Reads the identity of an open file.
     pub(super) fn read(connection: &Connection) -> Result<Self, rusqlite::Error> {
         connection.query_row("SELECT ledger_id, restore_count FROM identity", [], |row| {
             Ok(Self {
@@ -28,7 +28,7 @@ impl Identity {
         })
     }
 
-    /// Whether the file at `path` says the same of itself as this.
+    /// Checks that the identity `found` at `path` is this one.
     ///
     /// # Errors
     /// [`LedgerError::Another`] says in which respect it does not.
@@ -61,7 +61,7 @@ pub(super) struct KnownLedger {
 }
 
 impl KnownLedger {
-    /// What the file at hand says of itself.
+    /// Reads the state of an open file.
     pub(super) fn read(connection: &Connection) -> Result<Self, rusqlite::Error> {
         let last = connection
             .query_row(

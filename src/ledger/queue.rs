@@ -51,9 +51,9 @@ pub(super) struct LedgerShared {
 #[derive(Debug)]
 pub(super) struct RecordQueue {
     pub(super) records: Vec<Record>,
-    /// Shared by the records that are queued now.
+    /// The batch of the records that are queued now.
     pub(super) batch: Arc<Batch>,
-    /// Since when the first of them waits whose call was not told an error.
+    /// The end of the oldest queued call that was not told an error: its record waits since then.
     pub(super) oldest: Option<Mono>,
     /// The batch that the writer is writing.
     pub(super) writing: Option<Writing>,
@@ -73,7 +73,7 @@ pub(super) struct RecordQueue {
 }
 
 impl LedgerShared {
-    /// Of a ledger that was just opened, whose newest record is `last_seq`.
+    /// The state of a ledger that was just opened. Its newest record is `last_seq`.
     pub(super) fn new(options: &LedgerOptions, last_seq: i64) -> Self {
         Self {
             pending_limit: options.pending_limit,

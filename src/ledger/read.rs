@@ -65,7 +65,7 @@ pub struct StoredRecord {
     /// The reason why it is not billable. Empty when it is.
     #[serde(serialize_with = "text")]
     pub reason: Reason,
-    /// From the start to the settlement, in whole microseconds.
+    /// The time from the start to the end of the call, in whole microseconds.
     pub duration_us: u64,
     /// The name of the replica that wrote it. May be empty.
     pub replica: String,
@@ -106,7 +106,7 @@ pub enum ReadError {
     Restored {
         /// The cursor.
         cursor: Cursor,
-        /// Where to go on.
+        /// The cursor to go on with.
         on: Cursor,
     },
     /// The cursor is of more restores than this ledger has seen.
@@ -213,7 +213,7 @@ impl Display for Cursor {
     }
 }
 
-/// Of a ledger that was never restored.
+/// The cursor of a ledger that was never restored.
 impl From<u64> for Cursor {
     fn from(seq: u64) -> Self {
         Self {

@@ -29,7 +29,7 @@ pub struct Record {
     /// Why it is not billable, or [`Reason::Billable`], from [`billable`]. There is no flag beside
     /// it, so the two cannot disagree.
     pub reason: Reason,
-    /// From the start to the settlement.
+    /// The time from the start to the end of the call.
     pub duration: Duration,
 }
 

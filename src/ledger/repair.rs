@@ -15,7 +15,7 @@ use crate::ledger::chain::{self, Digests, Link, Linked};
 use crate::ledger::error::io_error;
 use crate::ledger::files::{length, suffixed, sync_directory};
 use crate::ledger::known::KnownLedger;
-use crate::ledger::running::{self, Told};
+use crate::ledger::running::{self, FactGuard};
 use crate::ledger::schema::{self, SeriesKind};
 use crate::ledger::store::let_nobody_copy_at_close;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
@@ -42,7 +42,7 @@ pub(super) struct Repair {
     /// The WAL as it was read, until it is known to be on the disk: a later read may find less.
     wal: Option<Vec<u8>>,
     rewritten: bool,
-    _suspect: Told,
+    _suspect: FactGuard,
 }
 
 impl Repair {

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 const GAP: i64 = 1_000_000_000_000;
 
 /// The most restores of a ledger. The seqs that they leave out are a ninth of all.
-const MOST: i64 = 1_000_000;
+const MAX_RESTORES: i64 = 1_000_000;
 
 /// Records that are rolled up at a time.
 const STEP: i64 = 4_096;
@@ -254,7 +254,7 @@ fn earlier_restores(path: &Path) -> Result<i64, LedgerError> {
 /// The count that the file at `path` states, when there can be so many restores and one more.
 fn counted(path: &Path, count: i64) -> Result<i64, LedgerError> {
     let path = path.to_owned();
-    match count < MOST {
+    match count < MAX_RESTORES {
         true => Ok(count.max(0)),
         false => Err(LedgerError::TooManyRestores { path, count }),
     }

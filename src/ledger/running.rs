@@ -16,11 +16,11 @@ use std::sync::atomic::Ordering;
 #[derive(Debug)]
 struct Fact {
     path: PathBuf,
-    what: What,
+    kind: FactKind,
 }
 
 #[derive(Debug)]
-enum What {
+enum FactKind {
     /// It is made sound after an error of the disk.
     Suspect,
     /// It is this one, and has all records that were told to be durable.
@@ -31,29 +31,29 @@ static FACTS: Mutex<Vec<Arc<Fact>>> = Mutex::new(Vec::new());
 
 /// Something that holds of the ledger at a path as long as this is kept.
 #[derive(Debug)]
-pub(super) struct Told(Arc<Fact>);
+pub(super) struct FactGuard(Arc<Fact>);
 
-impl Drop for Told {
+impl Drop for FactGuard {
     fn drop(&mut self) {
         FACTS.lock().retain(|fact| !Arc::ptr_eq(fact, &self.0));
     }
 }
 
-fn tell(path: &Path, what: What) -> Told {
+fn tell(path: &Path, kind: FactKind) -> FactGuard {
     let path = path.to_owned();
-    let fact = Arc::new(Fact { path, what });
+    let fact = Arc::new(Fact { path, kind });
     FACTS.lock().push(fact.clone());
-    Told(fact)
+    FactGuard(fact)
 }
 
 /// This process makes the ledger at the real path sound.
-pub(super) fn suspect(path: &Path) -> Told {
-    tell(path, What::Suspect)
+pub(super) fn suspect(path: &Path) -> FactGuard {
+    tell(path, FactKind::Suspect)
 }
 
 /// This process writes the ledger at the real path.
-pub(super) fn written(path: &Path, identity: Identity, shared: Arc<LedgerShared>) -> Told {
-    tell(path, What::Written(identity, shared))
+pub(super) fn written(path: &Path, identity: Identity, shared: Arc<LedgerShared>) -> FactGuard {
+    tell(path, FactKind::Written(identity, shared))
 }
 
 /// The state that a reader must find in a ledger that this process writes.
@@ -84,9 +84,9 @@ pub(super) fn expected(path: &Path) -> Result<Option<Expected>, LedgerError> {
         if fact.path != path && real.as_ref().ok() != Some(&fact.path) {
             continue;
         }
-        match &fact.what {
-            What::Suspect => return Err(LedgerError::Suspect),
-            What::Written(identity, shared) => {
+        match &fact.kind {
+            FactKind::Suspect => return Err(LedgerError::Suspect),
+            FactKind::Written(identity, shared) => {
                 expected = Some(Expected {
                     identity: identity.clone(),
                     last_seq: shared.last_seq.load(Ordering::Acquire),

@@ -18,15 +18,15 @@ pub struct ClockWatch {
     pub mono: Mono,
     /// The wall clock at the same instant.
     pub utc: Utc,
-    /// For how long the two had kept step by then.
+    /// How long the two clocks had kept step by then.
     pub in_step: Duration,
-    /// For how long the wall clock has been trusted, all in all.
+    /// How long the wall clock has been trusted in all.
     pub trusted: Duration,
     /// The latest instant that the ledger knew of when they began to keep step, and by a clock that
     /// was trusted for a day.
     pub known: Utc,
-    /// What `trusted` was when a month was last fixed although the ledger knew of no instant after
-    /// its end.
+    /// The value of `trusted` when a month was last fixed although the ledger knew of no instant
+    /// after its end.
     pub fixed_unseen: Option<Duration>,
 }
 

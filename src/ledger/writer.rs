@@ -45,7 +45,7 @@ use trouble::Unavailable;
 
 /// The ledger that is written: what is needed to open the file again.
 #[derive(Debug)]
-pub(super) struct BatchPlace {
+pub(super) struct WriteTarget {
     pub(super) path: PathBuf,
     pub(super) run: i64,
     pub(super) pace: Pace,
@@ -67,33 +67,33 @@ enum Task {
     /// The disk has failed another thread.
     Fail(LedgerError),
     Rest(NextCommit),
-    /// With the number of calls that are not in the ledger.
+    /// The ledger is closed, with so many calls that are not in it.
     End(usize),
 }
 
 pub(super) struct Writer {
     shared: Arc<LedgerShared>,
     clock: Clock,
-    place: BatchPlace,
+    target: WriteTarget,
     /// `None` after an error, until the file has been opened again.
     store: Option<Store>,
     /// The state that is durable for certain. A file that is opened again must have it.
     known: KnownLedger,
     checkpointer: Checkpointer,
     on_commit: Box<dyn Fn(&Committed) + Send>,
-    /// Taken from the queue and, as far as is known, not in the ledger.
+    /// Records that were taken from the queue and are not known to be in the ledger.
     held: Vec<Record>,
     uncertain: Option<UncertainBatch>,
     trouble: Option<Unavailable>,
-    /// Taken from the queue, to be done when no commit waits.
+    /// A job that was taken from the queue. It is done when no commit waits.
     chore: Option<Job>,
     last_start: Mono,
     load: Load,
-    /// Pages written to the WAL since a checkpoint was last asked for, roughly.
+    /// About how many pages were written to the WAL since a checkpoint was last asked for.
     wal_pages: usize,
     /// The checkpointer was asked under load, so that commits went on beside it.
     checkpoint_behind: bool,
-    /// Somebody wanted records deleted when the queue was last looked at.
+    /// Old records were to be deleted when the queue was last read.
     prunes: bool,
     prune_at: Mono,
     roll_up_at: Mono,
@@ -104,7 +104,7 @@ impl Writer {
     pub(super) fn new(
         shared: Arc<LedgerShared>,
         clock: Clock,
-        place: BatchPlace,
+        target: WriteTarget,
         (store, known): (Store, KnownLedger),
         checkpointer: Checkpointer,
         on_commit: Box<dyn Fn(&Committed) + Send>,
@@ -112,7 +112,7 @@ impl Writer {
         Self {
             shared,
             clock,
-            place,
+            target,
             store: Some(store),
             known,
             checkpointer,
@@ -201,7 +201,7 @@ impl Writer {
         let shared = self.shared.clone();
         let half = (shared.pending_limit / 2).max(1);
         let (interval, enough) = match (shared.durability, self.load.is_heavy()) {
-            (Durability::Relaxed, _) => (self.place.pace.gather, half),
+            (Durability::Relaxed, _) => (self.target.pace.gather, half),
             (Durability::Strict, true) => (GROUP_INTERVAL, half.min(GROUP_RECORDS)),
             (Durability::Strict, false) => (Duration::ZERO, half),
         };
@@ -311,10 +311,10 @@ impl Writer {
 
     /// Commits all records that are held. [`Writer::recorded`] must follow when they are durable.
     fn commit(&mut self, now: Mono) -> Result<(), LedgerError> {
-        let run = self.place.run;
+        let run = self.target.run;
         let store = match &mut self.store {
             Some(store) => store,
-            none => none.insert(Store::reopen(&self.place.path, &self.known)?),
+            none => none.insert(Store::reopen(&self.target.path, &self.known)?),
         };
         let batch = Uncertain::new(store.next_seq(), &self.held);
         self.uncertain = batch.map(|batch| UncertainBatch {
@@ -347,7 +347,7 @@ impl Writer {
             self.recorded();
         }
         self.uncertain = None;
-        remove_note(&self.place.path);
+        remove_note(&self.target.path);
         Ok(())
     }
 

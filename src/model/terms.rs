@@ -234,9 +234,9 @@ spelled! {
 spelled! {
     /// How an account came by a pack (R18).
     Origin {
-        /// For money.
+        /// The account paid for it.
         Bought = "bought",
-        /// For nothing.
+        /// The account got it for nothing.
         Gift = "gift",
         /// On the terms of a promotion.
         Promotion = "promotion",

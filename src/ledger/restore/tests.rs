@@ -404,7 +404,7 @@ fn a_count_that_no_restore_can_reach_is_an_error_that_names_the_file_and_changes
     let bench = Bench::new();
     let from = lost(&bench);
     let before = fs::read(bench.path()).unwrap();
-    for count in [MOST, 20_000_000, i64::MAX] {
+    for count in [MAX_RESTORES, 20_000_000, i64::MAX] {
         let beside = suffixed(&bench.path(), &format!(".before-restore-{count}"));
         fs::write(&beside, "x").unwrap();
         let refused = restore(&from, &bench.path(), NOW).unwrap_err();
@@ -426,7 +426,10 @@ fn a_count_that_no_restore_can_reach_is_an_error_that_names_the_file_and_changes
     // The last that there can be.
     let from = bench.home.path().join("again.db");
     backup(&bench.path(), &from).unwrap();
-    let last = suffixed(&bench.path(), &format!(".before-restore-{}", MOST - 1));
+    let last = suffixed(
+        &bench.path(),
+        &format!(".before-restore-{}", MAX_RESTORES - 1),
+    );
     fs::write(last, "x").unwrap();
     let restored = restore(&from, &bench.path(), NOW).unwrap();
     assert_eq!(restored.next_seq, 1_000_000_000_000_000_016);

@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 
 /// A row of `hours` whose last record the walk has not reached.
 #[derive(Clone, Copy, Debug)]
-struct Open {
-    /// Its records so far.
+struct OpenHour {
+    /// The number of its records that were seen.
     seen: i64,
     last_seq: i64,
     /// How many of its records the walk has not come past, at the least: those that were deleted,
@@ -41,7 +41,7 @@ struct Stated {
 }
 
 pub(super) struct ChainWalk {
-    /// Up to which record everything fits, and its link.
+    /// The newest record up to which everything fits, and the link after it.
     at: (i64, Link),
     pub(super) first: i64,
     /// The newest record that was rolled up when the walk began.
@@ -50,7 +50,7 @@ pub(super) struct ChainWalk {
     unlinked: u64,
     days: u64,
     digests: Digests,
-    open: FastMap<(i64, i64), Open>,
+    open: FastMap<(i64, i64), OpenHour>,
     /// In order of seq, those that are still to come.
     stated: VecDeque<Stated>,
     pub(super) checkpoint: Option<Link>,
@@ -252,7 +252,7 @@ impl ChainWalk {
                     );
                     return misfit("hours", key(at.0, at.1), why);
                 }
-                vacant.insert(Open {
+                vacant.insert(OpenHour {
                     seen: 1,
                     last_seq,
                     unseen: before.then_some(1),

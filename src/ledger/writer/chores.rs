@@ -22,7 +22,7 @@ impl Writer {
     ) -> Result<T, E> {
         let store = match &mut self.store {
             Some(store) => store,
-            none => none.insert(Store::reopen(&self.place.path, &self.known)?),
+            none => none.insert(Store::reopen(&self.target.path, &self.known)?),
         };
         let written = write(store)?;
         self.known.linked = store.linked();
@@ -44,7 +44,7 @@ impl Writer {
     /// job: the biller tries again.
     pub(super) fn do_chore(&mut self) -> Option<LedgerError> {
         let chore = self.chore.take()?;
-        let step = self.place.pace.roll_up;
+        let step = self.target.pace.roll_up;
         self.wal_pages += 16;
         match chore {
             Job::Freeze { day, reply } => {
@@ -130,7 +130,7 @@ impl Writer {
     /// is no trouble of the calls, unless it makes the ledger suspect: their records are durable
     /// and are counted from the tail until it can be written.
     pub(super) fn roll_up(&mut self, now: Mono) -> Option<LedgerError> {
-        let step = self.place.pace.roll_up;
+        let step = self.target.pace.roll_up;
         // Nine of them are the marks of a whole step.
         self.wal_pages += 24;
         let rolled_up: Result<(), LedgerError> = self.with_store(|store| Ok(store.roll_up(step)?));
@@ -150,7 +150,7 @@ impl Writer {
         // wait for each.
         for _ in 0..ROLL_UPS_A_COMMIT {
             let now = self.clock.mono();
-            if self.tail() < self.place.pace.roll_up || now < self.roll_up_at {
+            if self.tail() < self.target.pace.roll_up || now < self.roll_up_at {
                 return None;
             }
             if let Some(error) = self.roll_up(now) {

@@ -52,9 +52,9 @@ impl Writer {
         let orphan = self.let_go_of_the_file();
         self.trouble = Some(Unavailable {
             reason: error.to_string(),
-            repair: error.is_suspect().then(|| Repair::new(&self.place.path)),
+            repair: error.is_suspect().then(|| Repair::new(&self.target.path)),
             orphan,
-            try_at: now.plus(self.place.pace.probe),
+            try_at: now.plus(self.target.pace.probe),
             tried_since_close: false,
         });
     }
@@ -64,7 +64,7 @@ impl Writer {
         let strict = self.shared.durability == Durability::Strict;
         if let Some(UncertainBatch { batch, .. }) = self.uncertain.filter(|_| strict) {
             // A disk that does not answer is not waited for.
-            let _ = batch.note(&self.place.path).recv_timeout(NOTED_WITHIN);
+            let _ = batch.note(&self.target.path).recv_timeout(NOTED_WITHIN);
         }
     }
 
@@ -93,7 +93,7 @@ impl Writer {
         if self.uncertain.is_none() || self.shared.durability == Durability::Relaxed {
             return Ok(());
         }
-        let store = Store::reopen(&self.place.path, &self.known)?;
+        let store = Store::reopen(&self.target.path, &self.known)?;
         store.sync_nothing()?;
         self.store = Some(store);
         let corrected = self.resolve_uncertain();
@@ -153,14 +153,14 @@ impl Writer {
             Err(error) => {
                 self.store = None;
                 if error.is_suspect() && trouble.repair.is_none() {
-                    trouble.repair = Some(Repair::new(&self.place.path));
+                    trouble.repair = Some(Repair::new(&self.target.path));
                 }
                 // Told once: it is tried each second.
                 if error.to_string() != trouble.reason {
                     trouble.reason = error.to_string();
                     tracing::error!(%error, "the ledger still cannot be written");
                 }
-                trouble.try_at = self.clock.mono().plus(self.place.pace.probe);
+                trouble.try_at = self.clock.mono().plus(self.target.pace.probe);
                 self.trouble = Some(trouble);
             }
         }
@@ -177,7 +177,7 @@ impl Writer {
         }
         let failed = self.shared.queue.lock().failure.take();
         if failed.is_some() {
-            let path = &self.place.path;
+            let path = &self.target.path;
             trouble.repair.get_or_insert_with(|| Repair::new(path));
         }
         self.store = None;
@@ -191,7 +191,7 @@ impl Writer {
             repair.run(Some(&self.known))?;
             trouble.repair = None;
         }
-        self.store = Some(Store::reopen(&self.place.path, &self.known)?);
+        self.store = Some(Store::reopen(&self.target.path, &self.known)?);
         self.resolve_uncertain()?;
         if !self.held.is_empty() {
             self.commit(now)?;
