@@ -1,4 +1,9 @@
 //! The balance of an account for post-paid charges (R17).
+//!
+//! # Decided
+//! - **Debits are the stored statements.** There is no balance that is written: payments in the
+//!   file less the sum of what was fixed is the balance, so a settlement that ends half-way and
+//!   goes on cannot debit twice.
 
 use crate::model::Utc;
 use rust_decimal::Decimal;

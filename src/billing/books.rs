@@ -4,6 +4,12 @@
 //! Owns which records belong to which month's statement, and what is carried from one month to the
 //! next. Must never decide a rule itself, nor compute a statement anew that was fixed: it is read
 //! as it was stored.
+//!
+//! # Decided
+//! - **The newest seq at a settlement decides which statement a record is on**, and neither the
+//!   time at which it was computed nor the record's age: so every record is on exactly one, and one
+//!   that comes late is billed in the next month as a call of its first instant. To bill it by its
+//!   own month would change what was fixed.
 
 mod error;
 

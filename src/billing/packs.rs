@@ -2,6 +2,11 @@
 //!
 //! One place for what is left of a pack: the statement, the metrics, the admin side and the
 //! account's own page all ask here.
+//!
+//! # Decided
+//! - **What is left of a pack is computed from the month's counts each time it is asked for**, by
+//!   the function that makes the statement. A balance that is kept would be a second truth; an
+//!   account's month is some thousand look-ups.
 
 use crate::billing::PackOrder;
 use crate::model::Utc;

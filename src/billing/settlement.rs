@@ -1,5 +1,9 @@
 //! How a month is settled: its statements are fixed, debited and closed by a digest (R16). When,
 //! the settler decides.
+//!
+//! # Decided
+//! - **A month is fixed by the seal of its last day**, an hour after its end, so that the head on a
+//!   statement is one that was published.
 
 use crate::billing::books::{AccountRef, Books, BooksError};
 use crate::billing::{Calls, Fixed, Inputs, statement};

@@ -8,6 +8,13 @@
 //! types (`reader`, `secret` and one module per file). A wrong value becomes a mistake and `None`,
 //! and reading goes on: a check that needs a missing value is skipped, so that one slip makes one
 //! mistake.
+//!
+//! # Decided
+//! - **YAML is read into a tree with places first**: serde's derives stop at the first mistake,
+//!   know no duplicate keys and lose the line.
+//! - **Accounts are read in pieces when the file is written the usual way**: the parser holds every
+//!   event of a document at once, twenty times the text. Whatever is found in a piece, the whole is
+//!   read again to say it.
 
 mod accounts;
 mod catalog;

@@ -3,6 +3,11 @@
 //!
 //! Owns the client of the webhook and the rule by which a notice is tried again. Must never give a
 //! notice up, never mark one that was not taken, and never show the webhook's path or token.
+//!
+//! # Decided
+//! - **A notice that fails holds its own account and no other**: within an account the order
+//!   matters, and one text that a receiver cannot read must not silence the rest. The status
+//!   decides: one that may have been taken is sent again with the same id.
 
 use crate::config::{NoticeSettings, WebhookUrl};
 use crate::http::lookup::Host;

@@ -2,6 +2,10 @@
 //!
 //! Owns the order of these steps and the configuration in force. Must never put half a
 //! configuration in force, and never touch a window.
+//!
+//! # Decided
+//! - **An account is held once, in the policy**: a reload compares the new files with what is in
+//!   force, so no second copy of the old ones is kept for it.
 
 use crate::config::{self, Config, Mistake, Mistakes, Sources, Written};
 use crate::control::background::run_low_priority;

@@ -10,6 +10,13 @@
 //! As long as the wall clock is not trusted (see `trust`) nothing is sealed, settled or deleted.
 //! A stopped account stays so, a paying one goes on, and notices are raised. A clock that is behind
 //! stops nobody for arrears: payments count up to the latest instant that a trusted one has shown.
+//!
+//! # Decided
+//! - **What is settled is not undone by anybody's mistake**: a wall clock is not believed before it
+//!   has kept step with the monotonic one for an hour (the kernel's NTP flag is not asked:
+//!   sandboxes block the call, and many machines never set it), a catalogue's `time_zone` cannot
+//!   change once months were settled by it, and a group with calls to charge but without prices is
+//!   not fixed.
 
 mod notices;
 mod pass;

@@ -2,6 +2,10 @@
 //!
 //! Owns the order of the start: the ledger's lock before anything is admitted, one second of hold
 //! before the first call.
+//!
+//! # Decided
+//! - **One second of hold after the ledger's lock.** What an earlier process admitted is not in our
+//!   windows; after a second it no longer matters.
 
 use crate::billing::SettleError;
 use crate::config::{Config, Endpoint, Limits, NoticeSettings, Settings};

@@ -3,6 +3,10 @@
 //! Owns their tables, and the SQL that writes and reads them. Must never change what was fixed:
 //! each is written once, and writing it again changes nothing. (The watch over the clocks is no
 //! bill, and is replaced.)
+//!
+//! # Decided
+//! - **Statements have a digest of their own**, logged when a month is settled: the chain proves
+//!   the calls, and only this proves what prices and orders the statements were computed with.
 
 use crate::ledger::chain::Link;
 use crate::ledger::read::{signed, unsigned};

@@ -3,6 +3,12 @@
 //! Owns the bytes that a record is linked by. They never change: who kept a head must find it again
 //! in any later version. Documented in the head of [`ledger`](crate::ledger), for people who
 //! recompute it with a program of their own.
+//!
+//! # Decided
+//! - **The chain is made behind the commits**, with the roll-up: a link costs a tenth of a
+//!   microsecond and a half with its row, and on the way of a commit every answer would wait for
+//!   it. A head is published only of what is linked. Eight bytes of each link are kept, so that a
+//!   change can be put down to the very record.
 
 use crate::ledger::count::FastMap;
 use rusqlite::{Connection, OptionalExtension, Row, params};

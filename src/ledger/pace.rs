@@ -2,6 +2,11 @@
 //!
 //! Owns the waits that tests shorten or stretch, and how a busy ledger is told from one at rest.
 //! Must never wait itself.
+//!
+//! # Decided
+//! - **Under load a commit waits for 64 records or 2 ms**, and starts at once when fewer than 4,000
+//!   come in a second: more than half of a commit is the sync, whatever is in it, so the calls that
+//!   share one pay for it (`benches/README.md`).
 
 use crate::model::Mono;
 use std::time::Duration;

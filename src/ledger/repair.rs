@@ -9,6 +9,12 @@
 //! no later sync writes it. Hence everything that counts is written again: the WAL byte for byte,
 //! then all of its pages into the database. Ledger files are read, written and synced through
 //! `std::fs` and SQLite only.
+//!
+//! # Decided
+//! - **A failed commit is not durable, whatever the file shows afterwards**: after a failed sync
+//!   the page cache marks as clean what the disk does not have, so a row that is read back proves
+//!   nothing. After an error of the disk the ledger is written again as a whole, WAL and database,
+//!   and compared with what the process knows, before a call is recorded.
 
 use crate::ledger::LedgerError;
 use crate::ledger::chain::{self, Digests, Link, Linked};

@@ -7,6 +7,11 @@
 //! that was given out by then can pass over a new record. `links` has a row of the last seq that
 //! was left out, with the link of the backup's last record and no marks; `restores` has a row as
 //! well.
+//!
+//! # Decided
+//! - **A restored ledger leaves out 10^12 seqs**: what was recorded after the backup has seqs that
+//!   readers know already, and to give them again would pass over calls in silence. The count of
+//!   restores in a cursor says so to who reads on.
 
 use crate::ledger::error::{io_error, named};
 use crate::ledger::files::{lock, suffixed, sync_directory};

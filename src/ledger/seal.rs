@@ -4,6 +4,12 @@
 //! never change: who kept a seal must find it again in any later version. Must never seal what can
 //! still grow. The texts are told in SCHEMA. `hours` may be many rows, so they are read beside the
 //! commits, between two chores of the writer.
+//!
+//! # Decided
+//! - **A day is sealed in two steps**: the writer freezes the rows of the roll-up, the settler
+//!   reads them beside the calls and hashes them, the writer notes the seal. A busy day has
+//!   millions of rows, and no call may wait for them. A frozen row never grows, so that the seal
+//!   can be made again when the records are gone.
 
 use crate::ledger::chain::Link;
 use rusqlite::{Connection, OptionalExtension, Row, params};

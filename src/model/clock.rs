@@ -6,6 +6,10 @@
 //! A test drives time: it makes a clock with a [`Mover`], and whatever waits on the clock wakes
 //! when the mover passes its time. The deadlines of a connection are tokio's own: their tests run
 //! in one runtime, whose time can be paused.
+//!
+//! # Decided
+//! - **The monotonic clock is the machine's** (`CLOCK_MONOTONIC`), not the runtime's: starts of two
+//!   processes can be compared, which is how a restart is shown to keep the cap.
 
 use crate::model::{Mono, Utc};
 use parking_lot::{Condvar, Mutex, MutexGuard};

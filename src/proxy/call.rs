@@ -3,6 +3,11 @@
 //! Owns the sentence: identify, admit, forward, count, answer ([`Proxy::handle`]). The steps stand
 //! below it in the order in which they are called. Must never admit an unproven identity, forward
 //! without a permit, or answer an admitted call before its record is durable.
+//!
+//! # Decided
+//! - **TC3 bodies are read before the decision, API-key bodies stream after it.** A signature
+//!   covers the body; a key does not. `UNSIGNED-PAYLOAD` streams too: nothing in its body is proven
+//!   anyway.
 
 use crate::http::h1::{Answer, RequestHead};
 use crate::ledger::{Commit, Slot};

@@ -1,6 +1,10 @@
 //! A client, and one request of it between its head and its decision.
 //!
 //! Owns that each call is decided once and counted so (P4). Must never decide anything itself.
+//!
+//! # Decided
+//! - **A call that hangs up before it is decided counts as refused** (`client_closed`): every
+//!   received call has one decision, and P4 closes.
 
 use crate::http::Field;
 use crate::http::h1::{Answer, RequestHead};

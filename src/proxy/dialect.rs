@@ -2,6 +2,11 @@
 //!
 //! Owns the form of both dialects; the table of refusals has their texts. Must never tell a client
 //! anything of another account or of the upstream.
+//!
+//! # Decided
+//! - **A vendor call whose upstream answers anything but 200 gets the envelope**
+//!   `FailedOperation.ServerError` (of a 429 `ServiceUnavailable`): its SDKs lose code and message
+//!   of any other status. The record keeps the upstream's status.
 
 use crate::http::HeadWriter;
 use crate::http::h1::{Answer, RequestHead};

@@ -2,6 +2,10 @@
 //!
 //! Owns which fields end here and which only the gate may write. Must never forward a secret, nor
 //! let a client speak in the gate's name.
+//!
+//! # Decided
+//! - **Secrets stay at the gate.** API keys are not forwarded; a TC3 `Authorization` is, being no
+//!   secret and verifiable by the upstream.
 
 use crate::http::h1::{Answer, ForwardHead, HopByHop, RequestHead};
 use crate::http::names::{X_BILLABLE, X_FORWARDED_FOR, X_REQUEST_ID, X_TC_TRACE_ID};

@@ -2,6 +2,10 @@
 //!
 //! Owns how many connections there are and what becomes of them when the process ends. Must never
 //! read a request itself, nor drop a call that the drain still has time for.
+//!
+//! # Decided
+//! - **`SO_REUSEPORT` listeners, after a bind without it**: a second gate on the same port must
+//!   fail loudly instead of taking half of the calls.
 
 use crate::http::h1::{self, Next, RequestBody, RequestHead};
 use crate::http::{ByteReader, ByteWriter};

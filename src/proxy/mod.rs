@@ -3,6 +3,11 @@
 //! Owns a request between the listener and the upstream; `call.rs` is the sentence. Must never
 //! admit an unproven identity, forward without a permit, or answer an admitted call before its
 //! record is durable.
+//!
+//! # Decided
+//! - **No tower layer on the way of a call.** The upstream is one type with one method; a boxed
+//!   service in front of it would have no second user. tower sheds load at the admin listener,
+//!   where queries of the ledger can pile up.
 
 mod body;
 mod body_memory;

@@ -1,4 +1,8 @@
 //! The operation that a call means, and whether the account may call it. Pure.
+//!
+//! # Decided
+//! - **An action named by `X-TC-Action` must agree with the path**, unless that is `/`: else a free
+//!   action's name would open a paid action's path behind the gate.
 
 use crate::http::Fields;
 use crate::http::h1::RequestHead;

@@ -1,6 +1,13 @@
 //! The limiters and their registry, which outlives every policy generation.
 //!
 //! Owns which calls wait at which window. Must never refill a window because a file changed (P5).
+//!
+//! # Decided
+//! - **The quota and the standing live in the limiter**, under the lock of its window; a reload
+//!   replaces them there. So a decision has one quota, and a flood is throttled from one atomic.
+//! - **A limiter is made by its first call**, since most of many accounts are idle. It remembers of
+//!   which generation its terms are: a call that is late with an older policy cannot put older ones
+//!   back (P5).
 
 use crate::model::{AccountId, Action, GroupId, Mode, Mono, Stop, Utc};
 use crate::proxy::admission::{Denied, InForce, Now, Reservation, SECOND, Terms, Verdict, Window};

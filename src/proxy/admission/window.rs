@@ -2,6 +2,11 @@
 //!
 //! Owns the start times of one limiter. Must never forget a start that can still fall into a second
 //! that ends at a later start, whatever the quota is or was.
+//!
+//! # Decided
+//! - **Starts are trimmed by the age of the newest start**, never by the caller's `now` and never
+//!   by the quota: a thread that read its clock early decides late, and a quota that was cut may be
+//!   raised again.
 
 use crate::model::Mono;
 use std::collections::VecDeque;

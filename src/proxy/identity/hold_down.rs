@@ -3,6 +3,10 @@
 //!
 //! Owns the count of failures per peer. Must never hear of a credential that was accepted, nor
 //! stand in its way: many honest clients share an address.
+//!
+//! # Decided
+//! - **Failing credentials are held back, never locked out.** Refusing a peer would refuse its
+//!   neighbours behind the same address; a delayed answer makes guessing slow all the same.
 
 use crate::model::{Clock, network};
 use governor::middleware::NoOpMiddleware;
