@@ -8,14 +8,14 @@ use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tollgate::config::{self, Credential};
-use tollgate::http::h1::RequestHead;
-use tollgate::metrics::Metrics;
-use tollgate::model::{AccountId, GroupId, Mode, Mono, Utc};
-use tollgate::proxy::admission::{Limiter, LimiterKey, Limiters, Now, Quota, Terms};
-use tollgate::proxy::identity::api_key::{ApiKeyDigest, api_key};
-use tollgate::proxy::identity::tc3::{self, BodyHash};
-use tollgate::proxy::policy::Policy;
+use tollgate::testing::config::{self, Credential};
+use tollgate::testing::http::h1::RequestHead;
+use tollgate::testing::metrics::Metrics;
+use tollgate::testing::model::{AccountId, GroupId, Mode, Mono, Utc};
+use tollgate::testing::proxy::admission::{Limiter, LimiterKey, Limiters, Now, Quota, Terms};
+use tollgate::testing::proxy::identity::api_key::{ApiKeyDigest, api_key};
+use tollgate::testing::proxy::identity::tc3::{self, BodyHash};
+use tollgate::testing::proxy::policy::Policy;
 
 const MAX_DELAY: Duration = Duration::from_millis(50);
 const MS: u64 = 1_000_000;
@@ -48,7 +48,7 @@ fn head(request: http::request::Builder) -> Box<RequestHead> {
         );
     }
     wire.extend_from_slice(b"\r\n");
-    let head = tollgate::http::h1::request_head(&mut wire[..].into());
+    let head = tollgate::testing::http::h1::request_head(&mut wire[..].into());
     head.ok().flatten().expect("a valid head")
 }
 

@@ -18,8 +18,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tollgate::ledger::{Committed, Ledger, LedgerOptions, Reader, Record};
-use tollgate::model::{
+use tollgate::testing::ledger::{Committed, Ledger, LedgerOptions, Reader, Record};
+use tollgate::testing::model::{
     AccountId, Action, Clock, Durability, GroupId, Mode, Outcome, Reason, RequestId, Utc,
 };
 

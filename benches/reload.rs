@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tollgate::model::{Clock, Mono};
+use tollgate::testing::model::{Clock, Mono};
 
 /// Calls a second while it is measured, from one open loop.
 const RATE: u64 = 500;

@@ -3,14 +3,21 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 #![doc = ""]
 #![doc = include_str!("DECISIONS.md")]
+// An item is public because somebody outside needs it: the binary, or the tests by their door.
+#![deny(unreachable_pub)]
+// The rooms are read with `cargo doc --document-private-items`.
+#![allow(rustdoc::private_intra_doc_links)]
 
-pub mod billing;
+mod billing;
 pub mod cli;
-pub mod config;
-pub mod control;
-pub mod http;
-pub mod ledger;
-pub mod metrics;
-pub mod model;
-pub mod portal;
-pub mod proxy;
+mod config;
+mod control;
+mod http;
+mod ledger;
+mod metrics;
+mod model;
+mod portal;
+mod proxy;
+
+#[doc(hidden)]
+pub mod testing;

@@ -6,8 +6,7 @@
 //!   of 0.95).
 
 use std::process::ExitCode;
-use tollgate::cli::{self, Command, tell};
-use tollgate::config::Mistakes;
+use tollgate::cli::{self, Command, Mistakes, tell};
 
 /// The C library's allocator keeps what a reload frees.
 #[global_allocator]

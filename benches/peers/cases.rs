@@ -11,8 +11,8 @@ use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
-use tollgate::model::Clock;
-use tollgate::proxy::identity::tc3::BodyHash;
+use tollgate::testing::model::Clock;
+use tollgate::testing::proxy::identity::tc3::BodyHash;
 
 const MEASURED: Duration = Duration::from_secs(2);
 /// Of the round that warms caches and connections and is not counted.
@@ -30,7 +30,7 @@ const GIVEN_BACK: Duration = Duration::from_secs(12);
 /// Calls a second in `latency`.
 const RATE: u64 = 2_000;
 
-pub struct Bench {
+pub(crate) struct Bench {
     rounds: usize,
     clock: Clock,
     upstream: Upstream,
@@ -103,7 +103,7 @@ impl<'a> Contender<'a> {
 }
 
 impl Bench {
-    pub async fn new(rounds: usize) -> Self {
+    pub(crate) async fn new(rounds: usize) -> Self {
         Self {
             rounds,
             clock: Clock::default(),
@@ -146,7 +146,7 @@ impl Bench {
         rows
     }
 
-    pub async fn admitted(&self) {
+    pub(crate) async fn admitted(&self) {
         let accounts = Accounts { large: 1 };
         let strict = self.gate("tollgate, strict", Gate::STRICT, accounts).await;
         let relaxed = self
@@ -164,7 +164,7 @@ impl Bench {
         table::print("A admitted: POST of 300 B", &rows, "nginx");
     }
 
-    pub async fn throttled(&self) {
+    pub(crate) async fn throttled(&self) {
         let accounts = Accounts { large: 1 };
         let gate = self.gate("tollgate", Gate::STRICT, accounts).await;
         let peers = self.peers(accounts, SMALL_BUFFER).await;
@@ -176,7 +176,7 @@ impl Bench {
 
     /// The gate delays its answers to an address from which too many keys fail, so the flood comes
     /// from many: it believes this client's `X-Forwarded-For`, which all servers are sent alike.
-    pub async fn unknown(&self) {
+    pub(crate) async fn unknown(&self) {
         let accounts = Accounts { large: 1 };
         let gate = self.gate("tollgate", Gate::STRICT, accounts).await;
         let peers = self.peers(accounts, SMALL_BUFFER).await;
@@ -202,7 +202,7 @@ impl Bench {
         self.compare(&contenders, MEASURED).await
     }
 
-    pub async fn bodies(&self) {
+    pub(crate) async fn bodies(&self) {
         let accounts = Accounts { large: 1 };
         let gate = self.gate("tollgate", Gate::STRICT, accounts).await;
         let peers = self.peers(accounts, LARGE_BUFFER).await;
@@ -233,7 +233,7 @@ impl Bench {
         }
     }
 
-    pub async fn accounts(&self) {
+    pub(crate) async fn accounts(&self) {
         let (one, many) = (
             Accounts { large: 1 },
             Accounts {
@@ -311,7 +311,7 @@ impl Bench {
         println!("{:<60} {most:>8} MiB", "tollgate, the most at once, in all");
     }
 
-    pub async fn latency(&self) {
+    pub(crate) async fn latency(&self) {
         let accounts = Accounts { large: 1 };
         let mut servers = vec![
             self.gate("tollgate, strict", Gate::STRICT, accounts).await,
@@ -367,7 +367,7 @@ impl Bench {
 
     /// Both gates and the load may use both cores: two workers and a load cannot have a core each,
     /// and so only the number of workers differs.
-    pub async fn workers(&self) {
+    pub(crate) async fn workers(&self) {
         let accounts = Accounts { large: 1 };
         let of = |workers| Gate {
             workers,
@@ -385,7 +385,7 @@ impl Bench {
     }
 
     /// Each commit adds to the hourly total of every account in it.
-    pub async fn ledger(&self) {
+    pub(crate) async fn ledger(&self) {
         let accounts = Accounts { large: 1_000 };
         let gate = self.gate("tollgate, strict", Gate::STRICT, accounts).await;
         let contenders = [(1, "1 account"), (1_000, "1,000 accounts")].map(|(active, label)| {

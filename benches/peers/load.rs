@@ -14,13 +14,13 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
-use tollgate::model::{Clock, Mono};
+use tollgate::testing::model::{Clock, Mono};
 
 /// A small call, such as one that names a picture by its URL.
-pub const SMALL_BODY: usize = 300;
+pub(crate) const SMALL_BODY: usize = 300;
 
 /// Requests that are sent in turn.
-pub struct Calls {
+pub(crate) struct Calls {
     requests: Vec<Vec<u8>>,
     next: AtomicUsize,
 }
@@ -34,7 +34,7 @@ impl Calls {
     }
 
     /// With the API keys of these accounts.
-    pub fn with_keys(accounts: Range<usize>, body_bytes: usize) -> Arc<Self> {
+    pub(crate) fn with_keys(accounts: Range<usize>, body_bytes: usize) -> Arc<Self> {
         let body = "x".repeat(body_bytes);
         let request = |number| {
             let headers = format!("X-Api-Key: {}\r\n", accounts::key(number));
@@ -44,7 +44,7 @@ impl Calls {
     }
 
     /// With a key that nobody has, each call from the next of `peers` addresses (at most 65,536).
-    pub fn with_unknown_key(peers: usize) -> Arc<Self> {
+    pub(crate) fn with_unknown_key(peers: usize) -> Arc<Self> {
         let body = "x".repeat(SMALL_BODY);
         let request = |peer: usize| {
             let address = format!("10.0.{}.{}", peer / 256, peer % 256);
@@ -57,7 +57,7 @@ impl Calls {
 
     /// `different` bodies signed (TC3) by account 0 now. Valid for five minutes, as often as they
     /// are sent.
-    pub fn signed(clock: &Clock, different: usize, body_bytes: usize) -> Arc<Self> {
+    pub(crate) fn signed(clock: &Clock, different: usize, body_bytes: usize) -> Arc<Self> {
         let now = clock.utc().seconds();
         let request = |number| {
             let body = format!("{number:09}{}", "x".repeat(body_bytes - 9));
@@ -73,7 +73,7 @@ impl Calls {
     }
 
     /// How many were taken so far.
-    pub fn taken(&self) -> usize {
+    pub(crate) fn taken(&self) -> usize {
         self.next.load(Ordering::Relaxed)
     }
 
@@ -98,7 +98,7 @@ fn request(path: &str, headers: &str, body: &str) -> Vec<u8> {
 
 /// How calls are spaced.
 #[derive(Clone, Copy)]
-pub enum Pace {
+pub(crate) enum Pace {
     /// Each connection sends its next call when it has the answer to the last.
     Closed,
     /// So many are due each second, whatever the answers take; a latency counts from the instant at
@@ -107,7 +107,7 @@ pub enum Pace {
 }
 
 #[derive(Clone)]
-pub struct Load {
+pub(crate) struct Load {
     pub calls: Arc<Calls>,
     pub pace: Pace,
     pub connections: usize,
@@ -116,7 +116,7 @@ pub struct Load {
 }
 
 /// What became of a load.
-pub struct Answers {
+pub(crate) struct Answers {
     /// In nanoseconds, ascending.
     latencies: Vec<u64>,
     /// Answers with status 200.
@@ -125,19 +125,19 @@ pub struct Answers {
 }
 
 impl Answers {
-    pub fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.latencies.len()
     }
 
     /// The latency in microseconds that this share of the calls kept within.
-    pub fn within_us(&self, share: f64) -> f64 {
+    pub(crate) fn within_us(&self, share: f64) -> f64 {
         self.latencies[((self.calls() - 1) as f64 * share) as usize] as f64 / 1e3
     }
 }
 
 impl Load {
     /// Makes calls for a while over connections that are there when it begins.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         name: &'static str,
         connections: Vec<Connection>,
@@ -205,13 +205,13 @@ impl Pace {
     }
 }
 
-pub struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    pub async fn open(address: SocketAddr) -> Self {
+    pub(crate) async fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self {
@@ -221,12 +221,12 @@ impl Connection {
     }
 
     /// Sends a whole request and reads the whole answer; gives its status.
-    pub async fn call(&mut self, request: &[u8]) -> u16 {
+    pub(crate) async fn call(&mut self, request: &[u8]) -> u16 {
         self.answer(request).await.0
     }
 
     /// The same, with the answer's body.
-    pub async fn answer(&mut self, request: &[u8]) -> (u16, &[u8]) {
+    pub(crate) async fn answer(&mut self, request: &[u8]) -> (u16, &[u8]) {
         self.stream.write_all(request).await.unwrap();
         let mut filled = 0;
         loop {
@@ -254,7 +254,7 @@ impl Connection {
 }
 
 /// The length of the body that a head announces.
-pub fn content_length(headers: &[httparse::Header<'_>]) -> Option<usize> {
+pub(crate) fn content_length(headers: &[httparse::Header<'_>]) -> Option<usize> {
     let header = headers
         .iter()
         .find(|header| header.name.eq_ignore_ascii_case("content-length"))?;

@@ -25,12 +25,12 @@ const SETTLED: Duration = Duration::from_millis(250);
 /// Who makes calls: accounts `0..large` without a limit that matters, account `large` with a small
 /// one.
 #[derive(Clone, Copy)]
-pub struct Accounts {
+pub(crate) struct Accounts {
     pub large: usize,
 }
 
 impl Accounts {
-    pub fn throttled(self) -> usize {
+    pub(crate) fn throttled(self) -> usize {
         self.large
     }
 
@@ -47,25 +47,25 @@ impl Accounts {
 
 /// How a gate is started.
 #[derive(Clone, Copy)]
-pub struct Gate {
+pub(crate) struct Gate {
     pub durability: &'static str,
     pub workers: usize,
     pub cores: &'static str,
 }
 
 impl Gate {
-    pub const STRICT: Self = Self {
+    pub(crate) const STRICT: Self = Self {
         durability: "strict",
         workers: 1,
         cores: "0",
     };
-    pub const RELAXED: Self = Self {
+    pub(crate) const RELAXED: Self = Self {
         durability: "relaxed",
         ..Self::STRICT
     };
 }
 
-pub struct Server {
+pub(crate) struct Server {
     pub name: &'static str,
     pub address: SocketAddr,
     /// Of the gate only.
@@ -87,7 +87,7 @@ impl Drop for Server {
 
 /// One load on one server.
 #[derive(Clone, Copy)]
-pub struct Figure {
+pub(crate) struct Figure {
     pub cpu_us: f64,
     pub per_second: f64,
     pub p50_us: f64,
@@ -96,7 +96,7 @@ pub struct Figure {
 }
 
 /// Runs a load on `address`, which leads to `upstream`; `server` is whose processor time it costs.
-pub async fn measure(
+pub(crate) async fn measure(
     load: &Load,
     address: SocketAddr,
     server: Option<&Server>,
@@ -132,7 +132,7 @@ pub async fn measure(
 
 impl Server {
     /// The gate, from this crate's own binary.
-    pub async fn gate(
+    pub(crate) async fn gate(
         name: &'static str,
         gate: Gate,
         accounts: Accounts,
@@ -163,7 +163,7 @@ impl Server {
     /// nginx tuned as far as its manual goes: refusals without a line in the log, bodies passed on
     /// while they arrive, and a C library that keeps the memory it has (else each large body maps
     /// it anew).
-    pub async fn nginx(accounts: Accounts, upstream: &Upstream) -> Option<Self> {
+    pub(crate) async fn nginx(accounts: Accounts, upstream: &Upstream) -> Option<Self> {
         version("nginx")?;
         let dir = tempfile::tempdir().unwrap();
         let (address, path) = (free_address(), dir.path().display());
@@ -207,7 +207,7 @@ impl Server {
 
     /// HAProxy with its log in a ring in memory and refusals without a line in it. Its buffers are
     /// what a case wants: 64 KiB make large bodies cheaper and small calls dearer.
-    pub async fn haproxy(
+    pub(crate) async fn haproxy(
         accounts: Accounts,
         upstream: &Upstream,
         buffer_bytes: usize,
@@ -282,7 +282,7 @@ impl Server {
     }
 
     /// Processor time of the process, its threads and its children so far.
-    pub fn cpu(&self) -> Duration {
+    pub(crate) fn cpu(&self) -> Duration {
         fn of(pid: u32) -> u64 {
             let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
             let of_task = |task: std::fs::DirEntry| -> u64 {
@@ -296,24 +296,24 @@ impl Server {
         Duration::from_nanos(of(self.child.id()))
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Memory in use now: nginx's is its worker's.
-    pub fn resident_bytes(&self) -> u64 {
+    pub(crate) fn resident_bytes(&self) -> u64 {
         let own = self.child.id();
         let worker = children(own).first().copied().unwrap_or(own);
         accounts::resident_bytes(worker)
     }
 
     /// The bytes of a file of the gate's, such as its ledger.
-    pub fn file_bytes(&self, name: &str) -> u64 {
+    pub(crate) fn file_bytes(&self, name: &str) -> u64 {
         std::fs::metadata(self.dir.path().join(name)).map_or(0, |file| file.len())
     }
 
     /// Changes the quota of every account and waits until it is in force.
-    pub async fn reload(&self, accounts: Accounts) {
+    pub(crate) async fn reload(&self, accounts: Accounts) {
         let next = self.dir.path().join("next");
         std::fs::write(&next, accounts.yaml(LARGE_QUOTA - 1)).unwrap();
         std::fs::rename(next, self.path("accounts.yaml")).unwrap();
@@ -322,14 +322,14 @@ impl Server {
     }
 
     /// Asks for the metrics, as a Prometheus does each minute or so.
-    pub async fn scrape(&self) {
+    pub(crate) async fn scrape(&self) {
         let (status, answer) = self.ask("GET", "/metrics").await;
         assert_eq!(status, 200, "{answer}");
     }
 
     /// Ends the benchmark unless the gate's ledger holds exactly the calls that were let in, and
     /// nobody's refusals were slowed down.
-    pub async fn verify(&self) {
+    pub(crate) async fn verify(&self) {
         if self.admin.is_none() {
             return;
         }
@@ -365,7 +365,7 @@ impl Server {
 }
 
 /// What a peer says of its version; `None` when it is not installed.
-pub fn version(program: &str) -> Option<String> {
+pub(crate) fn version(program: &str) -> Option<String> {
     let output = Command::new(program).arg("-v").output().ok()?;
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
@@ -373,7 +373,7 @@ pub fn version(program: &str) -> Option<String> {
 }
 
 /// Puts this process, and with it the load and the upstream, on these cores.
-pub fn pin_load(cores: &str) {
+pub(crate) fn pin_load(cores: &str) {
     let own = std::process::id().to_string();
     let status = Command::new("taskset")
         .args(["-a", "-cp", cores, &own])

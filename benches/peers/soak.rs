@@ -12,7 +12,7 @@ const ALLOWED_GROWTH: f64 = 1.05;
 
 /// Half of what one worker can do, spread over 1,000 accounts, for so many minutes. Every minute's
 /// connections are new ones. Ends the process with 1 when memory grew.
-pub async fn run(minutes: usize) {
+pub(crate) async fn run(minutes: usize) {
     assert!(
         minutes >= 4,
         "a soak is told by its quarters: at least 4 minutes"

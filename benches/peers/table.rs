@@ -3,30 +3,30 @@
 use crate::servers::Figure;
 
 /// One line of a table: what was measured, round by round.
-pub struct Row {
+pub(crate) struct Row {
     pub label: String,
     pub rounds: Vec<Figure>,
 }
 
 impl Row {
     /// The median of one quantity over the rounds.
-    pub fn median(&self, of: impl Fn(&Figure) -> f64) -> f64 {
+    pub(crate) fn median(&self, of: impl Fn(&Figure) -> f64) -> f64 {
         median(self.rounds.iter().map(of).collect())
     }
 
     /// The median of one quantity over another row's in the same round.
-    pub fn ratio(&self, to: &Self, of: impl Fn(&Figure) -> f64) -> f64 {
+    pub(crate) fn ratio(&self, to: &Self, of: impl Fn(&Figure) -> f64) -> f64 {
         self.against(to, |own, other| of(own) / of(other))
     }
 
     /// The median of what becomes of two figures of the same round.
-    pub fn against(&self, other: &Self, of: impl Fn(&Figure, &Figure) -> f64) -> f64 {
+    pub(crate) fn against(&self, other: &Self, of: impl Fn(&Figure, &Figure) -> f64) -> f64 {
         let pairs = self.rounds.iter().zip(&other.rounds);
         median(pairs.map(|(own, other)| of(own, other)).collect())
     }
 }
 
-pub fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len() % 2 == 1 {
@@ -37,12 +37,12 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// The row that begins with `label`; a peer may be missing.
-pub fn find<'a>(rows: &'a [Row], label: &str) -> Option<&'a Row> {
+pub(crate) fn find<'a>(rows: &'a [Row], label: &str) -> Option<&'a Row> {
     rows.iter().find(|row| row.label.starts_with(label))
 }
 
 /// Prints what a call costs, with the ratio to the row that begins with `reference`.
-pub fn print(title: &str, rows: &[Row], reference: &str) {
+pub(crate) fn print(title: &str, rows: &[Row], reference: &str) {
     println!(
         "\n{title:<44} CPU us/call  x {reference:<9} (worst, best)    calls/s    p50 us    p99 us"
     );

@@ -15,13 +15,13 @@ const ANSWER: &[u8] =
 /// As much of a large body as is read at once; the rest of it is dropped piece by piece.
 const BUFFER_BYTES: usize = 128 * 1024;
 
-pub struct Upstream {
+pub(crate) struct Upstream {
     pub address: SocketAddr,
     answered: Arc<AtomicU64>,
 }
 
 impl Upstream {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let upstream = Self {
             address: listener.local_addr().unwrap(),
@@ -38,7 +38,7 @@ impl Upstream {
     }
 
     /// Requests that came whole and were answered so far.
-    pub fn answered(&self) -> u64 {
+    pub(crate) fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
     }
 }

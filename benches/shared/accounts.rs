@@ -4,20 +4,20 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
 /// The API key of an account; all are of one length.
-pub fn key(number: usize) -> String {
+pub(crate) fn key(number: usize) -> String {
     format!("key-of-customer-{number:09}")
 }
 
-pub fn secret_id(number: usize) -> String {
+pub(crate) fn secret_id(number: usize) -> String {
     format!("AKIDBENCH{number:09}")
 }
 
-pub fn secret_key(number: usize) -> String {
+pub(crate) fn secret_key(number: usize) -> String {
     format!("secret-of-customer-{number:09}")
 }
 
 /// The text of `accounts.yaml`: each account has a TC3 pair, an API key and one purchase of `qps`.
-pub fn yaml(accounts: usize, qps: impl Fn(usize) -> u32) -> String {
+pub(crate) fn yaml(accounts: usize, qps: impl Fn(usize) -> u32) -> String {
     let mut text = String::from("accounts:\n");
     for number in 0..accounts {
         let hash = hex::encode(Sha256::digest(key(number)));
@@ -37,7 +37,7 @@ pub fn yaml(accounts: usize, qps: impl Fn(usize) -> u32) -> String {
 }
 
 /// The bytes of what must be kept of [`yaml`] as it is: id, name, key pair, digest, order id.
-pub fn texts(accounts: usize) -> u64 {
+pub(crate) fn texts(accounts: usize) -> u64 {
     let of_one = |number| {
         let texts = format!(
             "2{number:09}Customer {number}{}{}Q-{number}",
@@ -50,12 +50,12 @@ pub fn texts(accounts: usize) -> u64 {
 }
 
 /// Memory of a process that is in use now.
-pub fn resident_bytes(pid: u32) -> u64 {
+pub(crate) fn resident_bytes(pid: u32) -> u64 {
     status_bytes(pid, "VmRSS:")
 }
 
 /// The most that it ever was.
-pub fn most_resident_bytes(pid: u32) -> u64 {
+pub(crate) fn most_resident_bytes(pid: u32) -> u64 {
     status_bytes(pid, "VmHWM:")
 }
 

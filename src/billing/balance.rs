@@ -11,7 +11,7 @@ use rust_decimal::Decimal;
 /// The payments by `paid_by`, less the debits of settlements (R16). The account is in arrears
 /// exactly when this is below zero (R17): a payment that brings it back to zero brings the service
 /// back. What was paid for packs and QPS is no part of it, on either side.
-pub fn balance(
+pub(crate) fn balance(
     payments: impl IntoIterator<Item = (Utc, Decimal)>,
     debited: Decimal,
     paid_by: Utc,
@@ -22,6 +22,6 @@ pub fn balance(
 }
 
 /// Whether a settlement that left this balance stops the service (R17).
-pub fn in_arrears(balance: Decimal) -> bool {
+pub(crate) fn in_arrears(balance: Decimal) -> bool {
     balance < Decimal::ZERO
 }

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 /// The balance of an account, and the calls that are left. For the operator, the account and the
 /// notices.
 #[derive(Clone, Debug, Serialize)]
-pub struct Balances {
+pub(crate) struct Balances {
     /// The running month.
     pub month: String,
     /// Payments less what settlements debited (R17).
@@ -31,7 +31,7 @@ pub struct Balances {
 
 /// The calls of one group: admitted, billable, and left.
 #[derive(Clone, Debug, Serialize)]
-pub struct ServiceBalance {
+pub(crate) struct ServiceBalance {
     /// The number of calls on the running month's statement so far.
     pub admitted: u64,
     /// The number of them that are billable.
@@ -46,7 +46,7 @@ pub struct ServiceBalance {
 
 /// The calls that are left of an order of packs.
 #[derive(Clone, Debug, Serialize)]
-pub struct PackBalance {
+pub(crate) struct PackBalance {
     /// The id of the order.
     pub order: String,
     /// The size of one pack, in calls.
@@ -63,7 +63,11 @@ pub struct PackBalance {
 
 impl Books<'_> {
     /// The balances of the account now, with the payments that count by `paid_by`.
-    pub fn balances(&self, sold: AccountRef<'_>, paid_by: Utc) -> Result<Balances, BooksError> {
+    pub(crate) fn balances(
+        &self,
+        sold: AccountRef<'_>,
+        paid_by: Utc,
+    ) -> Result<Balances, BooksError> {
         let month = Month::of(self.now, &self.catalog.time_zone);
         let statement = match self.stored(sold.id, month)? {
             Some(fixed) => fixed,
@@ -133,13 +137,13 @@ impl Books<'_> {
 
 /// The payments in the files that count by `paid_by`, less the debits (R17). For an account that
 /// was taken out of the files no payment is known: it owes its debits.
-pub fn balance(account: Option<&Account>, debited: Decimal, paid_by: Utc) -> Decimal {
+pub(crate) fn balance(account: Option<&Account>, debited: Decimal, paid_by: Utc) -> Decimal {
     let payments = account.into_iter().flat_map(|account| &account.payments);
     billing::balance(payments.map(|p| (p.at, p.amount)), debited, paid_by)
 }
 
 /// The sum that the settlements have debited, by account.
-pub fn debits(reader: &Reader) -> Result<HashMap<AccountId, Decimal>, BooksError> {
+pub(crate) fn debits(reader: &Reader) -> Result<HashMap<AccountId, Decimal>, BooksError> {
     let mut debits: HashMap<AccountId, Decimal> = HashMap::new();
     for stored in reader.debits(None)? {
         *debits.entry(stored.account.clone()).or_default() += due(&stored)?;
@@ -148,7 +152,7 @@ pub fn debits(reader: &Reader) -> Result<HashMap<AccountId, Decimal>, BooksError
 }
 
 /// The sum that the settlements have debited from one account.
-pub fn debited(reader: &Reader, id: &AccountId) -> Result<Decimal, BooksError> {
+pub(crate) fn debited(reader: &Reader, id: &AccountId) -> Result<Decimal, BooksError> {
     let mut debited = Decimal::ZERO;
     for stored in reader.debits(Some(id))? {
         debited += due(&stored)?;

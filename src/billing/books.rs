@@ -24,17 +24,15 @@ use crate::model::{AccountId, GroupId, Month, Utc};
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-pub use crate::billing::balances::{
-    Balances, PackBalance, ServiceBalance, balance, debited, debits,
-};
-pub use error::BooksError;
+pub(crate) use crate::billing::balances::{Balances, balance, debited, debits};
+pub(crate) use error::BooksError;
 
 /// How long after its end a day is sealed, and a month can be settled, in microseconds. Calls that
 /// began in it have been recorded by then (R16; the contract's earliest is an hour).
-pub const GRACE_US: i64 = 3_600_000_000;
+pub(crate) const GRACE_US: i64 = 3_600_000_000;
 
 /// The files in force and the ledger, at one instant.
-pub struct Books<'b> {
+pub(crate) struct Books<'b> {
     /// The catalogue of what is sold.
     pub catalog: &'b Catalog,
     /// The ledger of the calls.
@@ -45,7 +43,7 @@ pub struct Books<'b> {
 
 /// An account as the files have it; the files may not know it any more.
 #[derive(Clone, Copy)]
-pub struct AccountRef<'b> {
+pub(crate) struct AccountRef<'b> {
     /// The id of the account.
     pub id: &'b AccountId,
     /// The account in the files. `None` when they do not have it any more.
@@ -72,7 +70,11 @@ type Used = HashMap<String, u64>;
 
 impl Books<'_> {
     /// The month's statement: as it was fixed, or as it stands now.
-    pub fn statement(&self, sold: AccountRef<'_>, month: Month) -> Result<Statement, BooksError> {
+    pub(crate) fn statement(
+        &self,
+        sold: AccountRef<'_>,
+        month: Month,
+    ) -> Result<Statement, BooksError> {
         match self.stored(sold.id, month)? {
             Some(fixed) => Ok(fixed),
             None => Ok(billing::statement(&self.inputs(sold, month)?)),
@@ -80,14 +82,18 @@ impl Books<'_> {
     }
 
     /// The fixed statement of the month. `None` when it is not fixed, or there was nothing to fix.
-    pub fn stored(&self, id: &AccountId, month: Month) -> Result<Option<Statement>, BooksError> {
+    pub(crate) fn stored(
+        &self,
+        id: &AccountId,
+        month: Month,
+    ) -> Result<Option<Statement>, BooksError> {
         let stored = self.reader.stored_statement(&month.to_string(), id)?;
         stored.map(|stored| parse(id, &stored)).transpose()
     }
 
     /// The inputs of the month's statement, whether or not it is fixed. A fixed month has the
     /// records that its settlement counted; any other has all records so far.
-    pub fn inputs(&self, sold: AccountRef<'_>, month: Month) -> Result<Inputs, BooksError> {
+    pub(crate) fn inputs(&self, sold: AccountRef<'_>, month: Month) -> Result<Inputs, BooksError> {
         let zone = &self.catalog.time_zone;
         Ok(Inputs {
             on_no_statement: calls_on_none(self.reader, zone, Some(sold.id))?,
@@ -206,7 +212,7 @@ impl Books<'_> {
 impl Books<'_> {
     /// The accounts that get a statement of the month: they have calls in it, late ones included,
     /// or an order that was paid in it.
-    pub fn on_the_books<'a>(
+    pub(crate) fn on_the_books<'a>(
         &self,
         accounts: impl Iterator<Item = &'a Account>,
         month: Month,
@@ -227,7 +233,7 @@ impl Books<'_> {
     }
 
     /// The order as the rules know it, with the calls that it has covered up to now.
-    pub fn used(&self, account: &Account, pack: &Pack) -> Result<PackOrder, BooksError> {
+    pub(crate) fn used(&self, account: &Account, pack: &Pack) -> Result<PackOrder, BooksError> {
         let month = Month::of(self.now, &self.catalog.time_zone);
         let statement = self.statement(account.into(), month)?;
         // An order that ended before this month is on none of its statements; whether it was used

@@ -135,7 +135,7 @@ pub struct Calls {
 
 /// As people read it: with the two decimals of the currency (R13, ours); with more only when the
 /// amount has them, for nothing is cut off.
-pub fn money(amount: Decimal) -> Decimal {
+pub(crate) fn money(amount: Decimal) -> Decimal {
     let mut amount = amount.normalize();
     if amount.scale() < 2 {
         amount.rescale(2);

@@ -23,24 +23,24 @@ mod tests;
 mod verify;
 mod window;
 
-pub mod books;
-pub mod text;
+pub(crate) mod books;
+pub(crate) mod text;
 
-pub use balance::{balance, in_arrears};
-pub use inputs::{Calls, GroupInputs, Inputs, Interval, PackOrder, PriceTerms, QpsOrder, money};
-pub use months::{
+pub use inputs::Inputs;
+pub use statement::statement;
+
+pub(crate) use balance::{balance, in_arrears};
+pub(crate) use inputs::{Calls, GroupInputs, Interval, PackOrder, PriceTerms, QpsOrder, money};
+pub(crate) use months::{
     closing_day, due, furthest, keep_from, last_day_over, newest, next_seal, told, unsettled,
 };
-pub use notice::{Notice, notices};
-pub use packs::{PackState, boundaries, pack_in_use};
-pub use price::{Goods, NotSold, Period, Quote, pack_price, qps_price};
-pub use refund::{NotRefundable, Refund, refund};
-pub use settlement::{SettleError, Settled, settle_month};
-pub use statement::{
-    ActionCalls, Fixed, FreeUse, GroupStatement, NotBillable, PackUse, PaidKind, PaidLine,
-    PerCallUse, PostpaidUse, Statement, StatementLine, statement,
-};
-pub use verify::{
+pub(crate) use notice::{Notice, notices};
+pub(crate) use packs::{PackState, boundaries, pack_in_use};
+pub(crate) use price::{Goods, Period, Quote, pack_price, qps_price};
+pub(crate) use refund::{NotRefundable, Refund, refund};
+pub(crate) use settlement::{SettleError, settle_month};
+pub(crate) use statement::{Fixed, FreeUse, GroupStatement, PaidKind, PerCallUse, Statement};
+pub(crate) use verify::{
     VerifiedMonth, check_digests, check_settlement, check_time_zone, verify_statements,
 };
-pub use window::{calls_on_none, first_month};
+pub(crate) use window::{calls_on_none, first_month};

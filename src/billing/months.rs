@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use std::time::Duration;
 
 /// The oldest month that is not settled; `None` before the first call.
-pub fn unsettled(reader: &Reader, zone: &TimeZone) -> Result<Option<Month>, ReadError> {
+pub(crate) fn unsettled(reader: &Reader, zone: &TimeZone) -> Result<Option<Month>, ReadError> {
     Ok(match reader.last_settlement()? {
         Some(begun) if begun.settled_at.is_none() => Month::parse(&begun.month).ok(),
         Some(settled) => Month::parse(&settled.month).ok().map(Month::next),
@@ -20,14 +20,14 @@ pub fn unsettled(reader: &Reader, zone: &TimeZone) -> Result<Option<Month>, Read
 }
 
 /// The oldest month that is not settled, when it has been over for long enough.
-pub fn due(reader: &Reader, zone: &TimeZone, now: Utc) -> Result<Option<Month>, ReadError> {
+pub(crate) fn due(reader: &Reader, zone: &TimeZone, now: Utc) -> Result<Option<Month>, ReadError> {
     let is_over = |month: &Month| month.bounds(zone).1.0.saturating_add(GRACE_US) <= now.0;
     Ok(unsettled(reader, zone)?.filter(is_over))
 }
 
 /// The first instant whose records must stay: within `retain`, and never in the running month, in
 /// the one before, which may be disputed (R16), or in one that is not settled.
-pub fn keep_from(now: Utc, retain: Duration, unsettled: Month, zone: &TimeZone) -> Utc {
+pub(crate) fn keep_from(now: Utc, retain: Duration, unsettled: Month, zone: &TimeZone) -> Utc {
     let retained = now
         .0
         .saturating_sub(i64::try_from(retain.as_micros()).unwrap_or(i64::MAX));
@@ -37,7 +37,7 @@ pub fn keep_from(now: Utc, retain: Duration, unsettled: Month, zone: &TimeZone) 
 }
 
 /// When the running day can be sealed.
-pub fn next_seal(now: Utc, zone: &TimeZone) -> Utc {
+pub(crate) fn next_seal(now: Utc, zone: &TimeZone) -> Utc {
     let next = last_day_over(now, zone).checked_add(jiff::Span::new().days(2));
     let midnight = next.and_then(|day| day.to_zoned_datetime(zone.clone()));
     midnight.map_or(Utc(i64::MAX), |midnight| {
@@ -46,7 +46,7 @@ pub fn next_seal(now: Utc, zone: &TimeZone) -> Utc {
 }
 
 /// The newest day that has been over for long enough.
-pub fn last_day_over(now: Utc, zone: &TimeZone) -> Date {
+pub(crate) fn last_day_over(now: Utc, zone: &TimeZone) -> Date {
     let then = Utc(now.0.saturating_sub(GRACE_US));
     let today = local_date(then, zone);
     today.yesterday().unwrap_or(today)
@@ -55,7 +55,7 @@ pub fn last_day_over(now: Utc, zone: &TimeZone) -> Date {
 /// The sealed day up to which the month's calls are counted. It is the first day, from the month's
 /// last day on, that is over, and after whose seal no call of the month or an older one came. A day
 /// that a wrong clock has sealed may end with any record.
-pub fn closing_day(
+pub(crate) fn closing_day(
     reader: &Reader,
     month: Month,
     zone: &TimeZone,
@@ -84,7 +84,7 @@ fn local_date(at: Utc, zone: &TimeZone) -> Date {
 
 /// The latest instant that the ledger knows to have come: the newest call, or the begin of the
 /// newest day that is sealed.
-pub fn newest(reader: &Reader, zone: &TimeZone) -> Result<Utc, ReadError> {
+pub(crate) fn newest(reader: &Reader, zone: &TimeZone) -> Result<Utc, ReadError> {
     let called = reader.last_admitted()?;
     let sealed = reader.last_day()?;
     let sealed = sealed.and_then(|seal| Some(day_bounds(&seal.day, zone)?.0));
@@ -92,7 +92,10 @@ pub fn newest(reader: &Reader, zone: &TimeZone) -> Result<Utc, ReadError> {
 }
 
 /// The latest end that the ledger knows: its name, and the instant.
-pub fn furthest(reader: &Reader, zone: &TimeZone) -> Result<Option<(String, Utc)>, ReadError> {
+pub(crate) fn furthest(
+    reader: &Reader,
+    zone: &TimeZone,
+) -> Result<Option<(String, Utc)>, ReadError> {
     let called = reader.last_admitted()?;
     let called = called.map(|at| ("a record".to_owned(), at));
     let sealed = reader.last_day()?.and_then(|seal| {
@@ -109,7 +112,7 @@ pub fn furthest(reader: &Reader, zone: &TimeZone) -> Result<Option<(String, Utc)
 
 /// The latest instant that what is sealed and fixed tells of: that is done by a trusted clock
 /// alone.
-pub fn told(reader: &Reader, zone: &TimeZone) -> Result<Option<Utc>, ReadError> {
+pub(crate) fn told(reader: &Reader, zone: &TimeZone) -> Result<Option<Utc>, ReadError> {
     let sealed = reader.last_day()?;
     let sealed = sealed.and_then(|seal| Some(day_bounds(&seal.day, zone)?.1));
     let fixed = reader.last_settlement()?.map(|fixed| fixed.fixed_at);

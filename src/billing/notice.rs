@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A notice that an account gets once.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Notice {
+pub(crate) struct Notice {
     /// `ACCOUNT/ORDER/PACK/low` or `.../exhausted`: the same whenever it is computed, so that
     /// nobody is told twice. Order ids are unique over all accounts and hold no `/`.
     pub id: String,
@@ -25,7 +25,7 @@ pub struct Notice {
 /// All thresholds that the packs of one order of `count` packs of `calls` have crossed when `used`
 /// of it are used, oldest first. Packs of an order are used one after the other. Expiry raises
 /// none.
-pub fn notices(
+pub(crate) fn notices(
     account: &AccountId,
     order: &str,
     calls: u64,

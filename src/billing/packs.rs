@@ -87,7 +87,7 @@ impl PackOrder {
 
 /// The instants strictly inside `(from, until)` at which a pack begins or ends to cover calls:
 /// between two of them, and only there, a count tells which packs paid. Ascending, each once.
-pub fn boundaries(packs: &[PackOrder], from: Utc, until: Utc) -> Vec<Utc> {
+pub(crate) fn boundaries(packs: &[PackOrder], from: Utc, until: Utc) -> Vec<Utc> {
     let mut instants: Vec<Utc> = packs
         .iter()
         .flat_map(|pack| [pack.delivered, pack.ends()])
@@ -101,7 +101,7 @@ pub fn boundaries(packs: &[PackOrder], from: Utc, until: Utc) -> Vec<Utc> {
 /// The calls that are left in the pack in use of an order, and the size of that pack. The packs of
 /// an order are used one after the other, so each notice is about a pack's own size (R14). `(0,
 /// size)` when all are used.
-pub fn pack_in_use(calls: u64, count: u32, used: u64) -> (u64, u64) {
+pub(crate) fn pack_in_use(calls: u64, count: u32, used: u64) -> (u64, u64) {
     let left = calls.saturating_mul(u64::from(count)).saturating_sub(used);
     match left {
         0 => (0, calls),
@@ -125,7 +125,7 @@ pub(super) struct PackWalk<'a> {
 impl<'a> PackWalk<'a> {
     /// R10: the free pack is whole in every month. It needs no word about stops and qps mode: in
     /// neither is a per-call-mode call admitted, so what is left waits by itself.
-    pub fn new(free_calls: u64, packs: &'a [PackOrder]) -> Self {
+    pub(super) fn new(free_calls: u64, packs: &'a [PackOrder]) -> Self {
         let mut order: Vec<usize> = (0..packs.len()).collect();
         // R12: soonest expiry, then order of delivery; a stable sort leaves ties as in the file
         // (ours). A refund does not make a pack sooner: when the call came nobody knew of it.
@@ -143,7 +143,7 @@ impl<'a> PackWalk<'a> {
     }
 
     /// `calls` that were admitted at `at`, or from then on until the next [`boundaries`].
-    pub fn take(&mut self, at: Utc, mut calls: u64) {
+    pub(super) fn take(&mut self, at: Utc, mut calls: u64) {
         let mut draw = |left: &mut u64| {
             let drawn = calls.min(*left);
             *left -= drawn;
@@ -161,7 +161,7 @@ impl<'a> PackWalk<'a> {
     }
 
     /// The orders in the order of use, each with its place.
-    pub fn in_order(&self) -> impl Iterator<Item = (usize, &'a PackOrder)> {
+    pub(super) fn in_order(&self) -> impl Iterator<Item = (usize, &'a PackOrder)> {
         let packs = self.packs;
         self.order
             .iter()

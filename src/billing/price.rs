@@ -8,7 +8,7 @@ use std::fmt;
 /// How long quota is bought for. Calendar months or days (R15).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Period {
+pub(crate) enum Period {
     /// At the price of a month.
     Months(u32),
     /// At the price of a day.
@@ -29,7 +29,7 @@ impl fmt::Display for Period {
 /// The goods of an order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Goods {
+pub(crate) enum Goods {
     /// Prepaid packs (R11).
     Packs {
         /// The size of one.
@@ -48,7 +48,7 @@ pub enum Goods {
 
 /// The price of an order, and how it was computed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Quote {
+pub(crate) struct Quote {
     /// The goods that are ordered.
     pub goods: Goods,
     /// The price of one pack, or of one QPS for one month or day.
@@ -61,7 +61,7 @@ pub struct Quote {
 
 /// Why there is no price.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NotSold {
+pub(crate) enum NotSold {
     /// The catalogue has no pack of this size.
     #[error("no pack of {calls} calls is sold: the catalogue has {}", listed(.sizes))]
     Size {
@@ -87,7 +87,7 @@ fn listed(sizes: &[u64]) -> String {
 }
 
 /// R11: a pack has one price, whatever the number of them.
-pub fn pack_price(
+pub(crate) fn pack_price(
     packs_on_sale: &[(u64, Decimal)],
     calls: u64,
     count: u32,
@@ -112,7 +112,7 @@ pub fn pack_price(
 
 /// R15: the whole purchase at the price of its own size. `ladder`: `(from, for a month, for a day)`
 /// of one QPS, ascending.
-pub fn qps_price(
+pub(crate) fn qps_price(
     ladder: &[(u32, Decimal, Decimal)],
     qps: u32,
     period: Period,

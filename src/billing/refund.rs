@@ -12,7 +12,7 @@ const REFUND_DAYS: i64 = 7;
 /// The answer to a refund that somebody asks for. That the provider may refuse suspected abuse all
 /// the same is a decision of people, and no rule here (R18).
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Refund {
+pub(crate) enum Refund {
     /// It is paid back in full.
     Yes {
         /// Fund by fund, as it was paid: cash, income and gift balance only.
@@ -32,7 +32,7 @@ pub enum Refund {
 /// Why an order is not paid back: the first of these that holds, those that no waiting mends first
 /// (ours).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NotRefundable {
+pub(crate) enum NotRefundable {
     /// It is no order of packs.
     #[error("R18: the order is a QPS purchase, which is not paid back")]
     QpsPurchase,
@@ -69,7 +69,7 @@ pub enum NotRefundable {
 
 impl NotRefundable {
     /// As in JSON.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::QpsPurchase => "qps_purchase",
             Self::Refunded => "refunded",
@@ -86,7 +86,7 @@ impl NotRefundable {
 /// Answers for `order`, of which `used` calls were ever used. `standing`: that of its service now.
 /// `violation`: whether any service of the account is stopped for one. `refundable`: the order's
 /// own flag. QPS purchases are never paid back (R18), so they do not come here.
-pub fn refund(
+pub(crate) fn refund(
     order: &PackOrder,
     used: u64,
     standing: Option<Stop>,

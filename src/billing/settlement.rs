@@ -71,7 +71,7 @@ pub enum SettleError {
 }
 
 /// A month that was settled now.
-pub struct Settled {
+pub(crate) struct Settled {
     /// The number of statements that were fixed by this call.
     pub statements: u64,
     /// The sum of what is due by them.
@@ -88,7 +88,7 @@ pub struct Settled {
 ///
 /// # Errors
 /// When a statement cannot be fixed; those that could are, and the month stays open.
-pub fn settle_month<'a>(
+pub(crate) fn settle_month<'a>(
     ledger: &Ledger,
     books: &Books<'_>,
     accounts: impl Iterator<Item = &'a Account>,

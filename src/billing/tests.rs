@@ -1,6 +1,7 @@
 //! The rules of money, by examples. Every expected figure is worked out by hand from the contract.
 
 use super::*;
+use crate::billing::price::NotSold;
 use crate::model::{
     AccountId, Action, Fund, GroupId, Local, Mode, Origin, Reason, Stop, TierBasis, Utc,
 };

@@ -7,7 +7,7 @@ use crate::model::Mode;
 use std::io::{self, Write};
 
 /// Columns aligned, titles in any script; money with two decimals, unit prices exact.
-pub fn table(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
+pub(crate) fn table(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
     let (currency, due) = (&statement.currency, money(statement.due).to_string());
     writeln!(
         out,
@@ -158,7 +158,7 @@ const COLUMNS: &str = "month,account,currency,group,row,name,mode,reason,state,c
 /// A header, then a row for each figure of the statement. `row` says what it is: `calls`,
 /// `not_billable`, `free_pack`, `pack`, `due`, `paid`, `paid_back`, `on_no_statement` where there
 /// are such calls, and last `total_due` and `total_paid`.
-pub fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
+pub(crate) fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
     writeln!(out, "{COLUMNS}")?;
     let mut put = |group: &str, row: &str, cells: Cells| {
         let Cells {

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 /// Months that were settled by another zone begin and end at other instants: calls would be on two
 /// statements, or on none. Any statement tells the zone. The first month that is settled has one,
 /// for it is that of the first call.
-pub fn check_time_zone(reader: &Reader, zone: &TimeZone) -> Result<(), BooksError> {
+pub(crate) fn check_time_zone(reader: &Reader, zone: &TimeZone) -> Result<(), BooksError> {
     let Some(stored) = reader.newest_statement()? else {
         return Ok(());
     };
@@ -31,7 +31,7 @@ pub fn check_time_zone(reader: &Reader, zone: &TimeZone) -> Result<(), BooksErro
 /// Checks that a month was fixed in order: after the month before, when it was over, and with a day
 /// that was sealed at its end or later. A month that is only fixed has no seal yet. Without this
 /// check an edit of the ledger could choose the calls that it counts.
-pub fn check_settlement(
+pub(crate) fn check_settlement(
     reader: &Reader,
     zone: &TimeZone,
     fixed: &Settlement,
@@ -65,7 +65,7 @@ pub fn check_settlement(
 
 /// A month whose fixed statements fit.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct VerifiedMonth {
+pub(crate) struct VerifiedMonth {
     /// The month, as in `2026-11`.
     pub month: String,
     /// The number of its statements.
@@ -78,7 +78,7 @@ pub struct VerifiedMonth {
 /// the ledger, as far as its records are kept. Every account with calls must have a statement. What
 /// inputs say of prices and orders is proven by the digest alone, when the one that was logged is
 /// at hand. `zone`: the catalogue's.
-pub fn verify_statements(
+pub(crate) fn verify_statements(
     reader: &Reader,
     zone: &TimeZone,
 ) -> Result<Vec<VerifiedMonth>, BooksError> {
@@ -139,7 +139,7 @@ pub fn verify_statements(
 
 /// Whether the statements of the months have the digests that were published when these were
 /// settled.
-pub fn check_digests(
+pub(crate) fn check_digests(
     months: &[VerifiedMonth],
     published: &[(Month, [u8; 32])],
 ) -> Result<(), BooksError> {

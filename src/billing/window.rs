@@ -136,7 +136,7 @@ type Asked = (Utc, Utc, RangeInclusive<u64>);
 
 /// The first month that has a statement: that of the oldest call that is not dated by a clock which
 /// was never set. `None` before the first such call.
-pub fn first_month(reader: &Reader, zone: &TimeZone) -> Result<Option<Month>, ReadError> {
+pub(crate) fn first_month(reader: &Reader, zone: &TimeZone) -> Result<Option<Month>, ReadError> {
     let (earliest, _) = Month::FIRST.bounds(zone);
     let first = reader.first_admitted(earliest)?;
     Ok(first.map(|first| Month::of(first, zone)))
@@ -145,7 +145,7 @@ pub fn first_month(reader: &Reader, zone: &TimeZone) -> Result<Option<Month>, Re
 /// How many calls of the account, or of all, are on no statement and come on none: late ones that a
 /// month which was fixed before schema 4 left out. Of deleted records, those are counted of which
 /// the roll-up tells.
-pub fn calls_on_none(
+pub(crate) fn calls_on_none(
     reader: &Reader,
     zone: &TimeZone,
     account: Option<&AccountId>,

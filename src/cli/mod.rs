@@ -21,6 +21,7 @@ mod verify;
 
 pub mod demo;
 
+pub use crate::config::Mistakes;
 pub use backup::backup;
 pub use check::check;
 pub use completions::{completions, man};

@@ -3,6 +3,7 @@
 //! Owns how a line leaves the process. Must never panic when a line cannot be written.
 
 use crate::config::{self, Config};
+use crate::ledger::{LedgerError, Reader, uncorrected_note};
 use anyhow::Context;
 use clap::ValueEnum;
 use std::fmt::Display;
@@ -11,7 +12,7 @@ use std::path::Path;
 
 /// How counts and statements are printed.
 #[derive(Clone, Copy, ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// For people.
     Table,
     /// One document.
@@ -22,7 +23,7 @@ pub enum Format {
 
 /// How records are printed.
 #[derive(Clone, Copy, ValueEnum)]
-pub enum RecordsFormat {
+pub(crate) enum RecordsFormat {
     /// A JSON document in each line.
     Jsonl,
     /// A row each, with a head.
@@ -31,7 +32,7 @@ pub enum RecordsFormat {
 
 /// How a price, or the answer to a refund, is printed.
 #[derive(Clone, Copy, ValueEnum)]
-pub enum AnswerFormat {
+pub(crate) enum AnswerFormat {
     /// For people.
     Table,
     /// One document.
@@ -48,6 +49,19 @@ pub(crate) fn load(path: &Path) -> anyhow::Result<Config> {
         tell(format_args!("warning: {warning}"));
     }
     Ok(config)
+}
+
+/// Opens the ledger for reading. A note beside it, of calls that may still be corrected, goes to
+/// standard error: what is printed then may change.
+///
+/// # Errors
+/// When there is no ledger, or it cannot be read.
+pub(crate) fn open_ledger(path: &Path) -> anyhow::Result<Reader> {
+    let reader = Reader::open(path)?;
+    if let Some(note) = uncorrected_note(path)? {
+        tell(format_args!("warning: {}", LedgerError::Uncorrected(note)));
+    }
+    Ok(reader)
 }
 
 /// Writes to standard output; a reader that went away (`| head`) is no error.

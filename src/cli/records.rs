@@ -3,9 +3,9 @@
 //! Owns the columns of a record. Must never read all of them into memory.
 
 use crate::cli::flags::RecordsFlags;
-use crate::cli::output::{RecordsFormat, load};
+use crate::cli::output::{RecordsFormat, load, open_ledger};
 use crate::config::Config;
-use crate::ledger::{Cursor, Reader, StoredRecord};
+use crate::ledger::{Cursor, StoredRecord};
 use crate::model::{AccountId, Month};
 use anyhow::Context;
 use std::io::{self, ErrorKind, Write};
@@ -66,7 +66,7 @@ fn print_records(
     selection: &Selection<'_>,
     format: RecordsFormat,
 ) -> anyhow::Result<Option<Cursor>> {
-    let reader = Reader::open(&config.settings.ledger.path)?;
+    let reader = open_ledger(&config.settings.ledger.path)?;
     let (mut after, mut left) = match selection {
         Selection::After(after, limit) => (*after, *limit),
         Selection::Month(..) => (Cursor::from(0), u64::MAX),

@@ -5,9 +5,8 @@
 use crate::billing::books::{self, Books};
 use crate::billing::{self, NotRefundable, Refund};
 use crate::cli::flags::RefundFlags;
-use crate::cli::output::{AnswerFormat, load, print};
+use crate::cli::output::{AnswerFormat, load, open_ledger, print};
 use crate::config::{Account, Catalog, Config, Pack, Service};
-use crate::ledger::Reader;
 use crate::model::{Clock, Local, Stop, Utc};
 use anyhow::bail;
 use serde_json::{Value, json};
@@ -56,7 +55,7 @@ fn decide(config: &Config, found: &FoundOrder<'_>, now: Utc) -> anyhow::Result<R
         let reason = NotRefundable::QpsPurchase;
         return Ok(Refund::No { reason });
     };
-    let reader = Reader::open(&config.settings.ledger.path)?;
+    let reader = open_ledger(&config.settings.ledger.path)?;
     let orders = Books {
         catalog: &config.catalog,
         reader: &reader,

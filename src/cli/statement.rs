@@ -5,8 +5,7 @@
 use crate::billing::books::{AccountRef, Books};
 use crate::billing::text;
 use crate::cli::flags::StatementFlags;
-use crate::cli::output::{Format, load, print};
-use crate::ledger::Reader;
+use crate::cli::output::{Format, load, open_ledger, print};
 use crate::model::{Clock, Month};
 use anyhow::bail;
 use serde_json::json;
@@ -18,7 +17,7 @@ use serde_json::json;
 /// ledger cannot be read, or standard output not be written.
 pub fn statement(flags: &StatementFlags) -> anyhow::Result<()> {
     let config = load(&flags.config.config)?;
-    let reader = Reader::open(&config.settings.ledger.path)?;
+    let reader = open_ledger(&config.settings.ledger.path)?;
     let now = Clock::default().utc();
     let orders = Books {
         catalog: &config.catalog,

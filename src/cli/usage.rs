@@ -3,8 +3,8 @@
 //! Owns their three forms. Must never count: the ledger does.
 
 use crate::cli::flags::UsageFlags;
-use crate::cli::output::{Format, load, print};
-use crate::ledger::{Reader, UsageLine};
+use crate::cli::output::{Format, load, open_ledger, print};
+use crate::ledger::UsageLine;
 use crate::model::{Clock, Month};
 use serde_json::json;
 use std::io::{self, Write};
@@ -19,7 +19,7 @@ pub fn usage(flags: &UsageFlags) -> anyhow::Result<()> {
     let current = || Month::of(Clock::default().utc(), zone);
     let month = flags.month.unwrap_or_else(current);
     let (from, until) = month.bounds(zone);
-    let lines = Reader::open(&config.settings.ledger.path)?.usage(
+    let lines = open_ledger(&config.settings.ledger.path)?.usage(
         from,
         until,
         flags.account.as_ref(),

@@ -4,8 +4,8 @@
 
 use crate::billing::{self, VerifiedMonth};
 use crate::cli::flags::VerifyFlags;
-use crate::cli::output::{load, print};
-use crate::ledger::{Reader, Verified};
+use crate::cli::output::{load, open_ledger, print};
+use crate::ledger::Verified;
 use std::io::{self, Write};
 
 /// Recomputes all that the ledger says from the records that it keeps, and compares it with what
@@ -17,7 +17,7 @@ use std::io::{self, Write};
 pub fn verify(flags: &VerifyFlags) -> anyhow::Result<()> {
     let config = load(&flags.config.config)?;
     let zone = &config.catalog.time_zone;
-    let reader = Reader::open(&config.settings.ledger.path)?;
+    let reader = open_ledger(&config.settings.ledger.path)?;
     let verified = reader.verify(flags.checkpoint)?;
     let months = billing::verify_statements(&reader, zone)?;
     let on_none = billing::calls_on_none(&reader, zone, None)?;

@@ -15,7 +15,7 @@ use std::fmt::Display;
 
 /// Every difference from what was sold to what `new` sells as of `now`, a sentence each: first the
 /// catalogue's, then by account. Empty when nothing is different.
-pub fn changes<'c>(
+pub(crate) fn changes<'c>(
     old_catalog: &Catalog,
     old_accounts: impl IntoIterator<Item = &'c Account>,
     new: &Config,

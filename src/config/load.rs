@@ -46,7 +46,7 @@ pub fn load(path: &Path) -> Result<Config, Mistakes> {
 
 /// As [`load`], and which files were read or looked for: when one of them changes, another load may
 /// end otherwise.
-pub fn load_watched(path: &Path) -> (Result<Config, Mistakes>, Sources) {
+pub(crate) fn load_watched(path: &Path) -> (Result<Config, Mistakes>, Sources) {
     match load_once(path, Places::Skipped) {
         // The settings are always read with places.
         (Ok(config), sources) if config.warnings.iter().all(|w| w.file == path) => {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 /// One thing wrong in a file, where it stands, and what to write instead.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mistake {
-    /// As given to [`crate::config::load`], or joined to its directory: relative stays relative.
+    /// As given to [`crate::config::load()`], or joined to its directory: relative stays relative.
     pub file: PathBuf,
     /// From 1.
     pub line: u32,
@@ -45,7 +45,7 @@ impl fmt::Display for Mistakes {
 
 /// A line for each of the first hundred, and one that counts the rest: a wrong export has a mistake
 /// in every account, and who reads the first ones corrects them all.
-pub fn told(list: &[Mistake]) -> impl Iterator<Item = String> {
+pub(crate) fn told(list: &[Mistake]) -> impl Iterator<Item = String> {
     const TOLD: usize = 100;
     let rest = match list.len().saturating_sub(TOLD) {
         0 => None,

@@ -4,7 +4,7 @@
 //! `accounts.yaml` ([`Account`]), and the only use of `serde_yaml`. Must never decide anything
 //! about a call, never keep state between two loads, and never show a secret.
 //!
-//! [`load`] reads them. A file passes through two steps: text -> tree with places (`yaml`), tree ->
+//! [`load()`] reads them. A file passes through two steps: text -> tree with places (`yaml`), tree ->
 //! types (`reader`, `secret` and one module per file). A wrong value becomes a mistake and `None`,
 //! and reading goes on: a check that needs a missing value is skipped, so that one slip makes one
 //! mistake.
@@ -32,18 +32,16 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-pub use accounts::{
-    Account, Credential, MAX_DAYS, MAX_MONTHS, MAX_PACKS, Pack, Paid, Payment, QpsPurchase, Service,
-};
-pub use catalog::{
-    ActionSpec, Catalog, Charging, Group, MAX_QPS, PackPrice, PerCall, QpsPrice, Route, Tier,
-};
-pub use changes::changes;
-pub use load::{Config, load, load_watched};
-pub use mistakes::{Mistake, Mistakes, told};
-pub use settings::{
-    AdminSettings, Endpoint, LedgerSettings, Limits, NoticeSettings, Settings, UpstreamSettings,
-    WebhookUrl, reference,
-};
-pub use sources::Sources;
-pub use written::Written;
+pub use accounts::{Account, Credential, Service};
+pub use load::{Config, load};
+pub use mistakes::Mistakes;
+pub use settings::{Endpoint, reference};
+
+pub(crate) use accounts::{MAX_DAYS, MAX_MONTHS, MAX_PACKS, Pack, Paid, QpsPurchase};
+pub(crate) use catalog::{Catalog, Charging, Group, MAX_QPS, PackPrice, PerCall, QpsPrice, Tier};
+pub(crate) use changes::changes;
+pub(crate) use load::load_watched;
+pub(crate) use mistakes::{Mistake, told};
+pub(crate) use settings::{Limits, NoticeSettings, Settings, UpstreamSettings, WebhookUrl};
+pub(crate) use sources::Sources;
+pub(crate) use written::Written;

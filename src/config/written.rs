@@ -35,7 +35,7 @@ impl Written {
         *self = Self { settings, ..later };
     }
 
-    /// `tollgate.yaml` as given to [`crate::config::load`].
+    /// `tollgate.yaml` as given to [`crate::config::load()`].
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -46,7 +46,7 @@ const LIST_AGE: Duration = Duration::from_secs(1);
 
 /// A notice that was raised and is not marked as sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Unsent {
+pub(crate) struct Unsent {
     /// Stable: by it the receiver knows a notice that comes again. Visible ASCII.
     pub id: String,
     /// Whose pack it is about.
@@ -59,7 +59,7 @@ pub struct Unsent {
 
 /// Why a notice was not taken. It is tried again.
 #[derive(thiserror::Error, Debug)]
-pub enum NotDelivered {
+pub(crate) enum NotDelivered {
     /// No connection.
     #[error("cannot connect: {0}")]
     Unreachable(io::Error),
@@ -84,7 +84,7 @@ pub enum NotDelivered {
 }
 
 /// The receiver of notices. A connection for each: there are few, and none has to be kept.
-pub struct Webhook {
+pub(crate) struct Webhook {
     url: WebhookUrl,
     host: Host,
     token: Option<SecretString>,
@@ -98,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 impl Webhook {
     /// Reads the machine's trusted certificates when the address is https; that there are none is a
     /// warning in the log. Blocks for a moment.
-    pub fn new(settings: &NoticeSettings) -> Self {
+    pub(crate) fn new(settings: &NoticeSettings) -> Self {
         let mut roots = RootCertStore::empty();
         if settings.webhook.tls {
             let found = rustls_native_certs::load_native_certs();
@@ -132,7 +132,7 @@ impl Webhook {
     ///
     /// # Errors
     /// It is not known to be taken; it may have been all the same.
-    pub async fn send(&self, body: &str, id: &str) -> Result<(), NotDelivered> {
+    pub(crate) async fn send(&self, body: &str, id: &str) -> Result<(), NotDelivered> {
         let request = self.request(body, id)?;
         let deadline = Instant::now() + self.timeout;
         // Ends with this call, however that ends.
@@ -344,7 +344,7 @@ impl Failing {
 ///
 /// A notice is sent until the webhook takes it, and again when the process ends before it is
 /// marked: at least once. The later notices of an account wait for the earlier ones.
-pub async fn deliver<E: Display + Send + 'static>(
+pub(crate) async fn deliver<E: Display + Send + 'static>(
     webhook: Webhook,
     metrics: Arc<Metrics>,
     clock: Clock,

@@ -8,10 +8,11 @@ mod background;
 mod settler;
 mod start;
 
-pub mod admin;
-pub mod delivery;
-pub mod reload;
-pub mod serve;
+pub(crate) mod admin;
+pub(crate) mod delivery;
+pub(crate) mod reload;
+pub(crate) mod serve;
 
-pub use settler::{EVIDENCE, Settler, sent, unsent};
-pub use start::{StartError, start};
+pub use start::start;
+
+pub(crate) use settler::{EVIDENCE, Settler, sent, unsent};

@@ -65,7 +65,7 @@ pub struct ReloadOptions {
 }
 
 /// The one way to another generation.
-pub struct Reloader {
+pub(crate) struct Reloader {
     shared: Arc<Shared>,
     in_force: Mutex<FilesInForce>,
 }
@@ -79,7 +79,7 @@ struct FilesInForce {
 
 impl Reloader {
     /// The text of the files that are in force in `shared`.
-    pub fn new(shared: Arc<Shared>, written: Written) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, written: Written) -> Self {
         let sources = written.sources.clone();
         Self {
             shared,
@@ -93,7 +93,7 @@ impl Reloader {
     ///
     /// # Errors
     /// When it panicked, which it never should; what was in force stays.
-    pub async fn reload(self: Arc<Self>, wish: ReloadOptions) -> Result<Outcome, JoinError> {
+    pub(crate) async fn reload(self: Arc<Self>, wish: ReloadOptions) -> Result<Outcome, JoinError> {
         let clock = self.shared.clock.clone();
         let reload = move || run_low_priority(|| self.reload_now(wish));
         read_files(&clock, reload).await
@@ -209,7 +209,7 @@ impl Reloader {
     /// Reloads when the files have changed and are quiet again. Runs until it is dropped. It looks
     /// at files and asks no notification service: those miss the swapped links of a Kubernetes
     /// volume.
-    pub async fn watch(self: Arc<Self>) {
+    pub(crate) async fn watch(self: Arc<Self>) {
         let mut before: Option<Sources> = None;
         loop {
             self.shared.clock.sleep(LOOK_EVERY).await;
@@ -244,7 +244,7 @@ impl Reloader {
 ///
 /// # Errors
 /// When `read` panicked.
-pub async fn read_files<T: Send + 'static>(
+pub(crate) async fn read_files<T: Send + 'static>(
     clock: &Clock,
     read: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, JoinError> {

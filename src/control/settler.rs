@@ -23,7 +23,7 @@ mod pass;
 mod trust;
 
 use crate::billing::SettleError;
-pub use notices::{sent, unsent};
+pub(crate) use notices::{sent, unsent};
 
 use crate::billing::books;
 use crate::billing::{self, furthest, newest, told};
@@ -44,7 +44,7 @@ use tokio::sync::Notify;
 
 /// The target of the log lines that are evidence: a sealed day's head, a settled month's digest.
 /// A kept log holds the ledger to them, so they are written at every level.
-pub const EVIDENCE: &str = "tollgate::evidence";
+pub(crate) const EVIDENCE: &str = "tollgate::evidence";
 /// How often it is looked whether something is to be done at all.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// From the start of one pass over the accounts that called to the start of the next, at least.
@@ -63,7 +63,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 
 /// The one who settles. There is one ledger, one writer and one of these.
-pub struct Settler {
+pub(crate) struct Settler {
     shared: Arc<Shared>,
     /// Tells the delivery of notices that there is one.
     raised: Arc<Notify>,
@@ -101,7 +101,7 @@ struct SettlerState {
 impl Settler {
     /// Reads what was debited and stops who is in arrears: to be called before the first call is
     /// accepted.
-    pub fn start(
+    pub(crate) fn start(
         shared: Arc<Shared>,
         retain: Duration,
         raised: Arc<Notify>,
@@ -154,7 +154,7 @@ impl Settler {
     }
 
     /// Looks each second whether something is to be done, and does it. Runs until it is dropped.
-    pub async fn run(self: Arc<Self>) {
+    pub(crate) async fn run(self: Arc<Self>) {
         let mut told = String::new();
         loop {
             self.shared.clock.sleep(LOOK_EVERY).await;
@@ -229,7 +229,7 @@ impl Settler {
 
     /// Keeps what was seen of the clocks to the end, for the next start. To be called before the
     /// ledger is closed; blocks.
-    pub fn end(&self) -> Result<(), SettleError> {
+    pub(crate) fn end(&self) -> Result<(), SettleError> {
         self.look();
         let watch = self.trust.lock().keep(Utc(i64::MIN));
         Ok(self.shared.ledger.keep(vec![Entry::Clock(watch)])?)

@@ -23,12 +23,12 @@ const TRAILERS: u8 = 100;
 pub struct Malformed(pub &'static str);
 
 /// The elements of a list.
-pub fn tokens(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn tokens(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
 /// Digits only: no sign, no space.
-pub fn length_of(value: &[u8]) -> Option<u64> {
+pub(crate) fn length_of(value: &[u8]) -> Option<u64> {
     if value.is_empty() {
         return None;
     }

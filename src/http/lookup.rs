@@ -13,7 +13,7 @@ use tokio::sync::watch;
 type Resolved = Result<Vec<SocketAddr>, (io::ErrorKind, String)>;
 
 /// A host and a port to connect to.
-pub struct Host {
+pub(crate) struct Host {
     name: String,
     port: u16,
     /// The last look-up that was begun; `None` in it while it runs.
@@ -22,7 +22,7 @@ pub struct Host {
 
 impl Host {
     /// `name` may be an IP address, without brackets.
-    pub fn new(name: String, port: u16) -> Self {
+    pub(crate) fn new(name: String, port: u16) -> Self {
         Self {
             name,
             port,
@@ -36,7 +36,7 @@ impl Host {
     ///
     /// # Errors
     /// The resolver's error.
-    pub async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+    pub(crate) async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
         if let Ok(address) = self.name.parse() {
             return Ok(vec![SocketAddr::new(address, self.port)]);
         }

@@ -12,15 +12,12 @@ mod sockets;
 mod splice;
 mod target;
 
-pub mod h1;
-pub mod lookup;
-pub mod names;
+pub(crate) mod h1;
+pub(crate) mod lookup;
+pub(crate) mod names;
 
-pub use fields::{Field, Fields, HeadWriter};
-pub use framing::{Chunked, Framing, Malformed, length_of, tokens};
-pub use sockets::{cut, ends_before, is_quiet, is_reset, reset};
-pub use splice::{ByteReader, ByteWriter, PIPES, Pipe, read_now, write_now};
-pub use target::Target;
-
-pub(crate) use fields::FieldSpan;
-pub(crate) use framing::BULK_BYTES;
+pub(crate) use fields::{Field, FieldSpan, Fields, HeadWriter};
+pub(crate) use framing::{BULK_BYTES, Framing, Malformed, length_of, tokens};
+pub(crate) use sockets::{cut, ends_before, is_quiet, is_reset, reset};
+pub(crate) use splice::{ByteReader, ByteWriter, PIPES, Pipe, read_now, write_now};
+pub(crate) use target::Target;

@@ -1,12 +1,12 @@
 //! The names of fields that several rooms read or write (in lowercase).
 
 /// The name of a call, in its answer and towards the upstream.
-pub const X_REQUEST_ID: &str = "x-request-id";
+pub(crate) const X_REQUEST_ID: &str = "x-request-id";
 /// The action that a client of the vendor's protocol calls.
-pub const X_TC_ACTION: &str = "x-tc-action";
+pub(crate) const X_TC_ACTION: &str = "x-tc-action";
 /// A client's own name for a call, sent back with the answer.
-pub const X_TC_TRACE_ID: &str = "x-tc-traceid";
+pub(crate) const X_TC_TRACE_ID: &str = "x-tc-traceid";
 /// The hops that a request came through.
-pub const X_FORWARDED_FOR: &str = "x-forwarded-for";
+pub(crate) const X_FORWARDED_FOR: &str = "x-forwarded-for";
 /// By this field an upstream says whether its answer is billable.
-pub const X_BILLABLE: &str = "x-tollgate-billable";
+pub(crate) const X_BILLABLE: &str = "x-tollgate-billable";

@@ -8,12 +8,12 @@ use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
 
 /// Whether the connection was reset, as far as the runtime has heard.
-pub fn is_reset(socket: &TcpStream) -> bool {
+pub(crate) fn is_reset(socket: &TcpStream) -> bool {
     heard_of(socket).is_error()
 }
 
 /// Waits until the connection is reset; for ever when there is no socket.
-pub async fn reset(socket: Option<&TcpStream>) {
+pub(crate) async fn reset(socket: Option<&TcpStream>) {
     let Some(socket) = socket else {
         return std::future::pending().await;
     };
@@ -21,21 +21,21 @@ pub async fn reset(socket: Option<&TcpStream>) {
 }
 
 /// Resets the connection, so that its peer knows that the answer is not whole.
-pub fn cut(socket: &TcpStream) {
+pub(crate) fn cut(socket: &TcpStream) {
     // It may be gone already.
     let _ = rustix::net::connect_unspec(socket);
 }
 
 /// Whether the connection is open and nothing waits to be read. Asks the system (`MSG_PEEK`), for
 /// the runtime may not have heard yet of what has come.
-pub fn is_quiet(socket: &TcpStream) -> bool {
+pub(crate) fn is_quiet(socket: &TcpStream) -> bool {
     let nothing = SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
     nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Whether `bytes` more can never be read: the connection was reset, or the peer has closed its
 /// sending side and fewer bytes have come.
-pub fn ends_before(socket: &TcpStream, bytes: u64) -> bool {
+pub(crate) fn ends_before(socket: &TcpStream, bytes: u64) -> bool {
     let heard = heard_of(socket);
     heard.is_error()
         || (heard.is_read_closed()

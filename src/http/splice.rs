@@ -13,7 +13,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 ///
 /// Each has two file descriptors. Beyond 64 MiB of pipes (`pipe-user-pages-soft`) the kernel makes
 /// each new pipe of an unprivileged user small. These take half of it: others need some too.
-pub const PIPES: usize = 128;
+pub(crate) const PIPES: usize = 128;
 
 /// The bytes that a pipe holds.
 const PIPE_BYTES: usize = 256 * 1024;
@@ -22,13 +22,13 @@ const PIPE_BYTES: usize = 256 * 1024;
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
 /// A stream that is read from.
-pub trait ByteReader: AsyncRead + Send + Unpin {
+pub(crate) trait ByteReader: AsyncRead + Send + Unpin {
     /// The socket, if it is one.
     fn socket(&self) -> Option<&TcpStream>;
 }
 
 /// A stream that is written to.
-pub trait ByteWriter: AsyncWrite + Unpin {
+pub(crate) trait ByteWriter: AsyncWrite + Unpin {
     /// The socket, if it is one.
     fn socket(&self) -> Option<&TcpStream>;
 
@@ -91,7 +91,7 @@ impl ByteWriter for tokio::io::WriteHalf<tokio::io::DuplexStream> {
 ///
 /// # Errors
 /// `WouldBlock` when the socket takes nothing.
-pub fn write_now(to: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+pub(crate) fn write_now(to: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     Ok(rustix::io::write(to, bytes)?)
 }
 
@@ -99,7 +99,7 @@ pub fn write_now(to: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
 ///
 /// # Errors
 /// `WouldBlock` when nothing has come.
-pub fn read_now(from: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn read_now(from: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
     Ok(rustix::io::read(from, into)?)
 }
 

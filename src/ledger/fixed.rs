@@ -92,11 +92,11 @@ fn settlement(row: &Row<'_>) -> Result<Settlement, ReadError> {
 /// The SHA-256 over the statements of a month, in the order of their accounts. Each statement gives
 /// its account, its sum, its inputs and its text as they are stored, with a zero byte after each.
 #[derive(Default)]
-pub struct StatementsDigest(Sha256);
+pub(crate) struct StatementsDigest(Sha256);
 
 impl StatementsDigest {
     /// Takes in the next statement.
-    pub fn add(&mut self, stored: &StoredStatement) {
+    pub(crate) fn add(&mut self, stored: &StoredStatement) {
         for text in [
             stored.account.as_str(),
             &stored.due,
@@ -109,7 +109,7 @@ impl StatementsDigest {
     }
 
     /// Gives the digest of all statements that were added.
-    pub fn end(self) -> [u8; 32] {
+    pub(crate) fn end(self) -> [u8; 32] {
         self.0.finalize().into()
     }
 }

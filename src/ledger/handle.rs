@@ -77,7 +77,7 @@ pub(super) struct Writing {
 }
 
 /// Creates an empty ledger where there is no file. Logs nothing.
-pub fn create(path: &Path) -> Result<(), LedgerError> {
+pub(crate) fn create(path: &Path) -> Result<(), LedgerError> {
     let (path, _lock) = claim(path, true)?;
     let connection = rusqlite::Connection::open(&path)?;
     match schema::identify(&connection)? {

@@ -414,7 +414,7 @@ pub(super) fn word<T>(
 /// Copies the ledger `from` to the new file `to`, also while it is written: one consistent state,
 /// checked, in a single file. `to` appears when it is complete or not at all; an existing file is
 /// never overwritten.
-pub fn backup(from: &Path, to: &Path) -> Result<(), LedgerError> {
+pub(crate) fn backup(from: &Path, to: &Path) -> Result<(), LedgerError> {
     let reader = Reader::open(from)?;
     refuse_noted(&reader.connection, from)?;
     copy_to(&reader.connection, to)

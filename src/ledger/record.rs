@@ -60,7 +60,7 @@ impl Record {
 /// By 408, 421, 425 and 429 the upstream says that it did no work and wants to be asked again. In
 /// qps mode `Billable` means that the call was inside what the quota paid for; what a call costs is
 /// the biller's affair (R5).
-pub fn billable(
+pub(crate) fn billable(
     bill: Bill,
     mode: Mode,
     outcome: Outcome,

@@ -41,7 +41,7 @@ const STEP: i64 = 4_096;
 
 /// The result of a restore: which records the ledger has, and where the ledger before it is now.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Restored {
+pub(crate) struct Restored {
     /// The real path of the ledger.
     pub path: PathBuf,
     /// The id of the ledger, which a restore keeps.
@@ -67,7 +67,7 @@ pub struct Restored {
 /// [`LedgerError::Locked`] while a tollgate runs; [`LedgerError::NotItsBackup`] when `to` is
 /// another ledger; [`LedgerError::NotALedger`] and others when `from` is no ledger. Then nothing is
 /// changed.
-pub fn restore(from: &Path, to: &Path, now: Utc) -> Result<Restored, LedgerError> {
+pub(crate) fn restore(from: &Path, to: &Path, now: Utc) -> Result<Restored, LedgerError> {
     let source = open_backup(from).map_err(named(from))?;
     refuse_noted(&source, from)?;
     let (path, lock) = lock(to)?;

@@ -88,7 +88,7 @@ fn note_path(path: &Path) -> PathBuf {
 ///
 /// For commands that read a ledger beside its process: what they count may still be corrected.
 /// [`LedgerError::Uncorrected`] with this path says so, and what to do.
-pub fn uncorrected_note(path: &Path) -> Result<Option<PathBuf>, LedgerError> {
+pub(crate) fn uncorrected_note(path: &Path) -> Result<Option<PathBuf>, LedgerError> {
     let reader = Reader::open(path)?;
     uncorrected(&reader.connection, path)
 }

@@ -14,7 +14,7 @@ const OTHER: &str = "other";
 /// Which gates have series of their own. A gate that was given series keeps them while it exists,
 /// because a counter that moved between `other` and its own name would seem to be reset.
 #[derive(Default)]
-pub struct AccountSeries {
+pub(super) struct AccountSeries {
     limit: usize,
     /// What each named account's sum over its gates exceeds its own series by: what it did among
     /// the others, less what gates counted that are gone since.
@@ -60,7 +60,7 @@ pub struct PackFigures {
 
 impl AccountSeries {
     /// At most `limit` accounts get series of their own.
-    pub fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
             ..Self::default()

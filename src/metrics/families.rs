@@ -5,7 +5,7 @@ use crate::metrics::accounts::AccountSeries;
 use crate::model::{COMMIT, Mode, Outcome, Threshold};
 use parking_lot::Mutex;
 /// A counter that was resolved once and is kept where it counts.
-pub use prometheus::IntCounter;
+pub(crate) use prometheus::IntCounter;
 use prometheus::core::Collector;
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry,

@@ -6,5 +6,7 @@
 mod accounts;
 mod families;
 
-pub use accounts::{AccountFigures, PackFigures};
-pub use families::{Decision, FAMILIES, Family, IntCounter, Kind, Metrics};
+pub use families::{FAMILIES, Metrics};
+
+pub(crate) use accounts::{AccountFigures, PackFigures};
+pub(crate) use families::{Decision, IntCounter};

@@ -213,11 +213,11 @@ impl Mover {
 /// A timer that is set again for each wait rather than made anew. Setting it to a later time than
 /// before takes no lock, and nearly every call sets one that never fires.
 #[derive(Default)]
-pub struct Timer(Option<Pin<Box<Sleep>>>);
+pub(crate) struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
     /// Waits so long, or a little longer.
-    pub async fn sleep(&mut self, wait: Duration) {
+    pub(crate) async fn sleep(&mut self, wait: Duration) {
         let at = Instant::now() + wait;
         match &mut self.0 {
             Some(sleep) => {

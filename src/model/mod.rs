@@ -10,12 +10,15 @@ mod network;
 mod terms;
 mod time;
 
-pub use clock::{Clock, Mover, Timer};
-pub use local::Local;
+pub use clock::{Clock, Mover};
 pub use month::Month;
-pub use network::network;
 pub use terms::{
-    AccountId, Action, Bill, COMMIT, Durability, Fund, GroupId, Mode, Origin, Outcome, QUOTA_PATH,
-    Reason, RequestId, RequestIdText, Stop, Threshold, TierBasis, VERSION,
+    AccountId, Action, Bill, Durability, Fund, GroupId, Mode, Origin, Outcome, Reason, RequestId,
+    Stop, Threshold, VERSION,
 };
 pub use time::{Mono, Utc};
+
+pub(crate) use clock::Timer;
+pub(crate) use local::Local;
+pub(crate) use network::network;
+pub(crate) use terms::{COMMIT, QUOTA_PATH, RequestIdText, TierBasis};

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 /// Answers the requests of the public listener: the customer's own endpoints, and calls.
 #[derive(Clone)]
-pub struct Portal {
+pub(crate) struct Portal {
     pub(super) proxy: Arc<Proxy>,
     /// One permit for each question that reads the ledger now.
     pub(super) questions: Arc<Semaphore>,
@@ -19,7 +19,7 @@ pub struct Portal {
 
 impl Portal {
     /// A portal in front of this proxy.
-    pub fn new(proxy: Arc<Proxy>) -> Self {
+    pub(crate) fn new(proxy: Arc<Proxy>) -> Self {
         Self {
             proxy,
             questions: Arc::new(Semaphore::new(AT_ONCE)),

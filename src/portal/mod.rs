@@ -6,4 +6,4 @@
 mod front;
 mod quota;
 
-pub use front::Portal;
+pub(crate) use front::Portal;

@@ -37,7 +37,7 @@ const SMALL_FRAME: usize = 4 * 1024;
 
 /// Why a client's body did not arrive whole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum UploadFailure {
+pub(crate) enum UploadFailure {
     /// The client hung up, or its framing is broken.
     #[error("the request body did not arrive whole")]
     Incomplete,
@@ -51,7 +51,7 @@ pub enum UploadFailure {
 
 /// How far a client's body has come. Shared between its reader and the call's context.
 #[derive(Default, Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     end: AtomicU8,
     whole_at: AtomicU64,
     awaited: AtomicBool,
@@ -75,18 +75,18 @@ impl Progress {
     }
 
     /// When the last byte arrived; `None` while it has not.
-    pub fn whole_at(&self) -> Option<Mono> {
+    pub(crate) fn whole_at(&self) -> Option<Mono> {
         (self.end.load(Ordering::Acquire) == WHOLE)
             .then(|| Mono(self.whole_at.load(Ordering::Relaxed)))
     }
 
     /// Whether the call waits for bytes of the client, and not for the upstream to take them.
-    pub fn is_awaited(&self) -> bool {
+    pub(crate) fn is_awaited(&self) -> bool {
         self.awaited.load(Ordering::Relaxed) && self.end.load(Ordering::Acquire) == FLOWING
     }
 
     /// Why the body broke off, if it did.
-    pub fn failure(&self) -> Option<UploadFailure> {
+    pub(crate) fn failure(&self) -> Option<UploadFailure> {
         match self.end.load(Ordering::Acquire) {
             2 => Some(UploadFailure::Incomplete),
             3 => Some(UploadFailure::TooLarge),
@@ -97,7 +97,7 @@ impl Progress {
 }
 
 /// The time after the head by which more than `received` bytes must have come.
-pub fn due(received: u64) -> Duration {
+pub(super) fn due(received: u64) -> Duration {
     UPLOAD_GRACE + earned(received)
 }
 
@@ -107,7 +107,7 @@ fn earned(received: u64) -> Duration {
 }
 
 /// A client's body on its way in.
-pub struct Upload {
+pub(crate) struct Upload {
     body: RequestBody,
     progress: Arc<Progress>,
     limit: u64,
@@ -120,7 +120,7 @@ pub struct Upload {
 
 impl Upload {
     /// `limit` in bytes; `deadline` for the last byte.
-    pub fn new(
+    pub(crate) fn new(
         body: RequestBody,
         limit: u64,
         expects_continue: bool,
@@ -145,18 +145,18 @@ impl Upload {
     }
 
     /// How far it has come.
-    pub fn progress(&self) -> &Arc<Progress> {
+    pub(crate) fn progress(&self) -> &Arc<Progress> {
         &self.progress
     }
 
     /// All of it, if it came with its head: then it is in memory already, where it can be hashed
     /// and forwarded from.
-    pub fn came_whole(&self) -> Option<&[u8]> {
+    pub(crate) fn came_whole(&self) -> Option<&[u8]> {
         self.body.whole().filter(|_| self.body.taken() == 0)
     }
 
     /// The declared length; `None` when chunked.
-    pub fn declared(&self) -> Option<u64> {
+    pub(crate) fn declared(&self) -> Option<u64> {
         self.body.left().map(|left| left + self.body.taken())
     }
 
@@ -223,7 +223,7 @@ impl Upload {
 
     /// Reads the body into memory and hashes it while it arrives. `sign` shows by when more of it
     /// is due.
-    pub async fn buffer(
+    pub(crate) async fn buffer(
         mut self,
         lease: Lease,
         sign: &Sign,
@@ -284,7 +284,7 @@ impl Upload {
 
     /// After a refusal, when the answer follows at once: whether the connection can be kept. A
     /// short rest is read to its end.
-    pub async fn drain(&mut self) -> bool {
+    pub(crate) async fn drain(&mut self) -> bool {
         if self.progress.whole_at().is_some() {
             return true;
         }
@@ -301,7 +301,7 @@ impl Upload {
 }
 
 /// A body in memory, with the memory reserved for it.
-pub struct Buffered {
+pub(crate) struct Buffered {
     frames: VecDeque<Bytes>,
     left: u64,
     lease: Lease,
@@ -311,7 +311,7 @@ pub struct Buffered {
 }
 
 /// The request body that goes to the upstream.
-pub enum ForwardBody {
+pub(crate) enum ForwardBody {
     /// Piece by piece as it arrives.
     Streamed(Upload),
     /// Read before, because the signature covers it.

@@ -14,12 +14,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// No peer and no credential holds more than this part of the whole.
-pub const SHARE: u64 = 8;
+pub(crate) const SHARE: u64 = 8;
 /// Pairs of peer and credential that are remembered as proven; beyond it all prove themselves anew.
 const PROVEN: usize = 65_536;
 
 /// A budget in bytes.
-pub struct BodyMemory {
+pub(super) struct BodyMemory {
     limit: u64,
     held: Mutex<HeldBytes>,
     hasher: foldhash::quality::RandomState,
@@ -43,7 +43,7 @@ enum Holder {
 }
 
 /// Memory that is held until this is dropped.
-pub struct Lease {
+pub(crate) struct Lease {
     memory: Arc<BodyMemory>,
     holders: Vec<Holder>,
     bytes: u64,
@@ -51,7 +51,7 @@ pub struct Lease {
 
 impl BodyMemory {
     /// `limit` in bytes (`limits.body_memory`).
-    pub fn new(limit: u64) -> Arc<Self> {
+    pub(super) fn new(limit: u64) -> Arc<Self> {
         Arc::new(Self {
             limit,
             held: Mutex::default(),
@@ -61,7 +61,12 @@ impl BodyMemory {
 
     /// Holds `bytes` for a peer's call with a credential that this call has not proven yet; `None`
     /// when the whole or a share would be crossed.
-    pub fn reserve(self: &Arc<Self>, peer: IpAddr, credential: &str, bytes: u64) -> Option<Lease> {
+    pub(super) fn reserve(
+        self: &Arc<Self>,
+        peer: IpAddr,
+        credential: &str,
+        bytes: u64,
+    ) -> Option<Lease> {
         let mut holders = vec![
             Holder::Peer(network(peer)),
             Holder::Credential(credential.into()),
@@ -98,7 +103,7 @@ impl BodyMemory {
     }
 
     /// Remembers that this peer has proven the credential.
-    pub fn proved(&self, peer: IpAddr, credential: &str) {
+    pub(super) fn proved(&self, peer: IpAddr, credential: &str) {
         let pair = self.pair(peer, credential);
         let mut held = self.held.lock();
         if held.proven.len() >= PROVEN && !held.proven.contains(&pair) {
@@ -112,14 +117,14 @@ impl BodyMemory {
     }
 
     /// Bytes held now.
-    pub fn held(&self) -> u64 {
+    pub(super) fn held(&self) -> u64 {
         self.held.lock().total
     }
 }
 
 impl Lease {
     /// Gives back what is beyond `bytes`.
-    pub fn shrink_to(&mut self, bytes: u64) {
+    pub(crate) fn shrink_to(&mut self, bytes: u64) {
         let back = self.bytes.saturating_sub(bytes);
         if back == 0 {
             return;

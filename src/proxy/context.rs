@@ -70,7 +70,7 @@ impl Client {
 }
 
 /// One request between its head and its decision. It is decided exactly once, however it ends (P4).
-pub struct RequestContext<'p> {
+pub(crate) struct RequestContext<'p> {
     pub(super) proxy: &'p Proxy,
     pub(super) id: RequestId,
     pub(super) id_text: RequestIdText,
@@ -135,7 +135,7 @@ impl<'p> RequestContext<'p> {
     ///
     /// # Errors
     /// When the account has its part of the connections already.
-    pub fn proven(&mut self, account: &Arc<KnownAccount>) -> Result<(), Refusal> {
+    pub(crate) fn proven(&mut self, account: &Arc<KnownAccount>) -> Result<(), Refusal> {
         self.account = Some(account.clone());
         match self.client.place.prove(&account.id) {
             true => Ok(()),
@@ -144,7 +144,7 @@ impl<'p> RequestContext<'p> {
     }
 
     /// The name of the request, as its answer says it.
-    pub fn id_text(&self) -> RequestIdText {
+    pub(crate) fn id_text(&self) -> RequestIdText {
         self.id_text
     }
 

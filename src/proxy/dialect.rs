@@ -21,7 +21,7 @@ use std::time::Duration;
 
 /// The form of an answer. It follows from the request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Dialect {
+pub(crate) enum Dialect {
     /// The vendor's envelope, always HTTP 200 (PROTOCOL §4).
     Vendor,
     /// Real statuses and problem details (RFC 9457).
@@ -32,7 +32,7 @@ impl Dialect {
     /// Vendor if `X-TC-Action` is present, `Authorization` begins `TC3` or is `SKIP`, or the call
     /// has the marks of the vendor's older methods. Those SDKs read nothing but the envelope. Never
     /// for CONNECT, to which a 200 would mean that a tunnel is open.
-    pub fn of(head: &RequestHead) -> Self {
+    pub(crate) fn of(head: &RequestHead) -> Self {
         if head.method == Method::CONNECT {
             return Self::Plain;
         }
@@ -49,7 +49,7 @@ const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#qu
 
 impl Refusal {
     /// The answer, without connection handling.
-    pub fn answer(&self, dialect: Dialect, id: &RequestIdText) -> Answer<Relay> {
+    pub(crate) fn answer(&self, dialect: Dialect, id: &RequestIdText) -> Answer<Relay> {
         match dialect {
             Dialect::Vendor => self.vendor(id.as_str()),
             Dialect::Plain => self.plain(id.as_str()),
@@ -154,7 +154,7 @@ impl Refusal {
 
 /// The answer in place of an upstream's that the vendor's SDKs could not read: another status than
 /// 200 (PROTOCOL §5).
-pub fn vendor_failed(id: &RequestIdText, status: StatusCode) -> Answer<Relay> {
+pub(super) fn vendor_failed(id: &RequestIdText, status: StatusCode) -> Answer<Relay> {
     let refusal = match status {
         StatusCode::TOO_MANY_REQUESTS => Refusal::UpstreamBusy,
         _ => Refusal::UpstreamNonsense,

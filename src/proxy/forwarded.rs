@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whether the address is one of a trusted proxy. An IPv4 address may come as a mapped one.
-pub fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
+pub(super) fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
     let address = address.to_canonical();
     trusted.iter().any(|net| net.contains(&address))
 }
@@ -17,7 +17,7 @@ pub fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
 /// The address that sent the request: the connection's (`socket`), or the nearest address in
 /// `X-Forwarded-For` that is no trusted proxy, read from the right as far as the proxies vouch for
 /// it. A part that cannot be read hides only what stands left of it.
-pub fn peer(socket: IpAddr, fields: &Fields, trusted: &[IpNet]) -> IpAddr {
+pub(super) fn peer(socket: IpAddr, fields: &Fields, trusted: &[IpNet]) -> IpAddr {
     let mut peer = socket;
     if !is_trusted(trusted, socket) {
         return peer;

@@ -30,7 +30,7 @@ const BACKLOG: i32 = 1024;
 
 /// How far the process is on its way out.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Accepting and answering.
     Serve,
     /// The listener empties its backlog and closes; calls finish and say `Connection: close`.
@@ -41,10 +41,10 @@ pub enum Phase {
 
 /// An answer that is being made. On the heap from the start: handed on by value, the future would
 /// be copied several times.
-pub type BoxedAnswer = Pin<Box<dyn Future<Output = h1::Answer<Relay>> + Send>>;
+pub(crate) type BoxedAnswer = Pin<Box<dyn Future<Output = h1::Answer<Relay>> + Send>>;
 
 /// Answers the requests of a listener: calls alone, or also the portal's endpoints.
-pub trait Front: Send + Sync {
+pub(crate) trait Front: Send + Sync {
     /// The proxy whose places the connections take.
     fn proxy(&self) -> &Arc<Proxy>;
 
@@ -79,7 +79,7 @@ impl Front for Arc<Proxy> {
 ///
 /// `SO_REUSEPORT` would let a second process share the port in silence. A first bind without it
 /// fails then.
-pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
+pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
     if address.port() != 0 {
         listen(address, false)?;
     }
@@ -109,7 +109,7 @@ fn listen(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener>
 /// Accepts and serves until the phase says otherwise and the last call has ended. The places of
 /// connections are shared by all listeners: when they are taken, [`Place`] decides which connection
 /// gives way. While none does, the next connections wait, unread.
-pub async fn run(
+pub(crate) async fn run(
     listener: TcpListener,
     front: Arc<dyn Front>,
     upstream: Arc<Upstream>,

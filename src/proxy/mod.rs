@@ -24,17 +24,18 @@ mod refusal;
 mod request;
 mod state;
 
-pub mod admission;
-pub mod identity;
-pub mod listener;
-pub mod policy;
-pub mod upstream;
+pub(crate) mod admission;
+pub(crate) mod identity;
+pub(crate) mod listener;
+pub(crate) mod policy;
+pub(crate) mod upstream;
 
-pub use body::{ForwardBody, Relay, UPLOAD_BYTES_PER_SECOND, UPLOAD_GRACE};
-pub use body_memory::SHARE as BODY_MEMORY_SHARE;
-pub use context::{Client, RequestContext};
-pub use dialect::Dialect;
-pub use own::OwnRequest;
-pub use places::{Place, Places};
-pub use refusal::{REFUSALS, Refusal, RefusalRow, Retry, Sentence};
-pub use state::{Proxy, Shared, counts};
+pub use body::{UPLOAD_BYTES_PER_SECOND, UPLOAD_GRACE};
+pub use refusal::{REFUSALS, Retry};
+
+pub(crate) use body::Relay;
+pub(crate) use context::{Client, RequestContext};
+pub(crate) use own::OwnRequest;
+pub(crate) use places::Place;
+pub(crate) use refusal::Refusal;
+pub(crate) use state::{Proxy, Shared, counts};

@@ -11,7 +11,7 @@ use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
 
 /// A request for an own endpoint, until it is answered.
-pub struct OwnRequest<'p> {
+pub(crate) struct OwnRequest<'p> {
     /// Its id, its dialect, its peer.
     pub context: RequestContext<'p>,
     proxy: &'p Proxy,
@@ -21,7 +21,7 @@ pub struct OwnRequest<'p> {
 
 impl<'p> OwnRequest<'p> {
     /// Begins with its head.
-    pub fn new(
+    pub(crate) fn new(
         proxy: &'p Proxy,
         client: &'p Client,
         head: &'p RequestHead,
@@ -41,14 +41,14 @@ impl<'p> OwnRequest<'p> {
     ///
     /// # Errors
     /// The refusal, when a size or a field is wrong.
-    pub fn check(&self) -> Result<(), Refusal> {
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
         let upload = self.upload.as_ref();
         self.proxy
             .check_head(self.context.dialect, self.head, upload)
     }
 
     /// The answer for the client. It is held back when a credential was guessed.
-    pub async fn answer(mut self, result: Result<Answer<Relay>, Refusal>) -> Answer<Relay> {
+    pub(crate) async fn answer(mut self, result: Result<Answer<Relay>, Refusal>) -> Answer<Relay> {
         let (context, upload) = (&mut self.context, &mut self.upload);
         let mut answer = self.proxy.conclude(context, upload, result).await;
         context.echo(self.head, &mut answer);

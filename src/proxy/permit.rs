@@ -11,7 +11,7 @@ use crate::proxy::policy::{KnownAccount, Operation};
 use std::sync::Arc;
 
 /// The facts of a call that its record holds, but for its end.
-pub struct AdmittedCall {
+pub(super) struct AdmittedCall {
     /// Its request id.
     pub id: RequestId,
     /// The account that pays.
@@ -22,7 +22,7 @@ pub struct AdmittedCall {
 
 /// The right to be forwarded. It is made when the start has come and the ledger has a slot for the
 /// record.
-pub struct Permit {
+pub(super) struct Permit {
     proxy: Arc<Proxy>,
     call: AdmittedCall,
     started: Started,
@@ -31,7 +31,7 @@ pub struct Permit {
 
 impl Permit {
     /// The start has come: from here on the call is admitted.
-    pub fn new(proxy: Arc<Proxy>, call: AdmittedCall, started: Started, slot: Slot) -> Self {
+    pub(super) fn new(proxy: Arc<Proxy>, call: AdmittedCall, started: Started, slot: Slot) -> Self {
         proxy.shared.metrics.in_flight.inc();
         Self {
             proxy,
@@ -42,18 +42,18 @@ impl Permit {
     }
 
     /// When it started.
-    pub fn start(&self) -> Mono {
+    pub(super) fn start(&self) -> Mono {
         self.started.start
     }
 
     /// The facts that the record will hold.
-    pub fn call(&self) -> &AdmittedCall {
+    pub(super) fn call(&self) -> &AdmittedCall {
         &self.call
     }
 
     /// Writes the record. `status` is the upstream's; `vetoed` when the upstream said that the call
     /// is not billable. `None` when the record is written already.
-    pub fn finish(
+    pub(super) fn finish(
         mut self,
         outcome: Outcome,
         status: Option<u16>,

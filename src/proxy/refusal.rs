@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Why a call is answered here and not by the upstream.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// The head is larger than `limits.header_bytes`.
     HeadersTooLarge {
         /// In bytes.
@@ -170,7 +170,7 @@ macro_rules! refusals {
         impl Refusal {
             /// Its row of the table.
             #[allow(unused_variables, reason = "the sentence uses what the patterns name")]
-            pub fn row(&self) -> &'static RefusalRow {
+            pub(crate) fn row(&self) -> &'static RefusalRow {
                 match self {
                     $($($pattern => const {
                         &refusals!(@row $section, $is_throttle, $reason, $code, $status $title, $retry, $sentence)
@@ -179,7 +179,7 @@ macro_rules! refusals {
             }
 
             /// Its sentence, with the numbers of this call.
-            pub fn detail(&self) -> Cow<'static, str> {
+            pub(crate) fn detail(&self) -> Cow<'static, str> {
                 match self {
                     $($($pattern => refusals!(@say $sentence),)+)+
                 }
@@ -378,17 +378,17 @@ refusals! {
 
 impl Refusal {
     /// The reason label in metrics and logs.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         self.row().reason
     }
 
     /// Whether it is a throttle (R7) rather than a refusal.
-    pub fn is_throttle(&self) -> bool {
+    pub(crate) fn is_throttle(&self) -> bool {
         self.row().is_throttle
     }
 
     /// After how long another try makes sense, where that is told.
-    pub fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         match (self.row().retry, self) {
             (_, Self::Throttled { retry_after, .. }) => Some(*retry_after),
             (_, Self::NoQuota { begins_in, .. }) => *begins_in,
@@ -442,7 +442,7 @@ impl Value for Vec<Method> {
 }
 
 /// Rounded up, at least 1: a client that comes back then finds the window open.
-pub fn ceil_seconds(wait: Duration) -> u64 {
+pub(super) fn ceil_seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 

@@ -175,7 +175,7 @@ impl Proxy {
 }
 
 /// A limiter's counts in the order of the metric's decisions.
-pub fn counts(limiter: &Limiter) -> [u64; 3] {
+pub(crate) fn counts(limiter: &Limiter) -> [u64; 3] {
     let counts = &limiter.counts;
     [&counts.admitted, &counts.throttled, &counts.refused]
         .map(|count: &AtomicU64| count.load(Ordering::Relaxed))

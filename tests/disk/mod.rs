@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 
 const PAGE: usize = 4096;
 /// A count that does not run out.
-pub const ALL: u32 = u32::MAX;
-pub const EIO: u32 = 5;
-pub const ENOSPC: u32 = 28;
+pub(crate) const ALL: u32 = u32::MAX;
+pub(crate) const EIO: u32 = 5;
+pub(crate) const ENOSPC: u32 = 28;
 
 /// The words that the layer reads at each call, in the order of its `struct control`.
 #[derive(Clone, Copy)]
-pub enum Word {
+pub(crate) enum Word {
     /// So many next syncs of a WAL fail with EIO.
     FailWal,
     /// The same of other files.
@@ -49,7 +49,7 @@ pub enum Word {
 }
 
 /// A directory whose files lie on such a disk.
-pub struct Disk {
+pub(crate) struct Disk {
     control: File,
     root: PathBuf,
     shadow: PathBuf,
@@ -57,7 +57,7 @@ pub struct Disk {
 
 impl Disk {
     /// Makes one in `home`, for processes that are started with its [`Disk::environment`].
-    pub fn new(home: &Path) -> Self {
+    pub(crate) fn new(home: &Path) -> Self {
         let home = home.canonicalize().unwrap();
         let (root, shadow) = (home.join("root"), home.join("shadow"));
         fs::create_dir(&root).unwrap();
@@ -80,16 +80,16 @@ impl Disk {
     }
 
     /// The disk under this process, if there is one.
-    pub fn of_this_process() -> Option<Self> {
+    pub(crate) fn of_this_process() -> Option<Self> {
         let path = |name| std::env::var_os(name).map(PathBuf::from);
         Some(Self::at(path("DISK_ROOT")?, path("DISK_SHADOW")?))
     }
 
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
-    pub fn environment(&self) -> [(&'static str, OsString); 4] {
+    pub(crate) fn environment(&self) -> [(&'static str, OsString); 4] {
         let control = self.shadow.with_file_name("control");
         [
             ("LD_PRELOAD", layer().into()),
@@ -99,13 +99,13 @@ impl Disk {
         ]
     }
 
-    pub fn set(&self, word: Word, value: u32) {
+    pub(crate) fn set(&self, word: Word, value: u32) {
         self.control
             .write_all_at(&value.to_ne_bytes(), word as u64 * 4)
             .unwrap();
     }
 
-    pub fn get(&self, word: Word) -> u32 {
+    pub(crate) fn get(&self, word: Word) -> u32 {
         let mut bytes = [0; 4];
         self.control
             .read_exact_at(&mut bytes, word as u64 * 4)
@@ -114,14 +114,14 @@ impl Disk {
     }
 
     /// Every write fails with this error from now on, or none with 0.
-    pub fn refuse_writes(&self, errno: u32) {
+    pub(crate) fn refuse_writes(&self, errno: u32) {
         self.set(Word::WriteErrno, errno);
         self.set(Word::FailWrite, if errno == 0 { 0 } else { ALL });
     }
 
     /// Puts into the new directory `to` what is on the disk of the files in `from`. Of the pages
     /// that were written and not synced, each is there or not, as `dice` (not 0) falls.
-    pub fn power_cut(&self, from: &Path, to: &Path, mut dice: u64) {
+    pub(crate) fn power_cut(&self, from: &Path, to: &Path, mut dice: u64) {
         fs::create_dir(to).unwrap();
         for entry in fs::read_dir(from).unwrap() {
             let path = entry.unwrap().path();
@@ -151,7 +151,7 @@ impl Disk {
 /// Runs the calling test again in a process of its own with such a disk under it. There it gives
 /// the disk; here it gives nothing once that process has passed. `here` is any closure of the test:
 /// its type has the test's name.
-pub fn under_this_test<T>(here: &T) -> Option<Disk> {
+pub(crate) fn under_this_test<T>(here: &T) -> Option<Disk> {
     if let Some(disk) = Disk::of_this_process() {
         return Some(disk);
     }
@@ -174,14 +174,14 @@ pub fn under_this_test<T>(here: &T) -> Option<Disk> {
 }
 
 /// The name by which the test binary knows the test that `here` is a closure of.
-pub fn test_name<T>(here: &T) -> String {
+pub(crate) fn test_name<T>(here: &T) -> String {
     let path = std::any::type_name_of_val(here);
     let (_, path) = path.split_once("::").unwrap();
     path.trim_end_matches("::{{closure}}").to_owned()
 }
 
 /// The layer, compiled when this version of it is not there yet.
-pub fn layer() -> PathBuf {
+pub(crate) fn layer() -> PathBuf {
     static LAYER: OnceLock<PathBuf> = OnceLock::new();
     LAYER
         .get_or_init(|| {
@@ -209,7 +209,7 @@ pub fn layer() -> PathBuf {
 }
 
 /// Waits until it holds. The limit is there to end a broken run, not to measure.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     #[allow(clippy::disallowed_methods, reason = "a test's own patience")]
     let end = Instant::now() + Duration::from_secs(60);
     while !holds() {

@@ -7,9 +7,9 @@ use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use std::time::Duration;
-use tollgate::config::{Account, Config, Credential};
-use tollgate::model::{AccountId, Mode, Outcome, Reason, Stop, Utc};
-use tollgate::proxy::identity::api_key::ApiKeyDigest;
+use tollgate::testing::config::{Account, Config, Credential};
+use tollgate::testing::model::{AccountId, Mode, Outcome, Reason, Stop, Utc};
+use tollgate::testing::proxy::identity::api_key::ApiKeyDigest;
 
 const BODY: &str = "{\"Image\":\"iVBORw0KGgo=\"}";
 const VIOLATION_KEY: &str = "violation-key";
@@ -47,7 +47,7 @@ fn more_accounts(config: &mut Config) {
 }
 
 fn later() -> Utc {
-    tollgate::model::Clock::default().utc()
+    tollgate::testing::model::Clock::default().utc()
 }
 
 /// A change of a request that was sound.

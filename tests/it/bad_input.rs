@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tollgate::ledger::StoredRecord;
-use tollgate::model::{Clock, Outcome, Reason};
+use tollgate::testing::ledger::StoredRecord;
+use tollgate::testing::model::{Clock, Outcome, Reason};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
 
@@ -1602,7 +1602,7 @@ async fn admin_connections_are_bounded_and_the_next_one_waits_until_one_closes()
     let upstream = Upstream::after(Duration::ZERO).await;
     let gate = Gate::start(upstream.address).await;
     let mut silent = Vec::new();
-    for _ in 0..tollgate::control::admin::CONNECTIONS {
+    for _ in 0..tollgate::testing::control::admin::CONNECTIONS {
         silent.push(Wire::connect(gate.admin).await);
     }
     let mut next = Wire::connect(gate.admin).await;

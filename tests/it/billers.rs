@@ -8,8 +8,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use tollgate::ledger::{Entry, Ledger, LedgerOptions, Reader, Record};
-use tollgate::model::{
+use tollgate::testing::ledger::{Entry, Ledger, LedgerOptions, Reader, Record};
+use tollgate::testing::model::{
     AccountId, Action, Clock, Durability, GroupId, Mode, Outcome, Reason, RequestId, Utc,
 };
 

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use tollgate::ledger::{Ledger, LedgerOptions, Reader, Record};
-use tollgate::model::{Clock, Month, *};
+use tollgate::testing::ledger::{Ledger, LedgerOptions, Reader, Record};
+use tollgate::testing::model::{Clock, Month, *};
 
 const PORTRAIT: &str = "portrait-segmentation";
 const KEY: &str = "demo-studio-key";

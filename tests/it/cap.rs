@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tollgate::ledger::StoredRecord;
+use tollgate::testing::ledger::StoredRecord;
 
 const SECOND_NS: u64 = 1_000_000_000;
 

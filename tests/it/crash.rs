@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tollgate::model::{Clock, Mono, Outcome};
+use tollgate::testing::model::{Clock, Mono, Outcome};
 
 const KILLS: usize = 20;
 const STUDIO_QUOTA: usize = 20;

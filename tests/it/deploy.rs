@@ -5,9 +5,9 @@ use http::StatusCode;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use tollgate::ledger::{Ledger, LedgerOptions, Record};
-use tollgate::metrics::FAMILIES;
-use tollgate::model::{Clock, *};
+use tollgate::testing::ledger::{Ledger, LedgerOptions, Record};
+use tollgate::testing::metrics::FAMILIES;
+use tollgate::testing::model::{Clock, *};
 
 fn deploy(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tollgate::model::{Clock, Mono};
+use tollgate::testing::model::{Clock, Mono};
 
 const MOVERS: usize = 16;
 /// So many of them are called; the rest only move.

@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tollgate::model::{Outcome, Reason};
+use tollgate::testing::model::{Outcome, Reason};
 
 /// The head of a plain call that announces `length` bytes of body.
 fn head(length: usize) -> String {
@@ -214,7 +214,7 @@ async fn a_client_that_hangs_up_while_it_waits_for_its_start_makes_no_record_and
     }
     let opens = gate.records()[0].start.plus(Duration::from_millis(1_000));
     gate.clock
-        .sleep_until(tollgate::model::Mono(opens.0 - 120_000_000))
+        .sleep_until(tollgate::testing::model::Mono(opens.0 - 120_000_000))
         .await;
     hang_up_after(
         &gate,

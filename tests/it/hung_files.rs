@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use tollgate::model::Clock;
+use tollgate::testing::model::Clock;
 
 /// Whoever opens the file waits until this is dropped: the lease of another process is in the way.
 struct Hung(Child);

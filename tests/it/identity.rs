@@ -10,9 +10,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
-use tollgate::config::{self, Config, Credential};
-use tollgate::model::{Clock, Mode, Outcome, Stop, Utc};
-use tollgate::proxy::policy::Policy;
+use tollgate::testing::config::{self, Config, Credential};
+use tollgate::testing::model::{Clock, Mode, Outcome, Stop, Utc};
+use tollgate::testing::proxy::policy::Policy;
 
 const BODY: &str = "{\"Image\":\"iVBORw0KGgo=\"}";
 
@@ -604,12 +604,12 @@ async fn what_is_stopped_cut_or_revoked_while_the_body_arrives_is_so_for_that_ca
         let proxy = &gate.running.as_ref().unwrap().proxy;
         let policy = proxy.shared().policy.load();
         let operation = policy.by_action("SegmentPortraitPic").unwrap();
-        let id = tollgate::model::AccountId::new("1250000001").unwrap();
+        let id = tollgate::testing::model::AccountId::new("1250000001").unwrap();
         let account = policy.account(&id).unwrap().clone();
         policy
             .limiter(&account, operation, &proxy.shared().limiters)
             .unwrap()
-            .snapshot(tollgate::proxy::admission::Now::read(&gate.clock))
+            .snapshot(tollgate::testing::proxy::admission::Now::read(&gate.clock))
     };
     assert!(used <= 1, "{used} places spent");
     gate.at_rest().await.assert_conserved();

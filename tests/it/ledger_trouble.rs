@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
-use tollgate::ledger::StoredRecord;
-use tollgate::model::{Outcome, Reason};
+use tollgate::testing::ledger::StoredRecord;
+use tollgate::testing::model::{Outcome, Reason};
 
 /// Lets no file of the process grow, or lets them grow again: what a full disk is to the ledger,
 /// its log and all.

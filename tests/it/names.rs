@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use tollgate::model::{Clock, Outcome};
+use tollgate::testing::model::{Clock, Outcome};
 
 /// Set in the process that has namespaces of its own.
 const INSIDE: &str = "TOLLGATE_TEST_NAMESPACES";

@@ -11,8 +11,8 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
-use tollgate::ledger::Reader;
-use tollgate::model::{Clock, Mono, Month, Outcome, Reason};
+use tollgate::testing::ledger::Reader;
+use tollgate::testing::model::{Clock, Mono, Month, Outcome, Reason};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
 

@@ -7,8 +7,8 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::Duration;
-use tollgate::config::Config;
-use tollgate::model::Utc;
+use tollgate::testing::config::Config;
+use tollgate::testing::model::Utc;
 
 const RETAIL: &str = "1250000002";
 const PORTRAIT: &str = "portrait-segmentation";
@@ -52,7 +52,7 @@ async fn a_purchase_begins_and_ends_to_the_second_without_a_reload() {
     let mut ends = Utc(0);
     let gate = Gate::start_with(upstream.address, |config: &mut Config| {
         // On a whole second, past the hold of the start and the first look below.
-        let now = tollgate::model::Clock::default().utc();
+        let now = tollgate::testing::model::Clock::default().utc();
         begins = Utc((now.seconds() + 6) * 1_000_000);
         ends = Utc(begins.0 + 2_000_000);
         let service = &mut config.accounts[1].services[0];
@@ -479,7 +479,7 @@ async fn a_service_that_is_not_opened_yet_has_no_quota_before_and_says_when_it_h
     let upstream = Upstream::after(Duration::ZERO).await;
     let mut opens = Utc(0);
     let gate = Gate::start_with(upstream.address, |config: &mut Config| {
-        let now = tollgate::model::Clock::default().utc();
+        let now = tollgate::testing::model::Clock::default().utc();
         opens = Utc((now.seconds() + 3_600) * 1_000_000);
         config.accounts[1].services[0].opened = opens;
     })

@@ -1,9 +1,9 @@
 //! The references in the pages are written from the program's own tables, and stay as those are.
 
 use std::path::Path;
-use tollgate::http::h1::BadHead;
-use tollgate::metrics::FAMILIES;
-use tollgate::proxy::{REFUSALS, Retry};
+use tollgate::testing::http::h1::BadHead;
+use tollgate::testing::metrics::FAMILIES;
+use tollgate::testing::proxy::{REFUSALS, Retry};
 
 /// What writes them anew.
 const REMEDY: &str = "make reference";

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tollgate::model::Clock;
+use tollgate::testing::model::Clock;
 
 const PORTRAIT: &str = "portrait-segmentation";
 pub const SECOND_NS: u64 = 1_000_000_000;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
-use tollgate::config::{Config, Credential};
+use tollgate::testing::config::{Config, Credential};
 
 /// An upstream with the vendor's schemas (PROTOCOL §8), which names the call as the gate does.
 async fn portrait_upstream() -> Upstream {

@@ -368,8 +368,8 @@ async fn trickle(gate: &Gate, total: usize, bytes_per_second: usize) -> String {
 async fn an_upload_at_the_minimum_rate_passes_and_a_slower_one_is_given_up_unbilled() {
     let upstream = Upstream::after(Duration::ZERO).await;
     let gate = Gate::start(upstream.address).await;
-    let rate = usize::try_from(tollgate::proxy::UPLOAD_BYTES_PER_SECOND).unwrap();
-    let seconds = usize::try_from(tollgate::proxy::UPLOAD_GRACE.as_secs()).unwrap() + 2;
+    let rate = usize::try_from(tollgate::testing::proxy::UPLOAD_BYTES_PER_SECOND).unwrap();
+    let seconds = usize::try_from(tollgate::testing::proxy::UPLOAD_GRACE.as_secs()).unwrap() + 2;
     let (at_rate, slower) = tokio::join!(
         trickle(&gate, rate * seconds, rate),
         trickle(&gate, rate * seconds, rate / 100)

@@ -6,7 +6,7 @@ use http::StatusCode;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tollgate::model::Clock;
+use tollgate::testing::model::Clock;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clients_connection_is_kept_for_the_idle_timeout_after_its_last_answer() {

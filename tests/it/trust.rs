@@ -4,9 +4,9 @@ use crate::harness::*;
 use http::StatusCode;
 use std::path::Path;
 use std::time::Duration;
-use tollgate::billing::{self, Inputs};
-use tollgate::ledger::{Entry, Ledger, LedgerOptions, Reader, Record};
-use tollgate::model::{Clock, Month, *};
+use tollgate::testing::billing::{self, Inputs};
+use tollgate::testing::ledger::{Entry, Ledger, LedgerOptions, Reader, Record};
+use tollgate::testing::model::{Clock, Month, *};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);

@@ -69,7 +69,7 @@ async fn serve_without_a_ledger_exits_1_with_the_remedy_unless_it_may_create_one
         samples.sum("tollgate_ledger_created_timestamp_seconds", &[])
     };
     let created_at = at().await;
-    let now = tollgate::model::Clock::default().utc().seconds();
+    let now = tollgate::testing::model::Clock::default().utc().seconds();
     let ago = now - i64::try_from(created_at).unwrap();
     assert!((0..60).contains(&ago), "{created_at}, {now}");
     assert_eq!(call(&house).await, StatusCode::OK);

@@ -10,6 +10,6 @@ mod types;
 
 pub(in crate::config) use read::read;
 pub(in crate::config) use taken::Taken;
-pub use types::{
-    Account, Credential, MAX_DAYS, MAX_MONTHS, MAX_PACKS, Pack, Paid, Payment, QpsPurchase, Service,
-};
+pub use types::{Account, Credential, Service};
+
+pub(crate) use types::{MAX_DAYS, MAX_MONTHS, MAX_PACKS, Pack, Paid, Payment, QpsPurchase};

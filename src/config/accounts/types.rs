@@ -7,11 +7,11 @@ use rust_decimal::Decimal;
 use secrecy::SecretString;
 
 /// An order has at most so many packs.
-pub const MAX_PACKS: u32 = 10_000;
+pub(crate) const MAX_PACKS: u32 = 10_000;
 /// Quota is bought for at most so many calendar months.
-pub const MAX_MONTHS: u32 = 120;
+pub(crate) const MAX_MONTHS: u32 = 120;
 /// Or for at most so many days.
-pub const MAX_DAYS: u32 = 3_660;
+pub(crate) const MAX_DAYS: u32 = 3_660;
 
 /// A customer. There may be very many: nothing in here has room to spare.
 #[derive(Clone, Debug)]

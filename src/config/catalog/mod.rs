@@ -7,6 +7,6 @@ mod read;
 mod types;
 
 pub(in crate::config) use read::{Reading, read};
-pub use types::{
+pub(crate) use types::{
     ActionSpec, Catalog, Charging, Group, MAX_QPS, PackPrice, PerCall, QpsPrice, Route, Tier,
 };

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 
 /// No cap, quota or purchase is above this many calls per second.
-pub const MAX_QPS: u32 = 1_000_000;
+pub(crate) const MAX_QPS: u32 = 1_000_000;
 /// The whole of `catalog.yaml`.
 #[derive(Clone, Debug)]
 pub struct Catalog {

@@ -12,7 +12,8 @@ mod types;
 
 pub(in crate::config) use read::{Paths, read};
 pub use table::reference;
-pub use types::{
-    AdminSettings, Endpoint, LedgerSettings, Limits, NoticeSettings, Settings, UpstreamSettings,
-    WebhookUrl,
+pub use types::Endpoint;
+
+pub(crate) use types::{
+    AdminSettings, LedgerSettings, Limits, NoticeSettings, Settings, UpstreamSettings, WebhookUrl,
 };

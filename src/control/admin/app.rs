@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 /// The phase of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum AdminState {
+pub(crate) enum AdminState {
     /// The ledger is open; the second of hold runs.
     Starting,
     /// Calls are accepted.

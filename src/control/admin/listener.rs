@@ -25,7 +25,7 @@ const SILENT: Duration = Duration::from_secs(75);
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// A listener with at most [`CONNECTIONS`] open.
-pub struct Bounded {
+pub(crate) struct Bounded {
     listener: TcpListener,
     places: Arc<Semaphore>,
     /// When it was last told that no connection can be accepted.
@@ -34,7 +34,7 @@ pub struct Bounded {
 
 impl Bounded {
     /// Around a bound listener.
-    pub fn new(listener: TcpListener) -> Self {
+    pub(crate) fn new(listener: TcpListener) -> Self {
         Self {
             listener,
             places: Arc::new(Semaphore::new(CONNECTIONS)),
@@ -73,7 +73,7 @@ impl Listener for Bounded {
 }
 
 /// A connection that is given up when it was [`SILENT`] too long. Holds its place till then.
-pub struct AdminConnection<P, S = TcpStream> {
+pub(crate) struct AdminConnection<P, S = TcpStream> {
     stream: S,
     silent: Option<Pin<Box<Sleep>>>,
     _place: P,

@@ -14,6 +14,8 @@ mod process;
 mod query;
 mod router;
 
-pub use app::AdminState;
-pub use listener::{Bounded, CONNECTIONS};
-pub use router::router;
+pub use listener::CONNECTIONS;
+
+pub(crate) use app::AdminState;
+pub(crate) use listener::Bounded;
+pub(crate) use router::router;

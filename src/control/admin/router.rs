@@ -32,7 +32,7 @@ const QUERIES: usize = 8;
 const RELOADS: usize = 2;
 
 /// Every admin path. `public`: the address of the public listener, for `/status`.
-pub fn router(
+pub(crate) fn router(
     proxy: Arc<Proxy>,
     reloader: Arc<Reloader>,
     settings: &Settings,

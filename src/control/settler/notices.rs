@@ -137,7 +137,7 @@ impl Settler {
 }
 
 /// The oldest notices that are not marked as sent (R14).
-pub fn unsent(shared: &Shared) -> Result<Vec<Unsent>, SettleError> {
+pub(crate) fn unsent(shared: &Shared) -> Result<Vec<Unsent>, SettleError> {
     let reader = shared.ledger.reader()?;
     let stored = reader.unsent_notices(UNSENT)?;
     // Its id ends with the threshold.
@@ -154,7 +154,7 @@ pub fn unsent(shared: &Shared) -> Result<Vec<Unsent>, SettleError> {
 }
 
 /// Marks a notice as sent.
-pub fn sent(shared: &Shared, id: &str) -> Result<(), SettleError> {
+pub(crate) fn sent(shared: &Shared, id: &str) -> Result<(), SettleError> {
     let at = shared.clock.utc();
     let id = id.to_owned();
     Ok(shared.ledger.keep(vec![Entry::NoticeSent { id, at }])?)

@@ -12,11 +12,13 @@ mod response;
 mod server;
 mod writer;
 
-pub use outgoing::{Body, Coding, NotSent, Outbox, Outgoing, Piece};
-pub use reader::{Broken, RequestBody};
-pub use request::{BadHead, HEAD_BYTES, RequestHead, request_head};
-pub use response::{ForwardHead, HopByHop, Nonsense};
-pub use server::{Answer, ClientConnection, FIRST_HEAD, Next, RequestTerms};
+pub use outgoing::Outbox;
+pub use request::{BadHead, RequestHead, request_head};
+pub use server::FIRST_HEAD;
 pub use writer::{READER_BYTES_PER_SECOND, READER_WINDOW};
 
-pub(crate) use response::{AnswerHead, answer_head};
+pub(crate) use outgoing::{Body, Coding, NotSent, Outgoing, Piece};
+pub(crate) use reader::{Broken, RequestBody};
+pub(crate) use request::HEAD_BYTES;
+pub(crate) use response::{AnswerHead, ForwardHead, HopByHop, Nonsense, answer_head};
+pub(crate) use server::{Answer, ClientConnection, Next, RequestTerms};

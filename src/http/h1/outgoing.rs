@@ -76,7 +76,7 @@ impl Body for Bytes {
 
 /// How the end of a body is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Coding {
+pub(crate) enum Coding {
     /// By its length; the bytes that are still to come.
     Length(u64),
     /// By a last chunk.
@@ -127,11 +127,11 @@ impl From<NotSent> for io::Error {
 /// The body is not what its head said.
 #[derive(thiserror::Error, Debug)]
 #[error("a body of another length than its head said")]
-pub struct WrongLength;
+pub(crate) struct WrongLength;
 
 impl Outbox {
     /// With a head that ends in its empty line.
-    pub fn new(head: Vec<u8>, coding: Coding) -> Self {
+    pub(crate) fn new(head: Vec<u8>, coding: Coding) -> Self {
         Self {
             lead: head,
             written: 0,
@@ -143,12 +143,12 @@ impl Outbox {
     }
 
     /// Whether some byte may have reached the receiver.
-    pub fn begun(&self) -> bool {
+    pub(crate) fn begun(&self) -> bool {
         self.begun
     }
 
     /// Whether all of it has been written.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.written == self.lead.len() && self.has_room()
     }
 
@@ -170,7 +170,7 @@ impl Outbox {
     ///
     /// # Errors
     /// When it is more than the head said.
-    pub fn push(&mut self, data: Bytes) -> Result<(), WrongLength> {
+    pub(crate) fn push(&mut self, data: Bytes) -> Result<(), WrongLength> {
         if self.written == self.lead.len() {
             self.lead.clear();
             self.written = 0;
@@ -198,7 +198,7 @@ impl Outbox {
     }
 
     /// Whether the last piece has gone.
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.data.is_empty() && self.tail.is_empty()
     }
 
@@ -206,7 +206,7 @@ impl Outbox {
     ///
     /// # Errors
     /// When it is less than the head said.
-    pub fn finish(&mut self) -> Result<(), WrongLength> {
+    pub(crate) fn finish(&mut self) -> Result<(), WrongLength> {
         match self.coding {
             Coding::Length(0) | Coding::UntilClose => Ok(()),
             Coding::Length(_) => Err(WrongLength),
@@ -222,7 +222,7 @@ impl Outbox {
     }
 
     /// The bytes to write: one piece, or several.
-    pub fn pieces(&self) -> Result<&[u8], [IoSlice<'_>; 3]> {
+    pub(crate) fn pieces(&self) -> Result<&[u8], [IoSlice<'_>; 3]> {
         let lead = &self.lead[self.written..];
         match (lead.is_empty(), self.has_room()) {
             (_, true) => Ok(lead),
@@ -232,7 +232,7 @@ impl Outbox {
     }
 
     /// Notes that so many bytes were written.
-    pub fn advance(&mut self, written: usize) {
+    pub(crate) fn advance(&mut self, written: usize) {
         self.begun |= written > 0;
         let of_lead = written.min(self.lead.len() - self.written);
         self.written += of_lead;
@@ -246,14 +246,14 @@ impl Outbox {
     }
 
     /// The memory of its head, for another one.
-    pub fn into_memory(mut self) -> Vec<u8> {
+    pub(crate) fn into_memory(mut self) -> Vec<u8> {
         self.lead.clear();
         self.lead
     }
 }
 
 /// A message on its way out.
-pub struct Outgoing<B> {
+pub(crate) struct Outgoing<B> {
     outbox: Outbox,
     /// Pieces of a large body on their way from socket to socket. They go after the outbox.
     pipe: Pipe,
@@ -263,7 +263,7 @@ pub struct Outgoing<B> {
 
 impl<B: Body> Outgoing<B> {
     /// With a head that ends in its empty line; `body` is `None` when there is nothing after it.
-    pub fn new(head: Vec<u8>, coding: Coding, body: Option<B>) -> Self {
+    pub(crate) fn new(head: Vec<u8>, coding: Coding, body: Option<B>) -> Self {
         Self {
             outbox: Outbox::new(head, coding),
             pipe: Pipe::default(),
@@ -272,17 +272,17 @@ impl<B: Body> Outgoing<B> {
     }
 
     /// Whether some byte may have reached the receiver: then it must not be sent a second time.
-    pub fn begun(&self) -> bool {
+    pub(crate) fn begun(&self) -> bool {
         self.outbox.begun()
     }
 
     /// Whether the rest of its body is not to be sent any more ([`Body::is_given_up`]).
-    pub fn is_given_up(&self) -> bool {
+    pub(crate) fn is_given_up(&self) -> bool {
         self.body.as_ref().is_some_and(Body::is_given_up)
     }
 
     /// The memory of its head, for another one.
-    pub fn into_memory(self) -> Vec<u8> {
+    pub(crate) fn into_memory(self) -> Vec<u8> {
         self.outbox.into_memory()
     }
 
@@ -291,7 +291,7 @@ impl<B: Body> Outgoing<B> {
     /// # Errors
     /// When the receiver takes no more, when the body breaks off, and when it is not as long as was
     /// said.
-    pub fn poll_send(
+    pub(crate) fn poll_send(
         &mut self,
         stream: &mut impl ByteWriter,
         cx: &mut Context<'_>,

@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use std::mem::MaybeUninit;
 
 /// The largest head that is read, in bytes, and the most fields in it.
-pub const HEAD_BYTES: usize = 256 * 1024;
+pub(crate) const HEAD_BYTES: usize = 256 * 1024;
 const HEAD_FIELDS: usize = 100;
 
 /// The head of a request.

@@ -31,13 +31,13 @@ impl From<Malformed> for Nonsense {
 
 /// The fields that end at this hop (RFC 9110 §7.6.1): the usual ones, and those that `Connection`
 /// of this head names.
-pub struct HopByHop<'h> {
+pub(crate) struct HopByHop<'h> {
     named: Vec<&'h [u8]>,
 }
 
 impl<'h> HopByHop<'h> {
     /// Reads what `Connection` names.
-    pub fn of(fields: &'h Fields) -> Self {
+    pub(crate) fn of(fields: &'h Fields) -> Self {
         let mut named = Vec::new();
         for line in fields.get_all("connection") {
             for token in tokens(line) {
@@ -50,13 +50,13 @@ impl<'h> HopByHop<'h> {
     }
 
     /// The names in `Connection`, as they stand there, without `close`, `keep-alive` and `host`.
-    pub fn named(&self) -> impl Iterator<Item = &'h [u8]> {
+    pub(crate) fn named(&self) -> impl Iterator<Item = &'h [u8]> {
         self.named.iter().copied()
     }
 
     /// Whether the field must not be passed on. `Content-Length` is one of them: the framing of the
     /// next hop follows from its body.
-    pub fn contains(&self, name: &[u8]) -> bool {
+    pub(crate) fn contains(&self, name: &[u8]) -> bool {
         let is_named = |named: &&[u8]| named.eq_ignore_ascii_case(name);
         is_of_one_hop(name) || self.named.iter().any(is_named)
     }

@@ -27,7 +27,7 @@ const DISCARD: Duration = Duration::from_secs(2);
 const KEPT_BYTES: usize = 4 * 1024;
 
 /// A client's connection.
-pub struct ClientConnection<W: ByteWriter> {
+pub(crate) struct ClientConnection<W: ByteWriter> {
     reader: RequestReader,
     writer: StallTimeout<W>,
     /// For the head of the next answer.
@@ -45,7 +45,7 @@ pub struct ClientConnection<W: ByteWriter> {
 
 /// The facts about a request that decide the form of its answer.
 #[derive(Clone, Copy, Debug)]
-pub struct RequestTerms {
+pub(crate) struct RequestTerms {
     is_head: bool,
     is_connect: bool,
     /// HTTP/1.1, as opposed to 1.0.
@@ -55,7 +55,7 @@ pub struct RequestTerms {
 
 /// The state of a connection after an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Next {
+pub(crate) enum Next {
     /// Another request may come.
     Request,
     /// The connection has to be closed.
@@ -174,7 +174,7 @@ impl AnswerFraming {
 impl<W: ByteWriter> ClientConnection<W> {
     /// Serves the two halves of a stream. It ends when no request has come within [`FIRST_HEAD`],
     /// or no further one has begun for `idle_timeout`.
-    pub fn new(
+    pub(crate) fn new(
         reader: impl ByteReader + 'static,
         writer: W,
         idle_timeout: Duration,
@@ -196,7 +196,7 @@ impl<W: ByteWriter> ClientConnection<W> {
     /// The next request; `None` when no more will come. `is_closing` is asked while none has come:
     /// once it is true, only the rest of a head that has begun is waited for. `refused` is told why
     /// a head is bad, which ends the connection.
-    pub async fn request(
+    pub(crate) async fn request(
         &mut self,
         mut is_closing: impl FnMut(&mut Context<'_>) -> bool,
         refused: impl FnOnce(BadHead),
@@ -250,7 +250,7 @@ impl<W: ByteWriter> ClientConnection<W> {
     /// whether the call goes on all the same: then to its end. `None`: the client has gone. That is
     /// seen only when the whole request has come. A client that merely sends no more still waits
     /// for its answer.
-    pub async fn during<T>(
+    pub(crate) async fn during<T>(
         &mut self,
         terms: RequestTerms,
         call: impl Future<Output = T>,
@@ -328,7 +328,7 @@ impl<W: ByteWriter> ClientConnection<W> {
     ///
     /// # Errors
     /// When the answer did not go whole.
-    pub async fn answer<B: Body>(
+    pub(crate) async fn answer<B: Body>(
         &mut self,
         terms: RequestTerms,
         answer: Answer<B>,

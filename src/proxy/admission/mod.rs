@@ -8,6 +8,8 @@ mod limiters;
 mod terms;
 mod window;
 
-pub use limiters::{Limiter, LimiterCounts, LimiterKey, Limiters};
-pub use terms::{Denied, InForce, Now, Purchase, Quota, Reservation, Started, Terms};
-pub use window::{SECOND, Verdict, Window};
+pub use limiters::{Limiter, LimiterKey, Limiters};
+pub use terms::{Now, Quota, Terms};
+
+pub(crate) use terms::{Denied, InForce, Purchase, Reservation, Started};
+pub(crate) use window::{SECOND, Verdict, Window};

@@ -13,11 +13,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// The length of the window (R4, R5: queries per *second*).
-pub const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// The starts of the last second, sorted, those that are still to come included. 8 bytes a start.
 #[derive(Default, Debug)]
-pub struct Window {
+pub(crate) struct Window {
     starts: VecDeque<Mono>,
     /// No later start falls before this instant: starts up to a second older were forgotten.
     floor: Mono,
@@ -25,7 +25,7 @@ pub struct Window {
 
 /// The verdict on an arrival.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// The call may leave at this instant; the window holds it now.
     Admit(Mono),
     /// Over the cap; a client that calls alone and comes back after this time is admitted. Nothing
@@ -40,7 +40,7 @@ impl Window {
     /// trailing second `(start − 1 s, start]` holds at most `quota` starts with it. It is not
     /// before `now` and not before an earlier start. Admitted when that is at most `max_delay`
     /// away. O(1).
-    pub fn decide(&mut self, quota: u32, now: Mono, max_delay: Duration) -> Verdict {
+    pub(crate) fn decide(&mut self, quota: u32, now: Mono, max_delay: Duration) -> Verdict {
         let Some(opens) = self.opens(quota) else {
             return Verdict::Never;
         };
@@ -65,7 +65,7 @@ impl Window {
     }
 
     /// The first instant at which the next call can start under `quota`; `None` when it is 0.
-    pub fn opens(&self, quota: u32) -> Option<Mono> {
+    pub(crate) fn opens(&self, quota: u32) -> Option<Mono> {
         let newest = self.starts.back().copied().unwrap_or(self.floor);
         let nth_newest = self
             .starts
@@ -79,14 +79,14 @@ impl Window {
     }
 
     /// Whether no start is younger than a second at `now`: the window may be forgotten.
-    pub fn is_past(&self, now: Mono) -> bool {
+    pub(crate) fn is_past(&self, now: Mono) -> bool {
         self.starts
             .back()
             .is_none_or(|newest| newest.plus(SECOND) < now)
     }
 
     /// How many starts lie in `(now − 1 s, now]` or are still to come.
-    pub fn in_use(&self, now: Mono) -> usize {
+    pub(crate) fn in_use(&self, now: Mono) -> usize {
         let older = self
             .starts
             .partition_point(|start| start.plus(SECOND) <= now);
@@ -94,7 +94,7 @@ impl Window {
     }
 
     /// Gives back the memory of a window that is past at `now`.
-    pub fn shrink(&mut self, now: Mono) {
+    pub(crate) fn shrink(&mut self, now: Mono) {
         if self.is_past(now) && self.starts.capacity() > 0 {
             self.starts = VecDeque::new();
             // A thread that read its clock before `now` may still decide after this.

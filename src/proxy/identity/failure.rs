@@ -105,7 +105,7 @@ const SINGLE: &[&str] = &[
 
 /// Whether a second value of this header (lowercase name) could speak against the one that was
 /// judged.
-pub fn must_stand_once(name: &[u8]) -> bool {
+pub(crate) fn must_stand_once(name: &[u8]) -> bool {
     SINGLE.iter().any(|single| single.as_bytes() == name)
 }
 

@@ -30,7 +30,7 @@ const MAX_PEERS: usize = 65_536;
 
 /// The verdict on a peer whose credential has just failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HoldVerdict {
+pub(crate) enum HoldVerdict {
     /// Answer as usual.
     NotHeld,
     /// Too many failures: answer as cheaply as can be.
@@ -42,13 +42,13 @@ pub enum HoldVerdict {
 }
 
 /// Counts failed credentials per peer: 10 at once and one a second are forgiven.
-pub struct HoldDown {
+pub(crate) struct HoldDown {
     failures: FailureTable,
     warnings: Warnings,
 }
 
 /// At most one warning a minute about each peer.
-pub struct Warnings(FailureTable);
+pub(crate) struct Warnings(FailureTable);
 
 /// Our clock as governor reads it.
 #[derive(Clone)]
@@ -92,7 +92,7 @@ impl Peer {
 
 impl HoldDown {
     /// Holds nobody.
-    pub fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Clock) -> Self {
         Self::of_peers(clock, MAX_PEERS)
     }
 
@@ -108,7 +108,7 @@ impl HoldDown {
 
     /// Counts a failed credential of `peer`. An IPv6 peer is its /64, an IPv4-mapped one is its
     /// IPv4 address.
-    pub fn failed(&self, peer: IpAddr) -> HoldVerdict {
+    pub(crate) fn failed(&self, peer: IpAddr) -> HoldVerdict {
         let peer = Peer::of(peer);
         if self.failures.passes(peer) {
             return HoldVerdict::NotHeld;
@@ -120,7 +120,7 @@ impl HoldDown {
 
     /// Forgets the peers that are forgiven in full, and gives back the memory. For a timer, every
     /// few seconds, off the threads that serve calls: it passes over the whole table.
-    pub fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         self.failures.sweep();
         self.warnings.sweep();
     }
@@ -128,7 +128,7 @@ impl HoldDown {
 
 impl Warnings {
     /// None was given.
-    pub fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Clock) -> Self {
         Self::of_peers(clock, MAX_PEERS)
     }
 
@@ -138,12 +138,12 @@ impl Warnings {
     }
 
     /// Whether no warning about this peer was due in the last minute. Then this one is.
-    pub fn is_due(&self, peer: IpAddr) -> bool {
+    pub(crate) fn is_due(&self, peer: IpAddr) -> bool {
         self.0.passes(Peer::of(peer))
     }
 
     /// As [`HoldDown::sweep`].
-    pub fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         self.0.sweep();
     }
 }

@@ -11,9 +11,9 @@
 #![doc = ""]
 #![doc = include_str!("PROTOCOL.md")]
 
-pub mod api_key;
+pub(crate) mod api_key;
 mod failure;
-pub mod hold_down;
-pub mod tc3;
+pub(crate) mod hold_down;
+pub(crate) mod tc3;
 
-pub use failure::{CredentialFailure, must_stand_once};
+pub(crate) use failure::{CredentialFailure, must_stand_once};

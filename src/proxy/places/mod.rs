@@ -19,5 +19,5 @@
 mod place;
 mod rule;
 
-pub use place::{Place, Places};
-pub use rule::Sign;
+pub(crate) use place::{Place, Places};
+pub(super) use rule::Sign;

@@ -30,7 +30,7 @@ pub(super) const NOBODYS: u64 = 1;
 /// The state of a connection that the rule reads when it looks for one to give way. Written without
 /// a lock.
 #[derive(Default)]
-pub struct Sign {
+pub(crate) struct Sign {
     /// The instant since which it is waited for; while it uploads ahead of its pace, an instant to
     /// come. Not kept up once the connection is proven.
     due: AtomicU64,

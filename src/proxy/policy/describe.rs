@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A limiter, when a call has made one, and its description.
-pub type Described = (Option<Arc<Limiter>>, Value);
+pub(crate) type Described = (Option<Arc<Limiter>>, Value);
 
 impl Policy {
     /// The quotas of `account` at `now` and their reasons, by group, as the portal and the admin

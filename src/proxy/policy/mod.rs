@@ -6,5 +6,7 @@
 mod describe;
 mod generation;
 
-pub use describe::Described;
-pub use generation::{KnownAccount, Operation, Policy, Tc3Credential};
+pub use generation::Policy;
+
+pub(crate) use describe::Described;
+pub(crate) use generation::{KnownAccount, Operation};

@@ -8,7 +8,7 @@ mod dialer;
 mod exchange;
 mod pool;
 
-pub use answer::{UpstreamAnswer, UpstreamBody};
-pub use dialer::Dialer;
-pub use exchange::{NotAnswered, UpstreamFailure, UpstreamRequest};
-pub use pool::{Keep, Upstream, UpstreamConnection};
+pub(crate) use answer::{UpstreamAnswer, UpstreamBody};
+pub(crate) use dialer::Dialer;
+pub(crate) use exchange::{NotAnswered, UpstreamFailure, UpstreamRequest};
+pub(crate) use pool::{Keep, Upstream};

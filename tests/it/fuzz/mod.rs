@@ -20,8 +20,8 @@ use std::time::Duration;
 use strict::{Answer, Bad, End, Fields, Request, Tail, values};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
-use tollgate::ledger::{Reader, StoredRecord};
-use tollgate::model::Outcome;
+use tollgate::testing::ledger::{Reader, StoredRecord};
+use tollgate::testing::model::Outcome;
 use upstream::{PREPARED, Prepared, Seen, Upstream, WARM};
 
 /// How many connections to the upstream are kept; a gate for each, and as many lanes as processors

@@ -2,7 +2,7 @@
 
 use crate::harness::{RETAIL_KEY, STUDIO_KEY, VIDEO_KEY};
 use fastrand::Rng;
-use tollgate::model::Clock;
+use tollgate::testing::model::Clock;
 
 /// The account of [`RETAIL_KEY`], by its other credential.
 pub const RETAIL_ID: &str = "AKIDEXAMPLERETAIL00000000000000000002";

@@ -32,11 +32,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tollgate::config::{self, Config, Endpoint};
-use tollgate::control;
-use tollgate::control::serve::Running;
-use tollgate::ledger::{ClockWatch, Entry, Reader, StoredRecord};
-use tollgate::model::{Clock, Mono, Mover, Utc};
+use tollgate::testing::config::{self, Config, Endpoint};
+use tollgate::testing::control;
+use tollgate::testing::control::serve::Running;
+use tollgate::testing::ledger::{ClockWatch, Entry, Reader, StoredRecord};
+use tollgate::testing::model::{Clock, Mono, Mover, Utc};
 
 pub fn records(ledger: &Path) -> Vec<StoredRecord> {
     let reader = Reader::open(ledger).unwrap();
@@ -75,8 +75,8 @@ pub fn whole_ledger(path: &Path) -> Vec<StoredRecord> {
         );
         *recount.entry(key).or_insert(0) += 1;
     }
-    let first_hour = tollgate::model::Utc(0);
-    let last_hour = tollgate::model::Utc(4_000_000_000 / 3_600 * 3_600 * 1_000_000);
+    let first_hour = tollgate::testing::model::Utc(0);
+    let last_hour = tollgate::testing::model::Utc(4_000_000_000 / 3_600 * 3_600 * 1_000_000);
     let lines = Reader::open(path)
         .unwrap()
         .usage(first_hour, last_hour, None, 0..=u64::MAX)

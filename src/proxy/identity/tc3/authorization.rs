@@ -136,7 +136,7 @@ pub(super) fn check_signed_headers(
 /// HmacSHA1 (where `SignatureMethod` may be absent) or HmacSHA256: their fields stand in the query
 /// or in a form. A form is recognised by its head, since a body is not worth reading only to refuse
 /// it.
-pub fn is_older_method(head: &RequestHead) -> bool {
+pub(crate) fn is_older_method(head: &RequestHead) -> bool {
     if authorization(&head.fields).is_some() || head.fields.contains("x-api-key") {
         return false;
     }

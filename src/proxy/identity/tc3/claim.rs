@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use std::fmt;
 
 /// How far a timestamp may be from our clock, both ways, both ends included (PROTOCOL §2).
-pub const WINDOW_SECONDS: u64 = 300;
+pub(crate) const WINDOW_SECONDS: u64 = 300;
 
 /// Digits of the longest timestamp that is read: those of `i64::MAX`.
 const MAX_TIMESTAMP_BYTES: usize = 19;

@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 use std::fmt;
 
 /// The SHA-256 of a body that is there.
-pub fn body_sha256(body: &[u8]) -> [u8; 32] {
+pub(crate) fn body_sha256(body: &[u8]) -> [u8; 32] {
     Sha256::digest(body).into()
 }
 

@@ -7,7 +7,10 @@ mod claim;
 mod hash;
 mod signing_key;
 
-pub use authorization::is_older_method;
-pub use claim::{Claim, WINDOW_SECONDS, claim};
-pub use hash::{BodyHash, body_sha256};
-pub use signing_key::{SigningKeys, SigningSecret};
+pub use claim::claim;
+pub use hash::BodyHash;
+
+pub(crate) use authorization::is_older_method;
+pub(crate) use claim::{Claim, WINDOW_SECONDS};
+pub(crate) use hash::body_sha256;
+pub(crate) use signing_key::{SigningKeys, SigningSecret};

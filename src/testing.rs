@@ -1,0 +1,56 @@
+//! The items that the tests and the benchmarks use of the rooms. Nobody else may: it is no interface.
+
+pub mod billing {
+    pub use crate::billing::{Inputs, statement};
+}
+pub mod config {
+    pub use crate::config::{Account, Config, Credential, Endpoint, Service, load, reference};
+}
+pub mod control {
+    pub use crate::control::start;
+    pub mod admin {
+        pub use crate::control::admin::CONNECTIONS;
+    }
+    pub mod serve {
+        pub use crate::control::serve::Running;
+    }
+}
+pub mod http {
+    pub mod h1 {
+        pub use crate::http::h1::{
+            BadHead, FIRST_HEAD, Outbox, READER_BYTES_PER_SECOND, READER_WINDOW, RequestHead,
+            request_head,
+        };
+    }
+}
+pub mod ledger {
+    pub use crate::ledger::{
+        ClockWatch, Committed, Entry, Ledger, LedgerOptions, Mismatch, Reader, Record, StoredRecord,
+    };
+}
+pub mod metrics {
+    pub use crate::metrics::{FAMILIES, Metrics};
+}
+pub mod model {
+    pub use crate::model::{
+        AccountId, Action, Bill, Clock, Durability, Fund, GroupId, Mode, Mono, Month, Mover,
+        Origin, Outcome, Reason, RequestId, Stop, Threshold, Utc, VERSION,
+    };
+}
+pub mod proxy {
+    pub use crate::proxy::{REFUSALS, Retry, UPLOAD_BYTES_PER_SECOND, UPLOAD_GRACE};
+    pub mod admission {
+        pub use crate::proxy::admission::{Limiter, LimiterKey, Limiters, Now, Quota, Terms};
+    }
+    pub mod identity {
+        pub mod api_key {
+            pub use crate::proxy::identity::api_key::{ApiKeyDigest, api_key};
+        }
+        pub mod tc3 {
+            pub use crate::proxy::identity::tc3::{BodyHash, claim};
+        }
+    }
+    pub mod policy {
+        pub use crate::proxy::policy::Policy;
+    }
+}
