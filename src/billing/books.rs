@@ -11,8 +11,6 @@
 //!   that comes late is billed in the next month as a call of its first instant. To bill it by its
 //!   own month would change what was fixed.
 
-mod error;
-
 use crate::billing::window::SealedWindow;
 use crate::billing::{
     self, Calls, GroupInputs, Inputs, Interval, PackOrder, PriceTerms, QpsOrder, Statement,
@@ -25,7 +23,7 @@ use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub(crate) use crate::billing::balances::{Balances, balance, debited, debits};
-pub(crate) use error::BooksError;
+pub(crate) use crate::billing::books_error::BooksError;
 
 /// How long after its end a day is sealed, and a month can be settled, in microseconds. Calls that
 /// began in it have been recorded by then (R16; the contract's earliest is an hour).

@@ -8,6 +8,8 @@
 
 mod balance;
 mod balances;
+mod books_error;
+mod compute;
 mod explain;
 mod inputs;
 mod ladder;
@@ -27,9 +29,9 @@ pub(crate) mod books;
 pub(crate) mod text;
 
 pub use inputs::Inputs;
-pub use statement::statement;
 
 pub(crate) use balance::{balance, in_arrears};
+pub use compute::statement;
 pub(crate) use inputs::{Calls, GroupInputs, Interval, PackOrder, PriceTerms, QpsOrder, money};
 pub(crate) use months::{
     closing_day, due, furthest, keep_from, last_day_over, newest, next_seal, told, unsettled,

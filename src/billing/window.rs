@@ -10,7 +10,7 @@
 //! Months that were fixed then stay so, and calls that they left out are on none: [`calls_on_none`]
 //! counts them.
 
-use crate::billing::books::BooksError;
+use crate::billing::books_error::BooksError;
 use crate::ledger::{ReadError, Reader, Settlement, UsageLine};
 use crate::model::{AccountId, Month, Utc};
 use jiff::tz::TimeZone;

@@ -3,13 +3,12 @@
 //! Owns every help text. Must never run a command.
 
 use crate::billing::{Goods, Period};
-use crate::cli::key::KeyKind;
 use crate::cli::output::{AnswerFormat, Format, RecordsFormat};
 use crate::config;
 use crate::ledger::Cursor;
 use crate::model::{AccountId, GroupId, Month, VERSION};
 use clap::builder::{RangedI64ValueParser, Resettable};
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Guard an API that is sold by the call or by the QPS.
@@ -145,6 +144,16 @@ pub struct CheckFlags {
     /// Say instead what would change, by account, for a gate that runs with this configuration.
     #[arg(long, value_name = "OLD.yaml")]
     pub(crate) against: Option<PathBuf>,
+}
+
+/// The kinds of credential.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum KeyKind {
+    // No doc comments here: clap would show them, in a longer form of help.
+    #[allow(missing_docs, reason = "the flag's help explains both")]
+    Tc3,
+    #[allow(missing_docs, reason = "the flag's help explains both")]
+    ApiKey,
 }
 
 /// What `tollgate key` makes.

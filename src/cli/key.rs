@@ -2,10 +2,9 @@
 //!
 //! Owns the making of secrets. Must never store one, nor log one: it is shown once.
 
-use crate::cli::flags::KeyCommand;
+use crate::cli::flags::{KeyCommand, KeyKind};
 use crate::cli::output::print;
 use anyhow::Context;
-use clap::ValueEnum;
 use sha2::{Digest, Sha256};
 use std::fmt;
 
@@ -14,16 +13,6 @@ const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 /// 238 bits: 40 letters of 62.
 const SECRET_LETTERS: usize = 40;
 const ID_LETTERS: usize = 32;
-
-/// The kinds of credential.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum KeyKind {
-    // No doc comments here: clap would show them, in a longer form of help.
-    #[allow(missing_docs, reason = "the flag's help explains both")]
-    Tc3,
-    #[allow(missing_docs, reason = "the flag's help explains both")]
-    ApiKey,
-}
 
 /// Prints a fresh credential.
 ///

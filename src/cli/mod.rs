@@ -26,11 +26,11 @@ pub use backup::backup;
 pub use check::check;
 pub use completions::{completions, man};
 pub use flags::{
-    BackupFlags, CheckFlags, Command, CompletionsFlags, ConfigFlag, DemoFlags, KeyCommand,
+    BackupFlags, CheckFlags, Command, CompletionsFlags, ConfigFlag, DemoFlags, KeyCommand, KeyKind,
     ManFlags, PriceFlags, RecordsFlags, RefundFlags, RestoreFlags, StatementFlags, UsageFlags,
     VerifyFlags, parse,
 };
-pub use key::{KeyKind, key};
+pub use key::key;
 pub use output::tell;
 pub use price::price;
 pub use records::records;

@@ -25,8 +25,7 @@ mod trust;
 use crate::billing::SettleError;
 pub(crate) use notices::{sent, unsent};
 
-use crate::billing::books;
-use crate::billing::{self, furthest, newest, told};
+use crate::billing::{self, books, furthest, newest, told};
 use crate::control::background::run_low_priority;
 use crate::control::settler::trust::Trust;
 use crate::ledger::{Entry, Reader, StoreError, Trouble};

@@ -9,7 +9,7 @@
 //!   the calls, and only this proves what prices and orders the statements were computed with.
 
 use crate::ledger::chain::Link;
-use crate::ledger::read::{signed, unsigned};
+use crate::ledger::rows::{signed, unsigned};
 use crate::ledger::seal::{self, Before};
 use crate::ledger::watch::{self, ClockWatch};
 use crate::ledger::{LedgerError, Trouble};

@@ -10,7 +10,7 @@
 //!   it. A head is published only of what is linked. Eight bytes of each link are kept, so that a
 //!   change can be put down to the very record.
 
-use crate::ledger::count::FastMap;
+use crate::ledger::rows::FastMap;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
 

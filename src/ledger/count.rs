@@ -4,13 +4,13 @@
 //! Owns which of the two is asked. Must never give a number that a recount of all records would not
 //! give: where records that it takes were deleted it is an error.
 
-use crate::ledger::read::{
-    self, RECORDS, ReadError, Reader, StoredRecord, first_kept, signed, text, word,
-};
+use crate::ledger::error::ReadError;
+use crate::ledger::read::{self, RECORDS, Reader, StoredRecord};
+use crate::ledger::rows::{FastMap, first_kept, signed, text, word};
 use crate::model::{AccountId, Action, GroupId, Mode, Outcome, Reason, Utc};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::OptionalExtension;
+use rusqlite::{Connection, params};
 use serde::Serialize;
-use std::collections::HashMap;
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
@@ -77,9 +77,6 @@ struct Count {
     first_seq: i64,
     last_seq: i64,
 }
-
-/// A map with a fast hash. Only for keys that no client chooses.
-pub(super) type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 type Counts = FastMap<i64, Count>;
 

@@ -2,6 +2,7 @@
 //!
 //! Owns the words and the remedies, and which errors say that the disk has failed.
 
+use crate::ledger::cursor::Cursor;
 use crate::ledger::schema;
 use rustix::process::{getegid, geteuid};
 use std::io;
@@ -276,5 +277,73 @@ pub(super) fn named(path: &Path) -> impl FnOnce(LedgerError) -> LedgerError {
             error,
         },
         other => other,
+    }
+}
+
+/// Why records or counts cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Records after the cursor have been deleted: going on from here would skip them silently.
+    #[error(
+        "records from {} on were asked for, but those before {first_kept} have been deleted: go on after {} if that gap is known",
+        after + 1,
+        first_kept - 1
+    )]
+    CursorTooOld {
+        /// The cursor.
+        after: u64,
+        /// The oldest seq that has not been deleted.
+        first_kept: u64,
+    },
+    /// The ledger was put back to an older state since the cursor was given out.
+    #[error(
+        "the cursor {cursor} was given out before the ledger was put back to a backup: of the records up to there it has those up \
+         to {}. Forget what you have beyond it, and go on after {on}", on.seq
+    )]
+    Restored {
+        /// The cursor.
+        cursor: Cursor,
+        /// The cursor to go on with.
+        on: Cursor,
+    },
+    /// The cursor is of more restores than this ledger has seen.
+    #[error(
+        "the cursor {cursor} is of another ledger: this one was put back to a backup {restore_count} times"
+    )]
+    Foreign {
+        /// The cursor.
+        cursor: Cursor,
+        /// How often this ledger was restored.
+        restore_count: u64,
+    },
+    /// The cursor is past the newest record. It comes from another ledger, or this one was put back
+    /// to an older state: its new records would be taken for known ones.
+    #[error("the cursor {after} is past the newest record {last}: it belongs to another ledger")]
+    CursorAhead {
+        /// The cursor.
+        after: u64,
+        /// The newest seq; 0 when there is none.
+        last: u64,
+    },
+    /// The rollup alone cannot tell, and the records that could have been deleted.
+    #[error(
+        "this is counted from records that have been deleted: those from {first_kept} on are kept; of older ones only whole \
+         hours are known"
+    )]
+    Pruned {
+        /// The oldest seq that has not been deleted.
+        first_kept: u64,
+    },
+    /// The ledger holds a word that this program does not know.
+    #[error("the ledger holds something that this tollgate does not understand: {0}")]
+    Unknown(String),
+    /// SQLite refused.
+    #[error("the ledger cannot be read: {0}")]
+    Sql(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for ReadError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
     }
 }

@@ -4,7 +4,9 @@
 
 use crate::ledger::bills::{SEALS, last_seal, seal_of_row};
 use crate::ledger::chain::Link;
-use crate::ledger::read::{ReadError, Reader, signed, unsigned, word};
+use crate::ledger::error::ReadError;
+use crate::ledger::read::Reader;
+use crate::ledger::rows::{signed, unsigned, word};
 use crate::ledger::{Seal, seal};
 use crate::model::{AccountId, Utc};
 use rusqlite::{Connection, Row, params};

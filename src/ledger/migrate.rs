@@ -3,9 +3,9 @@
 //! Owns the copy that is kept and the one transaction that changes the tables. Must never change a
 //! file of which there is no copy.
 
+use crate::ledger::backup::copy_to;
 use crate::ledger::chain::{self, Digests};
 use crate::ledger::files::suffixed;
-use crate::ledger::read::copy_to;
 use crate::ledger::schema::{self, SeriesKind};
 use crate::ledger::{LedgerError, ReadError, bills, fixed, seal};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};

@@ -25,11 +25,13 @@
 #![doc = ""]
 #![doc = include_str!("SCHEMA.md")]
 
+mod backup;
 mod bills;
 mod chain;
 mod checkpoint;
 mod commit;
 mod count;
+mod cursor;
 mod error;
 mod files;
 mod fixed;
@@ -43,6 +45,7 @@ mod read;
 mod record;
 mod repair;
 mod restore;
+mod rows;
 mod running;
 mod schema;
 mod seal;
@@ -61,14 +64,15 @@ pub use record::Record;
 pub use verify::Mismatch;
 pub use watch::ClockWatch;
 
+pub(crate) use backup::backup;
 pub(crate) use bills::{Seal, StoreError};
 pub(crate) use commit::{Commit, NotDurable};
 pub(crate) use count::UsageLine;
-pub(crate) use error::{CloseError, LedgerError, Trouble};
+pub(crate) use cursor::Cursor;
+pub(crate) use error::{CloseError, LedgerError, ReadError, Trouble};
 pub(crate) use fixed::{Debit, Settlement, StatementsDigest, StoredStatement};
 pub(crate) use handle::create;
 pub(crate) use queue::Slot;
-pub(crate) use read::{Cursor, ReadError, backup};
 pub(crate) use record::billable;
 pub(crate) use restore::restore;
 pub(crate) use uncertain::uncorrected_note;

@@ -3,19 +3,17 @@
 //! Owns the SQL that reads. Must never write to a ledger, nor hold a transaction open for longer
 //! than one page: a reader that stays keeps the WAL from being copied back.
 
-use crate::ledger::error::{io_error, named};
-use crate::ledger::files::{suffixed, sync_directory};
+use crate::ledger::cursor::Cursor;
+use crate::ledger::error::{ReadError, io_error, named};
 use crate::ledger::queue::LedgerShared;
+use crate::ledger::rows::{first_kept, last_seq, signed, unsigned, word};
 use crate::ledger::schema::{self, SeriesKind};
 use crate::ledger::store::let_nobody_copy_at_close;
-use crate::ledger::uncertain::refuse_noted;
-use crate::ledger::{LedgerError, running, store};
+use crate::ledger::{LedgerError, rows, running};
 use crate::model::{AccountId, Action, GroupId, Mode, Mono, Outcome, Reason, RequestId, Utc};
-use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, Row, Transaction, params};
-use serde::{Serialize, Serializer};
-use std::fmt::Display;
-use std::fs::{self, OpenOptions};
+use serde::Serialize;
+use std::fs::{self};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -33,122 +31,42 @@ pub struct StoredRecord {
     /// The number of the record in the ledger: 1, 2, 3 and so on, never reused.
     pub seq: u64,
     /// The `X-Request-Id` of the call.
-    #[serde(serialize_with = "text")]
+    #[serde(serialize_with = "rows::text")]
     pub id: RequestId,
     /// The account that called.
-    #[serde(serialize_with = "text")]
+    #[serde(serialize_with = "rows::text")]
     pub account: AccountId,
     /// The group of the action.
-    #[serde(serialize_with = "text")]
+    #[serde(serialize_with = "rows::text")]
     pub group: GroupId,
     /// The action that was called.
-    #[serde(serialize_with = "text")]
+    #[serde(serialize_with = "rows::text")]
     pub action: Action,
     /// The mode in force at the admission (R3).
-    #[serde(serialize_with = "text")]
+    #[serde(serialize_with = "rows::text")]
     pub mode: Mode,
     /// The wall clock at the start.
-    #[serde(serialize_with = "micros")]
+    #[serde(serialize_with = "rows::micros")]
     pub admitted_at: Utc,
     /// The start on the monotonic clock of the machine (P1).
-    #[serde(rename = "start_ns", serialize_with = "nanos")]
+    #[serde(rename = "start_ns", serialize_with = "rows::nanos")]
     pub start: Mono,
     /// The number of the start of the process that wrote it.
     pub run: u64,
     /// How the call ended.
-    #[serde(serialize_with = "text")]
+    #[serde(serialize_with = "rows::text")]
     pub outcome: Outcome,
     /// The HTTP status of the upstream's answer. `None` when there was none.
     pub status: Option<u16>,
     /// Whether the biller may count it.
     pub billable: bool,
     /// The reason why it is not billable. Empty when it is.
-    #[serde(serialize_with = "text")]
+    #[serde(serialize_with = "rows::text")]
     pub reason: Reason,
     /// The time from the start to the end of the call, in whole microseconds.
     pub duration_us: u64,
     /// The name of the replica that wrote it. May be empty.
     pub replica: String,
-}
-
-pub(super) fn text<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
-}
-
-fn micros<S: Serializer>(at: &Utc, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_i64(at.0)
-}
-
-fn nanos<S: Serializer>(at: &Mono, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(at.0)
-}
-
-/// Why records or counts cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// Records after the cursor have been deleted: going on from here would skip them silently.
-    #[error(
-        "records from {} on were asked for, but those before {first_kept} have been deleted: go on after {} if that gap is known",
-        after + 1,
-        first_kept - 1
-    )]
-    CursorTooOld {
-        /// The cursor.
-        after: u64,
-        /// The oldest seq that has not been deleted.
-        first_kept: u64,
-    },
-    /// The ledger was put back to an older state since the cursor was given out.
-    #[error(
-        "the cursor {cursor} was given out before the ledger was put back to a backup: of the records up to there it has those up \
-         to {}. Forget what you have beyond it, and go on after {on}", on.seq
-    )]
-    Restored {
-        /// The cursor.
-        cursor: Cursor,
-        /// The cursor to go on with.
-        on: Cursor,
-    },
-    /// The cursor is of more restores than this ledger has seen.
-    #[error(
-        "the cursor {cursor} is of another ledger: this one was put back to a backup {restore_count} times"
-    )]
-    Foreign {
-        /// The cursor.
-        cursor: Cursor,
-        /// How often this ledger was restored.
-        restore_count: u64,
-    },
-    /// The cursor is past the newest record. It comes from another ledger, or this one was put back
-    /// to an older state: its new records would be taken for known ones.
-    #[error("the cursor {after} is past the newest record {last}: it belongs to another ledger")]
-    CursorAhead {
-        /// The cursor.
-        after: u64,
-        /// The newest seq; 0 when there is none.
-        last: u64,
-    },
-    /// The rollup alone cannot tell, and the records that could have been deleted.
-    #[error(
-        "this is counted from records that have been deleted: those from {first_kept} on are kept; of older ones only whole \
-         hours are known"
-    )]
-    Pruned {
-        /// The oldest seq that has not been deleted.
-        first_kept: u64,
-    },
-    /// The ledger holds a word that this program does not know.
-    #[error("the ledger holds something that this tollgate does not understand: {0}")]
-    Unknown(String),
-    /// SQLite refused.
-    #[error("the ledger cannot be read: {0}")]
-    Sql(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for ReadError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sql(error)
-    }
 }
 
 pub(super) const RECORDS: &str = r#"SELECT seq, id, account, "group", action, mode, admitted_at, start_ns, run, outcome, status,
@@ -175,52 +93,6 @@ pub(super) fn record(row: &Row<'_>) -> Result<StoredRecord, ReadError> {
         duration_us: unsigned(row, 13)?,
         replica: row.get(14)?,
     })
-}
-
-/// The place of a client in the list of records: after `seq`, since the newest restore. Written
-/// `RESTORE_COUNT:SEQ`, or `SEQ` alone for a ledger that was never restored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Cursor {
-    /// How often the ledger had been restored.
-    pub restore_count: u64,
-    /// The last record that was read; 0 before the first.
-    pub seq: u64,
-}
-
-impl Cursor {
-    /// Reads what [`Display`] writes, or a bare seq.
-    ///
-    /// # Errors
-    /// A text that is neither; the error says what is expected.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let (restore_count, seq) = text.split_once(':').unwrap_or(("0", text));
-        let number = |text: &str| {
-            let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
-            text.parse().ok().filter(|_| is_plain)
-        };
-        match (number(restore_count), number(seq)) {
-            (Some(restore_count), Some(seq)) => Ok(Self { restore_count, seq }),
-            _ => Err(format!(
-                "{text:?} is not a cursor: RESTORE_COUNT:SEQ as in 0:1234, or a seq alone"
-            )),
-        }
-    }
-}
-
-impl Display for Cursor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.restore_count, self.seq)
-    }
-}
-
-/// The cursor of a ledger that was never restored.
-impl From<u64> for Cursor {
-    fn from(seq: u64) -> Self {
-        Self {
-            restore_count: 0,
-            seq,
-        }
-    }
 }
 
 /// A read-only connection.
@@ -381,115 +253,4 @@ fn in_this_restore(page: &Connection, cursor: Cursor) -> Result<u64, ReadError> 
     let seq = left.unwrap_or(0).min(cursor.seq);
     let on = Cursor { restore_count, seq };
     Err(ReadError::Restored { cursor, on })
-}
-
-pub(super) fn last_seq(connection: &Connection) -> Result<u64, ReadError> {
-    Ok(u64::try_from(store::last_seq(connection)?).unwrap_or(0))
-}
-
-pub(super) fn first_kept(connection: &Connection) -> Result<u64, ReadError> {
-    Ok(connection.query_row("SELECT first_kept FROM bounds", [], |row| unsigned(row, 0))?)
-}
-
-pub(super) fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-pub(super) fn unsigned(row: &Row<'_>, column: usize) -> Result<u64, rusqlite::Error> {
-    Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
-}
-
-pub(super) fn word<T>(
-    row: &Row<'_>,
-    column: usize,
-    parse: impl FnOnce(&str) -> Option<T>,
-) -> Result<T, ReadError> {
-    let text = row
-        .get_ref(column)?
-        .as_str()
-        .map_err(rusqlite::Error::from)?;
-    parse(text).ok_or_else(|| ReadError::Unknown(text.to_owned()))
-}
-
-/// Copies the ledger `from` to the new file `to`, also while it is written: one consistent state,
-/// checked, in a single file. `to` appears when it is complete or not at all; an existing file is
-/// never overwritten.
-pub(crate) fn backup(from: &Path, to: &Path) -> Result<(), LedgerError> {
-    let reader = Reader::open(from)?;
-    refuse_noted(&reader.connection, from)?;
-    copy_to(&reader.connection, to)
-}
-
-/// Copies an open ledger of any schema to the new file `to`, as [`backup`] does.
-pub(super) fn copy_to(source: &Connection, to: &Path) -> Result<(), LedgerError> {
-    if to.symlink_metadata().is_ok() {
-        return Err(LedgerError::Exists(to.to_owned()));
-    }
-    let partial = suffixed(to, ".partial");
-    match OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&partial)
-    {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let to = to.to_owned();
-            return Err(LedgerError::Unfinished { to, partial });
-        }
-        // The error names the file that was asked for: nobody knows of the partial one.
-        Err(error) => return Err(io_error(to)(error)),
-    }
-    let copied = copy(source, &partial)
-        .map_err(named(to))
-        .and_then(|()| put(&partial, to))
-        .and_then(|()| sync_directory(to));
-    if copied.is_err() {
-        // The rest of a failed copy must not be taken for a backup. An error here would say less
-        // than the first.
-        let _ = fs::remove_file(&partial);
-    }
-    copied
-}
-
-/// Gives a file another name, and never one that another file has.
-fn put(partial: &Path, to: &Path) -> Result<(), LedgerError> {
-    match fs::hard_link(partial, to) {
-        Ok(()) => fs::remove_file(partial).map_err(io_error(partial)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Err(LedgerError::Exists(to.to_owned()))
-        }
-        // A file system without a second name for a file. Nobody else is expected to take this one
-        // meanwhile.
-        Err(_) if to.symlink_metadata().is_err() => fs::rename(partial, to).map_err(io_error(to)),
-        Err(_) => Err(LedgerError::Exists(to.to_owned())),
-    }
-}
-
-fn copy(source: &Connection, partial: &Path) -> Result<(), LedgerError> {
-    let mut copy = Connection::open(partial)?;
-    {
-        // All pages in one step, in one read transaction: with smaller ones, each commit of the
-        // writer makes the copy begin anew, and under load it would never end.
-        let backup = Backup::new(source, &mut copy)?;
-        match backup.step(-1)? {
-            StepResult::Done => {}
-            _ => {
-                return Err(rusqlite::Error::SqliteFailure(
-                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
-                    None,
-                )
-                .into());
-            }
-        }
-    }
-    // A ledger is in WAL mode; a copy of its own must be whole in one file, also on a read-only
-    // disk.
-    copy.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))?;
-    let verdict: String = copy.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
-    if verdict != "ok" {
-        return Err(LedgerError::Damaged(verdict));
-    }
-    copy.close().map_err(|(_, error)| error)?;
-    let synced = fs::File::open(partial).and_then(|file| file.sync_all());
-    synced.map_err(io_error(partial))
 }

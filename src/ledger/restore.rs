@@ -13,10 +13,10 @@
 //!   readers know already, and to give them again would pass over calls in silence. The count of
 //!   restores in a cursor says so to who reads on.
 
+use crate::ledger::backup::copy_to;
 use crate::ledger::error::{io_error, named};
 use crate::ledger::files::{lock, suffixed, sync_directory};
 use crate::ledger::known::{Identity, KnownLedger};
-use crate::ledger::read::copy_to;
 use crate::ledger::schema::{self, SeriesKind};
 use crate::ledger::seal::{self, Before};
 use crate::ledger::store::Store;

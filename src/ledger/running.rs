@@ -6,7 +6,7 @@
 use crate::ledger::LedgerError;
 use crate::ledger::known::Identity;
 use crate::ledger::queue::LedgerShared;
-use crate::ledger::store::last_seq;
+use crate::ledger::rows::newest_seq;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
@@ -105,7 +105,7 @@ impl Expected {
     /// [`LedgerError::Another`] and [`LedgerError::Older`].
     pub(super) fn check(&self, connection: &Connection, path: &Path) -> Result<(), LedgerError> {
         self.identity.check(&Identity::read(connection)?, path)?;
-        let found = last_seq(connection)?;
+        let found = newest_seq(connection)?;
         match found < self.last_seq {
             true => Err(LedgerError::Older {
                 found,

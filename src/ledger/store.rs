@@ -11,16 +11,17 @@ mod chores;
 
 use crate::ledger::bills::Seal;
 use crate::ledger::chain::{self, Digests, Link};
-use crate::ledger::count::FastMap;
 use crate::ledger::error::named;
 use crate::ledger::files::LedgerFiles;
 use crate::ledger::known::KnownLedger;
+use crate::ledger::rows::{FastMap, newest_seq};
 use crate::ledger::schema::{self, SeriesKind};
 use crate::ledger::uncertain::Uncertain;
 use crate::ledger::{LedgerError, Record, migrate};
 use crate::model::{AccountId, Action, GroupId, Mode, Outcome, Reason, RequestId, Utc};
+use rusqlite::OptionalExtension;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 use std::path::Path;
 use std::time::Duration;
 
@@ -114,7 +115,7 @@ impl Store {
         Ok(Self {
             // After the first read: the WAL file is there since.
             files: LedgerFiles::at(path)?,
-            next_seq: last_seq(&connection)? + 1,
+            next_seq: newest_seq(&connection)? + 1,
             rolled_up,
             frozen,
             link: chain::head(&connection)?.1,
@@ -318,15 +319,6 @@ fn id_of(connection: &Connection, seq: i64) -> Result<Option<RequestId>, rusqlit
         .query_row("SELECT id FROM raw WHERE seq = ?1", [seq], |row| row.get(0))
         .optional()?;
     Ok(id.map(|id| RequestId(uuid::Uuid::from_bytes(id))))
-}
-
-/// The newest seq that was ever given, also when its record has been pruned; 0 before the first.
-pub(super) fn last_seq(connection: &Connection) -> Result<i64, rusqlite::Error> {
-    connection.query_row(
-        "SELECT max(rolled_up, (SELECT coalesce(max(seq), 0) FROM raw)) FROM bounds",
-        [],
-        |row| row.get(0),
-    )
 }
 
 /// The id of the record's series, from the cache or the table, new when it never occurred.

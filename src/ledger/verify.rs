@@ -16,7 +16,8 @@ mod seals;
 mod walk;
 
 use crate::ledger::chain::{self, Link};
-use crate::ledger::read::{ReadError, Reader};
+use crate::ledger::error::ReadError;
+use crate::ledger::read::Reader;
 use crate::model::Utc;
 use rusqlite::{Connection, OptionalExtension, params};
 use walk::ChainWalk;

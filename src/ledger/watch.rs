@@ -3,7 +3,8 @@
 //! Owns the table `clock`, the only one of the biller's whose row is replaced. Must never decide
 //! what may be believed.
 
-use crate::ledger::read::{ReadError, Reader};
+use crate::ledger::error::ReadError;
+use crate::ledger::read::Reader;
 use crate::model::{Mono, Utc};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::time::Duration;

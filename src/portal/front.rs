@@ -2,12 +2,15 @@
 
 use crate::http::h1::{Answer, RequestBody, RequestHead};
 use crate::model::QUOTA_PATH;
-use crate::portal::quota::AT_ONCE;
 use crate::proxy::listener::{BoxedAnswer, Front};
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{Client, OwnRequest, Proxy, Relay};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
+
+/// The most questions at once. Others are refused and may come again, so that they cannot crowd out
+/// the ledger.
+const AT_ONCE: usize = 8;
 
 /// Answers the requests of the public listener: the customer's own endpoints, and calls.
 #[derive(Clone)]

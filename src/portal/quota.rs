@@ -19,10 +19,6 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
-/// The most questions at once. Others are refused and may come again, so that they cannot crowd out
-/// the ledger.
-pub(super) const AT_ONCE: usize = 8;
-
 impl Portal {
     /// Answers from the limiters that decide and from the ledger's totals.
     pub(super) async fn quota(

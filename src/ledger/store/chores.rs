@@ -6,7 +6,7 @@
 
 use crate::ledger::bills::{self, Entry, Seal, StoreError};
 use crate::ledger::chain::{self, Link};
-use crate::ledger::count::FastMap;
+use crate::ledger::rows::FastMap;
 use crate::ledger::store::{Frozen, PRUNE_STEP, Store};
 use crate::model::Utc;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};

@@ -3,7 +3,7 @@
 //! Owns what it has seen so far. Must never hold more than the hours that are open where it stands.
 
 use crate::ledger::chain::{self, Digests, Link, Linked, MARK};
-use crate::ledger::count::FastMap;
+use crate::ledger::rows::FastMap;
 use crate::ledger::verify::seals::{SealedDay, only_settled_records_are_gone, sealed_days};
 use crate::ledger::verify::{Mismatch, Verified, bounds, key, misfit, number};
 use crate::model::Utc;

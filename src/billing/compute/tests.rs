@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::billing::{Interval, boundaries};
-use crate::model::TierBasis;
+use crate::model::{AccountId, Action, GroupId, Origin, TierBasis};
 use proptest::prelude::*;
 use std::collections::HashMap;
 

@@ -1,0 +1,279 @@
+//! How a statement is computed from its inputs (R10 to R16). Pure.
+
+use crate::billing::explain::computed;
+use crate::billing::ladder::price;
+use crate::billing::packs::PackWalk;
+use crate::billing::refund::{paid_back, sum};
+use crate::billing::statement::{
+    ActionCalls, FreeUse, GroupStatement, NotBillable, PackUse, PaidKind, PaidLine, PerCallUse,
+    PostpaidUse, Statement, StatementLine,
+};
+use crate::billing::{Calls, GroupInputs, Inputs, PackOrder, PriceTerms, QpsOrder};
+use crate::model::{Fund, Local, Mode, Reason, Utc};
+use jiff::tz::TimeZone;
+use rust_decimal::Decimal;
+use std::collections::BTreeMap;
+
+/// The whole month, or the month so far. A function of `inputs` alone: anybody who has them can
+/// compute it again.
+pub fn statement(inputs: &Inputs) -> Statement {
+    // The catalogue takes only zones that there are; anything else shows as a statement that
+    // differs.
+    let zone = TimeZone::get(&inputs.time_zone).unwrap_or(TimeZone::UTC);
+    let groups: Vec<GroupStatement> = inputs
+        .groups
+        .iter()
+        .map(|group| group_statement(inputs, group, &zone))
+        .collect();
+    let lines = groups.iter().flat_map(|group| &group.lines);
+    let paid = groups.iter().flat_map(|group| &group.paid);
+    Statement {
+        account: inputs.account.clone(),
+        name: inputs.name.clone(),
+        month: inputs.month.clone(),
+        time_zone: inputs.time_zone.clone(),
+        currency: inputs.currency.clone(),
+        from: Local::new(inputs.from, &zone),
+        until: Local::new(inputs.until, &zone),
+        counted_until: Local::new(inputs.counted_until, &zone),
+        // R13: the total is the sum of the rounded lines, not the rounded sum.
+        due: sum(lines.map(|line| line.amount)),
+        paid_when_ordered: sum(paid.map(|line| line.amount)),
+        groups,
+        on_no_statement: inputs.on_no_statement,
+        fixed: None,
+    }
+}
+
+fn group_statement(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> GroupStatement {
+    // Late calls come first: they are billed as calls of the month's first instant (ours).
+    let late = group.late.iter().map(|calls| (inputs.from, calls));
+    let counted = group
+        .intervals
+        .iter()
+        .flat_map(|interval| interval.calls.iter().map(|calls| (interval.from, calls)));
+    let all = || late.clone().chain(counted.clone());
+
+    let per_call = group.terms.as_ref().map(|terms| {
+        let mut walk = PackWalk::new(terms.free_calls, &group.packs);
+        let mut billable = 0u64;
+        for (at, calls) in all().filter(|(_, calls)| kind(calls) == LineKind::PerCall) {
+            billable = billable.saturating_add(calls.calls);
+            walk.take(at, calls.calls);
+        }
+        (terms, walk, billable)
+    });
+
+    let ActionSums {
+        calls,
+        not_billable,
+        qps_calls,
+    } = sums_by_action(all().map(|(_, calls)| calls));
+
+    let mut statement = GroupStatement {
+        group: group.group.clone(),
+        title: group.title.clone(),
+        calls,
+        not_billable,
+        late: late.fold(0, |sum, (_, calls)| sum.saturating_add(calls.calls)),
+        per_call: per_call.as_ref().map(|(terms, walk, billable)| {
+            per_call_use(terms, walk, *billable, group, inputs.counted_until, zone)
+        }),
+        qps_calls,
+        lines: Vec::new(),
+        paid: paid_lines(inputs, group, zone),
+        computed: Vec::new(),
+    };
+    statement.lines = lines(&statement);
+    statement.computed = computed(
+        inputs,
+        &statement,
+        per_call.as_ref().map(|(_, walk, _)| walk),
+        zone,
+    );
+    statement
+}
+
+/// A group's calls, added together by action and mode.
+struct ActionSums {
+    calls: Vec<ActionCalls>,
+    not_billable: Vec<NotBillable>,
+    /// The billable calls in qps mode.
+    qps_calls: u64,
+}
+
+fn sums_by_action<'c>(counted: impl Iterator<Item = &'c Calls>) -> ActionSums {
+    let (mut calls, mut not_billable) = (BTreeMap::new(), BTreeMap::new());
+    let mut qps_calls = 0u64;
+    for of in counted.filter(|of| of.calls > 0) {
+        let same = match kind(of) {
+            LineKind::NotBillable => not_billable
+                .entry((of.action.clone(), of.mode, of.reason))
+                .or_insert(0u64),
+            LineKind::PerCall | LineKind::Qps | LineKind::Free => {
+                calls.entry((of.action.clone(), of.mode)).or_insert(0u64)
+            }
+        };
+        *same = same.saturating_add(of.calls);
+        if kind(of) == LineKind::Qps {
+            qps_calls = qps_calls.saturating_add(of.calls);
+        }
+    }
+    let served = |((action, mode), calls)| ActionCalls {
+        action,
+        mode,
+        calls,
+    };
+    let unbilled = |((action, mode, reason), calls)| NotBillable {
+        action,
+        mode,
+        reason,
+        calls,
+    };
+    ActionSums {
+        calls: calls.into_iter().map(served).collect(),
+        not_billable: not_billable.into_iter().map(unbilled).collect(),
+        qps_calls,
+    }
+}
+
+/// How the contract charges a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LineKind {
+    /// Free pack, packs, post-paid (R12).
+    PerCall,
+    /// Inside a quota that was paid for (R5).
+    Qps,
+    /// In a free group (R2).
+    Free,
+    /// Admitted, and nothing is charged for it.
+    NotBillable,
+}
+
+fn kind(calls: &Calls) -> LineKind {
+    match (calls.mode, calls.reason) {
+        (Mode::PerCall, Reason::Billable) => LineKind::PerCall,
+        (Mode::Qps, Reason::Billable) => LineKind::Qps,
+        (Mode::Free, Reason::Free | Reason::Billable) => LineKind::Free,
+        _ => LineKind::NotBillable,
+    }
+}
+
+fn per_call_use(
+    terms: &PriceTerms,
+    walk: &PackWalk<'_>,
+    billable: u64,
+    group: &GroupInputs,
+    at: Utc,
+    zone: &TimeZone,
+) -> PerCallUse {
+    let pack = |(pack, left): (&PackOrder, &u64)| PackUse {
+        order: pack.order.clone(),
+        origin: pack.origin,
+        calls: pack.calls,
+        count: pack.count,
+        used_before: pack.used_before,
+        used: pack
+            .granted()
+            .saturating_sub(pack.used_before)
+            .saturating_sub(*left),
+        left: *left,
+        delivered: Local::new(pack.delivered, zone),
+        expires: Local::new(pack.expires, zone),
+        refunded: pack.refunded.map(|refunded| Local::new(refunded, zone)),
+        state: pack.state(*left, at),
+    };
+    let price = price(terms, billable, walk.postpaid);
+    PerCallUse {
+        billable,
+        terms: terms.clone(),
+        free: FreeUse {
+            granted: terms.free_calls,
+            used: terms.free_calls.saturating_sub(walk.free_left),
+            left: walk.free_left,
+        },
+        packs: group.packs.iter().zip(&walk.left).map(pack).collect(),
+        postpaid: PostpaidUse {
+            calls: walk.postpaid,
+            tier_calls: price.tier_calls,
+            tier_from: price.tier_from,
+            unit_price: price.unit_price,
+            amount: price.amount,
+        },
+    }
+}
+
+/// R13, R16: only post-paid calls are debited, one line a group.
+fn lines(group: &GroupStatement) -> Vec<StatementLine> {
+    let postpaid = group.per_call.iter().map(|per_call| &per_call.postpaid);
+    postpaid
+        .filter(|postpaid| postpaid.calls > 0)
+        .map(|postpaid| StatementLine {
+            what: format!("post-paid calls, tier from {}", postpaid.tier_from),
+            calls: postpaid.calls,
+            unit_price: postpaid.unit_price,
+            amount: postpaid.amount,
+        })
+        .collect()
+}
+
+/// R16: packs and QPS were paid when ordered, and are shown apart.
+fn paid_lines(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> Vec<PaidLine> {
+    let in_month = |at: Utc| inputs.from <= at && at < inputs.until;
+    let mut paid = Vec::new();
+    let mut line = |at: Utc, order: &str, kind, what, funds: Vec<(Fund, Decimal)>| {
+        let mut by_fund = BTreeMap::new();
+        for (fund, amount) in &funds {
+            let of: &mut Decimal = by_fund.entry(*fund).or_default();
+            *of = crate::billing::money(of.saturating_add(*amount));
+        }
+        let line = PaidLine {
+            order: order.to_owned(),
+            kind,
+            what,
+            at: Local::new(at, zone),
+            amount: sum(funds.into_iter().map(|(_, amount)| amount)),
+            funds: by_fund,
+        };
+        paid.push((at, line));
+    };
+    for pack in group.packs.iter().filter(|pack| in_month(pack.delivered)) {
+        let PackOrder { order, paid, .. } = pack;
+        line(
+            pack.delivered,
+            order,
+            PaidKind::Packs,
+            packs_named(pack),
+            paid.clone(),
+        );
+    }
+    for purchase in group.purchases.iter().filter(|order| in_month(order.from)) {
+        let QpsOrder { order, paid, .. } = purchase;
+        let what = format!(
+            "{} QPS until {}",
+            purchase.qps,
+            Local::new(purchase.until, zone)
+        );
+        line(purchase.from, order, PaidKind::Qps, what, paid.clone());
+    }
+    for pack in &group.packs {
+        if let Some(at) = pack.refunded.filter(|at| in_month(*at)) {
+            let back = paid_back(&pack.paid).map(|(fund, amount)| (fund, -amount));
+            let what = format!("paid back: {}", packs_named(pack));
+            line(at, &pack.order, PaidKind::PaidBack, what, back.collect());
+        }
+    }
+    paid.sort_by_key(|(at, _)| *at);
+    paid.into_iter().map(|(_, line)| line).collect()
+}
+
+fn packs_named(pack: &PackOrder) -> String {
+    let (calls, origin) = (pack.calls, pack.origin);
+    match pack.count {
+        1 => format!("1 pack of {calls} calls, {origin}"),
+        count => format!("{count} packs of {calls} calls, {origin}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
