@@ -1,7 +1,8 @@
 //! The way of a call, from its head to the head of its answer.
 //!
-//! Owns the sentence: identify, admit, forward, count, answer ([`Proxy::handle`]). The steps stand
-//! below it in the order in which they are called. Must never admit an unproven identity, forward
+//! Owns the sentence: identify, admit, forward, count, answer ([`Proxy::handle`]). Its steps stand
+//! below it in the order in which they are called; what passes through is written in
+//! `forwarding.rs`, and what is common to all requests in `request.rs`. Must never admit an unproven identity, forward
 //! without a permit, or answer an admitted call before its record is durable.
 //!
 //! # Decided
@@ -30,7 +31,7 @@ use crate::proxy::upstream::{
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// The credential that a call claims to have. The policy has not judged it yet.
+/// The credential that a call claims to have. Not proven yet.
 enum Claimant {
     ApiKey(ApiKeyDigest),
     Tc3 {
@@ -39,7 +40,8 @@ enum Claimant {
     },
 }
 
-/// A call that the window has let in. It waits for its start.
+/// A call with a start in the window and a slot in the ledger's queue. It waits for its start, and
+/// gives the slot back if its client leaves until then; the start is used up.
 struct Admitted {
     call: AdmittedCall,
     reservation: Reservation,
@@ -71,10 +73,12 @@ impl Proxy {
         let body = match (buffered, upload.take()) {
             (Some(buffered), _) => ForwardBody::Buffered(buffered),
             (None, Some(upload)) => ForwardBody::Streamed(upload),
+            // Not reached: `identify` takes the upload only when it gives the buffered body. The
+            // permit would write the record here too.
             (None, None) => return Err(Refusal::Upload(UploadFailure::Incomplete)),
         };
         let outgoing = UpstreamRequest::new(self.upstream_head(context, head, permit.call()), body);
-        // On the heap. A future has room for all that it may ever await, and it is moved whole.
+        // Boxed, which keeps the future of the call small: it is moved whole, several times.
         let answered = Box::pin(self.forward(context, upstream, outgoing)).await;
         let answered_at = self.shared.clock.mono();
 
@@ -97,8 +101,8 @@ impl Proxy {
         Ok(self.relay(context, answer))
     }
 
-    /// Identify, as far as it goes without the policy of the admission: an API key from the head, a
-    /// TC3 signature with the hash of the whole body.
+    /// Identify: reads which credential the call claims, an API key from the head or a TC3 signature
+    /// with the hash of the whole body. `admit` proves it, by the policy of its instant.
     async fn identify(
         &self,
         context: &RequestContext<'_>,
@@ -171,10 +175,11 @@ impl Proxy {
             .limiter(&account, &operation, &self.shared.limiters)
             .ok_or(Refusal::NotOpened)?;
         context.limiter = Some(limiter.clone());
-        // Read after the limiter was found, or the limiter might have forgotten a start that
-        // counts.
+        // Read after the limiter was found: with an older `now` the limiter might have forgotten a
+        // start that is less than a second old by it (P1).
         let now = context.received.later(&self.shared.clock);
         context.decided_at = now.mono;
+        // A flood is throttled from one atomic, before it takes the window's lock or a slot.
         limiter
             .check_flood(now, self.max_delay)
             .map_err(|denied| refusal(denied, &operation))?;
@@ -311,8 +316,10 @@ impl Proxy {
         }
     }
 
-    /// Count: the permit becomes the call's one record. The answer waits for the commit, if there
-    /// is one (P3).
+    /// Count: the permit becomes the call's one record. The answer waits for its commit (P3); there
+    /// is none when the permit has written the record already. A client that leaves when the
+    /// upstream has not been asked yet drops the future, and the permit counts it; later the call
+    /// goes on to the upstream's answer, for that says whether the work was done (R8).
     fn count(
         &self,
         context: &RequestContext<'_>,
