@@ -58,8 +58,13 @@ pub(crate) fn load(path: &Path) -> anyhow::Result<Config> {
 /// When there is no ledger, or it cannot be read.
 pub(crate) fn open_ledger(path: &Path) -> anyhow::Result<Reader> {
     let reader = Reader::open(path)?;
-    if let Some(note) = uncorrected_note(path)? {
-        tell(format_args!("warning: {}", LedgerError::Uncorrected(note)));
+    match uncorrected_note(path) {
+        Ok(None) => {}
+        Ok(Some(note)) => tell(format_args!("warning: {}", LedgerError::Uncorrected(note))),
+        // The note is no part of the answer: one that cannot be read hinders nothing.
+        Err(error) => tell(format_args!(
+            "warning: calls of this ledger may still have to be corrected: {error}"
+        )),
     }
     Ok(reader)
 }

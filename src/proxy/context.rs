@@ -60,6 +60,11 @@ impl Client {
         &self.place
     }
 
+    /// Notes that another request of the client has come. The upstream was not asked for this one.
+    pub(super) fn has_request(&self) {
+        self.is_forwarded.store(false, Ordering::Relaxed);
+    }
+
     /// Notes that the client has hung up after its whole request had come. Returns whether the call
     /// goes on: it does once the upstream has been asked, for its answer tells whether the work was
     /// done (R8).

@@ -239,6 +239,8 @@ async fn serve_connection<R, W>(
             client.place().has_head();
         }
         let terms = h1::RequestTerms::from(&*head);
+        // Whatever the request is for: an earlier call on the connection may have been forwarded.
+        client.has_request();
         let call = front.answer(&upstream, &client, head, body);
         let goes_on = || client.hung_up();
         let Some(answer) = requests.during(terms, call, goes_on).await else {
@@ -340,6 +342,54 @@ mod tests {
         let call = Proxy::answer(proxy, upstream, client, head, body);
         let bytes = size_of_val(&call);
         assert!(bytes <= MOST_BYTES, "{bytes}");
+    }
+
+    /// A front whose requests are all forwarded. It tells of each whether the upstream had been asked
+    /// for it before it came.
+    struct Forwarding(Arc<Proxy>, parking_lot::Mutex<Vec<bool>>);
+
+    impl Front for Forwarding {
+        fn proxy(&self) -> &Arc<Proxy> {
+            &self.0
+        }
+
+        fn answer(
+            &self,
+            _: &Arc<Upstream>,
+            client: &Arc<Client>,
+            _: Box<RequestHead>,
+            _: RequestBody,
+        ) -> BoxedAnswer {
+            let asked = client.is_forwarded.swap(true, Relaxed);
+            self.1.lock().push(asked);
+            Box::pin(async { h1::Answer::own(http::StatusCode::OK, Vec::new()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn the_upstream_of_an_earlier_request_says_nothing_of_whether_the_next_one_goes_on() {
+        let (client, proxy, upstream, _dir) = parts().await;
+        let front = Arc::new(Forwarding(proxy, parking_lot::Mutex::default()));
+        let (mut end, server) = tokio::io::duplex(1024);
+        let (_phase, seen) = watch::channel(Phase::Serve);
+        let halves = tokio::io::split(server);
+        let serving = tokio::spawn(serve_connection(
+            halves,
+            client,
+            front.clone(),
+            upstream,
+            seen,
+        ));
+        for _ in 0..2 {
+            end.write_all(b"GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n")
+                .await
+                .unwrap();
+            let mut answer = [0; 1024];
+            assert!(end.read(&mut answer).await.unwrap() > 0);
+        }
+        drop(end);
+        serving.await.unwrap();
+        assert_eq!(*front.1.lock(), [false, false]);
     }
 
     async fn lasts(connection: tokio::task::JoinHandle<()>) -> Duration {

@@ -17,7 +17,6 @@ use crate::proxy::state::Proxy;
 use crate::proxy::upstream::Upstream;
 use http::Method;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long the answer to a failing credential is held back once its peer is held down.
@@ -33,7 +32,6 @@ impl Proxy {
         body: RequestBody,
     ) -> Answer<Relay> {
         let received = Now::read(&self.shared.clock);
-        client.is_forwarded.store(false, Ordering::Relaxed);
         let (mut upload, progress) = self.upload(&head, body, received);
         let mut context = RequestContext::of_call(&self, &client, &head, received, progress);
         let result = self

@@ -5,6 +5,8 @@ use crate::harness::*;
 use http::StatusCode;
 use std::path::Path;
 use std::time::Duration;
+use tollgate::testing::ledger::{Ledger, LedgerOptions};
+use tollgate::testing::model::{Clock, Durability};
 
 const MAY_CREATE: &str = "when_missing: create";
 
@@ -242,4 +244,36 @@ async fn a_lost_ledger_is_put_back_from_its_backup_and_no_reader_of_records_miss
     assert_eq!(process.ended().await.code(), Some(0));
     let verified = house.run(&["verify", "--checkpoint", seal.unwrap()]);
     assert_eq!(verified.code, Some(0), "{}{}", verified.out, verified.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_note_of_uncertain_records_beside_a_ledger_is_a_warning_of_the_commands_that_read() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = Sandbox::new(upstream.address, &[]);
+    Ledger::open(
+        LedgerOptions {
+            path: house.ledger(),
+            durability: Durability::Strict,
+            replica: String::new(),
+            create: true,
+            pending_limit: 10,
+            stall_after: Duration::from_secs(3_600),
+        },
+        Clock::default(),
+        |_| (),
+    )
+    .unwrap()
+    .close(Duration::from_secs(10))
+    .unwrap();
+    let usage = || house.run(&["usage", "--format", "csv"]);
+    let plain = usage();
+    assert_eq!((plain.code, &*plain.err), (Some(0), ""));
+    let note = house.dir.path().join("var/ledger.db-uncertain");
+    for text in [&b"zzz"[..], b"\xff\xfe"] {
+        std::fs::write(&note, text).unwrap();
+        let warned = usage();
+        assert_eq!((warned.code, &warned.out), (Some(0), &plain.out));
+        assert!(warned.err.starts_with("warning: "), "{}", warned.err);
+        assert!(warned.err.contains("ledger.db-uncertain"), "{}", warned.err);
+    }
 }
