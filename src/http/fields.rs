@@ -219,6 +219,8 @@ impl HeadWriter {
         self.line(name, pieces.map(str::as_bytes));
     }
 
+    // Where it is used the number of pieces is known, and their loops go.
+    #[inline]
     fn line<const N: usize>(&mut self, name: &'static str, pieces: [&[u8]; N]) {
         let begin = self.0.len();
         self.0.extend_from_slice(name.as_bytes());

@@ -4,12 +4,12 @@ use crate::ledger::LedgerError;
 use crate::ledger::error::{io_error, named};
 use crate::ledger::files::{suffixed, sync_directory};
 use crate::ledger::read::Reader;
-use crate::ledger::uncertain::refuse_noted;
+use crate::ledger::uncertain::{refuse_noted, uncorrected};
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Copies the ledger `from` to the new file `to`, also while it is written: one consistent state,
 /// checked, in a single file. `to` appears when it is complete or not at all; an existing file is
@@ -92,4 +92,14 @@ fn copy(source: &Connection, partial: &Path) -> Result<(), LedgerError> {
     copy.close().map_err(|(_, error)| error)?;
     let synced = fs::File::open(partial).and_then(|file| file.sync_all());
     synced.map_err(io_error(partial))
+}
+
+/// The note of calls that were told an error while the ledger at `path` may have them as answered.
+/// `None` when there is no note, or when its rows say already what the calls were told.
+///
+/// For commands that read a ledger beside its process: what they count may still be corrected.
+/// [`LedgerError::Uncorrected`] with this path says so, and what to do.
+pub(crate) fn uncorrected_note(path: &Path) -> Result<Option<PathBuf>, LedgerError> {
+    let reader = Reader::open(path)?;
+    uncorrected(&reader.connection, path)
 }

@@ -6,7 +6,7 @@
 use crate::ledger::LedgerError;
 use crate::ledger::files::LedgerFiles;
 use crate::ledger::pace::POLL;
-use crate::ledger::store::let_nobody_copy_at_close;
+use crate::ledger::rows::let_nobody_copy_at_close;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use std::io;

@@ -7,10 +7,14 @@ use crate::ledger::chain::Link;
 use crate::ledger::error::ReadError;
 use crate::ledger::read::Reader;
 use crate::ledger::rows::{signed, unsigned, word};
+use crate::ledger::watch::ClockWatch;
 use crate::ledger::{Seal, seal};
-use crate::model::{AccountId, Utc};
+use crate::model::{AccountId, Mono, Utc};
+use rusqlite::OptionalExtension;
 use rusqlite::{Connection, Row, params};
-use sha2::{Digest, Sha256};
+use sha2::Digest;
+use sha2::Sha256;
+use std::time::Duration;
 
 /// A month whose statements are fixed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -344,5 +348,29 @@ impl Reader {
             found.push(read(row)?);
         }
         Ok(found)
+    }
+}
+
+impl Reader {
+    /// The watch over the clocks as it was last kept; `None` before the first.
+    pub fn clock_watch(&self) -> Result<Option<ClockWatch>, ReadError> {
+        let number = |value: i64| u64::try_from(value).unwrap_or(0);
+        let us = |value| Duration::from_micros(number(value));
+        let watch = self.connection.query_row(
+            "SELECT boot, mono_ns, utc_us, in_step_us, trusted_us, known_us, fixed_unseen_us FROM clock",
+            [],
+            |row| {
+                Ok(ClockWatch {
+                    boot: row.get(0)?,
+                    mono: Mono(number(row.get(1)?)),
+                    utc: Utc(row.get(2)?),
+                    in_step: us(row.get(3)?),
+                    trusted: us(row.get(4)?),
+                    known: Utc(row.get(5)?),
+                    fixed_unseen: row.get::<_, Option<i64>>(6)?.map(us),
+                })
+            },
+        );
+        Ok(watch.optional()?)
     }
 }

@@ -1,22 +1,21 @@
 //! The ledger as a handle: opened, asked for slots and chores, closed.
 
 use crate::ledger::checkpoint::Checkpointer;
-use crate::ledger::commit::Batch;
 use crate::ledger::error::io_error;
 use crate::ledger::files::{claim, suffixed};
-use crate::ledger::job::Job;
+use crate::ledger::job::{Frozen, Job};
+use crate::ledger::options::LedgerOptions;
 use crate::ledger::pace::Pace;
 use crate::ledger::queue::{CLOSED, HEALTHY, LedgerShared};
 use crate::ledger::running::FactGuard;
 use crate::ledger::stall::watch;
-use crate::ledger::store::{Frozen, Store};
-use crate::ledger::uncertain::Uncertain;
+use crate::ledger::store::Store;
 use crate::ledger::writer::{WriteTarget, Writer};
 use crate::ledger::{
     CloseError, Committed, Entry, LedgerError, Reader, Seal, Slot, StoreError, Trouble, repair,
     running, schema, seal, uncertain,
 };
-use crate::model::{Clock, Durability, Mono, Utc};
+use crate::model::{Clock, Durability, Utc};
 use parking_lot::Mutex;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -25,25 +24,6 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-/// Where and how a ledger is kept.
-#[derive(Clone, Debug)]
-pub struct LedgerOptions {
-    /// The SQLite file. Missing directories are created.
-    pub path: PathBuf,
-    /// Whether an answer waits until its record is durable.
-    pub durability: Durability,
-    /// The name of this replica, written to each record; may be empty.
-    pub replica: String,
-    /// Whether a missing ledger is created. Otherwise it is an error: a volume that is not mounted
-    /// would look like one.
-    pub create: bool,
-    /// The most slots that may be taken at once. Calls in flight and records that are not durable
-    /// hold them.
-    pub pending_limit: usize,
-    /// How long a record may wait for the disk. After it calls are refused until the disk answers.
-    pub stall_after: Duration,
-}
 
 /// Figures for metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,16 +45,6 @@ pub struct LedgerStats {
 /// How much longer than its patience [`Ledger::close`] waits for a writer that is in a call to the
 /// disk.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// Records that are being written.
-#[derive(Debug)]
-pub(super) struct Writing {
-    /// The instant since which the first of them waits.
-    pub(super) since: Mono,
-    /// The batch whose end their calls wait for.
-    pub(super) batch: Arc<Batch>,
-    pub(super) uncertain: Option<Uncertain>,
-}
 
 /// Creates an empty ledger where there is no file. Logs nothing.
 pub(crate) fn create(path: &Path) -> Result<(), LedgerError> {
@@ -140,7 +110,7 @@ impl Ledger {
         }
         repair::at_start(&path)?;
         let mut store = Store::open(&path, true)?;
-        uncertain::resolve_noted(&mut store, &path)?;
+        uncertain::resolve_noted(&path, |uncertain| Ok(store.fail_uncertain(uncertain)?))?;
         let target = WriteTarget {
             path: path.clone(),
             run: store.begin_run(&options.replica, clock.utc())?,

@@ -3,7 +3,6 @@
 //! Owns the list of such jobs. Must never leave the thread that asked without an answer.
 
 use crate::ledger::chain::Link;
-use crate::ledger::store::Frozen;
 use crate::ledger::{Entry, Seal, StoreError, Trouble};
 use std::sync::mpsc::SyncSender;
 
@@ -36,4 +35,19 @@ impl Job {
             Self::Keep { reply, .. } => drop(reply.send(Err(trouble.into()))),
         }
     }
+}
+
+/// The result of [`Store::freeze`].
+#[derive(Debug)]
+pub(super) enum Frozen {
+    /// The day's seal, which it had already.
+    Sealed(Seal),
+    /// The rows of `hours` to seal: those whose first record comes after `after` and not after
+    /// `last_seq`.
+    Rows {
+        /// The newest record whose row is sealed.
+        after: i64,
+        /// The newest record that is frozen.
+        last_seq: i64,
+    },
 }

@@ -3,7 +3,6 @@
 //! Owns what the workers and the ledger's threads share. Must never wait for the disk.
 
 use crate::ledger::commit::Batch;
-use crate::ledger::handle::Writing;
 use crate::ledger::job::Job;
 use crate::ledger::record::Record;
 use crate::ledger::uncertain::Uncertain;
@@ -189,4 +188,14 @@ impl Drop for Slot {
             debug_assert!(pending >= 1, "it was out");
         }
     }
+}
+
+/// Records that are being written.
+#[derive(Debug)]
+pub(super) struct Writing {
+    /// The instant since which the first of them waits.
+    pub(super) since: Mono,
+    /// The batch whose end their calls wait for.
+    pub(super) batch: Arc<Batch>,
+    pub(super) uncertain: Option<Uncertain>,
 }

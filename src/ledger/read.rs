@@ -6,9 +6,8 @@
 use crate::ledger::cursor::Cursor;
 use crate::ledger::error::{ReadError, io_error, named};
 use crate::ledger::queue::LedgerShared;
-use crate::ledger::rows::{first_kept, last_seq, signed, unsigned, word};
+use crate::ledger::rows::{first_kept, last_seq, let_nobody_copy_at_close, signed, unsigned, word};
 use crate::ledger::schema::{self, SeriesKind};
-use crate::ledger::store::let_nobody_copy_at_close;
 use crate::ledger::{LedgerError, rows, running};
 use crate::model::{AccountId, Action, GroupId, Mode, Mono, Outcome, Reason, RequestId, Utc};
 use rusqlite::{Connection, OpenFlags, Row, Transaction, params};

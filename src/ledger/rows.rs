@@ -2,6 +2,7 @@
 
 use crate::ledger::error::ReadError;
 use crate::model::{Mono, Utc};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Row};
 use serde::Serializer;
 use std::fmt::Display;
@@ -59,4 +60,12 @@ pub(super) fn newest_seq(connection: &Connection) -> Result<i64, rusqlite::Error
         [],
         |row| row.get(0),
     )
+}
+
+/// By default SQLite copies the WAL when the last connection of a file is closed. After an error of
+/// the disk that would write what cannot be trusted, so the WAL is copied on purpose or not at all.
+pub(super) fn let_nobody_copy_at_close(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map(drop)
 }

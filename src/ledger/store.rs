@@ -9,12 +9,11 @@
 
 mod chores;
 
-use crate::ledger::bills::Seal;
 use crate::ledger::chain::{self, Digests, Link};
 use crate::ledger::error::named;
 use crate::ledger::files::LedgerFiles;
 use crate::ledger::known::KnownLedger;
-use crate::ledger::rows::{FastMap, newest_seq};
+use crate::ledger::rows::{FastMap, let_nobody_copy_at_close, newest_seq};
 use crate::ledger::schema::{self, SeriesKind};
 use crate::ledger::uncertain::Uncertain;
 use crate::ledger::{LedgerError, Record, migrate};
@@ -40,21 +39,6 @@ const SERIES_CACHED: usize = 1 << 17;
 const PRUNE_STEP: i64 = 512;
 
 type SeriesKey = (AccountId, GroupId, Action, Mode, Outcome, Reason);
-
-/// The result of [`Store::freeze`].
-#[derive(Debug)]
-pub(super) enum Frozen {
-    /// The day's seal, which it had already.
-    Sealed(Seal),
-    /// The rows of `hours` to seal: those whose first record comes after `after` and not after
-    /// `last_seq`.
-    Rows {
-        /// The newest record whose row is sealed.
-        after: i64,
-        /// The newest record that is frozen.
-        last_seq: i64,
-    },
-}
 
 /// The open file. After an error it must be dropped and opened again, because only the file knows
 /// what was written.
@@ -304,14 +288,6 @@ impl Store {
             .query_row("PRAGMA synchronous", [], |row| row.get(0))
             .unwrap()
     }
-}
-
-/// By default SQLite copies the WAL when the last connection of a file is closed. After an error of
-/// the disk that would write what cannot be trusted, so the WAL is copied on purpose or not at all.
-pub(super) fn let_nobody_copy_at_close(connection: &Connection) -> Result<(), rusqlite::Error> {
-    connection
-        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
-        .map(drop)
 }
 
 fn id_of(connection: &Connection, seq: i64) -> Result<Option<RequestId>, rusqlite::Error> {

@@ -7,10 +7,9 @@
 //! The note is not synced: it outlives the process as the rows in the page cache do, which is what
 //! it is there for.
 
-use crate::ledger::error::io_error;
+use crate::ledger::error::{LedgerError, io_error};
 use crate::ledger::files::suffixed;
-use crate::ledger::store::Store;
-use crate::ledger::{LedgerError, Reader, Record};
+use crate::ledger::record::Record;
 use crate::model::{Outcome, RequestId};
 use rusqlite::{Connection, params};
 use std::fs;
@@ -83,16 +82,6 @@ fn note_path(path: &Path) -> PathBuf {
     suffixed(path, "-uncertain")
 }
 
-/// The note of calls that were told an error while the ledger at `path` may have them as answered.
-/// `None` when there is no note, or when its rows say already what the calls were told.
-///
-/// For commands that read a ledger beside its process: what they count may still be corrected.
-/// [`LedgerError::Uncorrected`] with this path says so, and what to do.
-pub(crate) fn uncorrected_note(path: &Path) -> Result<Option<PathBuf>, LedgerError> {
-    let reader = Reader::open(path)?;
-    uncorrected(&reader.connection, path)
-}
-
 /// A copy of the ledger at `path` would keep what its note is to correct.
 pub(super) fn refuse_noted(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
     match uncorrected(connection, path)? {
@@ -101,7 +90,10 @@ pub(super) fn refuse_noted(connection: &Connection, path: &Path) -> Result<(), L
     }
 }
 
-fn uncorrected(connection: &Connection, path: &Path) -> Result<Option<PathBuf>, LedgerError> {
+pub(super) fn uncorrected(
+    connection: &Connection,
+    path: &Path,
+) -> Result<Option<PathBuf>, LedgerError> {
     let note = note_path(&path.canonicalize().unwrap_or(path.to_owned()));
     let text = match fs::read_to_string(&note) {
         Ok(text) => text,
@@ -138,7 +130,10 @@ pub(super) fn remove_note(path: &Path) {
 
 /// Makes the rows of a batch that an earlier process has noted say what their calls were told. To
 /// be called before anything is written or rolled up.
-pub(super) fn resolve_noted(store: &mut Store, path: &Path) -> Result<(), LedgerError> {
+pub(super) fn resolve_noted(
+    path: &Path,
+    fail: impl FnOnce(&Uncertain) -> Result<usize, LedgerError>,
+) -> Result<(), LedgerError> {
     let note = note_path(path);
     let text = match fs::read_to_string(&note) {
         Ok(text) => text,
@@ -148,7 +143,7 @@ pub(super) fn resolve_noted(store: &mut Store, path: &Path) -> Result<(), Ledger
     match Uncertain::read(&text) {
         Some(uncertain) => {
             // None: the rows did not outlive the machine, or say so already.
-            let failed = store.fail_uncertain(&uncertain)?;
+            let failed = fail(&uncertain)?;
             if failed > 0 {
                 tracing::warn!(
                     first_seq = uncertain.first_seq,
@@ -171,6 +166,7 @@ pub(super) fn resolve_noted(store: &mut Store, path: &Path) -> Result<(), Ledger
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::backup::uncorrected_note;
     use crate::ledger::handle::tests::{Bench, DAY, record};
 
     #[test]

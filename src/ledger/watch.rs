@@ -3,10 +3,8 @@
 //! Owns the table `clock`, the only one of the biller's whose row is replaced. Must never decide
 //! what may be believed.
 
-use crate::ledger::error::ReadError;
-use crate::ledger::read::Reader;
 use crate::model::{Mono, Utc};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use std::time::Duration;
 
 /// The newest reading of the wall clock and of the monotonic clock. The next start goes on with it.
@@ -45,28 +43,4 @@ pub(super) fn replace(connection: &Connection, watch: &ClockWatch) -> Result<(),
             watch.fixed_unseen.map(us),
         ])?;
     Ok(())
-}
-
-impl Reader {
-    /// The watch over the clocks as it was last kept; `None` before the first.
-    pub fn clock_watch(&self) -> Result<Option<ClockWatch>, ReadError> {
-        let number = |value: i64| u64::try_from(value).unwrap_or(0);
-        let us = |value| Duration::from_micros(number(value));
-        let watch = self.connection.query_row(
-            "SELECT boot, mono_ns, utc_us, in_step_us, trusted_us, known_us, fixed_unseen_us FROM clock",
-            [],
-            |row| {
-                Ok(ClockWatch {
-                    boot: row.get(0)?,
-                    mono: Mono(number(row.get(1)?)),
-                    utc: Utc(row.get(2)?),
-                    in_step: us(row.get(3)?),
-                    trusted: us(row.get(4)?),
-                    known: Utc(row.get(5)?),
-                    fixed_unseen: row.get::<_, Option<i64>>(6)?.map(us),
-                })
-            },
-        );
-        Ok(watch.optional()?)
-    }
 }

@@ -25,13 +25,12 @@ mod trouble;
 
 use crate::ledger::checkpoint::Checkpointer;
 use crate::ledger::commit::{Batch, Decision};
-use crate::ledger::handle::Writing;
 use crate::ledger::job::Job;
 use crate::ledger::known::KnownLedger;
 use crate::ledger::pace::{
     COPY_ASKED_AGAIN, GROUP_INTERVAL, GROUP_RECORDS, Load, NextCommit, POLL, Pace, REST,
 };
-use crate::ledger::queue::{CLOSED, HEALTHY, LedgerShared, RecordQueue, STALLED};
+use crate::ledger::queue::{CLOSED, HEALTHY, LedgerShared, RecordQueue, STALLED, Writing};
 use crate::ledger::stall::CloseOnDrop;
 use crate::ledger::store::Store;
 use crate::ledger::uncertain::{Uncertain, remove_note};

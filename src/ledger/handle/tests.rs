@@ -1,8 +1,8 @@
 //! The ledger as its users see it, with the disk failing underneath.
 
 use super::*;
+use crate::ledger::job::Frozen;
 use crate::ledger::queue::HEALTHY;
-use crate::ledger::store::Frozen;
 use crate::ledger::{
     CloseError, Commit, Committed, Entry, LedgerError, NotDurable, ReadError, Reader, Record, Seal,
     Slot, StatementsDigest, StoredRecord, Trouble, backup, billable, schema, seal,

@@ -6,8 +6,9 @@
 
 use crate::ledger::bills::{self, Entry, Seal, StoreError};
 use crate::ledger::chain::{self, Link};
+use crate::ledger::job::Frozen;
 use crate::ledger::rows::FastMap;
-use crate::ledger::store::{Frozen, PRUNE_STEP, Store};
+use crate::ledger::store::{PRUNE_STEP, Store};
 use crate::model::Utc;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use std::collections::BTreeMap;
