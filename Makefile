@@ -25,7 +25,7 @@ quick:
 # a machine with loop devices, 50 on a file system whose backing store runs full.
 torture:
 	TORTURE_RELOADS=10000 cargo test --locked --test it -- --nocapture endurance::a_thousand_reloads
-	TORTURE_DISK_ROUNDS=200 cargo test --locked --lib -- --nocapture ledger::tests::after_failed_syncs
+	TORTURE_DISK_ROUNDS=200 cargo test --locked --lib -- --nocapture ledger::handle::tests::after_failed_syncs
 	cargo build --locked
 	if [ $$(id -u) = 0 ] && [ -e /dev/loop-control ]; then tests/disk/real_eio.py target/debug/tollgate 50; \
 	else echo "skipped: tests/disk/real_eio.py needs root and loop devices"; fi

@@ -508,6 +508,33 @@ fn every_test_that_a_page_names_exists() {
     }
 }
 
+/// `cargo test` passes when its filter finds no test, so a test that was moved would not run any
+/// more.
+#[test]
+fn every_filter_of_a_command_finds_a_test() {
+    let page = |name| std::fs::read_to_string(root().join(name)).unwrap();
+    let pages = page("Makefile") + &page("CONTRIBUTING.md");
+    let lines = pages.lines().filter(|line| line.contains("cargo test"));
+    let filters = lines.flat_map(|line| line.split([' ', '`', ',', '.']));
+    let mut found = 0;
+    for filter in filters.filter(|word| word.contains("::")) {
+        let (module, name) = filter.rsplit_once("::").unwrap();
+        let file = format!("{}.rs", module.replace("::", "/"));
+        let folder = format!("tests/it/{}/mod.rs", module.replace("::", "/"));
+        let places = [format!("src/{file}"), format!("tests/it/{file}"), folder];
+        let text = places
+            .iter()
+            .find_map(|place| std::fs::read_to_string(root().join(place)).ok());
+        let text = text.unwrap_or_else(|| panic!("{filter}: there is no module {module}"));
+        let is_there = ["fn", "mod"]
+            .iter()
+            .any(|item| text.contains(&format!("{item} {name}")));
+        assert!(is_there, "{filter} finds no test");
+        found += 1;
+    }
+    assert!(found >= 4, "the filters are found");
+}
+
 #[test]
 fn the_reading_of_the_sources_sees_what_it_should() {
     let text = "//! crate::head\nuse crate::proxy::Proxy; // crate::comment\nlet url = \"http://crate::text\";\n\
