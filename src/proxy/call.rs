@@ -150,7 +150,7 @@ impl Proxy {
         if policy.tc3(claim.secret_id()).is_none() {
             return Err(Refusal::Credential(CredentialFailure::UnknownId));
         }
-        check_connection(&head.fields, |name| claim.signs(name))?;
+        check_connection(head, |name| claim.signs(name))?;
         Ok(claim)
     }
 

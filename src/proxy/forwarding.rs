@@ -7,7 +7,7 @@
 //! - **Secrets stay at the gate.** API keys are not forwarded; a TC3 `Authorization` is, being no
 //!   secret and verifiable by the upstream.
 
-use crate::http::h1::{Answer, ForwardHead, HopByHop, RequestHead};
+use crate::http::h1::{Answer, ForwardHead, RequestHead};
 use crate::http::names::{X_BILLABLE, X_FORWARDED_FOR, X_REQUEST_ID, X_TC_TRACE_ID};
 use crate::http::{Field, Fields, tokens};
 use crate::model::RequestId;
@@ -39,14 +39,14 @@ impl Proxy {
     ) -> ForwardHead {
         let fields = &head.fields;
         let mut forward = ForwardHead::new(head.method.clone(), &head.target);
-        let hop = HopByHop::of(fields);
+        let hop = head.hop_by_hop();
         for field in fields.iter() {
             if !hop.contains(field.name()) && !is_private_field(field) {
                 forward.field(field);
             }
         }
         // HTTP/1.0 may come without a Host; it leaves as HTTP/1.1, which must have one.
-        if !fields.contains("host") {
+        if !head.has_host {
             let named = head.target.authority();
             forward.text("host", named.unwrap_or(&self.upstream_host));
         }
@@ -100,10 +100,10 @@ impl Proxy {
 /// upstream would do what the gate has not judged (RFC 9110 §7.6.1 has it that such fields are not
 /// named there).
 pub(super) fn check_connection(
-    fields: &Fields,
+    head: &RequestHead,
     is_judged: impl Fn(&[u8]) -> bool,
 ) -> Result<(), Refusal> {
-    let hop = HopByHop::of(fields);
+    let hop = head.hop_by_hop();
     match hop
         .named()
         .any(|name| is_judged(&name.to_ascii_lowercase()))
@@ -115,15 +115,15 @@ pub(super) fn check_connection(
 
 /// Many servers take no more than [`FORWARDED_FIELDS`], and a call that the upstream would refuse
 /// is not worth its place in the window.
-pub(super) fn check_count(fields: &Fields) -> Result<(), Refusal> {
+pub(super) fn check_count(head: &RequestHead) -> Result<(), Refusal> {
     // Nearly every call ends here.
-    if fields.count() + ADDED_FIELDS <= FORWARDED_FIELDS {
+    if head.fields.count() + ADDED_FIELDS <= FORWARDED_FIELDS {
         return Ok(());
     }
-    let hop = HopByHop::of(fields);
+    let hop = head.hop_by_hop();
     let passes = |field: &Field<'_>| !hop.contains(field.name()) && !is_private_field(*field);
-    let has_host = usize::from(fields.contains("host"));
-    match fields.iter().filter(passes).count() + ADDED_FIELDS - has_host <= FORWARDED_FIELDS {
+    let has_host = usize::from(head.has_host);
+    match head.fields.iter().filter(passes).count() + ADDED_FIELDS - has_host <= FORWARDED_FIELDS {
         true => Ok(()),
         false => Err(Refusal::TooManyFields {
             limit: FORWARDED_FIELDS,

@@ -79,13 +79,13 @@ impl Proxy {
                 allowed: vec![Method::GET, Method::POST],
             });
         }
-        if head.is_1_1 && !head.fields.contains("host") {
+        if head.is_1_1 && !head.has_host {
             return Err(Refusal::Credential(CredentialFailure::MissingHeader(
                 "host",
             )));
         }
-        check_connection(&head.fields, must_stand_once)?;
-        check_count(&head.fields)?;
+        check_connection(head, must_stand_once)?;
+        check_count(head)?;
         if upload
             .and_then(Upload::declared)
             .is_some_and(|declared| declared > self.limits.body_bytes)

@@ -20,5 +20,5 @@ pub use writer::{READER_BYTES_PER_SECOND, READER_WINDOW};
 pub(crate) use outgoing::{Body, Coding, NotSent, Outgoing, Piece};
 pub(crate) use reader::{Broken, RequestBody};
 pub(crate) use request::HEAD_BYTES;
-pub(crate) use response::{AnswerHead, ForwardHead, HopByHop, Nonsense, answer_head};
+pub(crate) use response::{AnswerHead, ForwardHead, Nonsense, answer_head};
 pub(crate) use server::{Answer, ClientConnection, Next, RequestTerms};

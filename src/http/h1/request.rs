@@ -1,5 +1,6 @@
 //! The head of a request, read. Anybody may send one, so nothing in it is believed.
 
+use crate::http::h1::response::{HopByHop, names_a_field};
 use crate::http::host::is_host;
 use crate::http::{FieldSpan, Fields, Framing, Target, length_of, tokens};
 use bytes::BytesMut;
@@ -21,6 +22,10 @@ pub struct RequestHead {
     pub is_1_1: bool,
     /// The fields, in their order.
     pub fields: Fields,
+    /// Whether there is a `Host` among them. It is asked on the way of every call.
+    pub has_host: bool,
+    /// Whether `Connection` names fields that end at this hop; of most requests it does not.
+    pub(super) names_hop_fields: bool,
     /// Its size without the empty line.
     pub bytes: usize,
     /// The rule by which its body ends.
@@ -29,6 +34,16 @@ pub struct RequestHead {
     pub keeps_alive: bool,
     /// Whether the client waits for `100 Continue` before it sends its body.
     pub expects_continue: bool,
+}
+
+impl RequestHead {
+    /// The fields that end at this hop.
+    pub(crate) fn hop_by_hop(&self) -> HopByHop<'_> {
+        match self.names_hop_fields {
+            true => HopByHop::of(&self.fields),
+            false => HopByHop::default(),
+        }
+    }
 }
 
 /// Why a head is not read. The status is all that is said to the client.
@@ -188,6 +203,8 @@ pub fn request_head(input: &mut BytesMut) -> Result<Option<Box<RequestHead>>, Ba
         target,
         is_1_1,
         fields,
+        has_host: framed.has_host,
+        names_hop_fields: framed.names_hop_fields,
         bytes: whole - 2,
         framing: framed.framing,
         keeps_alive: framed.keeps_alive,
@@ -260,12 +277,15 @@ struct RequestFraming {
     framing: Framing,
     keeps_alive: bool,
     expects_continue: bool,
+    has_host: bool,
+    names_hop_fields: bool,
 }
 
 impl RequestFraming {
     fn read(fields: &[httparse::Header<'_>], is_1_1: bool) -> Result<Self, BadHead> {
         let (mut length, mut is_chunked) = (None, false);
         let (mut close, mut keep_alive, mut expects_continue) = (false, false, false);
+        let (mut has_host, mut names_hop_fields) = (false, false);
         for field in fields {
             // Nearly every other field ends here.
             if !matches!(field.name.len(), 4 | 6 | 10 | 14 | 17) {
@@ -288,12 +308,14 @@ impl RequestFraming {
                 for token in tokens(field.value) {
                     close |= token.eq_ignore_ascii_case(b"close");
                     keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                    names_hop_fields |= names_a_field(token);
                 }
             } else if is("host") {
                 // A bad one may be read as another host by the upstream.
                 if !is_host(field.value) {
                     return Err(BadHead::Host);
                 }
+                has_host = true;
             } else if is("expect") {
                 expects_continue = field.value.eq_ignore_ascii_case(b"100-continue");
             }
@@ -307,6 +329,8 @@ impl RequestFraming {
             // Of two framings the coding counts, and nothing after it is read (RFC 9112 §6.1).
             keeps_alive: asked && !(is_chunked && length.is_some()),
             expects_continue,
+            has_host,
+            names_hop_fields,
         })
     }
 }

@@ -31,6 +31,7 @@ impl From<Malformed> for Nonsense {
 
 /// The fields that end at this hop (RFC 9110 §7.6.1): the usual ones, and those that `Connection`
 /// of this head names.
+#[derive(Default)]
 pub(crate) struct HopByHop<'h> {
     named: Vec<&'h [u8]>,
 }
@@ -41,7 +42,7 @@ impl<'h> HopByHop<'h> {
         let mut named = Vec::new();
         for line in fields.get_all("connection") {
             for token in tokens(line) {
-                if is_a_name(token) {
+                if names_a_field(token) {
                     named.push(token);
                 }
             }
@@ -80,7 +81,7 @@ fn is_of_one_hop(name: &[u8]) -> bool {
 
 /// Whether a token of `Connection` names a field that ends here. The usual tokens cost no memory,
 /// and a `Host` must not be lost.
-fn is_a_name(token: &[u8]) -> bool {
+pub(super) fn names_a_field(token: &[u8]) -> bool {
     !["", "keep-alive", "close", "host"]
         .iter()
         .any(|usual| token.eq_ignore_ascii_case(usual.as_bytes()))
