@@ -159,6 +159,11 @@ enum BatchState {
 }
 
 impl Commit {
+    /// The commit of a record that will never be durable.
+    pub(crate) fn failed() -> Self {
+        Self::known(Err(NotDurable))
+    }
+
     pub(super) fn known(fate: Result<(), NotDurable>) -> Self {
         Self(BatchState::Known(fate))
     }

@@ -81,7 +81,7 @@ impl Progress {
     }
 
     /// Whether the call waits for bytes of the client, and not for the upstream to take them.
-    pub(crate) fn is_awaited(&self) -> bool {
+    pub(crate) fn waits_for_client(&self) -> bool {
         self.awaited.load(Ordering::Relaxed) && self.end.load(Ordering::Acquire) == FLOWING
     }
 

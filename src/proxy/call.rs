@@ -1,9 +1,10 @@
 //! The way of a call, from its head to the head of its answer.
 //!
-//! Owns the sentence: identify, admit, forward, count, answer ([`Proxy::handle`]). Its steps stand
-//! below it in the order in which they are called; what passes through is written in
-//! `forwarding.rs`, and what is common to all requests in `request.rs`. Must never admit an unproven identity, forward
-//! without a permit, or answer an admitted call before its record is durable.
+//! Owns the main function of the gate ([`Proxy::handle`]): identify, admit, forward, count, answer.
+//! Its steps stand below it in the order in which they are called. The heads that go out (of the
+//! call, and of its answer) are written in `forwarding.rs`; what is common to all requests, as
+//! `check_head`, is in `request.rs`. Must never admit an unproven identity, forward without a
+//! permit, or answer an admitted call before its record is durable (strict ledger).
 //!
 //! # Decided
 //! - **TC3 bodies are read before the decision, API-key bodies stream after it.** A signature
@@ -20,7 +21,7 @@ use crate::proxy::dialect::Dialect;
 use crate::proxy::forwarding::{check_connection, is_vetoed};
 use crate::proxy::identity::api_key::{ApiKeyDigest, api_key};
 use crate::proxy::identity::{CredentialFailure, tc3};
-use crate::proxy::operation::{check_vendor_parameters, operation, refusal};
+use crate::proxy::operation::{check_vendor_parameters, not_admitted, operation};
 use crate::proxy::permit::{AdmittedCall, Permit};
 use crate::proxy::policy::{KnownAccount, Policy};
 use crate::proxy::refusal::Refusal;
@@ -40,16 +41,17 @@ enum Claimant {
     },
 }
 
-/// A call with a start in the window and a slot in the ledger's queue. It waits for its start, and
-/// gives the slot back if its client leaves until then; the start is used up.
-struct Admitted {
+/// A call with a start in the window and a slot in the ledger's queue. It is admitted when the start
+/// comes. If its client leaves before, the slot goes back to the queue and the start is lost.
+struct Reserved {
     call: AdmittedCall,
     reservation: Reservation,
     slot: Slot,
 }
 
 impl Proxy {
-    /// The sentence: identify, admit, forward, count, answer. The first failure is the answer.
+    /// Identify, admit, forward, count, answer. The first failure is the answer, but an admitted call
+    /// is counted in any case, and where that fails, this is what the client is told.
     pub(super) async fn handle(
         self: &Arc<Self>,
         context: &mut RequestContext<'_>,
@@ -59,7 +61,7 @@ impl Proxy {
     ) -> Result<Answer<Relay>, Refusal> {
         self.check_head(context.dialect, head, upload.as_ref())?;
         let (claimant, buffered) = self.identify(context, head, upload).await?;
-        let Admitted {
+        let Reserved {
             call,
             reservation,
             slot,
@@ -73,8 +75,8 @@ impl Proxy {
         let body = match (buffered, upload.take()) {
             (Some(buffered), _) => ForwardBody::Buffered(buffered),
             (None, Some(upload)) => ForwardBody::Streamed(upload),
-            // Not reached: `identify` takes the upload only when it gives the buffered body. The
-            // permit would write the record here too.
+            // Not reached: each request has an upload, and `identify` keeps it only when it gives
+            // the buffered body. The permit would write the record here too.
             (None, None) => return Err(Refusal::Upload(UploadFailure::Incomplete)),
         };
         let outgoing = UpstreamRequest::new(self.upstream_head(context, head, permit.call()), body);
@@ -83,19 +85,20 @@ impl Proxy {
         let answered_at = self.shared.clock.mono();
 
         // The answer may leave only when its record is durable (P3). Whether the client has gone is
-        // read once, for the record and the answer must agree on it.
+        // read once, because the record and the answer must agree on it.
         let has_gone = context.client.has_gone.load(Ordering::Relaxed);
-        if let Some(commit) = self.count(context, permit, &answered, answered_at, has_gone) {
-            commit.await.map_err(|_| Refusal::NotDurable)?;
-        }
-        // The time in tollgate itself: before the decision, and after the upstream's answer.
+        let commit = self.count(context, permit, &answered, answered_at, has_gone);
+        commit.await.map_err(|_| Refusal::NotDurable)?;
+        // The time in tollgate itself: until the decision (with the body of a signed call), and
+        // after the upstream's answer (with the commit).
         let own_time = context.decided_at.since(context.received.mono)
             + self.shared.clock.mono().since(answered_at);
         self.shared.metrics.overhead.observe(own_time.as_secs_f64());
 
         let answer = answered?;
         if has_gone {
-            // Nobody gets this. The upstream's body is dropped here, so it does not count as cut.
+            // Nobody gets this. The upstream's body is dropped unread, so that no metric takes it for
+            // an answer that was cut.
             return Ok(Answer::own(answer.status, Vec::new()));
         }
         Ok(self.relay(context, answer))
@@ -162,7 +165,7 @@ impl Proxy {
         context: &mut RequestContext<'_>,
         claimant: Claimant,
         head: &RequestHead,
-    ) -> Result<Admitted, Refusal> {
+    ) -> Result<Reserved, Refusal> {
         let policy = self.shared.policy.load();
         let account = self.prove(context, &policy, &claimant, head)?;
         context.proven(&account)?;
@@ -175,14 +178,14 @@ impl Proxy {
             .limiter(&account, &operation, &self.shared.limiters)
             .ok_or(Refusal::NotOpened)?;
         context.limiter = Some(limiter.clone());
-        // Read after the limiter was found: with an older `now` the limiter might have forgotten a
-        // start that is less than a second old by it (P1).
+        // Read only now. By an older time a start that the limiter has already dropped might still
+        // be less than a second old (P1).
         let now = context.received.later(&self.shared.clock);
         context.decided_at = now.mono;
         // A flood is throttled from one atomic, before it takes the window's lock or a slot.
         limiter
             .check_flood(now, self.max_delay)
-            .map_err(|denied| refusal(denied, &operation))?;
+            .map_err(|denied| not_admitted(denied, &operation))?;
         // The ledger's slot first: a slot can be given back, a start in the window cannot.
         let slot = self
             .shared
@@ -191,12 +194,12 @@ impl Proxy {
             .map_err(|_| Refusal::LedgerTrouble)?;
         let reservation = limiter
             .reserve(now, self.max_delay)
-            .map_err(|denied| refusal(denied, &operation))?;
+            .map_err(|denied| not_admitted(denied, &operation))?;
         self.shared
             .metrics
             .admission_delay
             .observe(reservation.start().since(now.mono).as_secs_f64());
-        Ok(Admitted {
+        Ok(Reserved {
             call: AdmittedCall {
                 id: context.id,
                 account,
@@ -241,7 +244,8 @@ impl Proxy {
         }
     }
 
-    /// Forward: over one connection, once. Another connection only when nothing was sent.
+    /// Forward: the call is sent once. Another connection is tried only while no byte of it was
+    /// sent.
     async fn forward(
         &self,
         context: &RequestContext<'_>,
@@ -270,16 +274,16 @@ impl Proxy {
         *context.client.timer.lock() = timer;
         match attempted {
             Some(attempted) => attempted.map_err(|failure| self.upstream_refusal(context, failure)),
-            // A client that is late at the same deadline may hear of it here first.
-            None => Err(match context.progress.is_awaited() {
+            // Where the client's deadline and this one end together, this may be the first to see it.
+            None => Err(match context.progress.waits_for_client() {
                 true => Refusal::Upload(UploadFailure::TooSlow),
                 false => Refusal::UpstreamTimeout,
             }),
         }
     }
 
-    /// Ends when the upstream has had the whole request for `response_timeout`, or the call is over
-    /// its `request_timeout`.
+    /// Ends `response_timeout` after the upstream has the whole request, or `request_timeout` after
+    /// the call came.
     async fn head_is_late(&self, context: &RequestContext<'_>, timer: &mut Timer) {
         let deadline = context.received.mono.plus(self.limits.request_timeout);
         loop {
@@ -316,10 +320,10 @@ impl Proxy {
         }
     }
 
-    /// Count: the permit becomes the call's one record. The answer waits for its commit (P3); there
-    /// is none when the permit has written the record already. A client that leaves when the
-    /// upstream has not been asked yet drops the future, and the permit counts it; later the call
-    /// goes on to the upstream's answer, for that says whether the work was done (R8).
+    /// Count: the permit becomes the call's one record, and the answer waits for its commit (P3). If
+    /// the client leaves before the upstream has the whole call, this future is dropped, and the
+    /// permit writes the record. Later the call goes on without its client, because the upstream's
+    /// answer decides whether it is billed (R8).
     fn count(
         &self,
         context: &RequestContext<'_>,
@@ -327,7 +331,7 @@ impl Proxy {
         answered: &Result<UpstreamAnswer, Refusal>,
         answered_at: Mono,
         has_gone: bool,
-    ) -> Option<Commit> {
+    ) -> Commit {
         let (outcome, status, vetoed) = match answered {
             Ok(answer) => (
                 match has_gone {

@@ -68,7 +68,8 @@ pub(super) fn check_vendor_parameters(
     }
 }
 
-pub(super) fn refusal(denied: Denied, operation: &Operation) -> Refusal {
+/// The refusal for a call that its limiter does not admit.
+pub(super) fn not_admitted(denied: Denied, operation: &Operation) -> Refusal {
     let group = operation.group.clone();
     match denied {
         Denied::NotOpened => Refusal::NotOpened,

@@ -52,15 +52,17 @@ impl Permit {
     }
 
     /// Writes the record. `status` is the upstream's; `vetoed` when the upstream said that the call
-    /// is not billable. `None` when the record is written already.
+    /// is not billable.
     pub(super) fn finish(
         mut self,
         outcome: Outcome,
         status: Option<u16>,
         vetoed: bool,
         now: Mono,
-    ) -> Option<Commit> {
-        self.write(outcome, status, vetoed, now)
+    ) -> Commit {
+        let commit = self.write(outcome, status, vetoed, now);
+        // Only a finished permit has no slot, and this consumed it. No record, no answer (P3).
+        commit.unwrap_or_else(Commit::failed)
     }
 
     fn write(
