@@ -18,11 +18,9 @@
 //!   change once months were settled by it, and a group with calls to charge but without prices is
 //!   not fixed.
 
-mod notices;
+pub(in crate::control) mod notices;
 mod pass;
 mod trust;
-
-pub(crate) use notices::{sent, unsent};
 
 use crate::billing::{self, SettleError, balances, furthest, newest, told};
 use crate::control::background::run_low_priority;
