@@ -22,7 +22,6 @@ use crate::model::{AccountId, GroupId, Month, Utc};
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-pub(crate) use crate::billing::balances::{Balances, balance, debited, debits};
 pub(crate) use crate::billing::books_error::BooksError;
 
 /// How long after its end a day is sealed, and a month can be settled, in microseconds. Calls that

@@ -7,7 +7,6 @@
 #![doc = include_str!("CONTRACT.md")]
 
 mod balance;
-mod balances;
 mod books_error;
 mod compute;
 mod explain;
@@ -25,6 +24,7 @@ mod tests;
 mod verify;
 mod window;
 
+pub(crate) mod balances;
 pub(crate) mod books;
 pub(crate) mod text;
 

@@ -2,8 +2,8 @@
 //!
 //! Owns the forms of the answer. Must never decide it: the rule of [`crate::billing`] does (R18).
 
-use crate::billing::books::{self, Books};
-use crate::billing::{self, NotRefundable, Refund};
+use crate::billing::books::Books;
+use crate::billing::{self, NotRefundable, Refund, balances};
 use crate::cli::flags::RefundFlags;
 use crate::cli::output::{AnswerFormat, load, open_ledger, print};
 use crate::config::{Account, Catalog, Config, Pack, Service};
@@ -62,8 +62,8 @@ fn decide(config: &Config, found: &FoundOrder<'_>, now: Utc) -> anyhow::Result<R
         now,
     };
     let ordered = orders.used(account, pack)?;
-    let debited = books::debited(&reader, &account.id)?;
-    let arrears = billing::in_arrears(books::balance(Some(account), debited, now));
+    let debited = balances::debited(&reader, &account.id)?;
+    let arrears = billing::in_arrears(balances::balance(Some(account), debited, now));
     // The file's stop comes first: arrears are a stop that the file does not have.
     let standing = service.stopped.or(arrears.then_some(Stop::Arrears));
     let mut stops = account.services.iter().map(|service| service.stopped);

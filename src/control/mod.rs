@@ -15,4 +15,5 @@ pub(crate) mod serve;
 
 pub use start::start;
 
-pub(crate) use settler::{EVIDENCE, Settler, sent, unsent};
+pub(crate) use settler::notices::{sent, unsent};
+pub(crate) use settler::{EVIDENCE, Settler};

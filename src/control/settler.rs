@@ -18,14 +18,11 @@
 //!   change once months were settled by it, and a group with calls to charge but without prices is
 //!   not fixed.
 
-mod notices;
+pub(in crate::control) mod notices;
 mod pass;
 mod trust;
 
-use crate::billing::SettleError;
-pub(crate) use notices::{sent, unsent};
-
-use crate::billing::{self, books, furthest, newest, told};
+use crate::billing::{self, SettleError, balances, furthest, newest, told};
 use crate::control::background::run_low_priority;
 use crate::control::settler::trust::Trust;
 use crate::ledger::{Entry, Reader, StoreError, Trouble};
@@ -127,7 +124,7 @@ impl Settler {
         let settler = Self {
             trust: Mutex::new(trust),
             state: Mutex::new(SettlerState {
-                debits: books::debits(&reader)?,
+                debits: balances::debits(&reader)?,
                 debits_are_stale: false,
                 generation: 0,
                 next_payment: Utc(i64::MAX),
@@ -277,7 +274,7 @@ impl Settler {
         let (mut stopped, mut next_payment) = (HashSet::new(), Utc(i64::MAX));
         for (id, debited) in &state.debits {
             let account = policy.account(id);
-            let balance = books::balance(account.map(|account| &***account), *debited, paid_by);
+            let balance = balances::balance(account.map(|account| &***account), *debited, paid_by);
             if billing::in_arrears(balance) {
                 stopped.insert(id.clone());
             }

@@ -3,6 +3,7 @@
 use crate::ledger::checkpoint::Checkpointer;
 use crate::ledger::error::io_error;
 use crate::ledger::files::{claim, suffixed};
+use crate::ledger::header::{self, FileKind};
 use crate::ledger::job::{Frozen, Job};
 use crate::ledger::options::LedgerOptions;
 use crate::ledger::pace::Pace;
@@ -50,8 +51,8 @@ const GRACE: Duration = Duration::from_secs(1);
 pub(crate) fn create(path: &Path) -> Result<(), LedgerError> {
     let (path, _lock) = claim(path, true)?;
     let connection = rusqlite::Connection::open(&path)?;
-    match schema::identify(&connection)? {
-        schema::SeriesKind::Empty => Ok(schema::create(&connection)?),
+    match header::identify(&connection)? {
+        FileKind::Empty => Ok(schema::create(&connection)?),
         _ => Err(LedgerError::Exists(path)),
     }
 }

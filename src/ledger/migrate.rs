@@ -6,7 +6,8 @@
 use crate::ledger::backup::copy_to;
 use crate::ledger::chain::{self, Digests};
 use crate::ledger::files::suffixed;
-use crate::ledger::schema::{self, SeriesKind};
+use crate::ledger::header::{self, FileKind};
+use crate::ledger::schema;
 use crate::ledger::{LedgerError, ReadError, bills, fixed, seal};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 use std::fs;
@@ -106,7 +107,7 @@ fn is_copy_of(copy: &Path, ledger: &Connection) -> bool {
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )
     };
-    matches!(schema::identify(&found), Ok(SeriesKind::Older(_)))
+    matches!(header::identify(&found), Ok(FileKind::Older(_)))
         && state(&found).is_ok_and(|found| state(ledger).is_ok_and(|ledger| ledger == found))
 }
 

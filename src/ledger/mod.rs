@@ -36,6 +36,7 @@ mod error;
 mod files;
 mod fixed;
 mod handle;
+mod header;
 mod job;
 mod known;
 mod migrate;

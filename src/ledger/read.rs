@@ -5,9 +5,9 @@
 
 use crate::ledger::cursor::Cursor;
 use crate::ledger::error::{ReadError, io_error, named};
+use crate::ledger::header::{self, FileKind};
 use crate::ledger::queue::LedgerShared;
 use crate::ledger::rows::{first_kept, last_seq, let_nobody_copy_at_close, signed, unsigned, word};
-use crate::ledger::schema::{self, SeriesKind};
 use crate::ledger::{LedgerError, rows, running};
 use crate::model::{AccountId, Action, GroupId, Mode, Mono, Outcome, Reason, RequestId, Utc};
 use rusqlite::{Connection, OpenFlags, Row, Transaction, params};
@@ -132,10 +132,10 @@ impl Reader {
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         let_nobody_copy_at_close(&connection)?;
-        match schema::identify(&connection)? {
-            SeriesKind::Ledger => {}
-            SeriesKind::Older(found) => return Err(LedgerError::Outdated { found }),
-            SeriesKind::Empty => return Err(LedgerError::NotALedger),
+        match header::identify(&connection)? {
+            FileKind::Ledger => {}
+            FileKind::Older(found) => return Err(LedgerError::Outdated { found }),
+            FileKind::Empty => return Err(LedgerError::NotALedger),
         }
         let written_here = match expected {
             Some(expected) => {

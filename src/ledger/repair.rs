@@ -20,10 +20,10 @@ use crate::ledger::LedgerError;
 use crate::ledger::chain::{self, Digests, Link, Linked};
 use crate::ledger::error::io_error;
 use crate::ledger::files::{length, suffixed, sync_directory};
+use crate::ledger::header::{self, FileKind};
 use crate::ledger::known::KnownLedger;
 use crate::ledger::rows::let_nobody_copy_at_close;
 use crate::ledger::running::{self, FactGuard};
-use crate::ledger::schema::{self, SeriesKind};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -73,10 +73,10 @@ impl Repair {
         self.rewrite_wal(path)?;
         let connection = open_alone(path)?;
         // What is no ledger is left as it is.
-        let kind = schema::identify(&connection)?;
+        let kind = header::identify(&connection)?;
         copy_wal(&connection)?;
         sync_emptied(path)?;
-        if matches!(kind, SeriesKind::Ledger) {
+        if matches!(kind, FileKind::Ledger) {
             if let Some(known) = known {
                 known.check(&connection, path)?;
             }

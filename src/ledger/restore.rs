@@ -16,8 +16,8 @@
 use crate::ledger::backup::copy_to;
 use crate::ledger::error::{io_error, named};
 use crate::ledger::files::{lock, suffixed, sync_directory};
+use crate::ledger::header::{self, FileKind};
 use crate::ledger::known::{Identity, KnownLedger};
-use crate::ledger::schema::{self, SeriesKind};
 use crate::ledger::seal::{self, Before};
 use crate::ledger::store::Store;
 use crate::ledger::uncertain::refuse_noted;
@@ -179,9 +179,9 @@ fn open_backup(path: &Path) -> Result<Connection, LedgerError> {
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let backup = Connection::open_with_flags(path, flags)?;
-    match schema::identify(&backup)? {
-        SeriesKind::Ledger | SeriesKind::Older(_) => Ok(backup),
-        SeriesKind::Empty => Err(LedgerError::NotALedger),
+    match header::identify(&backup)? {
+        FileKind::Ledger | FileKind::Older(_) => Ok(backup),
+        FileKind::Empty => Err(LedgerError::NotALedger),
     }
 }
 
@@ -279,7 +279,7 @@ fn go_on_beyond(
     ledger_id: Option<&str>,
 ) -> Result<(KnownLedger, i64, [u8; 32]), LedgerError> {
     let mut copy = Connection::open(path)?;
-    if let SeriesKind::Older(found) = schema::identify(&copy)? {
+    if let FileKind::Older(found) = header::identify(&copy)? {
         migrate::change(&mut copy, found, ledger_id)?;
     }
     drop(copy);

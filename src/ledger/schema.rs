@@ -1,13 +1,12 @@
-//! The tables, and telling a ledger from any other file. The tables are documented in the head of
-//! [`ledger`](crate::ledger), for people who read them with a client of their own.
+//! The tables. They are documented in the head of [`ledger`](crate::ledger), for people who read
+//! them with a client of their own.
 //!
-//! Owns `application_id` and `user_version`. Must never touch a file that is not a ledger of ours.
+//! Owns `application_id` and `user_version`.
 
-use crate::ledger::LedgerError;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
+use rusqlite::{Connection, Transaction};
 
-/// "toll", in the header of the file: `file(1)` and [`identify`] know a ledger by it.
-const APPLICATION_ID: i32 = 0x746f_6c6c;
+/// "toll", in the header of the file: `file(1)` and [`crate::ledger::header`] know a ledger by it.
+pub(super) const APPLICATION_ID: i32 = 0x746f_6c6c;
 
 /// The schema that this program reads and writes. Newer is refused, older is migrated.
 pub(super) const VERSION: i32 = 4;
@@ -180,46 +179,6 @@ CREATE TABLE notices (
 ) STRICT;
 CREATE INDEX notices_unsent ON notices (raised_at) WHERE sent_at IS NULL;
 "#;
-
-/// What a file is, by its header alone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum SeriesKind {
-    /// A ledger in the schema [`VERSION`].
-    Ledger,
-    /// A ledger in this one of the schemas [`OLDER`].
-    Older(i32),
-    /// Nothing was ever written to it.
-    Empty,
-}
-
-/// Reads the header of the file. Writes nothing, so that a file which is not ours stays as it is.
-pub(super) fn identify(connection: &Connection) -> Result<SeriesKind, LedgerError> {
-    let pragma = |name| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0));
-    let application_id: i32 = match pragma("application_id") {
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
-            return Err(LedgerError::NotALedger);
-        }
-        other => other?,
-    };
-    if application_id == APPLICATION_ID {
-        return match pragma("user_version")? {
-            VERSION => Ok(SeriesKind::Ledger),
-            found if OLDER.contains(&found) => Ok(SeriesKind::Older(found)),
-            found => Err(LedgerError::OtherVersion {
-                found,
-                known: VERSION,
-            }),
-        };
-    }
-    let something: Option<i32> = connection
-        .query_row("SELECT 1 FROM sqlite_schema LIMIT 1", [], |row| row.get(0))
-        .optional()?;
-    let user_version: i32 = pragma("user_version")?;
-    match (application_id, user_version, something) {
-        (0, 0, None) => Ok(SeriesKind::Empty),
-        _ => Err(LedgerError::NotALedger),
-    }
-}
 
 /// Makes an empty file a ledger, as a whole or not at all.
 pub(super) fn create(connection: &Connection) -> Result<(), rusqlite::Error> {

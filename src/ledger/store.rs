@@ -12,9 +12,10 @@ mod chores;
 use crate::ledger::chain::{self, Digests, Link};
 use crate::ledger::error::named;
 use crate::ledger::files::LedgerFiles;
+use crate::ledger::header::{self, FileKind};
 use crate::ledger::known::KnownLedger;
 use crate::ledger::rows::{FastMap, let_nobody_copy_at_close, newest_seq};
-use crate::ledger::schema::{self, SeriesKind};
+use crate::ledger::schema;
 use crate::ledger::uncertain::Uncertain;
 use crate::ledger::{LedgerError, Record, migrate};
 use crate::model::{AccountId, Action, GroupId, Mode, Outcome, Reason, RequestId, Utc};
@@ -71,12 +72,12 @@ impl Store {
         let mut connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         let_nobody_copy_at_close(&connection)?;
-        let kind = schema::identify(&connection)?;
+        let kind = header::identify(&connection)?;
         match kind {
-            SeriesKind::Ledger => {}
-            SeriesKind::Empty | SeriesKind::Older(_) if create => {}
-            SeriesKind::Empty => return Err(LedgerError::NotALedger),
-            SeriesKind::Older(found) => return Err(LedgerError::Outdated { found }),
+            FileKind::Ledger => {}
+            FileKind::Empty | FileKind::Older(_) if create => {}
+            FileKind::Empty => return Err(LedgerError::NotALedger),
+            FileKind::Older(found) => return Err(LedgerError::Outdated { found }),
         }
         let mode: String =
             connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
@@ -88,9 +89,9 @@ impl Store {
             "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = {WAL_KEPT_BYTES};"
         ))?;
         match kind {
-            SeriesKind::Ledger => {}
-            SeriesKind::Empty => schema::create(&connection)?,
-            SeriesKind::Older(found) => migrate::migrate(&mut connection, path, found)?,
+            FileKind::Ledger => {}
+            FileKind::Empty => schema::create(&connection)?,
+            FileKind::Older(found) => migrate::migrate(&mut connection, path, found)?,
         }
         let (rolled_up, frozen) =
             connection.query_row("SELECT rolled_up, frozen FROM bounds", [], |row| {

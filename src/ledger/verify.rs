@@ -12,71 +12,23 @@
 //! on, with its seals and all that follows from it, cannot be seen. The checkpoint is there for
 //! that: a head that somebody kept elsewhere.
 
+mod bounds;
+mod days;
+mod finding;
 mod seals;
 mod walk;
 
 use crate::ledger::chain::{self, Link};
 use crate::ledger::error::ReadError;
 use crate::ledger::read::Reader;
+use crate::ledger::verify::bounds::bounds;
+use crate::ledger::verify::finding::{key, misfit, number};
+use crate::ledger::verify::walk::ChainWalk;
 use crate::model::Utc;
-use rusqlite::{Connection, OptionalExtension, params};
-use walk::ChainWalk;
+use rusqlite::{OptionalExtension, params};
 
-/// The result of a verification in which everything fits.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Verified {
-    /// The seq of the oldest record that is kept.
-    pub first_seq: u64,
-    /// The seq of the newest record that is linked. Records beyond it came after the last roll-up.
-    pub last_seq: u64,
-    /// The number of records that were linked again.
-    pub records: u64,
-    /// The number of records that are not linked yet. Their contents were not checked.
-    pub unlinked: u64,
-    /// The link after the record `last_seq`.
-    pub head: [u8; 32],
-    /// The number of sealed days whose heads these records give.
-    pub days: u64,
-}
-
-/// The first thing that does not fit.
-#[derive(Debug, thiserror::Error)]
-pub enum Mismatch {
-    /// A row does not fit.
-    #[error("{table} {key}: {why}")]
-    Row {
-        /// The name of the table.
-        table: &'static str,
-        /// The key of the row.
-        key: String,
-        /// The reason why it does not fit.
-        why: String,
-    },
-    /// The chain does not pass through the checkpoint.
-    #[error("the checkpoint is not in the chain: {0}")]
-    Checkpoint(String),
-    /// The ledger could not be read to the end.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-}
-
-impl From<rusqlite::Error> for Mismatch {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Read(error.into())
-    }
-}
-
-fn misfit<T>(
-    table: &'static str,
-    key: impl ToString,
-    why: impl Into<String>,
-) -> Result<T, Mismatch> {
-    Err(Mismatch::Row {
-        table,
-        key: key.to_string(),
-        why: why.into(),
-    })
-}
+pub use crate::ledger::verify::finding::Mismatch;
+pub(crate) use crate::ledger::verify::finding::Verified;
 
 impl Reader {
     /// The seq of the newest linked record, and its link.
@@ -183,20 +135,6 @@ impl Reader {
             }
         }
     }
-}
-
-/// The first seq that is kept and the last that is rolled up.
-fn bounds(page: &Connection) -> Result<(i64, i64), rusqlite::Error> {
-    page.prepare_cached("SELECT first_kept, rolled_up FROM bounds")?
-        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
-}
-
-fn key(hour: i64, series: i64) -> String {
-    format!("hour {hour} series {series}")
-}
-
-fn number(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
 }
 
 #[cfg(test)]

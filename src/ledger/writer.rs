@@ -22,6 +22,7 @@
 
 mod chores;
 mod trouble;
+mod unavailable;
 
 use crate::ledger::checkpoint::Checkpointer;
 use crate::ledger::commit::{Batch, Decision};
@@ -34,13 +35,13 @@ use crate::ledger::queue::{CLOSED, HEALTHY, LedgerShared, RecordQueue, STALLED, 
 use crate::ledger::stall::CloseOnDrop;
 use crate::ledger::store::Store;
 use crate::ledger::uncertain::{Uncertain, remove_note};
+use crate::ledger::writer::unavailable::Unavailable;
 use crate::ledger::{Committed, LedgerError, Record};
 use crate::model::{Clock, Durability, Mono, Outcome, Utc};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use trouble::Unavailable;
 
 /// The ledger that is written: what is needed to open the file again.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 //! Bounded by `metrics.accounts`; what is beyond it is counted under `other` or left out.
 
 use crate::metrics::families::{Decision, Metrics};
+use crate::metrics::series::AccountSeries;
 use crate::model::{AccountId, GroupId};
 use prometheus::core::Collector;
 use prometheus::{Encoder, TextEncoder};
@@ -10,19 +11,6 @@ use std::collections::{HashMap, HashSet};
 
 /// The account label of everything beyond `metrics.accounts`.
 const OTHER: &str = "other";
-
-/// Which gates have series of their own. A gate that was given series keeps them while it exists,
-/// because a counter that moved between `other` and its own name would seem to be reset.
-#[derive(Default)]
-pub(super) struct AccountSeries {
-    limit: usize,
-    /// What each named account's sum over its gates exceeds its own series by: what it did among
-    /// the others, less what gates counted that are gone since.
-    named: HashMap<(AccountId, GroupId), [i64; 3]>,
-    /// The counts of gates that are gone, and of named gates up to their naming, by group. A group
-    /// that is here has an `other` whose counts must not fall.
-    other: HashMap<GroupId, [i64; 3]>,
-}
 
 /// One account's figures in one group, as read from the limiters.
 pub struct AccountFigures {
@@ -56,16 +44,6 @@ pub struct PackFigures {
     pub left: u64,
     /// The size of one pack.
     pub size: u64,
-}
-
-impl AccountSeries {
-    /// At most `limit` accounts get series of their own.
-    pub(super) fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            ..Self::default()
-        }
-    }
 }
 
 impl Metrics {

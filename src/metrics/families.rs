@@ -1,7 +1,7 @@
 //! The table of metric families. Each family is told once, in one row: the struct, the registry and
 //! the reference in `deploy/README.md` are made from it.
 
-use crate::metrics::accounts::AccountSeries;
+use crate::metrics::series::AccountSeries;
 use crate::model::{COMMIT, Mode, Outcome, Threshold};
 use parking_lot::Mutex;
 /// A counter that was resolved once and is kept where it counts.

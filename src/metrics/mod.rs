@@ -5,6 +5,7 @@
 
 mod accounts;
 mod families;
+mod series;
 
 pub use families::{FAMILIES, Metrics};
 

@@ -3,7 +3,8 @@
 //! Owns this one answer. Must never take quota or make a record, show another account, or keep a
 //! worker waiting for the disk.
 
-use crate::billing::books::{Balances, Books};
+use crate::billing::balances::Balances;
+use crate::billing::books::Books;
 use crate::http::h1::{Answer, RequestHead};
 use crate::http::names::X_REQUEST_ID;
 use crate::ledger::Reader;

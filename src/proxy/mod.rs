@@ -12,6 +12,7 @@
 mod body;
 mod body_memory;
 mod call;
+mod client;
 mod context;
 mod dialect;
 mod forwarded;
@@ -34,7 +35,8 @@ pub use body::{UPLOAD_BYTES_PER_SECOND, UPLOAD_GRACE};
 pub use refusal::{REFUSALS, Retry};
 
 pub(crate) use body::Relay;
-pub(crate) use context::{Client, RequestContext};
+pub(crate) use client::Client;
+pub(crate) use context::RequestContext;
 pub(crate) use own::OwnRequest;
 pub(crate) use places::Place;
 pub(crate) use refusal::Refusal;

@@ -6,7 +6,8 @@
 use crate::http::h1::{Answer, RequestBody, RequestHead};
 use crate::proxy::admission::Now;
 use crate::proxy::body::{Relay, Upload};
-use crate::proxy::context::{Client, RequestContext};
+use crate::proxy::client::Client;
+use crate::proxy::context::RequestContext;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
 

@@ -7,7 +7,8 @@
 use crate::http::h1::{Answer, RequestBody, RequestHead};
 use crate::proxy::admission::Now;
 use crate::proxy::body::{Progress, Relay, Upload, UploadFailure};
-use crate::proxy::context::{Client, RequestContext};
+use crate::proxy::client::Client;
+use crate::proxy::context::RequestContext;
 use crate::proxy::dialect::Dialect;
 use crate::proxy::forwarding::{check_connection, check_count};
 use crate::proxy::identity::hold_down::HoldVerdict;

@@ -8,7 +8,7 @@ use crate::metrics::Metrics;
 use crate::model::{Bill, Clock, Utc};
 use crate::proxy::admission::{Limiter, Limiters};
 use crate::proxy::body_memory::BodyMemory;
-use crate::proxy::context::Client;
+use crate::proxy::client::Client;
 use crate::proxy::forwarded;
 use crate::proxy::identity::hold_down::{HoldDown, Warnings};
 use crate::proxy::places::{Place, Places};

@@ -11,12 +11,18 @@ pub(in crate::config) struct Fields<'a> {
     asked: Vec<&'static str>,
 }
 
-impl<'a> Fields<'a> {
-    pub(in crate::config) fn new(of: Item<'a>, entries: Vec<Entry<'a>>) -> Self {
-        let asked = Vec::new();
-        Self { of, entries, asked }
+impl<'a> Item<'a> {
+    /// The map's keys, to be asked for by name.
+    pub(in crate::config) fn fields(self) -> Option<Fields<'a>> {
+        Some(Fields {
+            of: self,
+            entries: self.entries()?,
+            asked: Vec::new(),
+        })
     }
+}
 
+impl<'a> Fields<'a> {
     pub(in crate::config) fn get(&mut self, key: &'static str) -> Option<Item<'a>> {
         if !self.asked.contains(&key) {
             self.asked.push(key);

@@ -3,7 +3,7 @@
 //! Owns the wording of a value of the wrong kind and of repeated keys. Must never know a particular
 //! file's keys.
 
-use crate::config::reader::{Fields, Source, point, quoted};
+use crate::config::reader::{Source, point, quoted};
 use crate::config::yaml::{Node, Place, Value};
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -23,6 +23,17 @@ pub(in crate::config) struct Entry<'a> {
     pub key: &'a str,
     pub at: Place,
     pub value: Item<'a>,
+}
+
+impl Source {
+    /// The whole file, whose tree is `node`.
+    pub(in crate::config) fn root<'a>(&'a self, node: &'a Node) -> Item<'a> {
+        Item {
+            source: self,
+            name: "",
+            node,
+        }
+    }
 }
 
 impl<'a> Item<'a> {
@@ -192,11 +203,6 @@ impl<'a> Item<'a> {
             _ => None,
         };
         map.iter().filter_map(|(key, _)| named(key)).collect()
-    }
-
-    /// The map's keys, to be asked for by name.
-    pub(in crate::config) fn fields(self) -> Option<Fields<'a>> {
-        Some(Fields::new(self, self.entries()?))
     }
 }
 

@@ -3,7 +3,6 @@
 //! Must never print a mistake: whoever loads the files tells them.
 
 use crate::config::Mistake;
-use crate::config::reader::Item;
 use crate::config::sources::Stamp;
 use crate::config::yaml::{self, Node, Place, Places};
 use sha2::{Digest, Sha256};
@@ -53,14 +52,6 @@ impl Source {
         yaml::parse(&self.path, bytes, places)
             .map_err(|mistake| self.mistakes.borrow_mut().push(mistake))
             .ok()
-    }
-
-    pub(in crate::config) fn root<'a>(&'a self, node: &'a Node) -> Item<'a> {
-        Item {
-            source: self,
-            name: "",
-            node,
-        }
     }
 
     pub(in crate::config) fn refuse(&self, at: Place, message: String) {

@@ -7,6 +7,7 @@
 //! at once, which takes twenty times the text. So a large file is read without places and in pieces
 //! first, and once more as a whole and with places when there is something to say about it.
 
+mod node;
 mod pieces;
 mod place;
 mod spelling;
@@ -15,6 +16,7 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
+pub(in crate::config) use node::{Node, Value};
 pub(in crate::config) use pieces::pieces;
 pub(in crate::config) use place::{Place, Walk, is_break};
-pub(in crate::config) use tree::{Node, Places, Value, parse};
+pub(in crate::config) use tree::{Places, parse};

@@ -7,7 +7,7 @@
 //! Must never put a value into a message: it may be a secret.
 
 use crate::config::yaml::spelling::{as_written, hides_its_spelling, is_left_out};
-use crate::config::yaml::{Place, Walk};
+use crate::config::yaml::{Node, Place, Value, Walk};
 use crate::config::{Mistake, punctuation};
 use serde::de::{
     self, DeserializeSeed, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor,
@@ -15,30 +15,6 @@ use serde::de::{
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::path::Path;
-
-/// A value and where it stands. A list or map that is a value stands at its key, one that is an
-/// element stands at its first scalar.
-///
-/// No `Debug`: it may hold a secret.
-pub(in crate::config) struct Node {
-    pub place: Place,
-    pub value: Value,
-}
-
-/// What YAML makes of a value.
-pub(in crate::config) enum Value {
-    Null,
-    Bool(bool),
-    /// What some version of YAML takes for a number, as it is written: also `0x1F`, `+5`, and
-    /// `007`, which one version reads as 7, another as octal and a third as text.
-    Number(String),
-    Text(String),
-    List(Vec<Node>),
-    /// In the order of the file, repeated keys included.
-    Map(Vec<(Node, Node)>),
-    /// `!tag` and whatever follows it; of `!!map` and `!!seq` what follows it.
-    Tagged,
-}
 
 /// Whether the nodes' places are wanted; without them every node stands at the file's start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,7 +1,7 @@
 //! Accounts: what is in force, what is left and owed, and the statements.
 
-use crate::billing;
-use crate::billing::books::{self, AccountRef, Books, BooksError};
+use crate::billing::books::{AccountRef, Books, BooksError};
+use crate::billing::{self, balances};
 use crate::control::admin::app::{App, Named, named, problem, read};
 use crate::control::admin::query::{Parameters, month, parameters};
 use crate::proxy::admission::{Limiters, Now};
@@ -20,7 +20,7 @@ pub(super) async fn accounts(Extracted(admin): App) -> Response {
     let shared = admin.shared.clone();
     let policy = shared.policy.load_full();
     let listed = read(&admin, move |reader| {
-        let debits = books::debits(reader)?;
+        let debits = balances::debits(reader)?;
         let now = Now::read(&shared.clock);
         // One after the other into the text: as values they would take several times the room.
         let mut text = b"[".to_vec();
@@ -38,7 +38,7 @@ pub(super) async fn accounts(Extracted(admin): App) -> Response {
                 )?;
             }
             for (id, debited) in BTreeMap::from_iter(debits) {
-                let balance = books::balance(None, debited, now.utc);
+                let balance = balances::balance(None, debited, now.utc);
                 if policy.account(&id).is_none() && billing::in_arrears(balance) {
                     put(
                         &json!({"id": id, "name": null, "removed": true, "services": {}, "balance": balance}),

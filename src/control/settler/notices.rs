@@ -4,7 +4,8 @@
 //! Owns when a pack is looked at. Must never raise the same notice twice.
 
 use crate::billing::SettleError;
-use crate::billing::books::{Balances, Books};
+use crate::billing::balances::Balances;
+use crate::billing::books::Books;
 use crate::config::Account;
 use crate::control::Settler;
 use crate::control::delivery::Unsent;

@@ -1,12 +1,11 @@
 //! A pass: days are sealed, months that are due are settled, old records deleted, notices raised.
 
-use crate::billing::{SettleError, settle_month};
-use crate::control::settler::{EVIDENCE, PRUNE_EVERY, Settler, SettlerState, seconds_ahead};
-
-use crate::billing::books::{self, Books, BooksError};
+use crate::billing::books::{Books, BooksError};
 use crate::billing::{
-    self, Fixed, closing_day, due, furthest, keep_from, last_day_over, next_seal, unsettled,
+    self, Fixed, SettleError, balances, closing_day, due, furthest, keep_from, last_day_over,
+    next_seal, settle_month, unsettled,
 };
+use crate::control::settler::{EVIDENCE, PRUNE_EVERY, Settler, SettlerState, seconds_ahead};
 use crate::ledger::{Entry, Reader, Seal};
 use crate::model::{Local, Month, Utc};
 use crate::proxy::policy::Policy;
@@ -90,7 +89,7 @@ impl Settler {
             settled = self.settle(reader, policy, state, month, now);
         }
         if state.debits_are_stale {
-            state.debits = books::debits(reader)?;
+            state.debits = balances::debits(reader)?;
             state.debits_are_stale = false;
             self.stop_for_arrears(state);
         }

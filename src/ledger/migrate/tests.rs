@@ -132,7 +132,7 @@ fn a_ledger_of_schema_3_is_copied_and_brought_up_to_date_and_its_heads_still_ver
     let copy = suffixed(&bench.path(), ".schema-3.bak");
     assert_eq!(old_records(&copy), before);
     let copy = Connection::open(copy).unwrap();
-    assert_eq!(schema::identify(&copy).unwrap(), SeriesKind::Older(3));
+    assert_eq!(header::identify(&copy).unwrap(), FileKind::Older(3));
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn a_ledger_of_schema_2_is_copied_and_brought_up_to_date_with_every_record_and_c
     // The copy is the ledger as it was, and nothing lies beside it.
     assert_eq!(old_records(&copy_of(&bench)), before);
     let copy = Connection::open(copy_of(&bench)).unwrap();
-    assert_eq!(schema::identify(&copy).unwrap(), SeriesKind::Older(2));
+    assert_eq!(header::identify(&copy).unwrap(), FileKind::Older(2));
     assert!(!suffixed(&copy_of(&bench), ".partial").exists());
     drop(copy);
     // It opens: brought up to date, it holds what the ledger holds.

@@ -1,13 +1,14 @@
 //! The seals, compared with the rows that they stand for.
 //!
-//! Owns which rows must have a seal, and what may be missing when records were deleted in good
-//! order. Must never take a seal for proof of itself: only one that was published elsewhere is.
+//! Owns which rows must have a seal. Must never take a seal for proof of itself: only one that was
+//! published elsewhere is.
 
 use crate::ledger::chain::Link;
 use crate::ledger::read::Reader;
 use crate::ledger::seal::{self, Before};
+use crate::ledger::verify::days::{SealedDay, sealed_days};
+use crate::ledger::verify::finding::{Mismatch, misfit};
 use crate::ledger::verify::walk::ChainWalk;
-use crate::ledger::verify::{Mismatch, misfit};
 use rusqlite::{Connection, OptionalExtension};
 use std::collections::HashSet;
 
@@ -173,57 +174,6 @@ fn table(kind: &str) -> &'static str {
     }
 }
 
-/// A row of `days`.
-pub(super) struct SealedDay {
-    pub(super) day: String,
-    pub(super) first_seq: i64,
-    pub(super) last_seq: i64,
-    pub(super) head: Vec<u8>,
-    /// These three are null in one that schema 3 sealed: its head is the link.
-    pub(super) link: Option<Vec<u8>>,
-    pub(super) first_kept: Option<i64>,
-    pub(super) hours: Option<Vec<u8>>,
-}
-
-impl SealedDay {
-    /// Its head as it must be; `None` when the row is none that was ever written.
-    fn seal(&self, floor: i64, before: &Before) -> Option<Link> {
-        let head = Link::try_from(&self.head[..]).ok()?;
-        let Some(link) = &self.link else {
-            return Some(head);
-        };
-        let expected = seal::Day {
-            day: self.day.clone(),
-            first_seq: self.first_seq,
-            last_seq: self.last_seq,
-            link: link[..].try_into().ok()?,
-            hours: self.hours.as_deref()?.try_into().ok()?,
-            first_kept: self.first_kept?,
-            floor,
-        }
-        .seal(before);
-        (expected == head).then_some(head)
-    }
-}
-
-pub(super) fn sealed_days(page: &Connection) -> Result<Vec<SealedDay>, rusqlite::Error> {
-    page.prepare(
-        "SELECT day, first_seq, last_seq, head, link, first_kept, hours FROM days ORDER BY day",
-    )?
-    .query_map([], |row| {
-        Ok(SealedDay {
-            day: row.get(0)?,
-            first_seq: row.get(1)?,
-            last_seq: row.get(2)?,
-            head: row.get(3)?,
-            link: row.get(4)?,
-            first_kept: row.get(5)?,
-            hours: row.get(6)?,
-        })
-    })?
-    .collect()
-}
-
 /// A row whose values are of other types than were ever written is as good as none.
 fn readable<T>(read: Result<Option<T>, rusqlite::Error>) -> Result<Option<T>, rusqlite::Error> {
     match read {
@@ -232,40 +182,4 @@ fn readable<T>(read: Result<Option<T>, rusqlite::Error>) -> Result<Option<T>, ru
         ) => Ok(None),
         other => other,
     }
-}
-
-/// The bounds must be such as the writer makes them: records are deleted only when they are on a
-/// settled month's statements, and what is sealed is frozen.
-pub(super) fn only_settled_records_are_gone(page: &Connection) -> Result<(), Mismatch> {
-    let (first_kept, floor, settled, frozen, sealed, rolled_up): (i64, i64, i64, i64, i64, i64) = page
-        .query_row(
-            "SELECT first_kept, floor,
-                    (SELECT coalesce(max(through_seq), 0) FROM settlements WHERE settled_at IS NOT NULL), frozen,
-                    (SELECT coalesce(max(last_seq), 0) FROM days WHERE hours IS NOT NULL), rolled_up FROM bounds",
-            [],
-            |row| {
-                Ok((
-                    row.get(0)?,
-                    row.get(1)?,
-                    row.get(2)?,
-                    row.get(3)?,
-                    row.get(4)?,
-                    row.get(5)?,
-                ))
-            },
-        )?;
-    if first_kept - 1 > settled.max(floor - 1) {
-        let why = format!(
-            "records up to {} are gone, and only those up to {settled} are on a settled month's statements",
-            first_kept - 1
-        );
-        return misfit("bounds", "first_kept", why);
-    }
-    if frozen < sealed || frozen > rolled_up {
-        let why = format!(
-            "it is {frozen}; records up to {sealed} are sealed, and up to {rolled_up} rolled up"
-        );
-        return misfit("bounds", "frozen", why);
-    }
-    Ok(())
 }

@@ -4,8 +4,9 @@
 
 use crate::ledger::chain::{self, Digests, Link, Linked, MARK};
 use crate::ledger::rows::FastMap;
-use crate::ledger::verify::seals::{SealedDay, only_settled_records_are_gone, sealed_days};
-use crate::ledger::verify::{Mismatch, Verified, bounds, key, misfit, number};
+use crate::ledger::verify::bounds::{bounds, only_settled_records_are_gone};
+use crate::ledger::verify::days::{SealedDay, sealed_days};
+use crate::ledger::verify::finding::{Mismatch, Verified, key, misfit, number};
 use crate::model::Utc;
 use rusqlite::{Connection, OptionalExtension};
 use std::collections::VecDeque;

@@ -8,27 +8,11 @@ use crate::ledger::pace::{NOTED_WITHIN, NextCommit};
 use crate::ledger::queue::{CLOSED, FAILING, HEALTHY};
 use crate::ledger::repair::Repair;
 use crate::ledger::store::Store;
+use crate::ledger::writer::unavailable::Unavailable;
 use crate::ledger::writer::{UncertainBatch, Writer};
 use crate::ledger::{LedgerError, Trouble};
 use crate::model::{Durability, Mono};
 use std::sync::atomic::Ordering;
-
-/// Why nothing is written at present.
-#[derive(Debug)]
-pub(super) struct Unavailable {
-    /// The reason that was last logged.
-    reason: String,
-    /// After an error of the disk: what has been done to make the ledger sound again. `None`: the
-    /// file is what it says.
-    repair: Option<Repair>,
-    /// A connection whose WAL was deleted, as long as a reader keeps some of that from being
-    /// copied: it is in no other file.
-    orphan: Option<Store>,
-    /// When it is tried again.
-    try_at: Mono,
-    /// A ledger that is closed in trouble gets one more try.
-    tried_since_close: bool,
-}
 
 impl Writer {
     /// Refuses calls from here on, those that wait as well, until the ledger can be written.

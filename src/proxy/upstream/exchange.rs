@@ -3,6 +3,7 @@
 //! Owns whether a request may be sent again: only when nothing of it was sent.
 
 use crate::http::h1::{self, AnswerHead, Body, ForwardHead, Nonsense, NotSent, answer_head};
+use crate::proxy::upstream::UpstreamFailure;
 use crate::proxy::upstream::answer::{Source, UpstreamAnswer, UpstreamBody};
 use crate::proxy::upstream::pool::{PooledLink, Upstream, UpstreamConnection};
 use http::Method;
@@ -13,28 +14,6 @@ use std::time::Duration;
 
 /// How often the body of a request that was answered early is asked whether it gives up.
 const LOOK: Duration = Duration::from_millis(250);
-
-/// Why no answer came.
-#[derive(thiserror::Error, Debug)]
-pub enum UpstreamFailure {
-    /// No connection. Nothing was sent.
-    #[error("cannot connect to the upstream {endpoint}: {cause}")]
-    Unreachable {
-        /// `host:port`.
-        endpoint: String,
-        /// The system's error.
-        cause: io::Error,
-    },
-    /// The body of the request broke off.
-    #[error("the request broke off: {0}")]
-    Incomplete(Box<dyn std::error::Error + Send + Sync>),
-    /// The connection broke before the head of the answer.
-    #[error("the upstream closed the connection before it answered: {0}")]
-    Cut(io::Error),
-    /// The bytes that came are no HTTP response.
-    #[error(transparent)]
-    Nonsense(#[from] Nonsense),
-}
 
 /// A request that got no answer, and whether it may be sent again.
 pub enum NotAnswered<B> {

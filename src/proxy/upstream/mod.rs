@@ -6,9 +6,11 @@
 mod answer;
 mod dialer;
 mod exchange;
+mod failure;
 mod pool;
 
 pub(crate) use answer::{UpstreamAnswer, UpstreamBody};
 pub(crate) use dialer::Dialer;
-pub(crate) use exchange::{NotAnswered, UpstreamFailure, UpstreamRequest};
+pub(crate) use exchange::{NotAnswered, UpstreamRequest};
+pub(crate) use failure::UpstreamFailure;
 pub(crate) use pool::{Keep, Upstream};

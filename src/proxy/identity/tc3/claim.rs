@@ -32,9 +32,9 @@ const TIMESTAMP: &str = "x-tc-timestamp";
 pub struct Claim {
     secret_id: Box<str>,
     /// The UTC date of the timestamp, `YYYY-MM-DD`. The scope has the same.
-    pub(super) date: [u8; 10],
-    pub(super) day: i64,
-    pub(super) service: Box<str>,
+    date: [u8; 10],
+    day: i64,
+    service: Box<str>,
     /// As sent: the text is what is signed.
     timestamp: Box<str>,
     timestamp_seconds: i64,
@@ -155,7 +155,7 @@ impl Claim {
         } else {
             hex_text(body_sha256)
         };
-        let key = secret.key(self);
+        let key = secret.key(self.day, &self.date, &self.service);
         let fits = |reading: ReadClaim<'_>| {
             let mut canonical = Sha256::new();
             self.canonical(head, reading, &payload, |piece| canonical.update(piece));

@@ -3,7 +3,6 @@
 //! Owns how a key is derived, and how long a derived key is held. Must never show a key.
 
 use crate::proxy::identity::tc3::authorization::TERMINATOR;
-use crate::proxy::identity::tc3::claim::Claim;
 use arc_swap::ArcSwapOption;
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::zeroize::Zeroizing;
@@ -35,26 +34,27 @@ pub(super) struct SigningKey {
 }
 
 impl SigningSecret<'_> {
-    pub(super) fn key(&self, claim: &Claim) -> Hmac<Sha256> {
+    /// The key of a UTC day, which is `date` as text, and of a service.
+    pub(super) fn key(&self, day: i64, date: &[u8; 10], service: &str) -> Hmac<Sha256> {
         let keys = self.signing_keys.0.load();
         let keys = keys.as_ref().map_or(&[][..], |keys| keys.as_slice());
         let known = keys
             .iter()
-            .find(|key| key.day == claim.day && *key.service == *claim.service);
+            .find(|key| key.day == day && *key.service == *service);
         if let Some(known) = known {
             return known.key.clone();
         }
-        let key = keyed(self.derive(&claim.date, &claim.service).as_slice());
+        let key = keyed(self.derive(date, service).as_slice());
         // At midnight clocks disagree and two days are in use at once; a third never is. Services
         // are those of the catalogue. A key lost to another thread's store is derived again.
         let mut kept: Vec<SigningKey> = keys
             .iter()
-            .filter(|old| old.day.abs_diff(claim.day) <= 1)
+            .filter(|old| old.day.abs_diff(day) <= 1)
             .cloned()
             .collect();
         kept.push(SigningKey {
-            day: claim.day,
-            service: claim.service.clone(),
+            day,
+            service: service.into(),
             key: key.clone(),
         });
         self.signing_keys.0.store(Some(kept.into()));

@@ -1,0 +1,59 @@
+//! The client of one connection, from its first call to its last.
+//!
+//! Owns what its calls share. Must never outlive its connection, whose place it holds.
+
+use crate::model::Timer;
+use crate::proxy::places::Place;
+use parking_lot::Mutex;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The client of one connection. Its calls come one after another and share this.
+pub struct Client {
+    pub(super) address: IpAddr,
+    /// The address as text, for `X-Forwarded-For` and the log.
+    pub(super) text: String,
+    /// Ends the wait for the upstream's answer. Its calls use it one after another.
+    pub(super) timer: Mutex<Timer>,
+    /// The call that runs has a connection to the upstream.
+    pub(super) is_forwarded: AtomicBool,
+    pub(super) has_gone: AtomicBool,
+    pub(super) place: Place,
+}
+
+impl Client {
+    /// The client of a connection from `address`, which has this place.
+    pub fn new(address: IpAddr, place: Place) -> Self {
+        Self {
+            address,
+            text: address.to_canonical().to_string(),
+            timer: Mutex::default(),
+            is_forwarded: AtomicBool::new(false),
+            has_gone: AtomicBool::new(false),
+            place,
+        }
+    }
+
+    /// Its address, as the connection has it.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Its connection's place.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Notes that another request of the client has come. The upstream was not asked for this one.
+    pub(super) fn has_request(&self) {
+        self.is_forwarded.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes that the client has hung up after its whole request had come. Returns whether the call
+    /// goes on: it does once the upstream has been asked, for its answer tells whether the work was
+    /// done (R8).
+    pub fn hung_up(&self) -> bool {
+        self.has_gone.store(true, Ordering::Relaxed);
+        self.is_forwarded.load(Ordering::Relaxed)
+    }
+}
