@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tollgate::testing::ledger::{Committed, Ledger, LedgerOptions, Reader, Record};
 use tollgate::testing::model::{
-    AccountId, Action, Clock, Durability, GroupId, Mode, Outcome, Reason, RequestId, Utc,
+    AccountId, Action, Clock, Durability, GroupId, KeyId, Mode, Outcome, Reason, RequestId, Utc,
 };
 
 /// From the start of a round to the start of the next: what the ledger keeps between commits under
@@ -289,6 +289,7 @@ impl Callers {
         Record {
             id: RequestId(uuid::Uuid::now_v7()),
             account: self.accounts[self.made % self.accounts.len()].clone(),
+            key: KeyId::new("k").unwrap(),
             group: self.group.clone(),
             action: self.action.clone(),
             mode: Mode::PerCall,

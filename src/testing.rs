@@ -33,7 +33,7 @@ pub mod metrics {
 }
 pub mod model {
     pub use crate::model::{
-        AccountId, Action, Bill, Clock, Durability, Fund, GroupId, Mode, Mono, Month, Mover,
+        AccountId, Action, Bill, Clock, Durability, Fund, GroupId, KeyId, Mode, Mono, Month, Mover,
         Origin, Outcome, Reason, RequestId, Stop, Threshold, Utc, VERSION,
     };
 }

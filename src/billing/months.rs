@@ -197,6 +197,7 @@ mod tests {
         let commit = ledger.reserve().unwrap().commit(Record {
             id: RequestId(uuid::Uuid::now_v7()),
             account: AccountId::new("a").unwrap(),
+            key: KeyId::new("k").unwrap(),
             group: GroupId::new("g").unwrap(),
             action: Action::new("A").unwrap(),
             mode: Mode::PerCall,

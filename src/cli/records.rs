@@ -14,7 +14,8 @@ use std::io::{self, ErrorKind, Write};
 const PAGE: u64 = 10_000;
 
 const COLUMNS: &str = "seq,id,account,group,action,mode,admitted_at,start_ns,run,outcome,status,\
-                       billable,reason,duration_us,replica";
+                       billable,reason,duration_us,replica,\
+                       key,store_epoch,store_start_us";
 
 /// The records that are asked for.
 enum Selection<'f> {
@@ -130,10 +131,16 @@ fn write_row(out: &mut impl Write, record: &StoredRecord) -> io::Result<()> {
         reason,
         duration_us,
         replica,
+        key,
+        store_epoch,
+        store_start_us,
     } = record;
+    let number = |value: &Option<i64>| value.map(|value| value.to_string()).unwrap_or_default();
+    let (store_epoch, store_start_us) = (number(store_epoch), number(store_start_us));
     let status = status.map(|status| status.to_string()).unwrap_or_default();
     let (admitted_at, start) = (admitted_at.0, start.0);
     write!(out, "{seq},{id},{account},{group},{action},{mode},")?;
     write!(out, "{admitted_at},{start},{run},{outcome},{status},")?;
-    writeln!(out, "{billable},{reason},{duration_us},{replica}")
+    write!(out, "{billable},{reason},{duration_us},{replica},")?;
+    writeln!(out, "{key},{store_epoch},{store_start_us}")
 }

@@ -9,12 +9,14 @@
 //!   the calls, and only this proves what prices and orders the statements were computed with.
 
 use crate::ledger::chain::Link;
+use crate::ledger::event::{self, EventEntry};
 use crate::ledger::rows::{signed, unsigned};
 use crate::ledger::seal::{self, Before};
 use crate::ledger::watch::{self, ClockWatch};
 use crate::ledger::{LedgerError, Trouble};
-use crate::model::{AccountId, Utc};
+use crate::model::{AccountId, GroupId, Utc};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::collections::HashSet;
 
 /// A day's place in the chain. Days follow each other without a gap of seqs.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,7 +34,7 @@ pub struct Seal {
 }
 
 /// An entry that the biller writes. A second entry for the same thing changes nothing, except
-/// [`Entry::Clock`].
+/// [`Entry::Clock`] and [`Entry::TurnedAway`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Entry {
     /// A month is fixed: its statements are computed from the records up to `through_seq`.
@@ -69,25 +71,28 @@ pub enum Entry {
         /// [`Reader::statements_digest`](crate::ledger::Reader::statements_digest) gives it.
         digest: [u8; 32],
     },
-    /// A notice that is due (R14).
-    Notice {
-        /// The id of the notice. The same notice always has the same id.
-        id: String,
-        /// The account that has the pack.
-        account: AccountId,
-        /// The id of the order of packs.
-        order: String,
-        /// The instant at which the notice was found to be due.
-        raised_at: Utc,
-        /// The body that is delivered, in JSON.
-        body: String,
-    },
-    /// A notice was delivered.
-    NoticeSent {
-        /// The id of the notice.
-        id: String,
-        /// The instant of the delivery.
+    /// A month was debited (R16). Its day's seal will have it.
+    Debited {
+        /// `2026-11`.
+        month: String,
+        /// The instant of the debit.
         at: Utc,
+    },
+    /// What is told to the provider's systems, and what became of it.
+    Event(EventEntry),
+    /// Calls that were throttled or refused. They are added to those of the same hour, account,
+    /// group and reason; no bill reads them.
+    TurnedAway {
+        /// The account, which was proven.
+        account: AccountId,
+        /// The begin of the hour, in hours since the Unix epoch.
+        hour: i64,
+        /// The group. `None` where none was found yet.
+        group: Option<GroupId>,
+        /// `throttled`, or the label of the refusal.
+        reason: String,
+        /// The number of calls.
+        calls: u64,
     },
     /// The newest state of the clocks. It replaces the one before.
     Clock(ClockWatch),
@@ -172,13 +177,18 @@ pub(super) fn insert_seal(
                 hours,
                 first_kept: row.get(2)?,
                 floor: row.get(3)?,
+                debits: None,
             })
         })?;
+    let sealed = seal::Day {
+        debits: unsealed_debits(connection)?,
+        ..sealed
+    };
     let head = sealed.seal(&Before::newest(connection)?);
     connection
         .prepare_cached(
-            "INSERT INTO days (day, first_seq, last_seq, head, link, first_kept, hours)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO days (day, first_seq, last_seq, head, link, first_kept, hours, debits)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
             day,
@@ -187,9 +197,56 @@ pub(super) fn insert_seal(
             head,
             sealed.link,
             sealed.first_kept,
-            hours
+            hours,
+            sealed.debits
         ])?;
     seal::add(connection, &seal::of_day(day), &head)
+}
+
+/// The debits that no sealed day has yet, as a day is sealed with them.
+fn unsealed_debits(connection: &Connection) -> Result<Option<String>, rusqlite::Error> {
+    let sealed: HashSet<String> = sealed_debits(connection)?
+        .into_iter()
+        .map(|(_, debit)| debit.month)
+        .collect();
+    let debits: Vec<String> = connection
+        .prepare(
+            "SELECT month, debited_at FROM settlements WHERE debited_at IS NOT NULL ORDER BY month",
+        )?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .filter(|row: &Result<(String, i64), _>| {
+            row.as_ref()
+                .map_or(true, |(month, _)| !sealed.contains(month))
+        })
+        .map(|row| row.map(|(month, at)| format!("{month} {at}")))
+        .collect::<Result<_, _>>()?;
+    Ok((!debits.is_empty()).then(|| debits.join(",")))
+}
+
+/// A debit as it was sealed.
+pub(super) struct SealedDebit {
+    pub(super) month: String,
+    /// The instant, as it was written.
+    pub(super) at: String,
+}
+
+/// The debits that days were sealed with, each with its day, in order.
+pub(super) fn sealed_debits(
+    connection: &Connection,
+) -> Result<Vec<(String, SealedDebit)>, rusqlite::Error> {
+    let mut found = Vec::new();
+    let mut select =
+        connection.prepare("SELECT day, debits FROM days WHERE debits IS NOT NULL ORDER BY day")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let (day, debits): (String, String) = (row.get(0)?, row.get(1)?);
+        for debit in debits.split(',') {
+            let (month, at) = debit.rsplit_once(' ').unwrap_or((debit, ""));
+            let (month, at) = (month.to_owned(), at.to_owned());
+            found.push((day.clone(), SealedDebit { month, at }));
+        }
+    }
+    Ok(found)
 }
 
 /// Writes an entry, unless it stands there already.
@@ -222,7 +279,8 @@ pub(super) fn insert(connection: &Connection, entry: &Entry) -> Result<(), rusql
         Entry::Settled { month, at, digest } => {
             let settled = connection
                 .prepare_cached(
-                    "UPDATE settlements SET settled_at = ?2, digest = ?3 WHERE month = ?1 AND settled_at IS NULL",
+                    "UPDATE settlements SET settled_at = ?2, digest = ?3, debited_at = ?2
+                     WHERE month = ?1 AND settled_at IS NULL",
                 )?
                 .execute(params![month, at.0, digest])?;
             match settled {
@@ -231,22 +289,30 @@ pub(super) fn insert(connection: &Connection, entry: &Entry) -> Result<(), rusql
                 _ => seal_month(connection, month),
             }
         }
-        Entry::Notice {
-            id,
-            account,
-            order,
-            raised_at,
-            body,
-        } => execute(
-            r#"INSERT INTO notices (id, account, "order", raised_at, body) VALUES (?1, ?2, ?3, ?4, ?5)
-               ON CONFLICT DO NOTHING"#,
-            params![id, account.as_str(), order, raised_at.0, body],
-        ),
-        Entry::NoticeSent { id, at } => execute(
-            "UPDATE notices SET sent_at = ?2 WHERE id = ?1 AND sent_at IS NULL",
-            params![id, at.0],
+        Entry::Debited { month, at } => execute(
+            "UPDATE settlements SET debited_at = ?2
+             WHERE month = ?1 AND settled_at IS NOT NULL AND debited_at IS NULL",
+            params![month, at.0],
         ),
         Entry::Clock(seen) => watch::replace(connection, seen),
+        Entry::Event(entry) => event::insert(connection, entry),
+        Entry::TurnedAway {
+            account,
+            hour,
+            group,
+            reason,
+            calls,
+        } => execute(
+            r#"INSERT INTO turned_away (account, hour, "group", reason, calls) VALUES (?1, ?2, ?3, ?4, ?5)
+               ON CONFLICT DO UPDATE SET calls = calls + excluded.calls"#,
+            params![
+                account.as_str(),
+                hour,
+                group.as_ref().map_or("", GroupId::as_str),
+                reason,
+                signed(*calls)
+            ],
+        ),
     }
 }
 

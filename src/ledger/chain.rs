@@ -17,6 +17,10 @@ use sha2::{Digest, Sha256};
 /// The link of a record: it stands for the record and all before it.
 pub(super) type Link = [u8; 32];
 
+/// How records are linked today. Version 1, up to schema 4, knew neither keys nor a shared store.
+/// The version of each step of the roll-up stands beside its link.
+pub(super) const LINK_VERSION: i64 = 2;
+
 /// The first bytes of a link, kept for each record so that a change can be told to the very row.
 pub(super) const MARK: usize = 8;
 
@@ -28,7 +32,7 @@ const DIGESTS_CACHED: usize = 1 << 17;
 
 /// The columns of [`Linked`], of the records after `?1` up to `?2`.
 pub(super) const LINKED: &str =
-    "SELECT seq, id, series, admitted_at, start_ns, run, status, duration_us FROM raw
+    "SELECT seq, id, series, admitted_at, start_ns, run, status, duration_us, store_epoch, store_start_us FROM raw
     WHERE seq > ?1 AND seq <= ?2 ORDER BY seq";
 
 /// A record as it is linked.
@@ -42,6 +46,7 @@ pub(super) struct Linked {
     pub(super) run: i64,
     status: Option<i64>,
     duration_us: i64,
+    store: (Option<i64>, Option<i64>),
 }
 
 impl Linked {
@@ -55,13 +60,21 @@ impl Linked {
             run: row.get(5)?,
             status: row.get(6)?,
             duration_us: row.get(7)?,
+            store: (row.get(8)?, row.get(9)?),
         })
     }
 
-    /// The link after this record. 113 bytes are hashed: with the padding two blocks, and not a
-    /// third.
-    pub(super) fn link(&self, before: &Link, texts: &TextsDigest) -> Link {
-        let mut bytes = [0; 113];
+    /// The link after this record, in a step of this version. 113 bytes are hashed, and 16 more
+    /// where a shared store decided: with the padding two blocks, and not a third.
+    pub(super) fn link(&self, before: &Link, texts: &TextsDigest, version: i64) -> Link {
+        // Up to version 1 there was no store, and nothing of it was linked.
+        let (epoch, start_us) = match version {
+            1 => (None, None),
+            _ => self.store,
+        };
+        let has = |value: Option<i64>, bit: u8| if value.is_some() { bit } else { 0 };
+        let flags = has(self.status, 1) | has(epoch, 2) | has(start_us, 4);
+        let mut bytes = [0; 113 + 16];
         let mut rest = &mut bytes[..];
         let mut put = |part: &[u8]| {
             let (here, after) = std::mem::take(&mut rest).split_at_mut(part.len());
@@ -75,10 +88,16 @@ impl Linked {
         put(&self.admitted_at.to_be_bytes());
         put(&self.start_ns.to_be_bytes());
         put(&self.run.to_be_bytes());
-        put(&[u8::from(self.status.is_some())]);
+        put(&[flags]);
         put(&self.status.unwrap_or(0).to_be_bytes());
         put(&self.duration_us.to_be_bytes());
-        Sha256::digest(bytes).into()
+        let mut length = 113;
+        if epoch.is_some() || start_us.is_some() {
+            put(&epoch.unwrap_or(0).to_be_bytes());
+            put(&start_us.unwrap_or(0).to_be_bytes());
+            length += 16;
+        }
+        Sha256::digest(&bytes[..length]).into()
     }
 }
 
@@ -88,7 +107,7 @@ pub(super) type TextsDigest = [u8; 16];
 
 /// The digests of the texts of series and runs. Each pair is read and hashed once.
 #[derive(Default, Debug)]
-pub(super) struct Digests(FastMap<(i64, i64), TextsDigest>);
+pub(super) struct Digests(FastMap<(i64, i64, i64), TextsDigest>);
 
 impl Digests {
     /// `None` when there is no such series or no such run.
@@ -96,17 +115,20 @@ impl Digests {
         &mut self,
         connection: &Connection,
         record: &Linked,
+        version: i64,
     ) -> Result<Option<TextsDigest>, rusqlite::Error> {
-        let key = (record.series, record.run);
+        let key = (record.series, record.run, version);
         if let Some(texts) = self.0.get(&key) {
             return Ok(Some(*texts));
         }
         let texts = connection
             .prepare_cached(
-                r#"SELECT account, "group", action, mode, outcome, reason, replica, billable
+                r#"SELECT billable, account, "group", action, mode, outcome, reason, replica, key
                    FROM series CROSS JOIN runs WHERE id = ?1 AND run = ?2"#,
             )?
-            .query_row(params![record.series, record.run], digest)
+            .query_row(params![record.series, record.run], |row| {
+                digest(row, version)
+            })
             .optional()?;
         if let Some(texts) = texts {
             if self.0.len() >= DIGESTS_CACHED {
@@ -119,15 +141,20 @@ impl Digests {
 }
 
 /// Each text after its length, so that no two lists of texts give the same bytes.
-fn digest(row: &Row<'_>) -> Result<TextsDigest, rusqlite::Error> {
+fn digest(row: &Row<'_>, version: i64) -> Result<TextsDigest, rusqlite::Error> {
     let mut hash = Sha256::new();
-    for column in 0..7 {
+    let texts = match version {
+        // Without the key.
+        1 => 1..=7,
+        _ => 1..=8,
+    };
+    for column in texts {
         let text = row.get_ref(column)?.as_str()?;
         let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
         hash.update(length.to_be_bytes());
         hash.update(text);
     }
-    hash.update(row.get::<_, i64>(7)?.to_be_bytes());
+    hash.update(row.get::<_, i64>(0)?.to_be_bytes());
     let whole: [u8; 32] = hash.finalize().into();
     let mut texts = TextsDigest::default();
     texts.copy_from_slice(&whole[..16]);
@@ -160,14 +187,16 @@ pub(super) fn extend(
     let mut rows = select.query([from, until])?;
     while let Some(row) = rows.next()? {
         let record = Linked::read(row)?;
-        let texts = digests.of(connection, &record)?;
+        let texts = digests.of(connection, &record, LINK_VERSION)?;
         let texts = texts.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-        link = record.link(&link, &texts);
+        link = record.link(&link, &texts, LINK_VERSION);
         marks.extend_from_slice(&link[..MARK]);
         each(&record);
     }
     connection
-        .prepare_cached("INSERT INTO links (last_seq, link, marks) VALUES (?1, ?2, ?3)")?
-        .execute(params![until, link, marks])?;
+        .prepare_cached(
+            "INSERT INTO links (last_seq, link, marks, version) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![until, link, marks, LINK_VERSION])?;
     Ok(link)
 }

@@ -7,7 +7,7 @@
 use crate::ledger::error::ReadError;
 use crate::ledger::read::{self, RECORDS, Reader, StoredRecord};
 use crate::ledger::rows::{FastMap, first_kept, signed, text, word};
-use crate::model::{AccountId, Action, GroupId, Mode, Outcome, Reason, Utc};
+use crate::model::{AccountId, Action, GroupId, KeyId, Mode, Outcome, Reason, Utc};
 use rusqlite::OptionalExtension;
 use rusqlite::{Connection, params};
 use serde::Serialize;
@@ -35,6 +35,9 @@ pub struct UsageLine {
     /// The mode in force at the admission (R3).
     #[serde(serialize_with = "text")]
     pub mode: Mode,
+    /// The key that proved the account. Empty for calls from before keys had ids.
+    #[serde(serialize_with = "text")]
+    pub key: KeyId,
     /// How the calls ended.
     #[serde(serialize_with = "text")]
     pub outcome: Outcome,
@@ -407,7 +410,7 @@ fn series_of(
 
 fn lines(page: &Connection, counts: Counts) -> Result<Vec<UsageLine>, ReadError> {
     let mut select = page.prepare_cached(
-        r#"SELECT account, "group", action, mode, outcome, billable, reason FROM series WHERE id = ?1"#,
+        r#"SELECT account, "group", action, mode, outcome, billable, reason, key FROM series WHERE id = ?1"#,
     )?;
     let mut lines = Vec::with_capacity(counts.len());
     for (series, count) in counts {
@@ -423,6 +426,7 @@ fn lines(page: &Connection, counts: Counts) -> Result<Vec<UsageLine>, ReadError>
             outcome: word(row, 4, Outcome::parse)?,
             billable: row.get(5)?,
             reason: word(row, 6, Reason::parse)?,
+            key: word(row, 7, KeyId::new)?,
             calls: u64::try_from(count.calls).unwrap_or(0),
             first_seq: u64::try_from(count.first_seq).unwrap_or(0),
             last_seq: u64::try_from(count.last_seq).unwrap_or(0),
@@ -437,7 +441,9 @@ fn lines(page: &Connection, counts: Counts) -> Result<Vec<UsageLine>, ReadError>
     };
     lines.sort_by(|a, b| {
         let names = (&a.account, &a.group, &a.action).cmp(&(&b.account, &b.group, &b.action));
-        names.then_with(|| codes(a).cmp(&codes(b)))
+        names
+            .then_with(|| codes(a).cmp(&codes(b)))
+            .then_with(|| a.key.cmp(&b.key))
     });
     Ok(lines)
 }

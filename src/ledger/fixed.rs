@@ -1,4 +1,4 @@
-//! Reading sealed days, settlements, statements and notices back from the ledger.
+//! Reading sealed days, settlements and statements back from the ledger.
 //!
 //! Owns the SQL that reads them. Must never give a statement other than as it was fixed.
 
@@ -6,7 +6,7 @@ use crate::ledger::bills::{SEALS, last_seal, seal_of_row};
 use crate::ledger::chain::Link;
 use crate::ledger::error::ReadError;
 use crate::ledger::read::Reader;
-use crate::ledger::rows::{signed, unsigned, word};
+use crate::ledger::rows::{unsigned, word};
 use crate::ledger::watch::ClockWatch;
 use crate::ledger::{Seal, seal};
 use crate::model::{AccountId, Mono, Utc};
@@ -30,6 +30,8 @@ pub struct Settlement {
     pub fixed_at: Utc,
     /// The instant at which the last statement was stored. `None` until then.
     pub settled_at: Option<Utc>,
+    /// The instant at which its statements were debited (R16). `None` until then.
+    pub debited_at: Option<Utc>,
     /// How many months back the late calls of its statements go. `None`: of any age. Only months
     /// that were fixed before schema 4 have a limit.
     pub late_months: Option<u32>,
@@ -63,25 +65,7 @@ pub struct Debit {
     pub due: String,
 }
 
-/// A notice as it was raised.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct StoredNotice {
-    /// The id of the notice.
-    pub id: String,
-    /// The account that has the pack.
-    pub account: AccountId,
-    /// The id of the order of packs.
-    pub order: String,
-    /// The instant at which the notice was found to be due.
-    pub raised_at: Utc,
-    /// The body that is delivered, in JSON.
-    pub body: String,
-    /// The instant of the delivery. `None` until then.
-    pub sent_at: Option<Utc>,
-}
-
-const SETTLEMENTS: &str =
-    "SELECT month, through_seq, head, fixed_at, settled_at, late_months, digest FROM settlements";
+const SETTLEMENTS: &str = "SELECT month, through_seq, head, fixed_at, settled_at, late_months, digest, debited_at FROM settlements";
 
 fn settlement(row: &Row<'_>) -> Result<Settlement, ReadError> {
     Ok(Settlement {
@@ -92,6 +76,7 @@ fn settlement(row: &Row<'_>) -> Result<Settlement, ReadError> {
         settled_at: row.get::<_, Option<i64>>(4)?.map(Utc),
         late_months: row.get(5)?,
         digest: row.get(6)?,
+        debited_at: row.get::<_, Option<i64>>(7)?.map(Utc),
     })
 }
 
@@ -278,7 +263,8 @@ impl Reader {
         )
     }
 
-    /// The debits of the settlements, of one account or of all. Each fixed statement is one debit.
+    /// The debits of the settlements, of one account or of all. Each statement of a month that was
+    /// debited is one (R16).
     pub fn debits(&self, account: Option<&AccountId>) -> Result<Vec<Debit>, ReadError> {
         let debit = |row: &Row<'_>| {
             Ok(Debit {
@@ -287,10 +273,11 @@ impl Reader {
                 due: row.get(2)?,
             })
         };
-        let sql = "SELECT account, month, due FROM statements";
+        let sql = "SELECT account, month, due FROM statements JOIN settlements USING (month)
+                   WHERE debited_at IS NOT NULL";
         match account {
             Some(account) => self.list(
-                &format!("{sql} WHERE account = ?1 ORDER BY month"),
+                &format!("{sql} AND account = ?1 ORDER BY month"),
                 params![account.as_str()],
                 debit,
             ),
@@ -298,33 +285,7 @@ impl Reader {
         }
     }
 
-    /// Whether that notice was raised, delivered or not.
-    pub fn notice_known(&self, id: &str) -> Result<bool, ReadError> {
-        let sql = "SELECT 1 FROM notices WHERE id = ?1";
-        Ok(self.one(sql, params![id], |_| Ok(()))?.is_some())
-    }
-
-    /// At most `limit` notices that were not delivered yet, the oldest first; those of one instant
-    /// in the order in which they were raised.
-    pub fn unsent_notices(&self, limit: usize) -> Result<Vec<StoredNotice>, ReadError> {
-        self.list(
-            r#"SELECT id, account, "order", raised_at, body, sent_at FROM notices WHERE sent_at IS NULL
-               ORDER BY raised_at, rowid LIMIT ?1"#,
-            params![signed(limit as u64)],
-            |row| {
-                Ok(StoredNotice {
-                    id: row.get(0)?,
-                    account: word(row, 1, AccountId::new)?,
-                    order: row.get(2)?,
-                    raised_at: Utc(row.get(3)?),
-                    body: row.get(4)?,
-                    sent_at: row.get::<_, Option<i64>>(5)?.map(Utc),
-                })
-            },
-        )
-    }
-
-    fn one<T>(
+    pub(super) fn one<T>(
         &self,
         sql: &str,
         values: &[&dyn rusqlite::ToSql],
@@ -335,7 +296,7 @@ impl Reader {
         rows.next()?.map(read).transpose()
     }
 
-    fn list<T>(
+    pub(super) fn list<T>(
         &self,
         sql: &str,
         values: &[&dyn rusqlite::ToSql],

@@ -5,6 +5,7 @@
 
 use crate::ledger::backup::copy_to;
 use crate::ledger::chain::{self, Digests};
+use crate::ledger::event::event_id;
 use crate::ledger::files::suffixed;
 use crate::ledger::header::{self, FileKind};
 use crate::ledger::schema;
@@ -44,7 +45,8 @@ pub(super) fn migrate(
 }
 
 /// Brings the tables of a ledger of schema `found` to this one as a whole or not at all, and links
-/// the records that are rolled up. There is a copy of it. It gets `ledger_id`, or a new one.
+/// the records that are rolled up. There is a copy of it. One
+/// that has no id yet gets `ledger_id`, or a new one.
 pub(super) fn change(
     connection: &mut Connection,
     found: i32,
@@ -52,7 +54,7 @@ pub(super) fn change(
 ) -> Result<(), LedgerError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     schema::migrate(&transaction, found)?;
-    if let Some(ledger_id) = ledger_id {
+    if let Some(ledger_id) = ledger_id.filter(|_| found < 4) {
         // Before anything is sealed: each seal is made of it.
         transaction.execute("UPDATE identity SET ledger_id = ?1", [ledger_id])?;
     }
@@ -65,8 +67,44 @@ pub(super) fn change(
         link = chain::extend(&transaction, &mut digests, (linked, link), until, |_| ())?;
         linked = until;
     }
-    seal_again(&transaction)?;
+    if found < 4 {
+        seal_again(&transaction)?;
+    }
+    notices_to_events(&transaction, found)?;
     Ok(transaction.commit()?)
+}
+
+/// A notice that was not sent yet becomes an event; one that was sent is known, and not raised
+/// again.
+fn notices_to_events(transaction: &Connection, found: i32) -> Result<(), LedgerError> {
+    if found < 3 {
+        return Ok(());
+    }
+    let mut select = transaction.prepare(
+        "SELECT id, account, raised_at, body, sent_at FROM notices ORDER BY raised_at, rowid",
+    )?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let (id, account): (String, String) = (row.get(0)?, row.get(1)?);
+        let raised_at: i64 = row.get(2)?;
+        // Its id ends with the threshold.
+        let r#type = match id.ends_with("/low") {
+            true => "pack.low",
+            false => "pack.exhausted",
+        };
+        let body: String = row.get(3)?;
+        let data: serde_json::Value = serde_json::from_str(&body).unwrap_or(body.into());
+        let timestamp = jiff::Timestamp::from_microsecond(raised_at).unwrap_or_default();
+        let body =
+            serde_json::json!({"type": r#type, "timestamp": timestamp.to_string(), "data": data});
+        transaction.execute(
+            "INSERT INTO events (id, account, type, raised_at, body, sent_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![event_id(&id), account, r#type, raised_at, body.to_string(), row.get::<_, Option<i64>>(4)?],
+        )?;
+    }
+    drop(rows);
+    drop(select);
+    Ok(transaction.execute_batch("DROP TABLE notices")?)
 }
 
 /// Seals what was published by older schemas: the head of the newest day stands for its records and

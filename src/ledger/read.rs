@@ -9,7 +9,9 @@ use crate::ledger::header::{self, FileKind};
 use crate::ledger::queue::LedgerShared;
 use crate::ledger::rows::{first_kept, last_seq, let_nobody_copy_at_close, signed, unsigned, word};
 use crate::ledger::{LedgerError, rows, running};
-use crate::model::{AccountId, Action, GroupId, Mode, Mono, Outcome, Reason, RequestId, Utc};
+use crate::model::{
+    AccountId, Action, GroupId, KeyId, Mode, Mono, Outcome, Reason, RequestId, Utc,
+};
 use rusqlite::{Connection, OpenFlags, Row, Transaction, params};
 use serde::Serialize;
 use std::fs::{self};
@@ -66,10 +68,17 @@ pub struct StoredRecord {
     pub duration_us: u64,
     /// The name of the replica that wrote it. May be empty.
     pub replica: String,
+    /// The id of the key that proved the account. Empty in records from before keys had ids.
+    #[serde(serialize_with = "rows::text")]
+    pub key: KeyId,
+    /// The epoch of the shared store that decided. `None` where a machine decided alone.
+    pub store_epoch: Option<i64>,
+    /// The start by the clock of that store, in microseconds since the Unix epoch.
+    pub store_start_us: Option<i64>,
 }
 
 pub(super) const RECORDS: &str = r#"SELECT seq, id, account, "group", action, mode, admitted_at, start_ns, run, outcome, status,
-    billable, reason, duration_us, replica FROM records"#;
+    billable, reason, duration_us, replica, key, store_epoch, store_start_us FROM records"#;
 
 /// A row of [`RECORDS`].
 pub(super) fn record(row: &Row<'_>) -> Result<StoredRecord, ReadError> {
@@ -91,6 +100,9 @@ pub(super) fn record(row: &Row<'_>) -> Result<StoredRecord, ReadError> {
         reason: word(row, 12, Reason::parse)?,
         duration_us: unsigned(row, 13)?,
         replica: row.get(14)?,
+        key: word(row, 15, KeyId::new)?,
+        store_epoch: row.get(16)?,
+        store_start_us: row.get(17)?,
     })
 }
 

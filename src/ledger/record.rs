@@ -2,7 +2,9 @@
 //!
 //! Pure. Must never know where records are kept.
 
-use crate::model::{AccountId, Action, Bill, GroupId, Mode, Mono, Outcome, Reason, RequestId, Utc};
+use crate::model::{
+    AccountId, Action, Bill, GroupId, KeyId, Mode, Mono, Outcome, Reason, RequestId, Utc,
+};
 use std::time::Duration;
 
 /// One admitted call, settled. Throttled and refused calls never become one (R7, R9).
@@ -12,6 +14,8 @@ pub struct Record {
     pub id: RequestId,
     /// The account that called.
     pub account: AccountId,
+    /// The credential that proved it.
+    pub key: KeyId,
     /// The group of the action. Its actions share a cap and a meter.
     pub group: GroupId,
     /// The action that was called.

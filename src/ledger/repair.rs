@@ -192,6 +192,14 @@ fn sync_emptied(path: &Path) -> Result<(), LedgerError> {
     sync_directory(path)
 }
 
+/// A step of the roll-up as it was linked.
+#[derive(Clone, Copy)]
+struct Step {
+    last_seq: i64,
+    link: Link,
+    version: i64,
+}
+
 /// Links the records since the last sealed day again. Pages that the disk has lost would give other
 /// links.
 fn link_again(connection: &Connection) -> Result<(), LedgerError> {
@@ -204,24 +212,21 @@ fn link_again(connection: &Connection) -> Result<(), LedgerError> {
             row.get(0)
         })?;
     let from = sealed.max(first_kept - 1);
-    let stored = |seq: i64| -> Result<Option<Link>, LedgerError> {
-        Ok(connection
-            .prepare_cached("SELECT link FROM links WHERE last_seq = ?1")?
-            .query_row([seq], |row| row.get(0))
-            .optional()?)
-    };
-    let mut link = match stored(from)? {
-        Some(link) => link,
-        None if from == 0 => chain::ORIGIN,
-        None => return Err(LedgerError::Broken(from)),
-    };
+    let mut link = stored_link(connection, from)?;
     let mut digests = Digests::default();
     let mut expected = from + 1;
-    let mut steps = connection
-        .prepare("SELECT last_seq, link FROM links WHERE last_seq > ?1 ORDER BY last_seq")?;
-    let mut steps = steps.query_map([from], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let mut next_step =
-        || -> Result<Option<(i64, Link)>, LedgerError> { Ok(steps.next().transpose()?) };
+    let mut steps = connection.prepare(
+        "SELECT last_seq, link, version FROM links WHERE last_seq > ?1 ORDER BY last_seq",
+    )?;
+    let mut steps = steps.query_map([from], |row| {
+        let (last_seq, link, version) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(Step {
+            last_seq,
+            link,
+            version,
+        })
+    })?;
+    let mut next_step = || -> Result<Option<Step>, LedgerError> { Ok(steps.next().transpose()?) };
     let mut step = next_step()?;
     let mut select = connection.prepare(chain::LINKED)?;
     let mut rows = select.query([from, i64::MAX])?;
@@ -231,13 +236,14 @@ fn link_again(connection: &Connection) -> Result<(), LedgerError> {
         while let Some(next_seq) = beyond_a_restore(connection, expected, step, &link)? {
             (expected, step) = (next_seq, next_step()?);
         }
-        let texts = digests.of(connection, &record)?;
+        let version = step.map_or(chain::LINK_VERSION, |step| step.version);
+        let texts = digests.of(connection, &record, version)?;
         let Some(texts) = texts.filter(|_| seq == expected) else {
             return Err(LedgerError::Broken(expected));
         };
-        link = record.link(&link, &texts);
-        if let Some((_, stored)) = step.filter(|(last_seq, _)| *last_seq == seq) {
-            if stored != link {
+        link = record.link(&link, &texts, version);
+        if let Some(ended) = step.filter(|step| step.last_seq == seq) {
+            if ended.link != link {
                 return Err(LedgerError::Broken(seq));
             }
             step = next_step()?;
@@ -258,15 +264,28 @@ fn link_again(connection: &Connection) -> Result<(), LedgerError> {
     }
 }
 
+/// The link after the record `seq`, as it is stored.
+fn stored_link(connection: &Connection, seq: i64) -> Result<Link, LedgerError> {
+    let stored = connection
+        .prepare_cached("SELECT link FROM links WHERE last_seq = ?1")?
+        .query_row([seq], |row| row.get(0))
+        .optional()?;
+    match stored {
+        Some(link) => Ok(link),
+        None if seq == 0 => Ok(chain::ORIGIN),
+        None => Err(LedgerError::Broken(seq)),
+    }
+}
+
 /// The seq that follows when the ledger was restored before `expected` was given: `step` is the gap
 /// then, and its link is the one before it.
 fn beyond_a_restore(
     connection: &Connection,
     expected: i64,
-    step: Option<(i64, Link)>,
+    step: Option<Step>,
     link: &Link,
 ) -> Result<Option<i64>, LedgerError> {
-    let Some((last_seq, _)) = step.filter(|(_, stored)| stored == link) else {
+    let Some(Step { last_seq, .. }) = step.filter(|step| step.link == *link) else {
         return Ok(None);
     };
     let gap = connection

@@ -270,7 +270,8 @@ fn aside(path: &Path, count: impl std::fmt::Display) -> PathBuf {
 }
 
 /// Notes the restore in the copy at `path`, and makes its seqs go on beyond the gap. It is one file
-/// afterwards, without a WAL. Where it is of an older schema it gets `ledger_id`. Gives what it is
+/// afterwards, without a WAL. Where its schema is so old that it has no id, it gets
+/// `ledger_id`. Gives what it is
 /// then, the newest record, and the seal.
 fn go_on_beyond(
     path: &Path,
@@ -312,7 +313,7 @@ fn go_on_beyond(
         params![count, last_seq, restore.next_seq, now.0],
     )?;
     transaction.execute(
-        "INSERT INTO links (last_seq, link, marks) SELECT ?2, link, zeroblob(0) FROM links WHERE last_seq = ?1",
+        "INSERT INTO links (last_seq, link, marks, version) SELECT ?2, link, zeroblob(0), version FROM links WHERE last_seq = ?1",
         params![last_seq, restore.next_seq - 1],
     )?;
     transaction.execute("UPDATE bounds SET rolled_up = ?1", [restore.next_seq - 1])?;

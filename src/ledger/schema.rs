@@ -3,16 +3,17 @@
 //!
 //! Owns `application_id` and `user_version`.
 
+use crate::ledger::chain::LINK_VERSION;
 use rusqlite::{Connection, Transaction};
 
 /// "toll", in the header of the file: `file(1)` and [`crate::ledger::header`] know a ledger by it.
 pub(super) const APPLICATION_ID: i32 = 0x746f_6c6c;
 
 /// The schema that this program reads and writes. Newer is refused, older is migrated.
-pub(super) const VERSION: i32 = 4;
+pub(super) const VERSION: i32 = 5;
 
 /// Those that [`crate::ledger::migrate`] makes it of.
-pub(super) const OLDER: [i32; 2] = [2, 3];
+pub(super) const OLDER: [i32; 3] = [2, 3, 4];
 
 /// Records.
 const RECORDS: &str = r#"
@@ -31,7 +32,8 @@ CREATE TABLE series (
     outcome   TEXT NOT NULL,
     billable  INTEGER NOT NULL,
     reason    TEXT NOT NULL,
-    UNIQUE (account, "group", action, mode, outcome, reason)
+    key       TEXT NOT NULL,
+    UNIQUE (account, "group", action, mode, outcome, reason, key)
 ) STRICT;
 
 CREATE TABLE raw (
@@ -42,7 +44,9 @@ CREATE TABLE raw (
     start_ns     INTEGER NOT NULL,
     run          INTEGER NOT NULL,
     status       INTEGER,
-    duration_us  INTEGER NOT NULL
+    duration_us     INTEGER NOT NULL,
+    store_epoch     INTEGER,
+    store_start_us  INTEGER
 ) STRICT;
 
 CREATE TABLE bounds (
@@ -53,13 +57,16 @@ CREATE TABLE bounds (
     floor      INTEGER NOT NULL DEFAULT 1
 ) STRICT;
 INSERT INTO bounds (one, first_kept, rolled_up) VALUES (1, 1, 0);
+"#;
 
+/// What readers see of the records.
+const RECORD_VIEWS: &str = r#"
 CREATE VIEW records AS
 SELECT raw.seq,
        lower(substr(hex(raw.id), 1, 8) || '-' || substr(hex(raw.id), 9, 4) || '-' || substr(hex(raw.id), 13, 4)
              || '-' || substr(hex(raw.id), 17, 4) || '-' || substr(hex(raw.id), 21)) AS id,
        account, "group", action, mode, admitted_at, start_ns, raw.run, outcome, status, billable, reason,
-       duration_us, replica
+       duration_us, replica, key, store_epoch, store_start_us
 FROM raw CROSS JOIN series ON series.id = raw.series CROSS JOIN runs ON runs.run = raw.run;
 
 CREATE VIEW tail AS
@@ -85,12 +92,15 @@ CREATE TABLE hour_ends (
     last_seq  INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX hour_ends_in_order ON hour_ends (last_seq);
+"#;
 
+/// What readers see of the roll-up.
+const ROLLUP_VIEW: &str = r#"
 CREATE VIEW rollup AS
-SELECT account, "group", action, mode, outcome, billable, reason, hour, calls, first_seq, last_seq
+SELECT account, "group", action, mode, outcome, billable, reason, hour, calls, first_seq, last_seq, key
 FROM hours CROSS JOIN series ON series.id = hours.series
 UNION ALL
-SELECT account, "group", action, mode, outcome, billable, reason, hour, calls, first_seq, last_seq
+SELECT account, "group", action, mode, outcome, billable, reason, hour, calls, first_seq, last_seq, key
 FROM tail CROSS JOIN series ON series.id = tail.series;
 "#;
 
@@ -136,7 +146,8 @@ const BILLS: &str = r#"
 CREATE TABLE links (
     last_seq  INTEGER PRIMARY KEY,
     link      BLOB NOT NULL,
-    marks     BLOB NOT NULL
+    marks     BLOB NOT NULL,
+    version   INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE days (
@@ -146,7 +157,8 @@ CREATE TABLE days (
     head       BLOB NOT NULL,
     link       BLOB,
     first_kept INTEGER,
-    hours      BLOB
+    hours      BLOB,
+    debits     TEXT
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE settlements (
@@ -156,7 +168,8 @@ CREATE TABLE settlements (
     fixed_at     INTEGER NOT NULL,
     settled_at   INTEGER,
     digest       BLOB,
-    late_months  INTEGER
+    late_months  INTEGER,
+    debited_at   INTEGER
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE statements (
@@ -168,23 +181,38 @@ CREATE TABLE statements (
     PRIMARY KEY (month, account)
 ) STRICT;
 CREATE INDEX statements_of_account ON statements (account, month, due);
+"#;
 
-CREATE TABLE notices (
-    id         TEXT PRIMARY KEY,
-    account    TEXT NOT NULL,
-    "order"    TEXT NOT NULL,
-    raised_at  INTEGER NOT NULL,
-    body       TEXT NOT NULL,
-    sent_at    INTEGER
+/// What is told to the provider's systems, and what was turned away.
+const EVENTS: &str = r#"
+CREATE TABLE events (
+    place          INTEGER PRIMARY KEY,
+    id             TEXT NOT NULL UNIQUE,
+    account        TEXT NOT NULL,
+    type           TEXT NOT NULL,
+    raised_at      INTEGER NOT NULL,
+    body           TEXT NOT NULL,
+    failing_since  INTEGER,
+    sent_at        INTEGER,
+    passed_at      INTEGER
 ) STRICT;
-CREATE INDEX notices_unsent ON notices (raised_at) WHERE sent_at IS NULL;
+CREATE INDEX events_unsent ON events (place) WHERE sent_at IS NULL AND passed_at IS NULL;
+
+CREATE TABLE turned_away (
+    account  TEXT NOT NULL,
+    hour     INTEGER NOT NULL,
+    "group"  TEXT NOT NULL,
+    reason   TEXT NOT NULL,
+    calls    INTEGER NOT NULL,
+    PRIMARY KEY (account, hour, "group", reason)
+) STRICT, WITHOUT ROWID;
 "#;
 
 /// Makes an empty file a ledger, as a whole or not at all.
 pub(super) fn create(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {RECORDS} {HOURS} {BILLS} {IDENTITY} {CLOCK}
-         INSERT INTO links VALUES (0, zeroblob(32), zeroblob(0));
+        "BEGIN IMMEDIATE; {RECORDS} {RECORD_VIEWS} {HOURS} {ROLLUP_VIEW} {BILLS} {EVENTS} {IDENTITY} {CLOCK}
+         INSERT INTO links VALUES (0, zeroblob(32), zeroblob(0), {LINK_VERSION});
          PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
     ))
 }
@@ -192,29 +220,55 @@ pub(super) fn create(connection: &Connection) -> Result<(), rusqlite::Error> {
 /// Makes the tables of schema `found`, one of [`OLDER`], those of [`VERSION`], inside a
 /// transaction. The chain of a ledger of schema 2 begins with the first record that is kept.
 pub(super) fn migrate(transaction: &Transaction<'_>, found: i32) -> Result<(), rusqlite::Error> {
-    let bills = match found {
-        2 => &format!(
+    // The views name columns that change.
+    transaction.execute_batch("DROP VIEW rollup; DROP VIEW tail; DROP VIEW records;")?;
+    match found {
+        2 => transaction.execute_batch(&format!(
             "DROP VIEW days; {BILLS}
-             INSERT INTO links SELECT first_kept - 1, zeroblob(32), zeroblob(0) FROM bounds;"
-        ),
-        _ => {
+             INSERT INTO links SELECT first_kept - 1, zeroblob(32), zeroblob(0), {LINK_VERSION} FROM bounds;"
+        ))?,
+        3 => transaction.execute_batch(
             "ALTER TABLE days ADD COLUMN link BLOB; ALTER TABLE days ADD COLUMN first_kept INTEGER;
              ALTER TABLE days ADD COLUMN hours BLOB; ALTER TABLE settlements ADD COLUMN digest BLOB;
-             ALTER TABLE settlements ADD COLUMN late_months INTEGER; UPDATE settlements SET late_months = 2;"
-        }
-    };
+             ALTER TABLE settlements ADD COLUMN late_months INTEGER; UPDATE settlements SET late_months = 2;",
+        )?,
+        _ => {}
+    }
+    if found < 4 {
+        transaction.execute_batch(&format!(
+            "ALTER TABLE hours RENAME TO older_hours;
+             {HOURS}
+             INSERT INTO hours SELECT hour, series, calls, first_seq, last_seq FROM older_hours;
+             INSERT INTO hour_ends SELECT hour, max(last_seq) FROM hours GROUP BY hour;
+             DROP TABLE older_hours;
+             ALTER TABLE bounds ADD COLUMN frozen INTEGER NOT NULL DEFAULT 0;
+             ALTER TABLE bounds ADD COLUMN floor INTEGER NOT NULL DEFAULT 1;
+             UPDATE bounds SET floor = first_kept;
+             {IDENTITY} {CLOCK}"
+        ))?;
+    }
+    if found > 2 {
+        // What is linked stays linked as it was: heads that were published still verify.
+        transaction.execute_batch(
+            "ALTER TABLE links ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+             ALTER TABLE days ADD COLUMN debits TEXT;
+             ALTER TABLE settlements ADD COLUMN debited_at INTEGER;
+             UPDATE settlements SET debited_at = settled_at;",
+        )?;
+    }
     transaction.execute_batch(&format!(
-        "{bills}
-         DROP VIEW rollup;
-         ALTER TABLE hours RENAME TO older_hours;
-         {HOURS}
-         INSERT INTO hours SELECT hour, series, calls, first_seq, last_seq FROM older_hours;
-         INSERT INTO hour_ends SELECT hour, max(last_seq) FROM hours GROUP BY hour;
-         DROP TABLE older_hours;
-         ALTER TABLE bounds ADD COLUMN frozen INTEGER NOT NULL DEFAULT 0;
-         ALTER TABLE bounds ADD COLUMN floor INTEGER NOT NULL DEFAULT 1;
-         UPDATE bounds SET floor = first_kept;
-         {IDENTITY} {CLOCK}
-         PRAGMA user_version = {VERSION};"
+        r#"CREATE TABLE newer_series (
+             id INTEGER PRIMARY KEY, account TEXT NOT NULL, "group" TEXT NOT NULL, action TEXT NOT NULL,
+             mode TEXT NOT NULL, outcome TEXT NOT NULL, billable INTEGER NOT NULL, reason TEXT NOT NULL,
+             key TEXT NOT NULL, UNIQUE (account, "group", action, mode, outcome, reason, key)
+           ) STRICT;
+           INSERT INTO newer_series
+             SELECT id, account, "group", action, mode, outcome, billable, reason, '' FROM series;
+           DROP TABLE series;
+           ALTER TABLE newer_series RENAME TO series;
+           ALTER TABLE raw ADD COLUMN store_epoch INTEGER;
+           ALTER TABLE raw ADD COLUMN store_start_us INTEGER;
+           {RECORD_VIEWS} {ROLLUP_VIEW} {EVENTS}
+           PRAGMA user_version = {VERSION};"#
     ))
 }

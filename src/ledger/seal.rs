@@ -107,19 +107,21 @@ pub(super) struct Day {
     pub(super) first_kept: i64,
     /// `bounds.floor`.
     pub(super) floor: i64,
+    /// The debits that were made since the day sealed before, as in `2026-10 1793635200000000`;
+    /// several with a comma between. `None` of a day without one.
+    pub(super) debits: Option<String>,
 }
 
 impl Day {
     pub(super) fn seal(&self, before: &Before) -> Link {
-        before.seal(
-            &of_day(&self.day),
-            &[
-                ("records", format!("{} {}", self.first_seq, self.last_seq)),
-                ("link", hex::encode(self.link)),
-                ("hours", hex::encode(self.hours)),
-                ("bounds", format!("{} {}", self.first_kept, self.floor)),
-            ],
-        )
+        let mut lines = vec![
+            ("records", format!("{} {}", self.first_seq, self.last_seq)),
+            ("link", hex::encode(self.link)),
+            ("hours", hex::encode(self.hours)),
+            ("bounds", format!("{} {}", self.first_kept, self.floor)),
+        ];
+        lines.extend(self.debits.clone().map(|debits| ("debits", debits)));
+        before.seal(&of_day(&self.day), &lines)
     }
 }
 
@@ -227,7 +229,8 @@ pub(super) fn hours(
     loop {
         let page = connection.unchecked_transaction()?;
         let mut select = page.prepare_cached(
-            r#"SELECT first_seq, hour, series, calls, last_seq, account, "group", action, mode, outcome, billable, reason
+            r#"SELECT first_seq, hour, series, calls, last_seq, account, "group", action, mode, outcome, billable, reason,
+                 nullif(key, '')
                FROM hours LEFT JOIN series ON series.id = hours.series
                WHERE first_seq >= ?1 AND first_seq <= ?2 AND (first_seq, hour, series) > (?1, ?3, ?4)
                ORDER BY first_seq, hour, series LIMIT ?5"#,
@@ -240,7 +243,12 @@ pub(super) fn hours(
             let (calls, last_seq): (i64, i64) = (row.get(3)?, row.get(4)?);
             line.clear();
             let _ = write!(line, "{hour}\t{calls}\t{at}\t{last_seq}");
-            for column in 5..12 {
+            // Rows from before keys had ids are sealed as they were then: without a key.
+            let columns = match row.get_ref(12)? {
+                rusqlite::types::ValueRef::Null => 5..12,
+                _ => 5..13,
+            };
+            for column in columns {
                 // A series that is not there gives no word, which is no word of any series.
                 let word = match row.get_ref(column)? {
                     rusqlite::types::ValueRef::Text(text) => String::from_utf8_lossy(text),

@@ -18,7 +18,7 @@ use crate::ledger::rows::{FastMap, let_nobody_copy_at_close, newest_seq};
 use crate::ledger::schema;
 use crate::ledger::uncertain::Uncertain;
 use crate::ledger::{LedgerError, Record, migrate};
-use crate::model::{AccountId, Action, GroupId, Mode, Outcome, Reason, RequestId, Utc};
+use crate::model::{AccountId, Action, GroupId, KeyId, Mode, Outcome, Reason, RequestId, Utc};
 use rusqlite::OptionalExtension;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
@@ -39,7 +39,7 @@ const SERIES_CACHED: usize = 1 << 17;
 /// Records that one step of pruning deletes: less than a millisecond of work.
 const PRUNE_STEP: i64 = 512;
 
-type SeriesKey = (AccountId, GroupId, Action, Mode, Outcome, Reason);
+type SeriesKey = (AccountId, GroupId, Action, Mode, Outcome, Reason, KeyId);
 
 /// The open file. After an error it must be dropped and opened again, because only the file knows
 /// what was written.
@@ -231,14 +231,14 @@ impl Store {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let failed = (Outcome::GateFailed.as_str(), Reason::GateFailed.as_str());
         transaction.execute(
-            r#"INSERT INTO series (account, "group", action, mode, outcome, reason, billable)
-               SELECT account, "group", action, mode, ?3, ?4, 0 FROM series
+            r#"INSERT INTO series (account, "group", action, mode, outcome, reason, billable, key)
+               SELECT account, "group", action, mode, ?3, ?4, 0, key FROM series
                WHERE id IN (SELECT series FROM raw WHERE seq >= ?1 AND seq < ?2) ON CONFLICT DO NOTHING"#,
             params![from, to, failed.0, failed.1],
         )?;
         let changed = transaction.execute(
             r#"UPDATE raw SET status = NULL, series = (
-                 SELECT failed.id FROM series was JOIN series failed USING (account, "group", action, mode)
+                 SELECT failed.id FROM series was JOIN series failed USING (account, "group", action, mode, key)
                  WHERE was.id = raw.series AND failed.outcome = ?3 AND failed.reason = ?4)
                WHERE seq >= ?1 AND seq < ?2"#,
             params![from, to, failed.0, failed.1],
@@ -311,6 +311,7 @@ fn series_id(
         record.mode,
         record.outcome,
         record.reason,
+        record.key.clone(),
     );
     if let Some(id) = cache.get(&key) {
         return Ok(*id);
@@ -322,20 +323,21 @@ fn series_id(
         key.3.as_str(),
         key.4.as_str(),
         key.5.as_str(),
+        key.6.as_str(),
         record.billable(),
     ];
     connection
         .prepare_cached(
-            r#"INSERT INTO series (account, "group", action, mode, outcome, reason, billable)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING"#,
+            r#"INSERT INTO series (account, "group", action, mode, outcome, reason, key, billable)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING"#,
         )?
         .execute(texts)?;
     let id = connection
         .prepare_cached(
             r#"SELECT id FROM series WHERE account = ?1 AND "group" = ?2 AND action = ?3 AND mode = ?4
-               AND outcome = ?5 AND reason = ?6"#,
+               AND outcome = ?5 AND reason = ?6 AND key = ?7"#,
         )?
-        .query_row(&texts[..6], |row| row.get(0))?;
+        .query_row(&texts[..7], |row| row.get(0))?;
     if cache.len() >= SERIES_CACHED {
         cache.clear();
     }

@@ -55,6 +55,11 @@ name! {
     GroupId
 }
 name! {
+    /// One credential of an account. It outlives a rotation of the secret, and is no secret itself:
+    /// it stands in records, bills and metrics. Empty in records from before keys had ids.
+    KeyId
+}
+name! {
     /// One API operation, as `X-TC-Action` spells it.
     Action
 }
@@ -66,6 +71,17 @@ impl AccountId {
             && text
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        fits.then(|| Self(text.into()))
+    }
+}
+
+impl KeyId {
+    /// `None` unless the text matches `[0-9A-Za-z_.-]{0,32}`.
+    pub fn new(text: &str) -> Option<Self> {
+        let fits = text.len() <= 32
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
         fits.then(|| Self(text.into()))
     }
 }

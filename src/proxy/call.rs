@@ -13,7 +13,7 @@
 
 use crate::http::h1::{Answer, RequestHead};
 use crate::ledger::{Commit, Slot};
-use crate::model::{Mono, Outcome, Timer};
+use crate::model::{KeyId, Mono, Outcome, Timer};
 use crate::proxy::admission::Reservation;
 use crate::proxy::body::{Buffered, ForwardBody, Relay, Upload, UploadFailure};
 use crate::proxy::context::RequestContext;
@@ -203,6 +203,7 @@ impl Proxy {
             call: AdmittedCall {
                 id: context.id,
                 account,
+                key: KeyId::new("").ok_or(Refusal::NotOpened)?,
                 operation,
             },
             reservation,

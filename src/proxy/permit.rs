@@ -4,7 +4,7 @@
 //! future is dropped, the guard here writes the record.
 
 use crate::ledger::{Commit, Record, Slot, billable};
-use crate::model::{Mono, Outcome, RequestId};
+use crate::model::{KeyId, Mono, Outcome, RequestId};
 use crate::proxy::Proxy;
 use crate::proxy::admission::Started;
 use crate::proxy::policy::{KnownAccount, Operation};
@@ -16,6 +16,8 @@ pub(super) struct AdmittedCall {
     pub id: RequestId,
     /// The account that pays.
     pub account: Arc<KnownAccount>,
+    /// The credential that proved it.
+    pub key: KeyId,
     /// The operation that it calls.
     pub operation: Arc<Operation>,
 }
@@ -78,6 +80,7 @@ impl Permit {
         Some(slot.commit(Record {
             id: self.call.id,
             account: self.call.account.id.clone(),
+            key: self.call.key.clone(),
             group: self.call.operation.group.clone(),
             action: self.call.operation.action.clone(),
             mode,

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use tollgate::testing::ledger::{Entry, Ledger, LedgerOptions, Reader, Record};
 use tollgate::testing::model::{
-    AccountId, Action, Clock, Durability, GroupId, Mode, Outcome, Reason, RequestId, Utc,
+    AccountId, Action, Clock, Durability, GroupId, KeyId, Mode, Outcome, Reason, RequestId, Utc,
 };
 
 /// What a biller knows: how far it has read, and the calls by account, action, mode, outcome and
@@ -149,6 +149,7 @@ fn record(at: Utc) -> Record {
     Record {
         id: RequestId(uuid::Uuid::now_v7()),
         account: AccountId::new("1250000001").unwrap(),
+        key: KeyId::new("k").unwrap(),
         group: GroupId::new("portrait-segmentation").unwrap(),
         action: Action::new("SegmentPortraitPic").unwrap(),
         mode: Mode::PerCall,

@@ -38,6 +38,7 @@ fn call(account: &str, at: Utc, mode: Mode, reason: Reason) -> Record {
     Record {
         id: RequestId(uuid::Uuid::now_v7()),
         account: AccountId::new(account).unwrap(),
+        key: KeyId::new("k").unwrap(),
         group: GroupId::new(PORTRAIT).unwrap(),
         action: Action::new("SegmentPortraitPic").unwrap(),
         mode,

@@ -298,6 +298,7 @@ fn a_record_takes_as_many_bytes_as_the_page_about_the_disk_says() {
             let record = Record {
                 id: RequestId(uuid::Uuid::now_v7()),
                 account: AccountId::new(&format!("account-{}", n % 100)).unwrap(),
+                key: KeyId::new("k").unwrap(),
                 group: GroupId::new("portrait-segmentation").unwrap(),
                 action: Action::new("SegmentPortraitPic").unwrap(),
                 mode: Mode::PerCall,

@@ -32,6 +32,7 @@ fn seed(ledger: &Path, at: &[Utc], more: Vec<Entry>) {
         drop(ledger.reserve().unwrap().commit(Record {
             id: RequestId(uuid::Uuid::now_v7()),
             account: AccountId::new("2000000001").unwrap(),
+            key: KeyId::new("k").unwrap(),
             group: GroupId::new("portrait-segmentation").unwrap(),
             action: Action::new("SegmentPortraitPic").unwrap(),
             mode: Mode::PerCall,

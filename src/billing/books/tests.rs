@@ -5,6 +5,7 @@ use super::*;
 use crate::billing::{Fixed, calls_on_none, check_settlement, first_month, verify_statements};
 use crate::config::{self, Config};
 use crate::ledger::{Entry, Ledger, LedgerOptions, Record, Seal, Settlement};
+use crate::model::KeyId;
 use crate::model::{Action, Clock, Durability, Local, Mode, Mono, Outcome, Reason, RequestId};
 use proptest::prelude::*;
 use serde_json::json;
@@ -134,6 +135,7 @@ impl World {
                 let record = Record {
                     id: RequestId(uuid::Uuid::now_v7()),
                     account: account(number),
+                    key: KeyId::new("k").unwrap(),
                     group: GroupId::new("portrait-segmentation").unwrap(),
                     action: Action::new(&action).unwrap(),
                     mode: Mode::PerCall,
@@ -297,6 +299,7 @@ fn a_month_that_was_begun_as_no_gate_does_it_does_not_pass() {
         head: seal.head,
         fixed_at: Utc(fixed_at),
         settled_at: None,
+        debited_at: None,
         late_months: None,
         digest: None,
     };

@@ -10,7 +10,7 @@ use crate::config::Account;
 use crate::control::Settler;
 use crate::control::delivery::Unsent;
 use crate::control::settler::SettlerState;
-use crate::ledger::{Entry, Reader, Seal};
+use crate::ledger::{Entry, EventEntry, Reader, Seal, event_id};
 use crate::metrics::PackFigures;
 use crate::model::{AccountId, Local, Month, Threshold, Utc};
 use crate::proxy::Shared;
@@ -104,11 +104,16 @@ impl Settler {
         let mut raised = Vec::new();
         for (group, service) in &balances.services {
             for notice in &service.notices {
-                if books.reader.notice_known(&notice.id)? {
+                let event = event_id(&notice.id);
+                if books.reader.event_known(&event)? {
                     continue;
                 }
                 tracing::info!(notice = notice.id, left = notice.left, "raised a notice");
-                let body = json!({
+                let r#type = match notice.threshold {
+                    Threshold::Low => "pack.low",
+                    Threshold::Exhausted => "pack.exhausted",
+                };
+                let data = json!({
                     "id": notice.id,
                     "account": account.id,
                     "name": account.name,
@@ -120,13 +125,15 @@ impl Settler {
                     "left": notice.left,
                     "raised_at": Local::new(now, zone),
                 });
-                raised.push(Entry::Notice {
-                    id: notice.id.clone(),
+                let timestamp = Local::new(now, zone);
+                let body = json!({"type": r#type, "timestamp": timestamp, "data": data});
+                raised.push(Entry::Event(EventEntry::Raised {
+                    id: event,
                     account: account.id.clone(),
-                    order: notice.order.clone(),
+                    r#type: r#type.to_owned(),
                     raised_at: now,
                     body: body.to_string(),
-                });
+                }));
             }
         }
         if !raised.is_empty() {
@@ -140,13 +147,12 @@ impl Settler {
 /// The oldest notices that are not marked as sent (R14).
 pub(crate) fn unsent(shared: &Shared) -> Result<Vec<Unsent>, SettleError> {
     let reader = shared.ledger.reader()?;
-    let stored = reader.unsent_notices(UNSENT)?;
-    // Its id ends with the threshold.
-    let threshold = |id: &str| id.rsplit('/').next().and_then(Threshold::parse);
+    let stored = reader.unsent_events(UNSENT)?;
+    let threshold = |event: &str| event.rsplit('.').next().and_then(Threshold::parse);
     Ok(stored
         .into_iter()
         .map(|notice| Unsent {
-            threshold: threshold(&notice.id).unwrap_or(Threshold::Low),
+            threshold: threshold(&notice.r#type).unwrap_or(Threshold::Low),
             id: notice.id,
             account: notice.account,
             body: notice.body,
@@ -158,7 +164,9 @@ pub(crate) fn unsent(shared: &Shared) -> Result<Vec<Unsent>, SettleError> {
 pub(crate) fn sent(shared: &Shared, id: &str) -> Result<(), SettleError> {
     let at = shared.clock.utc();
     let id = id.to_owned();
-    Ok(shared.ledger.keep(vec![Entry::NoticeSent { id, at }])?)
+    Ok(shared
+        .ledger
+        .keep(vec![Entry::Event(EventEntry::Sent { id, at })])?)
 }
 
 fn is_valid(policy: &Policy, id: &AccountId, order: &str, now: Utc) -> bool {

@@ -7,7 +7,9 @@ use crate::ledger::{
     CloseError, Commit, Committed, Entry, LedgerError, NotDurable, ReadError, Reader, Record, Seal,
     Slot, StatementsDigest, StoredRecord, Trouble, backup, billable, schema, seal,
 };
-use crate::model::{AccountId, Action, Bill, GroupId, Mode, Mono, Outcome, Reason, RequestId};
+use crate::model::{
+    AccountId, Action, Bill, GroupId, KeyId, Mode, Mono, Outcome, Reason, RequestId,
+};
 use disk::{Disk, ENOSPC, Word};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::HashMap;
@@ -158,7 +160,7 @@ pub(in crate::ledger) fn assert_consistent(path: &Path) {
         let rows = select.query_map([], |row| row.get(0)).unwrap();
         rows.map(Result::unwrap).collect()
     };
-    let key = r#"account, "group", action, mode, outcome, billable, reason"#;
+    let key = r#"account, "group", action, mode, outcome, billable, reason, key"#;
     let recount = list(&format!(
         "SELECT concat_ws(' ', {key}, admitted_at / {HOUR_US}, count(*), min(seq), max(seq)) AS line FROM records
          GROUP BY {key}, admitted_at / {HOUR_US} ORDER BY line"
@@ -193,6 +195,7 @@ pub(in crate::ledger) fn record(id: u128) -> Record {
     Record {
         id: RequestId(uuid::Uuid::from_u128(id)),
         account: AccountId::new("1250000001").unwrap(),
+        key: KeyId::new("k").unwrap(),
         group: GroupId::new("portrait-segmentation").unwrap(),
         action: Action::new("SegmentPortraitPic").unwrap(),
         mode: Mode::PerCall,
@@ -1399,7 +1402,7 @@ fn a_newer_schema_is_refused_by_writer_and_reader_and_left_as_it_is() {
     assert!(
         matches!(
             refused,
-            Err(LedgerError::OtherVersion { found: 5, known: 4 })
+            Err(LedgerError::OtherVersion { found: 6, known: 5 })
         ),
         "{refused:?}"
     );
@@ -1623,7 +1626,7 @@ fn a_record_is_read_as_it_was_written_and_its_json_has_the_names_of_the_design()
         r#"{"seq":1,"id":"01970000-0000-7000-8000-0000000000ff","account":"1250000001","group":"portrait-segmentation","#
             .to_owned()
             + r#""action":"SegmentPortraitPic","mode":"per_call","admitted_at":1795478400000000,"start_ns":7000000000,"run":1,"#
-            + r#""outcome":"answered","status":200,"billable":true,"reason":"","duration_us":1234,"replica":"gate-1"}"#
+            + r#""outcome":"answered","status":200,"billable":true,"reason":"","duration_us":1234,"replica":"gate-1","key":"k","store_epoch":null,"store_start_us":null}"#
     );
 }
 

@@ -1,4 +1,4 @@
-//! From a ledger of schema 2, as an older tollgate left it.
+//! From a ledger of an older schema, as an older tollgate left it.
 
 use super::*;
 use crate::ledger::chain::Link;
@@ -8,6 +8,7 @@ use crate::ledger::restore::restore;
 use crate::ledger::store::Store;
 use crate::ledger::{Ledger, LedgerError, Reader, StoredRecord};
 use crate::model::Utc;
+use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
 /// The tables of schema 2, as they were released.
@@ -73,9 +74,8 @@ fn ledger_of_schema_3(bench: &Bench) -> [Link; 2] {
         [],
     )
     .unwrap();
-    let mut digests = Digests::default();
-    let first = chain::extend(&old, &mut digests, (0, chain::ORIGIN), 2_000, |_| ()).unwrap();
-    let second = chain::extend(&old, &mut digests, (2_000, first), 4_990, |_| ()).unwrap();
+    let first = linked_as_released(&old, (0, chain::ORIGIN), 2_000);
+    let second = linked_as_released(&old, (2_000, first), 4_990);
     for sql in [
         "INSERT INTO days VALUES ('2026-11-24', 1, 2000, ?1)",
         "INSERT INTO settlements VALUES ('2026-10', 2000, ?1, 5, 6)",
@@ -85,6 +85,141 @@ fn ledger_of_schema_3(bench: &Bench) -> [Link; 2] {
     let statement = "INSERT INTO statements VALUES ('2026-10', 'a', '0.00', '{}', '{}')";
     old.execute(statement, []).unwrap();
     [first, second]
+}
+
+/// Links the records after `from` up to `until` as SCHEMA says of version 1, and writes the step
+/// down.
+fn linked_as_released(old: &Connection, (from, mut link): (i64, Link), until: i64) -> Link {
+    let mut marks = Vec::new();
+    let mut select = old
+        .prepare(
+            r#"SELECT account, "group", action, mode, outcome, reason, replica, billable, seq, raw.id, admitted_at,
+                      start_ns, run, status, duration_us
+               FROM raw JOIN series ON series.id = raw.series JOIN runs USING (run)
+               WHERE seq > ?1 AND seq <= ?2 ORDER BY seq"#,
+        )
+        .unwrap();
+    let mut rows = select.query([from, until]).unwrap();
+    while let Some(row) = rows.next().unwrap() {
+        let mut texts = Vec::new();
+        for column in 0..7 {
+            let text: String = row.get(column).unwrap();
+            texts.extend((text.len() as u32).to_be_bytes());
+            texts.extend(text.as_bytes());
+        }
+        let number = |column| row.get::<_, i64>(column).unwrap().to_be_bytes();
+        texts.extend(number(7));
+        let mut bytes = link.to_vec();
+        bytes.extend(number(8));
+        bytes.extend(row.get::<_, [u8; 16]>(9).unwrap());
+        bytes.extend(&Sha256::digest(&texts)[..16]);
+        bytes.extend([number(10), number(11), number(12)].concat());
+        match row.get::<_, Option<i64>>(13).unwrap() {
+            Some(status) => bytes.extend([&[1][..], &status.to_be_bytes()].concat()),
+            None => bytes.extend([0; 9]),
+        }
+        bytes.extend(number(14));
+        assert_eq!(bytes.len(), 113);
+        link = Sha256::digest(&bytes).into();
+        marks.extend_from_slice(&link[..8]);
+    }
+    let step = "INSERT INTO links (last_seq, link, marks) VALUES (?1, ?2, ?3)";
+    old.execute(step, params![until, link, marks]).unwrap();
+    link
+}
+
+/// The seals and the link that a tollgate of that time published of [`ledger_of_schema_4`].
+const HEADS_OF_SCHEMA_4: [&str; 4] = [
+    "45166007997d2c1a8a3a938fb98acf96552a2701f2de250a40d48f0d26d74e19",
+    "75e20ee75f162c173f04a77a4a6fa4296dd63bf23019ca2aaf27e5f2f44aa76d",
+    "31bd9712b12d00c08180c375e18a4a1c4bd77fa405e4b6231fa125ea00336758",
+    "d48215d33ee5f710f8af15d3656cbe527776a37c3d51db31a12755dd9617d5a4",
+];
+
+fn ledger_of_schema_4(bench: &Bench) {
+    let old = Connection::open(bench.path()).unwrap();
+    old.execute_batch(include_str!("schema_4.sql")).unwrap();
+}
+
+fn head(hex_text: &str) -> Link {
+    hex::decode(hex_text).unwrap().try_into().unwrap()
+}
+
+#[test]
+fn a_ledger_of_schema_4_keeps_its_records_seals_and_debits_and_its_notices_become_events() {
+    let bench = Bench::new();
+    ledger_of_schema_4(&bench);
+    let before = old_records(&bench.path());
+    let ledger = bench.open();
+    assert_eq!(old_records(&bench.path()), before);
+    let copy = suffixed(&bench.path(), ".schema-4.bak");
+    assert_eq!(old_records(&copy), before);
+    for published in HEADS_OF_SCHEMA_4 {
+        let verified = bench.reader().verify(Some(head(published))).unwrap();
+        assert_eq!(verified.last_seq, 73);
+    }
+    let fixed = bench.reader().last_settlement().unwrap().unwrap();
+    assert_eq!(fixed.debited_at, fixed.settled_at);
+    let debits = bench.reader().debits(None).unwrap();
+    assert_eq!(debits.len(), 1);
+    assert_eq!(
+        (&*debits[0].account.to_string(), &*debits[0].due),
+        ("a1", "12.50")
+    );
+
+    let unsent = bench.reader().unsent_events(10).unwrap();
+    let told: Vec<_> = unsent
+        .iter()
+        .map(|event| (&*event.id, &*event.r#type))
+        .collect();
+    let (low, exhausted) = (event_id("a1/P-2/1/low"), event_id("a1/P-1/1/exhausted"));
+    assert_eq!(told, [(&*low, "pack.low"), (&*exhausted, "pack.exhausted")]);
+    assert!(unsent[0].body.contains(r#""left":3"#), "{}", unsent[0].body);
+    // One that was sent is known, and not raised again.
+    assert!(
+        bench
+            .reader()
+            .event_known(&event_id("a1/P-1/1/low"))
+            .unwrap()
+    );
+
+    // What comes after it is linked and sealed with what is new.
+    crate::ledger::handle::tests::commit(&ledger, record(4_000)).unwrap();
+    let seal = ledger.seal("2026-11-26").unwrap();
+    drop(ledger);
+    for published in HEADS_OF_SCHEMA_4 {
+        bench.reader().verify(Some(head(published))).unwrap();
+    }
+    bench.reader().verify(Some(seal.head)).unwrap();
+    let refused = |sql: &str| {
+        let changed = bench.sql();
+        changed.execute_batch(&format!("BEGIN; {sql}")).unwrap();
+        changed.execute_batch("COMMIT").unwrap();
+        bench
+            .reader()
+            .verify(Some(seal.head))
+            .unwrap_err()
+            .to_string()
+    };
+    let debit = refused("UPDATE settlements SET debited_at = debited_at + 1");
+    assert!(
+        debit.starts_with("settlements 2026-10: debited_at is"),
+        "{debit}"
+    );
+    let undone = bench.sql();
+    undone
+        .execute("UPDATE settlements SET debited_at = debited_at - 1", [])
+        .unwrap();
+    drop(undone);
+    let key = refused("UPDATE series SET key = 'other' WHERE key <> ''");
+    assert!(key.starts_with("raw 74: it is not the record"), "{key}");
+    bench
+        .sql()
+        .execute("UPDATE series SET key = 'k' WHERE key <> ''", [])
+        .unwrap();
+    bench.reader().verify(Some(seal.head)).unwrap();
+    let version = refused("UPDATE links SET version = 1 WHERE last_seq = 74");
+    assert!(version.starts_with("raw 74"), "{version}");
 }
 
 /// Writes a ledger of schema 2 with 5,000 records, the last 10 of them not rolled up, and the first
@@ -150,12 +285,16 @@ fn a_ledger_that_was_brought_up_to_date_has_the_tables_of_a_new_one() {
         rows.map(Result::unwrap).collect()
     };
     let (new, two, three) = (Bench::new(), Bench::new(), Bench::new());
+    let four = Bench::new();
+    ledger_of_schema_4(&four);
+    drop(four.store());
     drop(old_ledger(&two, 7));
     ledger_of_schema_3(&three);
     drop((new.store(), two.store(), three.store()));
     assert!(tables(&new).len() > 50);
     assert_eq!(tables(&two), tables(&new));
     assert_eq!(tables(&three), tables(&new));
+    assert_eq!(tables(&four), tables(&new));
 }
 
 fn copy_of(bench: &Bench) -> PathBuf {
@@ -296,7 +435,7 @@ fn whatever_has_the_name_of_the_copy_is_not_overwritten_and_the_copy_gets_anothe
 
 #[test]
 fn a_file_of_schema_1_or_of_a_newer_one_is_refused_and_left_as_it_is() {
-    for version in [1, 5] {
+    for version in [1, 6] {
         let bench = Bench::new();
         let old = old_ledger(&bench, 0);
         old.pragma_update(None, "user_version", version).unwrap();
@@ -307,7 +446,7 @@ fn a_file_of_schema_1_or_of_a_newer_one_is_refused_and_left_as_it_is() {
             Reader::open(&bench.path()).err(),
         ] {
             assert!(
-                matches!(refused, Some(LedgerError::OtherVersion { found, known: 4 }) if found == version),
+                matches!(refused, Some(LedgerError::OtherVersion { found, known: 5 }) if found == version),
                 "{refused:?}"
             );
         }

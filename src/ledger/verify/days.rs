@@ -14,6 +14,8 @@ pub(super) struct SealedDay {
     pub(super) link: Option<Vec<u8>>,
     pub(super) first_kept: Option<i64>,
     pub(super) hours: Option<Vec<u8>>,
+    /// Null in one without a debit, and up to schema 4.
+    pub(super) debits: Option<String>,
 }
 
 impl SealedDay {
@@ -31,6 +33,7 @@ impl SealedDay {
             hours: self.hours.as_deref()?.try_into().ok()?,
             first_kept: self.first_kept?,
             floor,
+            debits: self.debits.clone(),
         }
         .seal(before);
         (expected == head).then_some(head)
@@ -39,7 +42,7 @@ impl SealedDay {
 
 pub(super) fn sealed_days(page: &Connection) -> Result<Vec<SealedDay>, rusqlite::Error> {
     page.prepare(
-        "SELECT day, first_seq, last_seq, head, link, first_kept, hours FROM days ORDER BY day",
+        "SELECT day, first_seq, last_seq, head, link, first_kept, hours, debits FROM days ORDER BY day",
     )?
     .query_map([], |row| {
         Ok(SealedDay {
@@ -50,6 +53,7 @@ pub(super) fn sealed_days(page: &Connection) -> Result<Vec<SealedDay>, rusqlite:
             link: row.get(4)?,
             first_kept: row.get(5)?,
             hours: row.get(6)?,
+            debits: row.get(7)?,
         })
     })?
     .collect()

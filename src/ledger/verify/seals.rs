@@ -3,6 +3,7 @@
 //! Owns which rows must have a seal. Must never take a seal for proof of itself: only one that was
 //! published elsewhere is.
 
+use crate::ledger::bills::sealed_debits;
 use crate::ledger::chain::Link;
 use crate::ledger::read::Reader;
 use crate::ledger::seal::{self, Before};
@@ -40,6 +41,7 @@ impl ChainWalk {
         let sealed = self.seal_again(page, &days)?;
         nothing_is_unsealed(page, &sealed)?;
         settlements_have_heads_of_days(page, &days)?;
+        debits_are_as_sealed(page)?;
         restores_are_counted(page)
     }
 
@@ -146,6 +148,27 @@ fn settlements_have_heads_of_days(page: &Connection, days: &[SealedDay]) -> Resu
                 format!("its head is not that of the day that ends with record {through_seq}");
             return misfit("settlements", month, why);
         }
+    }
+    Ok(())
+}
+
+/// Each debit that a day was sealed with is the one that its month has.
+fn debits_are_as_sealed(page: &Connection) -> Result<(), Mismatch> {
+    for (day, debit) in sealed_debits(page)? {
+        let found: Option<Option<i64>> = page
+            .prepare_cached("SELECT debited_at FROM settlements WHERE month = ?1")?
+            .query_row([&debit.month], |row| row.get(0))
+            .optional()?;
+        let found = match found.flatten() {
+            Some(at) if at.to_string() == debit.at => continue,
+            Some(at) => at.to_string(),
+            None => "never".to_owned(),
+        };
+        let why = format!(
+            "debited_at is {found}, and it was {} when the day {day} was sealed",
+            debit.at
+        );
+        return misfit("settlements", debit.month, why);
     }
     Ok(())
 }

@@ -152,7 +152,7 @@ fn a_record_removed_added_or_renumbered_by_hand_is_found_and_the_place_named() {
         }
         // Another one put in, the same call once more.
         let added = format!(
-            "{} INSERT INTO raw SELECT {seq}, id, series, admitted_at, start_ns, run, status, duration_us FROM raw WHERE seq = {seq} + 1",
+            "{} INSERT INTO raw SELECT {seq}, id, series, admitted_at, start_ns, run, status, duration_us, NULL, NULL FROM raw WHERE seq = {seq} + 1",
             shift(seq, 1)
         );
         // It is in the place of the one that it repeats, which follows once more.
@@ -354,11 +354,11 @@ fn a_day_a_settlement_a_link_or_a_bound_changed_by_hand_is_found_and_named() {
         ("DELETE FROM links WHERE last_seq = 0", "links 0"),
         ("DELETE FROM links", "links 0"),
         (
-            "INSERT INTO links VALUES (58, zeroblob(32), zeroblob(64))",
+            "INSERT INTO links VALUES (58, zeroblob(32), zeroblob(64), 2)",
             "links 58",
         ),
         (
-            "INSERT INTO links VALUES (16, zeroblob(32), zeroblob(16))",
+            "INSERT INTO links VALUES (16, zeroblob(32), zeroblob(16), 2)",
             "raw 15",
         ),
         ("UPDATE bounds SET rolled_up = 49", "days 2026-11-25"),
@@ -567,7 +567,7 @@ fn a_seal_is_the_digest_of_the_text_that_the_head_of_the_room_describes() {
         let sealed = if place % 2 == 0 {
             let rows = text(&format!(
                 r#"SELECT coalesce(group_concat(line, ''), '') FROM (SELECT concat_ws(char(9), hour, calls, hours.first_seq, hours.last_seq,
-                   account, "group", action, mode, outcome, billable, reason) || char(10) AS line
+                   account, "group", action, mode, outcome, billable, reason, nullif(key, '')) || char(10) AS line
                    FROM hours JOIN series ON series.id = series JOIN days ON day = 'day {n}'
                    WHERE hours.first_seq BETWEEN days.first_seq AND days.last_seq ORDER BY hours.first_seq)"#
             ));
@@ -577,8 +577,13 @@ fn a_seal_is_the_digest_of_the_text_that_the_head_of_the_room_describes() {
                  FROM days WHERE day = 'day {n}'"
             ));
             let hours = hex::encode(Sha256::digest(rows));
+            let debits = text(&format!(
+                "SELECT coalesce('debits ' || debits || char(10), '') FROM days WHERE day = 'day {n}'"
+            ));
+            // Each month is debited after its own day, and before the next.
+            assert_eq!(debits.is_empty(), n == 0, "{debits}");
             format!(
-                "{}{lines}hours {hours}\nbounds 1 1\n",
+                "{}{lines}hours {hours}\nbounds 1 1\n{debits}",
                 start(&format!("day day {n}"))
             )
         } else {
@@ -611,6 +616,7 @@ fn a_link_is_the_digest_that_the_head_of_the_room_describes() {
             record.outcome.as_str(),
             record.reason.as_str(),
             &record.replica,
+            record.key.as_str(),
         ] {
             words.update((text.len() as u32).to_be_bytes());
             words.update(text.as_bytes());

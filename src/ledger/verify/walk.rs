@@ -30,6 +30,8 @@ struct Step {
     link: Vec<u8>,
     /// The first bytes of the link after each of its records.
     marks: Vec<u8>,
+    /// How its records are linked.
+    version: i64,
 }
 
 /// A link that is stated elsewhere.
@@ -105,32 +107,36 @@ impl ChainWalk {
         }
         let step = page
             .prepare_cached(
-                "SELECT last_seq, link, marks FROM links WHERE last_seq > ?1 ORDER BY last_seq LIMIT 1",
+                "SELECT last_seq, link, marks, version FROM links WHERE last_seq > ?1 ORDER BY last_seq LIMIT 1",
             )?
             .query_row([from], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                Ok(Step {
+                    last: row.get(0)?,
+                    link: row.get(1)?,
+                    marks: row.get(2)?,
+                    version: row.get(3)?,
+                })
             })
             .optional()?;
-        let Some((last, link, marks)): Option<(i64, Vec<u8>, Vec<u8>)> = step else {
+        let Some(step) = step else {
             let why = format!("there is none, but records up to {rolled_up} are rolled up");
             return misfit("links", format!("after {from}"), why);
         };
-        if last > rolled_up {
+        if step.last > rolled_up {
             let why = format!("only records up to {rolled_up} are rolled up");
-            return misfit("links", last, why);
+            return misfit("links", step.last, why);
         }
         let restored: bool = page
             .prepare_cached(
                 "SELECT EXISTS (SELECT 1 FROM restores WHERE last_seq = ?1 AND next_seq = ?2 + 1)",
             )?
-            .query_row([from, last], |row| row.get(0))?;
-        if restored && marks.is_empty() && link == before {
+            .query_row([from, step.last], |row| row.get(0))?;
+        if restored && step.marks.is_empty() && step.link == before {
             // No seq in between was ever given.
-            self.at = (last, before);
+            self.at = (step.last, before);
             self.compare()?;
             return Ok(false);
         }
-        let step = Step { last, link, marks };
         self.link_again(page, &step)?;
         Ok(false)
     }
@@ -156,12 +162,12 @@ impl ChainWalk {
             let Ok(record) = Linked::read(row) else {
                 return misfit("raw", seq, "its values are not those of a record");
             };
-            let Some(digests) = self.digests.of(page, &record)? else {
+            let Some(digests) = self.digests.of(page, &record, step.version)? else {
                 let (series, run) = (record.series, record.run);
                 let why = format!("there is no series {series} or no run {run}");
                 return misfit("raw", seq, why);
             };
-            computed = record.link(&computed, &digests);
+            computed = record.link(&computed, &digests, step.version);
             let place = usize::try_from(seq - from - 1).unwrap_or(usize::MAX);
             let mark = step.marks.chunks_exact(MARK).nth(place);
             if is_whole && mark != Some(&computed[..MARK]) {
