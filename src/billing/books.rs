@@ -62,7 +62,7 @@ impl<'b> AccountRef<'b> {
     }
 }
 
-/// How many calls each order of packs has covered.
+/// The number of calls that each order of packs has covered.
 type Used = HashMap<String, u64>;
 
 impl Books<'_> {

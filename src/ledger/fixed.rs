@@ -30,8 +30,8 @@ pub struct Settlement {
     pub fixed_at: Utc,
     /// The instant at which the last statement was stored. `None` until then.
     pub settled_at: Option<Utc>,
-    /// How many months back the late calls of its statements go. `None`: of any age. Only months
-    /// that were fixed before schema 4 have a limit.
+    /// The number of months that the late calls of its statements go back. `None`: of any age. Only
+    /// months that were fixed before schema 4 have a limit.
     pub late_months: Option<u32>,
     /// The SHA-256 over its statements. `None` until they are all stored.
     pub digest: Option<[u8; 32]>,

@@ -118,7 +118,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Whether this file is the one that is `known`, with at least what was durable in it.
+    /// Checks that this file is the one that is `known`, with at least what was durable in it.
     pub(super) fn is_known(&self, known: &KnownLedger, path: &Path) -> Result<(), LedgerError> {
         known.check(&self.connection, path)
     }
@@ -154,7 +154,7 @@ impl Store {
         self.next_seq
     }
 
-    /// How many records are not rolled up.
+    /// The number of records that are not rolled up.
     pub(super) fn tail(&self) -> i64 {
         self.next_seq - 1 - self.rolled_up
     }

@@ -104,7 +104,7 @@ async fn an_api_key_call_streams_both_ways_and_never_stands_in_memory_whole() {
     );
 }
 
-/// How many ends of pipes a process has open.
+/// The number of ends of pipes that a process has open.
 fn open_pipes(process: &Process) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", process.child.id()))
         .unwrap()

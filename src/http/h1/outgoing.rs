@@ -32,7 +32,7 @@ pub trait Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Piece, Self::Error>>>;
 
-    /// How many bytes are still to come; `None` while that is not known.
+    /// The number of bytes that are still to come; `None` while that is not known.
     fn left(&self) -> Option<u64>;
 
     /// Whether its rest is not to be sent any more: its time is over, or its sender has gone. To be

@@ -298,7 +298,7 @@ impl Limiters {
         }
     }
 
-    /// How many limiters there are.
+    /// The number of limiters.
     pub fn len(&self) -> usize {
         self.map.len()
     }

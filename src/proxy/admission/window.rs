@@ -85,7 +85,7 @@ impl Window {
             .is_none_or(|newest| newest.plus(SECOND) < now)
     }
 
-    /// How many starts lie in `(now − 1 s, now]` or are still to come.
+    /// The number of starts that lie in `(now − 1 s, now]` or are still to come.
     pub(crate) fn in_use(&self, now: Mono) -> usize {
         let older = self
             .starts

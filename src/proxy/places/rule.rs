@@ -49,7 +49,7 @@ pub(super) struct Proven {
     pub(super) connections: Connections,
 }
 
-/// How many connections an account has.
+/// The number of connections of an account.
 pub(super) type Connections = Arc<AtomicUsize>;
 
 /// One connection more, unless the account has `most` of them.
@@ -93,23 +93,23 @@ impl Sign {
     }
 }
 
-/// How many of `limit` places one account may hold.
+/// The number of places, out of `limit`, that one account may hold.
 pub(super) fn of_an_account(limit: usize) -> usize {
     (limit / ACCOUNT_SHARE).max(1)
 }
 
 /// The rule by which a connection gives way. Pure: the signs tell it the time.
 pub(super) struct Rule {
-    /// How many unproven connections one peer may have.
+    /// The number of unproven connections that one peer may have.
     of_a_peer: usize,
-    /// How many connections one account may have.
+    /// The number of connections that one account may have.
     of_an_account: usize,
     next: u64,
     pub(super) held: HashMap<u64, HeldPlace, foldhash::fast::RandomState>,
     unproven: UnprovenQueue,
     /// The unproven connections of each peer.
     peers: HashMap<IpAddr, UnprovenQueue, foldhash::fast::RandomState>,
-    /// How many connections each account has, by its hash: of those that have some, or whose
+    /// The number of connections of each account, by its hash: of those that have some, or whose
     /// connections know it.
     accounts: HashMap<u64, Connections, foldhash::fast::RandomState>,
 }

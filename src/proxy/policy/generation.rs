@@ -446,7 +446,7 @@ mod tests {
         policy.limiter(account, operation, limiters).cloned()
     }
 
-    /// How many of many calls at one instant are admitted.
+    /// The number of calls that are admitted, of many at one instant.
     fn admitted(limiter: &Limiter) -> usize {
         let now = Now::read(&Clock::default());
         let calls = (0..100).filter(|_| limiter.reserve(now, Duration::ZERO).is_ok());
