@@ -161,8 +161,8 @@ pub(crate) fn check_digests(
     Ok(())
 }
 
-/// Checks that each month from the first one that was fixed to the last one that is settled was
-/// settled, and that each account that has calls of it has a statement.
+/// Checks that each month was settled, from the first one that was fixed to the last one that is
+/// settled. Each account that has calls of such a month must have a statement of it.
 fn everybody_is_billed(reader: &Reader, zone: &TimeZone) -> Result<(), BooksError> {
     let (Some(first), Some(last)) = (reader.first_settlement()?, reader.last_settled()?) else {
         return Ok(());

@@ -4,8 +4,8 @@
 //! Must never wait itself.
 //!
 //! # Decided
-//! - **Under load a commit waits for 64 records or 2 ms**, and starts at once when fewer than 4,000
-//!   come in a second: more than half of a commit is the sync, whatever is in it, so the calls that
+//! - **Under load a commit waits for 64 records or 2 ms.** It starts at once when fewer than 4,000
+//!   come in a second. More than half of a commit is the sync, whatever is in it, so the calls that
 //!   share one pay for it (`benches/README.md`).
 
 use crate::model::Mono;

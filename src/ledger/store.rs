@@ -3,7 +3,7 @@
 //! Owns the one writing connection. Must never decide what happens when it fails.
 //!
 //! # Decided
-//! - **A commit counts only if the ledger's files are still at their paths** (two stats a commit):
+//! - **A commit counts only if the ledger's files are still at their paths** (two stats a commit).
 //!   SQLite in WAL mode goes on writing into a file that was deleted, and the records would go with
 //!   the process.
 

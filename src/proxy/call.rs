@@ -317,9 +317,9 @@ impl Proxy {
     }
 
     /// Count: the permit becomes the call's one record. The answer waits for its commit (P3); there
-    /// is none when the permit has written the record already. A client that leaves when the
-    /// upstream has not been asked yet drops the future, and the permit counts it; later the call
-    /// goes on to the upstream's answer, for that says whether the work was done (R8).
+    /// is none when the permit has written the record already. A client that leaves before the
+    /// upstream was asked drops the future, and the permit counts it. Later the call goes on to the
+    /// upstream's answer, for that says whether the work was done (R8).
     fn count(
         &self,
         context: &RequestContext<'_>,

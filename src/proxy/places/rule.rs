@@ -3,11 +3,11 @@
 //!
 //! # Decided
 //! - **At `limits.connections` the connection gives way that is waited for longest and never proved
-//!   a credential**: since it came, or since its first head; an upload that is ahead of the minimum
-//!   pace goes last. Bytes of a head count for nothing, for they cost nothing. Only when all are
-//!   proven does the next one wait, unread. A wait alone would let one peer without a key hold
-//!   every place, and a 503 would have to be given to clients who did nothing wrong, in a dialect
-//!   that is not known yet.
+//!   a credential.** It is waited for since it came, or since its first head; an upload that is
+//!   ahead of the minimum pace goes last. Bytes of a head count for nothing, for they cost nothing.
+//!   Only when all are proven does the next one wait, unread. A wait alone would let one peer
+//!   without a key hold every place. A 503 would have to be given to clients who did nothing wrong,
+//!   in a dialect that is not known yet.
 
 use crate::model::{AccountId, Mono};
 use std::collections::{BTreeSet, HashMap};
