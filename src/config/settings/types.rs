@@ -44,7 +44,7 @@ pub struct Settings {
 pub struct AdminSettings {
     /// Beyond loopback only with a token.
     pub listen: SocketAddr,
-    /// What callers of the admin listener must present; not empty.
+    /// What clients of the admin listener must present; not empty.
     pub token: Option<SecretString>,
 }
 

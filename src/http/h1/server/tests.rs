@@ -318,7 +318,7 @@ async fn no_word_that_a_body_is_wanted_is_left_over_for_the_next_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_ends_when_its_caller_hangs_up_and_not_when_he_sends_ahead() {
+async fn a_call_ends_when_its_client_hangs_up_and_not_when_it_sends_ahead() {
     let call = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok";
     let (mut client, mut server) = open(4096);
     client.write_all(call).await.unwrap();
