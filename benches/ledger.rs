@@ -2,7 +2,7 @@
 //! at 1,000 active accounts; how long one account's month takes to count, and a whole ledger to
 //! verify, with how much memory.
 //!
-//! `cargo bench --bench ledger` (`-- 20` for twenty seconds a line). Callers and ledger share one
+//! `cargo bench --bench ledger` (`-- 20` for twenty seconds a line). Clients and ledger share one
 //! core, as a worker and the ledger do under load: a round hands over a number of records, waits
 //! until they are durable, and the next begins 1 ms after it. It is measured in slices, and the
 //! figures are those of the lower quartile, because whatever else runs on the machine only makes

@@ -1,9 +1,9 @@
 //! The program: reads the command line, runs the command and answers with an exit code.
 //!
 //! # Decided
-//! - **mimalloc instead of the C library's allocator**: a reload holds two generations for a
-//!   moment, and the C library keeps the room of both (2.7 kB an account after two reloads instead
-//!   of 0.95).
+//! - **mimalloc instead of the C library's allocator.** A reload holds two generations for a
+//!   moment. The C library keeps the room of both: 2.7 kB an account after two reloads instead of
+//!   0.95.
 
 use std::process::ExitCode;
 use tollgate::cli::{self, Command, Mistakes, tell};

@@ -146,23 +146,29 @@ fn storey(room: &str) -> Option<usize> {
     STOREYS.iter().position(|rooms| rooms.contains(&room))
 }
 
+/// The paths that `text` begins with, groups opened: `a::{b, c::d}` is `a/b` and `a/c/d`.
+fn paths(text: &str) -> Vec<String> {
+    let part = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    let (path, rest) = text.split_at(text.find(|c| !part(c)).unwrap_or(text.len()));
+    let path = path.replace("::", "/");
+    let Some(group) = rest.strip_prefix('{') else {
+        return vec![path];
+    };
+    let items = top_level(group).into_iter().flat_map(paths);
+    items.map(|item| format!("{path}{item}")).collect()
+}
+
+/// The paths that follow `by`.
+fn paths_after(by: &str, text: &str) -> Vec<String> {
+    let found = text.match_indices(by);
+    let found = found.flat_map(|(at, _)| paths(&text[at + by.len()..]));
+    found.collect()
+}
+
 /// The rooms that `code` names by `crate::` (`tollgate::` in main.rs), grouped paths included.
 fn rooms_named(code: &str, by: &str) -> BTreeSet<String> {
-    let mut named = BTreeSet::new();
-    for (at, _) in code.match_indices(by) {
-        let rest = &code[at + by.len()..];
-        let listed = match rest.strip_prefix('{') {
-            Some(group) => top_level(group),
-            None => vec![rest],
-        };
-        for path in listed {
-            let end = path
-                .find(|c: char| !c.is_alphanumeric() && c != '_')
-                .unwrap_or(path.len());
-            named.insert(path[..end].to_owned());
-        }
-    }
-    named
+    let paths = paths_after(by, code);
+    paths.iter().map(|path| room(path).to_owned()).collect()
 }
 
 /// The items of `a::{b, c}, d}` up to the closing brace, groups within groups kept whole.
@@ -220,6 +226,55 @@ fn every_room_knows_only_rooms_that_stand_below_it() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The file that `path` leads to; a door leads to the file whose item it passes on.
+fn file_of(sources: &BTreeMap<String, String>, path: &str) -> Option<String> {
+    let mut file = path.to_owned();
+    while !sources.contains_key(&file) {
+        if let Some(door) = sources.get(&format!("{file}/mod")) {
+            let item = format!("/{}", path[file.len()..].split('/').nth(1)?);
+            let mut passed_on = paths_after("use ", &code(door)).into_iter();
+            let behind = passed_on.find(|path| path.ends_with(&item))?;
+            return file_of(sources, &format!("{file}/{behind}"));
+        }
+        file.truncate(file.rfind('/')?);
+    }
+    Some(file)
+}
+
+/// The other files of its room that a file names. To have a child is not to name it.
+fn imports(sources: &BTreeMap<String, String>, name: &str) -> BTreeSet<String> {
+    let text = code(&sources[name]);
+    let of_children = paths_after("use ", &text).into_iter();
+    let of_children = of_children.map(|path| format!("{name}/{path}"));
+    let paths = paths_after("crate::", &text).into_iter().chain(of_children);
+    let files = paths.filter_map(|path| file_of(sources, &path));
+    let in_room = files.filter(|file| file != name && room(file) == room(name));
+    in_room.collect()
+}
+
+#[test]
+fn no_files_of_a_room_import_each_other_in_a_circle() {
+    let sources = sources();
+    let names = sources.keys().filter(|name| !is_test(name));
+    let names = names.filter(|name| !name.ends_with("/mod")).cloned();
+    let imports = |name: String| (name.clone(), imports(&sources, &name));
+    let mut left: BTreeMap<String, BTreeSet<String>> = names.map(imports).collect();
+    assert!(left.values().flatten().count() > 400, "imports are found");
+    loop {
+        let named: BTreeSet<String> = left.values().flatten().cloned().collect();
+        let mut next = left.clone();
+        next.retain(|name, to| {
+            to.retain(|to| left.contains_key(to));
+            named.contains(name) && !to.is_empty()
+        });
+        if next == left {
+            break;
+        }
+        left = next;
+    }
+    assert!(left.is_empty(), "in circles or between them: {left:#?}");
 }
 
 #[test]

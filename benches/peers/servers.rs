@@ -1,7 +1,7 @@
 //! The servers that are compared: the gate and two peers, each with one worker on core 0 if nothing
 //! else is said, each told to do the same job as well as it can.
 //!
-//! The job: know the caller by the key in a header (401 if nobody has it), let through what its
+//! The job: know the client by the key in a header (401 if nobody has it), let through what its
 //! rate allows (429 beyond), keep the connection in every case, and note each admitted call. The
 //! peers note it in a buffer, which a crash loses, and keep no exact cap; the gate keeps both
 //! promises.
@@ -143,7 +143,7 @@ impl Server {
         let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/config/catalog.yaml");
         std::fs::copy(shipped, dir.path().join("catalog.yaml")).unwrap();
         std::fs::write(dir.path().join("accounts.yaml"), accounts.yaml(LARGE_QUOTA)).unwrap();
-        // Every client may say by X-Forwarded-For who it is, for callers that are refused (see
+        // Every client may say by X-Forwarded-For who it is, for clients that are refused (see
         // `cases::refused`). Body memory: 64 connections send signed bodies of 2 MiB, which one
         // account may hold at once.
         let settings = format!(

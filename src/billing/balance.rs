@@ -1,8 +1,8 @@
 //! The balance of an account for post-paid charges (R17).
 //!
 //! # Decided
-//! - **Debits are the stored statements.** There is no balance that is written: payments in the
-//!   file less the sum of what was fixed is the balance, so a settlement that ends half-way and
+//! - **Debits are the stored statements.** There is no balance that is written: the balance is the
+//!   payments in the file less the sum of what was fixed. So a settlement that ends half-way and
 //!   goes on cannot debit twice.
 
 use crate::model::Utc;

@@ -6,10 +6,10 @@
 //! as it was stored.
 //!
 //! # Decided
-//! - **The newest seq at a settlement decides which statement a record is on**, and neither the
-//!   time at which it was computed nor the record's age: so every record is on exactly one, and one
-//!   that comes late is billed in the next month as a call of its first instant. To bill it by its
-//!   own month would change what was fixed.
+//! - **The newest seq at a settlement decides which statement a record is on.** Neither the time at
+//!   which the statement was computed decides it, nor the record's age. So every record is on
+//!   exactly one. One that comes late is billed in the next month, as a call of its first instant.
+//!   To bill it by its own month would change what was fixed.
 
 use crate::billing::window::SealedWindow;
 use crate::billing::{
@@ -62,7 +62,7 @@ impl<'b> AccountRef<'b> {
     }
 }
 
-/// How many calls each order of packs has covered.
+/// The number of calls that each order of packs has covered.
 type Used = HashMap<String, u64>;
 
 impl Books<'_> {

@@ -25,8 +25,9 @@ pub(crate) fn due(reader: &Reader, zone: &TimeZone, now: Utc) -> Result<Option<M
     Ok(unsettled(reader, zone)?.filter(is_over))
 }
 
-/// The first instant whose records must stay: within `retain`, and never in the running month, in
-/// the one before, which may be disputed (R16), or in one that is not settled.
+/// The first instant whose records must stay. It lies within `retain`. Records of the running month
+/// stay, those of the one before, which may be disputed (R16), and those of a month that is not
+/// settled.
 pub(crate) fn keep_from(now: Utc, retain: Duration, unsettled: Month, zone: &TimeZone) -> Utc {
     let retained = now
         .0

@@ -48,7 +48,7 @@ pub(crate) enum NotRefundable {
     /// Something of it was used.
     #[error("R18: {used} calls of the order are used, and only an unused one is paid back")]
     Used {
-        /// How many calls.
+        /// The number of calls.
         used: u64,
     },
     /// The seventh day after delivery is over.

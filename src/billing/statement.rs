@@ -31,7 +31,8 @@ pub struct Statement {
     pub due: Decimal,
     /// Paid when ordered, less what was paid back: the sum of all groups' paid lines (R16).
     pub paid_when_ordered: Decimal,
-    /// Calls of the account that are on no statement and cost nothing; [`Inputs::on_no_statement`].
+    /// Calls of the account that are on no statement and cost nothing; as
+    /// [`Inputs`](crate::billing::Inputs) has them.
     #[serde(default, skip_serializing_if = "crate::billing::inputs::is_zero")]
     pub on_no_statement: u64,
     /// `None` as long as it may change.
@@ -185,7 +186,7 @@ pub struct StatementLine {
 pub struct PaidLine {
     /// The order's id.
     pub order: String,
-    /// Whether it was an order of packs, of QPS, or a refund.
+    /// The kind: an order of packs, of QPS, or a refund.
     pub kind: PaidKind,
     /// The text that says what was ordered.
     pub what: String,

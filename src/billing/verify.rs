@@ -137,7 +137,7 @@ pub(crate) fn verify_statements(
     Ok(months)
 }
 
-/// Whether the statements of the months have the digests that were published when these were
+/// Checks that the statements of the months have the digests that were published when these were
 /// settled.
 pub(crate) fn check_digests(
     months: &[VerifiedMonth],
@@ -161,8 +161,8 @@ pub(crate) fn check_digests(
     Ok(())
 }
 
-/// Whether each month from the first one that was fixed to the last one that is settled was
-/// settled, and each account that has calls of it has a statement.
+/// Checks that each month was settled, from the first one that was fixed to the last one that is
+/// settled. Each account that has calls of such a month must have a statement of it.
 fn everybody_is_billed(reader: &Reader, zone: &TimeZone) -> Result<(), BooksError> {
     let (Some(first), Some(last)) = (reader.first_settlement()?, reader.last_settled()?) else {
         return Ok(());

@@ -142,9 +142,9 @@ pub(crate) fn first_month(reader: &Reader, zone: &TimeZone) -> Result<Option<Mon
     Ok(first.map(|first| Month::of(first, zone)))
 }
 
-/// How many calls of the account, or of all, are on no statement and come on none: late ones that a
-/// month which was fixed before schema 4 left out. Of deleted records, those are counted of which
-/// the roll-up tells.
+/// The number of calls of the account, or of all, that are on no statement and come on none. These
+/// are late ones that a month left out which was fixed before schema 4. Of deleted records, those
+/// are counted of which the roll-up tells.
 pub(crate) fn calls_on_none(
     reader: &Reader,
     zone: &TimeZone,

@@ -235,7 +235,7 @@ pub(crate) enum Order {
         /// The size of a pack, in calls.
         #[arg(long, value_name = "N")]
         calls: u64,
-        /// How many packs.
+        /// The number of packs.
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = up_to(config::MAX_PACKS))]
         count: u32,
         /// How to print the quote.

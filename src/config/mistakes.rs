@@ -43,7 +43,7 @@ impl fmt::Display for Mistakes {
     }
 }
 
-/// A line for each of the first hundred, and one that counts the rest: a wrong export has a mistake
+/// A line for each of the first hundred, and one that counts the rest. A wrong export has a mistake
 /// in every account, and who reads the first ones corrects them all.
 pub(crate) fn told(list: &[Mistake]) -> impl Iterator<Item = String> {
     const TOLD: usize = 100;

@@ -1,6 +1,5 @@
-//! The usual causes of YAML that cannot be read: a tab, punctuation of another keyboard, a
-//! character that cannot be seen, a quotation mark that is not closed, brackets that are never
-//! closed.
+//! The usual causes of YAML that cannot be read. These are a tab, punctuation of another keyboard,
+//! a character that cannot be seen, a quotation mark or a bracket that is not closed.
 //!
 //! Owns the words for them. The parser gives up where it gets lost, which is often a line below the
 //! cause.
@@ -31,8 +30,9 @@ fn ascii_of(c: char) -> Option<char> {
 }
 
 /// Whether it takes no room or shows nothing, and comes along when text is copied from a page or
-/// files are joined: zero-width characters, marks of direction, variants and byte order, fillers.
-/// What Unicode lets a font ignore (`Default_Ignorable_Code_Point`), and a blank of Braille.
+/// files are joined. Such are zero-width characters, marks of direction, variants and byte order,
+/// and fillers; what Unicode lets a font ignore (`Default_Ignorable_Code_Point`); and a blank of
+/// Braille.
 pub(in crate::config) fn cannot_be_seen(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
@@ -138,8 +138,8 @@ struct Scan {
     block: Option<u32>,
     /// The last tab that indents a line.
     tab: Option<Place>,
-    /// The first character of another keyboard in the last line that has one where YAML expects its
-    /// own, or one that cannot be seen where a key or a value begins.
+    /// The first character of another keyboard where YAML expects its own, or one that cannot be
+    /// seen where a key or a value begins. Of the last line that has one.
     foreign: Option<(Place, char)>,
 }
 

@@ -246,9 +246,9 @@ const PACE: RetryPace = RetryPace {
 };
 
 impl RetryPace {
-    /// How long to wait after so many failures in a row: 1 s, 2 s, 4 s and so on to 5 minutes, less
-    /// up to a half by `jitter` (of 2^32), so that those who failed together do not come back
-    /// together.
+    /// How long to wait after so many failures in a row: 1 s, 2 s, 4 s and so on to 5 minutes.
+    /// `jitter` (of 2^32) takes up to a half off, so that those who failed together do not come
+    /// back together.
     fn wait(self, failed: u32, jitter: u32) -> Duration {
         let doublings = failed.saturating_sub(1);
         let whole = self
@@ -287,7 +287,7 @@ impl Failing {
         self.not_before(&notice.account) <= now
     }
 
-    /// The notices that may be tried: first those that have not failed, so that a webhook that
+    /// The notices that may be tried. First come those that have not failed, so that a webhook that
     /// hangs on some accounts does not hold the rest; then what has waited longest. The order
     /// within an account stays.
     fn due<'a>(&self, unsent: &'a [Unsent], now: Mono) -> Vec<&'a Unsent> {

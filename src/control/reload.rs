@@ -4,8 +4,8 @@
 //! configuration in force, and never touch a window.
 //!
 //! # Decided
-//! - **An account is held once, in the policy**: a reload compares the new files with what is in
-//!   force, so no second copy of the old ones is kept for it.
+//! - **An account is held once, in the policy.** A reload compares the new files with what is in
+//!   force. No second copy of the old ones is kept for it.
 
 use crate::config::{self, Config, Mistake, Mistakes, Sources, Written};
 use crate::control::background::run_low_priority;
@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinError;
 
-/// How often the files are looked at. A file is read when two looks in a row are the same, so a
-/// change is in force within two of them, and the time to read it, after the last byte was written.
+/// How often the files are looked at. A file is read when two looks in a row are the same. So a
+/// change is in force two looks after the last byte was written, and the time to read it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A warning says that files take longer than this to read.
 const SLOW: Duration = Duration::from_secs(10);

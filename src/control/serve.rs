@@ -22,9 +22,9 @@ const ABANDONING: Duration = Duration::from_secs(1);
 const KEEPING: Duration = Duration::from_secs(1);
 /// How often an upstream that cannot be reached is dialled beside the calls.
 const DIAL_EVERY: Duration = Duration::from_secs(5);
-/// How long the ledger may take to write what is left. With the end of the workers, what is kept of
-/// the clocks, the grace of a disk that does not answer and the end of the runtime, a process ends
-/// within `limits.drain_notice`, `limits.drain` and 9 s.
+/// How long the ledger may take to write what is left. A process ends within `limits.drain_notice`,
+/// `limits.drain` and 9 s. These are this wait, the end of the workers, what is kept of the clocks,
+/// the grace of a silent disk and the end of the runtime.
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// A gate that runs. Dropping it ends the process's part in it without a drain; use
@@ -87,10 +87,11 @@ impl Running {
         }
     }
 
-    /// Lets calls finish, then ends: `/readyz` 503, accept for `limits.drain_notice`, empty the
-    /// backlog, finish calls for at most `limits.drain` (or until `hurry` resolves to the name of
-    /// what hurries), settle the rest as `gate_failed`, close the ledger. What ended the drain
-    /// before the calls did is a warning.
+    /// Lets calls finish, then ends. `/readyz` says 503, calls are accepted for
+    /// `limits.drain_notice`, and the backlog is emptied. Calls have at most `limits.drain` to
+    /// finish, or until `hurry` resolves to the name of what hurries. The rest is settled as
+    /// `gate_failed`, and the ledger is closed. What ended the drain before the calls did is a
+    /// warning.
     ///
     /// # Errors
     /// When admitted calls could not be written to the ledger: none of them was answered as served

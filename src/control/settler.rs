@@ -1,10 +1,10 @@
-//! What comes back to the gate from the bills: days are sealed, months are settled, an account
-//! whose balance is below zero is stopped, and notices are raised (R14, R16, R17).
+//! What comes back to the gate from the bills. Days are sealed, months are settled, notices are
+//! raised, and an account whose balance is below zero is stopped (R14, R16, R17).
 //!
 //! Owns when these happen and in which order. Must never hold up a call, debit a month twice, or
 //! change a statement that was fixed.
 //!
-//! Every step asks the ledger what was done before and does what is missing, so that a process that
+//! Every step asks the ledger what was done before, and does what is missing. So a process that
 //! ends in the midst of it loses nothing: the next tick, or the next process, goes on.
 //!
 //! As long as the wall clock is not trusted (see `trust`) nothing is sealed, settled or deleted.
@@ -12,11 +12,11 @@
 //! stops nobody for arrears: payments count up to the latest instant that a trusted one has shown.
 //!
 //! # Decided
-//! - **What is settled is not undone by anybody's mistake**: a wall clock is not believed before it
-//!   has kept step with the monotonic one for an hour (the kernel's NTP flag is not asked:
-//!   sandboxes block the call, and many machines never set it), a catalogue's `time_zone` cannot
-//!   change once months were settled by it, and a group with calls to charge but without prices is
-//!   not fixed.
+//! - **What is settled is not undone by anybody's mistake.** A wall clock is not believed before it
+//!   has kept step with the monotonic one for an hour. (The kernel's NTP flag is not asked:
+//!   sandboxes block the call, and many machines never set it.) A catalogue's `time_zone` cannot
+//!   change once months were settled by it. A group with calls to charge but without prices is not
+//!   fixed.
 
 pub(in crate::control) mod notices;
 mod pass;

@@ -359,8 +359,9 @@ fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
-/// How many connections there can be: one descriptor for the client and one for the upstream of
-/// each, some for each worker, and some. Raises the limit of open files as far as it must.
+/// The number of connections that there can be: one descriptor for the client and one for the
+/// upstream of each, some for each worker, and some. Raises the limit of open files as far as it
+/// must.
 fn fit_connections(limits: &Limits, workers: usize) -> Result<usize, StartError> {
     let connections = limits.connections;
     let spare = SPARE_FILES + WORKER_FILES * workers as u64;

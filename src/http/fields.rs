@@ -84,7 +84,7 @@ impl Fields {
         }
     }
 
-    /// How many there are.
+    /// The number of fields.
     pub fn count(&self) -> usize {
         self.places.len()
     }

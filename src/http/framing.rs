@@ -90,7 +90,7 @@ impl Framing {
         }
     }
 
-    /// How many bytes are still to come, if the framing tells.
+    /// The number of bytes that are still to come, if the framing tells.
     pub fn left(self) -> Option<u64> {
         match self {
             Self::Length(left) => Some(left),

@@ -5,8 +5,8 @@
 //! bill, and is replaced.)
 //!
 //! # Decided
-//! - **Statements have a digest of their own**, logged when a month is settled: the chain proves
-//!   the calls, and only this proves what prices and orders the statements were computed with.
+//! - **Statements have a digest of their own**, logged when a month is settled. The chain proves
+//!   the calls. Only this proves what prices and orders the statements were computed with.
 
 use crate::ledger::chain::Link;
 use crate::ledger::event::{self, EventEntry};

@@ -5,10 +5,10 @@
 //! recompute it with a program of their own.
 //!
 //! # Decided
-//! - **The chain is made behind the commits**, with the roll-up: a link costs a tenth of a
-//!   microsecond and a half with its row, and on the way of a commit every answer would wait for
-//!   it. A head is published only of what is linked. Eight bytes of each link are kept, so that a
-//!   change can be put down to the very record.
+//! - **The chain is made behind the commits**, with the roll-up. A link costs a tenth of a
+//!   microsecond, and a half with its row; on the way of a commit every answer would wait for it. A
+//!   head is published only of what is linked. Eight bytes of each link are kept, so that a change
+//!   can be put down to the very record.
 
 use crate::ledger::rows::FastMap;
 use rusqlite::{Connection, OptionalExtension, Row, params};

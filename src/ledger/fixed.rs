@@ -32,8 +32,8 @@ pub struct Settlement {
     pub settled_at: Option<Utc>,
     /// The instant at which its statements were debited (R16). `None` until then.
     pub debited_at: Option<Utc>,
-    /// How many months back the late calls of its statements go. `None`: of any age. Only months
-    /// that were fixed before schema 4 have a limit.
+    /// The number of months that the late calls of its statements go back. `None`: of any age. Only
+    /// months that were fixed before schema 4 have a limit.
     pub late_months: Option<u32>,
     /// The SHA-256 over its statements. `None` until they are all stored.
     pub digest: Option<[u8; 32]>,

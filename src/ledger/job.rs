@@ -37,7 +37,7 @@ impl Job {
     }
 }
 
-/// The result of [`Store::freeze`].
+/// The result of [`Store::freeze`](crate::ledger::store::Store::freeze).
 #[derive(Debug)]
 pub(super) enum Frozen {
     /// The day's seal, which it had already.

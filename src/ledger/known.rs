@@ -82,8 +82,8 @@ impl KnownLedger {
         self.last.map_or(linked, |(seq, _)| seq.max(linked))
     }
 
-    /// Whether the file at `path`, which is open as `connection`, is the ledger that is known, with
-    /// at least what was durable in it.
+    /// Checks that the file at `path`, which is open as `connection`, is the ledger that is known,
+    /// with at least what was durable in it.
     ///
     /// # Errors
     /// [`LedgerError::Another`] says in which respect it is not, [`LedgerError::Older`] what it

@@ -2,8 +2,8 @@
 //! it.
 //!
 //! Owns the SQLite file, its lock and the one thread that writes it; the only rusqlite. Must never
-//! block a call on the disk, hold more than `pending_limit` records, bill a call whose client was
-//! told an error, or change a record or a statement that was fixed.
+//! block a call on the disk, or hold more than `pending_limit` records. Must never bill a call
+//! whose client was told an error, or change a record or a statement that was fixed.
 //!
 //! The file itself is described at the end of this page.
 //!

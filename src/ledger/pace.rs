@@ -4,8 +4,8 @@
 //! Must never wait itself.
 //!
 //! # Decided
-//! - **Under load a commit waits for 64 records or 2 ms**, and starts at once when fewer than 4,000
-//!   come in a second: more than half of a commit is the sync, whatever is in it, so the calls that
+//! - **Under load a commit waits for 64 records or 2 ms.** It starts at once when fewer than 4,000
+//!   come in a second. More than half of a commit is the sync, whatever is in it, so the calls that
 //!   share one pay for it (`benches/README.md`).
 
 use crate::model::Mono;
@@ -19,7 +19,7 @@ pub(super) struct Pace {
     /// From the start of a commit to the start of the next when nobody waits for it (relaxed): what
     /// a crash may lose.
     pub(super) gather: Duration,
-    /// How many records are rolled up at a time, and after how many under load.
+    /// The number of records that are rolled up at a time. Under load, so many are waited for.
     pub(super) roll_up: i64,
 }
 
@@ -81,7 +81,7 @@ pub(super) enum NextCommit {
 /// Below so many records a second a commit starts at once: there would be few to share it.
 const LOADED_PER_SECOND: u128 = 4_000;
 
-/// How many records came in how much time, the last few commits counting most.
+/// The number of records that came, and the time that it took: the last few commits count most.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Load {
     records: u128,

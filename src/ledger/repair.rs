@@ -11,10 +11,10 @@
 //! `std::fs` and SQLite only.
 //!
 //! # Decided
-//! - **A failed commit is not durable, whatever the file shows afterwards**: after a failed sync
+//! - **A failed commit is not durable, whatever the file shows afterwards.** After a failed sync
 //!   the page cache marks as clean what the disk does not have, so a row that is read back proves
-//!   nothing. After an error of the disk the ledger is written again as a whole, WAL and database,
-//!   and compared with what the process knows, before a call is recorded.
+//!   nothing. After an error of the disk the ledger is written again as a whole, WAL and database.
+//!   It is compared with what the process knows before a call is recorded.
 
 use crate::ledger::LedgerError;
 use crate::ledger::chain::{self, Digests, Link, Linked};

@@ -99,7 +99,7 @@ pub(super) fn expected(path: &Path) -> Result<Option<Expected>, LedgerError> {
 }
 
 impl Expected {
-    /// Whether the file that is open is the ledger that this process writes.
+    /// Checks that the file that is open is the ledger that this process writes.
     ///
     /// # Errors
     /// [`LedgerError::Another`] and [`LedgerError::Older`].

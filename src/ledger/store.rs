@@ -3,7 +3,7 @@
 //! Owns the one writing connection. Must never decide what happens when it fails.
 //!
 //! # Decided
-//! - **A commit counts only if the ledger's files are still at their paths** (two stats a commit):
+//! - **A commit counts only if the ledger's files are still at their paths** (two stats a commit).
 //!   SQLite in WAL mode goes on writing into a file that was deleted, and the records would go with
 //!   the process.
 
@@ -118,7 +118,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Whether this file is the one that is `known`, with at least what was durable in it.
+    /// Checks that this file is the one that is `known`, with at least what was durable in it.
     pub(super) fn is_known(&self, known: &KnownLedger, path: &Path) -> Result<(), LedgerError> {
         known.check(&self.connection, path)
     }
@@ -154,7 +154,7 @@ impl Store {
         self.next_seq
     }
 
-    /// How many records are not rolled up.
+    /// The number of records that are not rolled up.
     pub(super) fn tail(&self) -> i64 {
         self.next_seq - 1 - self.rolled_up
     }

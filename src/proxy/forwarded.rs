@@ -15,8 +15,8 @@ pub(super) fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
 }
 
 /// The address that sent the request: the connection's (`socket`), or the nearest address in
-/// `X-Forwarded-For` that is no trusted proxy, read from the right as far as the proxies vouch for
-/// it. A part that cannot be read hides only what stands left of it.
+/// `X-Forwarded-For` that is no trusted proxy. The field is read from the right as far as the
+/// proxies vouch for it. A part that cannot be read hides only what stands left of it.
 pub(super) fn peer(socket: IpAddr, fields: &Fields, trusted: &[IpNet]) -> IpAddr {
     let mut peer = socket;
     if !is_trusted(trusted, socket) {

@@ -96,9 +96,9 @@ impl Proxy {
     }
 }
 
-/// A field that was judged must reach the upstream as it was: if `Connection` took it away, the
-/// upstream would do what the gate has not judged (RFC 9110 §7.6.1 has it that such fields are not
-/// named there).
+/// A field that was judged must reach the upstream as it was. If `Connection` took it away, the
+/// upstream would do what the gate has not judged. (RFC 9110 §7.6.1 has it that such fields are not
+/// named there.)
 pub(super) fn check_connection(
     head: &RequestHead,
     is_judged: impl Fn(&[u8]) -> bool,
@@ -152,9 +152,9 @@ const ODD: [bool; 256] = {
     odd
 };
 
-/// Names that only the gate may use, and other spellings of those that it sets or has judged: an
+/// Names that only the gate may use, and other spellings of those that it sets or has judged. An
 /// upstream that hands fields on as variables (CGI, WSGI, PHP) makes one sign of whatever is no
-/// letter and no digit, and would obey either.
+/// letter and no digit. It would obey either.
 pub(super) fn is_reserved_field(name: &[u8]) -> bool {
     if name.starts_with(b"x-tollgate-") {
         return true;

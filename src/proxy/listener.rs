@@ -244,7 +244,7 @@ async fn serve_connection<R, W>(
         let call = front.answer(&upstream, &client, head, body);
         let goes_on = || client.hung_up();
         let Some(answer) = requests.during(terms, call, goes_on).await else {
-            tracing::debug!(peer = %client.address(), "the caller hung up");
+            tracing::debug!(peer = %client.address(), "the client hung up");
             return;
         };
         // Read after the call: an answer during the drain must say that it is the last.

@@ -6,8 +6,8 @@
 //!
 //! # Decided
 //! - **No tower layer on the way of a call.** The upstream is one type with one method; a boxed
-//!   service in front of it would have no second user. tower sheds load at the admin listener,
-//!   where queries of the ledger can pile up.
+//!   service in front of it would have no second user. The admin listener has tower, which sheds
+//!   load where queries of the ledger can pile up.
 
 mod body;
 mod body_memory;

@@ -1,4 +1,4 @@
-//! What callers are told, in both dialects (PROTOCOL §4, §5): every field that a client or an SDK
+//! What clients are told, in both dialects (PROTOCOL §4, §5): every field that a client or an SDK
 //! reads.
 
 use crate::harness::*;

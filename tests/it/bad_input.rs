@@ -56,7 +56,7 @@ async fn one_record(gate: &Gate) -> StoredRecord {
     records.remove(0)
 }
 
-/// The gate answers the next caller.
+/// The gate answers the next client.
 async fn assert_alive(gate: &Gate) {
     let (status, _, _) = send(gate.public, segment(RETAIL_KEY)).await;
     assert_eq!(status, StatusCode::OK, "the gate lives on");
@@ -1240,7 +1240,7 @@ async fn one_connection_is_enough_for_two_workers() {
 // ---- The upstream ----
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_is_down_costs_the_caller_an_error_and_no_money() {
+async fn an_upstream_that_is_down_costs_the_client_an_error_and_no_money() {
     let nobody = ([127, 0, 0, 1], free_port()).into();
     let gate = Gate::start(nobody).await;
     let (status, headers, body) = send(gate.public, segment(STUDIO_KEY)).await;

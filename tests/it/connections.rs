@@ -26,7 +26,7 @@ async fn gate(upstream: &Upstream, connections: usize) -> Gate {
     .await
 }
 
-/// How many connections the gate has.
+/// The number of connections that the gate has.
 async fn open(gate: &Gate) -> u64 {
     gate.metrics().await.sum("tollgate_connections", &[])
 }

@@ -12,7 +12,7 @@ const KILLS: usize = 20;
 const STUDIO_QUOTA: usize = 20;
 const RETAIL_QUOTA: usize = 120;
 
-/// P3 and P1 over one ledger and many lives. The callers go some way over their caps, spread over
+/// P3 and P1 over one ledger and many lives. The clients go some way over their caps, spread over
 /// the second, so that calls are in every stage when the kill comes.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_kill_9_at_any_moment_every_answered_call_is_in_the_ledger_once_and_the_cap_held() {
@@ -145,7 +145,7 @@ async fn after_kill_9_at_any_moment_every_answered_call_is_in_the_ledger_once_an
         }
     }
 
-    // It proves something only if the kills met calls, and the callers met the cap.
+    // It proves something only if the kills met calls, and the clients met the cap.
     let killed = seen.len() - records.len();
     eprintln!(
         "{} answered, {} throttled, {} recorded, {killed} forwarded and killed before their record, blur {blur:?}",

@@ -106,7 +106,7 @@ fn the_demo_shows_both_modes_at_their_caps_and_ends_with_usage_and_statement() {
 
 #[test]
 fn ctrl_c_ends_the_demo_cleanly_whenever_it_comes() {
-    // While the gate still starts, and while the callers call.
+    // While the gate still starts, and while the clients call.
     let (starting, calling) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let early = demo(starting.path(), &[]);
     let late = demo(calling.path(), &[]);

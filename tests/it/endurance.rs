@@ -103,7 +103,7 @@ fn in_force(given: &[Given], from: Mono, until: Mono) -> (u32, u32) {
     })
 }
 
-/// What the callers of one account were told.
+/// What the clients of one account were told.
 #[derive(Default)]
 struct Heard {
     answered: HashSet<String>,

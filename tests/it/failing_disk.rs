@@ -1,4 +1,4 @@
-//! The real gate on a disk that fails, or does not answer: what its callers are told, and what a
+//! The real gate on a disk that fails, or does not answer: what its clients are told, and what a
 //! power cut leaves.
 
 #[path = "../disk/mod.rs"]
@@ -113,7 +113,7 @@ async fn a_start_that_waits_for_its_disk_can_be_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_does_not_answer_is_told_to_callers_and_does_not_hold_up_the_end() {
+async fn a_disk_that_does_not_answer_is_told_to_clients_and_does_not_hold_up_the_end() {
     let sandbox = DiskSandbox::new(&[
         ("stall_after: 30s", "stall_after: 300ms"),
         ("  drain: 60s", "  drain: 1s"),

@@ -1,4 +1,4 @@
-//! Callers behind a trusted proxy: who they are to the gate, and what the upstream is told of them.
+//! Clients behind a trusted proxy: who they are to the gate, and what the upstream is told of them.
 
 use crate::harness::{Gate, RETAIL_KEY, Upstream, Wire};
 use std::time::Duration;
@@ -21,7 +21,7 @@ async fn gate(upstream: &Upstream, listen: &str) -> Gate {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_behind_a_proxy_that_writes_their_ports_are_told_apart() {
+async fn clients_behind_a_proxy_that_writes_their_ports_are_told_apart() {
     let upstream = Upstream::after(Duration::ZERO).await;
     for spelled in ["203.0.113.{}:4711", "\"[2001:db8:{}::1]:4711\""] {
         let gate = gate(&upstream, "127.0.0.1:0").await;
@@ -37,7 +37,7 @@ async fn callers_behind_a_proxy_that_writes_their_ports_are_told_apart() {
             assert!(!failing("1").await, "forgiven");
         }
         assert!(failing("1").await, "held down");
-        assert!(!failing("2").await, "another caller");
+        assert!(!failing("2").await, "another client");
     }
 }
 

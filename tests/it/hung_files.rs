@@ -105,7 +105,7 @@ async fn a_reload_that_waits_for_a_file_is_told_and_a_sighup_that_comes_meanwhil
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn impatient_callers_of_a_reload_pile_up_nothing_and_do_not_hold_up_the_end() {
+async fn impatient_clients_of_a_reload_pile_up_nothing_and_do_not_hold_up_the_end() {
     let upstream = Upstream::after(Duration::ZERO).await;
     let house = Sandbox::new(upstream.address, &[]);
     let process = house.start().await;

@@ -1,4 +1,4 @@
-//! A ledger that cannot be written, seen from the callers' side: full, held, taken away, and killed
+//! A ledger that cannot be written, seen from the clients' side: full, held, taken away, and killed
 //! on top.
 
 use crate::harness::*;

@@ -79,7 +79,7 @@ async fn a_purchase_begins_and_ends_to_the_second_without_a_reload() {
     let retry_after: i64 = headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=6).contains(&retry_after), "when it begins");
 
-    // Callers above the quota from before it begins until after it ends.
+    // Clients above the quota from before it begins until after it ends.
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..2 {
         let (public, clock) = (gate.public, gate.clock.clone());
@@ -126,7 +126,7 @@ async fn a_purchase_begins_and_ends_to_the_second_without_a_reload() {
         first < begins.0 + 900_000 && last > ends.0 - 1_500_000,
         "used from its first moment"
     );
-    // Two seconds, [begins, ends): two full quotas, and what two callers waited for at the end.
+    // Two seconds, [begins, ends): two full quotas, and what two clients waited for at the end.
     let quota = QPS as usize;
     assert!((quota..=2 * quota + 2).contains(&admitted.len()));
 }

@@ -104,7 +104,7 @@ async fn an_api_key_call_streams_both_ways_and_never_stands_in_memory_whole() {
     );
 }
 
-/// How many ends of pipes a process has open.
+/// The number of ends of pipes that a process has open.
 fn open_pipes(process: &Process) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", process.child.id()))
         .unwrap()
@@ -141,7 +141,7 @@ async fn bodies_of_every_size_come_through_unchanged_and_no_pipe_stays_open() {
         );
     }
 
-    // A caller who goes in the middle of one, and one who takes only a part of its answer.
+    // A client that goes in the middle of one, and one that takes only a part of its answer.
     let head = |length: usize| {
         format!(
             "POST /v1/portrait/segment HTTP/1.1\r\nHost: gate.test\r\nX-Api-Key: {RETAIL_KEY}\r\n\
@@ -167,7 +167,7 @@ async fn bodies_of_every_size_come_through_unchanged_and_no_pipe_stays_open() {
 const BULKY: usize = 48 * 1024 * 1024;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_may_send_all_before_it_reads_an_answer_that_came_early() {
+async fn a_client_may_send_all_before_it_reads_an_answer_that_came_early() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let upstream = listener.local_addr().unwrap();
     let served = tokio::spawn(async move {

@@ -104,7 +104,7 @@ def flood(port):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(answers) == THREADS * CALLS_EACH, "a caller met something that is no SDK exception"
+    assert len(answers) == THREADS * CALLS_EACH, "a client met something that is no SDK exception"
     return answers
 
 

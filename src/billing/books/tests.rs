@@ -84,7 +84,7 @@ struct World {
     ledger: Ledger,
     calls: Vec<Called>,
     fixed: Vec<Month>,
-    /// How many of the first months are fixed by the rule of schema 3.
+    /// The number of first months that are fixed by the rule of schema 3.
     limited: usize,
     _dir: tempfile::TempDir,
 }

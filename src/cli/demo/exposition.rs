@@ -81,7 +81,7 @@ impl Samples {
         services
     }
 
-    /// How many calls were refused, by reason.
+    /// The number of calls that were refused, by reason.
     pub(super) fn refusals(&self) -> BTreeMap<String, u64> {
         let mut refusals = BTreeMap::new();
         for (name, count) in &self.0 {

@@ -143,7 +143,7 @@ fn write_introduction(
     writeln!(out, "  metrics  http://{admin}/metrics")?;
     writeln!(out, "  ledger   {}", ledger.display())?;
     for client in CLIENTS.iter().filter(|client| !client.about.is_empty()) {
-        writeln!(out, "  caller   {}", client.about)?;
+        writeln!(out, "  client   {}", client.about)?;
     }
     writeln!(
         out,

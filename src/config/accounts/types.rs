@@ -81,7 +81,7 @@ pub struct Pack {
     pub order: Box<str>,
     /// The size of one pack: one that the catalogue sells.
     pub calls: u64,
-    /// How many of them; 1 to 10,000.
+    /// The number of packs; 1 to 10,000.
     pub count: u32,
     /// Valid from here on.
     pub delivered: Utc,

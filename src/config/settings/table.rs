@@ -199,7 +199,7 @@ pub(in crate::config) static TABLE: &[Setting] = &[
         unwritten: Unwritten::Nothing,
         bounds: SECRET,
         change: Change::Secret(|s| s.admin.token.as_ref()),
-        does: "What its callers must send; required beyond loopback.",
+        does: "What its clients must send; required beyond loopback.",
     },
     Setting {
         key: "upstream.endpoints",

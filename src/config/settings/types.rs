@@ -29,7 +29,7 @@ pub struct Settings {
     pub ledger: LedgerSettings,
     /// The longest a call waits for its start (P2); at most 200 ms.
     pub max_delay: Duration,
-    /// How many accounts have metric series of their own; at least 1.
+    /// The number of accounts that have metric series of their own; at least 1.
     pub metric_accounts: usize,
     /// Where notices are posted (R14); `None` is nowhere.
     pub notices: Option<NoticeSettings>,
@@ -44,7 +44,7 @@ pub struct Settings {
 pub struct AdminSettings {
     /// Beyond loopback only with a token.
     pub listen: SocketAddr,
-    /// What callers of the admin listener must present; not empty.
+    /// What clients of the admin listener must present; not empty.
     pub token: Option<SecretString>,
 }
 

@@ -17,7 +17,7 @@ pub(in crate::config) struct Node {
 pub(in crate::config) enum Value {
     Null,
     Bool(bool),
-    /// What some version of YAML takes for a number, as it is written: also `0x1F`, `+5`, and
+    /// What some version of YAML takes for a number, as it is written. Also `0x1F`, `+5`, and
     /// `007`, which one version reads as 7, another as octal and a third as text.
     Number(String),
     Text(String),

@@ -3,8 +3,8 @@
 //! Must never cut where the parser would read on.
 
 /// Cuts the text of a file that holds nothing but a map of maps under `key`, the usual way of
-/// writing one, into texts of at least `least` bytes, save the last, that each hold some entries of
-/// the inner map; `None` when it is written in another way.
+/// writing one. Each text holds some entries of the inner map, and all save the last have at least
+/// `least` bytes. `None` when the file is written in another way.
 ///
 /// It cuts only before a line that is indented as the first entry is. What stands before such a
 /// line and is whole YAML in itself (nothing open, a map) is the same in the file: no scalar and no

@@ -7,8 +7,8 @@ use crate::config::yaml::Value;
 /// Whether the text may hold a number or a tag that the parser gives without its spelling. Sees
 /// more of them than there are: also inside of text.
 pub(in crate::config) fn hides_its_spelling(text: &[u8]) -> bool {
-    // The two bytes before: a scalar begins behind a blank, behind a bracket, or behind the colon
-    // of a quoted key, and never behind the colon of a time of day.
+    // The two bytes before. A scalar begins behind a blank, behind a bracket, or behind the colon
+    // of a quoted key. It never begins behind the colon of a time of day.
     let mut before = [b' '; 2];
     for (at, byte) in text.iter().enumerate() {
         let begins = match before[1] {

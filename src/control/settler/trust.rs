@@ -34,8 +34,8 @@ impl Trust {
     /// else begins anew. Whether the wall clock was moved meanwhile is found by the first look.
     /// `boot`: names the machine's boot; `None` when it cannot be told. `newest`: the latest
     /// instant that the ledger knows. Of a watched ledger that counts as far as a trusted clock
-    /// dated it, however often the machine was booted since; one that was never watched is taken at
-    /// its word.
+    /// dated it, however often the machine was booted since. A ledger that was never watched is
+    /// taken at its word.
     pub(super) fn start(
         kept: Option<ClockWatch>,
         boot: Option<String>,

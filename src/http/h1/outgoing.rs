@@ -1,9 +1,9 @@
 //! A message on its way out: a head, then a body as it comes, in as few writes as can be.
 //!
 //! # Decided
-//! - **A bulky body keeps its turn for a while** instead of giving way after each piece: the next
-//!   piece then passes through memory that is still in the processor's cache, which saves a fifth
-//!   of a large upload.
+//! - **A bulky body keeps its turn for a while** instead of giving way after each piece. The next
+//!   piece then passes through memory that is still in the processor's cache. That saves a fifth of
+//!   a large upload.
 
 use crate::http::BULK_BYTES;
 use crate::http::splice::{ByteWriter, Pipe};
@@ -14,9 +14,9 @@ use std::task::{Context, Poll, ready};
 
 /// A body of at most this size is copied behind its head: one piece is cheaper to write than two.
 const SMALL_BYTES: usize = 2 * 1024;
-/// After this many large pieces other connections have their turn: a piece that is copied and
-/// follows at once finds the memory that it passes through in the processor's cache. 4 MiB, a
-/// millisecond or so.
+/// After this many large pieces other connections have their turn. A piece that is copied and
+/// follows at once finds the memory that it passes through in the processor's cache. Together they
+/// are 4 MiB, a millisecond or so.
 const BULK_TURNS: usize = 16;
 
 /// A body on its way through. Its sender asks for it piece by piece.
@@ -32,7 +32,7 @@ pub trait Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Piece, Self::Error>>>;
 
-    /// How many bytes are still to come; `None` while that is not known.
+    /// The number of bytes that are still to come; `None` while that is not known.
     fn left(&self) -> Option<u64>;
 
     /// Whether its rest is not to be sent any more: its time is over, or its sender has gone. To be

@@ -60,7 +60,7 @@ pub struct Broken;
 /// with.
 pub struct RequestBody {
     source: BodySource,
-    /// How many bytes have been taken.
+    /// The number of bytes that have been taken.
     taken: u64,
 }
 
@@ -342,12 +342,12 @@ impl RequestBody {
         }
     }
 
-    /// How many bytes have been taken.
+    /// The number of bytes that have been taken.
     pub fn taken(&self) -> u64 {
         self.taken
     }
 
-    /// How many bytes have not been taken; `None` while that is not known.
+    /// The number of bytes that have not been taken; `None` while that is not known.
     pub fn left(&self) -> Option<u64> {
         match &self.source {
             BodySource::Whole(data) => Some(data.len() as u64),

@@ -21,8 +21,8 @@ pub const READER_BYTES_PER_SECOND: u64 = 1024;
 /// See [`READER_BYTES_PER_SECOND`]. A client that takes less is cut off.
 pub const READER_WINDOW: Duration = Duration::from_secs(30);
 /// A client that is waited for is looked at this often. The system says that a socket takes bytes
-/// again only when a third of its buffer is empty, which may be a megabyte: a slow reader would
-/// seem to take nothing.
+/// again only when a third of its buffer is empty. That may be a megabyte: a slow reader would seem
+/// to take nothing.
 const LOOK: Duration = Duration::from_secs(1);
 /// Each look writes this much, and again while it is taken. A larger write would count bytes as
 /// taken that are not.

@@ -714,7 +714,7 @@ fn fail_until_killed(disk: &Disk, answers: &Path) {
 }
 
 /// Errors of the disk, kill -9 at any moment of them, at times a start on the same disk that is
-/// killed as well, then a power cut: whoever was answered is in the ledger, and whoever was told an
+/// killed as well, then a power cut. Whoever was answered is in the ledger, and whoever was told an
 /// error is not billed.
 #[test]
 fn after_failed_syncs_kill_9_and_a_power_cut_every_answered_call_is_there() {

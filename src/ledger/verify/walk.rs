@@ -17,8 +17,8 @@ struct OpenHour {
     /// The number of its records that were seen.
     seen: i64,
     last_seq: i64,
-    /// How many of its records the walk has not come past, at the least: those that were deleted,
-    /// or that it counted before the row grew. `None` when it has seen every one.
+    /// The least number of its records that the walk has not come past: those that were deleted, or
+    /// that it counted before the row grew. `None` when it has seen every one.
     unseen: Option<i64>,
 }
 

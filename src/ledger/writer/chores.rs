@@ -139,8 +139,8 @@ impl Writer {
         self.put_off("records could not be rolled up", error)
     }
 
-    /// How many records are not rolled up. While the file is closed nobody knows: then there may be
-    /// one.
+    /// The number of records that are not rolled up. While the file is closed nobody knows: then
+    /// there may be one.
     pub(super) fn tail(&self) -> i64 {
         self.store.as_ref().map_or(1, Store::tail)
     }

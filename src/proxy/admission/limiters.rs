@@ -254,7 +254,7 @@ impl Limiters {
         self.map.get(key).map(|limiter| limiter.clone())
     }
 
-    /// Stops the paid groups of these accounts, and of no others, for arrears (R17): a free group,
+    /// Stops the paid groups of these accounts, and of no others, for arrears (R17). A free group,
     /// whose limiters have an action of their own, costs nothing and goes on (ours).
     pub fn set_arrears(&self, accounts: HashSet<AccountId>) {
         *self.in_arrears.write() = accounts;
@@ -298,7 +298,7 @@ impl Limiters {
         }
     }
 
-    /// How many limiters there are.
+    /// The number of limiters.
     pub fn len(&self) -> usize {
         self.map.len()
     }

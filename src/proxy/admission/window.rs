@@ -5,7 +5,7 @@
 //!
 //! # Decided
 //! - **Starts are trimmed by the age of the newest start**, never by the caller's `now` and never
-//!   by the quota: a thread that read its clock early decides late, and a quota that was cut may be
+//!   by the quota. A thread that read its clock early decides late, and a quota that was cut may be
 //!   raised again.
 
 use crate::model::Mono;
@@ -49,7 +49,7 @@ impl Window {
         if wait > max_delay {
             return Verdict::Throttle(wait);
         }
-        // Trimmed by age only, and measured from the start just pushed: every later start is at or
+        // Trimmed by age only, and measured from the start just pushed. Every later start is at or
         // after it, so what is a second older can no longer share a second with any of them.
         // (Measured from `now` it could: a thread that read its clock before another one decides
         // after it.)
@@ -85,7 +85,7 @@ impl Window {
             .is_none_or(|newest| newest.plus(SECOND) < now)
     }
 
-    /// How many starts lie in `(now − 1 s, now]` or are still to come.
+    /// The number of starts that lie in `(now − 1 s, now]` or are still to come.
     pub(crate) fn in_use(&self, now: Mono) -> usize {
         let older = self
             .starts

@@ -3,11 +3,11 @@
 //!
 //! # Decided
 //! - **At `limits.connections` the connection gives way that is waited for longest and never proved
-//!   a credential**: since it came, or since its first head; an upload that is ahead of the minimum
-//!   pace goes last. Bytes of a head count for nothing, for they cost nothing. Only when all are
-//!   proven does the next one wait, unread. A wait alone would let one peer without a key hold
-//!   every place, and a 503 would have to be given to clients who did nothing wrong, in a dialect
-//!   that is not known yet.
+//!   a credential.** It is waited for since it came, or since its first head; an upload that is
+//!   ahead of the minimum pace goes last. Bytes of a head count for nothing, for they cost nothing.
+//!   Only when all are proven does the next one wait, unread. A wait alone would let one peer
+//!   without a key hold every place. A 503 would have to be given to clients who did nothing wrong,
+//!   in a dialect that is not known yet.
 
 use crate::model::{AccountId, Mono};
 use std::collections::{BTreeSet, HashMap};
@@ -49,7 +49,7 @@ pub(super) struct Proven {
     pub(super) connections: Connections,
 }
 
-/// How many connections an account has.
+/// The number of connections of an account.
 pub(super) type Connections = Arc<AtomicUsize>;
 
 /// One connection more, unless the account has `most` of them.
@@ -93,23 +93,23 @@ impl Sign {
     }
 }
 
-/// How many of `limit` places one account may hold.
+/// The number of places, out of `limit`, that one account may hold.
 pub(super) fn of_an_account(limit: usize) -> usize {
     (limit / ACCOUNT_SHARE).max(1)
 }
 
 /// The rule by which a connection gives way. Pure: the signs tell it the time.
 pub(super) struct Rule {
-    /// How many unproven connections one peer may have.
+    /// The number of unproven connections that one peer may have.
     of_a_peer: usize,
-    /// How many connections one account may have.
+    /// The number of connections that one account may have.
     of_an_account: usize,
     next: u64,
     pub(super) held: HashMap<u64, HeldPlace, foldhash::fast::RandomState>,
     unproven: UnprovenQueue,
     /// The unproven connections of each peer.
     peers: HashMap<IpAddr, UnprovenQueue, foldhash::fast::RandomState>,
-    /// How many connections each account has, by its hash: of those that have some, or whose
+    /// The number of connections of each account, by its hash: of those that have some, or whose
     /// connections know it.
     accounts: HashMap<u64, Connections, foldhash::fast::RandomState>,
 }

@@ -1,8 +1,9 @@
 //! One immutable generation of what was sold to whom: credentials -> account -> limiter per action.
 //!
-//! Owns the accounts, held here and nowhere else, and the lookups, all resolved when the generation
-//! is built, so that a call only follows references; a limiter is found at the first call that
-//! needs it. Must never be changed otherwise, nor held over an await (a call keeps its account).
+//! Owns the accounts, held here and nowhere else, and the lookups. All are resolved when the
+//! generation is built, so that a call only follows references; a limiter is found at the first
+//! call that needs it. Must never be changed otherwise, nor held over an await (a call keeps its
+//! account).
 
 use crate::config::{self, Catalog, Charging, Credential};
 use crate::metrics::{Decision, IntCounter, Metrics};
@@ -227,8 +228,8 @@ impl Policy {
         Some(terms(service, &group.charging))
     }
 
-    /// Calls `visit` with account, group and the calls per second that are admitted at `now` of
-    /// what was not called since this generation is in force; what is of one account and group
+    /// Calls `visit` for what was not called since this generation is in force: with account, group
+    /// and the calls per second that are admitted at `now`. What is of one account and group
     /// follows one another.
     pub fn each_idle(
         &self,
@@ -446,7 +447,7 @@ mod tests {
         policy.limiter(account, operation, limiters).cloned()
     }
 
-    /// How many of many calls at one instant are admitted.
+    /// The number of calls that are admitted, of many at one instant.
     fn admitted(limiter: &Limiter) -> usize {
         let now = Now::read(&Clock::default());
         let calls = (0..100).filter(|_| limiter.reserve(now, Duration::ZERO).is_ok());

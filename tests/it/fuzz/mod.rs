@@ -24,8 +24,8 @@ use tollgate::testing::ledger::{Reader, StoredRecord};
 use tollgate::testing::model::Outcome;
 use upstream::{PREPARED, Prepared, Seen, Upstream, WARM};
 
-/// How many connections to the upstream are kept; a gate for each, and as many lanes as processors
-/// are busy with.
+/// The numbers of connections to the upstream that are kept; a gate for each, and as many lanes as
+/// processors are busy with.
 const KEPT: [usize; 4] = [0, 1, 2, 8];
 const LANES: usize = 2 * KEPT.len();
 /// After so many cases the metrics are compared.

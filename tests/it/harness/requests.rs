@@ -60,7 +60,7 @@ impl Client {
         ))
     }
 
-    /// The answer as soon as its head is there: from then on the caller has been answered.
+    /// The answer as soon as its head is there: from then on the client has been answered.
     pub async fn head(
         &mut self,
         request: Request<Full<Bytes>>,
@@ -111,7 +111,7 @@ pub fn signed(id: &str, secret: &str, action: &str, body: &str) -> Request<Full<
         .unwrap()
 }
 
-/// What callers of the real binary were told, by request id.
+/// What clients of the real binary were told, by request id.
 #[derive(Default, Debug)]
 pub struct ClientLog {
     /// The upstream's answer.

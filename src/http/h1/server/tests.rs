@@ -318,7 +318,7 @@ async fn no_word_that_a_body_is_wanted_is_left_over_for_the_next_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_ends_when_its_caller_hangs_up_and_not_when_he_sends_ahead() {
+async fn a_call_ends_when_its_client_hangs_up_and_not_when_it_sends_ahead() {
     let call = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok";
     let (mut client, mut server) = open(4096);
     client.write_all(call).await.unwrap();
@@ -632,7 +632,7 @@ async fn a_reader_who_takes_nothing_of_what_is_piped_to_it_is_cut_off() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_is_measured_by_what_it_takes_and_not_by_when_the_system_asks_for_more() {
-    // The buffer of the socket that is written to takes megabytes here, and is said to have room
+    // The buffer of the socket that is written to takes megabytes here. It is said to have room
     // again only when a third of it is empty: at this pace that is many minutes.
     const PACE: usize = 2 * READER_BYTES_PER_SECOND as usize;
     for (pace, lasts) in [(PACE, READER_WINDOW * 5), (PACE / 5, READER_WINDOW)] {

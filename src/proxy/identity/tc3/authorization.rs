@@ -132,10 +132,10 @@ pub(super) fn check_signed_headers(
     Ok(())
 }
 
-/// Whether a call without another credential is signed by one of the vendor's older methods,
-/// HmacSHA1 (where `SignatureMethod` may be absent) or HmacSHA256: their fields stand in the query
-/// or in a form. A form is recognised by its head, since a body is not worth reading only to refuse
-/// it.
+/// Whether a call without another credential is signed by one of the vendor's older methods. These
+/// are HmacSHA1 (where `SignatureMethod` may be absent) and HmacSHA256; their fields stand in the
+/// query or in a form. A form is recognised by its head, since a body is not worth reading only to
+/// refuse it.
 pub(crate) fn is_older_method(head: &RequestHead) -> bool {
     if authorization(&head.fields).is_some() || head.fields.contains("x-api-key") {
         return false;
