@@ -11,15 +11,12 @@
 //!   can be put down to the very record.
 
 use crate::ledger::rows::FastMap;
+use crate::ledger::schema::LINK_VERSION;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
 
 /// The link of a record: it stands for the record and all before it.
 pub(super) type Link = [u8; 32];
-
-/// How records are linked today. Version 1, up to schema 4, knew neither keys nor a shared store.
-/// The version of each step of the roll-up stands beside its link.
-pub(super) const LINK_VERSION: i64 = 2;
 
 /// The first bytes of a link, kept for each record so that a change can be told to the very row.
 pub(super) const MARK: usize = 8;

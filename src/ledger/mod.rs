@@ -54,6 +54,7 @@ mod schema;
 mod seal;
 mod stall;
 mod store;
+mod told;
 mod uncertain;
 mod verify;
 mod watch;

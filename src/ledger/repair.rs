@@ -24,6 +24,7 @@ use crate::ledger::header::{self, FileKind};
 use crate::ledger::known::KnownLedger;
 use crate::ledger::rows::let_nobody_copy_at_close;
 use crate::ledger::running::{self, FactGuard};
+use crate::ledger::schema::LINK_VERSION;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -236,7 +237,7 @@ fn link_again(connection: &Connection) -> Result<(), LedgerError> {
         while let Some(next_seq) = beyond_a_restore(connection, expected, step, &link)? {
             (expected, step) = (next_seq, next_step()?);
         }
-        let version = step.map_or(chain::LINK_VERSION, |step| step.version);
+        let version = step.map_or(LINK_VERSION, |step| step.version);
         let texts = digests.of(connection, &record, version)?;
         let Some(texts) = texts.filter(|_| seq == expected) else {
             return Err(LedgerError::Broken(expected));

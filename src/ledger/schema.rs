@@ -3,7 +3,6 @@
 //!
 //! Owns `application_id` and `user_version`.
 
-use crate::ledger::chain::LINK_VERSION;
 use rusqlite::{Connection, Transaction};
 
 /// "toll", in the header of the file: `file(1)` and [`crate::ledger::header`] know a ledger by it.
@@ -14,6 +13,10 @@ pub(super) const VERSION: i32 = 5;
 
 /// Those that [`crate::ledger::migrate`] makes it of.
 pub(super) const OLDER: [i32; 3] = [2, 3, 4];
+
+/// How records are linked today. Version 1, up to schema 4, knew neither keys nor a shared store.
+/// The version of each step of the roll-up stands beside its link.
+pub(super) const LINK_VERSION: i64 = 2;
 
 /// Records.
 const RECORDS: &str = r#"

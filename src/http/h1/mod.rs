@@ -5,6 +5,7 @@
 //! Must never read a request before the one ahead of it has been read and answered whole, nor say
 //! `100 Continue` for a body that nobody wants.
 
+mod hop;
 mod outgoing;
 mod reader;
 mod request;

@@ -1,6 +1,6 @@
 //! The head of a request, read. Anybody may send one, so nothing in it is believed.
 
-use crate::http::h1::response::{HopByHop, names_a_field};
+use crate::http::h1::hop::{HopByHop, names_a_field};
 use crate::http::host::is_host;
 use crate::http::{FieldSpan, Fields, Framing, Target, length_of, tokens};
 use bytes::BytesMut;
