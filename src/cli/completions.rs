@@ -4,6 +4,7 @@
 
 use crate::cli::flags::{CompletionsFlags, ManFlags, definition};
 use crate::cli::output::print;
+use anyhow::Context;
 use clap_complete::generate;
 use clap_mangen::generate_to;
 
@@ -23,6 +24,7 @@ pub fn completions(flags: &CompletionsFlags) -> anyhow::Result<()> {
 /// # Errors
 /// When a page cannot be written.
 pub fn man(flags: &ManFlags) -> anyhow::Result<()> {
-    generate_to(definition(), &flags.directory)?;
-    Ok(())
+    let directory = &flags.directory;
+    generate_to(definition(), directory)
+        .with_context(|| format!("the pages cannot be written to {}", directory.display()))
 }

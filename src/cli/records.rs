@@ -89,7 +89,7 @@ fn print_records(
         for record in &page {
             match write_record(out, record, format) {
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(None),
-                written => written?,
+                written => written.context("standard output")?,
             }
         }
     }

@@ -51,6 +51,10 @@ fn write_records(out: &mut dyn Write, verified: &Verified) -> io::Result<()> {
             verified.unlinked
         )?;
     }
+    // Nothing is linked yet, so there is no head that would prove anything.
+    if verified.last_seq == 0 {
+        return Ok(());
+    }
     writeln!(out, "head {}", hex::encode(verified.head))
 }
 

@@ -97,7 +97,10 @@ pub enum LedgerError {
     )]
     NoWal,
     /// Another file is at the path now.
-    #[error("{0} was deleted or replaced while it was open: put the file back that was there")]
+    #[error(
+        "{0} was deleted or replaced while it was open: put the file back that was there, or stop the gate and put a backup back with \
+         `tollgate restore`"
+    )]
     Replaced(PathBuf),
     /// Going on from here would give seqs a second time.
     #[error(
@@ -157,6 +160,9 @@ pub enum LedgerError {
     /// The copy does not pass SQLite's own check.
     #[error("the copy is damaged ({0}), and so may be the ledger itself")]
     Damaged(String),
+    /// The file has not the tables of a ledger, or something that changes them.
+    #[error("the ledger is not as tollgate made it: {0}")]
+    Foreign(String),
     /// The file at the path and the backup are of two ledgers.
     #[error(
         "{path} is another ledger than the one of the backup: if that is what you want there, move {path} and its -wal away first"

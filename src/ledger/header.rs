@@ -3,8 +3,9 @@
 //! Must never touch a file that is not a ledger of ours.
 
 use crate::ledger::LedgerError;
-use crate::ledger::schema::{APPLICATION_ID, OLDER, VERSION};
+use crate::ledger::schema::{self, APPLICATION_ID, OLDER, VERSION};
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
+use std::collections::BTreeMap;
 
 /// What a file is, by its header alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,4 +45,40 @@ pub(super) fn identify(connection: &Connection) -> Result<FileKind, LedgerError>
         (0, 0, None) => Ok(FileKind::Empty),
         _ => Err(LedgerError::NotALedger),
     }
+}
+
+/// Checks that the file has all that a ledger has, and no trigger: one would change what is
+/// recorded, behind every commit. Tables and indices of others are left alone.
+pub(super) fn check_objects(connection: &Connection) -> Result<(), LedgerError> {
+    let model = Connection::open_in_memory()?;
+    schema::create(&model)?;
+    let found = objects(connection)?;
+    if let Some((name, _)) = found.iter().find(|(_, (kind, _))| kind == "trigger") {
+        return Err(LedgerError::Foreign(format!(
+            "it has a trigger {name}, which tollgate did not make and which may change records: see what it does, take it away \
+             with DROP TRIGGER, and compare the ledger with a backup"
+        )));
+    }
+    for (name, (kind, sql)) in objects(&model)? {
+        // A table that was migrated has another text; a view is made anew.
+        let is_there = found
+            .get(&name)
+            .is_some_and(|(other, text)| *other == kind && (kind != "view" || *text == sql));
+        if !is_there {
+            return Err(LedgerError::Foreign(format!(
+                "its {kind} {name} is missing or another: put a backup back with `tollgate restore`"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Kind and SQL of each object by its name, without SQLite's own.
+fn objects(
+    connection: &Connection,
+) -> Result<BTreeMap<String, (String, Option<String>)>, rusqlite::Error> {
+    connection
+        .prepare("SELECT name, type, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite%'")?
+        .query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?
+        .collect()
 }

@@ -135,8 +135,12 @@ impl Reader {
             // SQLite would delete the WAL beside an empty file.
             Ok(metadata) if metadata.is_file() && metadata.len() > 0 => {}
             Ok(_) => return Err(LedgerError::NotALedger),
+            // A running gate cannot be told to make a new one.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(LedgerError::Missing(path.to_owned()));
+                return Err(match expected {
+                    Some(_) => LedgerError::Replaced(path.to_owned()),
+                    None => LedgerError::Missing(path.to_owned()),
+                });
             }
             Err(error) => return Err(io_error(path)(error)),
         }

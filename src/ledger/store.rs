@@ -93,6 +93,7 @@ impl Store {
             FileKind::Empty => schema::create(&connection)?,
             FileKind::Older(found) => migrate::migrate(&mut connection, path, found)?,
         }
+        header::check_objects(&connection)?;
         let (rolled_up, frozen) =
             connection.query_row("SELECT rolled_up, frozen FROM bounds", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))
@@ -113,6 +114,9 @@ impl Store {
     /// Opens the ledger again after an error. It must hold all that was durable before: another
     /// file may lie at its path now.
     pub(super) fn reopen(path: &Path, known: &KnownLedger) -> Result<Self, LedgerError> {
+        if !path.exists() {
+            return Err(LedgerError::Replaced(path.to_owned()));
+        }
         let store = Self::open(path, false)?;
         store.is_known(known, path)?;
         Ok(store)

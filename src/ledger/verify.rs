@@ -20,6 +20,7 @@ mod walk;
 
 use crate::ledger::chain::{self, Link};
 use crate::ledger::error::ReadError;
+use crate::ledger::header;
 use crate::ledger::read::Reader;
 use crate::ledger::verify::bounds::bounds;
 use crate::ledger::verify::finding::{key, misfit, number};
@@ -41,6 +42,9 @@ impl Reader {
     /// settlements and hours with what stands in the ledger. The chain must pass through
     /// `checkpoint`: a head that was published. Reads every record; memory does not grow with them.
     pub fn verify(&self, checkpoint: Option<[u8; 32]>) -> Result<Verified, Mismatch> {
+        if let Err(error) = header::check_objects(&self.connection) {
+            return misfit("sqlite_schema", "of the file", error.to_string());
+        }
         let mut walk = ChainWalk::new(&self.connection, checkpoint)?;
         loop {
             let page = self.connection.unchecked_transaction()?;

@@ -77,7 +77,7 @@ fn account(entry: Entry<'_>, catalog: &catalog::Reading, taken: &mut Taken) -> O
         .is_some()
     });
     let mut fields = entry.value.fields()?;
-    let name = fields.required("name", "Example Studio", |i| i.text().map(str::to_owned));
+    let name = fields.required("name", "Example Studio", |i| i.line().map(str::to_owned));
     let credentials = fields.or("keys", Vec::new(), |item| {
         item.each(|item| credential(item, taken))
     });

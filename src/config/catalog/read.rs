@@ -156,7 +156,7 @@ type Rest = (String, Vec<String>, Vec<ActionSpec>);
 
 fn group(item: Item<'_>, taken: &mut Taken) -> Option<(Option<Charging>, Option<Rest>)> {
     let mut fields = item.fields()?;
-    let title = fields.required("title", "人像分割", |i| i.text().map(str::to_owned));
+    let title = fields.required("title", "人像分割", |i| i.line().map(str::to_owned));
     let regions = fields.or("regions", Vec::new(), |i| i.each(token));
     let actions = fields.required("actions", "{ACTION: {route: POST /path}}", |i| {
         actions(i, taken)

@@ -75,6 +75,19 @@ impl<'a> Item<'a> {
         self.refuse(format!("expected {what}, found {found}"))
     }
 
+    /// Text that a terminal or a bill shows as one line: without control characters, and without
+    /// those that turn the direction of writing.
+    pub(in crate::config) fn line(self) -> Option<&'a str> {
+        let text = self.text()?;
+        match text.chars().position(breaks_a_line) {
+            None => Some(text),
+            Some(place) => self.refuse(format!(
+                "its character {} is a control character or a line end: take it out",
+                place + 1
+            )),
+        }
+    }
+
     /// Text that is not empty. Safe for secrets: no message repeats the value.
     pub(in crate::config) fn text(self) -> Option<&'a str> {
         match &self.node.value {
@@ -210,4 +223,9 @@ impl<'a> Item<'a> {
 pub(in crate::config) fn all<T>(items: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
     let items: Vec<_> = items.collect();
     items.into_iter().collect()
+}
+
+/// Whether a character would change how the text around it is shown.
+fn breaks_a_line(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

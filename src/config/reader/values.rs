@@ -85,11 +85,19 @@ impl Item<'_> {
             }
             _ => return self.expected(WHAT),
         };
-        let has_unit = text.ends_with(|c: char| c.is_ascii_alphabetic());
-        let bytes = match text.parse::<ByteSize>() {
-            Ok(size) if has_unit && text.starts_with(|c: char| c.is_ascii_digit()) => size.as_u64(),
-            _ => return self.expected(WHAT),
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = match &text[digits.len()..] {
+            "B" => Some(1),
+            "KiB" => Some(1 << 10),
+            "MiB" => Some(1 << 20),
+            "GiB" => Some(1_u64 << 30),
+            // `1KB` would be 1,000 bytes to some and 1,024 to others.
+            _ => None,
         };
+        let (Ok(count), Some(unit)) = (digits.parse::<u64>(), unit) else {
+            return self.expected(WHAT);
+        };
+        let bytes = count.saturating_mul(unit);
         if range.contains(&bytes) {
             return Some(bytes);
         }

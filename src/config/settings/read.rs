@@ -206,7 +206,13 @@ fn notices(item: Item<'_>) -> Option<NoticeSettings> {
 
 fn ledger(item: Item<'_>) -> Option<LedgerSettings> {
     let mut fields = Section::open(item)?;
-    let path = fields.value("path", Item::text);
+    let path = fields.value("path", |item| {
+        let text = item.text()?;
+        match item.source.beside(text).is_dir() {
+            true => item.refuse("is a directory: name the file, which `serve` makes in it"),
+            false => Some(text),
+        }
+    });
     let spellings = Durability::ALL
         .iter()
         .map(|d| (d.as_str(), *d))

@@ -162,7 +162,7 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// How long a stopping gate takes new connections while `/readyz` says 503.
     pub drain_notice: Duration,
-    /// Bytes of one request head; 8 KiB to 1 MiB.
+    /// Bytes of one request head; 8 KiB to 128 KiB.
     pub header_bytes: usize,
     /// Bytes of one request body; at least 1.
     pub body_bytes: u64,

@@ -599,6 +599,45 @@ fn a_seal_is_the_digest_of_the_text_that_the_head_of_the_room_describes() {
     }
 }
 
+#[test]
+fn a_trigger_a_changed_view_or_a_missing_table_is_found_by_verify_and_by_the_next_start() {
+    for (change, named) in [
+        (
+            "CREATE TRIGGER x AFTER INSERT ON raw BEGIN UPDATE raw SET status = 500; END",
+            "a trigger x",
+        ),
+        ("DROP TABLE events", "its table events is missing"),
+        ("DROP INDEX hours_in_order", "its index hours_in_order"),
+        (
+            "DROP VIEW records; CREATE VIEW records AS SELECT * FROM raw",
+            "its view records",
+        ),
+    ] {
+        let bench = Bench::new();
+        honest(&bench);
+        bench.sql().execute_batch(change).unwrap();
+        let found = verify(&bench).unwrap_err().to_string();
+        assert!(found.contains(named), "{found}");
+        let refused = bench.open_with(bench.options()).unwrap_err().to_string();
+        assert!(refused.contains(named), "{refused}");
+    }
+    // An index or a table of an operator's own changes nothing.
+    let bench = Bench::new();
+    honest(&bench);
+    let own = "CREATE TABLE mine (x); CREATE INDEX mine_of_runs ON runs (replica)";
+    bench.sql().execute_batch(own).unwrap();
+    verify(&bench).unwrap();
+    drop(bench.open());
+}
+
+#[test]
+fn the_link_before_the_first_record_is_no_checkpoint() {
+    let bench = Bench::new();
+    honest(&bench);
+    let refused = bench.reader().verify(Some([0; 32])).unwrap_err();
+    assert!(matches!(refused, Mismatch::Checkpoint(_)), "{refused}");
+}
+
 /// Whoever recomputes the chain with a program of their own needs exactly these bytes.
 #[test]
 fn a_link_is_the_digest_that_the_head_of_the_room_describes() {

@@ -208,7 +208,8 @@ impl ChainWalk {
     /// Compares what is stated of the link at hand elsewhere.
     fn compare(&mut self) -> Result<(), Mismatch> {
         let (seq, link) = self.at;
-        self.checkpoint_seen |= self.checkpoint == Some(link);
+        // The link before the first record stands for nothing.
+        self.checkpoint_seen |= self.checkpoint == Some(link) && link != chain::ORIGIN;
         while let Some(stated) = self.stated.front().filter(|stated| stated.seq <= seq) {
             // Those before it are of records that were deleted.
             if stated.seq == seq {
