@@ -38,6 +38,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(flags) => cli::demo::demo(flags)?,
         Command::Usage(flags) => cli::usage(&flags)?,
         Command::Statement(flags) => cli::statement(&flags)?,
+        Command::Report(flags) => cli::report(&flags)?,
         Command::Price(flags) => cli::price(flags)?,
         Command::Refund(flags) => {
             let is_paid_back = cli::refund(&flags)?;

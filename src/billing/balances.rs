@@ -160,7 +160,7 @@ pub(crate) fn debited(reader: &Reader, id: &AccountId) -> Result<Decimal, BooksE
     Ok(debited)
 }
 
-fn due(stored: &Debit) -> Result<Decimal, BooksError> {
+pub(super) fn due(stored: &Debit) -> Result<Decimal, BooksError> {
     stored
         .due
         .parse()

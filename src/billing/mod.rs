@@ -17,10 +17,12 @@ mod notice;
 mod packs;
 mod price;
 mod refund;
+mod report;
 mod settlement;
 mod statement;
 #[cfg(test)]
 mod tests;
+mod unpaid;
 mod verify;
 mod window;
 
@@ -40,6 +42,7 @@ pub(crate) use notice::{Notice, notices};
 pub(crate) use packs::{PackState, boundaries, pack_in_use};
 pub(crate) use price::{Goods, Period, Quote, pack_price, qps_price};
 pub(crate) use refund::{NotRefundable, Refund, refund};
+pub(crate) use report::{Report, fixed_sum};
 pub(crate) use settlement::{SettleError, settle_month};
 pub(crate) use statement::{Fixed, FreeUse, GroupStatement, PaidKind, PerCallUse, Statement};
 pub(crate) use verify::{

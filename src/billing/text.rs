@@ -159,7 +159,17 @@ const COLUMNS: &str = "month,account,currency,group,row,name,mode,reason,state,c
 /// `not_billable`, `free_pack`, `pack`, `due`, `paid`, `paid_back`, `on_no_statement` where there
 /// are such calls, and last `total_due` and `total_paid`.
 pub(crate) fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
-    writeln!(out, "{COLUMNS}")?;
+    csv_head(out)?;
+    csv_rows(out, statement)
+}
+
+/// The header of [`csv`].
+pub(crate) fn csv_head(out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{COLUMNS}")
+}
+
+/// The rows of [`csv`], without its header: of many statements one after the other.
+pub(crate) fn csv_rows(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
     let mut put = |group: &str, row: &str, cells: Cells| {
         let Cells {
             name,

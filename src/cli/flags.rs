@@ -67,12 +67,18 @@ pub enum Command {
         after_help = "Examples:\n  tollgate usage\n  tollgate usage --month 2026-11 --account 1250000001 --format csv"
     )]
     Usage(UsageFlags),
-    /// Print an account's statement of a month, as it was fixed or as it stands, and how it was
-    /// computed.
+    /// Print the statement of an account for a month, or those of all accounts: as they were fixed or
+    /// as they stand, with how they were computed.
     #[command(
-        after_help = "Examples:\n  tollgate statement --account 1250000001\n  tollgate statement --account 1250000001 --month 2026-11 --format json"
+        after_help = "Examples:\n  tollgate statement --account 1250000001 --month 2026-11 --format json\n  tollgate statement --month 2026-11 --bom > all.csv"
     )]
     Statement(StatementFlags),
+    /// Print the closing report of a month: debits, arrears, payments, sales, what is not earned
+    /// yet, and what was not billed.
+    #[command(
+        after_help = "Examples:\n  tollgate report --month 2026-11\n  tollgate report --month 2026-11 --format json"
+    )]
+    Report(ReportFlags),
     /// Quote what an order costs by the catalogue.
     #[command(
         after_help = "Examples:\n  tollgate price packs --group portrait-segmentation --calls 10000\n  tollgate price qps --group portrait-segmentation --qps 10 --months 1"
@@ -201,15 +207,35 @@ pub struct UsageFlags {
 pub struct StatementFlags {
     #[command(flatten)]
     pub(crate) config: ConfigFlag,
-    /// The account that the statement bills.
+    /// The account that the statement bills; all accounts of the month without it.
     #[arg(long, value_name = "ID", value_parser = account_id)]
-    pub(crate) account: AccountId,
+    pub(crate) account: Option<AccountId>,
     /// The calendar month in the catalogue's time zone, as 2026-11; the current one by default.
     #[arg(long, value_name = "YYYY-MM", value_parser = Month::parse)]
     pub(crate) month: Option<Month>,
-    /// How to print the statement.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub(crate) format: Format,
+    /// List the fixed months instead, with their sums and digests.
+    #[arg(long, conflicts_with_all = ["account", "month"])]
+    pub(crate) list: bool,
+    /// How to print it. By default a table; of all accounts CSV. JSON of all accounts is a line
+    /// for each.
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
+    /// Begin CSV with a byte-order mark, by which spreadsheets know that it is UTF-8.
+    #[arg(long)]
+    pub(crate) bom: bool,
+}
+
+/// The flags of `tollgate report`.
+#[derive(Args)]
+pub struct ReportFlags {
+    #[command(flatten)]
+    pub(crate) config: ConfigFlag,
+    /// The calendar month in the catalogue's time zone, as 2026-11.
+    #[arg(long, value_name = "YYYY-MM", value_parser = Month::parse)]
+    pub(crate) month: Month,
+    /// How to print the report.
+    #[arg(long, value_enum, default_value_t = AnswerFormat::Table)]
+    pub(crate) format: AnswerFormat,
 }
 
 /// The flags of `tollgate price`.

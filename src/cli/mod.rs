@@ -13,6 +13,7 @@ mod output;
 mod price;
 mod records;
 mod refund;
+mod report;
 mod restore;
 mod serve;
 mod statement;
@@ -27,14 +28,15 @@ pub use check::check;
 pub use completions::{completions, man};
 pub use flags::{
     BackupFlags, CheckFlags, Command, CompletionsFlags, ConfigFlag, DemoFlags, KeyCommand, KeyKind,
-    ManFlags, PriceFlags, RecordsFlags, RefundFlags, RestoreFlags, StatementFlags, UsageFlags,
-    VerifyFlags, parse,
+    ManFlags, PriceFlags, RecordsFlags, RefundFlags, ReportFlags, RestoreFlags, StatementFlags,
+    UsageFlags, VerifyFlags, parse,
 };
 pub use key::key;
 pub use output::tell;
 pub use price::price;
 pub use records::records;
 pub use refund::refund;
+pub use report::report;
 pub use restore::restore;
 pub use serve::serve;
 pub use statement::statement;

@@ -4,11 +4,13 @@
 
 use crate::config::{self, Config};
 use crate::ledger::{LedgerError, Reader, uncorrected_note};
+use crate::model::{Clock, Mono};
 use anyhow::Context;
 use clap::ValueEnum;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
+use std::time::Duration;
 
 /// How counts and statements are printed.
 #[derive(Clone, Copy, ValueEnum)]
@@ -80,6 +82,44 @@ pub(crate) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> any
             Err(error).context("standard output")
         }
         _ => Ok(()),
+    }
+}
+
+/// Says on standard error how far a long command has come.
+pub(crate) struct Progress {
+    what: &'static str,
+    done: u64,
+    clock: Clock,
+    told: Mono,
+}
+
+impl Progress {
+    /// How often it is told.
+    const EVERY: Duration = Duration::from_secs(5);
+
+    /// Nothing is done yet.
+    pub(crate) fn new(what: &'static str) -> Self {
+        let clock = Clock::default();
+        Self {
+            what,
+            done: 0,
+            told: clock.mono(),
+            clock,
+        }
+    }
+
+    /// One more is done.
+    pub(crate) fn step(&mut self) {
+        self.done += 1;
+        // The clock is not asked each time.
+        if !self.done.is_multiple_of(256) {
+            return;
+        }
+        let now = self.clock.mono();
+        if now.since(self.told) >= Self::EVERY {
+            self.told = now;
+            tell(format_args!("{} {} so far", self.done, self.what));
+        }
     }
 }
 

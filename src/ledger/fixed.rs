@@ -65,6 +65,14 @@ pub struct Debit {
     pub due: String,
 }
 
+fn debit(row: &Row<'_>) -> Result<Debit, ReadError> {
+    Ok(Debit {
+        account: word(row, 0, AccountId::new)?,
+        month: row.get(1)?,
+        due: row.get(2)?,
+    })
+}
+
 const SETTLEMENTS: &str = "SELECT month, through_seq, head, fixed_at, settled_at, late_months, digest, debited_at FROM settlements";
 
 fn settlement(row: &Row<'_>) -> Result<Settlement, ReadError> {
@@ -263,16 +271,15 @@ impl Reader {
         )
     }
 
+    /// What is due by each fixed statement of the month, debited or not.
+    pub fn dues(&self, month: &str) -> Result<Vec<Debit>, ReadError> {
+        let sql = "SELECT account, month, due FROM statements WHERE month = ?1 ORDER BY account";
+        self.list(sql, params![month], debit)
+    }
+
     /// The debits of the settlements, of one account or of all. Each statement of a month that was
     /// debited is one (R16).
     pub fn debits(&self, account: Option<&AccountId>) -> Result<Vec<Debit>, ReadError> {
-        let debit = |row: &Row<'_>| {
-            Ok(Debit {
-                account: word(row, 0, AccountId::new)?,
-                month: row.get(1)?,
-                due: row.get(2)?,
-            })
-        };
         let sql = "SELECT account, month, due FROM statements JOIN settlements USING (month)
                    WHERE debited_at IS NOT NULL";
         match account {

@@ -21,20 +21,20 @@ fn zone() -> jiff::tz::TimeZone {
 
 /// The last month that can be settled now: the one before the running one, by the provider's clock,
 /// whose first two hours are counted to it here.
-fn last_month() -> Month {
+pub(crate) fn last_month() -> Month {
     Month::of(Utc(Clock::default().utc().0 - 2 * HOUR_US), &zone()).previous()
 }
 
-fn rfc3339(at: Utc) -> String {
+pub(crate) fn rfc3339(at: Utc) -> String {
     jiff::Timestamp::from_microsecond(at.0).unwrap().to_string()
 }
 
 /// So long after the beginning of last month.
-fn into_last_month(us: i64) -> Utc {
+pub(crate) fn into_last_month(us: i64) -> Utc {
     Utc(last_month().bounds(&zone()).0.0 + us)
 }
 
-fn call(account: &str, at: Utc, mode: Mode, reason: Reason) -> Record {
+pub(crate) fn call(account: &str, at: Utc, mode: Mode, reason: Reason) -> Record {
     Record {
         id: RequestId(uuid::Uuid::now_v7()),
         account: AccountId::new(account).unwrap(),
@@ -61,7 +61,7 @@ fn call(account: &str, at: Utc, mode: Mode, reason: Reason) -> Record {
 
 /// Writes a ledger before any gate has it, as a process that ran for long leaves it: the clock is
 /// trusted.
-fn seed(ledger: &Path, records: impl IntoIterator<Item = Record>) {
+pub(crate) fn seed(ledger: &Path, records: impl IntoIterator<Item = Record>) {
     std::fs::create_dir_all(ledger.parent().unwrap()).unwrap();
     let options = LedgerOptions {
         path: ledger.to_owned(),
@@ -145,7 +145,7 @@ async fn admin_json(house: &Sandbox, path: &str) -> Value {
 }
 
 /// Waits until the gate has settled last month.
-async fn settled(house: &Sandbox) -> Value {
+pub(crate) async fn settled(house: &Sandbox) -> Value {
     let path = format!("/v1/statements/{CUSTOMER}?month={}", last_month());
     for _ in 0..600 {
         let statement = admin_json(house, &path).await;

@@ -19,6 +19,7 @@ mod deploy;
 mod endurance;
 mod failing_disk;
 mod files;
+mod finance;
 mod forwarded;
 mod framing;
 mod fuzz;

@@ -1,0 +1,100 @@
+//! `tollgate report`: the closing report of a month.
+//!
+//! Owns its form. Must never compute an amount: [`crate::billing`] does.
+
+use crate::billing::books::Books;
+use crate::billing::{Report, money};
+use crate::cli::flags::ReportFlags;
+use crate::cli::output::{AnswerFormat, Progress, load, open_ledger, print};
+use crate::cli::statement::by_id;
+use crate::model::Clock;
+use serde_json::json;
+use std::io::{self, Write};
+
+/// Prints the closing report of a month, as it was fixed or as it stands.
+///
+/// # Errors
+/// When the configuration or the ledger cannot be read, or standard output not be written.
+pub fn report(flags: &ReportFlags) -> anyhow::Result<()> {
+    let config = load(&flags.config.config)?;
+    let reader = open_ledger(&config.settings.ledger.path)?;
+    let books = Books {
+        catalog: &config.catalog,
+        reader: &reader,
+        now: Clock::default().utc(),
+    };
+    let mut progress = Progress::new("accounts");
+    let report = books.report(&by_id(&config), flags.month, || progress.step())?;
+    print(|out| match flags.format {
+        AnswerFormat::Table => table(out, &report),
+        AnswerFormat::Json => writeln!(out, "{}", json!(report)),
+    })
+}
+
+fn table(out: &mut dyn Write, report: &Report) -> io::Result<()> {
+    let currency = &report.currency;
+    writeln!(
+        out,
+        "closing report of {} ({}), amounts in {currency}, as of {}",
+        report.month, report.time_zone, report.as_of
+    )?;
+    match (&report.fixed_at, &report.debited_at) {
+        (None, _) => writeln!(out, "not fixed yet: all of it may change")?,
+        (Some(fixed), None) => writeln!(out, "fixed at {fixed}, not debited yet")?,
+        (Some(fixed), Some(debited)) => writeln!(out, "fixed at {fixed}, debited at {debited}")?,
+    }
+    if let Some(digest) = &report.digest {
+        writeln!(out, "digest {digest}")?;
+    }
+    let due = money(report.due);
+    writeln!(out, "\nstatements {}, due {due}", report.statements)?;
+    for (group, figures) in &report.groups {
+        writeln!(out, "\n{group} {}", figures.title)?;
+        writeln!(out, "  calls {}, due {}", figures.calls, money(figures.due))?;
+        for (reason, calls) in &figures.not_billable {
+            writeln!(out, "  not billed: {reason} {calls}")?;
+        }
+        if figures.late > 0 {
+            writeln!(
+                out,
+                "  late calls of earlier months among them {}",
+                figures.late
+            )?;
+        }
+    }
+    writeln!(out)?;
+    for (kind, funds) in &report.paid {
+        for (fund, amount) in funds {
+            writeln!(
+                out,
+                "paid when ordered: {kind} by {fund} {}",
+                money(*amount)
+            )?;
+        }
+    }
+    let payments = &report.payments;
+    let amount = money(payments.amount);
+    writeln!(out, "payments {}, in all {amount}", payments.count)?;
+    for arrears in &report.arrears {
+        let amount = money(arrears.amount);
+        writeln!(
+            out,
+            "arrears of {}: {} accounts, {amount}",
+            arrears.age, arrears.accounts
+        )?;
+    }
+    let unearned = &report.unearned;
+    writeln!(
+        out,
+        "not earned yet: {} calls of {} orders of packs, {}",
+        unearned.calls,
+        unearned.orders,
+        money(unearned.amount)
+    )?;
+    writeln!(
+        out,
+        "void: {} calls of packs that expired, {} of free packs",
+        report.void.pack_calls, report.void.free_calls
+    )?;
+    writeln!(out, "calls on no statement {}", report.on_no_statement)
+}
