@@ -214,3 +214,23 @@ async fn the_sdk_gets_its_answers_and_its_own_code_for_each_refusal() {
     );
     gate.at_rest().await.assert_conserved();
 }
+
+/// A customer that is billed for answers which its SDK has thrown away will ask why
+/// (`deploy/SDKS.md`). When the SDK mends this, the page is to be changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sdks_own_retryer_throws_away_billed_answers_after_one_throttled_try() {
+    let upstream = portrait_upstream().await;
+    let gate = Gate::start(upstream.address).await;
+
+    let answers = python(&gate, "retry").await;
+
+    let answers = answers.as_array().unwrap();
+    let seen = answers.iter().filter(|answer| answer["ok"].is_string());
+    let raised = answers
+        .iter()
+        .filter(|answer| answer["code"] == "RequestLimitExceeded");
+    assert_eq!((seen.count(), raised.count()), (20, 20), "{answers:?}");
+    // The 20 that were throttled succeeded at their second try, and again at their third.
+    let records = gate.records();
+    assert_eq!(records.iter().filter(|record| record.billable).count(), 60);
+}
