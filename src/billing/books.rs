@@ -162,7 +162,7 @@ impl Books<'_> {
         let mut groups: Vec<GroupInputs> = Vec::new();
         for group in &self.catalog.groups {
             let service = sold.services().iter().find(|s| s.group == group.id);
-            let mut inputs = empty_group(&group.id, &group.title);
+            let mut inputs = empty_group(&group.id, &group.title, &group.title_en);
             if let Charging::Paid { per_call, .. } = &group.charging {
                 // R10: the free pack comes with the service, so a month before the opening has
                 // none.
@@ -282,10 +282,11 @@ pub(super) fn count(
     Ok(())
 }
 
-fn empty_group(group: &GroupId, title: &str) -> GroupInputs {
+fn empty_group(group: &GroupId, title: &str, title_en: &str) -> GroupInputs {
     GroupInputs {
         group: group.clone(),
         title: title.to_owned(),
+        title_en: title_en.to_owned(),
         terms: None,
         packs: Vec::new(),
         purchases: Vec::new(),
@@ -298,7 +299,7 @@ fn empty_group(group: &GroupId, title: &str) -> GroupInputs {
 fn group_of<'g>(groups: &'g mut Vec<GroupInputs>, id: &GroupId) -> &'g mut GroupInputs {
     let index = groups.iter().position(|group| group.group == *id);
     let index = index.unwrap_or_else(|| {
-        groups.push(empty_group(id, id.as_str()));
+        groups.push(empty_group(id, id.as_str(), ""));
         groups.len() - 1
     });
     &mut groups[index]

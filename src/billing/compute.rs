@@ -73,6 +73,7 @@ fn group_statement(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> Gro
     let mut statement = GroupStatement {
         group: group.group.clone(),
         title: group.title.clone(),
+        title_en: group.title_en.clone(),
         calls,
         not_billable,
         late: late.fold(0, |sum, (_, calls)| sum.saturating_add(calls.calls)),

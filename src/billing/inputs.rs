@@ -44,6 +44,9 @@ pub struct GroupInputs {
     pub group: GroupId,
     /// The title of the group, for people.
     pub title: String,
+    /// The same in English. Empty in what was stored before there was one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub title_en: String,
     /// The terms of per-call mode. `None` in a free group (R2).
     pub terms: Option<PriceTerms>,
     /// The orders of packs that were delivered before the month's end and had not ended before it

@@ -62,6 +62,8 @@ pub(crate) struct Sum {
 pub(crate) struct GroupFigures {
     /// The title of the group, for people.
     pub title: String,
+    /// The same in English.
+    pub title_en: String,
     /// The billable calls, and those of a free group.
     pub calls: u64,
     /// The admitted calls that are not billable, by reason.
@@ -245,6 +247,7 @@ impl Report {
         for group in &statement.groups {
             let figures = self.groups.entry(group.group.clone()).or_default();
             figures.title.clone_from(&group.title);
+            figures.title_en.clone_from(&group.title_en);
             figures.late += group.late;
             figures.calls += group.calls.iter().map(|calls| calls.calls).sum::<u64>();
             figures.due += group.lines.iter().map(|line| line.amount).sum::<Decimal>();

@@ -57,6 +57,9 @@ pub struct GroupStatement {
     pub group: GroupId,
     /// The title of the group, for people.
     pub title: String,
+    /// The same in English. Empty in what was stored before there was one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub title_en: String,
     /// The billable calls, and those of a free group. Late calls are among them.
     pub calls: Vec<ActionCalls>,
     /// The other admitted calls, which cost nothing and count for nothing (R8).

@@ -73,6 +73,7 @@ fn portrait(terms: PriceTerms, packs: Vec<PackOrder>) -> GroupInputs {
     GroupInputs {
         group: GroupId::new("portrait-segmentation").unwrap(),
         title: "人像分割".into(),
+        title_en: String::new(),
         terms: Some(terms),
         packs,
         purchases: Vec::new(),
@@ -1263,21 +1264,21 @@ fn a_statement_is_a_row_a_figure_in_csv_and_its_columns_stay() {
     let mut out = Vec::new();
     text::csv(&mut out, &rich()).unwrap();
     let expected = "\
-month,account,currency,group,row,name,mode,reason,state,calls,left,unit_price,amount,from,until
-2026-11,1250000001,CNY,portrait-segmentation,calls,SegmentCustomizedPortraitPic,per_call,,,1000,,,,,
-2026-11,1250000001,CNY,portrait-segmentation,calls,SegmentPortraitPic,per_call,,,98999,,,,,
-2026-11,1250000001,CNY,portrait-segmentation,calls,SegmentPortraitPic,qps,,,500,,,,,
-2026-11,1250000001,CNY,portrait-segmentation,not_billable,SegmentPortraitPic,per_call,vetoed,,3,,,,,
-2026-11,1250000001,CNY,portrait-segmentation,free_pack,,,,,1000,0,,,,
-2026-11,1250000001,CNY,portrait-segmentation,pack,P-1,,,exhausted,2000,0,,,2026-10-02T10:00:00+08:00,2027-10-02T10:00:00+08:00
-2026-11,1250000001,CNY,portrait-segmentation,pack,P-2,,,refunded,0,10000,,,2026-11-02T10:00:00+08:00,2027-11-02T10:00:00+08:00
-2026-11,1250000001,CNY,portrait-segmentation,due,\"post-paid calls, tier from 10000\",,,,96999,,0.009,872.99,,
-2026-11,1250000001,CNY,portrait-segmentation,paid,P-2,,,,,,,88.00,2026-11-02T10:00:00+08:00,
-2026-11,1250000001,CNY,portrait-segmentation,paid_back,P-2,,,,,,,-80.00,2026-11-03T10:00:00+08:00,
-2026-11,1250000001,CNY,portrait-segmentation,paid,Q-1,,,,,,,7800.00,2026-11-10T00:00:00+08:00,
-2026-11,1250000001,CNY,video-segmentation,calls,CreateSegmentationTask,free,,,7,,,,,
-2026-11,1250000001,CNY,,total_due,,,,,,,,872.99,,
-2026-11,1250000001,CNY,,total_paid,,,,,,,,7808.00,,
+month,account,currency,group,row,name,mode,reason,state,calls,left,unit_price,amount,from,until,title,title_en
+2026-11,1250000001,CNY,portrait-segmentation,calls,SegmentCustomizedPortraitPic,per_call,,,1000,,,,,,人像分割,
+2026-11,1250000001,CNY,portrait-segmentation,calls,SegmentPortraitPic,per_call,,,98999,,,,,,人像分割,
+2026-11,1250000001,CNY,portrait-segmentation,calls,SegmentPortraitPic,qps,,,500,,,,,,人像分割,
+2026-11,1250000001,CNY,portrait-segmentation,not_billable,SegmentPortraitPic,per_call,vetoed,,3,,,,,,人像分割,
+2026-11,1250000001,CNY,portrait-segmentation,free_pack,,,,,1000,0,,,,,人像分割,
+2026-11,1250000001,CNY,portrait-segmentation,pack,P-1,,,exhausted,2000,0,,,2026-10-02T10:00:00+08:00,2027-10-02T10:00:00+08:00,人像分割,
+2026-11,1250000001,CNY,portrait-segmentation,pack,P-2,,,refunded,0,10000,,,2026-11-02T10:00:00+08:00,2027-11-02T10:00:00+08:00,人像分割,
+2026-11,1250000001,CNY,portrait-segmentation,due,\"post-paid calls, tier from 10000\",,,,96999,,0.009,872.99,,,人像分割,
+2026-11,1250000001,CNY,portrait-segmentation,paid,P-2,,,,,,,88.00,2026-11-02T10:00:00+08:00,,人像分割,
+2026-11,1250000001,CNY,portrait-segmentation,paid_back,P-2,,,,,,,-80.00,2026-11-03T10:00:00+08:00,,人像分割,
+2026-11,1250000001,CNY,portrait-segmentation,paid,Q-1,,,,,,,7800.00,2026-11-10T00:00:00+08:00,,人像分割,
+2026-11,1250000001,CNY,video-segmentation,calls,CreateSegmentationTask,free,,,7,,,,,,视频人像分割,
+2026-11,1250000001,CNY,,total_due,,,,,,,,872.99,,,,
+2026-11,1250000001,CNY,,total_paid,,,,,,,,7808.00,,,,
 ";
     assert_eq!(String::from_utf8(out).unwrap(), expected);
 }

@@ -153,7 +153,7 @@ fn covered_table(per_call: &PerCallUse) -> Table {
 }
 
 /// The columns of [`csv`]; they stay as they are.
-const COLUMNS: &str = "month,account,currency,group,row,name,mode,reason,state,calls,left,unit_price,amount,from,until";
+const COLUMNS: &str = "month,account,currency,group,row,name,mode,reason,state,calls,left,unit_price,amount,from,until,title,title_en";
 
 /// A header, then a row for each figure of the statement. `row` says what it is: `calls`,
 /// `not_billable`, `free_pack`, `pack`, `due`, `paid`, `paid_back`, `on_no_statement` where there
@@ -170,7 +170,8 @@ pub(crate) fn csv_head(out: &mut dyn Write) -> io::Result<()> {
 
 /// The rows of [`csv`], without its header: of many statements one after the other.
 pub(crate) fn csv_rows(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
-    let mut put = |group: &str, row: &str, cells: Cells| {
+    let mut put = |group: Option<&GroupStatement>, row: &str, cells: Cells| {
+        let text = |of: fn(&GroupStatement) -> &str| group.map_or("", of).to_owned();
         let Cells {
             name,
             mode,
@@ -187,7 +188,7 @@ pub(crate) fn csv_rows(out: &mut dyn Write, statement: &Statement) -> io::Result
             statement.month.clone(),
             statement.account.to_string(),
             statement.currency.clone(),
-            group.to_owned(),
+            text(|group| group.group.as_str()),
             row.to_owned(),
             name,
             mode,
@@ -199,11 +200,13 @@ pub(crate) fn csv_rows(out: &mut dyn Write, statement: &Statement) -> io::Result
             amount,
             from,
             until,
+            text(|group| &group.title),
+            text(|group| &group.title_en),
         ];
         writeln!(out, "{}", cells.map(|cell| quoted(&cell)).join(","))
     };
     for group in &statement.groups {
-        let mut put = |row: &str, cells: Cells| put(group.group.as_str(), row, cells);
+        let mut put = |row: &str, cells: Cells| put(Some(group), row, cells);
         call_rows(&mut put, group)?;
         amount_rows(&mut put, group)?;
     }
@@ -212,7 +215,7 @@ pub(crate) fn csv_rows(out: &mut dyn Write, statement: &Statement) -> io::Result
             calls: statement.on_no_statement.to_string(),
             ..Cells::default()
         };
-        put("", "on_no_statement", cells)?;
+        put(None, "on_no_statement", cells)?;
     }
     // Last, so that a script finds them at the end of the file.
     for (row, amount) in [
@@ -223,7 +226,7 @@ pub(crate) fn csv_rows(out: &mut dyn Write, statement: &Statement) -> io::Result
             amount: money(amount).to_string(),
             ..Cells::default()
         };
-        put("", row, cells)?;
+        put(None, row, cells)?;
     }
     Ok(())
 }

@@ -49,7 +49,7 @@ fn table(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     let due = money(report.due);
     writeln!(out, "\nstatements {}, due {due}", report.statements)?;
     for (group, figures) in &report.groups {
-        writeln!(out, "\n{group} {}", figures.title)?;
+        writeln!(out, "\n{group} {} {}", figures.title, figures.title_en)?;
         writeln!(out, "  calls {}, due {}", figures.calls, money(figures.due))?;
         for (reason, calls) in &figures.not_billable {
             writeln!(out, "  not billed: {reason} {calls}")?;

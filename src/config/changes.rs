@@ -106,6 +106,11 @@ fn catalog_group(said: &mut Vec<String>, old: &Group, new: &Group) {
         format!("{:?}", old.title),
         format!("{:?}", new.title),
     );
+    compare(
+        "title_en",
+        format!("{:?}", old.title_en),
+        format!("{:?}", new.title_en),
+    );
     compare("regions", list(&old.regions), list(&new.regions));
     let actions = |group: &Group| {
         list(group.actions.iter().map(|spec| match &spec.route {

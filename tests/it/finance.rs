@@ -155,7 +155,13 @@ async fn finance_closes_a_month_from_all_statements_the_list_and_the_report() {
     assert_eq!(report["unearned"]["calls"], 6_000);
     assert_eq!(report["unearned"]["amount"], "52.80");
     let table = run(&house, &["report", "--month", &month]);
-    for said in ["due 40.00", "not billed: vetoed 7", "52.80", "人像分割"] {
+    for said in [
+        "Portrait segmentation",
+        "due 40.00",
+        "not billed: vetoed 7",
+        "52.80",
+        "人像分割",
+    ] {
         assert!(table.contains(said), "{table}");
     }
 }

@@ -208,6 +208,7 @@ impl Group {
         GroupInputs {
             group: GroupId::new(&format!("group-{name}")).unwrap(),
             title: "组".into(),
+            title_en: String::new(),
             terms,
             packs,
             purchases: Vec::new(),

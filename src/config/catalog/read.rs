@@ -140,9 +140,10 @@ fn groups(item: Item<'_>) -> Option<Groups> {
         let id = id?;
         let (charging, rest) = body.unwrap_or_default();
         known.push((id.clone(), charging.clone()));
-        let (title, regions, actions) = rest?;
+        let (title, title_en, regions, actions) = rest?;
         Some(Group {
             id,
+            title_en: title_en.unwrap_or_else(|| title.clone()),
             title,
             regions,
             actions,
@@ -152,18 +153,21 @@ fn groups(item: Item<'_>) -> Option<Groups> {
     Some(Groups { groups, known })
 }
 
-type Rest = (String, Vec<String>, Vec<ActionSpec>);
+type Rest = (String, Option<String>, Vec<String>, Vec<ActionSpec>);
 
 fn group(item: Item<'_>, taken: &mut Taken) -> Option<(Option<Charging>, Option<Rest>)> {
     let mut fields = item.fields()?;
     let title = fields.required("title", "人像分割", |i| i.line().map(str::to_owned));
+    let title_en = fields.or("title_en", None, |i| {
+        i.line().map(|text| Some(text.to_owned()))
+    });
     let regions = fields.or("regions", Vec::new(), |i| i.each(token));
     let actions = fields.required("actions", "{ACTION: {route: POST /path}}", |i| {
         actions(i, taken)
     });
     let charging = charging(item, &mut fields);
     fields.close();
-    let rest = || Some((title?, regions?, actions?));
+    let rest = || Some((title?, title_en?, regions?, actions?));
     Some((charging, rest()))
 }
 

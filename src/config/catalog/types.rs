@@ -38,6 +38,8 @@ pub struct Group {
     pub id: GroupId,
     /// Its name for people.
     pub title: String,
+    /// The same in English; the title where none is written.
+    pub title_en: String,
     /// Accepted values of `X-TC-Region`; empty: not asked for and not checked.
     pub regions: Vec<String>,
     /// Not empty.
