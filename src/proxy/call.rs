@@ -75,8 +75,8 @@ impl Proxy {
         let body = match (buffered, upload.take()) {
             (Some(buffered), _) => ForwardBody::Buffered(buffered),
             (None, Some(upload)) => ForwardBody::Streamed(upload),
-            // Not reached: each request has an upload, and `identify` keeps it only when it gives
-            // the buffered body. The permit would write the record here too.
+            // Not reached: each request has an upload, and `identify` gives it back. The permit would
+            // write the record here too.
             (None, None) => return Err(Refusal::Upload(UploadFailure::Incomplete)),
         };
         let outgoing = UpstreamRequest::new(self.upstream_head(context, head, permit.call()), body);
