@@ -17,6 +17,7 @@ mod restore;
 mod serve;
 mod statement;
 mod usage;
+mod values;
 mod verify;
 
 pub mod demo;
@@ -27,8 +28,8 @@ pub use check::check;
 pub use completions::{completions, man};
 pub use flags::{
     BackupFlags, CheckFlags, Command, CompletionsFlags, ConfigFlag, DemoFlags, KeyCommand, KeyKind,
-    ManFlags, PriceFlags, RecordsFlags, RefundFlags, RestoreFlags, StatementFlags, UsageFlags,
-    VerifyFlags, parse,
+    ManFlags, PriceFlags, RecordsFlags, RefundFlags, RestoreFlags, RotateFlags, StatementFlags,
+    UsageFlags, VerifyFlags, parse,
 };
 pub use key::key;
 pub use output::tell;
