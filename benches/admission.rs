@@ -31,7 +31,7 @@ fn policy() -> Policy {
         let mut account = sample.clone();
         account.id = AccountId::new(&format!("bench-{number}")).expect("a valid id");
         let sha256 = Sha256::digest(format!("key-{number}")).into();
-        account.credentials = Box::new([Credential::ApiKey { sha256 }]);
+        account.keys = Box::new([Credential::ApiKey { sha256 }.into()]);
         accounts.push(account);
     }
     let catalog = Arc::new(config.catalog);
@@ -67,7 +67,7 @@ fn identify(c: &mut Criterion) {
             let digest: Option<ApiKeyDigest> =
                 api_key(black_box(&call.fields)).and_then(Result::ok);
             digest
-                .and_then(|digest| policy.api_key(&digest).cloned())
+                .and_then(|digest| policy.api_key(&digest).map(|key| key.account().clone()))
                 .expect("known")
         });
     });
@@ -103,9 +103,9 @@ fn identify(c: &mut Criterion) {
                 hash.update(black_box(body.as_bytes()));
                 let known = policy.tc3(claim.secret_id()).expect("known");
                 claim
-                    .verify(&call, known.secret, &hash.finish(), &[])
+                    .verify(&call, known.secret().expect("a pair"), &hash.finish(), &[])
                     .expect("well signed");
-                known.account.clone()
+                known.account().clone()
             });
         });
     }

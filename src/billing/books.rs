@@ -13,8 +13,8 @@
 
 use crate::billing::window::SealedWindow;
 use crate::billing::{
-    self, Calls, GroupInputs, Inputs, Interval, PackOrder, PriceTerms, QpsOrder, Statement,
-    calls_on_none, first_month,
+    self, Calls, GroupInputs, Inputs, Interval, KeyCalls, PackOrder, PriceTerms, QpsOrder,
+    Statement, calls_on_none, first_month,
 };
 use crate::config::{Account, Catalog, Charging, Pack, Service};
 use crate::ledger::{ReadError, Reader, StoredStatement, UsageLine};
@@ -274,12 +274,44 @@ pub(super) fn count(
             let interval = Interval { from, until, calls };
             group_of(groups, group).intervals.push(interval);
         }
+        add_by_key(groups, &lines);
     }
     let lines = window.late_calls(reader, id)?;
     for (group, calls) in by_group(&lines) {
         group_of(groups, group).late = calls;
     }
+    add_by_key(groups, &lines);
+    for group in groups {
+        // A statement that was fixed before keys had ids is computed again as it was.
+        if group.keys.iter().all(|calls| calls.key.is_none()) {
+            group.keys.clear();
+        }
+    }
     Ok(())
+}
+
+/// Adds the lines to the calls by key of their groups.
+fn add_by_key(groups: &mut Vec<GroupInputs>, lines: &[UsageLine]) {
+    for line in lines {
+        let keys = &mut group_of(groups, &line.group).keys;
+        let at = match keys.binary_search_by(|calls| calls.key.cmp(&line.key)) {
+            Ok(at) => at,
+            Err(at) => {
+                let key = line.key.clone();
+                let none = KeyCalls {
+                    key,
+                    calls: 0,
+                    billable: 0,
+                };
+                keys.insert(at, none);
+                at
+            }
+        };
+        keys[at].calls += line.calls;
+        if line.billable {
+            keys[at].billable += line.calls;
+        }
+    }
 }
 
 fn empty_group(group: &GroupId, title: &str, title_en: &str) -> GroupInputs {
@@ -292,6 +324,7 @@ fn empty_group(group: &GroupId, title: &str, title_en: &str) -> GroupInputs {
         purchases: Vec::new(),
         intervals: Vec::new(),
         late: Vec::new(),
+        keys: Vec::new(),
     }
 }
 

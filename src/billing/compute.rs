@@ -77,6 +77,7 @@ fn group_statement(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> Gro
         calls,
         not_billable,
         late: late.fold(0, |sum, (_, calls)| sum.saturating_add(calls.calls)),
+        keys: group.keys.clone(),
         per_call: per_call.as_ref().map(|(terms, walk, billable)| {
             per_call_use(terms, walk, *billable, group, inputs.counted_until, zone)
         }),

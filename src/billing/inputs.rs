@@ -1,6 +1,6 @@
 //! All that a statement is computed from, and how money is rounded.
 
-use crate::model::{AccountId, Action, Fund, GroupId, Mode, Origin, Reason, TierBasis, Utc};
+use crate::model::{AccountId, Action, Fund, GroupId, KeyId, Mode, Origin, Reason, TierBasis, Utc};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +60,21 @@ pub struct GroupInputs {
     /// Calls of earlier months that reached the ledger after their statement was fixed: billed as
     /// calls of this month's first instant (ours).
     pub late: Vec<Calls>,
+    /// The same calls by the key that proved the account, those of the month and late ones, in order
+    /// of key. Empty when all are from before keys had ids.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<KeyCalls>,
+}
+
+/// The calls of one key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeyCalls {
+    /// The id of the key. Empty for calls from before keys had ids.
+    pub key: KeyId,
+    /// The number of admitted calls.
+    pub calls: u64,
+    /// The number of billable ones among them, in any mode.
+    pub billable: u64,
 }
 
 /// The catalogue's terms of per-call mode, as far as a statement needs them.

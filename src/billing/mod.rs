@@ -34,7 +34,9 @@ pub use inputs::Inputs;
 
 pub(crate) use balance::{balance, in_arrears};
 pub use compute::statement;
-pub(crate) use inputs::{Calls, GroupInputs, Interval, PackOrder, PriceTerms, QpsOrder, money};
+pub(crate) use inputs::{
+    Calls, GroupInputs, Interval, KeyCalls, PackOrder, PriceTerms, QpsOrder, money,
+};
 pub(crate) use months::{
     closing_day, due, furthest, keep_from, last_day_over, newest, next_seal, told, unsettled,
 };

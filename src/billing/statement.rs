@@ -1,6 +1,6 @@
 //! A month's statement: what was called, what covered it, what is due and what was paid (R10-R16).
 
-use crate::billing::{PackState, PriceTerms};
+use crate::billing::{KeyCalls, PackState, PriceTerms};
 use crate::model::{AccountId, Action, Fund, GroupId, Local, Mode, Origin, Reason};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
@@ -66,6 +66,10 @@ pub struct GroupStatement {
     pub not_billable: Vec<NotBillable>,
     /// The number of these calls that are of earlier months. They came after those were fixed.
     pub late: u64,
+    /// All of these calls by the key that proved the account. Empty when all are from before keys
+    /// had ids.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<KeyCalls>,
     /// How the calls in per-call mode were covered. `None` in a free group.
     pub per_call: Option<PerCallUse>,
     /// The billable calls in qps mode, which cost nothing (R5).

@@ -3,7 +3,7 @@
 use super::*;
 use crate::billing::price::NotSold;
 use crate::model::{
-    AccountId, Action, Fund, GroupId, Local, Mode, Origin, Reason, Stop, TierBasis, Utc,
+    AccountId, Action, Fund, GroupId, KeyId, Local, Mode, Origin, Reason, Stop, TierBasis, Utc,
 };
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
@@ -79,6 +79,7 @@ fn portrait(terms: PriceTerms, packs: Vec<PackOrder>) -> GroupInputs {
         purchases: Vec::new(),
         intervals: Vec::new(),
         late: Vec::new(),
+        keys: Vec::new(),
     }
 }
 
@@ -1347,4 +1348,37 @@ fn inputs_beyond_all_bounds_give_a_statement_and_no_panic() {
     assert_eq!(pack_in_use(0, 0, 5), (0, 0));
     let account = AccountId::new("a").unwrap();
     assert!(notices(&account, "P", 0, u32::MAX, 5, Decimal::MAX).is_empty());
+}
+
+#[test]
+fn calls_by_key_stand_on_the_statement_and_none_before_keys_had_ids() {
+    let mut group = called(
+        portrait(terms(TierBasis::AllCalls), vec![]),
+        &[(MID, per_call(7))],
+    );
+    let before = serde_json::to_string(&inputs(vec![group.clone()])).unwrap();
+    assert!(!before.contains("keys"), "as it was stored then");
+    let parsed: Inputs = serde_json::from_str(&before).unwrap();
+    let statement = crate::billing::statement(&parsed);
+    assert!(!serde_json::to_string(&statement).unwrap().contains("keys"));
+
+    let of = |key, calls, billable| KeyCalls {
+        key: KeyId::new(key).unwrap(),
+        calls,
+        billable,
+    };
+    group.keys = vec![of("", 2, 2), of("main", 5, 4)];
+    let statement = crate::billing::statement(&inputs(vec![group]));
+    let shown = |write: fn(&mut dyn std::io::Write, &Statement) -> std::io::Result<()>| {
+        let mut out = Vec::new();
+        write(&mut out, &statement).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let table = shown(text::table);
+    let rows = "  calls by key\n    key     calls  billable\n    (none)      2         2\n    main        5         4\n";
+    assert!(table.contains(rows), "{table}");
+    let csv = shown(text::csv);
+    let rows = "2026-11,1250000001,CNY,portrait-segmentation,key,main,,,,5,,,,,\n\
+                2026-11,1250000001,CNY,portrait-segmentation,key_billable,main,,,,4,,,,,\n";
+    assert!(csv.contains(rows), "{csv}");
 }

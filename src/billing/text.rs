@@ -62,6 +62,16 @@ fn group_tables(out: &mut dyn Write, group: &GroupStatement) -> io::Result<()> {
     }
     calls.write(out, "calls")?;
 
+    let mut keys = Table::new(&["<key", ">calls", ">billable"]);
+    for of in &group.keys {
+        let key = match of.key.is_none() {
+            true => "(none)",
+            false => of.key.as_str(),
+        };
+        keys.row(&[&key, &of.calls, &of.billable]);
+    }
+    keys.write(out, "calls by key")?;
+
     if let Some(per_call) = &group.per_call {
         covered_table(per_call).write(out, "billable calls in per-call mode")?;
     }
@@ -156,8 +166,9 @@ fn covered_table(per_call: &PerCallUse) -> Table {
 const COLUMNS: &str = "month,account,currency,group,row,name,mode,reason,state,calls,left,unit_price,amount,from,until,title,title_en";
 
 /// A header, then a row for each figure of the statement. `row` says what it is: `calls`,
-/// `not_billable`, `free_pack`, `pack`, `due`, `paid`, `paid_back`, `on_no_statement` where there
-/// are such calls, and last `total_due` and `total_paid`.
+/// `not_billable`, `key` and `key_billable` (the calls of a key, and the billable ones of them),
+/// `free_pack`, `pack`, `due`, `paid`, `paid_back`, `on_no_statement` where there are such calls,
+/// and last `total_due` and `total_paid`.
 pub(crate) fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
     csv_head(out)?;
     csv_rows(out, statement)
@@ -254,6 +265,16 @@ fn call_rows(put: &mut Put<'_>, group: &GroupStatement) -> io::Result<()> {
             ..Cells::default()
         };
         put("not_billable", cells)?;
+    }
+    for of in &group.keys {
+        for (row, calls) in [("key", of.calls), ("key_billable", of.billable)] {
+            let cells = Cells {
+                name: of.key.to_string(),
+                calls: calls.to_string(),
+                ..Cells::default()
+            };
+            put(row, cells)?;
+        }
     }
     if let Some(per_call) = &group.per_call {
         let cells = Cells {

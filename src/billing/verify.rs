@@ -246,6 +246,7 @@ fn verify_statement(reader: &Reader, stored: &StoredStatement) -> Result<(), Boo
     let mut counted = inputs.groups.clone();
     for group in &mut counted {
         (group.intervals, group.late) = (Vec::new(), Vec::new());
+        group.keys = Vec::new();
     }
     match count(reader, &window, until, &stored.account, &mut counted) {
         // Records that were deleted cannot be counted again.

@@ -4,13 +4,16 @@
 
 use crate::cli::flags::CheckFlags;
 use crate::cli::output::{load, print};
-use crate::config::{self, Account, Catalog, Charging, Settings, UpstreamSettings};
-use crate::model::Clock;
+use crate::config::{self, Account, Catalog, Charging, Key, Settings, UpstreamSettings};
+use crate::model::{Clock, Local, Utc};
+use jiff::tz::TimeZone;
 use std::io::{self, Write};
 use std::path::Path;
 
 /// Accounts that are listed; of the rest only the number is said.
 const LISTED_ACCOUNTS: usize = 20;
+/// Keys near their end that are listed.
+const LISTED_KEYS: usize = 100;
 
 /// Prints what the configuration means or, with `--against`, what it would change.
 ///
@@ -49,7 +52,9 @@ fn print_meaning(path: &Path) -> anyhow::Result<()> {
         writeln!(out, "{}: ok", path.display())?;
         write_settings(out, &config.settings)?;
         write_catalog(out, &config.catalog)?;
-        write_accounts(out, &config.accounts)
+        write_accounts(out, &config.accounts)?;
+        let zone = &config.catalog.time_zone;
+        write_ends(out, &config.accounts, Clock::default().utc(), zone)
     })
 }
 
@@ -129,15 +134,8 @@ fn write_catalog(out: &mut dyn Write, catalog: &Catalog) -> io::Result<()> {
 }
 
 fn write_accounts(out: &mut dyn Write, accounts: &[Account]) -> io::Result<()> {
-    let credentials: usize = accounts
-        .iter()
-        .map(|account| account.credentials.len())
-        .sum();
-    writeln!(
-        out,
-        "accounts: {} with {credentials} key(s)",
-        accounts.len()
-    )?;
+    let keys: usize = accounts.iter().map(|account| account.keys.len()).sum();
+    writeln!(out, "accounts: {} with {keys} key(s)", accounts.len())?;
     for account in accounts.iter().take(LISTED_ACCOUNTS) {
         let services: Vec<String> = account
             .services
@@ -150,6 +148,43 @@ fn write_accounts(out: &mut dyn Write, accounts: &[Account]) -> io::Result<()> {
         writeln!(out, "  {:24} {}", account.id.as_str(), services.join(", "))?;
     }
     let rest = accounts.len().saturating_sub(LISTED_ACCOUNTS);
+    if rest > 0 {
+        writeln!(out, "  ... and {rest} more")?;
+    }
+    Ok(())
+}
+
+/// The keys that have expired or will soon.
+fn write_ends(
+    out: &mut dyn Write,
+    accounts: &[Account],
+    now: Utc,
+    zone: &TimeZone,
+) -> io::Result<()> {
+    let keys = accounts
+        .iter()
+        .flat_map(|account| account.keys.iter().map(move |key| (account, key)));
+    let ending: Vec<(&Account, &Key)> = keys
+        .filter(|(_, key)| key.is_expired(now) || key.expires_soon(now))
+        .collect();
+    if ending.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "keys that have expired, or will within 14 days:")?;
+    for (account, key) in ending.iter().take(LISTED_KEYS) {
+        let expires = key.expires.unwrap_or(now);
+        let verb = match key.is_expired(now) {
+            true => "expired",
+            false => "expires",
+        };
+        let followed = match account.is_followed(key) {
+            true => "; another one has its name",
+            false => "",
+        };
+        let (id, key, at) = (&account.id, &key.id, Local::new(expires, zone));
+        writeln!(out, "  {:24} {key} {verb} at {at}{followed}", id.as_str())?;
+    }
+    let rest = ending.len().saturating_sub(LISTED_KEYS);
     if rest > 0 {
         writeln!(out, "  ... and {rest} more")?;
     }

@@ -4,12 +4,14 @@
 
 use crate::billing::{Goods, Period};
 use crate::cli::output::{AnswerFormat, Format, RecordsFormat};
+use crate::cli::values::{account_id, group_id, head, key_name, month_digest, overlap, up_to};
 use crate::config;
 use crate::ledger::Cursor;
-use crate::model::{AccountId, GroupId, Month, VERSION};
-use clap::builder::{RangedI64ValueParser, Resettable};
+use crate::model::{AccountId, GroupId, KeyId, Month, VERSION};
+use clap::builder::Resettable;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Guard an API that is sold by the call or by the QPS.
 ///
@@ -52,8 +54,11 @@ pub enum Command {
         after_help = "Examples:\n  tollgate check\n  tollgate check --config new/tollgate.yaml --against config/tollgate.yaml"
     )]
     Check(CheckFlags),
-    /// Make credentials.
-    #[command(subcommand, after_help = "Example:\n  tollgate key new --kind api-key")]
+    /// Make credentials, and replace them.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  tollgate key new --kind api-key\n  tollgate key rotate --account 1250000001 --key main"
+    )]
     Key(KeyCommand),
     /// Show the gate at work: a sample upstream, sample clients in both modes and dialects, a live
     /// table.
@@ -172,7 +177,34 @@ pub enum KeyCommand {
         /// A TC3 pair as the vendor's SDKs sign with, or an API key for plain HTTP.
         #[arg(long, value_enum, default_value_t = KeyKind::Tc3)]
         kind: KeyKind,
+        /// The name of the key, which its calls are counted under.
+        #[arg(long, value_name = "NAME", value_parser = key_name)]
+        name: Option<KeyId>,
     },
+    /// Print the lines for a new secret beside the old one, which holds for a while yet.
+    ///
+    /// Both lines have one name, so that nothing changes in records and bills. No file is written:
+    /// put the lines in the place of the key's line.
+    #[command(
+        after_help = "Examples:\n  tollgate key rotate --account 1250000001 --key AKIDEXAM\n  tollgate key rotate --account 1250000001 --key main --overlap 24h"
+    )]
+    Rotate(RotateFlags),
+}
+
+/// The flags of `tollgate key rotate`.
+#[derive(Args)]
+pub struct RotateFlags {
+    #[command(flatten)]
+    pub(crate) config: ConfigFlag,
+    /// The account that has the key.
+    #[arg(long, value_name = "ID", value_parser = account_id)]
+    pub(crate) account: AccountId,
+    /// The key's name; without one, the first 8 characters of its secret id or hash.
+    #[arg(long, value_name = "NAME", value_parser = key_name)]
+    pub(crate) key: KeyId,
+    /// For so long the old secret still holds: a number and d, h or m.
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = overlap)]
+    pub(crate) overlap: Duration,
 }
 
 /// The flags of `tollgate demo`.
@@ -425,33 +457,6 @@ pub struct CompletionsFlags {
 pub struct ManFlags {
     /// The directory; it must be there.
     pub(crate) directory: PathBuf,
-}
-
-/// From 1 on: the bounds of the accounts file, into which the order would go.
-fn up_to(most: u32) -> RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..=i64::from(most))
-}
-
-fn group_id(text: &str) -> Result<GroupId, String> {
-    GroupId::new(text).ok_or_else(|| "a group is 1 to 64 of a-z, 0-9 and -".into())
-}
-
-fn account_id(text: &str) -> Result<AccountId, String> {
-    AccountId::new(text).ok_or_else(|| "an id is 1 to 32 letters, digits, `_` or `-`".into())
-}
-
-fn head(text: &str) -> Result<[u8; 32], String> {
-    let mut head = [0; 32];
-    hex::decode_to_slice(text, &mut head)
-        .map_err(|_| "a head is 64 hex digits, as the log and statements have them")?;
-    Ok(head)
-}
-
-fn month_digest(text: &str) -> Result<(Month, [u8; 32]), String> {
-    let (month, digest) = text
-        .split_once('=')
-        .ok_or("write YYYY-MM=HEX, as in 2026-11=0123..ef")?;
-    Ok((Month::parse(month)?, head(digest)?))
 }
 
 /// Reads the command line of this process. Ends the process when it is wrong or asks for help.

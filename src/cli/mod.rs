@@ -18,6 +18,7 @@ mod restore;
 mod serve;
 mod statement;
 mod usage;
+mod values;
 mod verify;
 
 pub mod demo;
@@ -28,8 +29,8 @@ pub use check::check;
 pub use completions::{completions, man};
 pub use flags::{
     BackupFlags, CheckFlags, Command, CompletionsFlags, ConfigFlag, DemoFlags, KeyCommand, KeyKind,
-    ManFlags, PriceFlags, RecordsFlags, RefundFlags, ReportFlags, RestoreFlags, StatementFlags,
-    UsageFlags, VerifyFlags, parse,
+    ManFlags, PriceFlags, RecordsFlags, RefundFlags, ReportFlags, RestoreFlags, RotateFlags,
+    StatementFlags, UsageFlags, VerifyFlags, parse,
 };
 pub use key::key;
 pub use output::tell;

@@ -38,7 +38,7 @@ pub fn usage(flags: &UsageFlags) -> anyhow::Result<()> {
 fn usage_csv(out: &mut dyn Write, month: Month, lines: &[UsageLine]) -> io::Result<()> {
     writeln!(
         out,
-        "month,account,group,action,mode,outcome,billable,reason,calls,first_seq,last_seq"
+        "month,account,group,action,mode,outcome,billable,reason,calls,first_seq,last_seq,key"
     )?;
     for line in lines {
         let (account, group, action) = (&line.account, &line.group, &line.action);
@@ -46,8 +46,8 @@ fn usage_csv(out: &mut dyn Write, month: Month, lines: &[UsageLine]) -> io::Resu
         write!(out, "{month},{account},{group},{action},{mode},{outcome},")?;
         writeln!(
             out,
-            "{},{},{},{},{}",
-            line.billable, line.reason, line.calls, line.first_seq, line.last_seq
+            "{},{},{},{},{},{}",
+            line.billable, line.reason, line.calls, line.first_seq, line.last_seq, line.key
         )?;
     }
     Ok(())
@@ -64,7 +64,7 @@ pub(crate) fn usage_table(
     }
     writeln!(out, "calls of {month}")?;
     let head = [
-        "account", "group", "action", "mode", "outcome", "billable", "calls",
+        "account", "group", "action", "mode", "key", "outcome", "billable", "calls",
     ]
     .map(str::to_owned);
     let rows = lines.iter().map(|line| {
@@ -78,18 +78,19 @@ pub(crate) fn usage_table(
             line.group.to_string(),
             line.action.to_string(),
             line.mode.to_string(),
+            line.key.to_string(),
             line.outcome.to_string(),
             billable.to_owned(),
             line.calls.to_string(),
         ]
     });
-    let rows: Vec<[String; 7]> = std::iter::once(head).chain(rows).collect();
-    let [a, g, c, m, o, b, n] =
+    let rows: Vec<[String; 8]> = std::iter::once(head).chain(rows).collect();
+    let [a, g, c, m, k, o, b, n] =
         std::array::from_fn(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0));
-    for [account, group, action, mode, outcome, billable, calls] in &rows {
+    for [account, group, action, mode, key, outcome, billable, calls] in &rows {
         writeln!(
             out,
-            "{account:a$}  {group:g$}  {action:c$}  {mode:m$}  {outcome:o$}  {billable:b$}  {calls:>n$}"
+            "{account:a$}  {group:g$}  {action:c$}  {mode:m$}  {key:k$}  {outcome:o$}  {billable:b$}  {calls:>n$}"
         )?;
     }
     let total: u64 = lines.iter().map(|line| line.calls).sum();

@@ -4,7 +4,7 @@
 //! never show a secret, and never leave out a difference that moves money or calls.
 
 use crate::config::{
-    Account, Catalog, Charging, Config, Credential, Group, Pack, PackPrice, Paid, PerCall,
+    Account, Catalog, Charging, Config, Credential, Group, Key, Pack, PackPrice, Paid, PerCall,
     QpsPrice, QpsPurchase, Service, Tier,
 };
 use crate::model::{Mode, Origin, TierBasis, Utc};
@@ -49,7 +49,7 @@ pub(crate) fn changes<'c>(
                 .collect();
             said.push(format!(
                 "{id} added with {} key(s): {}",
-                account.credentials.len(),
+                account.keys.len(),
                 services.join(", ")
             ));
         }
@@ -214,7 +214,7 @@ impl Both<'_> {
         if old.name != new.name {
             said.push(format!("{id}: name {:?} → {:?}", old.name, new.name));
         }
-        credentials(said, old, new);
+        keys(said, old, new, &self.new.time_zone);
         for service in &old.services {
             match new
                 .services
@@ -319,36 +319,56 @@ impl Both<'_> {
     }
 }
 
-fn credentials(said: &mut Vec<String>, old: &Account, new: &Account) {
-    let named = |account: &Account| -> BTreeMap<String, Option<String>> {
-        account
-            .credentials
-            .iter()
-            .map(|credential| match credential {
-                Credential::Tc3 {
-                    secret_id,
-                    secret_key,
-                } => (
-                    format!("key {secret_id}"),
-                    Some(secret_key.expose_secret().to_owned()),
-                ),
-                Credential::ApiKey { sha256 } => (
-                    format!("API key with SHA-256 {}", hex::encode(sha256)),
-                    None,
-                ),
-            })
-            .collect()
+fn keys(said: &mut Vec<String>, old: &Account, new: &Account, zone: &TimeZone) {
+    let by_credential = |account: &'_ Account| -> BTreeMap<String, Key> {
+        let named = |key: &Key| match &key.credential {
+            Credential::Tc3 { secret_id, .. } => format!("key {secret_id}"),
+            Credential::ApiKey { sha256 } => {
+                format!("API key with SHA-256 {}", hex::encode(sha256))
+            }
+        };
+        let keys = account.keys.iter();
+        keys.map(|key| (named(key), key.clone())).collect()
     };
-    let (id, before, after) = (&old.id, named(old), named(new));
-    for (name, secret) in &before {
+    let (id, before, after) = (&old.id, by_credential(old), by_credential(new));
+    for (name, key) in &before {
         match after.get(name) {
             None => said.push(format!("{id}: {name} removed")),
-            Some(later) if later != secret => said.push(format!("{id}: {name} has another secret")),
-            Some(_) => {}
+            Some(later) => changed_key(said, &format!("{id}: {name}"), key, later, zone),
         }
     }
     for name in after.keys().filter(|name| !before.contains_key(*name)) {
         said.push(format!("{id}: {name} added"));
+    }
+}
+
+fn changed_key(said: &mut Vec<String>, what: &str, old: &Key, new: &Key, zone: &TimeZone) {
+    if let (Credential::Tc3 { secret_key: a, .. }, Credential::Tc3 { secret_key: b, .. }) =
+        (&old.credential, &new.credential)
+        && a.expose_secret() != b.expose_secret()
+    {
+        said.push(format!("{what} has another secret"));
+    }
+    if old.id != new.id {
+        let (before, after) = (&old.id, &new.id);
+        said.push(format!(
+            "{what}: its calls count as {before} → {after} from now"
+        ));
+    }
+    if old.expires != new.expires {
+        let end = |key: &Key| key.expires.map_or("never".to_owned(), |at| time(at, zone));
+        said.push(format!("{what}: expires {} → {}", end(old), end(new)));
+    }
+    if old.allowed_addresses != new.allowed_addresses {
+        let from = |key: &Key| match key.allowed_addresses.is_empty() {
+            true => "any".to_owned(),
+            false => list(&key.allowed_addresses),
+        };
+        said.push(format!(
+            "{what}: allowed addresses {} → {} from now",
+            from(old),
+            from(new)
+        ));
     }
 }
 

@@ -32,7 +32,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-pub use accounts::{Account, Credential, Service};
+pub use accounts::{Account, Credential, Key, Service};
 pub use load::{Config, load};
 pub use mistakes::Mistakes;
 pub use settings::{Endpoint, reference};

@@ -157,6 +157,7 @@ impl Reloader {
         let catalog = Arc::new(new.catalog);
         let policy = Policy::build(generation, catalog, new.accounts, &shared.metrics);
         policy.apply(&shared.limiters);
+        policy.inherit(&old);
         shared.policy.store(Arc::new(policy));
         // Calls keep what they use, so the retired generation is dropped here, off the workers.
         drop(old);

@@ -2,9 +2,9 @@
 //!
 //! Bounded by `metrics.accounts`; what is beyond it is counted under `other` or left out.
 
-use crate::metrics::families::{Decision, Metrics};
+use crate::metrics::families::{Decision, IntCounter, Metrics};
 use crate::metrics::series::AccountSeries;
-use crate::model::{AccountId, GroupId};
+use crate::model::{AccountId, GroupId, KeyId};
 use prometheus::core::Collector;
 use prometheus::{Encoder, TextEncoder};
 use std::collections::{HashMap, HashSet};
@@ -55,6 +55,20 @@ impl Metrics {
             Some(base) => add(base, counts.map(|count| -count)),
             None => add(series.other.entry(group.clone()).or_default(), counts),
         }
+    }
+
+    /// The counter of a key's calls; resolve it at the first call and keep it. The first
+    /// `metrics.accounts` keys have series of their own.
+    pub fn key_calls(&self, account: &AccountId, key: &KeyId) -> IntCounter {
+        let mut series = self.accounts.lock();
+        let named = (account.clone(), key.clone());
+        let is_named = series.keys.contains(&named)
+            || (series.keys.len() < series.limit && series.keys.insert(named));
+        let labels = match is_named {
+            true => [account.as_str(), key.as_str()],
+            false => [OTHER, OTHER],
+        };
+        self.key_calls.0.with_label_values(&labels)
     }
 
     /// Replaces the figures of all packs. At most `metrics.accounts` series: the orders of one
@@ -114,6 +128,7 @@ impl Metrics {
         self.set_accounts(&mut figures);
         let mut families = self.registry.gather();
         families.extend(self.account_requests.0.collect());
+        families.extend(self.key_calls.0.collect());
         families.retain(|family| !family.get_metric().is_empty());
         families.sort_by(|a, b| a.name().cmp(b.name()));
         let mut text = Vec::new();
@@ -129,6 +144,7 @@ impl Metrics {
             limit,
             named,
             other,
+            ..
         } = &mut *series;
         figures.sort_unstable_by_key(|f| std::cmp::Reverse(f.counts.iter().sum::<u64>()));
         self.account_requests.0.reset();
@@ -242,6 +258,28 @@ mod tests {
         assert_eq!(
             seen,
             HashMap::from([("b".into(), 5), ("c".into(), 3), ("other".into(), 2)])
+        );
+    }
+
+    #[test]
+    fn the_first_keys_to_call_have_series_of_their_own_and_the_rest_is_one_sum() {
+        let metrics = Metrics::new(2);
+        let call = |account: &str, key: &str| {
+            let (account, key) = (AccountId::new(account), KeyId::new(key));
+            metrics.key_calls(&account.unwrap(), &key.unwrap()).inc();
+        };
+        for (account, key) in [("a", "x"), ("b", "x"), ("a", "y"), ("c", "z"), ("a", "x")] {
+            call(account, key);
+        }
+        let mut seen = shown(&metrics, "key_calls_total");
+        seen.sort();
+        assert_eq!(
+            seen,
+            [
+                r#"{account="a",key="x"} 2"#,
+                r#"{account="b",key="x"} 1"#,
+                r#"{account="other",key="other"} 2"#,
+            ]
         );
     }
 

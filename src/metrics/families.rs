@@ -151,6 +151,10 @@ families! {
     "Accounts" {
         pub(in crate::metrics) account_requests: Unsorted = "account_requests_total" ["account", "group", "decision"],
             "Calls by account; the busiest by name.";
+        pub(in crate::metrics) key_calls: Unsorted = "key_calls_total" ["account", "key"],
+            "Admitted calls by account and key, throttled and refused ones excluded; the first keys to call by name.";
+        pub keys_expiring: IntGauge = "keys_expiring" [],
+            "Keys that expire within 14 days and have no successor of the same name.";
         pub(in crate::metrics) quota_qps: GaugeVec = "quota_qps" ["account", "group"],
             "Calls per second that are admitted now: the quota in force; 0 while stopped or not opened.";
         pub(in crate::metrics) pack_remaining_ratio: GaugeVec = "pack_remaining_ratio" ["account", "group", "order"],
@@ -402,7 +406,9 @@ mod tests {
             exposed += 1;
         }
         // The others have no series before the first account or decision.
-        let accounts = FAMILIES.iter().filter(|f| f.labels.contains(&"group"));
+        let accounts = FAMILIES
+            .iter()
+            .filter(|f| f.labels.contains(&"group") || f.labels.contains(&"key"));
         assert_eq!(exposed, FAMILIES.len() - accounts.count() - 1);
     }
 

@@ -20,5 +20,5 @@ pub use time::{Mono, Utc};
 
 pub(crate) use clock::Timer;
 pub(crate) use local::Local;
-pub(crate) use network::network;
+pub(crate) use network::{is_in, network};
 pub(crate) use terms::{COMMIT, QUOTA_PATH, RequestIdText, TierBasis};

@@ -75,7 +75,19 @@ impl AccountId {
     }
 }
 
+impl Default for KeyId {
+    /// The id that calls have from before keys had ids.
+    fn default() -> Self {
+        Self(Arc::from(""))
+    }
+}
+
 impl KeyId {
+    /// Whether it is the id that calls have from before keys had ids.
+    pub fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// `None` unless the text matches `[0-9A-Za-z_.-]{0,32}`.
     pub fn new(text: &str) -> Option<Self> {
         let fits = text.len() <= 32

@@ -7,7 +7,7 @@ use crate::billing::balances::Balances;
 use crate::billing::books::Books;
 use crate::http::h1::{Answer, RequestHead};
 use crate::http::names::X_REQUEST_ID;
-use crate::ledger::Reader;
+use crate::ledger::{KeysUsed, Reader};
 use crate::model::AccountId;
 use crate::portal::front::Portal;
 use crate::proxy::admission::Now;
@@ -33,8 +33,7 @@ impl Portal {
                 allowed: vec![Method::GET],
             });
         }
-        let account = self.own_account(head)?;
-        context.proven(&account)?;
+        let account = self.own_account(context, head)?;
         let place = self
             .questions
             .clone()
@@ -43,7 +42,7 @@ impl Portal {
         let catalog = shared.policy.load().catalog.clone();
         let (ledger, sold) = (shared.ledger.path().to_owned(), account.clone());
         let (now, paid_by) = (shared.clock.utc(), shared.paid_by());
-        let balances = tokio::task::spawn_blocking(move || {
+        let (balances, keys_used) = tokio::task::spawn_blocking(move || {
             // The reader holds its permit itself, since it goes on when the client has hung up.
             let _place = place;
             let reader = &Reader::open(&ledger).map_err(|error| error.to_string())?;
@@ -53,9 +52,10 @@ impl Portal {
                 reader,
                 now,
             };
-            books
-                .balances((&**sold).into(), paid_by)
-                .map_err(|error| error.to_string())
+            let balances = books.balances((&**sold).into(), paid_by);
+            let balances = balances.map_err(|error| error.to_string())?;
+            let keys_used = reader.keys_used(&sold.id, now);
+            Ok((balances, keys_used.map_err(|error| error.to_string())?))
         })
         .await
         .unwrap_or_else(|error| Err(error.to_string()))
@@ -64,7 +64,7 @@ impl Portal {
             Refusal::LedgerTrouble
         })?;
         let body = self
-            .describe(&account.id, &balances)
+            .describe(&account.id, &balances, &keys_used)
             .ok_or(Refusal::Credential(CredentialFailure::UnknownKey))?;
         let mut answer = Answer::own(StatusCode::OK, body.to_string().into_bytes());
         let lines = answer.lines();
@@ -73,32 +73,41 @@ impl Portal {
         Ok(answer)
     }
 
-    /// The account whose credential the request has. The signature is over an empty body.
-    fn own_account(&self, head: &RequestHead) -> Result<Arc<KnownAccount>, Refusal> {
+    /// The account whose key the request has, proven and in force. The signature is over an empty
+    /// body.
+    fn own_account(
+        &self,
+        context: &mut RequestContext<'_>,
+        head: &RequestHead,
+    ) -> Result<Arc<KnownAccount>, Refusal> {
         let shared = self.proxy.shared();
         let policy = shared.policy.load();
-        if let Some(key) = api_key(&head.fields) {
+        let now = shared.clock.utc();
+        let unknown = |why| Refusal::Credential(why);
+        let key = if let Some(key) = api_key(&head.fields) {
             let digest = key.map_err(Refusal::Credential)?;
-            return policy
-                .api_key(&digest)
-                .cloned()
-                .ok_or(Refusal::Credential(CredentialFailure::UnknownKey));
-        }
-        let now = shared.clock.utc().seconds();
-        let claim = tc3::claim(head, now, &policy.catalog.services).map_err(Refusal::Credential)?;
-        let known = policy
-            .tc3(claim.secret_id())
-            .ok_or(Refusal::Credential(CredentialFailure::UnknownId))?;
-        let no_body: [u8; 32] = Sha256::digest([]).into();
-        claim
-            .verify(head, known.secret, &no_body, &policy.catalog.host_aliases)
-            .map_err(Refusal::Credential)?;
-        Ok(known.account.clone())
+            let known = policy.api_key(&digest);
+            known.ok_or(unknown(CredentialFailure::UnknownKey))?
+        } else {
+            let claim = tc3::claim(head, now.seconds(), &policy.catalog.services);
+            let claim = claim.map_err(Refusal::Credential)?;
+            let known = policy.tc3(claim.secret_id());
+            let (known, secret) = known
+                .and_then(|known| Some((known, known.secret()?)))
+                .ok_or(unknown(CredentialFailure::UnknownId))?;
+            let no_body: [u8; 32] = Sha256::digest([]).into();
+            claim
+                .verify(head, secret, &no_body, &policy.catalog.host_aliases)
+                .map_err(Refusal::Credential)?;
+            known
+        };
+        context.proven(key, now)?;
+        Ok(key.account().clone())
     }
 
     /// `None` when the account is gone: another generation may be in force since it was proven, and
     /// an account finds its limiters only by its own generation's operations.
-    fn describe(&self, id: &AccountId, balances: &Balances) -> Option<Value> {
+    fn describe(&self, id: &AccountId, balances: &Balances, keys_used: &KeysUsed) -> Option<Value> {
         let shared = self.proxy.shared();
         let policy = shared.policy.load();
         let account = policy.account(id)?;
@@ -134,6 +143,7 @@ impl Portal {
             "balance": balances.balance,
             "in_arrears": balances.in_arrears,
             "due_so_far": balances.due_so_far,
+            "keys": policy.describe_keys(account, keys_used),
             "services": services,
         }))
     }

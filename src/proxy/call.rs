@@ -13,7 +13,7 @@
 
 use crate::http::h1::{Answer, RequestHead};
 use crate::ledger::{Commit, Slot};
-use crate::model::{KeyId, Mono, Outcome, Timer};
+use crate::model::{Mono, Outcome, Timer};
 use crate::proxy::admission::Reservation;
 use crate::proxy::body::{Buffered, ForwardBody, Relay, Upload, UploadFailure};
 use crate::proxy::context::RequestContext;
@@ -23,7 +23,7 @@ use crate::proxy::identity::api_key::{ApiKeyDigest, api_key};
 use crate::proxy::identity::{CredentialFailure, tc3};
 use crate::proxy::operation::{check_vendor_parameters, not_admitted, operation};
 use crate::proxy::permit::{AdmittedCall, Permit};
-use crate::proxy::policy::{KnownAccount, Policy};
+use crate::proxy::policy::{KnownKey, Policy};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
 use crate::proxy::upstream::{
@@ -67,7 +67,7 @@ impl Proxy {
             slot,
         } = self.admit(context, claimant, head)?;
         let started = reservation.wait(&self.shared.clock).await;
-        context.admitted(&call.operation, started.mode);
+        context.admitted(&call, &started);
         // Admitted from here on: the permit writes the record however the call ends, also when this
         // future is dropped.
         let permit = Permit::new(self.clone(), call, started, slot);
@@ -167,15 +167,16 @@ impl Proxy {
         head: &RequestHead,
     ) -> Result<Reserved, Refusal> {
         let policy = self.shared.policy.load();
-        let account = self.prove(context, &policy, &claimant, head)?;
-        context.proven(&account)?;
+        let key = self.prove(context, &policy, &claimant, head)?;
+        context.proven(key, context.received.later(&self.shared.clock).utc)?;
+        let account = key.account();
         let operation = operation(&policy, head)?.clone();
         context.operation = Some(operation.clone());
         if context.dialect == Dialect::Vendor {
             check_vendor_parameters(&policy, &operation, &head.fields)?;
         }
         let limiter = policy
-            .limiter(&account, &operation, &self.shared.limiters)
+            .limiter(account, &operation, &self.shared.limiters)
             .ok_or(Refusal::NotOpened)?;
         context.limiter = Some(limiter.clone());
         // Read only now. By an older time a start that the limiter has already dropped might still
@@ -202,8 +203,8 @@ impl Proxy {
         Ok(Reserved {
             call: AdmittedCall {
                 id: context.id,
-                account,
-                key: KeyId::new("").ok_or(Refusal::NotOpened)?,
+                account: account.clone(),
+                key: key.usage(&self.shared.metrics).clone(),
                 operation,
             },
             reservation,
@@ -211,36 +212,32 @@ impl Proxy {
         })
     }
 
-    /// The account whose credential the call has, proven.
-    fn prove(
+    /// The key that the call has, proven. Whether it holds is another question.
+    fn prove<'p>(
         &self,
         context: &RequestContext<'_>,
-        policy: &Policy,
+        policy: &'p Policy,
         claimant: &Claimant,
         head: &RequestHead,
-    ) -> Result<Arc<KnownAccount>, Refusal> {
+    ) -> Result<&'p KnownKey, Refusal> {
+        let unknown = |why| Refusal::Credential(why);
         match claimant {
             Claimant::ApiKey(digest) => policy
                 .api_key(digest)
-                .cloned()
-                .ok_or(Refusal::Credential(CredentialFailure::UnknownKey)),
+                .ok_or(unknown(CredentialFailure::UnknownKey)),
             Claimant::Tc3 { claim, body_sha256 } => {
                 // Looked up again: the credential may have been revoked while the body arrived.
-                let known = policy
-                    .tc3(claim.secret_id())
-                    .ok_or(Refusal::Credential(CredentialFailure::UnknownId))?;
+                let known = policy.tc3(claim.secret_id());
+                let (known, secret) = known
+                    .and_then(|known| Some((known, known.secret()?)))
+                    .ok_or(unknown(CredentialFailure::UnknownId))?;
                 claim
-                    .verify(
-                        head,
-                        known.secret,
-                        body_sha256,
-                        &policy.catalog.host_aliases,
-                    )
+                    .verify(head, secret, body_sha256, &policy.catalog.host_aliases)
                     .map_err(Refusal::Credential)?;
                 self.body_memory.proved(context.peer, claim.secret_id());
                 let skew = claim.skew_seconds(self.shared.clock.utc().seconds());
                 self.shared.metrics.client_clock_skew.observe(skew as f64);
-                Ok(known.account.clone())
+                Ok(known)
             }
         }
     }

@@ -11,11 +11,12 @@ use crate::http::h1::{Answer, RequestHead};
 use crate::http::names::X_TC_TRACE_ID;
 use crate::metrics::Decision;
 use crate::model::{Mode, Mono, RequestId, RequestIdText, Utc};
-use crate::proxy::admission::{Limiter, Now};
+use crate::proxy::admission::{Limiter, Now, Started};
 use crate::proxy::body::Progress;
 use crate::proxy::client::Client;
 use crate::proxy::dialect::Dialect;
-use crate::proxy::policy::{KnownAccount, Operation};
+use crate::proxy::permit::AdmittedCall;
+use crate::proxy::policy::{KnownAccount, KnownKey, Operation};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
 use crate::proxy::{Relay, forwarded};
@@ -85,12 +86,15 @@ impl<'p> RequestContext<'p> {
         }
     }
 
-    /// A credential of the account is proven. The connection belongs to the account from now on.
+    /// A key of an account is proven, and judged at `now`. When it holds, the connection belongs to
+    /// the account from now on.
     ///
     /// # Errors
-    /// When the account has its part of the connections already.
-    pub(crate) fn proven(&mut self, account: &Arc<KnownAccount>) -> Result<(), Refusal> {
+    /// When the key does not hold, or the account has its part of the connections already.
+    pub(crate) fn proven(&mut self, key: &KnownKey, now: Utc) -> Result<(), Refusal> {
+        let account = key.account();
         self.account = Some(account.clone());
+        key.check(now, self.peer).map_err(Refusal::Key)?;
         match self.client.place.prove(&account.id) {
             true => Ok(()),
             false => Err(Refusal::AccountConnections),
@@ -117,8 +121,9 @@ impl<'p> RequestContext<'p> {
         self.proxy.shared.metrics.pending.dec();
     }
 
-    pub(super) fn admitted(&mut self, operation: &Operation, mode: Mode) {
-        operation.admitted(mode).inc();
+    pub(super) fn admitted(&mut self, call: &AdmittedCall, started: &Started) {
+        call.operation.admitted(started.mode).inc();
+        call.key.admitted(started.at);
         if let Some(limiter) = &self.limiter {
             limiter.counts.admitted.fetch_add(1, Ordering::Relaxed);
         }

@@ -103,7 +103,7 @@ impl Refusal {
                 let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
                 lines.text("allow", names.join(", "));
             }
-            Self::Credential(_) if row.status == StatusCode::UNAUTHORIZED => {
+            Self::Credential(_) | Self::Key(_) if row.status == StatusCode::UNAUTHORIZED => {
                 lines.fixed("www-authenticate: Bearer\r\n");
             }
             _ => {}
@@ -181,6 +181,7 @@ mod tests {
     use super::*;
     use crate::model::{GroupId, Mode, Stop};
     use crate::proxy::body::UploadFailure;
+    use crate::proxy::policy::KeyBar;
     use crate::proxy::refusal::{REFUSALS, RefusalRow, Retry, Sentence};
     use std::collections::BTreeSet;
 
@@ -249,6 +250,8 @@ mod tests {
             no_quota(Some(Duration::from_secs(5))),
             throttled(Mode::PerCall, 20),
             throttled(Mode::Qps, u32::MAX),
+            Refusal::Key(KeyBar::Expired),
+            Refusal::Key(KeyBar::Address),
             Refusal::BodyMemory,
             Refusal::AccountConnections,
             Refusal::LedgerTrouble,

@@ -5,21 +5,16 @@
 
 use crate::http::Fields;
 use crate::http::names::X_FORWARDED_FOR;
+use crate::model::is_in;
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-/// Whether the address is one of a trusted proxy. An IPv4 address may come as a mapped one.
-pub(super) fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
-    let address = address.to_canonical();
-    trusted.iter().any(|net| net.contains(&address))
-}
 
 /// The address that sent the request: the connection's (`socket`), or the nearest address in
 /// `X-Forwarded-For` that is no trusted proxy. The field is read from the right as far as the
 /// proxies vouch for it. A part that cannot be read hides only what stands left of it.
 pub(super) fn peer(socket: IpAddr, fields: &Fields, trusted: &[IpNet]) -> IpAddr {
     let mut peer = socket;
-    if !is_trusted(trusted, socket) {
+    if !is_in(trusted, socket) {
         return peer;
     }
     let lines = fields.get_all(X_FORWARDED_FOR).rev();
@@ -30,7 +25,7 @@ pub(super) fn peer(socket: IpAddr, fields: &Fields, trusted: &[IpNet]) -> IpAddr
             break;
         };
         peer = address;
-        if !is_trusted(trusted, address) {
+        if !is_in(trusted, address) {
             break;
         }
     }

@@ -10,11 +10,10 @@
 use crate::http::h1::{Answer, ForwardHead, RequestHead};
 use crate::http::names::{X_BILLABLE, X_FORWARDED_FOR, X_REQUEST_ID, X_TC_TRACE_ID};
 use crate::http::{Field, Fields, tokens};
-use crate::model::RequestId;
+use crate::model::{RequestId, is_in};
 use crate::proxy::body::Relay;
 use crate::proxy::context::RequestContext;
 use crate::proxy::dialect::{self, Dialect};
-use crate::proxy::forwarded;
 use crate::proxy::identity::must_stand_once;
 use crate::proxy::permit::AdmittedCall;
 use crate::proxy::refusal::Refusal;
@@ -56,7 +55,7 @@ impl Proxy {
         forward.text(X_REQUEST_ID, context.id_text);
         // A trusted proxy's list of hops is passed on, with the proxy's own address added. Nobody
         // else's list is believed.
-        match forwarded::is_trusted(&self.trusted_proxies, context.client.address) {
+        match is_in(&self.trusted_proxies, context.client.address) {
             true => forward.list(X_FORWARDED_FOR, fields, &context.client.text),
             false => forward.text(X_FORWARDED_FOR, &context.client.text),
         }

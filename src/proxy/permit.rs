@@ -4,10 +4,10 @@
 //! future is dropped, the guard here writes the record.
 
 use crate::ledger::{Commit, Record, Slot, billable};
-use crate::model::{KeyId, Mono, Outcome, RequestId};
+use crate::model::{Mono, Outcome, RequestId};
 use crate::proxy::Proxy;
 use crate::proxy::admission::Started;
-use crate::proxy::policy::{KnownAccount, Operation};
+use crate::proxy::policy::{KeyUsage, KnownAccount, Operation};
 use std::sync::Arc;
 
 /// The facts of a call that its record holds, but for its end.
@@ -16,8 +16,8 @@ pub(super) struct AdmittedCall {
     pub id: RequestId,
     /// The account that pays.
     pub account: Arc<KnownAccount>,
-    /// The credential that proved it.
-    pub key: KeyId,
+    /// The key that proved it.
+    pub key: Arc<KeyUsage>,
     /// The operation that it calls.
     pub operation: Arc<Operation>,
 }
@@ -80,7 +80,7 @@ impl Permit {
         Some(slot.commit(Record {
             id: self.call.id,
             account: self.call.account.id.clone(),
-            key: self.call.key.clone(),
+            key: self.call.key.id().clone(),
             group: self.call.operation.group.clone(),
             action: self.call.operation.action.clone(),
             mode,

@@ -4,6 +4,7 @@
 use crate::model::{GroupId, Mode, Stop};
 use crate::proxy::body::UploadFailure;
 use crate::proxy::identity::CredentialFailure;
+use crate::proxy::policy::KeyBar;
 use http::{Method, StatusCode};
 use std::borrow::Cow;
 use std::fmt;
@@ -36,6 +37,8 @@ pub(crate) enum Refusal {
     ConnectionOption,
     /// The credential was not accepted.
     Credential(CredentialFailure),
+    /// The credential was accepted, and its key does not hold now or from there.
+    Key(KeyBar),
     /// No action is named, neither by header nor by route.
     ActionMissing,
     /// The action does not exist.
@@ -315,6 +318,13 @@ refusals! {
         Self::Credential(failure @ CredentialFailure::BadHeader(_)) =>
             CredentialFailure::BadHeader("x-tc-timestamp").label(), "InvalidParameter", BAD_REQUEST "Malformed request", Retry::Never,
             (failure as CredentialFailure::BadHeader("x-tc-timestamp"));
+        // Said to whoever has proven the key, and to nobody else.
+        Self::Key(KeyBar::Expired) =>
+            "key_expired", "AuthFailure.SecretIdNotFound", UNAUTHORIZED "Key expired", Retry::Never,
+            ("The key has expired; use the one that took its place, or ask the provider for another.");
+        Self::Key(KeyBar::Address) =>
+            "address_not_allowed", "UnauthorizedOperation", FORBIDDEN "Address not allowed", Retry::Never,
+            ("The key may not be used from this address; call from one that is allowed for it, or ask the provider.");
     }
     "The account", is_throttle: false {
         Self::NotOpened =>

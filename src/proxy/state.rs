@@ -5,11 +5,10 @@ use crate::config::{Limits, Settings};
 use crate::http::h1::BadHead;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::model::{Bill, Clock, Utc};
+use crate::model::{Bill, Clock, Utc, is_in};
 use crate::proxy::admission::{Limiter, Limiters};
 use crate::proxy::body_memory::BodyMemory;
 use crate::proxy::client::Client;
-use crate::proxy::forwarded;
 use crate::proxy::identity::hold_down::{HoldDown, Warnings};
 use crate::proxy::places::{Place, Places};
 use crate::proxy::policy::Policy;
@@ -140,7 +139,7 @@ impl Proxy {
     /// The address that connections are counted by; `None` for a trusted proxy, which has many
     /// clients.
     fn counted(&self, address: IpAddr) -> Option<IpAddr> {
-        (!forwarded::is_trusted(&self.trusted_proxies, address)).then_some(address)
+        (!is_in(&self.trusted_proxies, address)).then_some(address)
     }
 
     pub(super) fn bill(&self) -> Bill {

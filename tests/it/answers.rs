@@ -22,9 +22,8 @@ fn more_accounts(config: &mut Config) {
     let mut add = |key: &str, change: &dyn Fn(&mut Account)| {
         let mut account = config.accounts[1].clone();
         account.id = AccountId::new(key).unwrap();
-        account.credentials = Box::new([Credential::ApiKey {
-            sha256: ApiKeyDigest::of(key.as_bytes()).0,
-        }]);
+        let sha256 = ApiKeyDigest::of(key.as_bytes()).0;
+        account.keys = Box::new([Credential::ApiKey { sha256 }.into()]);
         change(&mut account);
         config.accounts.push(account);
     };

@@ -406,6 +406,7 @@ async fn a_customer_recounts_its_bill_and_a_bill_that_was_changed_does_not_pass(
         ("\"due\":\"27.00\"", "\"due\":\"27.01\""),
         ("\"used\":10000", "\"used\":9999"),
         ("\"unit_price\":\"0.009\"", "\"unit_price\":\"0.01\""),
+        ("\"key\":\"k\"", "\"key\":\"another\""),
     ] {
         assert!(text.contains(from), "{from} in {text}");
         std::fs::write(&file, text.replace(from, to)).unwrap();

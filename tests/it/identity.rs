@@ -349,10 +349,11 @@ fn vector_accounts(config: &mut Config, keys: &Value) {
     let template = config.accounts[1].clone();
     for (account, key) in config.accounts.iter_mut().zip(keys.as_array().unwrap()) {
         account.services = template.services.clone();
-        account.credentials = Box::new([Credential::Tc3 {
+        let pair = Credential::Tc3 {
             secret_id: key["secret_id"].as_str().unwrap().into(),
             secret_key: key["secret_key"].as_str().unwrap().into(),
-        }]);
+        };
+        account.keys = Box::new([pair.into()]);
         for service in &mut account.services {
             service.opened = Utc(0);
             for purchase in &mut service.qps_purchases {
@@ -533,9 +534,9 @@ fn studio(config: &mut Config) -> &mut config::Service {
 }
 
 fn revoke(config: &mut Config, index: usize) {
-    let mut left = config.accounts[0].credentials.to_vec();
+    let mut left = config.accounts[0].keys.to_vec();
     left.remove(index);
-    config.accounts[0].credentials = left.into();
+    config.accounts[0].keys = left.into();
 }
 
 type Change = fn(&mut Config);
@@ -566,7 +567,7 @@ async fn what_is_stopped_cut_or_revoked_while_the_body_arrives_is_so_for_that_ca
         (
             "another key under the same id",
             |config| {
-                config.accounts[0].credentials[0] = Credential::Tc3 {
+                config.accounts[0].keys[0].credential = Credential::Tc3 {
                     secret_id: STUDIO_ID.into(),
                     secret_key: "rotated".into(),
                 }

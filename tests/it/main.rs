@@ -28,6 +28,7 @@ mod harness;
 mod help;
 mod hung_files;
 mod identity;
+mod keys;
 mod ledger_trouble;
 mod logs;
 mod names;

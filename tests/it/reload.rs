@@ -518,7 +518,7 @@ async fn a_broken_file_of_any_kind_changes_nothing_and_is_told_with_its_place_an
         (
             "unknown key",
             accounts("        mode: per_call", "        modes: per_call"),
-            "accounts.yaml:19:9: unknown key \"modes\"",
+            "accounts.yaml:23:9: unknown key \"modes\"",
             "did you mean \"mode\"?",
         ),
         (
@@ -527,19 +527,19 @@ async fn a_broken_file_of_any_kind_changes_nothing_and_is_told_with_its_place_an
                 "        mode: per_call",
                 "        mode: per_call\n        mode: qps",
             ),
-            "accounts.yaml:20:9: duplicate key \"mode\": first given at ",
-            "accounts.yaml:19:9; keep one",
+            "accounts.yaml:24:9: duplicate key \"mode\": first given at ",
+            "accounts.yaml:23:9; keep one",
         ),
         (
             "duplicate credential",
             accounts(second_key, &format!("{second_key}\n{second_key}")),
-            "accounts.yaml:14:26: api_key_sha256: this API key is in use already, at ",
-            "accounts.yaml:13:26: a credential names one account; issue another",
+            "accounts.yaml:18:26: api_key_sha256: this API key is in use already, at ",
+            "accounts.yaml:17:26: a credential names one account; issue another",
         ),
         (
             "bad number",
             accounts("qps: 10,", "qps: ten,"),
-            "accounts.yaml:35:31: qps: expected a whole number from 1 to 1000000",
+            "accounts.yaml:39:31: qps: expected a whole number from 1 to 1000000",
             "found \"ten\"",
         ),
         (

@@ -53,7 +53,7 @@ fn with_key_pairs(config: &mut Config) {
             secret_id: id.into(),
             secret_key: secret.into(),
         };
-        account.credentials = [&account.credentials[..], &[pair]].concat().into();
+        account.keys = [&account.keys[..], &[pair.into()]].concat().into();
     }
 }
 

@@ -127,11 +127,15 @@ class Group:
         self.not_billable = Counter()  # (action, mode, reason)
         self.late = 0
         self.admitted = 0
+        self.keys = {}  # key: [calls, billable calls]
         self.per_call = []  # the instant of each billable call in per-call mode
 
     def add(self, record, at, late):
         action, mode, reason = record["action"], record["mode"], record["reason"]
         self.admitted += 1
+        of_key = self.keys.setdefault(record["key"], [0, 0])
+        of_key[0] += 1
+        of_key[1] += record["billable"]
         self.late += late
         # R8, R2: what is not billable is listed by reason; a free group's calls are free, not failed.
         if reason == "" or (mode == "free" and reason == "free"):
@@ -256,6 +260,14 @@ def recount_group(stated, group, before):
         stated_calls = not_billable.get(kind, 0)
         agree(f"{name}: {' '.join(kind)} calls, not billable", stated_calls, group.not_billable[kind])
     agree(f"{name}: late calls among them", stated["late"], group.late)
+    # There is no list by key when all calls are from before keys had ids.
+    if set(group.keys) - {""} or stated.get("keys"):
+        of_keys = {of["key"]: [of["calls"], of["billable"]] for of in stated.get("keys", [])}
+        if len(of_keys) != len(stated.get("keys", [])):
+            raise Differs(f"{name}: a key is listed twice")
+        for key in sorted(of_keys.keys() | group.keys.keys()):
+            told, counted = (keys.get(key, [0, 0]) for keys in (of_keys, group.keys))
+            agree(f"{name}: calls and billable calls of key {key or '(none)'}", told, counted)
     qps = sum(calls for (_, mode), calls in group.listed.items() if mode == "qps")
     agree(f"{name}: calls in qps mode", stated["qps_calls"], qps)
 

@@ -70,6 +70,28 @@ fn account(number: u8) -> AccountId {
     AccountId::new(&format!("a{number}")).unwrap()
 }
 
+/// The key of the call with this place: some are from before keys had ids.
+fn key_of(place: usize) -> KeyId {
+    KeyId::new(["", "k-1", "k-2"][place % 3]).unwrap()
+}
+
+/// The calls of these places by key, as a statement has them; all are billable.
+fn by_key(places: &[usize]) -> Vec<KeyCalls> {
+    let mut calls: BTreeMap<KeyId, u64> = BTreeMap::new();
+    for place in places {
+        *calls.entry(key_of(*place)).or_default() += 1;
+    }
+    if calls.keys().all(KeyId::is_none) {
+        return Vec::new();
+    }
+    let of = |(key, calls)| KeyCalls {
+        key,
+        calls,
+        billable: calls,
+    };
+    calls.into_iter().map(of).collect()
+}
+
 /// A call, named by its own action.
 #[derive(Debug)]
 struct Called {
@@ -135,7 +157,7 @@ impl World {
                 let record = Record {
                     id: RequestId(uuid::Uuid::now_v7()),
                     account: account(number),
-                    key: KeyId::new("k").unwrap(),
+                    key: key_of(self.calls.len()),
                     group: GroupId::new("portrait-segmentation").unwrap(),
                     action: Action::new(&action).unwrap(),
                     mode: Mode::PerCall,
@@ -238,18 +260,22 @@ impl World {
                 let in_month = inputs.groups.iter().flat_map(|group| &group.intervals);
                 let in_month = in_month.flat_map(|interval| &interval.calls);
                 let late = inputs.groups.iter().flat_map(|group| &group.late);
+                let mut places = Vec::new();
                 for calls in in_month.chain(late) {
                     assert_eq!(calls.calls, 1);
                     let called = self
                         .calls
                         .iter()
-                        .find(|c| c.action == calls.action.as_str());
-                    assert_eq!(called.unwrap().account, id);
+                        .position(|c| c.action == calls.action.as_str());
+                    places.push(called.unwrap());
+                    assert_eq!(self.calls[called.unwrap()].account, id);
                     billed
                         .entry(calls.action.to_string())
                         .or_default()
                         .push(place);
                 }
+                let keys = inputs.groups.iter().flat_map(|group| group.keys.clone());
+                assert_eq!(keys.collect::<Vec<_>>(), by_key(&places));
                 // Who has calls has a statement, and it is the one that was stored.
                 let stored = books.stored(&id, *month).unwrap();
                 assert_eq!(stored.is_some(), !inputs.groups.is_empty());

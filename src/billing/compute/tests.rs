@@ -214,6 +214,7 @@ impl Group {
             purchases: Vec::new(),
             intervals,
             late: self.counted(|call| call.late),
+            keys: Vec::new(),
         }
     }
 

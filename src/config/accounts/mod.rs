@@ -3,6 +3,7 @@
 //! Owns the shape of an account and the ends of what it bought. Must never say what a purchase is
 //! worth now: that is decided against an instant, elsewhere.
 
+mod keys;
 mod read;
 mod services;
 mod taken;
@@ -10,6 +11,6 @@ mod types;
 
 pub(in crate::config) use read::read;
 pub(in crate::config) use taken::Taken;
-pub use types::{Account, Credential, Service};
+pub use types::{Account, Credential, Key, Service};
 
 pub(crate) use types::{MAX_DAYS, MAX_MONTHS, MAX_PACKS, Pack, Paid, Payment, QpsPurchase};

@@ -1,10 +1,9 @@
 //! A file of accounts -> [`Account`]s.
-//!
-//! No message about a credential repeats a value: people paste a key into the wrong field.
 
+use crate::config::accounts::keys::keys;
 use crate::config::accounts::services::service;
 use crate::config::accounts::taken::{Taken, order, take};
-use crate::config::accounts::{Account, Credential, Payment};
+use crate::config::accounts::{Account, Payment};
 use crate::config::catalog;
 use crate::config::reader::{Entry, Item, Source, all, quoted};
 use crate::config::yaml::{self, Places};
@@ -78,9 +77,7 @@ fn account(entry: Entry<'_>, catalog: &catalog::Reading, taken: &mut Taken) -> O
     });
     let mut fields = entry.value.fields()?;
     let name = fields.required("name", "Example Studio", |i| i.line().map(str::to_owned));
-    let credentials = fields.or("keys", Vec::new(), |item| {
-        item.each(|item| credential(item, taken))
-    });
+    let keys = fields.or("keys", Vec::new(), |item| keys(item, taken));
     let payments = fields.or("payments", Vec::new(), |item| {
         item.each(|item| payment(item, taken))
     });
@@ -94,49 +91,10 @@ fn account(entry: Entry<'_>, catalog: &catalog::Reading, taken: &mut Taken) -> O
     Some(Account {
         id: id?,
         name: name?,
-        credentials: credentials?.into(),
+        keys: keys?.into(),
         payments: payments?.into(),
         services: services?.into(),
     })
-}
-
-// No message in here repeats a value: people paste a key into the wrong field.
-fn credential(item: Item<'_>, taken: &mut Taken) -> Option<Credential> {
-    let mut fields = item.fields()?;
-    let secret_id = fields.get("secret_id");
-    let secret_key = fields.get("secret_key");
-    let sha256 = fields.get("api_key_sha256");
-    fields.close();
-    match (secret_id, secret_key, sha256) {
-        (Some(id), Some(key), None) => {
-            let secret_key = key.secret();
-            let text = id.text()?;
-            let fits = text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
-            if !fits {
-                return id.refuse("is not a secret id: use 1 to 128 of 0-9, A-Z, a-z, _ and -");
-            }
-            let remedy = "a credential names one account; issue another";
-            let Taken { files, secret_ids, .. } = &mut *taken;
-            take(secret_ids, files, text.into(), id, id.place(), "this secret id", remedy)?;
-            Some(Credential::Tc3 {
-                secret_id: text.into(),
-                secret_key: secret_key?,
-            })
-        }
-        (None, None, Some(item)) => {
-            let text = item.text()?;
-            let mut sha256 = [0; 32];
-            let lower = !text.bytes().any(|b| b.is_ascii_uppercase());
-            if !lower || hex::decode_to_slice(text, &mut sha256).is_err() {
-                return item.refuse("expected the SHA-256 of the key as 64 lowercase hex digits, not the key itself");
-            }
-            let remedy = "a credential names one account; issue another";
-            let Taken { files, api_keys, .. } = &mut *taken;
-            take(api_keys, files, sha256, item, item.place(), "this API key", remedy)?;
-            Some(Credential::ApiKey { sha256 })
-        }
-        _ => item.refuse("a key is either {secret_id, secret_key} or {api_key_sha256}: give one of the two, whole"),
-    }
 }
 
 fn payment(item: Item<'_>, taken: &mut Taken) -> Option<Payment> {

@@ -2,9 +2,14 @@
 //!
 //! Must never say what a purchase is worth now: that is decided against an instant, elsewhere.
 
-use crate::model::{AccountId, Fund, GroupId, Mode, Origin, Stop, Utc};
+use crate::model::{AccountId, Fund, GroupId, KeyId, Mode, Origin, Stop, Utc};
+use ipnet::IpNet;
 use rust_decimal::Decimal;
 use secrecy::SecretString;
+use std::time::Duration;
+
+/// A key that ends within so much time is told of beforehand.
+pub(crate) const EXPIRES_SOON: Duration = Duration::from_secs(14 * 86_400);
 
 /// An order has at most so many packs.
 pub(crate) const MAX_PACKS: u32 = 10_000;
@@ -20,12 +25,66 @@ pub struct Account {
     pub id: AccountId,
     /// What people call it; not empty.
     pub name: String,
-    /// By which it is known (P6). No credential is in the file twice.
-    pub credentials: Box<[Credential]>,
+    /// By which it is known (P6). No credential is in the file twice. At most two keys have one id.
+    pub keys: Box<[Key]>,
     /// Towards post-paid charges (R17), in the order of the file.
     pub payments: Box<[Payment]>,
     /// The groups it has opened, each once.
     pub services: Box<[Service]>,
+}
+
+/// A credential of an account: how long it holds, and from where.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// Its name. Without one, the first 8 characters of the secret id or of the hash. Two keys have
+    /// one id only while the secret is rotated, and then both are named.
+    pub id: KeyId,
+    /// Refused from then on.
+    pub expires: Option<Utc>,
+    /// It holds for clients in these networks; empty: from anywhere.
+    pub allowed_addresses: Box<[IpNet]>,
+    /// What a call sends or signs with.
+    pub credential: Credential,
+}
+
+impl From<Credential> for Key {
+    /// A key without a name that holds from anywhere and does not expire.
+    fn from(credential: Credential) -> Self {
+        let id = match &credential {
+            Credential::Tc3 { secret_id, .. } => {
+                KeyId::new(secret_id.get(..8).unwrap_or(secret_id))
+            }
+            Credential::ApiKey { sha256 } => KeyId::new(&hex::encode(&sha256[..4])),
+        };
+        Self {
+            id: id.unwrap_or_default(),
+            expires: None,
+            allowed_addresses: Box::default(),
+            credential,
+        }
+    }
+}
+
+impl Key {
+    /// Whether it is refused at `now`.
+    pub fn is_expired(&self, now: Utc) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+
+    /// Whether it still holds at `now` and expires within [`EXPIRES_SOON`].
+    pub fn expires_soon(&self, now: Utc) -> bool {
+        let ends = |expires| now < expires && expires <= now.plus(EXPIRES_SOON);
+        self.expires.is_some_and(ends)
+    }
+}
+
+impl Account {
+    /// Whether another key with the id of this one holds longer: it is being rotated out.
+    pub fn is_followed(&self, key: &Key) -> bool {
+        let end = |key: &Key| key.expires.unwrap_or(Utc(i64::MAX));
+        let mut others = self.keys.iter().filter(|other| other.id == key.id);
+        others.any(|other| end(other) > end(key))
+    }
 }
 
 /// What a call proves who it is by.

@@ -10,6 +10,7 @@ mod section;
 pub(in crate::config) mod table;
 mod types;
 
+pub(in crate::config) use addresses::network;
 pub(in crate::config) use read::{Paths, read};
 pub use table::reference;
 pub use types::Endpoint;

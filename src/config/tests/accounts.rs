@@ -2,7 +2,7 @@
 
 use crate::config::tests::bad;
 use crate::config::tests::files::{Files, utc};
-use crate::config::{Credential, Paid, load};
+use crate::config::{Credential, Key, Paid, load};
 use crate::model::{Mode, Origin, Stop};
 use std::path::Path;
 
@@ -24,8 +24,9 @@ fn the_shipped_accounts_have_the_keys_of_the_demo_and_the_quota_they_bought() {
     for (account, key) in config.accounts.iter().zip(keys) {
         use sha2::Digest;
         let digest: [u8; 32] = sha2::Sha256::digest(key).into();
-        let held = |c: &Credential| matches!(c, Credential::ApiKey { sha256 } if *sha256 == digest);
-        assert!(account.credentials.iter().any(held), "{key}");
+        let held =
+            |key: &Key| matches!(key.credential, Credential::ApiKey { sha256 } if sha256 == digest);
+        assert!(account.keys.iter().any(held), "{key}");
     }
     let now = utc("2026-11-24T00:00:00Z");
     let in_force = config.accounts[1].services[0].qps_purchases.iter();
@@ -121,4 +122,78 @@ fn a_pack_that_was_not_bought_may_cost_nothing() {
         (Origin::Promotion, false, 1)
     );
     assert_eq!(pack.paid, Paid::default());
+}
+
+#[test]
+fn a_key_without_a_name_has_the_first_eight_characters_of_its_id_or_hash() {
+    let files = Files::good();
+    let ids = |files: &Files| -> Vec<String> {
+        let account = files.load().unwrap().accounts[0].clone();
+        account.keys.iter().map(|key| key.id.to_string()).collect()
+    };
+    assert_eq!(ids(&files), ["AKID1", "00000000"]);
+    files.change(
+        "accounts.yaml",
+        "secret_id: AKID1,",
+        "secret_id: AKID0123456,",
+    );
+    assert_eq!(ids(&files), ["AKID0123", "00000000"]);
+    files.change(
+        "accounts.yaml",
+        "{api_key_sha256:",
+        "{name: ci.main_1-a, api_key_sha256:",
+    );
+    assert_eq!(ids(&files), ["AKID0123", "ci.main_1-a"]);
+}
+
+#[test]
+fn two_accounts_may_use_the_same_name_for_a_key() {
+    let files = Files::good();
+    files.change(
+        "accounts.yaml",
+        "secret_id: AKID1,",
+        "name: main, secret_id: AKID1,",
+    );
+    let second = "{name: Two, keys: [{name: main, secret_id: AKID2, secret_key: other}],";
+    files.change("accounts.yaml", "{name: Two,", second);
+    assert_eq!(files.mistakes(), [""; 0]);
+}
+
+#[test]
+fn a_key_ends_at_its_instant_and_is_told_of_for_fourteen_days_before() {
+    let files = Files::good();
+    let ends = "expires: 2026-12-15T00:00:00+08:00, secret_id: AKID1,";
+    files.change("accounts.yaml", "secret_id: AKID1,", ends);
+    let account = files.load().unwrap().accounts[0].clone();
+    let judged = |at: &str| {
+        let at = utc(at);
+        (
+            account.keys[0].is_expired(at),
+            account.keys[0].expires_soon(at),
+        )
+    };
+    assert_eq!(judged("2026-11-30T23:59:59.999999+08:00"), (false, false));
+    assert_eq!(judged("2026-12-01T00:00:00+08:00"), (false, true));
+    assert_eq!(judged("2026-12-14T23:59:59.999999+08:00"), (false, true));
+    assert_eq!(judged("2026-12-15T00:00:00+08:00"), (true, false));
+    assert!(!account.keys[1].is_expired(utc("2100-01-01T00:00:00Z")));
+}
+
+#[test]
+fn a_key_is_followed_by_one_of_its_name_that_holds_longer() {
+    let files = Files::good();
+    let rotated = "secret_id: AKID1, secret_key: hush, name: a, expires: 2026-12-15T00:00:00Z}\n      \
+                   - {name: a, secret_id: AKID2, secret_key: hush";
+    files.change(
+        "accounts.yaml",
+        "secret_id: AKID1, secret_key: hush",
+        rotated,
+    );
+    let account = files.load().unwrap().accounts[0].clone();
+    let followed: Vec<bool> = account
+        .keys
+        .iter()
+        .map(|key| account.is_followed(key))
+        .collect();
+    assert_eq!(followed, [true, false, false]);
 }

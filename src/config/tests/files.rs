@@ -125,7 +125,7 @@ pub(in crate::config) struct Shipped {
 const EVERY_KEY: &str = r#"
   "every-key":
     name: Every Key
-    keys: [{secret_id: AKIDEVERY, secret_key: hush-hush-hush}]
+    keys: [{name: every-01, secret_id: AKIDEVERY, secret_key: hush-hush-hush, expires: 2026-12-01T00:00:00+08:00, allowed_addresses: [10.0.0.1/32]}]
     services:
       portrait-segmentation:
         opened: 2026-01-01T00:00:00+08:00

@@ -8,7 +8,7 @@ use std::fs;
 #[test]
 fn secrets_come_from_files_and_the_environment() {
     let files = Files::good();
-    let key = |files: &Files| match &files.load().unwrap().accounts[0].credentials[0] {
+    let key = |files: &Files| match &files.load().unwrap().accounts[0].keys[0].credential {
         Credential::Tc3 { secret_key, .. } => secret_key.expose_secret().to_owned(),
         Credential::ApiKey { .. } => String::new(),
     };

@@ -75,15 +75,16 @@ pub(super) async fn account(Extracted(admin): App, id: Named) -> Response {
             id: &sold_id,
             account: sold.as_ref().map(|account| &***account),
         };
-        Books {
+        let books = Books {
             catalog,
             reader,
             now,
-        }
-        .balances(sold, paid_by)
+        };
+        let balances = books.balances(sold, paid_by)?;
+        Ok::<_, BooksError>((balances, reader.keys_used(&sold_id, now)?))
     });
-    let balances = match asked.await {
-        Ok(balances) => balances,
+    let (balances, keys_used) = match asked.await {
+        Ok(answer) => answer,
         Err(response) => return response,
     };
     let Some(account) = account else {
@@ -91,8 +92,7 @@ pub(super) async fn account(Extracted(admin): App, id: Named) -> Response {
         if balances.services.is_empty() && !balances.in_arrears {
             return problem(StatusCode::NOT_FOUND, "no such account");
         }
-        let described =
-            json!({"id": id, "name": null, "removed": true, "services": {}, "balances": balances});
+        let described = json!({"id": id, "name": null, "removed": true, "keys": [], "services": {}, "balances": balances});
         return Json(described).into_response();
     };
     let now = Now::read(&admin.shared.clock);
@@ -101,6 +101,7 @@ pub(super) async fn account(Extracted(admin): App, id: Named) -> Response {
         "id": id,
         "name": account.name,
         "removed": false,
+        "keys": policy.describe_keys(&account, &keys_used),
         "services": services,
         "balances": balances,
     });

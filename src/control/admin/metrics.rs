@@ -27,6 +27,8 @@ pub(super) async fn metrics(Extracted(admin): App) -> Response {
     metrics
         .config_generation
         .set(whole(shared.policy.load().generation));
+    let expiring = shared.policy.load().expiring(shared.clock.utc());
+    metrics.keys_expiring.set(whole(expiring as u64));
     let text = metrics.expose(figures(shared));
     (
         [(

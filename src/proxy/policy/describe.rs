@@ -2,9 +2,10 @@
 //!
 //! Owns this one description. It reads the limiters that decide, and takes no quota.
 
+use crate::ledger::KeysUsed;
 use crate::model::{Local, Mode, Stop, Utc};
 use crate::proxy::admission::{Limiter, Limiters, Now, Terms};
-use crate::proxy::policy::{KnownAccount, Operation, Policy};
+use crate::proxy::policy::{KnownAccount, KnownKey, Operation, Policy};
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -54,6 +55,30 @@ impl Policy {
             of_group.push((limiter, described));
         }
         services
+    }
+
+    /// The keys of `account`: until when each holds, and when a call of it was last admitted.
+    /// `recorded` is what the ledger tells; it knows two keys of one id as one, so of these only
+    /// what was seen since the start of the process is told.
+    pub fn describe_keys(&self, account: &KnownAccount, recorded: &KeysUsed) -> Vec<Value> {
+        let zone = &self.catalog.time_zone;
+        let local = |at: Utc| Local::new(at, zone);
+        let described = account.keys.iter().map(|key| {
+            let alone = account
+                .keys
+                .iter()
+                .filter(|other| other.id == key.id)
+                .count()
+                == 1;
+            let recorded = recorded.get(&key.id).copied().filter(|_| alone);
+            let seen = self.known_key(key).and_then(KnownKey::last_used);
+            json!({
+                "key": key.id,
+                "expires": key.expires.map(local),
+                "last_used": seen.max(recorded).map(local),
+            })
+        });
+        described.collect()
     }
 
     fn describe_limiter(

@@ -5,19 +5,17 @@
 //! call that needs it. Must never be changed otherwise, nor held over an await (a call keeps its
 //! account).
 
-use crate::config::{self, Catalog, Charging, Credential};
-use crate::metrics::{Decision, IntCounter, Metrics};
-use crate::model::{AccountId, Action, GroupId, Mode, Utc};
+use crate::config::{self, Catalog, Charging, Key};
+use crate::metrics::{Decision, Metrics};
+use crate::model::{AccountId, GroupId, Mode, Utc};
 use crate::proxy::admission::{Limiter, LimiterKey, Limiters, Purchase, Quota, Terms};
 use crate::proxy::identity::api_key::ApiKeyDigest;
-use crate::proxy::identity::tc3::{SigningKeys, SigningSecret};
+use crate::proxy::policy::account::{Entitlement, KnownAccount, Operation};
+use crate::proxy::policy::keys::{Keys, KnownKey};
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 use http::Method;
 use std::collections::HashMap;
-use std::hash::BuildHasher;
-use std::ops::Deref;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// A generation of the catalogue and the accounts.
 pub struct Policy {
@@ -27,93 +25,9 @@ pub struct Policy {
     pub catalog: Arc<Catalog>,
     operations: Vec<Arc<Operation>>,
     routes: HashMap<String, Vec<(Method, usize)>, RandomState>,
-    /// By secret id and by digest. An entry points into its account, which alone has the texts.
-    credentials: HashTable<CredentialEntry>,
-    hasher: RandomState,
+    keys: Keys,
     /// Sorted by id.
     accounts: Box<[Arc<KnownAccount>]>,
-}
-
-/// A credential: its account, its place in the account's list, and the keys derived from it.
-struct CredentialEntry {
-    account: Arc<KnownAccount>,
-    index: usize,
-    signing_keys: SigningKeys,
-}
-
-impl CredentialEntry {
-    fn credential(&self) -> Option<&Credential> {
-        self.account.credentials.get(self.index)
-    }
-
-    fn hash(&self, hasher: &RandomState) -> u64 {
-        match self.credential() {
-            Some(Credential::Tc3 { secret_id, .. }) => hasher.hash_one(&**secret_id),
-            Some(Credential::ApiKey { sha256 }) => hasher.hash_one(sha256),
-            None => 0,
-        }
-    }
-}
-
-/// One action with what a call to it needs.
-pub struct Operation {
-    /// Its limiter's place among the limiters that an account can have: the actions of a paid group
-    /// share one.
-    pub(super) scope: u32,
-    /// Its group's place in the catalogue.
-    group_index: usize,
-    /// The action that a call names.
-    pub action: Action,
-    /// The group of the action.
-    pub group: GroupId,
-    /// The regions in which it may be called; empty: all.
-    pub regions: Vec<String>,
-    admitted: [IntCounter; Mode::ALL.len()],
-    throttled: [IntCounter; Mode::ALL.len()],
-}
-
-impl Operation {
-    /// The counter of calls admitted in `mode`.
-    pub fn admitted(&self, mode: Mode) -> &IntCounter {
-        &self.admitted[mode as usize]
-    }
-
-    /// The counter of calls over the cap in `mode`.
-    pub fn throttled(&self, mode: Mode) -> &IntCounter {
-        &self.throttled[mode as usize]
-    }
-}
-
-/// A customer as the files have it, with its limiters.
-pub struct KnownAccount {
-    sold: config::Account,
-    entitlements: Box<[Entitlement]>,
-}
-
-impl Deref for KnownAccount {
-    type Target = config::Account;
-
-    fn deref(&self) -> &config::Account {
-        &self.sold
-    }
-}
-
-/// The right of an account to call operations of one scope. Its limiter is made at the first call,
-/// for most of many accounts are idle.
-pub(super) struct Entitlement {
-    /// The scope, as in [`Operation::scope`].
-    scope: u32,
-    /// The place of the service that gives it, in the account's list.
-    service: u32,
-    pub(super) limiter: OnceLock<Arc<Limiter>>,
-}
-
-/// A key pair and its owner.
-pub struct Tc3Credential<'p> {
-    /// The secret that verifies a signature.
-    pub secret: SigningSecret<'p>,
-    /// The account that has it.
-    pub account: &'p Arc<KnownAccount>,
 }
 
 impl Policy {
@@ -137,29 +51,15 @@ impl Policy {
         let operations = operations(&catalog, metrics);
         let mut accounts: Box<[_]> = accounts
             .into_iter()
-            .map(|sold| Arc::new(account(sold, &operations)))
+            .map(|sold| Arc::new(KnownAccount::new(sold, &operations)))
             .collect();
         accounts.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-        let hasher = RandomState::default();
-        let count = accounts.iter().map(|account| account.credentials.len());
-        let mut credentials = HashTable::with_capacity(count.sum());
-        for account in &accounts {
-            for index in 0..account.credentials.len() {
-                let known = CredentialEntry {
-                    account: account.clone(),
-                    index,
-                    signing_keys: SigningKeys::default(),
-                };
-                credentials.insert_unique(known.hash(&hasher), known, |k| k.hash(&hasher));
-            }
-        }
         Self {
             generation,
             catalog,
             operations,
             routes,
-            credentials,
-            hasher,
+            keys: Keys::of(&accounts),
             accounts,
         }
     }
@@ -274,30 +174,34 @@ impl Policy {
     }
 
     /// The key pair with this secret id.
-    pub fn tc3(&self, secret_id: &str) -> Option<Tc3Credential<'_>> {
-        let asked = |known: &CredentialEntry| matches!(known.credential(), Some(Credential::Tc3 { secret_id: id, .. }) if **id == *secret_id);
-        let known = self
-            .credentials
-            .find(self.hasher.hash_one(secret_id), asked)?;
-        let Credential::Tc3 { secret_key, .. } = known.credential()? else {
-            return None;
-        };
-        Some(Tc3Credential {
-            secret: SigningSecret {
-                secret_key,
-                signing_keys: &known.signing_keys,
-            },
-            account: &known.account,
-        })
+    pub fn tc3(&self, secret_id: &str) -> Option<&KnownKey> {
+        self.keys.by_secret_id(secret_id)
     }
 
-    /// The account that has this API key.
-    pub fn api_key(&self, digest: &ApiKeyDigest) -> Option<&Arc<KnownAccount>> {
-        let asked = |known: &CredentialEntry| matches!(known.credential(), Some(Credential::ApiKey { sha256 }) if *sha256 == digest.0);
-        let known = self
-            .credentials
-            .find(self.hasher.hash_one(digest.0), asked)?;
-        Some(&known.account)
+    /// The API key with this digest.
+    pub fn api_key(&self, digest: &ApiKeyDigest) -> Option<&KnownKey> {
+        self.keys.by_digest(digest)
+    }
+
+    /// The key as a call finds it.
+    pub(super) fn known_key(&self, key: &Key) -> Option<&KnownKey> {
+        self.keys.by_key(key)
+    }
+
+    /// Takes over what was seen of the keys under the generation before. Call it before the
+    /// generation is swapped in. A call that is still decided by the one before may count a first
+    /// use that is not taken over.
+    pub fn inherit(&self, before: &Self) {
+        self.keys.inherit(&before.keys);
+    }
+
+    /// The keys that expire soon, and that no other key follows.
+    pub fn expiring(&self, now: Utc) -> usize {
+        let keys = self.accounts.iter().flat_map(|account| {
+            let keys = account.keys.iter();
+            keys.filter(|key| key.expires_soon(now) && !account.is_followed(key))
+        });
+        keys.count()
     }
 
     /// The account with this id.
@@ -358,37 +262,6 @@ fn operations(catalog: &Catalog, metrics: &Metrics) -> Vec<Arc<Operation>> {
             })
         })
         .collect()
-}
-
-fn account(sold: config::Account, operations: &[Arc<Operation>]) -> KnownAccount {
-    let mut entitlements: Vec<Entitlement> = Vec::new();
-    for (service, group) in (0..).zip(sold.services.iter().map(|service| &service.group)) {
-        for scope in operations
-            .iter()
-            .filter(|o| o.group == *group)
-            .map(|o| o.scope)
-        {
-            if entitlements.last().is_none_or(|last| last.scope != scope) {
-                entitlements.push(Entitlement {
-                    scope,
-                    service,
-                    limiter: OnceLock::new(),
-                });
-            }
-        }
-    }
-    KnownAccount {
-        entitlements: entitlements.into(),
-        sold,
-    }
-}
-
-impl KnownAccount {
-    pub(super) fn entitlement(&self, operation: &Operation) -> Option<&Entitlement> {
-        self.entitlements
-            .iter()
-            .find(|entitlement| entitlement.scope == operation.scope)
-    }
 }
 
 /// The terms at the limiter of an account's service (R3-R6, R9).

@@ -3,10 +3,13 @@
 //!
 //! Must never change after it was built, nor be held over an await: a call keeps its account.
 
+mod account;
 mod describe;
 mod generation;
+mod keys;
 
 pub use generation::Policy;
 
+pub(crate) use account::{KnownAccount, Operation};
 pub(crate) use describe::Described;
-pub(crate) use generation::{KnownAccount, Operation};
+pub(crate) use keys::{KeyBar, KeyUsage, KnownKey};

@@ -72,6 +72,7 @@ pub fn whole_ledger(path: &Path) -> Vec<StoredRecord> {
             r.outcome,
             r.billable,
             r.reason,
+            r.key.clone(),
         );
         *recount.entry(key).or_insert(0) += 1;
     }
@@ -86,7 +87,7 @@ pub fn whole_ledger(path: &Path) -> Vec<StoredRecord> {
         .map(|l| {
             (
                 (
-                    l.account, l.group, l.action, l.mode, l.outcome, l.billable, l.reason,
+                    l.account, l.group, l.action, l.mode, l.outcome, l.billable, l.reason, l.key,
                 ),
                 l.calls,
             )

@@ -49,6 +49,8 @@ impl Samples {
             &["decision=\"admitted\""],
         );
         assert_eq!(by_account, admitted, "the accounts' counts add up to all");
+        let by_key = self.sum("tollgate_key_calls_total", &[]);
+        assert_eq!(by_key, admitted, "the keys' counts add up to all");
     }
 }
 
