@@ -1378,7 +1378,7 @@ fn calls_by_key_stand_on_the_statement_and_none_before_keys_had_ids() {
     let rows = "  calls by key\n    key     calls  billable\n    (none)      2         2\n    main        5         4\n";
     assert!(table.contains(rows), "{table}");
     let csv = shown(text::csv);
-    let rows = "2026-11,1250000001,CNY,portrait-segmentation,key,main,,,,5,,,,,\n\
-                2026-11,1250000001,CNY,portrait-segmentation,key_billable,main,,,,4,,,,,\n";
+    let rows = "2026-11,1250000001,CNY,portrait-segmentation,key,main,,,,5,,,,,,人像分割,\n\
+                2026-11,1250000001,CNY,portrait-segmentation,key_billable,main,,,,4,,,,,,人像分割,\n";
     assert!(csv.contains(rows), "{csv}");
 }
