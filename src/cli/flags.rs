@@ -5,9 +5,9 @@
 use crate::billing::{Goods, Period};
 use crate::cli::output::{AnswerFormat, Format, RecordsFormat};
 use crate::config;
-use crate::ledger::Cursor;
+use crate::ledger::{Cursor, EventState};
 use crate::model::{AccountId, GroupId, Month, VERSION};
-use clap::builder::{RangedI64ValueParser, Resettable};
+use clap::builder::{PossibleValuesParser, RangedI64ValueParser, Resettable, TypedValueParser};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -102,6 +102,14 @@ pub enum Command {
         after_help = "Examples:\n  tollgate records --after 0 --limit 100\n  tollgate records --account 1250000001 --month 2026-11 --format csv"
     )]
     Records(RecordsFlags),
+    /// Print the events for the webhook from the ledger, oldest first, and what became of each.
+    ///
+    /// An event is `unsent` until it is tried, `failing` until the webhook takes it, then `sent`; or
+    /// `passed` when it was not taken for seven days and is not tried any more.
+    #[command(
+        after_help = "Examples:\n  tollgate events --state passed\n  tollgate events --account 1250000001 --format json"
+    )]
+    Events(EventsFlags),
     /// Copy the ledger, also while the gate runs.
     #[command(after_help = "Example:\n  tollgate backup --to copy.db")]
     Backup(BackupFlags),
@@ -367,6 +375,22 @@ pub struct RecordsFlags {
     pub(crate) format: RecordsFormat,
 }
 
+/// The flags of `tollgate events`.
+#[derive(Args)]
+pub struct EventsFlags {
+    #[command(flatten)]
+    pub(crate) config: ConfigFlag,
+    /// Only this account.
+    #[arg(long, value_name = "ID", value_parser = account_id)]
+    pub(crate) account: Option<AccountId>,
+    /// Only events in this state.
+    #[arg(long, value_name = "STATE", value_parser = event_state())]
+    pub(crate) state: Option<EventState>,
+    /// How to print the events.
+    #[arg(long, value_enum, default_value_t = AnswerFormat::Table)]
+    pub(crate) format: AnswerFormat,
+}
+
 /// The flags of `tollgate backup`.
 #[derive(Args)]
 pub struct BackupFlags {
@@ -419,6 +443,12 @@ fn head(text: &str) -> Result<[u8; 32], String> {
     hex::decode_to_slice(text, &mut head)
         .map_err(|_| "a head is 64 hex digits, as the log and statements have them")?;
     Ok(head)
+}
+
+fn event_state() -> impl TypedValueParser<Value = EventState> {
+    let known = |text: String| EventState::ALL.into_iter().find(|s| s.as_str() == text);
+    PossibleValuesParser::new(EventState::ALL.map(EventState::as_str))
+        .try_map(move |text| known(text).ok_or("no state"))
 }
 
 fn month_digest(text: &str) -> Result<(Month, [u8; 32]), String> {
