@@ -284,6 +284,8 @@ impl Settler {
             return kept;
         }
         let done = self.pass(state).and(kept);
+        // A settlement has debited accounts.
+        let done = done.and(self.tell_standing(state));
         let ended = self.shared.clock.mono();
         let pause = (ended.since(began) * PASS_SHARE).clamp(PASS_EVERY, PASS_AT_LATEST);
         state.next_pass = began.plus(pause);

@@ -55,7 +55,15 @@ impl Settler {
             if reader.event_known(&id)? {
                 continue;
             }
-            tracing::info!(%account, r#type = r#type.as_str(), what, id, "raised an event");
+            match r#type {
+                // A month has one for each account.
+                EventType::StatementFixed => {
+                    tracing::debug!(%account, r#type = r#type.as_str(), what, id, "raised an event");
+                }
+                _ => {
+                    tracing::info!(%account, r#type = r#type.as_str(), what, id, "raised an event")
+                }
+            }
             let timestamp = Local::new(now.at, now.zone);
             let body = json!({"type": r#type, "timestamp": timestamp, "data": data});
             entries.push(Entry::Event(EventEntry::Raised {

@@ -78,8 +78,10 @@ impl Settler {
             after.in_arrears = standing.in_arrears;
             after.turns += 1;
         }
-        let turn = format!("standing/{}", after.turns);
-        let low = format!("balance.low/{}", before.lows + 1);
+        // With the balance: another turn than one that a restore has taken back is another event.
+        let balance = standing.balance;
+        let turn = format!("standing/{}/{balance}", after.turns);
+        let low = format!("balance.low/{}/{balance}", before.lows + 1);
         let mut news = Vec::new();
         let mut say = |r#type, what, data| {
             news.push(News {
