@@ -230,7 +230,7 @@ families! {
         pub on_no_statement: IntGauge = "calls_on_no_statement" [],
             "Calls that are on no statement and come on none.";
         pub events_pending: IntGauge = "events_pending" [],
-            "Events that the webhook has not taken yet.";
+            "Events that the webhook has not taken yet; at most 20,000 are counted.";
         events: IntCounterVec = "events_total" ["type", "outcome"],
             "Attempts to deliver events to the webhook: `delivered` or `failed`; and events that were given up: `passed`.";
     }

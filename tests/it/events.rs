@@ -445,6 +445,67 @@ async fn what_happens_to_an_account_is_told_once_across_restarts_and_each_turn_o
     assert_eq!(all.out.lines().count(), 9, "{}", all.out);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_webhook_nothing_is_raised_and_one_that_is_connected_later_is_told_of_what_holds()
+{
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = Sandbox::new(upstream.address, &[]);
+    let (from, _) = last_month().bounds(&zone());
+    let old = format!("[{{order: T-1, at: {}, amount: \"110\"}}]", rfc3339(from));
+    std::fs::write(house.file("accounts.yaml"), accounts(&old)).unwrap();
+    seed(
+        &house.ledger(),
+        (0..14_000).map(|n| call("1", Utc(from.0 + n * 1_000_000))),
+    );
+    let process = house.start().await;
+    until("the settlement", || {
+        house.log().contains("settled the month")
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(process);
+    let listed = house.run(&["events"]);
+    assert_eq!(
+        (listed.code, listed.out.lines().count()),
+        (Some(0), 1),
+        "{listed:?}"
+    );
+    let listed = house.run(&["events", "--format", "json"]);
+    let listed: Value = serde_json::from_str(&listed.out).unwrap();
+    assert_eq!(listed, json!({"events": []}));
+
+    let webhook = Webhook::start().await;
+    let more = ", balance_below: \"100\", pack_expiring: 30d";
+    house.edit(
+        "tollgate.yaml",
+        "catalog: catalog.yaml",
+        &webhook.section(more),
+    );
+    let _process = house.start().await;
+    until("five events", || webhook.taken().len() >= 5).await;
+    let mut types = webhook.types();
+    types.sort();
+    let expected = [
+        "account.in_arrears",
+        "balance.low",
+        "pack.expiring",
+        "quota.ending",
+        "statement.fixed",
+    ];
+    assert_eq!(types, expected);
+}
+
+#[test]
+fn the_page_tells_every_type_of_event_and_no_other() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/EVENTS.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let types = rows.filter_map(|row| Some(row.split_once('`')?.0));
+    let types: Vec<_> = types.filter(|name| name.contains('.')).collect();
+    let all: Vec<_> = EventType::ALL.iter().map(|t| t.as_str()).collect();
+    assert_eq!(types, all);
+}
+
 /// A receiver of deploy/EVENTS.md in its own process. Ends with the test.
 struct Example {
     child: Child,
