@@ -7,9 +7,10 @@
 //! Every step asks the ledger what was done before, and does what is missing. So a process that
 //! ends in the midst of it loses nothing: the next tick, or the next process, goes on.
 //!
-//! As long as the wall clock is not trusted (see `trust`) nothing is sealed, settled or deleted.
-//! A stopped account stays so, a paying one goes on, and events are raised, save those of an end that comes. A clock that is behind
-//! stops nobody for arrears: payments count up to the latest instant that a trusted one has shown.
+//! As long as the wall clock is not trusted (see `trust`) nothing is sealed, settled or deleted. A
+//! stopped account stays so, a paying one goes on, and events are raised, save those of an end that
+//! comes. A clock that is behind stops nobody for arrears: payments count up to the latest instant
+//! that a trusted one has shown.
 //!
 //! # Decided
 //! - **What is settled is not undone by anybody's mistake.** A wall clock is not believed before it

@@ -1,6 +1,8 @@
-//! The section `events`: where events go, by which keys they are signed, and which of them are told.
+//! The section `events`: where events go, by which keys they are signed, and which of them are
+//! told.
 //!
-//! Owns what a signing secret looks like (the Standard Webhooks specification). Must never put one into a message.
+//! Owns what a signing secret looks like (the Standard Webhooks specification). Must never put one
+//! into a message.
 
 use crate::config::reader::Item;
 use crate::config::settings::addresses::webhook;

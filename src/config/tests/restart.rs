@@ -47,9 +47,9 @@ const CHANGES: &[(&str, &str, &str)] = &[
     ("events.webhook", "/s3cr3t\"", "/s3cr3t?2\""),
     ("events.webhook", EVENTS, ""),
     ("events.secret", "czNjcjN0,", "czNjcjN1,"),
-    ("events.balance_below", "\"100\"", "\"50\""),
-    ("events.pack_expiring", "30d", "31d"),
-    ("events.quota_ending", "5d", "6d"),
+    ("events.balance_below", "\"100\",", "\"50\","),
+    ("events.pack_expiring", "30d,", "31d,"),
+    ("events.quota_ending", "5d}", "6d}"),
     (
         "limits.connections",
         "connections: 4000",

@@ -3,8 +3,9 @@
 //! Must never show the webhook's path, and never take another answer than a 2xx for a yes.
 //!
 //! # Decided
-//! - **Connections are kept while there is something to send**, because a settled month has an event for each account. One that the
-//!   receiver closed meanwhile says nothing of the event, which is sent again at once on a new one.
+//! - **Connections are kept while there is something to send**, because a settled month has an
+//!   event for each account. One that the receiver closed meanwhile says nothing of the event,
+//!   which is sent again at once on a new one.
 
 use crate::config::{EventSettings, WebhookUrl};
 use crate::control::delivery::outbox::Unsent;

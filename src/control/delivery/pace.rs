@@ -1,6 +1,7 @@
 //! When an event is tried again.
 //!
-//! Pure: it takes `now`. Must never try an event before an earlier one of its account, nor hold one account for another.
+//! Pure: it takes `now`. Must never try an event before an earlier one of its account, nor hold one
+//! account for another.
 
 use crate::control::delivery::outbox::Unsent;
 use crate::model::{AccountId, Mono};
@@ -62,8 +63,8 @@ impl Failing {
         self.0.get(account).map_or(Mono(0), |a| a.not_before)
     }
 
-    /// The oldest event of each account that may be tried. First come those that have not failed, so
-    /// that a webhook that hangs on some accounts does not hold the rest; then what has waited
+    /// The oldest event of each account that may be tried. First come those that have not failed,
+    /// so that a webhook that hangs on some accounts does not hold the rest; then what has waited
     /// longest.
     pub(super) fn due<'a>(&self, unsent: &'a [Unsent], now: Mono) -> Vec<&'a Unsent> {
         let mut seen = HashSet::new();

@@ -21,8 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Accounts that are served side by side (ours). A month of 100,000 statements goes out in minutes, and
-/// a receiver is not run over.
+/// Accounts that are served side by side (ours). A month of 100,000 statements goes out in minutes,
+/// and a receiver is not run over.
 const SIDE_BY_SIDE: usize = 8;
 /// A list that takes longer than this to go through is read again, because a new event may have
 /// joined it.
@@ -34,9 +34,9 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 ///
 /// `raised` says that there is a new event; without it one is found within a minute.
 ///
-/// An event is sent until the webhook takes it or the outbox gives it up, and again when the process
-/// ends before it is marked: at least once. The later events of an account wait for the earlier
-/// ones.
+/// An event is sent until the webhook takes it or the outbox gives it up, and again when the
+/// process ends before it is marked: at least once. The later events of an account wait for the
+/// earlier ones.
 pub(crate) async fn deliver(
     webhook: Webhook,
     metrics: Arc<Metrics>,

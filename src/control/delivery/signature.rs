@@ -17,8 +17,8 @@ impl Signer {
         Self(keys)
     }
 
-    /// The value of `webhook-signature` for an attempt at that second: a signature by each key, with
-    /// a space between.
+    /// The value of `webhook-signature` for an attempt at that second: a signature by each key,
+    /// with a space between.
     pub(super) fn sign(&self, id: &str, seconds: i64, body: &str) -> String {
         let signed = format!("{id}.{seconds}.{body}");
         let signatures: Vec<String> = self

@@ -1,7 +1,8 @@
-//! What ends soon: orders of packs with calls left (R11), and bought quota that nothing follows (R6).
+//! What ends soon: orders of packs with calls left (R11), and bought quota that nothing follows
+//! (R6).
 //!
-//! Must never tell an end by a clock that is not trusted: a customer would be told twice, and wrongly
-//! once.
+//! Must never tell an end by a clock that is not trusted: a customer would be told twice, and
+//! wrongly once.
 
 use crate::billing::SettleError;
 use crate::billing::books::Books;

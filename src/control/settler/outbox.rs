@@ -13,8 +13,8 @@ use std::time::Duration;
 const UNSENT: usize = 20_000;
 /// An event that failed for so long is given up (ours): it holds the later ones of its account.
 const PATIENCE: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// But not before this process has tried it so often. A gate that was down for a week has not failed
-/// for one.
+/// But not before this process has tried it so often. A gate that was down for a week has not
+/// failed for one.
 const TRIES: u32 = 10;
 
 impl Outbox for Settler {

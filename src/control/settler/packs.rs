@@ -1,4 +1,5 @@
-//! The packs of the accounts that called: what is shown of them, and that one runs low or out (R14).
+//! The packs of the accounts that called: what is shown of them, and that one runs low or out
+//! (R14).
 //!
 //! Owns when a pack is looked at.
 
@@ -17,8 +18,8 @@ use serde_json::json;
 use std::collections::BTreeSet;
 
 impl Settler {
-    /// Looks at the packs of the accounts that called since the last pass, and raises each event that
-    /// is due and was not yet.
+    /// Looks at the packs of the accounts that called since the last pass, and raises each event
+    /// that is due and was not yet.
     pub(super) fn look_at_packs(
         &self,
         reader: &Reader,

@@ -66,45 +66,44 @@ impl Settler {
             at: self.shared.clock.utc(),
             zone: &policy.catalog.time_zone,
         };
-        let mut after = before;
-        let threshold = self.events.as_ref().and_then(|events| events.balance_below);
-        let mut data = json!({
+        let balance = standing.balance.to_string();
+        let data = json!({
             "account": id,
             "name": policy.account(id).map(|account| &account.name),
-            "balance": standing.balance.to_string(),
+            "balance": balance,
             "currency": policy.catalog.currency,
         });
-        if standing.in_arrears != before.in_arrears {
-            after.in_arrears = standing.in_arrears;
-            after.turns += 1;
-        }
-        // With the balance: another turn than one that a restore has taken back is another event.
-        let balance = standing.balance;
-        let turn = format!("standing/{}/{balance}", after.turns);
+        let mut after = before;
+        // The balance names it too: after a restore, another turn is another event.
         let low = format!("balance.low/{}/{balance}", before.lows + 1);
+        let turn = format!("standing/{}/{balance}", before.turns + 1);
         let mut news = Vec::new();
-        let mut say = |r#type, what, data| {
+        // The balance runs low before it is gone.
+        if is_low {
+            (after.lows, after.low_at) = (before.lows + 1, Some(now.at));
+            let below = self.events.as_ref().and_then(|events| events.balance_below);
+            let mut data = data.clone();
+            data["below"] = json!(below.map(|below| below.to_string()));
             news.push(News {
-                r#type,
-                what,
+                r#type: EventType::BalanceLow,
+                what: &low,
                 account: id,
                 data,
             });
-        };
-        if after.turns != before.turns {
-            let r#type = match after.in_arrears {
+        }
+        if standing.in_arrears != before.in_arrears {
+            (after.turns, after.in_arrears) = (before.turns + 1, standing.in_arrears);
+            let r#type = match standing.in_arrears {
                 true => EventType::AccountInArrears,
                 false => EventType::AccountResumed,
             };
-            say(r#type, &turn, data.clone());
+            news.push(News {
+                r#type,
+                what: &turn,
+                account: id,
+                data,
+            });
         }
-        if is_low {
-            (after.lows, after.low_at) = (before.lows + 1, Some(now.at));
-            data["below"] = json!(threshold.map(|threshold| threshold.to_string()));
-            say(EventType::BalanceLow, &low, data);
-        }
-        // The balance runs low before it is gone.
-        news.sort_by_key(|news| news.r#type != EventType::BalanceLow);
         self.raise(reader, now, news)?;
         Ok(after)
     }

@@ -108,8 +108,8 @@ impl Trust {
         self.watch.utc.max(self.watch.known)
     }
 
-    /// So much time has passed since then at least, whatever the wall clock was moved to. It is what
-    /// the ledger knew of when this watch began, and what was watched.
+    /// So much time has passed since then at least, whatever the wall clock was moved to. It is
+    /// what the ledger knew of when this watch began, and what was watched.
     pub(super) fn proven_since(&self, since: Utc) -> Duration {
         let between = |from: Utc, to: Utc| {
             let us = to.0.saturating_sub(from.0);
