@@ -2,6 +2,7 @@
 
 SHELL := /bin/bash
 VENV  := target/venv
+NODE  := target/node
 
 .PHONY: demo test quick torture fuzz needs man reference bench soak clean
 
@@ -10,7 +11,7 @@ demo:
 	@cargo run --locked --bin tollgate -- demo $(ARGS)
 
 # Everything that must hold before a change goes in. Installs what the tests need when it is missing.
-test: needs $(VENV)/ready
+test: needs $(VENV)/ready $(NODE)/ready
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --lib --bins --tests
@@ -42,11 +43,18 @@ fuzz:
 needs:
 	@tests/needs.sh
 
-# The vendor's Python SDK, which the tests call the gate with.
+# The vendor's Python SDK, which the tests call the gate with, and what verifies events.
 # Its requests and urllib3 are pinned too: they decide what goes over the wire.
-$(VENV)/ready: tests/sdk/requirements.txt | needs
+$(VENV)/ready: tests/sdk/requirements.txt tests/events/requirements.txt | needs
 	python3 -m venv --clear $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(^:%=--requirement %)
+	@touch $@
+
+# What verifies events in Node.
+$(NODE)/ready: tests/events/package.json | needs
+	mkdir -p $(NODE)
+	cp $< $(NODE)/package.json
+	npm install --prefix $(NODE) --silent --no-audit --no-fund
 	@touch $@
 
 # The man pages, from the definitions of the command line: target/man/tollgate.1 and one for each command.

@@ -33,8 +33,8 @@ pub mod metrics {
 }
 pub mod model {
     pub use crate::model::{
-        AccountId, Action, Bill, Clock, Durability, Fund, GroupId, KeyId, Mode, Mono, Month, Mover,
-        Origin, Outcome, Reason, RequestId, Stop, Threshold, Utc, VERSION,
+        AccountId, Action, Bill, Clock, Durability, EventType, Fund, GroupId, KeyId, Mode, Mono,
+        Month, Mover, Origin, Outcome, Reason, RequestId, Stop, Threshold, Utc, VERSION,
     };
 }
 pub mod proxy {

@@ -42,7 +42,11 @@ const DOORS: &[(&str, &[&str])] = &[
     ("governor", &["proxy/identity/hold_down"]),
     ("dashmap", &["proxy/admission/limiters"]),
     ("subtle", &["control/admin"]),
-    ("hmac", &["proxy/identity/tc3", "cli/demo/sample"]),
+    (
+        "hmac",
+        &["proxy/identity/tc3", "cli/demo/sample", "control/delivery"],
+    ),
+    ("base64", &["config/settings", "control/delivery"]),
     ("socket2", &["proxy/listener", "http/sockets"]),
     (
         "rustix",

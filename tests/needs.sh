@@ -8,6 +8,8 @@ need() { command -v "$1" >/dev/null || missing+=("$2"); }
 
 need cc gcc                   # SQLite is built from source; rustc links with it
 need python3 python3
+need node nodejs              # receives events
+need npm npm                  # installs what verifies them
 need strace strace            # sees that a record is synced before its call is answered
 need sqlite3 sqlite3          # reads the ledger as a biller would
 need prlimit util-linux       # bounds what a gate may write

@@ -160,7 +160,8 @@ pub(crate) fn debited(reader: &Reader, id: &AccountId) -> Result<Decimal, BooksE
     Ok(debited)
 }
 
-pub(super) fn due(stored: &Debit) -> Result<Decimal, BooksError> {
+/// The amount of a debit.
+pub(crate) fn due(stored: &Debit) -> Result<Decimal, BooksError> {
     stored
         .due
         .parse()

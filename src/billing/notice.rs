@@ -22,6 +22,13 @@ pub(crate) struct Notice {
     pub left: u64,
 }
 
+impl Notice {
+    /// The id after the account.
+    pub(crate) fn what(&self) -> &str {
+        self.id.split_once('/').map_or(&self.id, |(_, what)| what)
+    }
+}
+
 /// All thresholds that the packs of one order of `count` packs of `calls` have crossed when `used`
 /// of it are used, oldest first. Packs of an order are used one after the other. Expiry raises
 /// none.

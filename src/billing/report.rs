@@ -11,6 +11,9 @@ use rust_decimal::Decimal;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 
+/// Dues that are read at a time.
+const PAGE: usize = 1_000;
+
 /// A month in figures. Amounts are exact decimals, in JSON as text.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub(crate) struct Report {
@@ -219,12 +222,18 @@ impl Books<'_> {
 
 /// The number of fixed statements of a month, and the sum of what is due by them.
 pub(crate) fn fixed_sum(reader: &Reader, month: &str) -> Result<Sum, BooksError> {
-    let mut sum = Sum::default();
-    for debit in reader.dues(month)? {
-        sum.count += 1;
-        sum.amount += balances::due(&debit)?;
+    let (mut sum, mut after) = (Sum::default(), None);
+    loop {
+        let page = reader.dues(month, after.as_ref(), PAGE)?;
+        for debit in &page {
+            sum.count += 1;
+            sum.amount += balances::due(debit)?;
+        }
+        match page.into_iter().next_back() {
+            Some(last) => after = Some(last.account),
+            None => return Ok(sum),
+        }
     }
-    Ok(sum)
 }
 
 fn debited_at(settlement: &Settlement) -> Option<(&str, Utc)> {

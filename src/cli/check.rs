@@ -99,8 +99,8 @@ fn write_settings(out: &mut dyn Write, settings: &Settings) -> io::Result<()> {
         settings.ledger.path.display(),
         settings.ledger.durability
     )?;
-    if let Some(notices) = &settings.notices {
-        writeln!(out, "  notices    {}", notices.webhook)?;
+    if let Some(events) = &settings.events {
+        writeln!(out, "  events     {}", events.webhook)?;
     }
     Ok(())
 }

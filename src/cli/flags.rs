@@ -4,9 +4,11 @@
 
 use crate::billing::{Goods, Period};
 use crate::cli::output::{AnswerFormat, Format, RecordsFormat};
-use crate::cli::values::{account_id, group_id, head, key_name, month_digest, overlap, up_to};
+use crate::cli::values::{
+    account_id, event_state, group_id, head, key_name, month_digest, overlap, up_to,
+};
 use crate::config;
-use crate::ledger::Cursor;
+use crate::ledger::{Cursor, EventState};
 use crate::model::{AccountId, GroupId, KeyId, Month, VERSION};
 use clap::builder::Resettable;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -113,6 +115,14 @@ pub enum Command {
         after_help = "Examples:\n  tollgate records --after 0 --limit 100\n  tollgate records --account 1250000001 --month 2026-11 --format csv"
     )]
     Records(RecordsFlags),
+    /// Print the events for the webhook from the ledger, oldest first, and what became of each.
+    ///
+    /// An event is `unsent` until it is tried, `failing` until the webhook takes it, then `sent`; or
+    /// `passed` when it was not taken for seven days and is not tried any more.
+    #[command(
+        after_help = "Examples:\n  tollgate events --state passed\n  tollgate events --account 1250000001 --format json"
+    )]
+    Events(EventsFlags),
     /// Copy the ledger, also while the gate runs.
     #[command(after_help = "Example:\n  tollgate backup --to copy.db")]
     Backup(BackupFlags),
@@ -423,6 +433,22 @@ pub struct RecordsFlags {
     /// How to print the records.
     #[arg(long, value_enum, default_value_t = RecordsFormat::Jsonl)]
     pub(crate) format: RecordsFormat,
+}
+
+/// The flags of `tollgate events`.
+#[derive(Args)]
+pub struct EventsFlags {
+    #[command(flatten)]
+    pub(crate) config: ConfigFlag,
+    /// Only this account.
+    #[arg(long, value_name = "ID", value_parser = account_id)]
+    pub(crate) account: Option<AccountId>,
+    /// Only events in this state.
+    #[arg(long, value_name = "STATE", value_parser = event_state())]
+    pub(crate) state: Option<EventState>,
+    /// How to print the events.
+    #[arg(long, value_enum, default_value_t = AnswerFormat::Table)]
+    pub(crate) format: AnswerFormat,
 }
 
 /// The flags of `tollgate backup`.

@@ -6,6 +6,7 @@
 mod backup;
 mod check;
 mod completions;
+mod events;
 mod flags;
 mod key;
 mod logging;
@@ -27,10 +28,11 @@ pub use crate::config::Mistakes;
 pub use backup::backup;
 pub use check::check;
 pub use completions::{completions, man};
+pub use events::events;
 pub use flags::{
-    BackupFlags, CheckFlags, Command, CompletionsFlags, ConfigFlag, DemoFlags, KeyCommand, KeyKind,
-    ManFlags, PriceFlags, RecordsFlags, RefundFlags, ReportFlags, RestoreFlags, RotateFlags,
-    StatementFlags, UsageFlags, VerifyFlags, parse,
+    BackupFlags, CheckFlags, Command, CompletionsFlags, ConfigFlag, DemoFlags, EventsFlags,
+    KeyCommand, KeyKind, ManFlags, PriceFlags, RecordsFlags, RefundFlags, ReportFlags,
+    RestoreFlags, RotateFlags, StatementFlags, UsageFlags, VerifyFlags, parse,
 };
 pub use key::key;
 pub use output::tell;

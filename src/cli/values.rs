@@ -1,7 +1,8 @@
 //! The values of flags: text to what it stands for, or what to write instead.
 
+use crate::ledger::EventState;
 use crate::model::{AccountId, GroupId, KeyId, Month};
-use clap::builder::RangedI64ValueParser;
+use clap::builder::{PossibleValuesParser, RangedI64ValueParser, TypedValueParser};
 use std::time::Duration;
 
 /// From 1 on: the bounds of the accounts file, into which the order would go.
@@ -82,4 +83,11 @@ mod tests {
             assert!(overlap(text).is_err(), "{text}");
         }
     }
+}
+
+/// The state of an event.
+pub(crate) fn event_state() -> impl TypedValueParser<Value = EventState> {
+    let known = |text: String| EventState::ALL.into_iter().find(|s| s.as_str() == text);
+    PossibleValuesParser::new(EventState::ALL.map(EventState::as_str))
+        .try_map(move |text| known(text).ok_or("no state"))
 }

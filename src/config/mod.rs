@@ -42,6 +42,8 @@ pub(crate) use catalog::{Catalog, Charging, Group, MAX_QPS, PackPrice, PerCall, 
 pub(crate) use changes::changes;
 pub(crate) use load::load_watched;
 pub(crate) use mistakes::{Mistake, told};
-pub(crate) use settings::{Limits, NoticeSettings, Settings, UpstreamSettings, WebhookUrl};
+pub(crate) use settings::{
+    EventSettings, Limits, Settings, SigningKey, UpstreamSettings, WebhookUrl,
+};
 pub(crate) use sources::Sources;
 pub(crate) use written::Written;

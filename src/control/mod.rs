@@ -1,4 +1,4 @@
-//! The process and its operators: start and drain, reloads, settlement in its time, notices, the
+//! The process and its operators: start and drain, reloads, settlement in its time, events, the
 //! operators' listener.
 //!
 //! Owns when each of these happens. Must never be on the way of a call, nor decide a rule: the
@@ -15,5 +15,4 @@ pub(crate) mod serve;
 
 pub use start::start;
 
-pub(crate) use settler::notices::{sent, unsent};
 pub(crate) use settler::{EVIDENCE, Settler};

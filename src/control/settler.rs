@@ -1,4 +1,4 @@
-//! What comes back to the gate from the bills. Days are sealed, months are settled, notices are
+//! What comes back to the gate from the bills. Days are sealed, months are settled, events are
 //! raised, and an account whose balance is below zero is stopped (R14, R16, R17).
 //!
 //! Owns when these happen and in which order. Must never hold up a call, debit a month twice, or
@@ -7,9 +7,10 @@
 //! Every step asks the ledger what was done before, and does what is missing. So a process that
 //! ends in the midst of it loses nothing: the next tick, or the next process, goes on.
 //!
-//! As long as the wall clock is not trusted (see `trust`) nothing is sealed, settled or deleted.
-//! A stopped account stays so, a paying one goes on, and notices are raised. A clock that is behind
-//! stops nobody for arrears: payments count up to the latest instant that a trusted one has shown.
+//! As long as the wall clock is not trusted (see `trust`) nothing is sealed, settled or deleted. A
+//! stopped account stays so, a paying one goes on, and events are raised, save those of an end that
+//! comes. A clock that is behind stops nobody for arrears: payments count up to the latest instant
+//! that a trusted one has shown.
 //!
 //! # Decided
 //! - **What is settled is not undone by anybody's mistake.** A wall clock is not believed before it
@@ -18,12 +19,20 @@
 //!   change once months were settled by it. A group with calls to charge but without prices is not
 //!   fixed.
 
-pub(in crate::control) mod notices;
+mod ending;
+mod outbox;
+mod packs;
 mod pass;
+mod raise;
+mod standing;
+mod statements;
+mod tell_standing;
 mod trust;
 
 use crate::billing::{self, SettleError, balances, furthest, newest, told};
+use crate::config::EventSettings;
 use crate::control::background::run_low_priority;
+use crate::control::settler::standing::{Standing, ToldStandings};
 use crate::control::settler::trust::Trust;
 use crate::ledger::{Entry, Reader, StoreError, Trouble};
 use crate::metrics::PackFigures;
@@ -61,7 +70,9 @@ const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 /// The one who settles. There is one ledger, one writer and one of these.
 pub(crate) struct Settler {
     shared: Arc<Shared>,
-    /// Tells the delivery of notices that there is one.
+    /// What is told to the webhook; `None` without one.
+    events: Option<EventSettings>,
+    /// Tells the delivery of events that there is one.
     raised: Arc<Notify>,
     /// How long records are kept at least.
     retain: Duration,
@@ -78,7 +89,7 @@ struct SettlerState {
     generation: u64,
     /// When a payment that is entered already begins to count.
     next_payment: Utc,
-    /// The next pass over days, months and notices, by its time.
+    /// The next pass over days, months and events, by its time.
     next_pass: Mono,
     /// The end of a day, which is no time to wait for a pass: until when none was sealed.
     next_seal: Utc,
@@ -92,6 +103,14 @@ struct SettlerState {
     unseen: BTreeSet<AccountId>,
     /// The rests of the packs of the accounts that called.
     packs: BTreeMap<AccountId, Vec<PackFigures>>,
+    /// The accounts that were debited.
+    standings: HashMap<AccountId, Standing>,
+    /// What was told of these; `None` before it was read.
+    told: Option<ToldStandings>,
+    /// The settled month whose statements are told.
+    told_month: Option<String>,
+    /// The ids of the events of ends to come that need no other look.
+    ends: HashSet<String>,
 }
 
 impl Settler {
@@ -100,6 +119,7 @@ impl Settler {
     pub(crate) fn start(
         shared: Arc<Shared>,
         retain: Duration,
+        events: Option<EventSettings>,
         raised: Arc<Notify>,
     ) -> Result<Self, SettleError> {
         let reader = shared.ledger.reader()?;
@@ -136,9 +156,14 @@ impl Settler {
                 seen: None,
                 unseen: BTreeSet::new(),
                 packs: BTreeMap::new(),
+                standings: HashMap::new(),
+                told: None,
+                told_month: None,
+                ends: HashSet::new(),
             }),
             shared,
             retain,
+            events,
             raised,
         };
         settler.look();
@@ -254,12 +279,14 @@ impl Settler {
         let state = &mut *state;
         // First, and whatever becomes of the rest: a customer who has paid waits for it.
         self.stop_for_arrears(state);
-        let kept = self.keep_clock(state);
+        let kept = self.keep_clock(state).and(self.tell_standing(state));
         let began = self.shared.clock.mono();
         if began < state.next_pass && self.shared.clock.utc() < state.next_seal {
             return kept;
         }
         let done = self.pass(state).and(kept);
+        // A settlement has debited accounts.
+        let done = done.and(self.tell_standing(state));
         let ended = self.shared.clock.mono();
         let pause = (ended.since(began) * PASS_SHARE).clamp(PASS_EVERY, PASS_AT_LATEST);
         state.next_pass = began.plus(pause);
@@ -272,6 +299,7 @@ impl Settler {
         let paid_by = self.shared.paid_by();
         let mut balances = Vec::new();
         let (mut stopped, mut next_payment) = (HashSet::new(), Utc(i64::MAX));
+        let mut standings = HashMap::new();
         for (id, debited) in &state.debits {
             let account = policy.account(id);
             let balance = balances::balance(account.map(|account| &***account), *debited, paid_by);
@@ -283,6 +311,12 @@ impl Settler {
                 .map(|payment| payment.at)
                 .filter(|at| *at > paid_by);
             next_payment = later.fold(next_payment, Utc::min);
+            let in_arrears = stopped.contains(id);
+            let standing = Standing {
+                balance,
+                in_arrears,
+            };
+            standings.insert(id.clone(), standing);
             balances.push((id.clone(), balance.to_f64().unwrap_or(f64::NAN)));
         }
         let by_the_files = policy.accounts().filter(|account| {
@@ -293,6 +327,7 @@ impl Settler {
         let in_arrears = stopped.len() + by_the_files.count();
         self.shared.metrics.set_balances(balances, in_arrears);
         self.shared.limiters.set_arrears(stopped);
+        state.standings = standings;
         state.generation = policy.generation;
         state.next_payment = next_payment;
     }

@@ -8,8 +8,7 @@
 //!   windows; after a second it no longer matters.
 
 use crate::billing::SettleError;
-use crate::config::{Config, Endpoint, Limits, NoticeSettings, Settings};
-use crate::control;
+use crate::config::{Config, Endpoint, Limits, Settings};
 use crate::control::admin::{self, AdminState};
 use crate::control::delivery::Webhook;
 use crate::control::reload::Reloader;
@@ -31,6 +30,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 
 /// Room in the ledger's queue beyond the calls that are connected: records of clients that hung up.
 const PENDING_BEYOND_CONNECTIONS: usize = 65_536;
@@ -155,9 +155,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let threads = spawn_workers(&settings, listeners, &proxy, &dialer, &phase)?;
     control.push(tokio::spawn(housekeeping(proxy.clone())));
     control.push(tokio::spawn(settler.clone().run()));
-    if let Some(notices) = &settings.notices {
-        control.push(tokio::spawn(deliver(shared.clone(), notices, raised)));
-    }
+    control.extend(delivery_of_events(&settings, &shared, &settler, raised));
     control.push(tokio::spawn(reloader.clone().watch()));
     state.send_replace(AdminState::Serving);
     tracing::info!(%public, %admin, workers, generation = 1, "serving");
@@ -195,8 +193,8 @@ async fn started_settler(
     raised: &Arc<Notify>,
 ) -> Result<Arc<Settler>, StartError> {
     let (shared, raised) = (shared.clone(), raised.clone());
-    let retain = settings.ledger.retain_records;
-    let settler = off_thread(move || Settler::start(shared, retain, raised)).await??;
+    let (retain, events) = (settings.ledger.retain_records, settings.events.clone());
+    let settler = off_thread(move || Settler::start(shared, retain, events, raised)).await??;
     Ok(Arc::new(settler))
 }
 
@@ -327,18 +325,17 @@ async fn housekeeping(proxy: Arc<Proxy>) {
     }
 }
 
-/// Delivers the notices that the ledger has, each until it was taken.
-fn deliver(
-    shared: Arc<Shared>,
-    settings: &NoticeSettings,
+/// Delivers the events that the ledger has, when there is a webhook.
+fn delivery_of_events(
+    settings: &Settings,
+    shared: &Shared,
+    settler: &Arc<Settler>,
     raised: Arc<Notify>,
-) -> impl Future<Output = ()> + use<> {
-    let webhook = Webhook::new(settings);
+) -> Option<JoinHandle<()>> {
+    let webhook = Webhook::new(settings.events.as_ref()?);
     let (metrics, clock) = (shared.metrics.clone(), shared.clock.clone());
-    let of = shared.clone();
-    let unsent = move || control::unsent(&of);
-    let sent = move |id: &str| control::sent(&shared, id);
-    delivery::deliver(webhook, metrics, clock, raised, unsent, sent)
+    let deliver = delivery::deliver(webhook, metrics, clock, raised, settler.clone());
+    Some(tokio::spawn(deliver))
 }
 
 fn dialer(settings: &Settings, metrics: &Metrics) -> Dialer {

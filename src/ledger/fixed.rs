@@ -271,12 +271,6 @@ impl Reader {
         )
     }
 
-    /// What is due by each fixed statement of the month, debited or not.
-    pub fn dues(&self, month: &str) -> Result<Vec<Debit>, ReadError> {
-        let sql = "SELECT account, month, due FROM statements WHERE month = ?1 ORDER BY account";
-        self.list(sql, params![month], debit)
-    }
-
     /// The debits of the settlements, of one account or of all. Each statement of a month that was
     /// debited is one (R16).
     pub fn debits(&self, account: Option<&AccountId>) -> Result<Vec<Debit>, ReadError> {

@@ -83,5 +83,6 @@ pub use options::LedgerOptions;
 pub(crate) use queue::Slot;
 pub(crate) use record::billable;
 pub(crate) use restore::restore;
+pub(crate) use told::{EventState, StoredEvent, Told};
 pub(crate) use used::KeysUsed;
 pub(crate) use verify::Verified;

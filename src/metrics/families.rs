@@ -2,7 +2,7 @@
 //! the reference in `deploy/README.md` are made from it.
 
 use crate::metrics::series::AccountSeries;
-use crate::model::{COMMIT, Mode, Outcome, Threshold};
+use crate::model::{COMMIT, EventType, Mode, Outcome};
 use parking_lot::Mutex;
 /// A counter that was resolved once and is kept where it counts.
 pub(crate) use prometheus::IntCounter;
@@ -82,8 +82,30 @@ const SECONDS: &[f64] = &[
 const SKEW_SECONDS: &[f64] = &[
     -240.0, -120.0, -60.0, -10.0, -2.0, 0.0, 2.0, 10.0, 60.0, 120.0, 240.0,
 ];
-const DELIVERED: &str = "delivered";
-const FAILED: &str = "failed";
+/// What became of an event that was to be delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EventOutcome {
+    /// An attempt: it was taken.
+    Delivered,
+    /// An attempt: it was not taken, or this is not known.
+    Failed,
+    /// It failed for too long, and is not tried any more.
+    Passed,
+}
+
+impl EventOutcome {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Delivered, Self::Failed, Self::Passed];
+
+    /// The label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Failed => "failed",
+            Self::Passed => "passed",
+        }
+    }
+}
 
 /// Makes [`FAMILIES`] and [`Metrics`] from the rows.
 macro_rules! families {
@@ -200,7 +222,7 @@ families! {
         pub ledger_created: IntGauge = "ledger_created_timestamp_seconds" [],
             "When the ledger was created. A recent time tells of a ledger that is not the old one.";
     }
-    "Statements, settlement and notices" {
+    "Statements, settlement and events" {
         pub clock_trusted: IntGauge = "clock_trusted" [],
             "1 while the wall clock is trusted: days are sealed and months settled.";
         pub ledger_ahead: IntGauge = "ledger_ahead_seconds" [],
@@ -211,10 +233,10 @@ families! {
             "Months that could not be settled when it was tried.";
         pub on_no_statement: IntGauge = "calls_on_no_statement" [],
             "Calls that are on no statement and come on none.";
-        pub notices_pending: IntGauge = "notices_pending" [],
-            "Notices that the webhook has not taken yet.";
-        notices: IntCounterVec = "notices_total" ["threshold", "outcome"],
-            "Attempts to deliver notices to the webhook.";
+        pub events_pending: IntGauge = "events_pending" [],
+            "Events that the webhook has not taken yet; at most 20,000 are counted.";
+        events: IntCounterVec = "events_total" ["type", "outcome"],
+            "Attempts to deliver events to the webhook: `delivered` or `failed`; and events that were given up: `passed`.";
     }
     "The gate itself" {
         pub config_generation: IntGauge = "config_generation" [],
@@ -243,11 +265,10 @@ impl Metrics {
         for outcome in Outcome::ALL {
             metrics.records.with_label_values(&[outcome.as_str()]);
         }
-        for threshold in Threshold::ALL {
-            for outcome in [DELIVERED, FAILED] {
-                metrics
-                    .notices
-                    .with_label_values(&[threshold.as_str(), outcome]);
+        for r#type in EventType::ALL {
+            for outcome in EventOutcome::ALL {
+                let labels = [r#type.as_str(), outcome.as_str()];
+                metrics.events.with_label_values(&labels);
             }
         }
         metrics
@@ -284,12 +305,10 @@ impl Metrics {
         self.records.with_label_values(&[outcome.as_str()])
     }
 
-    /// Counts one attempt to deliver a notice.
-    pub fn notice(&self, threshold: Threshold, delivered: bool) {
-        let outcome = if delivered { DELIVERED } else { FAILED };
-        self.notices
-            .with_label_values(&[threshold.as_str(), outcome])
-            .inc();
+    /// Counts an attempt to deliver an event of the type, or that it was given up.
+    pub fn event(&self, r#type: &str, outcome: EventOutcome) {
+        let labels = [r#type, outcome.as_str()];
+        self.events.with_label_values(&labels).inc();
     }
 }
 
@@ -431,11 +450,14 @@ mod tests {
             let text = String::from_utf8(metrics.expose(Vec::new())).unwrap();
             let lines = text
                 .lines()
-                .filter_map(|line| line.strip_prefix("tollgate_notices_total"));
+                .filter_map(|line| line.strip_prefix("tollgate_events_total"));
             lines.map(str::to_owned).collect::<Vec<_>>()
         };
-        assert_eq!(shown().len(), 4);
-        metrics.notice(Threshold::Low, false);
-        assert!(shown().contains(&r#"{outcome="failed",threshold="low"} 1"#.to_owned()));
+        assert_eq!(
+            shown().len(),
+            EventType::ALL.len() * EventOutcome::ALL.len()
+        );
+        metrics.event("pack.low", EventOutcome::Failed);
+        assert!(shown().contains(&r#"{outcome="failed",type="pack.low"} 1"#.to_owned()));
     }
 }

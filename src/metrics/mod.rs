@@ -10,4 +10,4 @@ mod series;
 pub use families::{FAMILIES, Metrics};
 
 pub(crate) use accounts::{AccountFigures, PackFigures};
-pub(crate) use families::{Decision, IntCounter};
+pub(crate) use families::{Decision, EventOutcome, IntCounter};

@@ -13,8 +13,8 @@ mod time;
 pub use clock::{Clock, Mover};
 pub use month::Month;
 pub use terms::{
-    AccountId, Action, Bill, Durability, Fund, GroupId, KeyId, Mode, Origin, Outcome, Reason,
-    RequestId, Stop, Threshold, VERSION,
+    AccountId, Action, Bill, Durability, EventType, Fund, GroupId, KeyId, Mode, Origin, Outcome,
+    Reason, RequestId, Stop, Threshold, VERSION,
 };
 pub use time::{Mono, Utc};
 

@@ -282,6 +282,28 @@ spelled! {
 }
 
 spelled! {
+    /// What an event tells to the provider's systems.
+    EventType {
+        /// A month is settled, and the statement of this account does not change any more (R16).
+        StatementFixed = "statement.fixed",
+        /// The balance fell so low that the paid services stopped (R17).
+        AccountInArrears = "account.in_arrears",
+        /// A payment brought the paid services back (R17).
+        AccountResumed = "account.resumed",
+        /// The balance fell below `events.balance_below`.
+        BalanceLow = "balance.low",
+        /// Less of a pack is left than the catalogue's `notice_below` (R14).
+        PackLow = "pack.low",
+        /// Nothing of a pack is left (R14).
+        PackExhausted = "pack.exhausted",
+        /// An order with calls left ends within `events.pack_expiring` (R11).
+        PackExpiring = "pack.expiring",
+        /// A purchase of QPS ends within `events.quota_ending`, and the quota with it (R6).
+        QuotaEnding = "quota.ending",
+    }
+}
+
+spelled! {
     /// The calls in per-call mode that are counted to find the tier of a month (R13).
     TierBasis {
         /// All billable ones, whatever paid for them.

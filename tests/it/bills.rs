@@ -676,7 +676,7 @@ async fn a_pack_that_runs_out_is_told_to_the_webhook_and_not_twice() {
     let upstream = Upstream::after(Duration::ZERO).await;
     let catalog = "catalog: catalog.yaml";
     let webhook = format!(
-        "notices: {{webhook: \"http://{}/notices\"}}\n{catalog}",
+        "events: {{webhook: \"http://{}/events\", secret: {EVENTS_SECRET}}}\n{catalog}",
         receiver.address
     );
     let house = Sandbox::new(upstream.address, &[(catalog, &webhook)]);
@@ -704,15 +704,16 @@ async fn a_pack_that_runs_out_is_told_to_the_webhook_and_not_twice() {
     }
     let seen = receiver.seen();
     assert_eq!(seen.len(), 1, "{}", house.log());
-    let notice: Value = serde_json::from_slice(&seen[0].body).unwrap();
-    assert_eq!(notice["id"], format!("{CUSTOMER}/P-1/1/low"));
-    assert_eq!(
-        (&notice["left"], &notice["calls"]),
-        (&json!(1_499), &json!(10_000))
-    );
+    let told: Value = serde_json::from_slice(&seen[0].body).unwrap();
+    assert_eq!(told["type"], "pack.low");
+    let expected = json!({
+        "account": CUSTOMER, "name": "First Customer", "group": PORTRAIT, "order": "P-1", "pack": 1,
+        "calls": 10_000, "left": 1_499
+    });
+    assert_eq!(told["data"], expected);
     let samples = scrape(house.admin).await;
     assert_eq!(
-        samples.sum("tollgate_notices_total", &["outcome=\"delivered\""]),
+        samples.sum("tollgate_events_total", &["outcome=\"delivered\""]),
         1
     );
     drop(process);

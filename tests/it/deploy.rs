@@ -154,7 +154,7 @@ fn every_rule_of_billing_has_a_case() {
         .lines()
         .filter_map(|line| line.split_once("- alert: "))
         .collect();
-    assert_eq!(alerts.len(), 8);
+    assert_eq!(alerts.len(), 9);
     for (_, alert) in alerts {
         assert!(cases.contains(&format!("alertname: {alert}")), "{alert}");
     }

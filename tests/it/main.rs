@@ -17,6 +17,7 @@ mod crash;
 mod demo;
 mod deploy;
 mod endurance;
+mod events;
 mod failing_disk;
 mod files;
 mod finance;

@@ -119,8 +119,7 @@ fn host_and_port(uri: &http::Uri, default: u16) -> Option<(String, u16)> {
 
 /// No message repeats the text: such a URL often holds a secret of the receiver's.
 pub(in crate::config) fn webhook(item: Item<'_>) -> Option<WebhookUrl> {
-    const WHAT: &str =
-        "is not an address to post to: write http://HOST:PORT/PATH or https://HOST:PORT/PATH";
+    const WHAT: &str = "is not an address to post to: write https://HOST:PORT/PATH";
     let text = item.text()?;
     let Ok(uri) = text.parse::<http::Uri>() else {
         return item.refuse(WHAT);
@@ -131,7 +130,7 @@ pub(in crate::config) fn webhook(item: Item<'_>) -> Option<WebhookUrl> {
         _ => return item.refuse(WHAT),
     };
     if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
-        return item.refuse("holds a name or a password: leave out what stands before @, and give the receiver's secret as `token: {file: PATH}`");
+        return item.refuse("holds a name or a password: leave out what stands before @, and let the receiver check the signature instead (deploy/EVENTS.md)");
     }
     if text.contains('#') {
         return item.refuse("holds a fragment, which is never sent: leave out # and what follows");

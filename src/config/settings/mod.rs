@@ -4,6 +4,7 @@
 //! to whom.
 
 mod addresses;
+mod events;
 mod read;
 pub(in crate::config) mod restart;
 mod section;
@@ -16,5 +17,6 @@ pub use table::reference;
 pub use types::Endpoint;
 
 pub(crate) use types::{
-    AdminSettings, LedgerSettings, Limits, NoticeSettings, Settings, UpstreamSettings, WebhookUrl,
+    AdminSettings, EventSettings, LedgerSettings, Limits, Settings, SigningKey, UpstreamSettings,
+    WebhookUrl,
 };

@@ -4,16 +4,20 @@
 //! ([`crate::config::settings::table`]). Must never have a default of its own.
 
 use crate::config::reader::Item;
-use crate::config::settings::addresses::{address, endpoint, leads_to, network, webhook};
+use crate::config::settings::addresses::{address, endpoint, leads_to, network};
+use crate::config::settings::events::events;
 use crate::config::settings::section::Section;
-use crate::config::settings::{
-    AdminSettings, LedgerSettings, Limits, NoticeSettings, Settings, UpstreamSettings,
-};
+use crate::config::settings::{AdminSettings, LedgerSettings, Limits, Settings, UpstreamSettings};
 use crate::model::Durability;
-use secrecy::ExposeSecret;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
+
+/// The remedy for the section that `events` has replaced.
+const NOTICES: &str = "is replaced by `events`, whose posts are signed: write \
+    `events: {webhook: URL, secret: {file: secrets/events.secret}}` and make the secret with \
+    `echo \"whsec_$(openssl rand -base64 32)\" > secrets/events.secret`; there is no token any more \
+    (deploy/EVENTS.md)";
 
 /// Where the other two files are, as far as it is known.
 #[derive(Default)]
@@ -48,7 +52,8 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
     let ledger = top.required_section("ledger", "{path: ../var/ledger.db}", ledger);
     let max_delay = alone(top.section("admission"), |fields| fields.time("max_delay"));
     let metric_accounts = alone(top.section("metrics"), |fields| fields.count("accounts"));
-    let notices = top.optional_section("notices", notices);
+    top.forbid("notices", NOTICES);
+    let events = top.optional_section("events", events);
     let trusted_proxies = top.value("trusted_proxies", |item| item.each(network));
     top.close();
 
@@ -62,7 +67,7 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
             ledger: ledger?,
             max_delay: max_delay?,
             metric_accounts: metric_accounts?,
-            notices: notices?,
+            events: events?,
             limits: limits?,
             trusted_proxies: trusted_proxies?,
         })
@@ -175,33 +180,6 @@ fn upstream(item: Item<'_>, request_timeout: Option<Duration>) -> Option<Upstrea
         idle_timeout: idle_timeout?,
         max_age: max_age?,
     })
-}
-
-fn notices(item: Item<'_>) -> Option<NoticeSettings> {
-    let mut fields = Section::open(item)?;
-    let webhook = fields.value("webhook", webhook);
-    let token_at = fields.written("token");
-    let token = fields.optional("token", |item| {
-        let token = item.secret()?;
-        if !token.expose_secret().bytes().all(|b| b.is_ascii_graphic()) {
-            return item
-                .refuse("a header cannot carry it: use visible ASCII characters without spaces");
-        }
-        Some(token)
-    });
-    fields.close();
-    let (webhook, token) = (webhook?, token?);
-    let near = webhook.host == "localhost"
-        || webhook
-            .host
-            .parse::<IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback());
-    if !webhook.tls && !near && token.is_some() {
-        token_at.unwrap_or(item).warn(format!(
-            "{webhook} gets the token in clear text: use https, or a relay on this machine"
-        ));
-    }
-    Some(NoticeSettings { webhook, token })
 }
 
 fn ledger(item: Item<'_>) -> Option<LedgerSettings> {

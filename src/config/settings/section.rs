@@ -129,6 +129,11 @@ impl<'a> Section<'a> {
         self.fields.optional(key, read)
     }
 
+    /// Refuses a key that an older version had, with the remedy.
+    pub(in crate::config) fn forbid(&mut self, key: &'static str, why: &str) {
+        self.fields.forbid(key, why);
+    }
+
     pub(in crate::config) fn close(self) {
         self.fields.close();
     }

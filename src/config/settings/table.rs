@@ -8,7 +8,7 @@
 use crate::config::Settings;
 use crate::config::reader::{spelled, spelled_size};
 use crate::config::yaml::{self, Node, Places};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -66,7 +66,7 @@ pub(in crate::config) enum Change {
     /// As [`Self::AtRestart`], of a value that is told in part: what is told, and the whole.
     PartlyTold(fn(&Settings) -> String, fn(&Settings) -> String),
     /// As [`Self::AtRestart`], of a secret, which is never told.
-    Secret(fn(&Settings) -> Option<&SecretString>),
+    Secret(fn(&Settings) -> Vec<&[u8]>),
 }
 
 impl Change {
@@ -91,8 +91,7 @@ impl Change {
                 both => both,
             },
             Self::Secret(secret) => {
-                let bare = |s| secret(s).map(|secret| secret.expose_secret().to_owned());
-                if bare(old) == bare(new) {
+                if secret(old) == secret(new) {
                     return None;
                 }
                 ("(a secret)".to_owned(), "(another)".to_owned())
@@ -198,7 +197,12 @@ pub(in crate::config) static TABLE: &[Setting] = &[
         key: "admin.token",
         unwritten: Unwritten::Nothing,
         bounds: SECRET,
-        change: Change::Secret(|s| s.admin.token.as_ref()),
+        change: Change::Secret(|s| {
+            let token = s.admin.token.iter();
+            token
+                .map(|token| token.expose_secret().as_bytes())
+                .collect()
+        }),
         does: "What its clients must send; required beyond loopback.",
     },
     Setting {
@@ -303,27 +307,62 @@ pub(in crate::config) static TABLE: &[Setting] = &[
         does: "So many of the busiest accounts have series of their own.",
     },
     Setting {
-        key: "notices.webhook",
-        unwritten: Unwritten::Refused("https://127.0.0.1:8443/notices"),
-        bounds: Bounds::Text("`http://HOST:PORT/PATH` or `https://...`"),
+        key: "events.webhook",
+        unwritten: Unwritten::Refused("https://127.0.0.1:8443/events"),
+        bounds: Bounds::Text("`https://HOST:PORT/PATH`; `http` to this machine only"),
         change: Change::PartlyTold(
             |s| {
-                let notices = s.notices.as_ref();
-                notices.map_or("none".to_owned(), |n| n.webhook.to_string())
+                let events = s.events.as_ref();
+                events.map_or("none".to_owned(), |e| e.webhook.to_string())
             },
             |s| {
-                let notices = s.notices.as_ref();
-                notices.map_or(String::new(), |n| n.webhook.path.clone())
+                let events = s.events.as_ref();
+                events.map_or(String::new(), |e| e.webhook.path.clone())
             },
         ),
-        does: "Where a notice is posted as JSON; without the section `notices`, nowhere.",
+        does: "Where an event is posted as JSON; without the section `events`, nowhere.",
     },
     Setting {
-        key: "notices.token",
+        key: "events.secret",
+        unwritten: Unwritten::Refused("{file: secrets/events.secret}"),
+        bounds: Bounds::Text(
+            "`whsec_` and base64, as text, `{file: PATH}` or `{env: NAME}`; a list of two during a rotation",
+        ),
+        change: Change::Secret(|s| {
+            let keys = s.events.iter().flat_map(|events| &events.secrets);
+            keys.map(ExposeSecret::expose_secret).collect()
+        }),
+        does: "Signs events as the Standard Webhooks specification says.",
+    },
+    Setting {
+        key: "events.balance_below",
         unwritten: Unwritten::Nothing,
-        bounds: SECRET,
-        change: Change::Secret(|s| s.notices.as_ref().and_then(|n| n.token.as_ref())),
-        does: "It is sent with a notice as `Authorization: Bearer`.",
+        bounds: Bounds::Text("an amount above zero, such as `\"100\"`"),
+        change: Change::AtRestart(|s| {
+            let amount = s.events.as_ref().and_then(|e| e.balance_below);
+            amount.map_or("none".to_owned(), |amount| amount.to_string())
+        }),
+        does: "When a balance falls below it, `balance.low` is raised, once until it was there again.",
+    },
+    Setting {
+        key: "events.pack_expiring",
+        unwritten: Unwritten::Nothing,
+        bounds: Bounds::Time(HOUR..=YEAR),
+        change: Change::AtRestart(|s| {
+            let before = s.events.as_ref().and_then(|e| e.pack_expiring);
+            before.map_or("none".to_owned(), |before| format!("{before:?}"))
+        }),
+        does: "So long before an order with calls left ends, `pack.expiring` is raised.",
+    },
+    Setting {
+        key: "events.quota_ending",
+        unwritten: Unwritten::Is("7d"),
+        bounds: Bounds::Time(HOUR..=YEAR),
+        change: Change::AtRestart(|s| {
+            let before = s.events.as_ref().map(|e| e.quota_ending);
+            before.map_or("none".to_owned(), |before| format!("{before:?}"))
+        }),
+        does: "So long before bought quota ends that nothing follows, `quota.ending` is raised.",
     },
     Setting {
         key: "limits.connections",

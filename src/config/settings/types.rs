@@ -5,7 +5,8 @@
 
 use crate::model::Durability;
 use ipnet::IpNet;
-use secrecy::SecretString;
+use rust_decimal::Decimal;
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -31,8 +32,8 @@ pub struct Settings {
     pub max_delay: Duration,
     /// The number of accounts that have metric series of their own; at least 1.
     pub metric_accounts: usize,
-    /// Where notices are posted (R14); `None` is nowhere.
-    pub notices: Option<NoticeSettings>,
+    /// Where events are posted (R14, R16); `None` is nowhere.
+    pub events: Option<EventSettings>,
     /// What holds everything finite (P7).
     pub limits: Limits,
     /// Peers whose `X-Forwarded-For` names the real peer.
@@ -99,16 +100,38 @@ pub struct LedgerSettings {
     pub create: bool,
 }
 
-/// The `notices` section.
+/// The `events` section.
 #[derive(Clone, Debug)]
-pub struct NoticeSettings {
-    /// Who takes them.
+pub struct EventSettings {
+    /// The address that takes them: over https, or on this machine.
     pub webhook: WebhookUrl,
-    /// What it wants to see as `Authorization: Bearer`; visible ASCII.
-    pub token: Option<SecretString>,
+    /// The keys that sign; one, or two during a rotation.
+    pub secrets: Vec<SigningKey>,
+    /// A balance below it is told once; `None` is never. Above zero.
+    pub balance_below: Option<Decimal>,
+    /// An order of packs is told so long before it ends; `None` is never.
+    pub pack_expiring: Option<Duration>,
+    /// A purchase of QPS that nothing follows is told so long before it ends.
+    pub quota_ending: Duration,
 }
 
-/// An address that notices are posted to. What follows the host is often a secret of the
+/// A key that signs what goes to the webhook: 24 to 64 bytes.
+#[derive(Clone, Debug)]
+pub struct SigningKey(SecretSlice<u8>);
+
+impl From<Vec<u8>> for SigningKey {
+    fn from(key: Vec<u8>) -> Self {
+        Self(key.into())
+    }
+}
+
+impl ExposeSecret<[u8]> for SigningKey {
+    fn expose_secret(&self) -> &[u8] {
+        self.0.expose_secret()
+    }
+}
+
+/// An address that events are posted to. What follows the host is often a secret of the
 /// receiver's, so it is not shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WebhookUrl {

@@ -141,7 +141,7 @@ pages! {
     a_secret_that_is_likely_longer_than_its_owners_is_refused_with_its_place: "odd_secrets";
     a_key_has_an_id_of_its_own_but_for_a_rotation_and_an_end_and_networks_that_make_sense: "keys";
     secrets_that_cannot_be_had_are_mistakes: "missing_secrets";
-    notices_are_checked: "notices";
+    events_are_checked: "events";
     the_cap_of_a_mode_is_not_for_an_account_to_change: "the_cap_of_a_mode";
 }
 

@@ -5,9 +5,9 @@ use crate::config::tests::files::Shipped;
 use std::collections::BTreeSet;
 use std::fs;
 
-const NOTICES: &str = "notices: {webhook: http://relay/s3cr3t, token: s3cr3t}\n";
+const EVENTS: &str = "events: {webhook: \"https://relay/s3cr3t\", secret: whsec_czNjcjN0czNjcjN0czNjcjN0czNjcjN0czNjcjN0, balance_below: \"100\", pack_expiring: 30d, quota_ending: 5d}\n";
 
-/// A key, and what is changed for it in the shipped file with [`NOTICES`].
+/// A key, and what is changed for it in the shipped file with [`EVENTS`].
 const CHANGES: &[(&str, &str, &str)] = &[
     ("listen", "listen: 127.0.0.1:8080", "listen: 127.0.0.1:8081"),
     ("behind_tls", "behind_tls: false", "behind_tls: true"),
@@ -43,10 +43,13 @@ const CHANGES: &[(&str, &str, &str)] = &[
         "max_delay: 51ms}",
     ),
     ("metrics.accounts", "accounts: 1000", "accounts: 1001"),
-    ("notices.webhook", "http://relay", "https://relay"),
-    ("notices.webhook", "/s3cr3t,", "/s3cr3t?2,"),
-    ("notices.webhook", NOTICES, ""),
-    ("notices.token", "token: s3cr3t", "token: another"),
+    ("events.webhook", "https://relay", "https://other"),
+    ("events.webhook", "/s3cr3t\"", "/s3cr3t?2\""),
+    ("events.webhook", EVENTS, ""),
+    ("events.secret", "czNjcjN0,", "czNjcjN1,"),
+    ("events.balance_below", "\"100\",", "\"50\","),
+    ("events.pack_expiring", "30d,", "31d,"),
+    ("events.quota_ending", "5d}", "6d}"),
     (
         "limits.connections",
         "connections: 4000",
@@ -93,7 +96,7 @@ const CHANGES: &[(&str, &str, &str)] = &[
 fn every_setting_that_changed_is_named_and_no_token_is_shown() {
     let shipped = Shipped::new();
     let path = shipped.files.dir.path().join("tollgate.yaml");
-    let text = fs::read_to_string(&path).unwrap() + NOTICES;
+    let text = fs::read_to_string(&path).unwrap() + EVENTS;
     fs::write(&path, &text).unwrap();
     let old = shipped.files.load().unwrap();
     for (key, from, to) in CHANGES {
@@ -106,7 +109,14 @@ fn every_setting_that_changed_is_named_and_no_token_is_shown() {
         let changed = old.written.changed_settings(&new.written);
         let keys: Vec<_> = changed.iter().map(|(key, ..)| *key).collect();
         if to.is_empty() {
-            assert_eq!(keys, ["notices.webhook", "notices.token"]);
+            let section = [
+                "webhook",
+                "secret",
+                "balance_below",
+                "pack_expiring",
+                "quota_ending",
+            ];
+            assert_eq!(keys, section.map(|key| format!("events.{key}")));
             continue;
         }
         assert_eq!(keys, [*key]);

@@ -91,7 +91,7 @@ fn no_secret_is_ever_shown() {
     files.change(
         "tollgate.yaml",
         "ledger:",
-        "admin: {token: s3cr3t-s3cr3t}\nnotices: {webhook: https://a/s3cr3t, token: s3cr3t}\nledger:",
+        "admin: {token: s3cr3t-s3cr3t}\nevents: {webhook: https://a/s3cr3t, secret: whsec_czNjcjN0czNjcjN0czNjcjN0czNjcjN0czNjcjN0}\nledger:",
     );
     assert!(!format!("{:?}", files.load().unwrap()).contains("s3cr3t"));
     for wrong in [

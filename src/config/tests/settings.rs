@@ -31,6 +31,10 @@ fn a_good_file_is_read_as_it_is_written() {
     let files = Files::good();
     files.write("admin.token", "hush\n");
     files.write(
+        "events.secret",
+        "whsec_czNjcjN0czNjcjN0czNjcjN0czNjcjN0czNjcjN0\n",
+    );
+    files.write(
         "tollgate.yaml",
         r#"listen: 0.0.0.0:443
 behind_tls: true
@@ -42,7 +46,7 @@ accounts: accounts.yaml
 ledger: {path: ../l.db, durability: relaxed, retain_records: 40d, stall_after: 500ms}
 admission: {max_delay: 200ms}
 metrics: {accounts: 5}
-notices: {webhook: "https://[::1]/hooks/a?key=b", token: {file: admin.token}}
+events: {webhook: "https://[::1]/hooks/a?key=b", secret: [{file: events.secret}, whsec_YW5vdGhlYW5vdGhlYW5vdGhlYW5vdGhlYW5vdGhl], balance_below: "99.5", pack_expiring: 30d, quota_ending: 3d}
 limits: {connections: 7, idle_timeout: 11m, drain_notice: 0s, header_bytes: 8KiB, body_bytes: 1MiB, body_memory: 8MiB, request_timeout: 3m, drain: 1h}
 trusted_proxies: [10.0.0.0/8, "fd00::/8", "::ffff:192.168.0.0/112"]
 "#,
@@ -66,14 +70,21 @@ trusted_proxies: [10.0.0.0/8, "fd00::/8", "::ffff:192.168.0.0/112"]
     assert_eq!(settings.ledger.stall_after.as_millis(), 500);
     assert_eq!(settings.max_delay.as_millis(), 200);
     assert_eq!(settings.metric_accounts, 5);
-    let notices = settings.notices.unwrap();
-    let webhook = notices.webhook;
+    let events = settings.events.unwrap();
+    let webhook = events.webhook;
     assert_eq!(
         (webhook.tls, webhook.host.as_str(), webhook.port),
         (true, "::1", 443)
     );
     assert_eq!(webhook.path, "/hooks/a?key=b");
-    assert_eq!(notices.token.unwrap().expose_secret(), "hush");
+    let keys = events.secrets.iter().map(|key| key.expose_secret());
+    let keys: Vec<&[u8]> = keys.collect();
+    assert_eq!(keys, [b"s3cr3t".repeat(5), b"anothe".repeat(5)]);
+    let balance_below = events.balance_below.map(|amount| amount.to_string());
+    assert_eq!(balance_below.as_deref(), Some("99.5"));
+    let days = |days: u64| std::time::Duration::from_secs(days * 86_400);
+    assert_eq!(events.pack_expiring, Some(days(30)));
+    assert_eq!(events.quota_ending, days(3));
     assert_eq!(settings.limits.connections, 7);
     assert!(!settings.limits.connections_adapt);
     assert_eq!(settings.limits.idle_timeout.as_secs(), 660);
@@ -144,46 +155,33 @@ fn an_upstream_that_is_one_of_the_gates_own_listeners_is_refused() {
 }
 
 #[test]
-fn notices_go_to_an_address_whose_path_is_never_shown() {
+fn events_go_over_https_or_to_this_machine_and_the_path_is_never_shown() {
     for (url, tls, authority, path) in [
-        ("http://a", false, "a", "/"),
-        ("http://a:80/", false, "a", "/"),
-        ("http://a:443/x", false, "a:443", "/x"),
+        ("http://127.0.0.1", false, "127.0.0.1", "/"),
+        ("http://127.0.0.9:80/", false, "127.0.0.9", "/"),
+        ("http://localhost:443/x", false, "localhost:443", "/x"),
+        ("http://[::1]:8/x", false, "[::1]:8", "/x"),
         ("https://a:443/x", true, "a", "/x"),
         ("https://a:80/x", true, "a:80", "/x"),
         ("https://a?key=s3cr3t", true, "a", "/?key=s3cr3t"),
         ("https://a/s3cr3t/?k=s3cr3t", true, "a", "/s3cr3t/?k=s3cr3t"),
-        ("http://[fd00::1]:8/x", false, "[fd00::1]:8", "/x"),
     ] {
         let files = Files::good();
-        let notices = format!("notices: {{webhook: \"{url}\"}}\nledger:");
-        files.change("tollgate.yaml", "ledger:", &notices);
+        let events = format!(
+            "events: {{webhook: \"{url}\", secret: whsec_czNjcjN0czNjcjN0czNjcjN0czNjcjN0czNjcjN0}}\nledger:"
+        );
+        files.change("tollgate.yaml", "ledger:", &events);
         let settings = files.load().unwrap().settings;
-        let webhook = settings.notices.clone().unwrap().webhook;
+        let events = settings.events.clone().unwrap();
+        let webhook = events.webhook;
         assert_eq!(
             (webhook.tls, webhook.authority().as_str(), &*webhook.path),
             (tls, authority, path)
         );
+        assert!(events.balance_below.is_none() && events.pack_expiring.is_none());
+        assert_eq!(events.quota_ending.as_secs(), 7 * 86_400);
         assert!(!format!("{settings:?} {webhook}").contains("s3cr3t"));
+        assert!(!format!("{settings:?}").contains("czNj"));
     }
-    assert!(Files::good().load().unwrap().settings.notices.is_none());
-}
-
-#[test]
-fn a_token_of_the_webhook_in_clear_text_is_a_warning() {
-    for (url, warned) in [
-        ("http://127.0.0.1:80/s3cr3t", false),
-        ("http://[::1]:80/s3cr3t", false),
-        ("http://localhost/s3cr3t", false),
-        ("https://relay.example/s3cr3t", false),
-        ("http://relay.example/s3cr3t", true),
-    ] {
-        let files = Files::good();
-        let notices = format!("notices: {{webhook: \"{url}\", token: s3cr3t}}\nledger:");
-        files.change("tollgate.yaml", "ledger:", &notices);
-        let said = files.warnings();
-        let expected = "token: http://relay.example gets the token in clear text: use https, or a relay on this machine";
-        assert_eq!(said.len(), usize::from(warned), "{url}: {said:?}");
-        assert!(said.iter().all(|w| w.ends_with(expected)), "{said:?}");
-    }
+    assert!(Files::good().load().unwrap().settings.events.is_none());
 }

@@ -1,4 +1,4 @@
-//! A pass: days are sealed, months that are due are settled, old records deleted, notices raised.
+//! A pass: days are sealed, months that are due are settled, old records deleted, events raised.
 
 use crate::billing::books::{Books, BooksError};
 use crate::billing::{
@@ -24,6 +24,8 @@ impl Settler {
             let trust = self.trust.lock();
             (trust.is_trusted(), trust.may_delete())
         };
+        // Of a month that an earlier process has settled.
+        let told = self.tell_statements(&reader, &policy, state);
         let mut settled = Ok(());
         if is_trusted {
             settled = self
@@ -34,8 +36,12 @@ impl Settler {
             settled = settled.and(self.prune(&reader, zone, state, now));
         }
         // Whatever hinders a settlement is no reason not to tell a customer that a pack runs out.
-        let raised = self.raise_notices(&reader, &policy, state, last_seal, now);
-        shown.and(settled).and(raised)
+        let raised = self.look_at_packs(&reader, &policy, state, last_seal, now);
+        let ends = match is_trusted {
+            true => self.tell_ends(&reader, &policy, state, now),
+            false => Ok(()),
+        };
+        shown.and(told).and(settled).and(raised).and(ends)
     }
 
     /// Shows how far months are settled, and how far the ledger is ahead of the clock.
@@ -86,7 +92,9 @@ impl Settler {
             }
             state.waiting = None;
             state.debits_are_stale = true;
-            settled = self.settle(reader, policy, state, month, now);
+            settled = self
+                .settle(reader, policy, state, month, now)
+                .and_then(|()| self.tell_statements(reader, policy, state));
         }
         if state.debits_are_stale {
             state.debits = balances::debits(reader)?;

@@ -102,6 +102,26 @@ impl Trust {
         self.watch.in_step >= HOUR
     }
 
+    /// The instant by which something is noted that is to be told from its age later: never one
+    /// before what the ledger knew.
+    pub(super) fn now(&self) -> Utc {
+        self.watch.utc.max(self.watch.known)
+    }
+
+    /// So much time has passed since then at least, whatever the wall clock was moved to. It is
+    /// what the ledger knew of when this watch began, and what was watched.
+    pub(super) fn proven_since(&self, since: Utc) -> Duration {
+        let between = |from: Utc, to: Utc| {
+            let us = to.0.saturating_sub(from.0);
+            Duration::from_micros(u64::try_from(us).unwrap_or(0))
+        };
+        let watched = self.watch.in_step;
+        match self.is_known(since) {
+            true => between(since, self.watch.known).saturating_add(watched),
+            false => between(since, self.watch.utc).min(watched),
+        }
+    }
+
     /// Whether records may be deleted: not in the first 24 hours of trust.
     pub(super) fn may_delete(&self) -> bool {
         is_rested(&self.watch)
@@ -427,5 +447,47 @@ mod tests {
             assert_eq!(booted.trust.is_known(called), knows, "{run:?}");
             assert!(!booted.trust.is_known(newest));
         }
+    }
+
+    #[test]
+    fn time_is_proven_to_have_passed_by_what_was_watched_and_by_what_the_ledger_knew() {
+        let days = |days: u32| days * DAY;
+        let mut machine = Machine::first();
+        machine.run(days(3));
+        let since = machine.utc;
+        assert_eq!(machine.trust.proven_since(since), Duration::ZERO);
+        machine.run(days(2));
+        assert_eq!(machine.trust.proven_since(since), days(2));
+        // A clock that jumps a year proves nothing, however long it is trusted then.
+        machine.newest = machine.utc;
+        machine.kept();
+        machine.utc = machine.utc.plus(YEAR);
+        machine.trust.look((machine.mono, machine.utc));
+        assert_eq!(machine.trust.proven_since(since), days(2));
+        machine.run(days(2));
+        assert_eq!(machine.trust.proven_since(since), days(4));
+        // What was noted since the jump is not older than it.
+        let later = machine.trust.now();
+        machine.run(days(1));
+        assert_eq!(machine.trust.proven_since(later), days(1));
+        assert_eq!(machine.trust.proven_since(since), days(5));
+    }
+
+    #[test]
+    fn a_boot_takes_nothing_from_the_time_that_a_rested_clock_has_proven() {
+        let mut machine = Machine::first();
+        machine.run(3 * DAY);
+        let since = machine.utc;
+        machine.run(3 * DAY);
+        machine.newest = machine.utc;
+        let kept = machine.kept();
+        let known = machine.utc;
+        let mut booted = Machine::knowing(known, Some(kept), "boot-2", Mono(1), machine.utc);
+        assert_eq!(booted.trust.proven_since(since), 3 * DAY);
+        booted.run(4 * DAY);
+        assert_eq!(booted.trust.proven_since(since), 7 * DAY);
+        // An instant that a clock noted which was ahead is not reached yet.
+        let ahead = booted.utc.plus(YEAR);
+        assert_eq!(booted.trust.proven_since(ahead), Duration::ZERO);
     }
 }

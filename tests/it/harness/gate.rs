@@ -10,6 +10,9 @@ pub const VIDEO_KEY: &str = "demo-video-key"; // 1250000004, free group only
 pub const STUDIO_ID: &str = "AKIDEXAMPLESTUDIO00000000000000000001";
 pub const STUDIO_SECRET: &str = "trial-secret-of-example-studio";
 
+/// Signs the events of a gate in a test.
+pub const EVENTS_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
 /// The disk of a machine that builds and tests at once may take seconds for a sync, which is no
 /// fault of the gate.
 pub(super) const PATIENT: Duration = Duration::from_secs(30);

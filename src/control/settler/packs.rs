@@ -1,30 +1,26 @@
-//! Notices: raised when a pack runs low or out, handed to their delivery, and marked when
-//! they are sent (R14).
+//! The packs of the accounts that called: what is shown of them, and that one runs low or out
+//! (R14).
 //!
-//! Owns when a pack is looked at. Must never raise the same notice twice.
+//! Owns when a pack is looked at.
 
 use crate::billing::SettleError;
 use crate::billing::balances::Balances;
 use crate::billing::books::Books;
 use crate::config::Account;
 use crate::control::Settler;
-use crate::control::delivery::Unsent;
 use crate::control::settler::SettlerState;
-use crate::ledger::{Entry, EventEntry, Reader, Seal, event_id};
+use crate::control::settler::raise::{News, Now};
+use crate::ledger::{Reader, Seal};
 use crate::metrics::PackFigures;
-use crate::model::{AccountId, Local, Month, Threshold, Utc};
-use crate::proxy::Shared;
+use crate::model::{AccountId, EventType, Month, Threshold, Utc};
 use crate::proxy::policy::Policy;
 use serde_json::json;
 use std::collections::BTreeSet;
 
-/// Notices that are handed on at a time.
-const UNSENT: usize = 20_000;
-
 impl Settler {
-    /// Looks at the packs of the accounts that called since the last pass, and writes down each
-    /// notice that is due and was not yet (R14). Its delivery reads it from the ledger.
-    pub(super) fn raise_notices(
+    /// Looks at the packs of the accounts that called since the last pass, and raises each event
+    /// that is due and was not yet.
+    pub(super) fn look_at_packs(
         &self,
         reader: &Reader,
         policy: &Policy,
@@ -72,7 +68,7 @@ impl Settler {
                 .balances((&***account).into(), self.shared.paid_by())
                 .map_err(SettleError::from);
             let told = told.and_then(|balances| {
-                self.write_down(&books, account, &balances)?;
+                self.tell_thresholds(&books, account, &balances)?;
                 Ok(balances)
             });
             match told {
@@ -94,79 +90,44 @@ impl Settler {
         failure.map_or(Ok(()), Err)
     }
 
-    fn write_down(
+    fn tell_thresholds(
         &self,
         books: &Books<'_>,
         account: &Account,
         balances: &Balances,
     ) -> Result<(), SettleError> {
-        let (now, zone) = (books.now, &books.catalog.time_zone);
-        let mut raised = Vec::new();
+        let now = Now {
+            at: books.now,
+            zone: &books.catalog.time_zone,
+        };
         for (group, service) in &balances.services {
-            for notice in &service.notices {
-                let event = event_id(&notice.id);
-                if books.reader.event_known(&event)? {
-                    continue;
-                }
-                tracing::info!(notice = notice.id, left = notice.left, "raised a notice");
+            let news = service.notices.iter().map(|notice| {
                 let r#type = match notice.threshold {
-                    Threshold::Low => "pack.low",
-                    Threshold::Exhausted => "pack.exhausted",
+                    Threshold::Low => EventType::PackLow,
+                    Threshold::Exhausted => EventType::PackExhausted,
                 };
                 let data = json!({
-                    "id": notice.id,
                     "account": account.id,
                     "name": account.name,
                     "group": group,
                     "order": notice.order,
                     "pack": notice.pack,
-                    "threshold": notice.threshold,
                     "calls": notice.calls,
                     "left": notice.left,
-                    "raised_at": Local::new(now, zone),
                 });
-                let timestamp = Local::new(now, zone);
-                let body = json!({"type": r#type, "timestamp": timestamp, "data": data});
-                raised.push(Entry::Event(EventEntry::Raised {
-                    id: event,
-                    account: account.id.clone(),
-                    r#type: r#type.to_owned(),
-                    raised_at: now,
-                    body: body.to_string(),
-                }));
-            }
-        }
-        if !raised.is_empty() {
-            self.shared.ledger.keep(raised)?;
-            self.raised.notify_one();
+                (notice, r#type, data)
+            });
+            let news: Vec<_> = news.collect();
+            let news = news.iter().map(|(notice, r#type, data)| News {
+                r#type: *r#type,
+                what: notice.what(),
+                account: &account.id,
+                data: data.clone(),
+            });
+            self.raise(books.reader, now, news)?;
         }
         Ok(())
     }
-}
-
-/// The oldest notices that are not marked as sent (R14).
-pub(crate) fn unsent(shared: &Shared) -> Result<Vec<Unsent>, SettleError> {
-    let reader = shared.ledger.reader()?;
-    let stored = reader.unsent_events(UNSENT)?;
-    let threshold = |event: &str| event.rsplit('.').next().and_then(Threshold::parse);
-    Ok(stored
-        .into_iter()
-        .map(|notice| Unsent {
-            threshold: threshold(&notice.r#type).unwrap_or(Threshold::Low),
-            id: notice.id,
-            account: notice.account,
-            body: notice.body,
-        })
-        .collect())
-}
-
-/// Marks a notice as sent.
-pub(crate) fn sent(shared: &Shared, id: &str) -> Result<(), SettleError> {
-    let at = shared.clock.utc();
-    let id = id.to_owned();
-    Ok(shared
-        .ledger
-        .keep(vec![Entry::Event(EventEntry::Sent { id, at })])?)
 }
 
 fn is_valid(policy: &Policy, id: &AccountId, order: &str, now: Utc) -> bool {
