@@ -3,17 +3,16 @@
 //! Owns every help text. Must never run a command.
 
 use crate::billing::{Goods, Period};
+use crate::cli::config_flag::ConfigFlag;
+use crate::cli::flags_key::KeyCommand;
 use crate::cli::output::{AnswerFormat, Format, RecordsFormat};
-use crate::cli::values::{
-    account_id, event_state, group_id, head, key_name, month_digest, overlap, up_to,
-};
+use crate::cli::values::{account_id, event_state, group_id, head, month_digest, up_to};
 use crate::config;
 use crate::ledger::{Cursor, EventState};
-use crate::model::{AccountId, GroupId, KeyId, Month, VERSION};
+use crate::model::{AccountId, GroupId, Month, VERSION};
 use clap::builder::Resettable;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Guard an API that is sold by the call or by the QPS.
 ///
@@ -143,20 +142,6 @@ pub enum Command {
     Restore(RestoreFlags),
 }
 
-/// Where the settings are.
-#[derive(Args)]
-pub struct ConfigFlag {
-    /// The settings; catalogue, accounts and ledger are found from there.
-    #[arg(
-        long,
-        global = true,
-        env = "TOLLGATE_CONFIG",
-        default_value = "config/tollgate.yaml",
-        value_name = "FILE"
-    )]
-    pub(crate) config: PathBuf,
-}
-
 /// The flags of `tollgate check`.
 #[derive(Args)]
 pub struct CheckFlags {
@@ -165,56 +150,6 @@ pub struct CheckFlags {
     /// Say instead what would change, by account, for a gate that runs with this configuration.
     #[arg(long, value_name = "OLD.yaml")]
     pub(crate) against: Option<PathBuf>,
-}
-
-/// The kinds of credential.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum KeyKind {
-    // No doc comments here: clap would show them, in a longer form of help.
-    #[allow(missing_docs, reason = "the flag's help explains both")]
-    Tc3,
-    #[allow(missing_docs, reason = "the flag's help explains both")]
-    ApiKey,
-}
-
-/// What `tollgate key` makes.
-#[derive(Subcommand)]
-pub enum KeyCommand {
-    /// Print a fresh credential: what the customer gets, shown this once, and the line for
-    /// accounts.yaml.
-    #[command(after_help = "Examples:\n  tollgate key new\n  tollgate key new --kind api-key")]
-    New {
-        /// A TC3 pair as the vendor's SDKs sign with, or an API key for plain HTTP.
-        #[arg(long, value_enum, default_value_t = KeyKind::Tc3)]
-        kind: KeyKind,
-        /// The name of the key, which its calls are counted under.
-        #[arg(long, value_name = "NAME", value_parser = key_name)]
-        name: Option<KeyId>,
-    },
-    /// Print the lines for a new secret beside the old one, which holds for a while yet.
-    ///
-    /// Both lines have one name, so that nothing changes in records and bills. No file is written:
-    /// put the lines in the place of the key's line.
-    #[command(
-        after_help = "Examples:\n  tollgate key rotate --account 1250000001 --key AKIDEXAM\n  tollgate key rotate --account 1250000001 --key main --overlap 24h"
-    )]
-    Rotate(RotateFlags),
-}
-
-/// The flags of `tollgate key rotate`.
-#[derive(Args)]
-pub struct RotateFlags {
-    #[command(flatten)]
-    pub(crate) config: ConfigFlag,
-    /// The account that has the key.
-    #[arg(long, value_name = "ID", value_parser = account_id)]
-    pub(crate) account: AccountId,
-    /// The key's name; without one, the first 8 characters of its secret id or hash.
-    #[arg(long, value_name = "NAME", value_parser = key_name)]
-    pub(crate) key: KeyId,
-    /// For so long the old secret still holds: a number and d, h or m.
-    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = overlap)]
-    pub(crate) overlap: Duration,
 }
 
 /// The flags of `tollgate demo`.

@@ -3,7 +3,7 @@
 //! Owns the making of secrets. Must never store one, nor log one: it is shown once. Must never show
 //! one that is in the files.
 
-use crate::cli::flags::{KeyCommand, KeyKind, RotateFlags};
+use crate::cli::flags_key::{KeyCommand, KeyKind, RotateFlags};
 use crate::cli::output::{load, print};
 use crate::config::{Account, Credential, Key};
 use crate::model::{Clock, KeyId, Local, Utc};

@@ -6,8 +6,10 @@
 mod backup;
 mod check;
 mod completions;
+mod config_flag;
 mod events;
 mod flags;
+mod flags_key;
 mod key;
 mod logging;
 mod output;
@@ -28,12 +30,14 @@ pub use crate::config::Mistakes;
 pub use backup::backup;
 pub use check::check;
 pub use completions::{completions, man};
+pub use config_flag::ConfigFlag;
 pub use events::events;
 pub use flags::{
-    BackupFlags, CheckFlags, Command, CompletionsFlags, ConfigFlag, DemoFlags, EventsFlags,
-    KeyCommand, KeyKind, ManFlags, PriceFlags, RecordsFlags, RefundFlags, ReportFlags,
-    RestoreFlags, RotateFlags, StatementFlags, UsageFlags, VerifyFlags, parse,
+    BackupFlags, CheckFlags, Command, CompletionsFlags, DemoFlags, EventsFlags, ManFlags,
+    PriceFlags, RecordsFlags, RefundFlags, ReportFlags, RestoreFlags, StatementFlags, UsageFlags,
+    VerifyFlags, parse,
 };
+pub use flags_key::{KeyCommand, KeyKind, RotateFlags};
 pub use key::key;
 pub use output::tell;
 pub use price::price;

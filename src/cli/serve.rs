@@ -2,7 +2,7 @@
 //!
 //! Owns what each signal does. Must never decide about a call.
 
-use crate::cli::flags::ConfigFlag;
+use crate::cli::config_flag::ConfigFlag;
 use crate::cli::logging::log_to_stderr;
 use crate::cli::output::load;
 use crate::control;

@@ -53,6 +53,13 @@ pub(crate) fn month_digest(text: &str) -> Result<(Month, [u8; 32]), String> {
     Ok((Month::parse(month)?, head(digest)?))
 }
 
+/// The state of an event.
+pub(crate) fn event_state() -> impl TypedValueParser<Value = EventState> {
+    let known = |text: String| EventState::ALL.into_iter().find(|s| s.as_str() == text);
+    PossibleValuesParser::new(EventState::ALL.map(EventState::as_str))
+        .try_map(move |text| known(text).ok_or("no state"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,11 +90,4 @@ mod tests {
             assert!(overlap(text).is_err(), "{text}");
         }
     }
-}
-
-/// The state of an event.
-pub(crate) fn event_state() -> impl TypedValueParser<Value = EventState> {
-    let known = |text: String| EventState::ALL.into_iter().find(|s| s.as_str() == text);
-    PossibleValuesParser::new(EventState::ALL.map(EventState::as_str))
-        .try_map(move |text| known(text).ok_or("no state"))
 }
