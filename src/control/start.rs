@@ -14,6 +14,7 @@ use crate::control::admin::{self, AdminState};
 use crate::control::delivery::Webhook;
 use crate::control::reload::Reloader;
 use crate::control::serve::Running;
+use crate::control::turned_away::keep_turned_away;
 use crate::control::{Settler, delivery};
 use crate::http::PIPES;
 use crate::ledger::{Committed, Ledger, LedgerError, LedgerOptions};
@@ -154,6 +155,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let (phase, _) = watch::channel(Phase::Serve);
     let threads = spawn_workers(&settings, listeners, &proxy, &dialer, &phase)?;
     control.push(tokio::spawn(housekeeping(proxy.clone())));
+    control.push(tokio::spawn(keep_turned_away(shared.clone())));
     control.push(tokio::spawn(settler.clone().run()));
     if let Some(notices) = &settings.notices {
         control.push(tokio::spawn(deliver(shared.clone(), notices, raised)));

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// The credential that a call claims to have. Not proven yet.
-enum Claimant {
+pub(super) enum Claimant {
     ApiKey(ApiKeyDigest),
     Tc3 {
         claim: tc3::Claim,
@@ -106,7 +106,7 @@ impl Proxy {
 
     /// Identify: reads which credential the call claims, an API key from the head or a TC3 signature
     /// with the hash of the whole body. `admit` proves it, by the policy of its instant.
-    async fn identify(
+    pub(super) async fn identify(
         &self,
         context: &RequestContext<'_>,
         head: &RequestHead,
@@ -195,6 +195,7 @@ impl Proxy {
         let reservation = limiter
             .reserve(now, self.max_delay)
             .map_err(|denied| not_admitted(denied, &operation))?;
+        context.rate = Some((reservation.quota(), reservation.left()));
         self.shared
             .metrics
             .admission_delay
@@ -212,7 +213,7 @@ impl Proxy {
     }
 
     /// The account whose credential the call has, proven.
-    fn prove(
+    pub(super) fn prove(
         &self,
         context: &RequestContext<'_>,
         policy: &Policy,

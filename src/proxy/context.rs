@@ -11,13 +11,14 @@ use crate::http::h1::{Answer, RequestHead};
 use crate::http::names::X_TC_TRACE_ID;
 use crate::metrics::Decision;
 use crate::model::{Mode, Mono, RequestId, RequestIdText, Utc};
-use crate::proxy::admission::{Limiter, Now};
+use crate::proxy::admission::{Limiter, Now, SECOND};
 use crate::proxy::body::Progress;
 use crate::proxy::client::Client;
-use crate::proxy::dialect::Dialect;
+use crate::proxy::dialect::{Dialect, QUESTIONS, rate_limit};
 use crate::proxy::policy::{KnownAccount, Operation};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
+use crate::proxy::turned_away::TurnedAwayKind;
 use crate::proxy::{Relay, forwarded};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub(crate) struct RequestContext<'p> {
     pub(super) account: Option<Arc<KnownAccount>>,
     pub(super) operation: Option<Arc<Operation>>,
     pub(super) limiter: Option<Arc<Limiter>>,
+    /// The quota by which the request was admitted, and how many more could start with it.
+    pub(super) rate: Option<(u32, u32)>,
 }
 
 impl<'p> RequestContext<'p> {
@@ -82,6 +85,7 @@ impl<'p> RequestContext<'p> {
             account: None,
             operation: None,
             limiter: None,
+            rate: None,
         }
     }
 
@@ -110,6 +114,31 @@ impl<'p> RequestContext<'p> {
                 answer.lines().field(trace_id);
             }
         }
+    }
+
+    /// A question to an own endpoint was admitted by this quota, with so many left.
+    pub(crate) fn held_to(&mut self, quota: u32, left: u32) {
+        self.rate = Some((quota, left));
+    }
+
+    /// Tells an identified client of the plain dialect its quota and what is left of it, so that it
+    /// can slow down before it is throttled.
+    pub(super) fn tell_rate(&self, answer: &mut Answer<Relay>) {
+        if self.dialect == Dialect::Vendor || self.account.is_none() {
+            return;
+        }
+        let (quota, left) = match (self.rate, &self.limiter, &self.operation) {
+            (Some(rate), ..) => rate,
+            (None, Some(limiter), _) => limiter.left(self.received),
+            // The service was never opened.
+            (None, None, Some(_)) => (0, 0),
+            // No group is known yet.
+            (None, None, None) => return,
+        };
+        let operation = self.operation.as_ref();
+        let policy = operation.map_or(QUESTIONS, |operation| operation.group.as_str());
+        let reset = (quota > 0).then_some(SECOND);
+        rate_limit(answer.lines(), policy, (quota, left), reset);
     }
 
     pub(super) fn decide(&mut self) {
@@ -158,7 +187,23 @@ impl<'p> RequestContext<'p> {
             };
             count.fetch_add(1, Ordering::Relaxed);
         }
+        if !refusal.is_throttle() {
+            self.turned_away(refusal.reason());
+        }
         self.decide();
+    }
+
+    /// Counts a refused call for its account, if that was proven.
+    fn turned_away(&self, reason: &'static str) {
+        if let Some(account) = &self.account {
+            let operation = self.operation.as_ref();
+            let kind = TurnedAwayKind {
+                account: account.id.clone(),
+                group: operation.map(|operation| operation.group.clone()),
+                reason,
+            };
+            self.proxy.shared.turned_away.add(kind, 1);
+        }
     }
 
     fn count(&self, mode: Option<Mode>, decision: Decision, reason: &str) {
@@ -187,6 +232,7 @@ impl Drop for RequestContext<'_> {
             if let Some(limiter) = &self.limiter {
                 limiter.counts.refused.fetch_add(1, Ordering::Relaxed);
             }
+            self.turned_away(reason);
             self.decide();
         }
     }

@@ -4,6 +4,7 @@
 use crate::model::{GroupId, Mode, Stop};
 use crate::proxy::body::UploadFailure;
 use crate::proxy::identity::CredentialFailure;
+use crate::proxy::question::{BadQuestion, CursorText};
 use http::{Method, StatusCode};
 use std::borrow::Cow;
 use std::fmt;
@@ -84,6 +85,12 @@ pub(crate) enum Refusal {
     LedgerTrouble,
     /// The body did not arrive whole.
     Upload(UploadFailure),
+    /// The account asks too often about itself.
+    TooManyQuestions,
+    /// Another export of the account's records runs.
+    ExportRuns,
+    /// A question that cannot be answered.
+    Question(BadQuestion),
     /// Admitted, and no connection to the upstream.
     UpstreamUnreachable,
     /// Admitted, and the upstream broke off before its answer.
@@ -343,6 +350,47 @@ refusals! {
         Self::NoQuota { begins_in: None, .. } =>
             "no_quota", "RequestLimitExceeded", TOO_MANY_REQUESTS "Quota exceeded", Retry::Quota,
             ("The account is charged by QPS and no purchased quota is in force; buy quota.");
+    }
+    "Questions to the own endpoints", is_throttle: false {
+        Self::TooManyQuestions =>
+            "too_many_questions", "RequestLimitExceeded", TOO_MANY_REQUESTS "Too many questions", Retry::Safe(1),
+            ("More than 5 questions a second about the account; calls are not held up by that.");
+        Self::ExportRuns =>
+            "export_runs", "RequestLimitExceeded", TOO_MANY_REQUESTS "Too many questions", Retry::Safe(1),
+            ("Another export of the account's records runs; end it, or wait until it has ended.");
+        Self::Question(failure @ BadQuestion::Unreadable) =>
+            "bad_parameter", "InvalidParameter", BAD_REQUEST "Parameter not understood", Retry::Never,
+            (failure as BadQuestion::Unreadable);
+        Self::Question(failure @ BadQuestion::Unknown(_)) =>
+            "bad_parameter", "UnknownParameter", BAD_REQUEST "Parameter not understood", Retry::Never,
+            (failure as BadQuestion::Unknown("month and by"));
+        Self::Question(failure @ BadQuestion::Twice(_)) =>
+            "bad_parameter", "InvalidParameter", BAD_REQUEST "Parameter not understood", Retry::Never,
+            (failure as BadQuestion::Twice("month"));
+        Self::Question(failure @ BadQuestion::Month) =>
+            "bad_parameter", "InvalidParameterValue", BAD_REQUEST "Parameter not understood", Retry::Never,
+            (failure as BadQuestion::Month);
+        Self::Question(failure @ BadQuestion::Value(..)) =>
+            "bad_parameter", "InvalidParameterValue", BAD_REQUEST "Parameter not understood", Retry::Never,
+            (failure as BadQuestion::Value("by", "day, hour, action, key"));
+        Self::Question(failure @ BadQuestion::Cursor) =>
+            "bad_cursor", "InvalidParameterValue", BAD_REQUEST "Cursor not understood", Retry::Never,
+            (failure as BadQuestion::Cursor);
+        Self::Question(failure @ BadQuestion::CursorOfAnother) =>
+            "bad_cursor", "InvalidParameterValue", BAD_REQUEST "Cursor not understood", Retry::Never,
+            (failure as BadQuestion::CursorOfAnother);
+        Self::Question(failure @ BadQuestion::CursorForeign) =>
+            "bad_cursor", "InvalidParameterValue", BAD_REQUEST "Cursor not understood", Retry::Never,
+            (failure as BadQuestion::CursorForeign);
+        Self::Question(failure @ BadQuestion::CursorRestored(_)) =>
+            "cursor_restored", "InvalidParameterValue", CONFLICT "Records were put back", Retry::Never,
+            (failure as BadQuestion::CursorRestored(CursorText { account: None, restore_count: 1, seq: 1_234 }));
+        Self::Question(failure @ BadQuestion::RecordsGone) =>
+            "records_gone", "ResourceNotFound", GONE "Records deleted", Retry::Never,
+            (failure as BadQuestion::RecordsGone);
+        Self::Question(failure @ BadQuestion::NoStatement) =>
+            "no_statement", "ResourceNotFound", NOT_FOUND "No such statement", Retry::Never,
+            (failure as BadQuestion::NoStatement);
     }
     "The gate", is_throttle: false {
         Self::BodyMemory =>

@@ -363,14 +363,14 @@ async fn a_failing_credential_sees_nothing_in_either_dialect_and_is_held_down_li
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_path_of_the_quota_knows_one_method_and_keeps_the_limits_of_a_head() {
+async fn the_path_of_the_quota_knows_its_methods_and_keeps_the_limits_of_a_head() {
     let upstream = Upstream::after(Duration::ZERO).await;
     let gate = Gate::start(upstream.address).await;
-    for method in ["POST", "PUT", "DELETE", "HEAD", "OPTIONS"] {
+    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
         let (status, headers, _) =
             send(gate.public, plain(method, "/v1/quota", STUDIO_KEY, "")).await;
         assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{method}");
-        assert_eq!(headers["allow"], "GET", "{method}");
+        assert_eq!(headers["allow"], "GET, HEAD", "{method}");
     }
     let mut named = signed(STUDIO_ID, STUDIO_SECRET, "SegmentPortraitPic", "{}");
     *named.uri_mut() = "/v1/quota".parse().unwrap();
@@ -461,17 +461,37 @@ async fn a_question_keeps_its_place_until_the_ledger_has_answered_though_its_cli
 }
 
 #[test]
-fn a_route_with_the_path_of_the_quota_is_refused() {
-    let house = Sandbox::new(([127, 0, 0, 1], 9).into(), &[]);
-    house.edit(
-        "catalog.yaml",
-        "POST /v1/portrait/segment}",
-        "GET /v1/quota}",
-    );
-    let said = house.run(&["check"]);
-    assert_eq!(said.code, Some(1));
-    let place = "catalog.yaml:17:35: route: /v1/quota is the gate's own";
-    assert!(said.err.contains(place), "{}", said.err);
+fn a_route_or_an_action_of_the_gates_own_is_refused_with_its_place() {
+    for path in [
+        "GET /v1/quota",
+        "POST /v1/usage",
+        "GET /v1/statements",
+        "PUT /v1/statements/2026-11",
+        "GET /v1/records",
+    ] {
+        let house = Sandbox::new(([127, 0, 0, 1], 9).into(), &[]);
+        let route = format!("{path}}}");
+        house.edit("catalog.yaml", "POST /v1/portrait/segment}", &route);
+        let said = house.run(&["check"]);
+        assert_eq!(said.code, Some(1));
+        let (_, path) = path.split_once(' ').unwrap();
+        let place = format!("catalog.yaml:17:35: route: {path} is the gate's own");
+        assert!(said.err.contains(&place), "{}", said.err);
+    }
+    for action in [
+        "DescribeQuota",
+        "DescribeUsage",
+        "DescribeStatements",
+        "DescribeStatement",
+        "DescribeRecords",
+    ] {
+        let house = Sandbox::new(([127, 0, 0, 1], 9).into(), &[]);
+        house.edit("catalog.yaml", "SegmentPortraitPic:", &format!("{action}:"));
+        let said = house.run(&["check"]);
+        assert_eq!(said.code, Some(1));
+        let place = format!("catalog.yaml:17:7: {action} is the gate's own action");
+        assert!(said.err.contains(&place), "{}", said.err);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

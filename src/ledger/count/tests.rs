@@ -227,7 +227,7 @@ fn what_would_have_to_be_counted_from_deleted_records_is_an_error_and_not_less()
         );
     }
     let account = AccountId::new("1250000001").unwrap();
-    let records_of = |from, after| reader.records_of(&account, at(from), at(20), after, 100);
+    let records_of = |from, after: u64| reader.records_of(&account, at(from), at(20), after, 100);
     assert!(matches!(
         records_of(0, 0),
         Err(ReadError::Pruned { first_kept: 9 })
