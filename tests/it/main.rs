@@ -31,6 +31,7 @@ mod ledger_trouble;
 mod logs;
 mod names;
 mod pages;
+mod portal;
 mod process;
 mod quota;
 mod reference;
