@@ -155,7 +155,6 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let (phase, _) = watch::channel(Phase::Serve);
     let threads = spawn_workers(&settings, listeners, &proxy, &dialer, &phase)?;
     control.push(tokio::spawn(housekeeping(proxy.clone())));
-    control.push(tokio::spawn(keep_turned_away(shared.clone())));
     control.push(tokio::spawn(settler.clone().run()));
     if let Some(notices) = &settings.notices {
         control.push(tokio::spawn(deliver(shared.clone(), notices, raised)));
@@ -316,8 +315,12 @@ fn open_ledger(
     Ok(ledger)
 }
 
-/// Once a second: what is past is forgotten.
 async fn housekeeping(proxy: Arc<Proxy>) {
+    tokio::join!(keep_turned_away(proxy.shared().clone()), sweep(proxy));
+}
+
+/// Once a second: what is past is forgotten.
+async fn sweep(proxy: Arc<Proxy>) {
     for second in 0_u64.. {
         proxy.shared().clock.sleep(SECOND).await;
         proxy.sweep();

@@ -1,7 +1,7 @@
 //! The customer's own endpoints on the public listener. The customer's credential opens them.
 //!
-//! Owns which paths and actions are answered here and not by the upstream, and what they say. Must
-//! never take quota or make a record, show another account, or keep a worker waiting for the disk.
+//! Owns which paths and actions are answered here and not by the upstream, and what they say.
+//! Must never take quota or make a record, show another account, or keep a worker waiting for the disk.
 //!
 //! # Decided
 //! - **Every answer is of the account that the credential proves.** No parameter names an account,

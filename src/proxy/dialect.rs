@@ -14,7 +14,8 @@ use crate::http::names::{X_REQUEST_ID, X_TC_ACTION};
 use crate::model::RequestIdText;
 use crate::proxy::body::Relay;
 use crate::proxy::identity::{CredentialFailure, tc3};
-use crate::proxy::refusal::{Refusal, ceil_seconds};
+use crate::proxy::refusal::Refusal;
+use crate::proxy::sentence::ceil_seconds;
 use http::{Method, StatusCode};
 use std::borrow::Cow;
 use std::time::Duration;
@@ -196,7 +197,8 @@ mod tests {
     use crate::model::{AccountId, GroupId, Mode, Stop};
     use crate::proxy::body::UploadFailure;
     use crate::proxy::question::{BadQuestion, CursorText};
-    use crate::proxy::refusal::{REFUSALS, RefusalRow, Retry, Sentence};
+    use crate::proxy::refusal::{REFUSALS, RefusalRow, Retry};
+    use crate::proxy::sentence::Sentence;
     use std::collections::BTreeSet;
 
     /// One of each kind of credential that is not accepted, and of each code that a header can get.

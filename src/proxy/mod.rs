@@ -24,6 +24,7 @@ mod places;
 mod question;
 mod refusal;
 mod request;
+mod sentence;
 mod state;
 mod turned_away;
 

@@ -5,9 +5,9 @@ use crate::model::{GroupId, Mode, Stop};
 use crate::proxy::body::UploadFailure;
 use crate::proxy::identity::CredentialFailure;
 use crate::proxy::question::{BadQuestion, CursorText};
+use crate::proxy::sentence::{Sentence, Value, sentence};
 use http::{Method, StatusCode};
 use std::borrow::Cow;
-use std::fmt;
 use std::time::Duration;
 
 /// Why a call is answered here and not by the upstream.
@@ -137,30 +137,6 @@ pub enum Retry {
     Safe(u64),
     /// The service may have acted on the call. The seconds are those of [`Safe`](Self::Safe).
     Acted(u64),
-}
-
-/// The text of a refusal: fixed words and numbers, none of which needs an escape in JSON. It holds
-/// nothing that the client sent. `Display` shows a value's name in its place, as the page of errors
-/// has it.
-pub enum Sentence {
-    /// The same for each call.
-    Fixed(&'static str),
-    /// Text, the name of a value, text.
-    Filled([&'static str; 3]),
-    /// The text of the failure; here is one such failure.
-    Said(&'static (dyn fmt::Display + Sync)),
-}
-
-impl fmt::Display for Sentence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fixed(text) => f.write_str(text),
-            Self::Filled([before, name, after]) => {
-                write!(f, "{before}{}{after}", name.to_uppercase())
-            }
-            Self::Said(failure) => f.write_str(&sentence(failure)),
-        }
-    }
 }
 
 /// Makes [`REFUSALS`] and the texts of [`Refusal`] from the rows: a pattern, the reason, the
@@ -446,58 +422,4 @@ impl Refusal {
             _ => None,
         }
     }
-}
-
-/// A value that is filled into a sentence.
-trait Value {
-    /// The sentence: the value between two texts.
-    fn between(&self, before: &str, after: &str) -> String;
-}
-
-fn number(before: &str, number: impl itoa::Integer, after: &str) -> String {
-    [before, itoa::Buffer::new().format(number), after].concat()
-}
-
-impl Value for usize {
-    fn between(&self, before: &str, after: &str) -> String {
-        number(before, *self, after)
-    }
-}
-
-impl Value for u64 {
-    fn between(&self, before: &str, after: &str) -> String {
-        number(before, *self, after)
-    }
-}
-
-impl Value for u32 {
-    fn between(&self, before: &str, after: &str) -> String {
-        number(before, *self, after)
-    }
-}
-
-impl Value for Duration {
-    fn between(&self, before: &str, after: &str) -> String {
-        number(before, ceil_seconds(*self), after)
-    }
-}
-
-impl Value for Vec<Method> {
-    fn between(&self, before: &str, after: &str) -> String {
-        let names: Vec<&str> = self.iter().map(Method::as_str).collect();
-        [before, &names.join(" or "), after].concat()
-    }
-}
-
-/// Rounded up, at least 1: a client that comes back then finds the window open.
-pub(super) fn ceil_seconds(wait: Duration) -> u64 {
-    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
-}
-
-fn sentence(text: impl fmt::Display) -> String {
-    let mut text = format!("{text}.");
-    if let Some(first) = text.get_mut(..1) {
-        first.make_ascii_uppercase();
-    }
-    text
 }
