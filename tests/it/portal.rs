@@ -861,3 +861,43 @@ async fn a_cursor_of_another_restore_or_another_ledger_is_refused_with_the_remed
         }
     }
 }
+
+/// What a customer runs who has nothing but its key.
+fn recount_by(house: &Sandbox) -> Output {
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recount/customer.py");
+    let mut command = std::process::Command::new("timeout");
+    command.arg("120").arg("python3").arg(script);
+    command.arg(format!("http://{}", house.public));
+    command.args(["--month", &last_month().to_string()]);
+    said(command.env("KEY", crate::bills::KEY))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_customer_recounts_its_bill_from_what_its_own_key_fetches() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = crate::bills::house(upstream.address, &crate::bills::pack(), "[]");
+    crate::bills::busy_month(&house);
+    let process = house.start().await;
+    crate::bills::settled(&house).await;
+    let honest = recount_by(&house);
+    assert_eq!(honest.code, Some(0), "{}{}", honest.out, honest.err);
+    for expected in [
+        "ok  digest of the statement",
+        "ok  calls of the month, as counted: 14030",
+        "ok  due at settlement, CNY: 27.00",
+        "the statement agrees with the records",
+    ] {
+        assert!(honest.out.contains(expected), "{expected}: {}", honest.out);
+    }
+    drop(process);
+
+    // A statement that was changed in the file.
+    let ledger = rusqlite::Connection::open(house.ledger()).unwrap();
+    let forge =
+        r#"UPDATE statements SET statement = replace(statement, '"used":10000', '"used":9999')"#;
+    assert_eq!(ledger.execute(forge, []).unwrap(), 1);
+    drop(ledger);
+    let _process = house.start().await;
+    let forged = recount_by(&house);
+    assert_eq!(forged.code, Some(1), "{}{}", forged.out, forged.err);
+}
