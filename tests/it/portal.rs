@@ -901,3 +901,84 @@ async fn a_customer_recounts_its_bill_from_what_its_own_key_fetches() {
     let forged = recount_by(&house);
     assert_eq!(forged.code, Some(1), "{}{}", forged.out, forged.err);
 }
+
+/// The examples of the page: the path after which each stands, and the example.
+fn examples(page: &str) -> Vec<(&str, Value)> {
+    let blocks = page.split("<!-- ").skip(1);
+    blocks
+        .filter_map(|block| {
+            let (head, rest) = block.split_once(" -->\n\n```json\n")?;
+            let (_, path) = head.split_once(": ")?;
+            let (example, _) = rest.split_once("\n```")?;
+            Some((path, serde_json::from_str(example).unwrap()))
+        })
+        .collect()
+}
+
+/// Where an answer and its example differ in the names of their parts or in the kinds of values. A
+/// part that is a list is compared by what stands in both.
+fn differences(place: &str, example: &Value, answer: &Value, found: &mut Vec<String>) {
+    match (example, answer) {
+        (Value::Object(example), Value::Object(answer)) => {
+            let names =
+                |of: &serde_json::Map<String, Value>| of.keys().cloned().collect::<Vec<_>>();
+            let (mut known, mut told) = (names(example), names(answer));
+            known.sort();
+            told.sort();
+            if known != told {
+                found.push(format!("{place}: {known:?} and {told:?}"));
+            }
+            for (name, value) in example {
+                differences(&format!("{place}.{name}"), value, &answer[name], found);
+            }
+        }
+        (Value::Array(example), Value::Array(answer)) => {
+            for (example, answer) in example.iter().zip(answer) {
+                differences(&format!("{place}[]"), example, answer, found);
+            }
+        }
+        (example, answer) => {
+            if std::mem::discriminant(example) != std::mem::discriminant(answer) {
+                found.push(format!("{place}: {example} and {answer}"));
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answers_are_those_of_the_examples_on_the_page_for_customers() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let mut calls = many_calls(2_000);
+    calls.extend(calls_of_both());
+    let gate = gate_with(&upstream, calls).await;
+    let mut client = Client::connect(gate.public).await.unwrap();
+    for _ in 0..40 {
+        client.send(segment(STUDIO_KEY)).await.unwrap();
+    }
+    let unknown = plain("POST", "/v1/nowhere", STUDIO_KEY, "");
+    client.send(unknown).await.unwrap();
+    gate.mover.advance(Duration::from_secs(11));
+    let ledger = rusqlite::Connection::open(gate.ledger()).unwrap();
+    eventually("what was turned away is kept", || {
+        let sql = "SELECT count(*) FROM turned_away";
+        let count: i64 = ledger.query_row(sql, [], |row| row.get(0)).unwrap();
+        count >= 2
+    })
+    .await;
+
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/CUSTOMERS.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let examples = examples(&page);
+    assert_eq!(examples.len(), 5);
+    let mut found = Vec::new();
+    for (path, example) in examples {
+        let asked = path.replace("2026-10", &last_month().to_string());
+        let (status, _, body) = own(&gate, STUDIO, &asked).await;
+        assert_eq!(status, StatusCode::OK, "{path}");
+        // Of lines the first.
+        let line = body.split(|byte| *byte == b'\n').next().unwrap();
+        let answer: Value = serde_json::from_slice(line).unwrap();
+        differences(path, &example, &answer, &mut found);
+    }
+    assert!(found.is_empty(), "example and answer: {found:#?}");
+}
