@@ -42,7 +42,7 @@ fuzz:
 needs:
 	@tests/needs.sh
 
-# The vendor's Python SDK, which the tests call the gate with.
+# The vendor's Python SDK, which the tests call the gate with, and a checker of pages.
 # Its requests and urllib3 are pinned too: they decide what goes over the wire.
 $(VENV)/ready: tests/sdk/requirements.txt | needs
 	python3 -m venv --clear $(VENV)

@@ -10,6 +10,7 @@ mod answers;
 mod bad_input;
 mod billers;
 mod bills;
+mod browser;
 mod build;
 mod cap;
 mod connections;

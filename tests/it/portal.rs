@@ -15,10 +15,10 @@ use tollgate::testing::model::{AccountId, Clock, Mode, Reason, Utc};
 
 /// A customer, and what only it may see.
 #[derive(Clone, Copy)]
-struct Customer {
-    id: &'static str,
+pub struct Customer {
+    pub id: &'static str,
     name: &'static str,
-    key: &'static str,
+    pub key: &'static str,
     secret_id: &'static str,
     secret: &'static str,
     orders: &'static [&'static str],
@@ -27,7 +27,7 @@ struct Customer {
     mode: Mode,
 }
 
-const STUDIO: Customer = Customer {
+pub const STUDIO: Customer = Customer {
     id: "1250000001",
     name: "Example Studio",
     key: STUDIO_KEY,
@@ -77,7 +77,17 @@ async fn settled_gate(upstream: &Upstream) -> Gate {
 }
 
 async fn gate_with(upstream: &Upstream, calls: Vec<Record>) -> Gate {
+    settled_with(upstream, calls, |_| ()).await
+}
+
+/// The same with these calls, and with changes to the shipped configuration.
+pub async fn settled_with(
+    upstream: &Upstream,
+    calls: Vec<Record>,
+    change: impl FnOnce(&mut Config),
+) -> Gate {
     let gate = Gate::start_with(upstream.address, |config: &mut Config| {
+        change(config);
         seed(&config.settings.ledger.path, calls);
     })
     .await;
@@ -93,7 +103,7 @@ async fn gate_with(upstream: &Upstream, calls: Vec<Record>) -> Gate {
     panic!("the month is not settled");
 }
 
-type Answered = (StatusCode, HeaderMap, Bytes);
+pub type Answered = (StatusCode, HeaderMap, Bytes);
 
 /// Asks when a second's questions of before are forgotten.
 async fn ask(gate: &Gate, request: Request<Full<Bytes>>) -> Answered {
@@ -101,7 +111,7 @@ async fn ask(gate: &Gate, request: Request<Full<Bytes>>) -> Answered {
     send(gate.public, request).await
 }
 
-async fn own(gate: &Gate, of: Customer, path: &str) -> Answered {
+pub async fn own(gate: &Gate, of: Customer, path: &str) -> Answered {
     ask(gate, plain("GET", path, of.key, "")).await
 }
 
@@ -695,7 +705,7 @@ async fn export(gate: &Gate, of: Customer, path: &str) -> (HeaderMap, Vec<String
 }
 
 /// Calls of last month: more than the pages of an export that the sockets hold.
-fn many_calls(count: i64) -> Vec<Record> {
+pub fn many_calls(count: i64) -> Vec<Record> {
     let call_at = |n: i64| {
         let at = into_last_month(n * 1_000_000);
         let of = if n % 10 == 9 { RETAIL } else { STUDIO };
