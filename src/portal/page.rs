@@ -59,6 +59,9 @@ pub(super) fn statement_page(statement: &Statement, json: &str, language: Langua
     for (place, group) in statement.groups.iter().enumerate() {
         page.section(&format!("{} · {}", group.title, group.group));
         group_tables(&mut page, group, words);
+        if is_quiet(group) {
+            page.line(words.nothing);
+        }
         if let Some(whole) = groups.and_then(|groups| groups.get(place)) {
             unknown(&mut page, whole, &GROUP_PARTS, words);
         }
@@ -68,6 +71,14 @@ pub(super) fn statement_page(statement: &Statement, json: &str, language: Langua
     }
     unknown(&mut page, &whole, &PARTS, words);
     page.end()
+}
+
+/// Whether nothing was called or bought in the group.
+fn is_quiet(group: &GroupStatement) -> bool {
+    group.calls.is_empty()
+        && group.not_billable.is_empty()
+        && group.per_call.is_none()
+        && group.paid.is_empty()
 }
 
 fn facts(page: &mut Html, statement: &Statement, name: &str, words: &Words) {

@@ -68,24 +68,35 @@ impl Portal {
         };
         let first = {
             let wanted = wanted.clone();
-            let read = move |reader: &Reader| page(reader, &wanted, after);
-            self.read(account, move |source| read(source.books.reader))
+            self.read(account, move |source| {
+                let Page {
+                    text,
+                    next,
+                    is_last,
+                } = page(source.books.reader, &wanted, after)?;
+                let text = match wanted.format {
+                    Format::Json => in_json(&text, &wanted.account, next, is_last),
+                    format => [head(format), text].concat(),
+                };
+                Ok(Page {
+                    text,
+                    next,
+                    is_last,
+                })
+            })
         };
         let Page {
             text,
             next,
             is_last,
         } = first.await?;
-        let mut body = head(format);
-        body.extend_from_slice(&text);
-        let is_whole = is_last || question.head.method == Method::HEAD;
-        let body = match format {
-            Format::Json => SaidBody::Whole(in_json(&body, &account.id, next, is_last)),
-            _ if is_whole => SaidBody::Whole(body),
-            _ => {
+        let is_whole = is_last || question.asked.is_action || question.head.method == Method::HEAD;
+        let body = match is_whole {
+            true => SaidBody::Whole(text),
+            false => {
                 let ledger = shared.ledger.path().to_owned();
                 let pages = self.pages.clone();
-                SaidBody::Streamed(stream(body, next, wanted, ledger, pages, export))
+                SaidBody::Streamed(stream(text, next, wanted, ledger, pages, export))
             }
         };
         Ok(Said {

@@ -69,29 +69,29 @@ impl Portal {
             .and_then(|month| Ok((month, By::parse(parameters.get("by"))?)));
         let (month, by) = asked.map_err(Refusal::Question)?;
         let (from, until) = month.bounds(&zone);
-        let lines = self.read(&question.account, move |source| {
-            let reader = source.books.reader;
-            Ok(reader.hourly_usage(from, until, &source.account.id)?)
+        let body = self.read(&question.account, move |source| {
+            let id = &source.account.id;
+            let lines = source.books.reader.hourly_usage(from, until, id)?;
+            let sum = |is_counted: fn(&HourlyLine) -> bool| -> u64 {
+                let counted = lines.iter().filter(|line| is_counted(line));
+                counted.map(|of| of.line.calls).sum()
+            };
+            let body = json!({
+                "account": id,
+                "month": month.to_string(),
+                "time_zone": zone.iana_name(),
+                "from": Local::new(from, &zone),
+                "until": Local::new(until, &zone),
+                "counted_until": Local::new(now.min(until), &zone),
+                "provisional": month >= Month::of(now, &zone),
+                "by": by.as_str(),
+                "lines": split(&lines, by, &zone),
+                "admitted": sum(|_| true),
+                "billable": sum(|of| of.line.billable),
+            });
+            Ok(body.to_string())
         });
-        let lines = lines.await?;
-        let sum = |is_counted: fn(&HourlyLine) -> bool| -> u64 {
-            let counted = lines.iter().filter(|line| is_counted(line));
-            counted.map(|of| of.line.calls).sum()
-        };
-        let body = json!({
-            "account": question.account.id,
-            "month": month.to_string(),
-            "time_zone": zone.iana_name(),
-            "from": Local::new(from, &zone),
-            "until": Local::new(until, &zone),
-            "counted_until": Local::new(now.min(until), &zone),
-            "provisional": month >= Month::of(now, &zone),
-            "by": by.as_str(),
-            "lines": split(&lines, by, &zone),
-            "admitted": sum(|_| true),
-            "billable": sum(|of| of.line.billable),
-        });
-        Ok(Said::json(body.to_string()))
+        Ok(Said::json(body.await?))
     }
 }
 
