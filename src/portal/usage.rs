@@ -1,7 +1,7 @@
 //! `GET /v1/usage`: the counts of a month, from the ledger's roll-up.
 
 use crate::ledger::HourlyLine;
-use crate::model::{Local, Month, Utc};
+use crate::model::{Local, Utc};
 use crate::portal::form::Said;
 use crate::portal::front::{Portal, Question};
 use crate::portal::quota::begin_of_day;
@@ -71,7 +71,8 @@ impl Portal {
         let (from, until) = month.bounds(&zone);
         let body = self.read(&question.account, move |source| {
             let id = &source.account.id;
-            let lines = source.books.reader.hourly_usage(from, until, id)?;
+            let reader = source.books.reader;
+            let lines = reader.hourly_usage(from, until, id)?;
             let sum = |is_counted: fn(&HourlyLine) -> bool| -> u64 {
                 let counted = lines.iter().filter(|line| is_counted(line));
                 counted.map(|of| of.line.calls).sum()
@@ -83,7 +84,7 @@ impl Portal {
                 "from": Local::new(from, &zone),
                 "until": Local::new(until, &zone),
                 "counted_until": Local::new(now.min(until), &zone),
-                "provisional": month >= Month::of(now, &zone),
+                "provisional": reader.settlement(&month.to_string())?.is_none(),
                 "by": by.as_str(),
                 "lines": split(&lines, by, &zone),
                 "admitted": sum(|_| true),
