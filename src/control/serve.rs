@@ -146,8 +146,9 @@ impl Running {
         // kept a minute ago.
         let told = proxy.shared().clone();
         let kept = tokio::task::spawn_blocking(move || {
+            let ended = settler.end();
             turned_away::keep(&told, told.clock.utc());
-            settler.end()
+            ended
         });
         match tokio::time::timeout(KEEPING, kept).await {
             Ok(Ok(Ok(()))) => {}

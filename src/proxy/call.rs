@@ -195,7 +195,7 @@ impl Proxy {
         let reservation = limiter
             .reserve(now, self.max_delay)
             .map_err(|denied| not_admitted(denied, &operation))?;
-        context.rate = Some((reservation.quota(), reservation.left()));
+        context.held_to(reservation.quota(), reservation.left());
         self.shared
             .metrics
             .admission_delay

@@ -41,8 +41,18 @@ pub(crate) struct RequestContext<'p> {
     pub(super) account: Option<Arc<KnownAccount>>,
     pub(super) operation: Option<Arc<Operation>>,
     pub(super) limiter: Option<Arc<Limiter>>,
+    pub(super) rate: Rate,
+}
+
+/// What the answer tells of the quota.
+#[derive(Clone, Copy)]
+pub(super) enum Rate {
+    /// What the limiter says when the answer is made.
+    Unknown,
     /// The quota by which the request was admitted, and how many more could start with it.
-    pub(super) rate: Option<(u32, u32)>,
+    Left(u32, u32),
+    /// It is a throttle, which tells it by itself.
+    Throttled,
 }
 
 impl<'p> RequestContext<'p> {
@@ -85,7 +95,7 @@ impl<'p> RequestContext<'p> {
             account: None,
             operation: None,
             limiter: None,
-            rate: None,
+            rate: Rate::Unknown,
         }
     }
 
@@ -116,9 +126,9 @@ impl<'p> RequestContext<'p> {
         }
     }
 
-    /// A question to an own endpoint was admitted by this quota, with so many left.
+    /// The request was admitted by this quota, with so many left.
     pub(crate) fn held_to(&mut self, quota: u32, left: u32) {
-        self.rate = Some((quota, left));
+        self.rate = Rate::Left(quota, left);
     }
 
     /// Tells an identified client of the plain dialect its quota and what is left of it, so that it
@@ -128,12 +138,12 @@ impl<'p> RequestContext<'p> {
             return;
         }
         let (quota, left) = match (self.rate, &self.limiter, &self.operation) {
-            (Some(rate), ..) => rate,
-            (None, Some(limiter), _) => limiter.left(self.received),
+            (Rate::Left(quota, left), ..) => (quota, left),
+            (Rate::Unknown, Some(limiter), _) => limiter.left(self.received),
             // The service was never opened.
-            (None, None, Some(_)) => (0, 0),
-            // No group is known yet.
-            (None, None, None) => return,
+            (Rate::Unknown, None, Some(_)) => (0, 0),
+            // It is told already, or no group is known yet.
+            (Rate::Throttled, ..) | (Rate::Unknown, None, None) => return,
         };
         let operation = self.operation.as_ref();
         let policy = operation.map_or(QUESTIONS, |operation| operation.group.as_str());
@@ -157,6 +167,9 @@ impl<'p> RequestContext<'p> {
     /// Counts the decision, unless the call was admitted: then it has its record and was only
     /// failed.
     pub(super) fn refused(&mut self, refusal: &Refusal) {
+        if refusal.is_throttle() {
+            self.rate = Rate::Throttled;
+        }
         tracing::debug!(
             request_id = %self.id,
             peer = %self.peer,

@@ -38,12 +38,8 @@ impl Proxy {
         let result = self
             .handle(&mut context, &upstream, &head, &mut upload)
             .await;
-        // A throttle tells its own.
-        let is_throttle = matches!(&result, Err(refusal) if refusal.is_throttle());
         let mut answer = self.conclude(&mut context, &mut upload, result).await;
-        if !is_throttle {
-            context.tell_rate(&mut answer);
-        }
+        context.tell_rate(&mut answer);
         context.echo(&head, &mut answer);
         answer
     }
