@@ -1005,3 +1005,34 @@ async fn the_answers_are_those_of_the_examples_on_the_page_for_customers() {
     }
     assert!(found.is_empty(), "example and answer: {found:#?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_answered_while_the_questions_of_its_only_worker_wait_for_the_ledger() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let gate = Gate::start_with(upstream.address, |config: &mut Config| {
+        config.settings.workers = std::num::NonZeroUsize::new(1);
+    })
+    .await;
+    // The list of statements takes seconds; what a call needs is as it was.
+    let slow = "ALTER TABLE statements RENAME TO kept; ALTER TABLE settlements RENAME TO settled;
+        CREATE VIEW settlements AS SELECT * FROM settled;
+        CREATE VIEW statements AS
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000000)
+        SELECT 'm' || max(i) AS month, '' AS account, '' AS due, '' AS inputs, '' AS statement FROM n;";
+    let ledger = rusqlite::Connection::open(gate.ledger()).unwrap();
+    ledger.execute_batch(slow).unwrap();
+    let mut asking = tokio::task::JoinSet::new();
+    for key in [STUDIO_KEY, RETAIL_KEY, ARREARS_KEY, VIDEO_KEY] {
+        let ask = plain("GET", "/v1/statements", key, "");
+        asking.spawn(send(gate.public, ask));
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for _ in 0..3 {
+        let (status, ..) = send(gate.public, segment(STUDIO_KEY)).await;
+        assert_eq!(status, StatusCode::OK);
+    }
+    assert!(asking.try_join_next().is_none(), "the questions wait still");
+    for (status, ..) in asking.join_all().await {
+        assert_eq!(status, StatusCode::OK);
+    }
+}
