@@ -43,7 +43,7 @@ fuzz:
 needs:
 	@tests/needs.sh
 
-# The vendor's Python SDK, which the tests call the gate with, and what verifies events.
+# The vendor's Python SDK, which the tests call the gate with, what verifies events, and a checker of pages.
 # Its requests and urllib3 are pinned too: they decide what goes over the wire.
 $(VENV)/ready: tests/sdk/requirements.txt tests/events/requirements.txt | needs
 	python3 -m venv --clear $(VENV)

@@ -16,7 +16,9 @@ need prlimit util-linux       # bounds what a gate may write
 need ip iproute2              # gives a gate a network with a silent name server
 need promtool prometheus      # reads deploy/'s rules, and scrapes a gate
 need amtool prometheus-alertmanager   # reads deploy/'s ways to people
+need chromium chromium          # shows and prints the page of a statement
 need systemd-analyze systemd  # reads deploy/'s unit
+[ -d /usr/share/fonts/opentype/noto ] || missing+=(fonts-noto-cjk)   # the page is in Chinese too
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 
 [ ${#missing[@]} -eq 0 ] && exit 0

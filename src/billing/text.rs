@@ -165,10 +165,10 @@ fn covered_table(per_call: &PerCallUse) -> Table {
 /// The columns of [`csv`]; they stay as they are.
 const COLUMNS: &str = "month,account,currency,group,row,name,mode,reason,state,calls,left,unit_price,amount,from,until,title,title_en";
 
-/// A header, then a row for each figure of the statement. `row` says what it is: `calls`,
-/// `not_billable`, `key` and `key_billable` (the calls of a key, and the billable ones of them),
-/// `free_pack`, `pack`, `due`, `paid`, `paid_back`, `on_no_statement` where there are such calls,
-/// and last `total_due` and `total_paid`.
+/// A header, then a row for each figure of the statement. `row` says what it is: `provisional`
+/// first while the statement may change, `calls`, `not_billable`, `key` and `key_billable` (the
+/// calls of a key, and the billable ones of them), `free_pack`, `pack`, `due`, `paid`, `paid_back`,
+/// `on_no_statement` where there are such calls, and last `total_due` and `total_paid`.
 pub(crate) fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
     csv_head(out)?;
     csv_rows(out, statement)
@@ -216,6 +216,14 @@ pub(crate) fn csv_rows(out: &mut dyn Write, statement: &Statement) -> io::Result
         ];
         writeln!(out, "{}", cells.map(|cell| quoted(&cell)).join(","))
     };
+    if statement.fixed.is_none() {
+        // First, so that nobody takes the file for a bill.
+        let cells = Cells {
+            until: statement.counted_until.to_string(),
+            ..Cells::default()
+        };
+        put(None, "provisional", cells)?;
+    }
     for group in &statement.groups {
         let mut put = |row: &str, cells: Cells| put(Some(group), row, cells);
         call_rows(&mut put, group)?;

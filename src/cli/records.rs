@@ -1,21 +1,17 @@
 //! `tollgate records`: admitted calls from the ledger, one line each.
 //!
-//! Owns the columns of a record. Must never read all of them into memory.
+//! Owns which records are printed. Must never read all of them into memory.
 
 use crate::cli::flags::RecordsFlags;
 use crate::cli::output::{RecordsFormat, load, open_ledger};
 use crate::config::Config;
-use crate::ledger::{Cursor, StoredRecord};
+use crate::ledger::{Cursor, RECORD_COLUMNS, StoredRecord};
 use crate::model::{AccountId, Month};
 use anyhow::Context;
 use std::io::{self, ErrorKind, Write};
 
 /// Records that are in memory at a time.
 const PAGE: u64 = 10_000;
-
-const COLUMNS: &str = "seq,id,account,group,action,mode,admitted_at,start_ns,run,outcome,status,\
-                       billable,reason,duration_us,replica,\
-                       key,store_epoch,store_start_us";
 
 /// The records that are asked for.
 enum Selection<'f> {
@@ -73,7 +69,7 @@ fn print_records(
         Selection::Month(..) => (Cursor::from(0), u64::MAX),
     };
     if let RecordsFormat::Csv = format {
-        writeln!(out, "{COLUMNS}")?;
+        writeln!(out, "{RECORD_COLUMNS}")?;
     }
     while left > 0 {
         let most = usize::try_from(left.min(PAGE))?;
@@ -81,7 +77,7 @@ fn print_records(
             Selection::After(..) => reader.records(after, most)?,
             Selection::Month(account, month) => {
                 let (from, until) = month.bounds(&config.catalog.time_zone);
-                reader.records_of(account, from, until, after.seq, most)?
+                reader.records_of(account, from, until, after, most)?
             }
         };
         let Some(last) = page.last() else { break };
@@ -109,38 +105,9 @@ fn write_record(
             serde_json::to_writer(&mut *out, record)?;
             writeln!(out)
         }
-        RecordsFormat::Csv => write_row(out, record),
+        RecordsFormat::Csv => {
+            record.write_csv(&mut *out)?;
+            writeln!(out)
+        }
     }
-}
-
-/// A row of [`COLUMNS`].
-fn write_row(out: &mut impl Write, record: &StoredRecord) -> io::Result<()> {
-    let StoredRecord {
-        seq,
-        id,
-        account,
-        group,
-        action,
-        mode,
-        admitted_at,
-        start,
-        run,
-        outcome,
-        status,
-        billable,
-        reason,
-        duration_us,
-        replica,
-        key,
-        store_epoch,
-        store_start_us,
-    } = record;
-    let number = |value: &Option<i64>| value.map(|value| value.to_string()).unwrap_or_default();
-    let (store_epoch, store_start_us) = (number(store_epoch), number(store_start_us));
-    let status = status.map(|status| status.to_string()).unwrap_or_default();
-    let (admitted_at, start) = (admitted_at.0, start.0);
-    write!(out, "{seq},{id},{account},{group},{action},{mode},")?;
-    write!(out, "{admitted_at},{start},{run},{outcome},{status},")?;
-    write!(out, "{billable},{reason},{duration_us},{replica},")?;
-    writeln!(out, "{key},{store_epoch},{store_start_us}")
 }

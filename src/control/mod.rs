@@ -7,6 +7,7 @@
 mod background;
 mod settler;
 mod start;
+mod turned_away;
 
 pub(crate) mod admin;
 pub(crate) mod delivery;

@@ -6,6 +6,7 @@
 use crate::control::Settler;
 use crate::control::admin::AdminState;
 use crate::control::reload::{self, ReloadOptions, Reloader};
+use crate::control::turned_away;
 use crate::ledger::CloseError;
 use crate::proxy::Proxy;
 use crate::proxy::listener::Phase;
@@ -141,9 +142,14 @@ impl Running {
             // may be in a call to the disk.
             let _ = tokio::time::timeout(ABANDONING, ended).await;
         }
-        // What was seen of the clocks, for the next start. Without it that goes on from what was
+        // What was turned away, and what was seen of the clocks, for the next start. Without it that goes on from what was
         // kept a minute ago.
-        let kept = tokio::task::spawn_blocking(move || settler.end());
+        let told = proxy.shared().clone();
+        let kept = tokio::task::spawn_blocking(move || {
+            let ended = settler.end();
+            turned_away::keep(&told, told.clock.utc());
+            ended
+        });
         match tokio::time::timeout(KEEPING, kept).await {
             Ok(Ok(Ok(()))) => {}
             _ => tracing::warn!("what was seen of the clocks could not be kept at the end"),

@@ -13,6 +13,7 @@ use crate::control::admin::{self, AdminState};
 use crate::control::delivery::Webhook;
 use crate::control::reload::Reloader;
 use crate::control::serve::Running;
+use crate::control::turned_away::keep_turned_away;
 use crate::control::{Settler, delivery};
 use crate::http::PIPES;
 use crate::ledger::{Committed, Ledger, LedgerError, LedgerOptions};
@@ -312,8 +313,12 @@ fn open_ledger(
     Ok(ledger)
 }
 
-/// Once a second: what is past is forgotten.
 async fn housekeeping(proxy: Arc<Proxy>) {
+    tokio::join!(keep_turned_away(proxy.shared().clone()), sweep(proxy));
+}
+
+/// Once a second: what is past is forgotten.
+async fn sweep(proxy: Arc<Proxy>) {
     for second in 0_u64.. {
         proxy.shared().clock.sleep(SECOND).await;
         proxy.sweep();

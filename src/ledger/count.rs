@@ -4,6 +4,7 @@
 //! Owns which of the two is asked. Must never give a number that a recount of all records would not
 //! give: where records that it takes were deleted it is an error.
 
+use crate::ledger::cursor::Cursor;
 use crate::ledger::error::ReadError;
 use crate::ledger::read::{self, RECORDS, Reader, StoredRecord};
 use crate::ledger::rows::{FastMap, first_kept, signed, text, word};
@@ -55,35 +56,35 @@ pub struct UsageLine {
 }
 
 /// The calls that are to be counted.
-struct Span<'a> {
-    from: Utc,
-    until: Utc,
-    account: Option<&'a AccountId>,
+pub(super) struct Span<'a> {
+    pub(super) from: Utc,
+    pub(super) until: Utc,
+    pub(super) account: Option<&'a AccountId>,
     /// The first and the last seq, both included.
-    seqs: (i64, i64),
+    pub(super) seqs: (i64, i64),
 }
 
 /// A row of `hours`.
 #[derive(Clone, Copy, Debug)]
-struct Hour {
-    hour: i64,
-    series: i64,
-    calls: i64,
-    first_seq: i64,
-    last_seq: i64,
+pub(super) struct Hour {
+    pub(super) hour: i64,
+    pub(super) series: i64,
+    pub(super) calls: i64,
+    pub(super) first_seq: i64,
+    pub(super) last_seq: i64,
 }
 
 /// The calls of one series.
 #[derive(Clone, Copy, Debug)]
-struct Count {
-    calls: i64,
-    first_seq: i64,
-    last_seq: i64,
+pub(super) struct Count {
+    pub(super) calls: i64,
+    pub(super) first_seq: i64,
+    pub(super) last_seq: i64,
 }
 
-type Counts = FastMap<i64, Count>;
+pub(super) type Counts = FastMap<i64, Count>;
 
-fn add(counts: &mut Counts, series: i64, more: Count) {
+pub(super) fn add(counts: &mut Counts, series: i64, more: Count) {
     counts
         .entry(series)
         .and_modify(|count| {
@@ -208,16 +209,20 @@ impl Reader {
     }
 
     /// At most `limit` records of the account that were admitted in [`from`, `until`) and have a
-    /// seq above `after`, in order. Fewer: there are no more.
+    /// seq behind the cursor `after`, in order. Fewer: there are no more.
+    ///
+    /// # Errors
+    /// A cursor of another restore, and [`ReadError::Pruned`] when a record of them was deleted.
     pub fn records_of(
         &self,
         account: &AccountId,
         from: Utc,
         until: Utc,
-        after: u64,
+        after: impl Into<Cursor>,
         limit: usize,
     ) -> Result<Vec<StoredRecord>, ReadError> {
         let (page, newest) = self.page()?;
+        let after = read::in_this_restore(&page, after.into())?;
         let first_kept = first_kept(&page)?;
         let rolled_up = rolled_up(&page)?;
         let span = Span {
@@ -260,11 +265,11 @@ impl Reader {
     }
 }
 
-fn begin_of(hour: i64) -> Utc {
+pub(super) fn begin_of(hour: i64) -> Utc {
     Utc(hour.saturating_mul(HOUR_US))
 }
 
-fn rolled_up(page: &Connection) -> Result<i64, rusqlite::Error> {
+pub(super) fn rolled_up(page: &Connection) -> Result<i64, rusqlite::Error> {
     page.query_row("SELECT rolled_up FROM bounds", [], |row| row.get(0))
 }
 
@@ -330,7 +335,11 @@ fn count(page: &Connection, span: &Span<'_>) -> Result<Counts, ReadError> {
 }
 
 /// The rows of `hours` that have calls of the account in the hours of the span, be it in part.
-fn hours(page: &Connection, span: &Span<'_>, mut each: impl FnMut(Hour)) -> Result<(), ReadError> {
+pub(super) fn hours(
+    page: &Connection,
+    span: &Span<'_>,
+    mut each: impl FnMut(Hour),
+) -> Result<(), ReadError> {
     let first = span.from.hour();
     let end = Utc(span.until.0.saturating_add(HOUR_US - 1)).hour();
     let looked_up = span
@@ -363,7 +372,7 @@ fn hours(page: &Connection, span: &Span<'_>, mut each: impl FnMut(Hour)) -> Resu
 
 /// The records with a seq in the range that were admitted in the span: hour, series, and what one
 /// record counts.
-fn records(
+pub(super) fn records(
     page: &Connection,
     span: &Span<'_>,
     (first, last): (i64, i64),
@@ -399,7 +408,7 @@ fn united(mut ranges: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
     united
 }
 
-fn series_of(
+pub(super) fn series_of(
     page: &Connection,
     account: &AccountId,
 ) -> Result<HashSet<i64, foldhash::fast::RandomState>, rusqlite::Error> {
@@ -408,7 +417,7 @@ fn series_of(
     ids.collect()
 }
 
-fn lines(page: &Connection, counts: Counts) -> Result<Vec<UsageLine>, ReadError> {
+pub(super) fn lines(page: &Connection, counts: Counts) -> Result<Vec<UsageLine>, ReadError> {
     let mut select = page.prepare_cached(
         r#"SELECT account, "group", action, mode, outcome, billable, reason, key FROM series WHERE id = ?1"#,
     )?;

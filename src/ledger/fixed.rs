@@ -73,6 +73,21 @@ fn debit(row: &Row<'_>) -> Result<Debit, ReadError> {
     })
 }
 
+/// A statement in the list of an account's months.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AccountMonth {
+    /// `2026-11`.
+    pub month: String,
+    /// The total, a decimal number.
+    pub due: String,
+    /// The instant at which the month was fixed.
+    pub fixed_at: Utc,
+    /// The instant at which it was debited (R16). `None` until then.
+    pub debited_at: Option<Utc>,
+    /// The SHA-256 of the statement's text.
+    pub digest: [u8; 32],
+}
+
 const SETTLEMENTS: &str = "SELECT month, through_seq, head, fixed_at, settled_at, late_months, digest, debited_at FROM settlements";
 
 fn settlement(row: &Row<'_>) -> Result<Settlement, ReadError> {
@@ -243,6 +258,24 @@ impl Reader {
             &format!("{STATEMENTS} WHERE account = ?1 AND month < ?2 ORDER BY month DESC LIMIT 1"),
             params![account.as_str(), month],
             statement,
+        )
+    }
+
+    /// The account's fixed statements, in order of month.
+    pub fn account_months(&self, account: &AccountId) -> Result<Vec<AccountMonth>, ReadError> {
+        self.list(
+            "SELECT month, due, fixed_at, debited_at, statement FROM statements JOIN settlements USING (month)
+             WHERE account = ?1 ORDER BY month",
+            params![account.as_str()],
+            |row| {
+                Ok(AccountMonth {
+                    month: row.get(0)?,
+                    due: row.get(1)?,
+                    fixed_at: Utc(row.get(2)?),
+                    debited_at: row.get::<_, Option<i64>>(3)?.map(Utc),
+                    digest: Sha256::digest(row.get::<_, String>(4)?).into(),
+                })
+            },
         )
     }
 

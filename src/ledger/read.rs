@@ -244,7 +244,7 @@ fn restore_count(connection: &Connection) -> Result<u64, rusqlite::Error> {
 }
 
 /// The seq of a cursor that was given out since the last restore.
-fn in_this_restore(page: &Connection, cursor: Cursor) -> Result<u64, ReadError> {
+pub(super) fn in_this_restore(page: &Connection, cursor: Cursor) -> Result<u64, ReadError> {
     let restore_count = restore_count(page)?;
     if cursor.restore_count == restore_count || cursor.seq == 0 {
         return Ok(cursor.seq);

@@ -4,6 +4,7 @@
 //! or a socket: only the clock asks the system, for the time.
 
 mod clock;
+mod endpoint;
 mod local;
 mod month;
 mod network;
@@ -19,6 +20,7 @@ pub use terms::{
 pub use time::{Mono, Utc};
 
 pub(crate) use clock::Timer;
+pub(crate) use endpoint::Endpoint;
 pub(crate) use local::Local;
 pub(crate) use network::{is_in, network};
-pub(crate) use terms::{COMMIT, QUOTA_PATH, RequestIdText, TierBasis};
+pub(crate) use terms::{COMMIT, RequestIdText, TierBasis};

@@ -339,10 +339,6 @@ pub const VERSION: &str = concat!(
 /// The commit that it was built from: 12 hex digits, or `unknown` (`build.rs`).
 pub(crate) const COMMIT: &str = env!("TOLLGATE_COMMIT");
 
-/// The path on the public listener where a client sees the quota of its account. No route may have
-/// it.
-pub(crate) const QUOTA_PATH: &str = "/v1/quota";
-
 /// Names one call, in the answer, in the record and towards the upstream. A UUIDv7: sorted by time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RequestId(pub uuid::Uuid);

@@ -1,23 +1,104 @@
 //! The public listener's front: a request is for an endpoint of the portal, or it is a call.
 
+use crate::billing::books::{Books, BooksError};
+use crate::config::Catalog;
 use crate::http::h1::{Answer, RequestBody, RequestHead};
-use crate::model::QUOTA_PATH;
+use crate::http::names::X_TC_ACTION;
+use crate::ledger::{ReadError, Reader};
+use crate::model::{AccountId, Endpoint, Utc};
+use crate::portal::form::other_methods;
+use crate::portal::limits::{Limits, QUESTIONS_A_SECOND};
+use crate::portal::parameters::Parameters;
 use crate::proxy::listener::{BoxedAnswer, Front};
+use crate::proxy::policy::KnownAccount;
 use crate::proxy::upstream::Upstream;
-use crate::proxy::{Client, OwnRequest, Proxy, Relay};
+use crate::proxy::{Asked, BadQuestion, Client, CursorText, OwnRequest, Proxy, Refusal, Relay};
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The most questions at once. Others are refused and may come again, so that they cannot crowd out
 /// the ledger.
 const AT_ONCE: usize = 8;
+/// The most pages of exports that are read at once. Others wait for their turn.
+const PAGES_AT_ONCE: usize = 2;
 
 /// Answers the requests of the public listener: the customer's own endpoints, and calls.
 #[derive(Clone)]
 pub(crate) struct Portal {
     pub(super) proxy: Arc<Proxy>,
     /// One permit for each question that reads the ledger now.
-    pub(super) questions: Arc<Semaphore>,
+    questions: Arc<Semaphore>,
+    /// One permit for each page of an export that is read now.
+    pub(super) pages: Arc<Semaphore>,
+    pub(super) limits: Arc<Limits>,
+}
+
+/// A question of a proven account.
+pub(super) struct Question<'q> {
+    pub(super) asked: &'q Asked,
+    pub(super) head: &'q RequestHead,
+    pub(super) account: Arc<KnownAccount>,
+    pub(super) parameters: Parameters,
+}
+
+/// What a question is answered from.
+pub(super) struct Source<'s> {
+    pub(super) books: Books<'s>,
+    pub(super) account: &'s KnownAccount,
+}
+
+/// Why a read did not succeed.
+pub(super) enum Unread {
+    /// The client is told.
+    Refused(BadQuestion),
+    /// The operator is told.
+    Failed(String),
+}
+
+impl From<BadQuestion> for Unread {
+    fn from(bad: BadQuestion) -> Self {
+        Self::Refused(bad)
+    }
+}
+
+impl<E: Into<BooksError>> From<E> for Unread {
+    fn from(error: E) -> Self {
+        match error.into() {
+            BooksError::Read(ReadError::Restored { on, .. }) => {
+                Self::Refused(BadQuestion::CursorRestored(CursorText {
+                    account: None,
+                    restore_count: on.restore_count,
+                    seq: on.seq,
+                }))
+            }
+            BooksError::Read(ReadError::Foreign { .. } | ReadError::CursorAhead { .. }) => {
+                Self::Refused(BadQuestion::CursorForeign)
+            }
+            BooksError::Read(ReadError::Pruned { .. } | ReadError::CursorTooOld { .. }) => {
+                Self::Refused(BadQuestion::RecordsGone)
+            }
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl Unread {
+    /// The refusal for this account.
+    pub(super) fn refusal(self, account: &AccountId) -> Refusal {
+        match self {
+            Self::Refused(BadQuestion::CursorRestored(on)) => {
+                Refusal::Question(BadQuestion::CursorRestored(CursorText {
+                    account: Some(account.clone()),
+                    ..on
+                }))
+            }
+            Self::Refused(bad) => Refusal::Question(bad),
+            Self::Failed(why) => {
+                tracing::error!("cannot read the ledger: {why}");
+                Refusal::LedgerTrouble
+            }
+        }
+    }
 }
 
 impl Portal {
@@ -26,22 +107,98 @@ impl Portal {
         Self {
             proxy,
             questions: Arc::new(Semaphore::new(AT_ONCE)),
+            pages: Arc::new(Semaphore::new(PAGES_AT_ONCE)),
+            limits: Arc::default(),
         }
     }
 
     async fn own(
         self,
+        asked: Asked,
         client: Arc<Client>,
         head: Box<RequestHead>,
         body: RequestBody,
     ) -> Answer<Relay> {
         let mut request = OwnRequest::new(&self.proxy, &client, &head, body);
-        let result = match request.check() {
-            Ok(()) => self.quota(&mut request.context, &head).await,
-            Err(refusal) => Err(refusal),
-        };
+        let result = Box::pin(self.answered(&mut request, &head, &asked)).await;
         request.answer(result).await
     }
+
+    /// Identify the account, hold it to its number of questions, answer it.
+    async fn answered(
+        &self,
+        request: &mut OwnRequest<'_>,
+        head: &RequestHead,
+        asked: &Asked,
+    ) -> Result<Answer<Relay>, Refusal> {
+        request.check(asked)?;
+        if let Some(allowed) = other_methods(head, asked) {
+            return Err(Refusal::Method { allowed });
+        }
+        if !asked.is_action && head.fields.contains(X_TC_ACTION) {
+            return Err(Refusal::ActionMismatch);
+        }
+        let account = request.prove(asked).await?;
+        let left = self.limits.ask(&account.id, &self.proxy.shared().clock);
+        let context = &mut request.context;
+        context.held_to(QUESTIONS_A_SECOND, left.unwrap_or(0));
+        left.ok_or(Refusal::TooManyQuestions)?;
+        let body = request.body().await?;
+        let parameters = Parameters::read(asked, head.target.query(), &body);
+        let question = Question {
+            asked,
+            head,
+            account,
+            parameters: parameters.map_err(Refusal::Question)?,
+        };
+        let said = match asked.endpoint {
+            Endpoint::Quota => self.quota(&question).await,
+            Endpoint::Usage => self.usage(&question).await,
+            Endpoint::Statements => self.statements(&question).await,
+            Endpoint::Statement => self.statement(&question).await,
+            Endpoint::Records => self.records(&question).await,
+        };
+        Ok(said?.answer(asked, &request.context.id_text()))
+    }
+
+    /// Asks the ledger on another thread, if there is a place.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        account: &Arc<KnownAccount>,
+        ask: impl FnOnce(&Source<'_>) -> Result<T, Unread> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let place = self.questions.clone().try_acquire_owned();
+        let place = place.map_err(|_| Refusal::LedgerTrouble)?;
+        let shared = self.proxy.shared();
+        let catalog = shared.policy.load().catalog.clone();
+        let (path, now) = (shared.ledger.path().to_owned(), shared.clock.utc());
+        let of = account.clone();
+        let read = move || {
+            let reader = &Reader::open(&path).map_err(|error| Unread::Failed(error.to_string()))?;
+            read_with(place, &catalog, reader, now, &of, ask)
+        };
+        let asked = tokio::task::spawn_blocking(read).await;
+        asked
+            .unwrap_or_else(|error| Err(Unread::Failed(error.to_string())))
+            .map_err(|unread| unread.refusal(&account.id))
+    }
+}
+
+/// The reader holds its permit itself, since it goes on when the client has hung up.
+fn read_with<T>(
+    _place: OwnedSemaphorePermit,
+    catalog: &Catalog,
+    reader: &Reader,
+    now: Utc,
+    account: &KnownAccount,
+    ask: impl FnOnce(&Source<'_>) -> Result<T, Unread>,
+) -> Result<T, Unread> {
+    let books = Books {
+        catalog,
+        reader,
+        now,
+    };
+    ask(&Source { books, account })
 }
 
 impl Front for Portal {
@@ -56,9 +213,9 @@ impl Front for Portal {
         head: Box<RequestHead>,
         body: RequestBody,
     ) -> BoxedAnswer {
-        match head.target.path() {
-            QUOTA_PATH => Box::pin(self.clone().own(client.clone(), head, body)),
-            _ => Front::answer(&self.proxy, upstream, client, head, body),
+        match Asked::of(&head) {
+            Some(asked) => Box::pin(self.clone().own(asked, client.clone(), head, body)),
+            None => Front::answer(&self.proxy, upstream, client, head, body),
         }
     }
 }

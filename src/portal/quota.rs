@@ -1,123 +1,62 @@
 //! `GET /v1/quota`: a customer sees its own quota, live, with its own credential.
-//!
-//! Owns this one answer. Must never take quota or make a record, show another account, or keep a
-//! worker waiting for the disk.
 
 use crate::billing::balances::Balances;
-use crate::billing::books::Books;
-use crate::http::h1::{Answer, RequestHead};
-use crate::http::names::X_REQUEST_ID;
-use crate::ledger::{KeysUsed, Reader};
-use crate::model::AccountId;
-use crate::portal::front::Portal;
+use crate::ledger::{KeysUsed, Reader, TurnedAwayLine};
+use crate::model::{AccountId, Local, Month, Utc};
+use crate::portal::form::Said;
+use crate::portal::front::{Portal, Question, Source, Unread};
 use crate::proxy::admission::Now;
-use crate::proxy::identity::api_key::api_key;
-use crate::proxy::identity::{CredentialFailure, tc3};
-use crate::proxy::policy::KnownAccount;
-use crate::proxy::{Refusal, Relay, RequestContext};
-use http::{Method, StatusCode};
+use crate::proxy::identity::CredentialFailure;
+use crate::proxy::{Refusal, THROTTLED};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use std::sync::Arc;
+
+/// What the ledger tells of an account.
+struct Told {
+    balances: Balances,
+    /// Since when the balance is below zero.
+    arrears_since: Option<Utc>,
+    /// The calls of this month that were turned away.
+    turned_away: Vec<TurnedAwayLine>,
+    /// The begin of today.
+    today: Utc,
+    /// When the account's keys were used last.
+    keys_used: KeysUsed,
+}
 
 impl Portal {
     /// Answers from the limiters that decide and from the ledger's totals.
-    pub(super) async fn quota(
-        &self,
-        context: &mut RequestContext<'_>,
-        head: &RequestHead,
-    ) -> Result<Answer<Relay>, Refusal> {
-        let shared = self.proxy.shared();
-        if head.method != Method::GET {
-            return Err(Refusal::Method {
-                allowed: vec![Method::GET],
-            });
-        }
-        let account = self.own_account(context, head)?;
-        let place = self
-            .questions
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| Refusal::LedgerTrouble)?;
-        let catalog = shared.policy.load().catalog.clone();
-        let (ledger, sold) = (shared.ledger.path().to_owned(), account.clone());
-        let (now, paid_by) = (shared.clock.utc(), shared.paid_by());
-        let (balances, keys_used) = tokio::task::spawn_blocking(move || {
-            // The reader holds its permit itself, since it goes on when the client has hung up.
-            let _place = place;
-            let reader = &Reader::open(&ledger).map_err(|error| error.to_string())?;
-            let catalog = &catalog;
-            let books = Books {
-                catalog,
-                reader,
-                now,
-            };
-            let balances = books.balances((&**sold).into(), paid_by);
-            let balances = balances.map_err(|error| error.to_string())?;
-            let keys_used = reader.keys_used(&sold.id, now);
-            Ok((balances, keys_used.map_err(|error| error.to_string())?))
-        })
-        .await
-        .unwrap_or_else(|error| Err(error.to_string()))
-        .map_err(|error| {
-            tracing::error!("cannot read the ledger: {error}");
-            Refusal::LedgerTrouble
-        })?;
-        let body = self
-            .describe(&account.id, &balances, &keys_used)
-            .ok_or(Refusal::Credential(CredentialFailure::UnknownKey))?;
-        let mut answer = Answer::own(StatusCode::OK, body.to_string().into_bytes());
-        let lines = answer.lines();
-        lines.fixed("content-type: application/json\r\ncache-control: no-store\r\n");
-        lines.text(X_REQUEST_ID, context.id_text());
-        Ok(answer)
-    }
-
-    /// The account whose key the request has, proven and in force. The signature is over an empty
-    /// body.
-    fn own_account(
-        &self,
-        context: &mut RequestContext<'_>,
-        head: &RequestHead,
-    ) -> Result<Arc<KnownAccount>, Refusal> {
-        let shared = self.proxy.shared();
-        let policy = shared.policy.load();
-        let now = shared.clock.utc();
-        let unknown = |why| Refusal::Credential(why);
-        let key = if let Some(key) = api_key(&head.fields) {
-            let digest = key.map_err(Refusal::Credential)?;
-            let known = policy.api_key(&digest);
-            known.ok_or(unknown(CredentialFailure::UnknownKey))?
-        } else {
-            let claim = tc3::claim(head, now.seconds(), &policy.catalog.services);
-            let claim = claim.map_err(Refusal::Credential)?;
-            let known = policy.tc3(claim.secret_id());
-            let (known, secret) = known
-                .and_then(|known| Some((known, known.secret()?)))
-                .ok_or(unknown(CredentialFailure::UnknownId))?;
-            let no_body: [u8; 32] = Sha256::digest([]).into();
-            claim
-                .verify(head, secret, &no_body, &policy.catalog.host_aliases)
-                .map_err(Refusal::Credential)?;
-            known
-        };
-        context.proven(key, now)?;
-        Ok(key.account().clone())
+    pub(super) async fn quota(&self, question: &Question<'_>) -> Result<Said, Refusal> {
+        let paid_by = self.proxy.shared().paid_by();
+        let account = &question.account;
+        let told = self.read(account, move |source| told(source, paid_by));
+        let described = self.describe(&account.id, &told.await?);
+        let body = described.ok_or(Refusal::Credential(CredentialFailure::UnknownKey))?;
+        Ok(Said::json(body.to_string()))
     }
 
     /// `None` when the account is gone: another generation may be in force since it was proven, and
     /// an account finds its limiters only by its own generation's operations.
-    fn describe(&self, id: &AccountId, balances: &Balances, keys_used: &KeysUsed) -> Option<Value> {
+    fn describe(&self, id: &AccountId, told: &Told) -> Option<Value> {
         let shared = self.proxy.shared();
         let policy = shared.policy.load();
         let account = policy.account(id)?;
-        let quotas = policy.describe(account, &shared.limiters, Now::read(&shared.clock));
+        let zone = &policy.catalog.time_zone;
+        let (balances, now) = (&told.balances, Now::read(&shared.clock));
+        let arrears_since = told.arrears_since.map(|at| Local::new(at, zone));
+        let quotas = policy.describe(account, &shared.limiters, now);
         let services: serde_json::Map<String, Value> = quotas
             .into_iter()
             .map(|(group, limiters)| {
                 let limiters: Vec<Value> = limiters
                     .into_iter()
-                    .map(|(_, described)| described)
+                    .map(|(_, mut described)| {
+                        if described["stopped"] == "arrears" {
+                            described["since"] = json!(arrears_since);
+                        }
+                        described
+                    })
                     .collect();
                 let mut described = json!({"quotas": limiters});
                 let service = balances
@@ -140,11 +79,119 @@ impl Portal {
         Some(json!({
             "account": id,
             "name": account.name,
+            "time_zone": zone.iana_name(),
+            "now": Local::new(now.utc, zone),
             "balance": balances.balance,
             "in_arrears": balances.in_arrears,
             "due_so_far": balances.due_so_far,
-            "keys": policy.describe_keys(account, keys_used),
+            "keys": policy.describe_keys(account, &told.keys_used),
             "services": services,
+            "turned_away": {
+                "today": turned_away(&told.turned_away, told.today),
+                "month": turned_away(&told.turned_away, Utc(i64::MIN)),
+            },
         }))
+    }
+}
+
+fn told(source: &Source<'_>, paid_by: Utc) -> Result<Told, Unread> {
+    let Source { books, account } = source;
+    let (reader, zone) = (books.reader, &books.catalog.time_zone);
+    let balances = books.balances((&***account).into(), paid_by)?;
+    let arrears_since = match balances.balance.is_sign_negative() {
+        true => last_debit(reader, &account.id)?,
+        false => None,
+    };
+    let (from, _) = Month::of(books.now, zone).bounds(zone);
+    let until = Utc(books.now.0.saturating_add(3_600_000_000));
+    Ok(Told {
+        balances,
+        arrears_since,
+        turned_away: reader.turned_away(&account.id, from, until)?,
+        today: begin_of_day(books.now, zone),
+        keys_used: reader.keys_used(&account.id, books.now)?,
+    })
+}
+
+/// The instant of the account's last debit: a balance falls by debits alone.
+fn last_debit(reader: &Reader, account: &AccountId) -> Result<Option<Utc>, Unread> {
+    let months = reader.account_months(account)?;
+    Ok(months.into_iter().rev().find_map(|month| month.debited_at))
+}
+
+/// The first instant of the day in the provider's zone.
+pub(super) fn begin_of_day(at: Utc, zone: &TimeZone) -> Utc {
+    let day = Timestamp::from_microsecond(at.0).unwrap_or_default();
+    let day = day.to_zoned_datetime(zone.clone()).date();
+    let begin = day.to_zoned_datetime(zone.clone());
+    begin.map_or(at, |begin| Utc(begin.timestamp().as_microsecond()))
+}
+
+/// The calls that were turned away from `since` on: how many were throttled, how many refused, and
+/// each kind of them.
+fn turned_away(lines: &[TurnedAwayLine], since: Utc) -> Value {
+    let mut kinds: Vec<(&TurnedAwayLine, u64)> = Vec::new();
+    for line in lines.iter().filter(|line| line.hour >= since.hour()) {
+        let is_alike =
+            |known: &TurnedAwayLine| (&known.group, &known.reason) == (&line.group, &line.reason);
+        match kinds.iter_mut().find(|(known, _)| is_alike(known)) {
+            Some((_, calls)) => *calls += line.calls,
+            None => kinds.push((line, line.calls)),
+        }
+    }
+    let throttled = |(line, _): &&(&TurnedAwayLine, u64)| line.reason == THROTTLED;
+    let all: u64 = kinds.iter().map(|(_, calls)| calls).sum();
+    let over_the_cap: u64 = kinds.iter().filter(throttled).map(|(_, calls)| calls).sum();
+    let kinds: Vec<Value> = kinds
+        .iter()
+        .map(|(line, calls)| json!({"group": line.group, "reason": line.reason, "calls": calls}))
+        .collect();
+    json!({"throttled": over_the_cap, "refused": all - over_the_cap, "kinds": kinds})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::GroupId;
+
+    #[test]
+    fn what_was_turned_away_is_summed_by_kind_and_today_is_a_part_of_the_month() {
+        let line = |hour, group: &str, reason: &str, calls| TurnedAwayLine {
+            hour,
+            group: GroupId::new(group),
+            reason: reason.to_owned(),
+            calls,
+        };
+        let lines = [
+            line(10, "a", THROTTLED, 5),
+            line(11, "a", THROTTLED, 2),
+            line(11, "", "arrears", 3),
+        ];
+        let today = turned_away(&lines, Utc(11 * 3_600_000_000));
+        let month = turned_away(&lines, Utc(i64::MIN));
+        assert_eq!(
+            (&today["throttled"], &today["refused"]),
+            (&json!(2), &json!(3))
+        );
+        assert_eq!(
+            (&month["throttled"], &month["refused"]),
+            (&json!(7), &json!(3))
+        );
+        assert_eq!(
+            month["kinds"],
+            json!([
+                {"group": "a", "reason": "throttled", "calls": 7},
+                {"group": null, "reason": "arrears", "calls": 3},
+            ])
+        );
+    }
+
+    #[test]
+    fn a_day_begins_at_midnight_of_the_provider() {
+        let zone = TimeZone::get("Asia/Shanghai").unwrap();
+        let utc = |text: &str| Utc(text.parse::<Timestamp>().unwrap().as_microsecond());
+        let begin = utc("2026-11-24T16:00:00Z");
+        assert_eq!(begin_of_day(utc("2026-11-25T15:59:59Z"), &zone), begin);
+        assert_eq!(begin_of_day(begin, &zone), begin);
     }
 }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 /// A client may be slower than the minimum rate for this long, in sum.
@@ -181,12 +182,12 @@ impl Upload {
                         break UploadFailure::TooLarge;
                     }
                     if self.body.has_come() {
-                        self.whole();
+                        self.note_whole();
                     }
                     return Poll::Ready(Some(Ok(piece)));
                 }
                 Poll::Ready(Ok(None)) => {
-                    self.whole();
+                    self.note_whole();
                     return Poll::Ready(None);
                 }
                 Poll::Ready(Err(Broken)) => break UploadFailure::Incomplete,
@@ -211,10 +212,22 @@ impl Upload {
         Poll::Ready(Some(Err(failure)))
     }
 
-    fn whole(&self) {
+    fn note_whole(&self) {
         if self.progress.whole_at().is_none() {
             self.progress.end(None, self.clock.mono());
         }
+    }
+
+    /// The whole body in one piece. `None` when it has more than `most` bytes.
+    pub(super) async fn whole(&mut self, most: u64) -> Result<Option<Bytes>, UploadFailure> {
+        let mut whole = BytesMut::new();
+        while let Some(data) = self.next().await {
+            whole.extend_from_slice(&data?);
+            if whole.len() as u64 > most {
+                return Ok(None);
+            }
+        }
+        Ok(Some(whole.freeze()))
     }
 
     async fn next(&mut self) -> Option<Result<Bytes, UploadFailure>> {
@@ -310,6 +323,14 @@ pub(crate) struct Buffered {
     deadline: Mono,
 }
 
+impl Buffered {
+    /// All of it in one piece. `None` when it has more than `most` bytes.
+    pub(super) fn whole(self, most: u64) -> Option<Bytes> {
+        let frames: Vec<Bytes> = self.frames.into();
+        (self.left <= most).then(|| frames.concat().into())
+    }
+}
+
 /// The request body that goes to the upstream.
 pub(crate) enum ForwardBody {
     /// Piece by piece as it arrives.
@@ -364,8 +385,23 @@ impl Body for ForwardBody {
     }
 }
 
+/// The body of an answer on its way out, piece by piece.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every body is an upstream's, and a box would be one more allocation for each call"
+)]
+pub enum Relay {
+    /// An upstream's.
+    Upstream(Relayed),
+    /// One of the gate's own.
+    Own(OwnBody),
+}
+
+/// A body that is made here while it is sent. An error cuts it off.
+pub(crate) type OwnBody = mpsc::Receiver<std::io::Result<Bytes>>;
+
 /// An upstream's answer on its way out. Counts it as cut when it breaks off after its head.
-pub struct Relay {
+pub struct Relayed {
     answer: UpstreamBody,
     idle_timeout: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
@@ -377,17 +413,17 @@ impl Relay {
     /// `idle_timeout`: the longest pause between two pieces; `cut`: where to count a broken answer.
     pub fn new(answer: UpstreamBody, idle_timeout: Duration, cut: IntCounter) -> Self {
         let ended = answer.left() == Some(0);
-        Self {
+        Self::Upstream(Relayed {
             answer,
             idle_timeout,
             sleep: None,
             ended,
             cut,
-        }
+        })
     }
 }
 
-impl Drop for Relay {
+impl Drop for Relayed {
     fn drop(&mut self) {
         if !self.ended && self.answer.left() != Some(0) {
             self.cut.inc();
@@ -398,6 +434,28 @@ impl Drop for Relay {
 impl Body for Relay {
     type Error = std::io::Error;
 
+    fn poll_piece(
+        &mut self,
+        pipe: Option<&mut Pipe>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<std::io::Result<Piece>>> {
+        match self {
+            Self::Upstream(relayed) => relayed.poll_piece(pipe, cx),
+            Self::Own(body) => body
+                .poll_recv(cx)
+                .map(|piece| Some(piece?.map(Piece::from))),
+        }
+    }
+
+    fn left(&self) -> Option<u64> {
+        match self {
+            Self::Upstream(relayed) => relayed.answer.left(),
+            Self::Own(_) => None,
+        }
+    }
+}
+
+impl Relayed {
     fn poll_piece(
         &mut self,
         pipe: Option<&mut Pipe>,
@@ -418,10 +476,6 @@ impl Body for Relay {
                 Poll::Ready(Some(Err(std::io::ErrorKind::TimedOut.into())))
             }
         }
-    }
-
-    fn left(&self) -> Option<u64> {
-        self.answer.left()
     }
 }
 

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// The credential that a call claims to have. Not proven yet.
-enum Claimant {
+pub(super) enum Claimant {
     ApiKey(ApiKeyDigest),
     Tc3 {
         claim: tc3::Claim,
@@ -106,7 +106,7 @@ impl Proxy {
 
     /// Identify: reads which credential the call claims, an API key from the head or a TC3 signature
     /// with the hash of the whole body. `admit` proves it, by the policy of its instant.
-    async fn identify(
+    pub(super) async fn identify(
         &self,
         context: &RequestContext<'_>,
         head: &RequestHead,
@@ -196,6 +196,7 @@ impl Proxy {
         let reservation = limiter
             .reserve(now, self.max_delay)
             .map_err(|denied| not_admitted(denied, &operation))?;
+        context.held_to(reservation.quota(), reservation.left());
         self.shared
             .metrics
             .admission_delay
@@ -213,7 +214,7 @@ impl Proxy {
     }
 
     /// The key that the call has, proven. Whether it holds is another question.
-    fn prove<'p>(
+    pub(super) fn prove<'p>(
         &self,
         context: &RequestContext<'_>,
         policy: &'p Policy,

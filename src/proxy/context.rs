@@ -11,14 +11,15 @@ use crate::http::h1::{Answer, RequestHead};
 use crate::http::names::X_TC_TRACE_ID;
 use crate::metrics::Decision;
 use crate::model::{Mode, Mono, RequestId, RequestIdText, Utc};
-use crate::proxy::admission::{Limiter, Now, Started};
+use crate::proxy::admission::{Limiter, Now, SECOND, Started};
 use crate::proxy::body::Progress;
 use crate::proxy::client::Client;
-use crate::proxy::dialect::Dialect;
+use crate::proxy::dialect::{Dialect, QUESTIONS, rate_limit};
 use crate::proxy::permit::AdmittedCall;
 use crate::proxy::policy::{KnownAccount, KnownKey, Operation};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
+use crate::proxy::turned_away::TurnedAwayKind;
 use crate::proxy::{Relay, forwarded};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -41,6 +42,18 @@ pub(crate) struct RequestContext<'p> {
     pub(super) account: Option<Arc<KnownAccount>>,
     pub(super) operation: Option<Arc<Operation>>,
     pub(super) limiter: Option<Arc<Limiter>>,
+    pub(super) rate: Rate,
+}
+
+/// What the answer tells of the quota.
+#[derive(Clone, Copy)]
+pub(super) enum Rate {
+    /// What the limiter says when the answer is made.
+    Unknown,
+    /// The quota by which the request was admitted, and how many more could start with it.
+    Left(u32, u32),
+    /// It is a throttle, which tells it by itself.
+    Throttled,
 }
 
 impl<'p> RequestContext<'p> {
@@ -83,6 +96,7 @@ impl<'p> RequestContext<'p> {
             account: None,
             operation: None,
             limiter: None,
+            rate: Rate::Unknown,
         }
     }
 
@@ -116,6 +130,31 @@ impl<'p> RequestContext<'p> {
         }
     }
 
+    /// The request was admitted by this quota, with so many left.
+    pub(crate) fn held_to(&mut self, quota: u32, left: u32) {
+        self.rate = Rate::Left(quota, left);
+    }
+
+    /// Tells an identified client of the plain dialect its quota and what is left of it, so that it
+    /// can slow down before it is throttled.
+    pub(super) fn tell_rate(&self, answer: &mut Answer<Relay>) {
+        if self.dialect == Dialect::Vendor || self.account.is_none() {
+            return;
+        }
+        let (quota, left) = match (self.rate, &self.limiter, &self.operation) {
+            (Rate::Left(quota, left), ..) => (quota, left),
+            (Rate::Unknown, Some(limiter), _) => limiter.left(self.received),
+            // The service was never opened.
+            (Rate::Unknown, None, Some(_)) => (0, 0),
+            // It is told already, or no group is known yet.
+            (Rate::Throttled, ..) | (Rate::Unknown, None, None) => return,
+        };
+        let operation = self.operation.as_ref();
+        let policy = operation.map_or(QUESTIONS, |operation| operation.group.as_str());
+        let reset = (quota > 0).then_some(SECOND);
+        rate_limit(answer.lines(), policy, (quota, left), reset);
+    }
+
     pub(super) fn decide(&mut self) {
         self.decided = true;
         self.proxy.shared.metrics.pending.dec();
@@ -133,6 +172,9 @@ impl<'p> RequestContext<'p> {
     /// Counts the decision, unless the call was admitted: then it has its record and was only
     /// failed.
     pub(super) fn refused(&mut self, refusal: &Refusal) {
+        if refusal.is_throttle() {
+            self.rate = Rate::Throttled;
+        }
         tracing::debug!(
             request_id = %self.id,
             peer = %self.peer,
@@ -163,7 +205,23 @@ impl<'p> RequestContext<'p> {
             };
             count.fetch_add(1, Ordering::Relaxed);
         }
+        if !refusal.is_throttle() {
+            self.turned_away(refusal.reason());
+        }
         self.decide();
+    }
+
+    /// Counts a refused call for its account, if that was proven.
+    fn turned_away(&self, reason: &'static str) {
+        if let Some(account) = &self.account {
+            let operation = self.operation.as_ref();
+            let kind = TurnedAwayKind {
+                account: account.id.clone(),
+                group: operation.map(|operation| operation.group.clone()),
+                reason,
+            };
+            self.proxy.shared.turned_away.add(kind, 1);
+        }
     }
 
     fn count(&self, mode: Option<Mode>, decision: Decision, reason: &str) {
@@ -192,6 +250,7 @@ impl Drop for RequestContext<'_> {
             if let Some(limiter) = &self.limiter {
                 limiter.counts.refused.fetch_add(1, Ordering::Relaxed);
             }
+            self.turned_away(reason);
             self.decide();
         }
     }

@@ -14,7 +14,8 @@ use crate::http::names::{X_REQUEST_ID, X_TC_ACTION};
 use crate::model::RequestIdText;
 use crate::proxy::body::Relay;
 use crate::proxy::identity::{CredentialFailure, tc3};
-use crate::proxy::refusal::{Refusal, ceil_seconds};
+use crate::proxy::refusal::Refusal;
+use crate::proxy::sentence::ceil_seconds;
 use http::{Method, StatusCode};
 use std::borrow::Cow;
 use std::time::Duration;
@@ -43,6 +44,10 @@ impl Dialect {
         if vendor { Self::Vendor } else { Self::Plain }
     }
 }
+
+/// The name of the policy that holds an account's questions to the own endpoints. An underscore
+/// stands in no group's id.
+pub(super) const QUESTIONS: &str = "own_endpoints";
 
 /// draft-ietf-httpapi-ratelimit-headers-10 §6
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
@@ -96,9 +101,11 @@ impl Refusal {
                 retry_after,
                 ..
             } => {
-                rate_limit(lines, group.as_str(), *quota, Some(*retry_after));
+                rate_limit(lines, group.as_str(), (*quota, 0), Some(*retry_after));
             }
-            Self::NoQuota { group, begins_in } => rate_limit(lines, group.as_str(), 0, *begins_in),
+            Self::NoQuota { group, begins_in } => {
+                rate_limit(lines, group.as_str(), (0, 0), *begins_in);
+            }
             Self::Method { allowed } => {
                 let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
                 lines.text("allow", names.join(", "));
@@ -162,27 +169,37 @@ pub(super) fn vendor_failed(id: &RequestIdText, status: StatusCode) -> Answer<Re
     refusal.vendor(id.as_str())
 }
 
-/// The fields of draft-ietf-httpapi-ratelimit-headers-10: the policy's name is the group.
-fn rate_limit(lines: &mut HeadWriter, group: &str, quota: u32, reset: Option<Duration>) {
-    let mut number = itoa::Buffer::new();
-    let quota = number.format(quota);
-    lines.texts("ratelimit-policy", ["\"", group, "\";q=", quota, ";w=1"]);
+/// The fields of draft-ietf-httpapi-ratelimit-headers-10: the policy, its quota and what is left of
+/// it, and after how long there is more. The policy's name is the group; that of an own endpoint is
+/// [`QUESTIONS`]. Nothing is allocated.
+pub(super) fn rate_limit(
+    lines: &mut HeadWriter,
+    policy: &str,
+    (quota, left): (u32, u32),
+    reset: Option<Duration>,
+) {
+    let (mut digits, mut more_digits) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let quota = digits.format(quota);
+    lines.texts("ratelimit-policy", ["\"", policy, "\";q=", quota, ";w=1"]);
+    let left = digits.format(left);
     match reset {
         Some(wait) => {
-            let seconds = number.format(ceil_seconds(wait));
-            lines.texts("ratelimit", ["\"", group, "\";r=0;t=", seconds]);
+            let seconds = more_digits.format(ceil_seconds(wait));
+            lines.texts("ratelimit", ["\"", policy, "\";r=", left, ";t=", seconds]);
         }
-        None => lines.texts("ratelimit", ["\"", group, "\";r=0"]),
+        None => lines.texts("ratelimit", ["\"", policy, "\";r=", left]),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{GroupId, Mode, Stop};
+    use crate::model::{AccountId, GroupId, Mode, Stop};
     use crate::proxy::body::UploadFailure;
     use crate::proxy::policy::KeyBar;
-    use crate::proxy::refusal::{REFUSALS, RefusalRow, Retry, Sentence};
+    use crate::proxy::question::{BadQuestion, CursorText};
+    use crate::proxy::refusal::{REFUSALS, RefusalRow, Retry};
+    use crate::proxy::sentence::Sentence;
     use std::collections::BTreeSet;
 
     /// One of each kind of credential that is not accepted, and of each code that a header can get.
@@ -264,6 +281,26 @@ mod tests {
         ];
         refusals.extend(FAILURES.iter().copied().map(Refusal::Credential));
         refusals.extend(uploads.map(Refusal::Upload));
+        let cursor = CursorText {
+            account: AccountId::new("1250000001"),
+            restore_count: 1,
+            seq: 7,
+        };
+        let questions = [
+            BadQuestion::Unreadable,
+            BadQuestion::Unknown("month"),
+            BadQuestion::Twice("month"),
+            BadQuestion::Month,
+            BadQuestion::Value("by", "day"),
+            BadQuestion::Cursor,
+            BadQuestion::CursorOfAnother,
+            BadQuestion::CursorForeign,
+            BadQuestion::CursorRestored(cursor),
+            BadQuestion::RecordsGone,
+            BadQuestion::NoStatement,
+        ];
+        refusals.extend(questions.map(Refusal::Question));
+        refusals.extend([Refusal::TooManyQuestions, Refusal::ExportRuns]);
         refusals
     }
 

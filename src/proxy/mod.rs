@@ -21,9 +21,12 @@ mod operation;
 mod own;
 mod permit;
 mod places;
+mod question;
 mod refusal;
 mod request;
+mod sentence;
 mod state;
+mod turned_away;
 
 pub(crate) mod admission;
 pub(crate) mod identity;
@@ -34,10 +37,11 @@ pub(crate) mod upstream;
 pub use body::{UPLOAD_BYTES_PER_SECOND, UPLOAD_GRACE};
 pub use refusal::{REFUSALS, Retry};
 
-pub(crate) use body::Relay;
+pub(crate) use body::{OwnBody, Relay};
 pub(crate) use client::Client;
-pub(crate) use context::RequestContext;
-pub(crate) use own::OwnRequest;
+pub(crate) use own::{Asked, OwnRequest};
 pub(crate) use places::Place;
+pub(crate) use question::{BadQuestion, CursorText};
 pub(crate) use refusal::Refusal;
 pub(crate) use state::{Proxy, Shared, counts};
+pub(crate) use turned_away::THROTTLED;

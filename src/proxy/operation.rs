@@ -49,23 +49,30 @@ pub(super) fn check_vendor_parameters(
     operation: &Operation,
     fields: &Fields,
 ) -> Result<(), Refusal> {
-    let text = |name: &str| {
-        let value = fields.get(name)?;
-        Some(std::str::from_utf8(value).unwrap_or("?"))
-    };
-    let version = text("x-tc-version").ok_or(Refusal::VersionMissing)?;
-    if !policy.catalog.versions.iter().any(|known| known == version) {
-        return Err(Refusal::VersionUnknown);
-    }
+    check_version(policy, fields)?;
     if operation.regions.is_empty() {
         return Ok(());
     }
-    match text("x-tc-region") {
+    match text(fields, "x-tc-region") {
         None => Err(Refusal::RegionMissing),
         Some("") => Err(Refusal::RegionEmpty),
         Some(region) if operation.regions.iter().any(|known| known == region) => Ok(()),
         Some(_) => Err(Refusal::RegionUnsupported),
     }
+}
+
+/// The version, which each action of the vendor's dialect has.
+pub(super) fn check_version(policy: &Policy, fields: &Fields) -> Result<(), Refusal> {
+    let version = text(fields, "x-tc-version").ok_or(Refusal::VersionMissing)?;
+    match policy.catalog.versions.iter().any(|known| known == version) {
+        true => Ok(()),
+        false => Err(Refusal::VersionUnknown),
+    }
+}
+
+fn text<'f>(fields: &'f Fields, name: &str) -> Option<&'f str> {
+    let value = fields.get(name)?;
+    Some(std::str::from_utf8(value).unwrap_or("?"))
 }
 
 /// The refusal for a call that its limiter does not admit.

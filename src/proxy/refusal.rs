@@ -5,9 +5,10 @@ use crate::model::{GroupId, Mode, Stop};
 use crate::proxy::body::UploadFailure;
 use crate::proxy::identity::CredentialFailure;
 use crate::proxy::policy::KeyBar;
+use crate::proxy::question::{BadQuestion, CursorText};
+use crate::proxy::sentence::{Sentence, Value, sentence};
 use http::{Method, StatusCode};
 use std::borrow::Cow;
-use std::fmt;
 use std::time::Duration;
 
 /// Why a call is answered here and not by the upstream.
@@ -87,6 +88,12 @@ pub(crate) enum Refusal {
     LedgerTrouble,
     /// The body did not arrive whole.
     Upload(UploadFailure),
+    /// The account asks too often about itself.
+    TooManyQuestions,
+    /// Another export of the account's records runs.
+    ExportRuns,
+    /// A question that cannot be answered.
+    Question(BadQuestion),
     /// Admitted, and no connection to the upstream.
     UpstreamUnreachable,
     /// Admitted, and the upstream broke off before its answer.
@@ -133,30 +140,6 @@ pub enum Retry {
     Safe(u64),
     /// The service may have acted on the call. The seconds are those of [`Safe`](Self::Safe).
     Acted(u64),
-}
-
-/// The text of a refusal: fixed words and numbers, none of which needs an escape in JSON. It holds
-/// nothing that the client sent. `Display` shows a value's name in its place, as the page of errors
-/// has it.
-pub enum Sentence {
-    /// The same for each call.
-    Fixed(&'static str),
-    /// Text, the name of a value, text.
-    Filled([&'static str; 3]),
-    /// The text of the failure; here is one such failure.
-    Said(&'static (dyn fmt::Display + Sync)),
-}
-
-impl fmt::Display for Sentence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fixed(text) => f.write_str(text),
-            Self::Filled([before, name, after]) => {
-                write!(f, "{before}{}{after}", name.to_uppercase())
-            }
-            Self::Said(failure) => f.write_str(&sentence(failure)),
-        }
-    }
 }
 
 /// Makes [`REFUSALS`] and the texts of [`Refusal`] from the rows: a pattern, the reason, the
@@ -354,6 +337,47 @@ refusals! {
             "no_quota", "RequestLimitExceeded", TOO_MANY_REQUESTS "Quota exceeded", Retry::Quota,
             ("The account is charged by QPS and no purchased quota is in force; buy quota.");
     }
+    "Questions to the own endpoints", is_throttle: false {
+        Self::TooManyQuestions =>
+            "too_many_questions", "RequestLimitExceeded", TOO_MANY_REQUESTS "Too many questions", Retry::Safe(1),
+            ("More than 5 questions a second about the account; calls are not held up by that.");
+        Self::ExportRuns =>
+            "export_runs", "RequestLimitExceeded", TOO_MANY_REQUESTS "Too many questions", Retry::Safe(1),
+            ("Another export of the account's records runs; end it, or wait until it has ended.");
+        Self::Question(failure @ BadQuestion::Unreadable) =>
+            "bad_parameter", "InvalidParameter", BAD_REQUEST "Parameter not understood", Retry::Never,
+            (failure as BadQuestion::Unreadable);
+        Self::Question(failure @ BadQuestion::Unknown(_)) =>
+            "bad_parameter", "UnknownParameter", BAD_REQUEST "Parameter not understood", Retry::Never,
+            (failure as BadQuestion::Unknown("month and by"));
+        Self::Question(failure @ BadQuestion::Twice(_)) =>
+            "bad_parameter", "InvalidParameter", BAD_REQUEST "Parameter not understood", Retry::Never,
+            (failure as BadQuestion::Twice("month"));
+        Self::Question(failure @ BadQuestion::Month) =>
+            "bad_parameter", "InvalidParameterValue", BAD_REQUEST "Parameter not understood", Retry::Never,
+            (failure as BadQuestion::Month);
+        Self::Question(failure @ BadQuestion::Value(..)) =>
+            "bad_parameter", "InvalidParameterValue", BAD_REQUEST "Parameter not understood", Retry::Never,
+            (failure as BadQuestion::Value("by", "day, hour, action, key"));
+        Self::Question(failure @ BadQuestion::Cursor) =>
+            "bad_cursor", "InvalidParameterValue", BAD_REQUEST "Cursor not understood", Retry::Never,
+            (failure as BadQuestion::Cursor);
+        Self::Question(failure @ BadQuestion::CursorOfAnother) =>
+            "bad_cursor", "InvalidParameterValue", BAD_REQUEST "Cursor not understood", Retry::Never,
+            (failure as BadQuestion::CursorOfAnother);
+        Self::Question(failure @ BadQuestion::CursorForeign) =>
+            "bad_cursor", "InvalidParameterValue", BAD_REQUEST "Cursor not understood", Retry::Never,
+            (failure as BadQuestion::CursorForeign);
+        Self::Question(failure @ BadQuestion::CursorRestored(_)) =>
+            "cursor_restored", "InvalidParameterValue", CONFLICT "Records were put back", Retry::Never,
+            (failure as BadQuestion::CursorRestored(CursorText { account: None, restore_count: 1, seq: 1_234 }));
+        Self::Question(failure @ BadQuestion::RecordsGone) =>
+            "records_gone", "ResourceNotFound", GONE "Records deleted", Retry::Never,
+            (failure as BadQuestion::RecordsGone);
+        Self::Question(failure @ BadQuestion::NoStatement) =>
+            "no_statement", "ResourceNotFound", NOT_FOUND "No such statement", Retry::Never,
+            (failure as BadQuestion::NoStatement);
+    }
     "The gate", is_throttle: false {
         Self::BodyMemory =>
             "body_memory", "ServiceUnavailable", SERVICE_UNAVAILABLE "Too many large uploads", Retry::Safe(1),
@@ -408,58 +432,4 @@ impl Refusal {
             _ => None,
         }
     }
-}
-
-/// A value that is filled into a sentence.
-trait Value {
-    /// The sentence: the value between two texts.
-    fn between(&self, before: &str, after: &str) -> String;
-}
-
-fn number(before: &str, number: impl itoa::Integer, after: &str) -> String {
-    [before, itoa::Buffer::new().format(number), after].concat()
-}
-
-impl Value for usize {
-    fn between(&self, before: &str, after: &str) -> String {
-        number(before, *self, after)
-    }
-}
-
-impl Value for u64 {
-    fn between(&self, before: &str, after: &str) -> String {
-        number(before, *self, after)
-    }
-}
-
-impl Value for u32 {
-    fn between(&self, before: &str, after: &str) -> String {
-        number(before, *self, after)
-    }
-}
-
-impl Value for Duration {
-    fn between(&self, before: &str, after: &str) -> String {
-        number(before, ceil_seconds(*self), after)
-    }
-}
-
-impl Value for Vec<Method> {
-    fn between(&self, before: &str, after: &str) -> String {
-        let names: Vec<&str> = self.iter().map(Method::as_str).collect();
-        [before, &names.join(" or "), after].concat()
-    }
-}
-
-/// Rounded up, at least 1: a client that comes back then finds the window open.
-pub(super) fn ceil_seconds(wait: Duration) -> u64 {
-    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
-}
-
-fn sentence(text: impl fmt::Display) -> String {
-    let mut text = format!("{text}.");
-    if let Some(first) = text.get_mut(..1) {
-        first.make_ascii_uppercase();
-    }
-    text
 }

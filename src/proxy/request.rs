@@ -39,6 +39,7 @@ impl Proxy {
             .handle(&mut context, &upstream, &head, &mut upload)
             .await;
         let mut answer = self.conclude(&mut context, &mut upload, result).await;
+        context.tell_rate(&mut answer);
         context.echo(&head, &mut answer);
         answer
     }

@@ -12,6 +12,7 @@ use crate::proxy::client::Client;
 use crate::proxy::identity::hold_down::{HoldDown, Warnings};
 use crate::proxy::places::{Place, Places};
 use crate::proxy::policy::Policy;
+use crate::proxy::turned_away::TurnedAway;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -31,6 +32,8 @@ pub struct Shared {
     pub ledger: Ledger,
     /// The figures for the metrics page.
     pub metrics: Arc<Metrics>,
+    /// The calls that were turned away since the ledger was last told.
+    pub(crate) turned_away: TurnedAway,
     /// Unix time in microseconds; see [`Shared::vouch`].
     vouched: AtomicI64,
 }
@@ -50,6 +53,7 @@ impl Shared {
             limiters,
             ledger,
             metrics,
+            turned_away: TurnedAway::default(),
             vouched: AtomicI64::new(i64::MIN),
         }
     }
@@ -151,6 +155,7 @@ impl Proxy {
         self.shared
             .limiters
             .sweep(self.shared.clock.mono(), |key, limiter| {
+                self.shared.turned_away.retire(key, limiter);
                 self.shared
                     .metrics
                     .retire_limiter(&key.account, &key.group, counts(limiter));

@@ -157,6 +157,11 @@ async fn every_plain_refusal_is_a_problem_with_its_status_its_reason_and_its_rem
     let quota = "https://iana.org/assignments/http-problem-types#quota-exceeded";
     let none: &[(&str, &str)] = &[];
     let bearer: &[(&str, &str)] = &[("www-authenticate", "Bearer")];
+    // Of an account that is identified, in a group that is known.
+    let stopped: &[(&str, &str)] = &[
+        ("ratelimit", "\"portrait-segmentation\";r=0"),
+        ("ratelimit-policy", "\"portrait-segmentation\";q=0;w=1"),
+    ];
     #[rustfmt::skip]
     let cases: Vec<PlainCase> = vec![
         (STUDIO_KEY, without("x-api-key"), 401, "missing", "Not identified", bearer),
@@ -173,10 +178,10 @@ async fn every_plain_refusal_is_a_problem_with_its_status_its_reason_and_its_rem
         (STUDIO_KEY, with_path("/"), 404, "action_missing", "No such action", none),
         (STUDIO_KEY, with_body(1_001), 413, "body_too_large", "Request body too large", none),
         (STUDIO_KEY, long_header(), 431, "headers_too_large", "Request head too large", none),
-        (ARREARS_KEY, nothing(), 402, "arrears", "Account in arrears", none),
-        (VIOLATION_KEY, nothing(), 403, "violation", "Service stopped", none),
-        (VIDEO_KEY, nothing(), 403, "not_opened", "Service not opened", none),
-        (UNOPENED_KEY, nothing(), 403, "not_opened", "Service not opened", none),
+        (ARREARS_KEY, nothing(), 402, "arrears", "Account in arrears", stopped),
+        (VIOLATION_KEY, nothing(), 403, "violation", "Service stopped", stopped),
+        (VIDEO_KEY, nothing(), 403, "not_opened", "Service not opened", stopped),
+        (UNOPENED_KEY, nothing(), 403, "not_opened", "Service not opened", stopped),
         (NO_QUOTA_KEY, nothing(), 429, quota, "Quota exceeded", &[
             ("ratelimit", "\"portrait-segmentation\";r=0"),
             ("ratelimit-policy", "\"portrait-segmentation\";q=0;w=1"),

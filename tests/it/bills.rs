@@ -11,7 +11,7 @@ use tollgate::testing::ledger::{Ledger, LedgerOptions, Reader, Record};
 use tollgate::testing::model::{Clock, Month, *};
 
 const PORTRAIT: &str = "portrait-segmentation";
-const KEY: &str = "demo-studio-key";
+pub const KEY: &str = "demo-studio-key";
 const KEY_SHA256: &str = "57b552b937c96bc4f2ad78e065bd94c66b7bd1cfe138efe9c313f3de74d3575a";
 const HOUR_US: i64 = 3_600_000_000;
 
@@ -21,20 +21,20 @@ fn zone() -> jiff::tz::TimeZone {
 
 /// The last month that can be settled now: the one before the running one, by the provider's clock,
 /// whose first two hours are counted to it here.
-pub(crate) fn last_month() -> Month {
+pub fn last_month() -> Month {
     Month::of(Utc(Clock::default().utc().0 - 2 * HOUR_US), &zone()).previous()
 }
 
-pub(crate) fn rfc3339(at: Utc) -> String {
+pub fn rfc3339(at: Utc) -> String {
     jiff::Timestamp::from_microsecond(at.0).unwrap().to_string()
 }
 
 /// So long after the beginning of last month.
-pub(crate) fn into_last_month(us: i64) -> Utc {
+pub fn into_last_month(us: i64) -> Utc {
     Utc(last_month().bounds(&zone()).0.0 + us)
 }
 
-pub(crate) fn call(account: &str, at: Utc, mode: Mode, reason: Reason) -> Record {
+pub fn call(account: &str, at: Utc, mode: Mode, reason: Reason) -> Record {
     Record {
         id: RequestId(uuid::Uuid::now_v7()),
         account: AccountId::new(account).unwrap(),
@@ -61,7 +61,7 @@ pub(crate) fn call(account: &str, at: Utc, mode: Mode, reason: Reason) -> Record
 
 /// Writes a ledger before any gate has it, as a process that ran for long leaves it: the clock is
 /// trusted.
-pub(crate) fn seed(ledger: &Path, records: impl IntoIterator<Item = Record>) {
+pub fn seed(ledger: &Path, records: impl IntoIterator<Item = Record>) {
     std::fs::create_dir_all(ledger.parent().unwrap()).unwrap();
     let options = LedgerOptions {
         path: ledger.to_owned(),
@@ -80,7 +80,7 @@ pub(crate) fn seed(ledger: &Path, records: impl IntoIterator<Item = Record>) {
 }
 
 /// One account that pays by the call; `packs` and `payments` are YAML lists.
-fn accounts(packs: &str, payments: &str) -> String {
+pub fn accounts(packs: &str, payments: &str) -> String {
     format!(
         "accounts:\n  \"2000000001\":\n    name: First Customer\n    keys: [{{api_key_sha256: {KEY_SHA256}}}]\n    \
          payments: {payments}\n    services:\n      {PORTRAIT}:\n        opened: 2026-01-01T00:00:00+08:00\n        \
@@ -88,9 +88,9 @@ fn accounts(packs: &str, payments: &str) -> String {
     )
 }
 
-const CUSTOMER: &str = "2000000001";
+pub const CUSTOMER: &str = "2000000001";
 
-fn house(upstream: std::net::SocketAddr, packs: &str, payments: &str) -> Sandbox {
+pub fn house(upstream: std::net::SocketAddr, packs: &str, payments: &str) -> Sandbox {
     let house = Sandbox::new(upstream, &[]);
     std::fs::write(house.file("accounts.yaml"), accounts(packs, payments)).unwrap();
     house
@@ -98,7 +98,7 @@ fn house(upstream: std::net::SocketAddr, packs: &str, payments: &str) -> Sandbox
 
 /// Last month: 14,000 billable calls from its first hour on, one a second, and some that are not. A
 /// pack of 10,000 that was delivered in the midst of an hour, after 1,500 of them.
-fn busy_month(house: &Sandbox) {
+pub fn busy_month(house: &Sandbox) {
     let from = into_last_month(0);
     let calls = (0..14_000).map(|n| {
         let at = Utc(from.0 + n * 1_000_000);
@@ -118,7 +118,7 @@ fn busy_month(house: &Sandbox) {
 }
 
 /// Delivered 1,500 seconds into last month: in the midst of its first hour.
-fn pack() -> String {
+pub fn pack() -> String {
     let delivered = rfc3339(into_last_month(1_500_000_000));
     format!("[{{order: P-1, calls: 10000, delivered: {delivered}, paid: {{cash: \"88\"}}}}]")
 }
@@ -145,7 +145,7 @@ async fn admin_json(house: &Sandbox, path: &str) -> Value {
 }
 
 /// Waits until the gate has settled last month.
-pub(crate) async fn settled(house: &Sandbox) -> Value {
+pub async fn settled(house: &Sandbox) -> Value {
     let path = format!("/v1/statements/{CUSTOMER}?month={}", last_month());
     for _ in 0..600 {
         let statement = admin_json(house, &path).await;

@@ -6,7 +6,7 @@ use http::StatusCode;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 10] = [
     "README.md",
     "README.zh-CN.md",
     "ARCHITECTURE.md",
@@ -14,6 +14,7 @@ const PAGES: [&str; 9] = [
     "config/README.md",
     "deploy/README.md",
     "deploy/BACKUP.md",
+    "deploy/CUSTOMERS.md",
     "deploy/DISK.md",
     "deploy/ERRORS.md",
 ];

@@ -173,6 +173,13 @@ async fn the_sdk_gets_its_answers_and_its_own_code_for_each_refusal() {
         let named = |field: &str| answers[call][field].as_str().is_some_and(|t| !t.is_empty());
         assert!(named("message") && named("id"), "{call}: {}", answers[call]);
     }
+    let own = &answers["own account"];
+    assert_eq!(own["Quota"]["account"], "1250000001", "{own}");
+    let admitted = own["Usage"]["admitted"].as_u64().unwrap();
+    let listed = own["Records"]["records"].as_array().unwrap();
+    assert!(admitted > 3 && listed.len() as u64 == admitted, "{own}");
+    assert_eq!(own["Statements"]["statements"], serde_json::json!([]));
+    assert_eq!(own["no statement"], "ResourceNotFound");
     let records = gate.records();
     let recorded: Vec<(String, &str, &str)> = records
         .iter()

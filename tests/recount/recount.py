@@ -352,13 +352,13 @@ def recount(arguments):
     agree(f"due at settlement, {currency}", Decimal(statement["due"]), due)
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("statement", help="the statement in JSON")
     parser.add_argument("records", help="the records of its month, a JSON object a line")
     parser.add_argument("--before", help="the statement of the month before, in JSON")
     parser.add_argument("--earlier", action="append", default=[], help="records of an earlier month")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     try:
         with localcontext() as context:
             context.prec = 60

@@ -12,6 +12,7 @@ import time
 
 from tencentcloud.bda.v20200324 import bda_client, models
 from tencentcloud.common import credential, retry
+from tencentcloud.common.common_client import CommonClient
 from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentCloudSDKException
 from tencentcloud.common.profile.client_profile import ClientProfile
 from tencentcloud.common.profile.http_profile import HttpProfile
@@ -57,6 +58,20 @@ def describe(to):
     return answer.RequestId
 
 
+def own_account(port, key):
+    """The own actions through the SDK's client for any action: what stands in the envelope, by name."""
+    http = HttpProfile(protocol="http", endpoint=f"127.0.0.1:{port}")
+    profile = ClientProfile(httpProfile=http)
+    to = CommonClient("bda", "2020-03-24", credential.Credential(*key), "ap-anywhere", profile)
+    asked = {"Quota": {}, "Usage": {"By": "key"}, "Statements": {}, "Records": {}}
+    answers = {name: to.call_json("Describe" + name, body)["Response"][name] for name, body in asked.items()}
+    try:
+        to.call_json("DescribeStatement", {"Month": "2100-12"})
+    except TencentCloudSDKException as error:
+        answers["no statement"] = error.get_code()
+    return answers
+
+
 def segment_too_large(to):
     return segment(to, "too large")
 
@@ -86,6 +101,7 @@ def each(port):
         "another region": told(segment, client(port, STUDIO, region="ap-nowhere")),
         "no region": told(segment, client(port, STUDIO, region=None)),
         "image too large": told(segment_too_large, client(port, STUDIO)),
+        "own account": own_account(port, STUDIO),
     }
 
 

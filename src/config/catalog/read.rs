@@ -4,7 +4,7 @@ use crate::config::catalog::charging::charging;
 use crate::config::catalog::{ActionSpec, Catalog, Charging, Group, Route};
 use crate::config::reader::{Item, all, point, quoted};
 use crate::config::yaml::Place;
-use crate::model::{Action, Bill, GroupId, QUOTA_PATH, Utc};
+use crate::model::{Action, Bill, Endpoint, GroupId, Utc};
 use http::Method;
 use jiff::civil::date;
 use jiff::tz::TimeZone;
@@ -183,6 +183,10 @@ fn actions(item: Item<'_>, taken: &mut Taken) -> Option<Vec<ActionSpec>> {
                 let message = format!("{} is not an action: use 1 to 64 of 0-9, A-Z, a-z and _", quoted(entry.key));
                 item.source.refuse(entry.at, message);
             }
+            Some(action) if Endpoint::of_action(entry.key.as_bytes()).is_some() => {
+                let message = format!("{action} is the gate's own action, by which customers ask about their account: leave it out");
+                item.source.refuse(entry.at, message);
+            }
             Some(action) => {
                 if let Some(first) = taken.actions.insert(action.clone(), entry.at) {
                     let first = point(item.source.path(), first);
@@ -230,9 +234,9 @@ fn route(item: Item<'_>) -> Option<Route> {
             "`/` belongs to calls that name their action in X-TC-Action: give a longer path",
         );
     }
-    if path == QUOTA_PATH {
+    if Endpoint::of_path(path).is_some() {
         return item.refuse(format!(
-            "{QUOTA_PATH} is the gate's own, where customers see their quota: give another path"
+            "{path} is the gate's own, where customers ask about their account: give another path"
         ));
     }
     Some(Route {

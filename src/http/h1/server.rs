@@ -74,19 +74,28 @@ pub struct Answer<B> {
 enum AnswerBody<B> {
     /// Made here.
     Own(Vec<u8>),
-    /// The upstream's, as it comes.
+    /// Piece by piece, as it comes.
     Passing(B),
 }
 
 impl<B> Answer<B> {
     /// An answer that is made here.
     pub fn own(status: StatusCode, body: Vec<u8>) -> Self {
+        Self::new(status, AnswerBody::Own(body))
+    }
+
+    /// An answer whose body comes piece by piece.
+    pub fn streamed(status: StatusCode, body: B) -> Self {
+        Self::new(status, AnswerBody::Passing(body))
+    }
+
+    fn new(status: StatusCode, body: AnswerBody<B>) -> Self {
         Self {
             status,
             lines: HeadWriter::new(Vec::with_capacity(512)),
             has_date: false,
             closes: false,
-            body: AnswerBody::Own(body),
+            body,
         }
     }
 
@@ -97,13 +106,7 @@ impl<B> Answer<B> {
         passes: impl Fn(&[u8]) -> bool,
         body: B,
     ) -> Self {
-        let mut answer = Self {
-            status,
-            lines: HeadWriter::new(Vec::with_capacity(512)),
-            has_date: false,
-            closes: false,
-            body: AnswerBody::Passing(body),
-        };
+        let mut answer = Self::streamed(status, body);
         for field in fields.iter().filter(|field| passes(field.name())) {
             answer.has_date |= field.name() == b"date";
             answer.lines.field(field);

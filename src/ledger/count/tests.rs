@@ -1,9 +1,9 @@
 //! Any span, any range of seqs: against a count of all records, one by one.
 
 use super::*;
-use crate::ledger::Record;
 use crate::ledger::handle::tests::{ALL, Bench, DAY, HOUR_US, settled, varied};
 use crate::ledger::store::Store;
+use crate::ledger::{HourlyLine, Record};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -131,6 +131,32 @@ proptest! {
         }
     }
 
+    /// Also of hours that have several rows, a tail, or pruned records.
+    #[test]
+    fn usage_hour_by_hour_is_what_a_count_of_the_records_of_each_hour_gives(
+        count in 0_u128..260,
+        steps in prop::collection::vec(1_i64..60, 0..8),
+        keep_from in prop_oneof![Just(i64::MIN / 4), 0..16 * HOUR_US],
+        (from, until) in (-1_i64..17, -1_i64..17),
+    ) {
+        let bench = Bench::new();
+        let (_store, records) = ledger(&bench, count, &steps, keep_from);
+        let reader = bench.reader();
+        let hour = |hour: i64| Utc(DAY.0 + hour * HOUR_US);
+        for account in (0..8).filter_map(|n| AccountId::new(&format!("a{n}"))) {
+            let by_hour = reader.hourly_usage(hour(from), hour(until), &account).unwrap();
+            for at in from..until {
+                let of_hour = by_hour.iter().filter(|line| line.hour == hour(at));
+                let lines = of_hour.map(|line| line.line.clone()).collect();
+                let expected = by_hand(&records, (hour(at), hour(at + 1)), Some(&account), &ALL);
+                prop_assert_eq!(told(lines), expected, "{}", at);
+            }
+            let is_asked = |line: &HourlyLine| hour(from) <= line.hour && line.hour < hour(until);
+            prop_assert!(by_hour.iter().all(is_asked));
+            prop_assert!(by_hour.is_sorted_by_key(|line| line.hour));
+        }
+    }
+
     /// Whatever the settlements saw: a record is on the statement of its month, or on a later one
     /// as a late call.
     #[test]
@@ -227,7 +253,7 @@ fn what_would_have_to_be_counted_from_deleted_records_is_an_error_and_not_less()
         );
     }
     let account = AccountId::new("1250000001").unwrap();
-    let records_of = |from, after| reader.records_of(&account, at(from), at(20), after, 100);
+    let records_of = |from, after: u64| reader.records_of(&account, at(from), at(20), after, 100);
     assert!(matches!(
         records_of(0, 0),
         Err(ReadError::Pruned { first_kept: 9 })

@@ -901,7 +901,7 @@ fn a_reader_of_this_process_shows_no_record_before_it_is_known_to_be_durable() {
         assert_eq!(counted, records.len() as u64);
         assert_eq!(reader.last_seq().unwrap(), records.len() as u64);
         let account = record(1).account;
-        let own = reader.records_of(&account, Utc(0), Utc(i64::MAX), 0, 10);
+        let own = reader.records_of(&account, Utc(0), Utc(i64::MAX), 0_u64, 10);
         assert_eq!(own.unwrap(), records);
         let outcomes = records.into_iter().map(|record| record.outcome);
         outcomes.collect::<Vec<_>>()

@@ -39,6 +39,16 @@ pub struct LimiterCounts {
     pub throttled: AtomicU64,
     /// Calls refused.
     pub refused: AtomicU64,
+    /// Those of the throttled calls that [`LimiterCounts::untold`] has given.
+    told: AtomicU64,
+}
+
+impl LimiterCounts {
+    /// The calls that were throttled since this was asked before. One thread asks at a time.
+    pub fn untold(&self) -> u64 {
+        let throttled = self.throttled.load(Ordering::Relaxed);
+        throttled.saturating_sub(self.told.swap(throttled, Ordering::Relaxed))
+    }
 }
 
 /// One cap: a window and the terms under which it is used.
@@ -110,6 +120,7 @@ impl Limiter {
                 decided: now,
                 mode,
                 quota,
+                left: state.window.left(quota),
             }),
             Verdict::Throttle(retry_after) => Err(Denied::Throttled {
                 quota,
@@ -189,6 +200,17 @@ impl Limiter {
             true => 0,
             false => state.quota_at(now),
         }
+    }
+
+    /// The quota in force, and how many calls of it could start at `now`; 0 as in
+    /// [`Terms::admits`].
+    pub fn left(&self, now: Now) -> (u32, u32) {
+        let quota = self.admits(now.utc);
+        let in_use = self.state.lock().window.in_use(now.mono);
+        (
+            quota,
+            quota.saturating_sub(u32::try_from(in_use).unwrap_or(u32::MAX)),
+        )
     }
 
     /// Publishes until when a flood can be throttled without the lock. Never beyond the next change

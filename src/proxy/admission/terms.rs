@@ -171,6 +171,7 @@ pub struct Reservation {
     pub(super) decided: Now,
     pub(super) mode: Mode,
     pub(super) quota: u32,
+    pub(super) left: u32,
 }
 
 /// A call whose start has come. Only [`Reservation::wait`] makes one.
@@ -193,6 +194,11 @@ impl Reservation {
     /// The quota under which it was decided: at most so many starts share its trailing second (P1).
     pub fn quota(&self) -> u32 {
         self.quota
+    }
+
+    /// The number of further calls that could start with it.
+    pub fn left(&self) -> u32 {
+        self.left
     }
 
     /// Waits for the start.

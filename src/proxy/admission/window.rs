@@ -78,6 +78,12 @@ impl Window {
         }
     }
 
+    /// The number of further starts that would fit beside the newest one. Right after a start was
+    /// admitted, when older ones were trimmed.
+    pub(crate) fn left(&self, quota: u32) -> u32 {
+        quota.saturating_sub(u32::try_from(self.starts.len()).unwrap_or(u32::MAX))
+    }
+
     /// Whether no start is younger than a second at `now`: the window may be forgotten.
     pub(crate) fn is_past(&self, now: Mono) -> bool {
         self.starts

@@ -95,6 +95,8 @@ impl Policy {
             "stopped": terms.stopped.map(|stop| stop.as_str()),
             "quota_qps": terms.admits(now),
             "because": because(terms, now, zone),
+            "since": since(terms, now).map(|at| Local::new(at, zone)),
+            "to_do": to_do(terms, now),
             "in_use": in_use,
         });
         if terms.mode == Mode::Free {
@@ -113,6 +115,28 @@ impl Policy {
             described["next_change"] = json!({"at": Local::new(at, zone), "quota_qps": qps});
         }
         described
+    }
+}
+
+/// Since when the quota is the one in force. `None` while it is withheld: the files do not say since
+/// when.
+fn since(terms: &Terms, now: Utc) -> Option<Utc> {
+    let is_withheld = terms.stopped.is_some() || now < terms.opened;
+    (!is_withheld).then(|| terms.opened.max(terms.quota.at(now).from))
+}
+
+/// The way to more calls per second.
+fn to_do(terms: &Terms, now: Utc) -> &'static str {
+    match (terms.stopped, terms.mode) {
+        (Some(Stop::Arrears), _) => "pay what is owed: the service resumes by itself",
+        (Some(Stop::Violation), _) => "ask the provider",
+        (None, _) if now < terms.opened => "wait until the service is opened",
+        (None, Mode::PerCall) => "to call faster, change to QPS billing and buy quota",
+        (None, Mode::Free) => "nothing: the cap is the same for every account",
+        (None, Mode::Qps) if terms.admits(now) == 0 => {
+            "buy quota, or change to billing by the call"
+        }
+        (None, Mode::Qps) => "to call faster, buy more quota: what is in force at once adds up",
     }
 }
 

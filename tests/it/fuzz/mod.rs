@@ -653,7 +653,11 @@ fn judge_answer(
             "content-length",
             "transfer-encoding",
         ];
-        ours.contains(&name) || (is_vendor && name == "content-type")
+        let of_dialect: &[&str] = match is_vendor {
+            true => &["content-type"],
+            false => &["ratelimit-policy", "ratelimit"],
+        };
+        ours.contains(&name) || of_dialect.contains(&name)
     };
     no_field_is_made_up(&answer.fields, &strict.fields, is_ours)?;
     match strict.end {

@@ -1,0 +1,96 @@
+//! The customer's own endpoints: their paths and their actions. No route and no action of a
+//! catalogue may have one of them.
+
+/// An endpoint that answers a customer's question about its own account.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Endpoint {
+    /// The quota in force, its use, and what is left.
+    Quota,
+    /// The counts of a month.
+    Usage,
+    /// The list of the months that are fixed.
+    Statements,
+    /// The statement of one month.
+    Statement,
+    /// The records of a month.
+    Records,
+}
+
+/// Under this path stand the statements, each by its month.
+const STATEMENTS: &str = "/v1/statements/";
+
+impl Endpoint {
+    /// Every endpoint.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Quota,
+        Self::Usage,
+        Self::Statements,
+        Self::Statement,
+        Self::Records,
+    ];
+
+    /// The endpoint of a path, and the rest of the path where that names a month.
+    pub(crate) fn of_path(path: &str) -> Option<(Self, Option<&str>)> {
+        match path.strip_prefix("/v1/")? {
+            "quota" => Some((Self::Quota, None)),
+            "usage" => Some((Self::Usage, None)),
+            "statements" => Some((Self::Statements, None)),
+            "records" => Some((Self::Records, None)),
+            _ => Some((Self::Statement, Some(path.strip_prefix(STATEMENTS)?))),
+        }
+    }
+
+    /// The endpoint that this action of the vendor's dialect asks.
+    pub(crate) fn of_action(name: &[u8]) -> Option<Self> {
+        let is_named = |endpoint: &Self| endpoint.action().as_bytes() == name;
+        Self::ALL.into_iter().find(is_named)
+    }
+
+    /// The action, as `X-TC-Action` spells it.
+    pub(crate) const fn action(self) -> &'static str {
+        match self {
+            Self::Quota => "DescribeQuota",
+            Self::Usage => "DescribeUsage",
+            Self::Statements => "DescribeStatements",
+            Self::Statement => "DescribeStatement",
+            Self::Records => "DescribeRecords",
+        }
+    }
+
+    /// The name of the answer in the vendor's envelope.
+    pub(crate) fn answer(self) -> &'static str {
+        self.action().trim_start_matches("Describe")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_own_path_is_one_of_the_list_and_every_other_is_a_call() {
+        for (path, expected) in [
+            ("/v1/quota", Some((Endpoint::Quota, None))),
+            ("/v1/usage", Some((Endpoint::Usage, None))),
+            ("/v1/statements", Some((Endpoint::Statements, None))),
+            ("/v1/records", Some((Endpoint::Records, None))),
+            (
+                "/v1/statements/2026-11",
+                Some((Endpoint::Statement, Some("2026-11"))),
+            ),
+            ("/v1/statements/", Some((Endpoint::Statement, Some("")))),
+            ("/v1/quota/", None),
+            ("/v1/statementsx", None),
+            ("/v1/portrait/segment", None),
+            ("/", None),
+        ] {
+            assert_eq!(Endpoint::of_path(path), expected, "{path}");
+        }
+        for endpoint in Endpoint::ALL {
+            let found = Endpoint::of_action(endpoint.action().as_bytes());
+            assert_eq!(found, Some(endpoint));
+        }
+        assert_eq!(Endpoint::of_action(b"DescribeSegmentationTask"), None);
+        assert_eq!(Endpoint::of_action(b"describequota"), None);
+    }
+}

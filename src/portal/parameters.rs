@@ -1,0 +1,188 @@
+//! The parameters of a question: from the query, or from the JSON body of an action.
+//!
+//! Owns which there are. Must never let one pass that is not known: a slip of the pen would be
+//! answered with something else than was asked.
+
+use crate::model::{Endpoint, Month, Utc};
+use crate::proxy::{Asked, BadQuestion};
+use jiff::tz::TimeZone;
+use serde_json::Value;
+
+/// The parameters of one question, by their names in lowercase.
+#[derive(Default, Debug)]
+pub(super) struct Parameters(Vec<(&'static str, String)>);
+
+/// The parameters of an endpoint, by path and by action, and both as a sentence has them.
+struct Known {
+    by_path: &'static [&'static str],
+    of_path: &'static str,
+    by_action: &'static [&'static str],
+    of_action: &'static str,
+}
+
+fn known(endpoint: Endpoint) -> Known {
+    let (by_path, of_path, by_action, of_action): (&[_], _, &[_], _) = match endpoint {
+        Endpoint::Quota | Endpoint::Statements => (&[], "none", &[], "none"),
+        Endpoint::Usage => (
+            &["month", "by"],
+            "month and by",
+            &["month", "by"],
+            "Month and By",
+        ),
+        Endpoint::Statement => (&["format"], "format", &["month"], "Month"),
+        Endpoint::Records => (
+            &["month", "after", "format"],
+            "month, after and format",
+            &["month", "after"],
+            "Month and After",
+        ),
+    };
+    Known {
+        by_path,
+        of_path,
+        by_action,
+        of_action,
+    }
+}
+
+impl Parameters {
+    /// Reads the query and, of an action, the body.
+    ///
+    /// # Errors
+    /// What is wrong with them, in words of our own.
+    pub(super) fn read(
+        asked: &Asked,
+        query: Option<&str>,
+        body: &[u8],
+    ) -> Result<Self, BadQuestion> {
+        let mut parameters = Self::default();
+        // It never had any, and clients may send some.
+        if asked.endpoint == Endpoint::Quota {
+            return Ok(parameters);
+        }
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            parameters.put(asked, &name, value.into_owned())?;
+        }
+        if asked.is_action && !body.trim_ascii().is_empty() {
+            let body: serde_json::Map<String, Value> =
+                serde_json::from_slice(body).map_err(|_| BadQuestion::Unreadable)?;
+            for (name, value) in body {
+                let Value::String(value) = value else {
+                    return Err(BadQuestion::Unreadable);
+                };
+                parameters.put(asked, &name, value)?;
+            }
+        }
+        Ok(parameters)
+    }
+
+    fn put(&mut self, asked: &Asked, name: &str, value: String) -> Result<(), BadQuestion> {
+        let known = known(asked.endpoint);
+        let (names, all) = match asked.is_action {
+            true => (known.by_action, known.of_action),
+            false => (known.by_path, known.of_path),
+        };
+        let is_spelled = |known: &&&str| match asked.is_action {
+            // The vendor's names begin with a capital.
+            true => {
+                name.starts_with(|c: char| c.is_ascii_uppercase())
+                    && name.eq_ignore_ascii_case(known)
+            }
+            false => name == **known,
+        };
+        let name = *names
+            .iter()
+            .find(is_spelled)
+            .ok_or(BadQuestion::Unknown(all))?;
+        if self.get(name).is_some() {
+            return Err(BadQuestion::Twice(name));
+        }
+        self.0.push((name, value));
+        Ok(())
+    }
+
+    /// The value of a parameter, if it is given.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The month that is asked for; the running one when none is named.
+    pub(super) fn month(
+        &self,
+        asked: &Asked,
+        now: Utc,
+        zone: &TimeZone,
+    ) -> Result<Month, BadQuestion> {
+        match asked.month.as_deref().or_else(|| self.get("month")) {
+            Some(text) => Month::parse(text).map_err(|_| BadQuestion::Month),
+            None => Ok(Month::of(now, zone)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(
+        endpoint: Endpoint,
+        is_action: bool,
+        query: &str,
+        body: &str,
+    ) -> Result<Vec<(&'static str, String)>, BadQuestion> {
+        let asked = Asked {
+            endpoint,
+            month: None,
+            is_action,
+        };
+        Parameters::read(&asked, Some(query), body.as_bytes()).map(|read| read.0)
+    }
+
+    #[test]
+    fn parameters_are_read_from_the_query_or_the_body_and_no_other_is_let_pass() {
+        let month = |value: &str| Ok(vec![("month", value.to_owned())]);
+        assert_eq!(
+            read(Endpoint::Usage, false, "month=2026-11", ""),
+            month("2026-11")
+        );
+        assert_eq!(
+            read(Endpoint::Usage, false, "month=2026%2D11", ""),
+            month("2026-11")
+        );
+        assert_eq!(
+            read(Endpoint::Usage, true, "Month=2026-11", ""),
+            month("2026-11")
+        );
+        let body = r#"{"Month": "2026-11"}"#;
+        assert_eq!(read(Endpoint::Usage, true, "", body), month("2026-11"));
+        // Of a path the body is not looked at.
+        assert_eq!(read(Endpoint::Usage, false, "", body), Ok(vec![]));
+        assert_eq!(
+            read(Endpoint::Usage, false, "month=a&month=b", ""),
+            Err(BadQuestion::Twice("month"))
+        );
+        assert_eq!(
+            read(Endpoint::Usage, true, "Month=a", body),
+            Err(BadQuestion::Twice("month"))
+        );
+        for (is_action, query, body) in [
+            (false, "Month=2026-11", ""),
+            (false, "account=1250000002", ""),
+            (true, "month=2026-11", ""),
+            (true, "", r#"{"Account": "1250000002"}"#),
+        ] {
+            let read = read(Endpoint::Usage, is_action, query, body);
+            assert!(
+                matches!(read, Err(BadQuestion::Unknown(_))),
+                "{query}{body}"
+            );
+        }
+        for body in ["[]", "x", r#"{"Month": 7}"#, "\u{0}"] {
+            assert_eq!(
+                read(Endpoint::Usage, true, "", body),
+                Err(BadQuestion::Unreadable)
+            );
+        }
+    }
+}
