@@ -26,9 +26,11 @@ const PARTS: [&str; 14] = [
     "fixed",
     "provisional",
 ];
-const GROUP_PARTS: [&str; 10] = [
+const GROUP_PARTS: [&str; 12] = [
     "group",
     "title",
+    "title_en",
+    "keys",
     "calls",
     "not_billable",
     "late",
@@ -57,7 +59,7 @@ pub(super) fn statement_page(statement: &Statement, json: &str, language: Langua
     facts(&mut page, statement, &name, words);
     let groups = whole["groups"].as_array();
     for (place, group) in statement.groups.iter().enumerate() {
-        page.section(&format!("{} · {}", group.title, group.group));
+        page.section(&format!("{} · {}", title_of(group, language), group.group));
         group_tables(&mut page, group, words);
         if is_quiet(group) {
             page.line(words.nothing);
@@ -71,6 +73,14 @@ pub(super) fn statement_page(statement: &Statement, json: &str, language: Langua
     }
     unknown(&mut page, &whole, &PARTS, words);
     page.end()
+}
+
+/// The group's title in the language of the page, where it has one.
+fn title_of(group: &GroupStatement, language: Language) -> &str {
+    match language {
+        Language::English if !group.title_en.is_empty() => &group.title_en,
+        _ => &group.title,
+    }
 }
 
 /// Whether nothing was called or bought in the group.
@@ -143,6 +153,15 @@ fn group_tables(page: &mut Html, group: &GroupStatement, words: &Words) {
         number(words.calls),
     ];
     page.table(words.calls, &columns, &calls);
+    // Of one key alone the calls stand above.
+    if group.keys.len() > 1 {
+        let rows = group.keys.iter().map(|of| {
+            let counts = [of.calls, of.billable].map(|calls| calls.to_string());
+            [vec![of.key.to_string()], counts.to_vec()].concat()
+        });
+        let columns = [text(words.key), number(words.calls), number(words.billable)];
+        page.table(words.by_key, &columns, &rows.collect::<Vec<_>>());
+    }
     if group.late > 0 {
         page.line(&format!("{}: {}", words.late, group.late));
     }

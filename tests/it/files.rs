@@ -39,7 +39,7 @@ fn a_variable_that_ends_with_a_newline_is_read_and_one_that_ends_with_a_blank_is
     ] {
         let refused = check(value);
         let file = house.file("accounts.yaml");
-        let place = format!("{}:12:", file.display());
+        let place = format!("{}:16:", file.display());
         assert_eq!(refused.code, Some(1), "{value:?}");
         assert!(refused.err.starts_with(&place), "{}", refused.err);
         let told = format!("the environment variable \"STUDIO_SECRET\" {odd}\n");

@@ -548,7 +548,7 @@ async fn a_broken_file_of_any_kind_changes_nothing_and_is_told_with_its_place_an
                 "catalog.yaml",
                 Some(rewritten("catalog.yaml", "price: \"0.01\"", "price: 0.01")),
             ),
-            "catalog.yaml:26:28: price: an amount is text",
+            "catalog.yaml:27:28: price: an amount is text",
             "write it in quotes, \"0.01\"",
         ),
         (
