@@ -34,7 +34,8 @@ pub(crate) use balance::{balance, in_arrears};
 pub use compute::statement;
 pub(crate) use inputs::{Calls, GroupInputs, Interval, PackOrder, PriceTerms, QpsOrder, money};
 pub(crate) use months::{
-    closing_day, due, furthest, keep_from, last_day_over, newest, next_seal, told, unsettled,
+    closing_day, debit_from, due, furthest, keep_from, last_day_over, newest, next_seal, to_debit,
+    told, unsettled,
 };
 pub(crate) use notice::{Notice, notices};
 pub(crate) use packs::{PackState, boundaries, pack_in_use};

@@ -80,7 +80,7 @@ struct SettlerState {
     next_payment: Utc,
     /// The next pass over days, months and notices, by its time.
     next_pass: Mono,
-    /// The end of a day, which is no time to wait for a pass: until when none was sealed.
+    /// When a day can be sealed or a month be debited: no time to wait for a pass.
     next_seal: Utc,
     next_prune: Mono,
     next_keep: Mono,

@@ -212,6 +212,14 @@ impl Reader {
         self.one(&sql, &[], settlement)
     }
 
+    /// The months that are settled and not debited yet, in order (R16).
+    pub fn undebited(&self) -> Result<Vec<Settlement>, ReadError> {
+        let sql = format!(
+            "{SETTLEMENTS} WHERE settled_at IS NOT NULL AND debited_at IS NULL ORDER BY month"
+        );
+        self.list(&sql, &[], settlement)
+    }
+
     /// The account's fixed statement of the month.
     pub fn stored_statement(
         &self,

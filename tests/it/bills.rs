@@ -93,7 +93,18 @@ const CUSTOMER: &str = "2000000001";
 fn house(upstream: std::net::SocketAddr, packs: &str, payments: &str) -> Sandbox {
     let house = Sandbox::new(upstream, &[]);
     std::fs::write(house.file("accounts.yaml"), accounts(packs, payments)).unwrap();
+    // So that the day of the month on which the tests run decides nothing.
+    settle_day(&house, 1);
     house
+}
+
+/// Last month is debited on that day of this one.
+fn settle_day(house: &Sandbox, day: i8) {
+    let file = house.file("catalog.yaml");
+    let catalog = std::fs::read_to_string(&file).unwrap();
+    let is_setting = |line: &&str| line.starts_with("settle_day:");
+    let line = catalog.lines().find(is_setting).unwrap();
+    std::fs::write(&file, catalog.replace(line, &format!("settle_day: {day}"))).unwrap();
 }
 
 /// Last month: 14,000 billable calls from its first hour on, one a second, and some that are not. A

@@ -14,6 +14,7 @@ mod build;
 mod cap;
 mod connections;
 mod crash;
+mod debits;
 mod demo;
 mod deploy;
 mod endurance;

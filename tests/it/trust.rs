@@ -282,11 +282,13 @@ fn debited(account: &str, fixed_at: Utc) -> Vec<Entry> {
         fixed_at,
     };
     let settled = Entry::Settled {
-        month,
+        month: month.clone(),
         at: fixed_at,
         digest: [0; 32],
     };
-    vec![settlement, statement, settled]
+    let at = fixed_at;
+    let debited = Entry::Debited { month, at };
+    vec![settlement, statement, settled, debited]
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,11 +2,11 @@
 
 use crate::billing::books::{Books, BooksError};
 use crate::billing::{
-    self, Fixed, SettleError, balances, closing_day, due, furthest, keep_from, last_day_over,
-    next_seal, settle_month, unsettled,
+    self, Fixed, SettleError, balances, closing_day, debit_from, due, furthest, keep_from,
+    last_day_over, next_seal, settle_month, to_debit, unsettled,
 };
 use crate::control::settler::{EVIDENCE, PRUNE_EVERY, Settler, SettlerState, seconds_ahead};
-use crate::ledger::{Entry, Reader, Seal};
+use crate::ledger::{Entry, ReadError, Reader, Seal};
 use crate::model::{Local, Month, Utc};
 use crate::proxy::policy::Policy;
 use jiff::tz::TimeZone;
@@ -29,6 +29,8 @@ impl Settler {
             settled = self
                 .seal_days(&reader, zone, now)
                 .and_then(|()| self.settle_due(&reader, &policy, state, now));
+            // Months that are settled are debited, whatever hinders the next one.
+            settled = settled.and(self.debit_due(&reader, &policy, state, now));
         }
         if may_delete {
             settled = settled.and(self.prune(&reader, zone, state, now));
@@ -85,15 +87,37 @@ impl Settler {
                 break;
             }
             state.waiting = None;
-            state.debits_are_stale = true;
             settled = self.settle(reader, policy, state, month, now);
+        }
+        settled
+    }
+
+    /// Debits the months whose `settle_day` has begun (R16), and stops who is in arrears by it
+    /// (R17).
+    fn debit_due(
+        &self,
+        reader: &Reader,
+        policy: &Policy,
+        state: &mut SettlerState,
+        now: Utc,
+    ) -> Result<(), SettleError> {
+        let catalog = &policy.catalog;
+        for month in to_debit(reader, catalog.settle_day, &catalog.time_zone, now)? {
+            state.debits_are_stale = true;
+            let month = month.to_string();
+            self.shared.ledger.keep(vec![Entry::Debited {
+                month: month.clone(),
+                at: now,
+            }])?;
+            tracing::info!(month, "debited the month");
         }
         if state.debits_are_stale {
             state.debits = balances::debits(reader)?;
             state.debits_are_stale = false;
             self.stop_for_arrears(state);
         }
-        settled
+        state.next_seal = next_seal(now, &catalog.time_zone).min(next_debit(reader, policy)?);
+        Ok(())
     }
 
     fn prune(
@@ -140,7 +164,7 @@ impl Settler {
         Ok(())
     }
 
-    /// Fixes the statements of the month and debits them (R16). Goes on where an earlier try ended.
+    /// Fixes the statements of the month (R16). Goes on where an earlier try ended.
     fn settle(
         &self,
         reader: &Reader,
@@ -207,4 +231,13 @@ impl Settler {
         );
         Ok(())
     }
+}
+
+/// When a settled month is debited next.
+fn next_debit(reader: &Reader, policy: &Policy) -> Result<Utc, ReadError> {
+    let catalog = &policy.catalog;
+    let settled = reader.undebited()?.into_iter();
+    let months = settled.filter_map(|settled| Month::parse(&settled.month).ok());
+    let debits = months.map(|month| debit_from(month, catalog.settle_day, &catalog.time_zone));
+    Ok(debits.min().unwrap_or(Utc(i64::MAX)))
 }
