@@ -2,6 +2,7 @@
 //!
 //! Shows what a [`Statement`] says. Must never compute an amount.
 
+use crate::billing::statement::{ManualLine, PaymentLine, StatementBalance};
 use crate::billing::{GroupStatement, PaidKind, PerCallUse, Statement, money};
 use crate::model::Mode;
 use std::io::{self, Write};
@@ -42,6 +43,10 @@ pub(crate) fn table(out: &mut dyn Write, statement: &Statement) -> io::Result<()
             statement.on_no_statement
         )?;
     }
+    if let Some(balance) = &statement.balance {
+        writeln!(out)?;
+        balance_table(balance).write(out, "balance")?;
+    }
     let paid = money(statement.paid_when_ordered).to_string();
     let width = due.len().max(paid.len());
     writeln!(out, "\ndue at settlement  {due:>width$} {currency}")?;
@@ -77,6 +82,28 @@ fn group_tables(out: &mut dyn Write, group: &GroupStatement) -> io::Result<()> {
     }
     due.write(out, "due at settlement")?;
 
+    let mut adjusted = Table::new(&[
+        "<month",
+        ">computed again",
+        ">fixed",
+        ">adjusted before",
+        ">amount",
+    ]);
+    for line in group
+        .adjustments
+        .iter()
+        .filter(|line| !line.amount.is_zero())
+    {
+        adjusted.row(&[
+            &line.month,
+            &money(line.recomputed),
+            &money(line.fixed),
+            &money(line.adjusted_before),
+            &money(line.amount),
+        ]);
+    }
+    adjusted.write(out, "adjustments of fixed months (R16)")?;
+
     let mut paid = Table::new(&["<order", "<what", "<at", "<funds", ">amount"]);
     for line in &group.paid {
         let funds: Vec<String> = line
@@ -101,6 +128,30 @@ fn group_tables(out: &mut dyn Write, group: &GroupStatement) -> io::Result<()> {
         writeln!(out, "    {said}")?;
     }
     Ok(())
+}
+
+/// The balance before and after, with what changed it. Reasons may be of any script, so they stand
+/// last.
+fn balance_table(balance: &StatementBalance) -> Table {
+    let mut table = Table::new(&["<what", "<id", "<at", ">amount", "<by and why"]);
+    table.row(&[&"before", &"", &"", &money(balance.before), &""]);
+    for PaymentLine { order, at, amount } in &balance.payments {
+        table.row(&[&"payment", order, at, &money(*amount), &""]);
+    }
+    for ManualLine {
+        id,
+        at,
+        amount,
+        reason,
+        by,
+    } in &balance.adjustments
+    {
+        let why = format!("{by}: {reason}");
+        table.row(&[&"adjustment", id, at, &money(*amount), &why]);
+    }
+    table.row(&[&"debit", &"", &"", &money(-balance.debit), &""]);
+    table.row(&[&"after", &"", &"", &money(balance.after), &""]);
+    table
 }
 
 /// The free pack, the orders of packs and the post-paid calls, in the order in which they cover
@@ -156,8 +207,10 @@ fn covered_table(per_call: &PerCallUse) -> Table {
 const COLUMNS: &str = "month,account,currency,group,row,name,mode,reason,state,calls,left,unit_price,amount,from,until";
 
 /// A header, then a row for each figure of the statement. `row` says what it is: `calls`,
-/// `not_billable`, `free_pack`, `pack`, `due`, `paid`, `paid_back`, `on_no_statement` where there
-/// are such calls, and last `total_due` and `total_paid`.
+/// `not_billable`, `free_pack`, `pack`, `due`, `adjustment` (of the month in `name`), `paid`,
+/// `paid_back`, `on_no_statement` where there are such calls; where the balance is known,
+/// `balance_before`, `payment`, `manual_adjustment`, `debit` and `balance_after`; and last
+/// `total_due` and `total_paid`.
 pub(crate) fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
     writeln!(out, "{COLUMNS}")?;
     let mut put = |group: &str, row: &str, cells: Cells| {
@@ -203,6 +256,9 @@ pub(crate) fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> 
             ..Cells::default()
         };
         put("", "on_no_statement", cells)?;
+    }
+    if let Some(balance) = &statement.balance {
+        balance_rows(&mut |row, cells| put("", row, cells), balance)?;
     }
     // Last, so that a script finds them at the end of the file.
     for (row, amount) in [
@@ -277,6 +333,16 @@ fn amount_rows(put: &mut Put<'_>, group: &GroupStatement) -> io::Result<()> {
         };
         put("due", cells)?;
     }
+    for line in &group.adjustments {
+        let cells = Cells {
+            name: line.month.clone(),
+            calls: line.per_call.postpaid.calls.to_string(),
+            unit_price: line.per_call.postpaid.unit_price.to_string(),
+            amount: money(line.amount).to_string(),
+            ..Cells::default()
+        };
+        put("adjustment", cells)?;
+    }
     for line in &group.paid {
         let row = match line.kind {
             PaidKind::Packs | PaidKind::Qps => "paid",
@@ -291,6 +357,29 @@ fn amount_rows(put: &mut Put<'_>, group: &GroupStatement) -> io::Result<()> {
         put(row, cells)?;
     }
     Ok(())
+}
+
+/// The balance before and after the statement, and what changed it.
+fn balance_rows(put: &mut Put<'_>, balance: &StatementBalance) -> io::Result<()> {
+    let cells = |name: &str, amount, from: &str| Cells {
+        name: name.to_owned(),
+        amount: money(amount).to_string(),
+        from: from.to_owned(),
+        ..Cells::default()
+    };
+    put("balance_before", cells("", balance.before, ""))?;
+    for PaymentLine { order, at, amount } in &balance.payments {
+        put("payment", cells(order, *amount, &at.to_string()))?;
+    }
+    for line in &balance.adjustments {
+        let of = Cells {
+            reason: format!("{}: {}", line.by, line.reason),
+            ..cells(&line.id, line.amount, &line.at.to_string())
+        };
+        put("manual_adjustment", of)?;
+    }
+    put("debit", cells("", -balance.debit, ""))?;
+    put("balance_after", cells("", balance.after, ""))
 }
 
 /// The cells of a row that differ by its kind.

@@ -2,9 +2,11 @@
 //!
 //! Owns the layout of both. Must never show a secret.
 
+use crate::billing::conflicts;
 use crate::cli::flags::CheckFlags;
-use crate::cli::output::{load, print};
-use crate::config::{self, Account, Catalog, Charging, Settings, UpstreamSettings};
+use crate::cli::output::{load, print, tell};
+use crate::config::{self, Account, Catalog, Charging, Config, Settings, UpstreamSettings};
+use crate::ledger::{LedgerError, Reader};
 use crate::model::Clock;
 use std::io::{self, Write};
 use std::path::Path;
@@ -26,6 +28,7 @@ pub fn check(flags: &CheckFlags) -> anyhow::Result<()> {
 
 fn print_changes(old: &Path, new: &Path) -> anyhow::Result<()> {
     let (old, new) = (load(old)?, load(new)?);
+    warn_of_conflicts(&new)?;
     let settings = old.written.changed_settings(&new.written);
     let now = Clock::default().utc();
     let changes = config::changes(&old.catalog, &old.accounts, &new, now);
@@ -45,12 +48,33 @@ fn print_changes(old: &Path, new: &Path) -> anyhow::Result<()> {
 
 fn print_meaning(path: &Path) -> anyhow::Result<()> {
     let config = load(path)?;
+    warn_of_conflicts(&config)?;
     print(|out| {
         writeln!(out, "{}: ok", path.display())?;
         write_settings(out, &config.settings)?;
         write_catalog(out, &config.catalog)?;
         write_accounts(out, &config.accounts)
     })
+}
+
+/// Orders that were not paid by the price list or, when the ledger can be read, contradict what
+/// was fixed. They go to standard error.
+fn warn_of_conflicts(config: &Config) -> anyhow::Result<()> {
+    let reader = match Reader::open(&config.settings.ledger.path) {
+        Ok(reader) => Some(reader),
+        Err(LedgerError::Missing(_)) => None,
+        Err(error) => {
+            tell(format_args!(
+                "warning: orders are not compared with the ledger: {error}"
+            ));
+            None
+        }
+    };
+    let now = Clock::default().utc();
+    for conflict in conflicts(&config.catalog, reader.as_ref(), &config.accounts, now)? {
+        tell(format_args!("warning: {conflict}"));
+    }
+    Ok(())
 }
 
 fn write_settings(out: &mut dyn Write, settings: &Settings) -> io::Result<()> {

@@ -2,11 +2,11 @@
 //!
 //! Owns every help text. Must never run a command.
 
-use crate::billing::{Goods, Period};
+use crate::billing::Goods;
 use crate::cli::output::{AnswerFormat, Format, RecordsFormat};
 use crate::config;
 use crate::ledger::Cursor;
-use crate::model::{AccountId, GroupId, Month, VERSION};
+use crate::model::{AccountId, GroupId, Month, Period, VERSION};
 use clap::builder::{RangedI64ValueParser, Resettable};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;

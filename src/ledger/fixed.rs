@@ -54,7 +54,7 @@ pub struct StoredStatement {
     pub statement: String,
 }
 
-/// The amount that a settlement debited from an account.
+/// The amount that a statement charges to an account: its debit (R16).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Debit {
     /// The account that was debited.
@@ -133,6 +133,14 @@ fn statement(row: &Row<'_>) -> Result<StoredStatement, ReadError> {
         due: row.get(2)?,
         inputs: row.get(3)?,
         statement: row.get(4)?,
+    })
+}
+
+fn debit(row: &Row<'_>) -> Result<Debit, ReadError> {
+    Ok(Debit {
+        account: word(row, 0, AccountId::new)?,
+        month: row.get(1)?,
+        due: row.get(2)?,
     })
 }
 
@@ -220,6 +228,12 @@ impl Reader {
         self.list(&sql, &[], settlement)
     }
 
+    /// The months that are fixed and not debited yet, settled or not, in order.
+    pub fn not_debited(&self) -> Result<Vec<Settlement>, ReadError> {
+        let sql = format!("{SETTLEMENTS} WHERE debited_at IS NULL ORDER BY month");
+        self.list(&sql, &[], settlement)
+    }
+
     /// The account's fixed statement of the month.
     pub fn stored_statement(
         &self,
@@ -274,13 +288,6 @@ impl Reader {
     /// The debits of the settlements, of one account or of all. Each statement of a month that was
     /// debited is one (R16).
     pub fn debits(&self, account: Option<&AccountId>) -> Result<Vec<Debit>, ReadError> {
-        let debit = |row: &Row<'_>| {
-            Ok(Debit {
-                account: word(row, 0, AccountId::new)?,
-                month: row.get(1)?,
-                due: row.get(2)?,
-            })
-        };
         let sql = "SELECT account, month, due FROM statements JOIN settlements USING (month)
                    WHERE debited_at IS NOT NULL";
         match account {
@@ -291,6 +298,12 @@ impl Reader {
             ),
             None => self.list(&format!("{sql} ORDER BY account, month"), &[], debit),
         }
+    }
+
+    /// What each fixed statement of the account charges, debited or not, in order.
+    pub fn charges(&self, account: &AccountId) -> Result<Vec<Debit>, ReadError> {
+        let sql = "SELECT account, month, due FROM statements WHERE account = ?1 ORDER BY month";
+        self.list(sql, params![account.as_str()], debit)
     }
 
     pub(super) fn one<T>(

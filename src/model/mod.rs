@@ -21,4 +21,4 @@ pub use time::{Mono, Utc};
 pub(crate) use clock::Timer;
 pub(crate) use local::Local;
 pub(crate) use network::network;
-pub(crate) use terms::{COMMIT, QUOTA_PATH, RequestIdText, TierBasis};
+pub(crate) use terms::{COMMIT, Period, QUOTA_PATH, RequestIdText, TierBasis};

@@ -267,6 +267,7 @@ fn debited(account: &str, fixed_at: Utc) -> Vec<Entry> {
         counted_until: until,
         groups: Vec::new(),
         on_no_statement: 0,
+        balance: None,
     };
     let statement = Entry::Statement {
         month: month.clone(),

@@ -7,8 +7,10 @@ use crate::config::{self, Config};
 use crate::ledger::{Entry, Ledger, LedgerOptions, Record, Seal, Settlement};
 use crate::model::KeyId;
 use crate::model::{Action, Clock, Durability, Local, Mode, Mono, Outcome, Reason, RequestId};
+use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use serde_json::json;
+use std::collections::HashMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 

@@ -213,6 +213,7 @@ impl Group {
             purchases: Vec::new(),
             intervals,
             late: self.counted(|call| call.late),
+            late_entries: LateEntries::default(),
         }
     }
 
@@ -397,6 +398,7 @@ fn inputs(groups: &[Group]) -> Inputs {
         until: Utc(UNTIL),
         counted_until: Utc(UNTIL),
         on_no_statement: 0,
+        balance: None,
         groups: groups
             .iter()
             .enumerate()

@@ -141,6 +141,7 @@ pages! {
     a_secret_that_is_likely_longer_than_its_owners_is_refused_with_its_place: "odd_secrets";
     secrets_that_cannot_be_had_are_mistakes: "missing_secrets";
     notices_are_checked: "notices";
+    adjustments_refunds_and_discounts_say_who_and_why: "adjustments_and_refunds";
     the_cap_of_a_mode_is_not_for_an_account_to_change: "the_cap_of_a_mode";
 }
 

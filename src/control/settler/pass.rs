@@ -87,6 +87,7 @@ impl Settler {
                 break;
             }
             state.waiting = None;
+            state.credits.clear();
             settled = self.settle(reader, policy, state, month, now);
         }
         settled
@@ -104,6 +105,7 @@ impl Settler {
         let catalog = &policy.catalog;
         for month in to_debit(reader, catalog.settle_day, &catalog.time_zone, now)? {
             state.debits_are_stale = true;
+            state.credits.clear();
             let month = month.to_string();
             self.shared.ledger.keep(vec![Entry::Debited {
                 month: month.clone(),
