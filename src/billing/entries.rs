@@ -91,46 +91,20 @@ impl FixedMonths<'_> {
         let first = Month::of(first, self.zone);
         let mut months = fixed_months(self.reader, self.id, first, &self.next.to_string())?;
         let mut months = months.remove(group).unwrap_or_default();
-        let mut accepted: Vec<PackOrder> = Vec::new();
-        for pack in orders {
-            match self.cut(group, &months, &[pack.delivered, pack.expires])? {
-                Some(cut) => months = cut,
-                None => {
-                    let refused = &mut found.states.refused;
-                    refused.insert(pack.order.to_string(), Refused::Order);
-                    continue;
-                }
-            }
-            let order = order(pack, 0);
-            accepted.push(PackOrder {
-                refunded: None,
-                ..order
-            });
-        }
-        let mut counted = HashMap::new();
+        let refused = &mut found.states.refused;
+        let mut accepted = self.accept_orders(group, orders, &mut months, refused)?;
+        let counted =
+            self.accept_refunds(group, refunds, &mut months, &accepted, &mut found.states)?;
         let mut paid_back = Vec::new();
-        // One after the other, by time: a refund decides what is used after it alone.
-        for (at, pack) in refunds {
-            let id = pack.order.to_string();
-            if found.states.refused.contains_key(&id) {
-                continue;
-            }
-            let Some(cut) = self.cut(group, &months, &[*at])? else {
-                found.states.refused.insert(id, Refused::Refund);
-                continue;
-            };
-            let mut with: HashMap<String, Utc> = counted.clone();
-            with.insert(id.clone(), *at);
-            let shown = found.states.most_used.get(&id).copied().unwrap_or(0);
-            let used = shown.max(used_of(&again(&cut, &accepted, &with), &id));
-            if used > 0 {
-                found.states.refused.insert(id, Refused::Used(used));
-                continue;
-            }
-            (months, counted) = (cut, with);
-            match accepted.iter_mut().find(|order| order.order == id) {
-                Some(order) => order.refunded = Some(*at),
-                None => paid_back.push(order(pack, 0)),
+        for (_, pack) in refunds {
+            let at = counted.get(&*pack.order);
+            match accepted
+                .iter_mut()
+                .find(|order| *order.order == *pack.order)
+            {
+                Some(order) => order.refunded = at.copied(),
+                None if at.is_some() => paid_back.push(order(pack, 0)),
+                None => {}
             }
         }
         let delivered = accepted.iter().map(|order| order.delivered);
@@ -151,6 +125,64 @@ impl FixedMonths<'_> {
         };
         found.late.insert(group.clone(), late);
         Ok(())
+    }
+
+    /// The late orders that count, and `months` cut where they begin and end.
+    fn accept_orders(
+        &self,
+        group: &GroupId,
+        orders: &[&Pack],
+        months: &mut Vec<MonthAgain>,
+        refused: &mut HashMap<String, Refused>,
+    ) -> Result<Vec<PackOrder>, BooksError> {
+        let mut accepted = Vec::new();
+        for pack in orders {
+            match self.cut(group, months, &[pack.delivered, pack.expires])? {
+                Some(cut) => {
+                    *months = cut;
+                    let order = order(pack, 0);
+                    accepted.push(PackOrder {
+                        refunded: None,
+                        ..order
+                    });
+                }
+                None => drop(refused.insert(pack.order.to_string(), Refused::Order)),
+            }
+        }
+        Ok(accepted)
+    }
+
+    /// The late refunds that count, by order, and `months` cut at them. One after the other, by
+    /// time: a refund decides what is used after it alone.
+    fn accept_refunds(
+        &self,
+        group: &GroupId,
+        refunds: &[(Utc, &Pack)],
+        months: &mut Vec<MonthAgain>,
+        accepted: &[PackOrder],
+        states: &mut OrderStates,
+    ) -> Result<HashMap<String, Utc>, BooksError> {
+        let mut counted = HashMap::new();
+        for (at, pack) in refunds {
+            let id = pack.order.to_string();
+            if states.refused.contains_key(&id) {
+                continue;
+            }
+            let Some(cut) = self.cut(group, months, &[*at])? else {
+                states.refused.insert(id, Refused::Refund);
+                continue;
+            };
+            let mut with: HashMap<String, Utc> = counted.clone();
+            with.insert(id.clone(), *at);
+            let shown = states.most_used.get(&id).copied().unwrap_or(0);
+            let used = shown.max(used_of(&again(&cut, accepted, &with), &id));
+            if used > 0 {
+                states.refused.insert(id, Refused::Used(used));
+                continue;
+            }
+            (*months, counted) = (cut, with);
+        }
+        Ok(counted)
     }
 
     /// The months cut at these instants; `None` when the records that this needs were deleted.

@@ -1199,7 +1199,7 @@ fn a_late_pack_can_raise_a_bill_where_the_post_paid_calls_decide_the_tier() {
         calls: 1,
         ..pack("P-2")
     };
-    let months = super::late::again(&[november], &[one], &Default::default());
+    let months = crate::billing::late::again(&[november], &[one], &Default::default());
     let mut next = portrait(terms(TierBasis::PostpaidCalls), Vec::new());
     next.late_entries.months = months;
     let charged = statement(&inputs(vec![next.clone()]));

@@ -71,6 +71,18 @@ fn group_tables(out: &mut dyn Write, group: &GroupStatement) -> io::Result<()> {
         covered_table(per_call).write(out, "billable calls in per-call mode")?;
     }
 
+    amount_tables(out, group)?;
+    if !group.computed.is_empty() {
+        writeln!(out, "  how it was computed")?;
+    }
+    for said in &group.computed {
+        writeln!(out, "    {said}")?;
+    }
+    Ok(())
+}
+
+/// What is due of the group, what is adjusted, and what was paid when ordered.
+fn amount_tables(out: &mut dyn Write, group: &GroupStatement) -> io::Result<()> {
     let mut due = Table::new(&["<what", ">calls", ">unit price", ">amount"]);
     for line in &group.lines {
         due.row(&[
@@ -119,15 +131,7 @@ fn group_tables(out: &mut dyn Write, group: &GroupStatement) -> io::Result<()> {
             &money(line.amount),
         ]);
     }
-    paid.write(out, "paid when ordered")?;
-
-    if !group.computed.is_empty() {
-        writeln!(out, "  how it was computed")?;
-    }
-    for said in &group.computed {
-        writeln!(out, "    {said}")?;
-    }
-    Ok(())
+    paid.write(out, "paid when ordered")
 }
 
 /// The balance before and after, with what changed it. Reasons may be of any script, so they stand

@@ -303,32 +303,7 @@ impl Both<'_> {
             |p| &p.order,
             purchase,
         );
-        let pack = |p: &Pack| {
-            let (from, until) = (time(p.delivered, zone), time(p.expires, zone));
-            let (count, calls, paid) = (p.count, p.calls, paid(&p.paid));
-            let mut described = format!("{count} × {calls} calls, {from} to {until}, ");
-            match p.origin {
-                Origin::Bought => {}
-                Origin::Gift => described.push_str("a gift, "),
-                Origin::Promotion => described.push_str("from a promotion, "),
-            }
-            described.push_str(&paid);
-            if !p.refundable {
-                described.push_str(", not refundable");
-            }
-            if let Some(days) = p.refund_days {
-                described.push_str(&format!(", refundable for {days} days"));
-            }
-            if let Some(at) = p.refunded {
-                described.push_str(&format!(", refunded at {}", time(at, zone)));
-            }
-            if let Some(refused) = &p.refund_refused {
-                let (at, by, reason) = (time(refused.at, zone), &refused.by, &refused.reason);
-                described.push_str(&format!(", refund refused at {at} by {by}: {reason}"));
-            }
-            described.push_str(&discount(p.discount.as_deref()));
-            described
-        };
+        let pack = |p: &Pack| pack(p, zone);
         orders(
             said,
             what,
@@ -384,6 +359,34 @@ fn paid(paid: &Paid) -> String {
         true => "paid nothing".to_owned(),
         false => format!("paid {}", used.join(" + ")),
     }
+}
+
+/// All that an order of packs has.
+fn pack(p: &Pack, zone: &TimeZone) -> String {
+    let (from, until) = (time(p.delivered, zone), time(p.expires, zone));
+    let (count, calls, paid) = (p.count, p.calls, paid(&p.paid));
+    let mut described = format!("{count} × {calls} calls, {from} to {until}, ");
+    match p.origin {
+        Origin::Bought => {}
+        Origin::Gift => described.push_str("a gift, "),
+        Origin::Promotion => described.push_str("from a promotion, "),
+    }
+    described.push_str(&paid);
+    if !p.refundable {
+        described.push_str(", not refundable");
+    }
+    if let Some(days) = p.refund_days {
+        described.push_str(&format!(", refundable for {days} days"));
+    }
+    if let Some(at) = p.refunded {
+        described.push_str(&format!(", refunded at {}", time(at, zone)));
+    }
+    if let Some(refused) = &p.refund_refused {
+        let (at, by, reason) = (time(refused.at, zone), &refused.by, &refused.reason);
+        described.push_str(&format!(", refund refused at {at} by {by}: {reason}"));
+    }
+    described.push_str(&discount(p.discount.as_deref()));
+    described
 }
 
 /// Why an order was not paid at its list price.

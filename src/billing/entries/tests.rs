@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::billing::books::{Books, GRACE_US};
-use crate::billing::{self, Statement, settle_month, verify_statements};
+use crate::billing::{self, Statement, conflicts, settle_month, verify_statements};
 use crate::config::{self, Account, Catalog, Charging, Config, Paid, Tier};
 use crate::ledger::{Entry, Ledger, LedgerOptions, Record};
 use crate::model::{
@@ -431,5 +431,264 @@ proptest! {
         }
         let verified = verify_statements(&world.reader(), zone()).unwrap();
         prop_assert!(!verified.is_empty());
+    }
+}
+
+// What is refused, told and shown.
+
+/// Without a refund, entered when so many months are fixed.
+fn late_order(delivered: i64, size: u64, known: usize) -> Order {
+    Order {
+        group: 0,
+        size,
+        count: 1,
+        delivered,
+        expires: until(MONTHS),
+        known,
+        refund: None,
+    }
+}
+
+/// A world with `calls` in the first hour of the first month, the newest in its 50th minute.
+fn world_with(calls: i64) -> World {
+    let world = World::new(TierBasis::AllCalls);
+    for call in 0..calls {
+        let minutes = 50 - (calls - 1 - call) % 40;
+        world.call(
+            ACCOUNT,
+            0,
+            base() + minutes * MINUTE_US + call,
+            Mode::PerCall,
+        );
+    }
+    world
+}
+
+impl World {
+    fn conflicts(&self, account: &Account) -> Vec<String> {
+        let reader = self.reader();
+        let now = self.books(&reader).now;
+        conflicts(&self.catalog, Some(&reader), [account], now).unwrap()
+    }
+
+    fn credits(&self, account: &Account) -> Decimal {
+        let reader = self.reader();
+        self.books(&reader).credits(account.into()).unwrap()
+    }
+}
+
+#[test]
+fn an_account_that_called_nothing_gets_a_statement_with_what_a_late_order_takes_back() {
+    let mut world = world_with(10);
+    let charged = world.fix(&account(&[], 0)).unwrap();
+    assert_eq!(charged.due, Decimal::new(7, 2), "3 are free");
+    let orders = [late_order(base(), 5, 1)];
+    let account = account(&orders, 1);
+    // Nobody is stopped for what the next statement takes back, until it is debited.
+    assert_eq!(world.credits(&account), Decimal::new(5, 2));
+    let credited = world.fix(&account).unwrap();
+    assert_eq!(credited.due, Decimal::new(-5, 2));
+    let group = &credited.groups[0];
+    assert!(group.calls.is_empty() && group.lines.is_empty());
+    let line = &group.adjustments[0];
+    assert_eq!(
+        (line.month.as_str(), line.amount),
+        ("2026-03", credited.due)
+    );
+    assert_eq!(line.per_call.packs[0].used, 5);
+    // It was paid in a month whose statement does not show it.
+    assert_eq!(group.paid[0].order, "P-0");
+    let per_call = group.per_call.as_ref().unwrap();
+    assert_eq!(per_call.packs[0].used_before, 5);
+    assert_eq!(world.credits(&account), Decimal::new(5, 2));
+    for place in 0..2 {
+        let (month, at) = (month(place).to_string(), Utc(until(place)));
+        world
+            .ledger
+            .keep(vec![Entry::Debited { month, at }])
+            .unwrap();
+    }
+    assert_eq!(world.credits(&account), Decimal::ZERO);
+    // It is told once.
+    assert_eq!(world.fix(&account), None);
+    verify_statements(&world.reader(), zone()).unwrap();
+}
+
+#[test]
+fn an_entry_whose_records_were_deleted_is_refused_with_a_manual_adjustment_as_the_remedy() {
+    let mut world = world_with(10);
+    for place in 0..3 {
+        world.fix(&account(&[], place));
+    }
+    world.ledger.prune(Utc(until(1)));
+    let before = std::time::Instant::now();
+    while world.reader().first_kept_seq().unwrap() < 11 {
+        assert!(
+            before.elapsed() < Duration::from_secs(20),
+            "nothing is deleted"
+        );
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // In mid-hour: which calls came before it cannot be told any more.
+    let refused = account(&[late_order(base() + 45 * MINUTE_US, 5, 3)], 3);
+    let told = world.conflicts(&refused);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("order P-0 is refused (R16)"), "{told:?}");
+    assert!(told[0].contains("under `adjustments`"), "{told:?}");
+    assert_eq!(world.credits(&refused), Decimal::ZERO);
+    // It covers nothing at all, and the hour is known as a whole.
+    let month = month(3);
+    world.call(ACCOUNT, 0, until(2) + MINUTE_US, Mode::PerCall);
+    let reader = world.reader();
+    let inputs = world
+        .books(&reader)
+        .inputs((&refused).into(), month)
+        .unwrap();
+    assert!(inputs.groups.iter().all(|group| group.packs.is_empty()));
+    let whole = account(&[late_order(base(), 5, 3)], 3);
+    assert!(world.conflicts(&whole).is_empty());
+    let adjusted = world.fix(&whole).unwrap();
+    assert_eq!(
+        adjusted.groups[0].adjustments[0].amount,
+        Decimal::new(-5, 2)
+    );
+    verify_statements(&world.reader(), zone()).unwrap();
+}
+
+#[test]
+fn an_order_from_before_the_first_fixed_month_makes_no_line_and_covers_what_is_not_fixed() {
+    let mut world = world_with(10);
+    assert_eq!(world.fix(&account(&[], 0)).unwrap().due, Decimal::new(7, 2));
+    for call in 0..6 {
+        world.call(ACCOUNT, 0, until(0) + call, Mode::PerCall);
+    }
+    let account = account(&[late_order(base() - 1, 5, 1)], 1);
+    let fixed = world.fix(&account).unwrap();
+    assert!(fixed.groups[0].adjustments.is_empty());
+    let pack = &fixed.groups[0].per_call.as_ref().unwrap().packs[0];
+    assert_eq!((pack.used_before, pack.used), (0, 3));
+    assert_eq!(fixed.due, Decimal::new(0, 2));
+}
+
+#[test]
+fn a_refund_of_a_used_order_is_refused_and_told_wherever_it_is_dated() {
+    let mut world = world_with(10);
+    let order = late_order(base(), 50, 0);
+    world
+        .fix(&account(std::slice::from_ref(&order), 0))
+        .unwrap();
+    world.call(ACCOUNT, 0, until(0) + 2 * DAY_US, Mode::PerCall);
+    for call in 0..6 {
+        world.call(ACCOUNT, 0, until(0) + 3 * DAY_US + call, Mode::PerCall);
+    }
+    // In a fixed month, and in the running one.
+    for at in [base() + DAY_US, until(0) + DAY_US] {
+        let refund = Some((at, 0));
+        let refunded = account(
+            &[Order {
+                refund,
+                ..order.clone()
+            }],
+            1,
+        );
+        let told = world.conflicts(&refunded);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].contains("`refunded` of order P-0 is refused (R18)"),
+            "{told:?}"
+        );
+    }
+    let refund = Some((until(0) + DAY_US, 1));
+    let refunded = account(&[Order { refund, ..order }], 1);
+    let fixed = world.fix(&refunded).unwrap();
+    // It goes on covering, and nothing is paid back.
+    let pack = &fixed.groups[0].per_call.as_ref().unwrap().packs[0];
+    assert_eq!((pack.used_before, pack.used, &pack.refunded), (7, 4, &None));
+    assert!(fixed.groups[0].paid.is_empty());
+    verify_statements(&world.reader(), zone()).unwrap();
+}
+
+#[test]
+fn an_order_of_a_fixed_month_that_is_changed_or_removed_changes_nothing_and_is_told() {
+    let mut world = world_with(10);
+    let order = late_order(base(), 5, 0);
+    let as_fixed = account(std::slice::from_ref(&order), 0);
+    world.fix(&as_fixed).unwrap();
+    assert!(world.conflicts(&as_fixed).is_empty());
+    let larger = Order {
+        size: 7,
+        delivered: base() + 1,
+        ..order
+    };
+    for (changed, what) in [
+        (
+            account(&[larger], 1),
+            "was changed (calls 5 → 7, delivered ",
+        ),
+        (account(&[], 1), "is not in the files any more"),
+    ] {
+        let told = world.conflicts(&changed);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains(&format!("order P-0 {what}")), "{told:?}");
+        assert!(
+            told[0].contains("the statement of 2026-03 is fixed with it"),
+            "{told:?}"
+        );
+        let reader = world.reader();
+        let books = world.books(&reader);
+        let next = books.statement((&changed).into(), month(1)).unwrap();
+        assert_eq!(next.due, Decimal::ZERO);
+        assert!(next.groups.iter().all(|group| group.adjustments.is_empty()));
+    }
+}
+
+#[test]
+fn an_adjustment_that_was_changed_by_hand_is_found_though_it_fits_its_statement() {
+    let mut world = world_with(10);
+    world.fix(&account(&[], 0)).unwrap();
+    let account = account(&[late_order(base() + 45 * MINUTE_US, 5, 1)], 1);
+    world.fix(&account).unwrap();
+    verify_statements(&world.reader(), zone()).unwrap();
+    let stored = world
+        .reader()
+        .stored_statement("2026-04", &account.id)
+        .unwrap()
+        .unwrap();
+    let honest: billing::Inputs = serde_json::from_str(&stored.inputs).unwrap();
+    let fixed = world
+        .books(&world.reader())
+        .stored(&account.id, month(1))
+        .unwrap()
+        .unwrap()
+        .fixed;
+    let changes: [fn(&mut MonthAgain); 3] = [
+        |month| month.fixed -= Decimal::ONE,
+        |month| month.packs[0].calls = 6,
+        |month| {
+            let calls = month.intervals[0].calls[0].clone();
+            month.intervals[1].calls.push(calls);
+        },
+    ];
+    for change in changes {
+        let mut inputs = honest.clone();
+        change(&mut inputs.groups[0].late_entries.months[0]);
+        let forged = Statement {
+            fixed: fixed.clone(),
+            ..billing::statement(&inputs)
+        };
+        let sql = rusqlite::Connection::open(world.ledger.path()).unwrap();
+        sql.execute(
+            "UPDATE statements SET due = ?1, inputs = ?2, statement = ?3 WHERE month = '2026-04'",
+            [
+                forged.due.to_string(),
+                serde_json::json!(inputs).to_string(),
+                serde_json::json!(forged).to_string(),
+            ],
+        )
+        .unwrap();
+        let found = verify_statements(&world.reader(), zone())
+            .unwrap_err()
+            .to_string();
+        assert!(found.contains("give other adjustments"), "{found}");
     }
 }

@@ -172,27 +172,10 @@ fn pack(
         Some(Origin::Bought) => fields.required("paid", "{cash: \"88\"}", paid),
         _ => fields.or("paid", Paid::default(), paid),
     };
-    let refundable = fields.or("refundable", true, Item::flag);
-    let refund_days = fields.optional("refund_days", |i| {
-        let days = i.whole32(1..=MAX_REFUND_DAYS)?;
-        u16::try_from(days).ok()
-    });
-    let refused_at = fields.get("refund_refused");
-    let refund_refused = fields.optional("refund_refused", refund_refused);
-    let refunded_at = fields.get("refunded");
-    let refunded = fields.optional("refunded", Item::instant);
+    let refund = refund(&mut fields, delivered);
     let discount = fields.optional("discount", discount);
     fields.close();
-    if let (Some(item), Some(_)) = (refused_at, refunded_at) {
-        item.refuse::<()>(
-            "an order is either `refunded` or its refund refused: remove one of the two",
-        )?;
-    }
-    if let (Some(at), Some(delivered), Some(Some(refunded))) = (refunded_at, delivered, refunded)
-        && refunded < delivered
-    {
-        at.refuse::<()>("is before `delivered`: correct one of the two")?;
-    }
+    let refund = refund?;
     let (delivered, zone, terms) = (delivered?, zone?, terms?);
     Some(Pack {
         order: order?,
@@ -207,11 +190,47 @@ fn pack(
         )?,
         paid: paid?,
         origin: origin?,
-        refundable: refundable?,
-        refund_days: refund_days?,
-        refund_refused: refund_refused?.map(Box::new),
-        refunded: refunded?,
+        refundable: refund.refundable,
+        refund_days: refund.days,
+        refund_refused: refund.refused.map(Box::new),
+        refunded: refund.refunded,
         discount: discount?,
+    })
+}
+
+/// What an order says of its refund (R18).
+struct RefundFields {
+    refundable: bool,
+    days: Option<u16>,
+    refused: Option<RefundRefused>,
+    refunded: Option<Utc>,
+}
+
+fn refund(fields: &mut Fields<'_>, delivered: Option<Utc>) -> Option<RefundFields> {
+    let refundable = fields.or("refundable", true, Item::flag);
+    let days = fields.optional("refund_days", |i| {
+        let days = i.whole32(1..=MAX_REFUND_DAYS)?;
+        u16::try_from(days).ok()
+    });
+    let refused_at = fields.get("refund_refused");
+    let refused = fields.optional("refund_refused", refund_refused);
+    let refunded_at = fields.get("refunded");
+    let refunded = fields.optional("refunded", Item::instant);
+    if let (Some(item), Some(_)) = (refused_at, refunded_at) {
+        item.refuse::<()>(
+            "an order is either `refunded` or its refund refused: remove one of the two",
+        )?;
+    }
+    if let (Some(at), Some(delivered), Some(Some(refunded))) = (refunded_at, delivered, refunded)
+        && refunded < delivered
+    {
+        at.refuse::<()>("is before `delivered`: correct one of the two")?;
+    }
+    Some(RefundFields {
+        refundable: refundable?,
+        days: days?,
+        refused: refused?,
+        refunded: refunded?,
     })
 }
 
