@@ -1,9 +1,9 @@
 //! The balance of an account for post-paid charges (R17).
 //!
 //! # Decided
-//! - **Debits are the stored statements.** There is no balance that is written: the balance is the
-//!   payments in the file less the sum of what was fixed. So a settlement that ends half-way and
-//!   goes on cannot debit twice.
+//! - **Debits are the stored statements of the months that were debited.** There is no balance that
+//!   is written: it is the payments and manual adjustments in the file less the sum of these. So a
+//!   settlement that ends half-way and goes on cannot debit twice.
 
 use crate::model::Utc;
 use rust_decimal::Decimal;

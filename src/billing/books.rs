@@ -227,7 +227,7 @@ impl Books<'_> {
         let mut charged = Decimal::ZERO;
         for stored in self.reader.charges(id)? {
             if stored.month < month.to_string() {
-                charged += amount(&stored)?;
+                charged = charged.saturating_add(amount(&stored)?);
             }
         }
         Ok(charged)

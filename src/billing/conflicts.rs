@@ -2,35 +2,24 @@
 //!
 //! Owns the words. Must never change a bill: what does not count is left out by [`Books`] anyway.
 
+use crate::billing::PackOrder;
 use crate::billing::books::{Books, BooksError};
 use crate::billing::history::{ListedOrder, listed_orders};
 use crate::billing::orders::{Refused, order};
-use crate::billing::{PackOrder, off_the_list};
-use crate::config::{Account, Catalog, Pack};
-use crate::ledger::Reader;
-use crate::model::{Local, Utc};
+use crate::config::{Account, Pack};
+use crate::model::Local;
 use jiff::tz::TimeZone;
 
-/// What is odd about the accounts' orders: those that were not paid by the price list and, with a
-/// ledger, those that do not count and those that fixed months list otherwise. A sentence each.
+/// Entries of the accounts that do not count, and orders that fixed months list otherwise. A
+/// sentence each.
 pub(crate) fn conflicts<'a>(
-    catalog: &Catalog,
-    reader: Option<&Reader>,
+    books: &Books<'_>,
     accounts: impl IntoIterator<Item = &'a Account>,
-    now: Utc,
 ) -> Result<Vec<String>, BooksError> {
     let mut said = Vec::new();
     for account in accounts {
-        said.extend(off_the_list(catalog, account));
-        if let Some(reader) = reader {
-            let books = Books {
-                catalog,
-                reader,
-                now,
-            };
-            refused(&books, account, &mut said)?;
-            changed(&books, account, &mut said)?;
-        }
+        refused(books, account, &mut said)?;
+        changed(books, account, &mut said)?;
     }
     Ok(said)
 }

@@ -57,6 +57,9 @@ impl FixedMonths<'_> {
         for service in services {
             let is_known = |pack: &&Pack| carried.orders.contains_key(&*pack.order);
             let packs = || service.packs.iter();
+            found
+                .states
+                .refuse_history(&service.packs, self.first.bounds(self.zone).0);
             let mut orders: Vec<&Pack> = packs()
                 .filter(|pack| !is_known(pack) && self.has(pack.delivered))
                 .collect();
@@ -218,9 +221,7 @@ pub(super) fn states(carried: &Carried) -> OrderStates {
         most_used: orders()
             .map(|(order, known)| (order.clone(), known.most_used))
             .collect(),
-        refunds: orders()
-            .filter_map(|(order, known)| Some((order.clone(), known.refunded?)))
-            .collect(),
+        refunds: carried.paid_back.clone(),
         refused: HashMap::new(),
     }
 }

@@ -5,24 +5,22 @@
 
 use crate::billing::books_error::BooksError;
 use crate::billing::late::{Used, charged};
-use crate::billing::statement::{GroupStatement, PackUse};
+use crate::billing::statement::{GroupStatement, PaidKind};
 use crate::billing::{Inputs, Interval, MonthAgain, PackOrder, Statement};
 use crate::config::Service;
 use crate::ledger::{Debit, Reader, StoredStatement};
-use crate::model::{AccountId, GroupId, Month, Utc};
+use crate::model::{AccountId, GroupId, Local, Month, Utc};
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use std::collections::{BTreeMap, HashMap};
 
 /// An order as fixed statements tell of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct KnownOrder {
     /// The calls that are used, by the newest that lists it.
     pub used: u64,
     /// The most that any of those that were read shows as used.
     pub most_used: u64,
-    /// When it was paid back.
-    pub refunded: Option<Utc>,
 }
 
 /// What the fixed statements before a month tell of the account's orders.
@@ -32,6 +30,8 @@ pub(super) struct Carried {
     pub newest: Option<Month>,
     /// By order.
     pub orders: HashMap<String, KnownOrder>,
+    /// When orders were paid back, by order.
+    pub paid_back: HashMap<String, Utc>,
 }
 
 impl Carried {
@@ -59,12 +59,10 @@ impl Carried {
             before = stored.month;
             let packs = services.iter().flat_map(|service| &service.packs);
             let mut older = packs.filter(|pack| pack.delivered < begins);
-            let is_told = |known: &KnownOrder, refund: Option<Utc>| {
-                refund.is_none() || known.refunded.is_some()
-            };
             if older.all(|pack| {
-                let known = carried.orders.get(&*pack.order);
-                known.is_some_and(|known| is_told(known, pack.refunded))
+                let is_told =
+                    pack.refunded.is_none() || carried.paid_back.contains_key(&*pack.order);
+                is_told && carried.orders.contains_key(&*pack.order)
             }) {
                 break;
             }
@@ -82,15 +80,29 @@ impl Carried {
         for pack in own.chain(again) {
             let used = pack.used_before.saturating_add(pack.used);
             // Up to schema 5 a statement listed a refund that was still to come.
-            let refunded = instant(pack).filter(|at| *at < until);
+            let refunded = pack.refunded.as_ref().and_then(instant);
+            if let Some(at) = refunded.filter(|at| *at < until) {
+                self.paid_back.entry(pack.order.clone()).or_insert(at);
+            }
             let known = self.orders.entry(pack.order.clone());
             let known = known.or_insert(KnownOrder {
                 used,
                 most_used: used,
-                refunded,
             });
             known.most_used = known.most_used.max(used);
-            known.refunded = known.refunded.or(refunded);
+        }
+        // An entry may be of months in which nothing was called.
+        for line in &group.paid {
+            let order = line.order.clone();
+            match (line.kind, instant(&line.at)) {
+                (PaidKind::Packs, _) => {
+                    self.orders.entry(order).or_default();
+                }
+                (PaidKind::PaidBack, Some(at)) => {
+                    self.paid_back.entry(order).or_insert(at);
+                }
+                (PaidKind::PaidBack | PaidKind::Qps, _) => {}
+            }
         }
     }
 
@@ -103,9 +115,8 @@ impl Carried {
     }
 }
 
-fn instant(pack: &PackUse) -> Option<Utc> {
-    let text = pack.refunded.as_ref()?.to_string();
-    let at: jiff::Timestamp = text.parse().ok()?;
+fn instant(at: &Local) -> Option<Utc> {
+    let at: jiff::Timestamp = at.to_string().parse().ok()?;
     Some(Utc(at.as_microsecond()))
 }
 
@@ -140,7 +151,7 @@ pub(super) fn fixed_months(
                 let line = lines.find(|line| line.month == again.month);
                 let amount = line.map_or(Decimal::ZERO, |line| line.amount);
                 let again = MonthAgain {
-                    adjusted: again.adjusted + amount,
+                    adjusted: again.adjusted.saturating_add(amount),
                     ..again.clone()
                 };
                 of_group.insert(again.month.clone(), again);

@@ -51,6 +51,20 @@ impl OrderStates {
         }
     }
 
+    /// Refuses refunds that are dated before the first fixed month, of orders that are used (R18).
+    pub(super) fn refuse_history(&mut self, packs: &[Pack], first: Utc) {
+        let new = packs.iter().filter(|pack| {
+            let is_history = pack.refunded.is_some_and(|at| at < first);
+            is_history && !self.refunds.contains_key(&*pack.order)
+        });
+        let used = new.filter_map(|pack| Some((pack, *self.most_used.get(&*pack.order)?)));
+        let used: Vec<_> = used.filter(|(_, used)| *used > 0).collect();
+        for (pack, used) in used {
+            let order = pack.order.to_string();
+            self.refused.insert(order, Refused::Used(used));
+        }
+    }
+
     /// Whether the order covers nothing at all.
     fn is_refused(&self, order: &str) -> bool {
         self.refused.get(order) == Some(&Refused::Order)

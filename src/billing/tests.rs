@@ -1551,3 +1551,22 @@ fn inputs_beyond_all_bounds_give_a_statement_and_no_panic() {
     let account = AccountId::new("a").unwrap();
     assert!(notices(&account, "P", 0, u32::MAX, 5, Decimal::MAX).is_empty());
 }
+
+#[test]
+fn a_statement_without_late_entries_and_balance_is_stored_as_earlier_versions_stored_it() {
+    let group = called(
+        portrait(terms(TierBasis::AllCalls), vec![pack("P-1")]),
+        &[("2026-11-02T00:00:00+08:00", per_call(12_000))],
+    );
+    let of = inputs(vec![group]);
+    let stored = (
+        serde_json::to_string(&of).unwrap(),
+        serde_json::to_string(&statement(&of)).unwrap(),
+    );
+    for new in ["late_entries", "balance", "adjustments"] {
+        assert!(!stored.0.contains(new) && !stored.1.contains(new), "{new}");
+    }
+    let read: Inputs = serde_json::from_str(&stored.0).unwrap();
+    let fixed: Statement = serde_json::from_str(&stored.1).unwrap();
+    assert_eq!((&read, statement(&read)), (&of, fixed));
+}

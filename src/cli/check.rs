@@ -2,7 +2,8 @@
 //!
 //! Owns the layout of both. Must never show a secret.
 
-use crate::billing::conflicts;
+use crate::billing::books::Books;
+use crate::billing::{conflicts, off_the_list};
 use crate::cli::flags::CheckFlags;
 use crate::cli::output::{load, print, tell};
 use crate::config::{self, Account, Catalog, Charging, Config, Settings, UpstreamSettings};
@@ -57,22 +58,28 @@ fn print_meaning(path: &Path) -> anyhow::Result<()> {
     })
 }
 
-/// Orders that were not paid by the price list or, when the ledger can be read, contradict what
-/// was fixed. They go to standard error.
+/// Orders that were not paid by the price list and, when the ledger can be read, what contradicts
+/// it. They go to standard error.
 fn warn_of_conflicts(config: &Config) -> anyhow::Result<()> {
-    let reader = match Reader::open(&config.settings.ledger.path) {
-        Ok(reader) => Some(reader),
-        Err(LedgerError::Missing(_)) => None,
-        Err(error) => {
-            tell(format_args!(
-                "warning: orders are not compared with the ledger: {error}"
-            ));
-            None
+    let (catalog, accounts) = (&config.catalog, &config.accounts);
+    let mut warnings: Vec<String> = accounts
+        .iter()
+        .flat_map(|account| off_the_list(catalog, account))
+        .collect();
+    match Reader::open(&config.settings.ledger.path) {
+        Ok(reader) => {
+            let books = Books {
+                catalog,
+                reader: &reader,
+                now: Clock::default().utc(),
+            };
+            warnings.extend(conflicts(&books, accounts)?);
         }
-    };
-    let now = Clock::default().utc();
-    for conflict in conflicts(&config.catalog, reader.as_ref(), &config.accounts, now)? {
-        tell(format_args!("warning: {conflict}"));
+        Err(LedgerError::Missing(_)) => {}
+        Err(error) => warnings.push(format!("orders are not compared with the ledger: {error}")),
+    }
+    for warning in warnings {
+        tell(format_args!("warning: {warning}"));
     }
     Ok(())
 }

@@ -7,7 +7,8 @@
 //! - **An account is held once, in the policy.** A reload compares the new files with what is in
 //!   force. No second copy of the old ones is kept for it.
 
-use crate::billing::conflicts;
+use crate::billing::books::Books;
+use crate::billing::{SettleError, conflicts};
 use crate::config::{self, Config, Mistake, Mistakes, Sources, Written};
 use crate::control::background::run_low_priority;
 use crate::model::Clock;
@@ -189,16 +190,16 @@ impl Reloader {
         if changed.is_empty() {
             return Vec::new();
         }
-        let now = self.shared.clock.utc();
-        let asked = self
-            .shared
-            .ledger
-            .reader()
-            .map_err(|error| error.to_string());
-        let asked = asked.and_then(|reader| {
-            conflicts(&new.catalog, Some(&reader), changed, now).map_err(|error| error.to_string())
-        });
-        asked.unwrap_or_else(|error| {
+        let asked = || {
+            let reader = &self.shared.ledger.reader().map_err(SettleError::from)?;
+            let books = Books {
+                catalog: &new.catalog,
+                reader,
+                now: self.shared.clock.utc(),
+            };
+            conflicts(&books, changed).map_err(SettleError::from)
+        };
+        asked().unwrap_or_else(|error| {
             vec![format!("orders are not compared with the ledger: {error}")]
         })
     }

@@ -212,12 +212,10 @@ impl Settler {
         let settled = settle_month(ledger, &books, accounts, month, &fixed, || {
             self.keep_up(state)
         })?;
-        let (_, end) = month.bounds(&catalog.time_zone);
-        let settle_by = i64::from(catalog.settle_day) * 24 * 3_600_000_000;
-        if now.0.saturating_sub(end.0) > settle_by {
+        if debit_from(month, catalog.settle_day, &catalog.time_zone) < now {
             tracing::warn!(
                 month = text,
-                "settled after the catalogue's settle_day (R16): the gate was not running"
+                "settled after its settle_day began (R16), so it is debited late: the gate was not running"
             );
         }
         tracing::info!(
