@@ -61,7 +61,8 @@ impl MonthAgain {
     }
 
     /// Cuts the interval that reaches over `at`, so that an entry can begin or end there. `count`
-    /// gives the calls of a span within it; the rest of the interval is as it was fixed.
+    /// gives the calls of a span from the month's begin: hours that are known as a whole are enough
+    /// where `at` is a full hour. The sum of all intervals is as it was fixed.
     pub(super) fn cut<E>(
         &mut self,
         at: Utc,
@@ -74,12 +75,17 @@ impl MonthAgain {
         let Some(whole) = self.intervals.get(place).cloned() else {
             return Ok(());
         };
-        let counted = charged(&count(whole.from, at)?);
+        let counted = charged(&count(self.from, at)?);
+        let earlier = self.intervals.iter().take(place);
+        let earlier: Vec<&Calls> = earlier.flat_map(|interval| &interval.calls).collect();
         let (mut head, mut tail) = (whole.calls.clone(), whole.calls);
         for (head, tail) in head.iter_mut().zip(&mut tail) {
+            let same = |of: &&&Calls| of.action == head.action;
+            let earlier = earlier.iter().filter(same).map(|of| of.calls).sum();
             let counted = counted.iter().find(|of| of.action == head.action);
+            let counted = counted.map_or(0, |of| of.calls.saturating_sub(earlier));
             // Never more than was fixed.
-            head.calls = counted.map_or(0, |of| of.calls.min(head.calls));
+            head.calls = counted.min(head.calls);
             tail.calls -= head.calls;
         }
         let parts = [(whole.from, at, head), (at, whole.until, tail)];

@@ -339,7 +339,7 @@ impl Settler {
                 credits
             }
             Err(error) => {
-                tracing::error!(account = %id, "what late entries take back of its debts is not known: {error}");
+                tracing::warn!(account = %id, "what late entries take back of its debts is not known: {error}");
                 Decimal::ZERO
             }
         }
