@@ -144,6 +144,22 @@ async fn a_settled_month_is_debited_once_when_its_settle_day_begins_and_stops_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_moved_debits_nothing_before_it_is_trusted_again() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let (gate, month) = gate_after_the_month(upstream.address, HOUR_US).await;
+    pass(&gate, HOUR).await;
+    assert_eq!(settlement(&gate, month), Some((true, None)));
+    gate.mover.step_utc(60 * HOUR_US);
+    pass(&gate, HOUR / 4).await;
+    assert_eq!(settlement(&gate, month), Some((true, None)));
+    let (status, ..) = send(gate.public, segment(STUDIO_KEY)).await;
+    assert_eq!(status, StatusCode::OK);
+    pass(&gate, HOUR).await;
+    let (_, debited) = settlement(&gate, month).unwrap();
+    assert!(debited.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_month_that_is_fixed_after_its_settle_day_is_debited_at_once() {
     let upstream = Upstream::after(Duration::ZERO).await;
     let (gate, month) = gate_after_the_month(upstream.address, 100 * HOUR_US).await;
