@@ -133,8 +133,16 @@ impl Books<'_> {
         &self,
         sold: AccountRef<'_>,
     ) -> Result<HashMap<String, Refused>, BooksError> {
-        let month = Month::of(self.now, &self.catalog.time_zone);
-        Ok(self.counted_after(sold, month)?.states.refused)
+        let zone = &self.catalog.time_zone;
+        let mut packs = sold.services().iter().flat_map(|service| &service.packs);
+        let month = Month::of(self.now, zone);
+        let opening = self.opening(sold, month)?;
+        let (begins, _) = opening.next.bounds(zone);
+        // Only a refund of a month that is not fixed needs the calls since.
+        if packs.any(|pack| pack.refunded.is_some_and(|at| at >= begins)) {
+            return Ok(self.counted_after(sold, month)?.states.refused);
+        }
+        Ok(opening.found.states.refused)
     }
 
     fn counted_after(&self, sold: AccountRef<'_>, month: Month) -> Result<Counted, BooksError> {

@@ -18,7 +18,9 @@ pub(crate) fn conflicts<'a>(
 ) -> Result<Vec<String>, BooksError> {
     let mut said = Vec::new();
     for account in accounts {
-        refused(books, account, &mut said)?;
+        if account.services.iter().any(|of| !of.packs.is_empty()) {
+            refused(books, account, &mut said)?;
+        }
         changed(books, account, &mut said)?;
     }
     Ok(said)

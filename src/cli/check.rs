@@ -29,7 +29,7 @@ pub fn check(flags: &CheckFlags) -> anyhow::Result<()> {
 
 fn print_changes(old: &Path, new: &Path) -> anyhow::Result<()> {
     let (old, new) = (load(old)?, load(new)?);
-    warn_of_conflicts(&new)?;
+    warn_of_conflicts(&new);
     let settings = old.written.changed_settings(&new.written);
     let now = Clock::default().utc();
     let changes = config::changes(&old.catalog, &old.accounts, &new, now);
@@ -49,7 +49,7 @@ fn print_changes(old: &Path, new: &Path) -> anyhow::Result<()> {
 
 fn print_meaning(path: &Path) -> anyhow::Result<()> {
     let config = load(path)?;
-    warn_of_conflicts(&config)?;
+    warn_of_conflicts(&config);
     print(|out| {
         writeln!(out, "{}: ok", path.display())?;
         write_settings(out, &config.settings)?;
@@ -60,7 +60,7 @@ fn print_meaning(path: &Path) -> anyhow::Result<()> {
 
 /// Orders that were not paid by the price list and, when the ledger can be read, what contradicts
 /// it. They go to standard error.
-fn warn_of_conflicts(config: &Config) -> anyhow::Result<()> {
+fn warn_of_conflicts(config: &Config) {
     let (catalog, accounts) = (&config.catalog, &config.accounts);
     let mut warnings: Vec<String> = accounts
         .iter()
@@ -73,15 +73,21 @@ fn warn_of_conflicts(config: &Config) -> anyhow::Result<()> {
                 reader: &reader,
                 now: Clock::default().utc(),
             };
-            warnings.extend(conflicts(&books, accounts)?);
+            match conflicts(&books, accounts) {
+                Ok(found) => warnings.extend(found),
+                Err(error) => warnings.push(not_compared(&error)),
+            }
         }
         Err(LedgerError::Missing(_)) => {}
-        Err(error) => warnings.push(format!("orders are not compared with the ledger: {error}")),
+        Err(error) => warnings.push(not_compared(&error)),
     }
     for warning in warnings {
         tell(format_args!("warning: {warning}"));
     }
-    Ok(())
+}
+
+fn not_compared(error: &dyn std::error::Error) -> String {
+    format!("orders are not compared with the ledger: {error}")
 }
 
 fn write_settings(out: &mut dyn Write, settings: &Settings) -> io::Result<()> {
