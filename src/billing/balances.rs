@@ -24,7 +24,8 @@ pub(crate) struct Balances {
     /// Whether paid services are stopped for arrears: because the balance is too far below zero, or
     /// by the files.
     pub in_arrears: bool,
-    /// The amount of the running month's post-paid calls so far.
+    /// The amount of the running month's post-paid calls so far, with the adjustments that its
+    /// statement carries (R16).
     pub due_so_far: Decimal,
     /// The groups that the account opened or called.
     pub services: BTreeMap<GroupId, ServiceBalance>,

@@ -37,18 +37,18 @@ pub(crate) fn debit_from(month: Month, settle_day: u8, zone: &TimeZone) -> Utc {
     })
 }
 
-/// The months that are to be debited by `now`: settled, not debited, and their `settle_day` has
-/// begun. A month that is fixed later than that day is debited at once (R16).
+/// The months that are settled and not debited yet, in order, each with the instant from which it
+/// is to be debited. One that is settled later than that is debited at once (R16).
 pub(crate) fn to_debit(
     reader: &Reader,
     settle_day: u8,
     zone: &TimeZone,
-    now: Utc,
-) -> Result<Vec<Month>, ReadError> {
-    let settled = reader.undebited()?.into_iter();
+) -> Result<Vec<(Month, Utc)>, ReadError> {
+    let settled = reader.not_debited()?.into_iter();
+    let settled = settled.filter(|month| month.settled_at.is_some());
     let months = settled.filter_map(|settled| Month::parse(&settled.month).ok());
     Ok(months
-        .filter(|month| debit_from(*month, settle_day, zone) <= now)
+        .map(|month| (month, debit_from(month, settle_day, zone)))
         .collect())
 }
 

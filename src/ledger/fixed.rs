@@ -220,14 +220,6 @@ impl Reader {
         self.one(&sql, &[], settlement)
     }
 
-    /// The months that are settled and not debited yet, in order (R16).
-    pub fn undebited(&self) -> Result<Vec<Settlement>, ReadError> {
-        let sql = format!(
-            "{SETTLEMENTS} WHERE settled_at IS NOT NULL AND debited_at IS NULL ORDER BY month"
-        );
-        self.list(&sql, &[], settlement)
-    }
-
     /// The months that are fixed and not debited yet, settled or not, in order.
     pub fn not_debited(&self) -> Result<Vec<Settlement>, ReadError> {
         let sql = format!("{SETTLEMENTS} WHERE debited_at IS NULL ORDER BY month");

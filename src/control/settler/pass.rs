@@ -6,7 +6,7 @@ use crate::billing::{
     last_day_over, next_seal, settle_month, to_debit, unsettled,
 };
 use crate::control::settler::{EVIDENCE, PRUNE_EVERY, Settler, SettlerState, seconds_ahead};
-use crate::ledger::{Entry, ReadError, Reader, Seal};
+use crate::ledger::{Entry, Reader, Seal};
 use crate::model::{Local, Month, Utc};
 use crate::proxy::policy::Policy;
 use jiff::tz::TimeZone;
@@ -103,7 +103,11 @@ impl Settler {
         now: Utc,
     ) -> Result<(), SettleError> {
         let catalog = &policy.catalog;
-        for month in to_debit(reader, catalog.settle_day, &catalog.time_zone, now)? {
+        let (day, zone) = (catalog.settle_day, &catalog.time_zone);
+        for (month, from) in to_debit(reader, day, zone)? {
+            if from > now {
+                continue;
+            }
             state.debits_are_stale = true;
             state.credits.clear();
             let month = month.to_string();
@@ -118,7 +122,10 @@ impl Settler {
             state.debits_are_stale = false;
             self.stop_for_arrears(state);
         }
-        state.next_seal = next_seal(now, &catalog.time_zone).min(next_debit(reader, policy)?);
+        let next = to_debit(reader, day, zone)?
+            .into_iter()
+            .map(|(_, from)| from);
+        state.next_seal = next.fold(next_seal(now, zone), Utc::min);
         Ok(())
     }
 
@@ -231,13 +238,4 @@ impl Settler {
         );
         Ok(())
     }
-}
-
-/// When a settled month is debited next.
-fn next_debit(reader: &Reader, policy: &Policy) -> Result<Utc, ReadError> {
-    let catalog = &policy.catalog;
-    let settled = reader.undebited()?.into_iter();
-    let months = settled.filter_map(|settled| Month::parse(&settled.month).ok());
-    let debits = months.map(|month| debit_from(month, catalog.settle_day, &catalog.time_zone));
-    Ok(debits.min().unwrap_or(Utc(i64::MAX)))
 }

@@ -145,7 +145,10 @@ fn what_is_kept_is_found_and_keeping_it_again_changes_nothing() {
     assert_eq!(settled.settled_at, Some(Utc(5)));
     // It is settled, and debited only by an entry of its own, once (R16).
     assert_eq!(settled.debited_at, None);
-    assert_eq!(reader.undebited().unwrap(), std::slice::from_ref(&settled));
+    assert_eq!(
+        reader.not_debited().unwrap(),
+        std::slice::from_ref(&settled)
+    );
     assert!(reader.debits(None).unwrap().is_empty());
     let debited = |month: &str, at| Entry::Debited {
         month: month.into(),
@@ -155,7 +158,7 @@ fn what_is_kept_is_found_and_keeping_it_again_changes_nothing() {
     ledger
         .keep(debits.map(|(month, at)| debited(month, at)).collect())
         .unwrap();
-    assert!(reader.undebited().unwrap().is_empty());
+    assert!(reader.not_debited().unwrap().is_empty());
     let debit = reader.settlement("2026-11").unwrap().unwrap().debited_at;
     assert_eq!(debit, Some(Utc(8)));
     assert_eq!(settled.head, seal.head);
