@@ -1207,6 +1207,25 @@ fn a_late_pack_can_raise_a_bill_where_the_post_paid_calls_decide_the_tier() {
     let line = &charged.groups[0].adjustments[0];
     assert_eq!((line.recomputed, line.fixed), (yuan("99.99"), fixed));
     assert_eq!(line.per_call.packs[0].used, 1);
+    let (mut shown, mut csv) = (Vec::new(), Vec::new());
+    text::table(&mut shown, &charged).unwrap();
+    text::csv(&mut csv, &charged).unwrap();
+    let shown = String::from_utf8(shown).unwrap();
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let table = shown.lines().skip_while(|line| !line.contains("(R16)"));
+    assert_eq!(
+        table.take(3).map(words).collect::<Vec<_>>(),
+        [
+            "adjustments of fixed months (R16)",
+            "month computed again fixed adjusted before amount",
+            "2026-11 99.99 90.00 0.00 9.99"
+        ]
+    );
+    assert!(shown.contains("R16: 2026-11 is computed again: 9999 post-paid calls x 0.01 = 99.99, less 90.00 fixed, less 0.00 adjusted before = 9.99 CNY"), "{shown}");
+    let csv = String::from_utf8(csv).unwrap();
+    let row =
+        "2026-11,1250000001,CNY,portrait-segmentation,adjustment,2026-11,,,,9999,,0.01,9.99,,";
+    assert!(csv.lines().any(|line| line == row), "{csv}");
     // What earlier statements adjusted is not charged again, and a total may be a credit.
     next.late_entries.months[0].adjusted = yuan("10");
     let credited = statement(&inputs(vec![next]));
