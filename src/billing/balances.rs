@@ -4,9 +4,10 @@
 //! [`billing`] do.
 
 use crate::billing::books::{AccountRef, Books, BooksError};
-use crate::billing::{self, FreeUse, GroupStatement, Notice, PackState};
+use crate::billing::history::{amount, parse};
+use crate::billing::{self, FreeUse, GroupStatement, Notice, PackState, Statement};
 use crate::config::{Account, Charging};
-use crate::ledger::{Debit, Reader};
+use crate::ledger::Reader;
 use crate::model::{AccountId, GroupId, Local, Month, Stop, Utc};
 use rust_decimal::Decimal;
 use serde::Serialize;
@@ -18,12 +19,13 @@ use std::collections::{BTreeMap, HashMap};
 pub(crate) struct Balances {
     /// The running month.
     pub month: String,
-    /// Payments less what settlements debited (R17).
+    /// Payments and manual adjustments less what settlements debited (R17).
     pub balance: Decimal,
-    /// Whether paid services are stopped for arrears: because the balance is below zero, or by the
-    /// files.
+    /// Whether paid services are stopped for arrears: because the balance is too far below zero, or
+    /// by the files.
     pub in_arrears: bool,
-    /// The amount of the running month's post-paid calls so far.
+    /// The amount of the running month's post-paid calls so far, with the adjustments that its
+    /// statement carries (R16).
     pub due_so_far: Decimal,
     /// The groups that the account opened or called.
     pub services: BTreeMap<GroupId, ServiceBalance>,
@@ -79,13 +81,33 @@ impl Books<'_> {
             services.insert(group.group.clone(), self.service_balance(sold.id, group));
         }
         let mut stops = sold.services().iter().map(|service| service.stopped);
+        let in_arrears = in_arrears(sold.account, balance, || self.credits(sold))?;
         Ok(Balances {
             month: statement.month,
             balance,
-            in_arrears: billing::in_arrears(balance) || stops.any(|s| s == Some(Stop::Arrears)),
+            in_arrears: in_arrears || stops.any(|s| s == Some(Stop::Arrears)),
             due_so_far: statement.due,
             services,
         })
+    }
+
+    /// What late entries take back that is not debited yet (R17), zero or more: nobody is stopped
+    /// for a debt that the next statement takes back. Charges of late entries count against it.
+    pub(crate) fn credits(&self, sold: AccountRef<'_>) -> Result<Decimal, BooksError> {
+        let adjusted = |statement: &Statement| -> Decimal {
+            let lines = statement.groups.iter().flat_map(|group| &group.adjustments);
+            lines.map(|line| line.amount).sum()
+        };
+        let month = Month::of(self.now, &self.catalog.time_zone);
+        let next = self.next_statement(sold, month)?;
+        let mut charges = next.as_ref().map_or(Decimal::ZERO, adjusted);
+        for settlement in self.reader.not_debited()? {
+            let stored = self.reader.stored_statement(&settlement.month, sold.id)?;
+            if let Some(stored) = stored {
+                charges += adjusted(&parse(sold.id, &stored)?);
+            }
+        }
+        Ok((-charges).max(Decimal::ZERO))
     }
 
     fn service_balance(&self, id: &AccountId, group: &GroupStatement) -> ServiceBalance {
@@ -135,18 +157,40 @@ impl Books<'_> {
     }
 }
 
-/// The payments in the files that count by `paid_by`, less the debits (R17). For an account that
-/// was taken out of the files no payment is known: it owes its debits.
+/// The payments and manual adjustments in the files that count by `paid_by`, less the debits (R17).
+/// For an account that was taken out of the files nothing of that is known: it owes its debits.
 pub(crate) fn balance(account: Option<&Account>, debited: Decimal, paid_by: Utc) -> Decimal {
     let payments = account.into_iter().flat_map(|account| &account.payments);
-    billing::balance(payments.map(|p| (p.at, p.amount)), debited, paid_by)
+    let adjustments = account.into_iter().flat_map(|account| &account.adjustments);
+    let payments = payments.map(|payment| (payment.at, payment.amount));
+    let adjustments = adjustments.map(|adjustment| (adjustment.at, adjustment.amount));
+    billing::balance(payments.chain(adjustments), debited, paid_by)
+}
+
+/// Whether something is owed.
+pub(crate) fn is_debt(balance: Decimal) -> bool {
+    balance < Decimal::ZERO
+}
+
+/// Whether the account is in arrears by this balance (R17). `credits` is asked for only when they
+/// decide it: see [`Books::credits`].
+pub(crate) fn in_arrears<E>(
+    account: Option<&Account>,
+    balance: Decimal,
+    credits: impl FnOnce() -> Result<Decimal, E>,
+) -> Result<bool, E> {
+    let limit = account.map_or(Decimal::ZERO, |account| account.credit_limit);
+    if !billing::in_arrears(balance, Decimal::ZERO, limit) {
+        return Ok(false);
+    }
+    Ok(billing::in_arrears(balance, credits()?, limit))
 }
 
 /// The sum that the settlements have debited, by account.
 pub(crate) fn debits(reader: &Reader) -> Result<HashMap<AccountId, Decimal>, BooksError> {
     let mut debits: HashMap<AccountId, Decimal> = HashMap::new();
     for stored in reader.debits(None)? {
-        *debits.entry(stored.account.clone()).or_default() += due(&stored)?;
+        *debits.entry(stored.account.clone()).or_default() += amount(&stored)?;
     }
     Ok(debits)
 }
@@ -155,19 +199,7 @@ pub(crate) fn debits(reader: &Reader) -> Result<HashMap<AccountId, Decimal>, Boo
 pub(crate) fn debited(reader: &Reader, id: &AccountId) -> Result<Decimal, BooksError> {
     let mut debited = Decimal::ZERO;
     for stored in reader.debits(Some(id))? {
-        debited += due(&stored)?;
+        debited += amount(&stored)?;
     }
     Ok(debited)
-}
-
-/// The amount of a debit.
-pub(crate) fn due(stored: &Debit) -> Result<Decimal, BooksError> {
-    stored
-        .due
-        .parse()
-        .map_err(|error: rust_decimal::Error| BooksError::Stored {
-            account: stored.account.clone(),
-            month: stored.month.clone(),
-            why: error.to_string(),
-        })
 }

@@ -11,15 +11,20 @@
 //!   exactly one. One that comes late is billed in the next month, as a call of its first instant.
 //!   To bill it by its own month would change what was fixed.
 
+use crate::billing::count::{count, empty_group};
+use crate::billing::entries::{FixedMonths, Found, states};
+use crate::billing::history::{Carried, amount, parse};
+use crate::billing::late::{Used, refuse_used};
+use crate::billing::orders::{OrderStates, Refused, order, packs, purchases};
 use crate::billing::window::SealedWindow;
 use crate::billing::{
-    self, Calls, GroupInputs, Inputs, Interval, KeyCalls, PackOrder, PriceTerms, QpsOrder,
-    Statement, calls_on_none, first_month,
+    self, BalanceInputs, GroupInputs, Inputs, LateEntries, ManualAdjustment, PackOrder,
+    PaymentInput, PriceTerms, Statement, calls_on_none, first_month,
 };
 use crate::config::{Account, Catalog, Charging, Pack, Service};
-use crate::ledger::{ReadError, Reader, StoredStatement, UsageLine};
+use crate::ledger::Reader;
 use crate::model::{AccountId, GroupId, Month, Utc};
-use jiff::tz::TimeZone;
+use rust_decimal::Decimal;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub(crate) use crate::billing::books_error::BooksError;
@@ -62,8 +67,22 @@ impl<'b> AccountRef<'b> {
     }
 }
 
-/// The number of calls that each order of packs has covered.
-type Used = HashMap<String, u64>;
+/// The first month that is not fixed for an account, and what its statement starts from.
+struct Opening {
+    next: Month,
+    found: Found,
+    /// What the account's statements before `next` charge.
+    charged: Decimal,
+}
+
+/// A month's inputs.
+struct Counted {
+    inputs: Inputs,
+    /// What all statements before this one charge.
+    charged: Decimal,
+    /// How orders stand.
+    states: OrderStates,
+}
 
 impl Books<'_> {
     /// The month's statement: as it was fixed, or as it stands now.
@@ -92,73 +111,196 @@ impl Books<'_> {
     /// records that its settlement counted; any other has all records so far.
     pub(crate) fn inputs(&self, sold: AccountRef<'_>, month: Month) -> Result<Inputs, BooksError> {
         let zone = &self.catalog.time_zone;
+        let Counted {
+            inputs, charged, ..
+        } = self.counted_after(sold, month)?;
         Ok(Inputs {
             on_no_statement: calls_on_none(self.reader, zone, Some(sold.id))?,
-            ..self.counted(sold, month)?
+            balance: sold
+                .account
+                .map(|account| balance_inputs(account, charged, &inputs)),
+            ..inputs
         })
     }
 
-    /// The inputs without the calls that are on no statement.
+    /// The inputs without the balance and the calls that are on no statement.
     pub(super) fn counted(&self, sold: AccountRef<'_>, month: Month) -> Result<Inputs, BooksError> {
-        let (before, mut used) = self.before(sold, month)?;
-        // A settled month without a statement of this account had no calls of it.
-        let fixed = [
-            before.and_then(|statement| Month::parse(&statement.month).ok()),
-            self.reader
-                .last_settled()?
-                .and_then(|settlement| Month::parse(&settlement.month).ok()),
-        ];
-        let first = match fixed.into_iter().flatten().max() {
-            Some(last) => last.next(),
-            None => first_month(self.reader, &self.catalog.time_zone)?.unwrap_or(month),
-        };
-        let mut unsettled = first;
-        while unsettled < month {
-            let inputs = self.inputs_of(sold, unsettled, &used)?;
-            used.extend(used_after(&billing::statement(&inputs)));
-            unsettled = unsettled.next();
-        }
-        self.inputs_of(sold, month, &used)
+        Ok(self.counted_after(sold, month)?.inputs)
     }
 
-    /// The account's newest fixed statement before the month, and the calls that each order had
-    /// covered by then. An order may have been out of the files for a while, so the newest
-    /// statement that lists it counts.
-    fn before(
+    /// The entries of the files that do not count, by order: see [`Refused`].
+    pub(super) fn refused(
+        &self,
+        sold: AccountRef<'_>,
+    ) -> Result<HashMap<String, Refused>, BooksError> {
+        let zone = &self.catalog.time_zone;
+        let mut packs = sold.services().iter().flat_map(|service| &service.packs);
+        let month = Month::of(self.now, zone);
+        let opening = self.opening(sold, month)?;
+        let (begins, _) = opening.next.bounds(zone);
+        // Only a refund of a month that is not fixed needs the calls since.
+        if packs.any(|pack| pack.refunded.is_some_and(|at| at >= begins)) {
+            return Ok(self.counted_after(sold, month)?.states.refused);
+        }
+        Ok(opening.found.states.refused)
+    }
+
+    fn counted_after(&self, sold: AccountRef<'_>, month: Month) -> Result<Counted, BooksError> {
+        let Opening {
+            next: mut unsettled,
+            found,
+            mut charged,
+        } = self.opening(sold, month)?;
+        let Found {
+            mut late,
+            mut states,
+        } = found;
+        loop {
+            let inputs = self.inputs_of(sold, unsettled, &mut states, &late)?;
+            if unsettled >= month {
+                return Ok(Counted {
+                    inputs,
+                    charged,
+                    states,
+                });
+            }
+            let statement = billing::statement(&inputs);
+            states.add_statement(&statement);
+            charged = charged.saturating_add(statement.due);
+            // They are on the first statement that is not fixed, and on no other.
+            late.clear();
+            unsettled = unsettled.next();
+        }
+    }
+
+    /// The first statement of the account that is not fixed, up to `month`. It carries what late
+    /// entries change. `None` when all are fixed.
+    pub(super) fn next_statement(
         &self,
         sold: AccountRef<'_>,
         month: Month,
-    ) -> Result<(Option<Statement>, Used), BooksError> {
-        let mut used = Used::new();
-        let mut newest = None;
-        let mut before = month.to_string();
-        while let Some(stored) = self.reader.last_statement(sold.id, &before)? {
-            let statement = parse(sold.id, &stored)?;
-            for (order, calls) in used_after(&statement) {
-                used.entry(order).or_insert(calls);
-            }
-            before = stored.month;
-            let begins = begin_of(&before, &self.catalog.time_zone);
-            newest.get_or_insert(statement);
-            let packs = sold.services().iter().flat_map(|service| &service.packs);
-            let mut older = packs.filter(|pack| pack.delivered < begins);
-            if older.all(|pack| used.contains_key(&*pack.order)) {
-                break;
-            }
+    ) -> Result<Option<Statement>, BooksError> {
+        let opening = self.opening(sold, month)?;
+        if opening.found.late.is_empty() || self.stored(sold.id, opening.next)?.is_some() {
+            return Ok(None);
         }
-        Ok((newest, used))
+        Ok(Some(billing::statement(&self.counted(sold, opening.next)?)))
     }
 
-    /// One month's inputs after what was `used` before it.
+    /// What the account's fixed statements before `month` leave, and the late entries that the
+    /// first month after them carries.
+    fn opening(&self, sold: AccountRef<'_>, month: Month) -> Result<Opening, BooksError> {
+        let (reader, zone) = (self.reader, &self.catalog.time_zone);
+        let before = month.to_string();
+        let services = sold.services();
+        let carried = Carried::before(reader, sold.id, services, &before, zone)?;
+        // A settled month without a statement of this account had no calls of it.
+        let settled = reader.last_settled()?;
+        let settled = settled.and_then(|settlement| Month::parse(&settlement.month).ok());
+        let next = match carried.newest.max(settled) {
+            Some(last) => last.next(),
+            None => first_month(reader, zone)?.unwrap_or(month),
+        };
+        // A month that is fixed, or older than all that are, takes nothing that is late.
+        let is_next = next <= month;
+        let next = next.min(month);
+        let first = reader.first_settlement()?;
+        let first = first.and_then(|first| Month::parse(&first.month).ok());
+        let found = match first {
+            Some(first) if is_next => {
+                let id = sold.id;
+                let fixed = FixedMonths {
+                    reader,
+                    zone,
+                    id,
+                    first,
+                    next,
+                };
+                fixed.find(services, &carried)?
+            }
+            _ => Found {
+                late: BTreeMap::new(),
+                states: states(&carried),
+            },
+        };
+        Ok(Opening {
+            next,
+            found,
+            charged: self.charged_before(sold.id, next)?,
+        })
+    }
+
+    /// What the account's fixed statements before the month charge, debited or not.
+    fn charged_before(&self, id: &AccountId, month: Month) -> Result<Decimal, BooksError> {
+        let mut charged = Decimal::ZERO;
+        for stored in self.reader.charges(id)? {
+            if stored.month < month.to_string() {
+                charged = charged.saturating_add(amount(&stored)?);
+            }
+        }
+        Ok(charged)
+    }
+
+    /// One month's inputs, when orders stand so before it. Refunds of the month that cannot be are
+    /// refused in `states`.
     fn inputs_of(
         &self,
         sold: AccountRef<'_>,
         month: Month,
-        used: &Used,
+        states: &mut OrderStates,
+        late: &BTreeMap<GroupId, LateEntries>,
     ) -> Result<Inputs, BooksError> {
         let zone = &self.catalog.time_zone;
         let window = SealedWindow::of(self.reader, month, zone)?;
         let (from, until) = (window.from, window.until);
+        // While the month runs there are no calls beyond now, and the rest of it needs no parts.
+        let counted_until = until.min(self.now.max(from));
+        let count_with = |states: &OrderStates| {
+            let mut groups = self.groups(sold, (from, until), states, late);
+            count(self.reader, &window, counted_until, sold.id, &mut groups)?;
+            Ok::<_, BooksError>(groups)
+        };
+        let mut groups = count_with(states)?;
+        let refused = refuse(&mut groups, (from, until), &states.most_used);
+        if !refused.is_empty() {
+            let refused = refused.into_iter();
+            let refused = refused.map(|(order, used)| (order, Refused::Used(used)));
+            states.refused.extend(refused);
+            // What goes on is no end of an interval any more.
+            groups = count_with(states)?;
+        }
+        // Also what the files do not name any more: it was called, so it is on the statement.
+        groups.retain(|group| {
+            sold.services().iter().any(|s| s.group == group.group)
+                || !group.intervals.is_empty()
+                || !group.late.is_empty()
+                || !group.late_entries.is_empty()
+        });
+        Ok(Inputs {
+            account: sold.id.clone(),
+            name: sold
+                .account
+                .map_or_else(String::new, |account| account.name.clone()),
+            month: month.to_string(),
+            time_zone: zone.iana_name().unwrap_or("UTC").to_owned(),
+            currency: self.catalog.currency.clone(),
+            from,
+            until,
+            counted_until,
+            groups,
+            on_no_statement: 0,
+            balance: None,
+        })
+    }
+
+    /// The catalogue's groups with the account's orders of the month, without its calls.
+    fn groups(
+        &self,
+        sold: AccountRef<'_>,
+        (from, until): (Utc, Utc),
+        states: &OrderStates,
+        late: &BTreeMap<GroupId, LateEntries>,
+    ) -> Vec<GroupInputs> {
         let mut groups: Vec<GroupInputs> = Vec::new();
         for group in &self.catalog.groups {
             let service = sold.services().iter().find(|s| s.group == group.id);
@@ -174,35 +316,13 @@ impl Books<'_> {
                 });
             }
             if let Some(service) = service {
-                inputs.packs = packs(service, from, until, used);
+                inputs.packs = packs(service, (from, until), states);
                 inputs.purchases = purchases(service, from, until);
             }
+            inputs.late_entries = late.get(&group.id).cloned().unwrap_or_default();
             groups.push(inputs);
         }
-
-        // While the month runs there are no calls beyond now, and the rest of it needs no parts.
-        let counted_until = until.min(self.now.max(from));
-        count(self.reader, &window, counted_until, sold.id, &mut groups)?;
-        // Also what the files do not name any more: it was called, so it is on the statement.
-        groups.retain(|group| {
-            sold.services().iter().any(|s| s.group == group.group)
-                || !group.intervals.is_empty()
-                || !group.late.is_empty()
-        });
-        Ok(Inputs {
-            account: sold.id.clone(),
-            name: sold
-                .account
-                .map_or_else(String::new, |account| account.name.clone()),
-            month: month.to_string(),
-            time_zone: zone.iana_name().unwrap_or("UTC").to_owned(),
-            currency: self.catalog.currency.clone(),
-            from,
-            until,
-            counted_until,
-            groups,
-            on_no_statement: 0,
-        })
+        groups
     }
 }
 
@@ -218,199 +338,81 @@ impl Books<'_> {
         let (from, until) = (window.from, window.until);
         let mut on_the_books = window.accounts(self.reader)?;
         let in_month = |at: Utc| from <= at && at < until;
-        let ordered = accounts.filter(|account| {
+        let has_ordered = |account: &Account| {
             account.services.iter().any(|service| {
                 let mut packs = service.packs.iter();
                 packs.any(|p| in_month(p.delivered) || p.refunded.is_some_and(in_month))
                     || service.qps_purchases.iter().any(|q| in_month(q.from))
             })
-        });
-        on_the_books.extend(ordered.map(|account| account.id.clone()));
+        };
+        for account in accounts {
+            if account.services.iter().all(|s| s.packs.is_empty()) && !has_ordered(account) {
+                continue;
+            }
+            // Late entries get a line even where nothing was called.
+            if has_ordered(account) || !self.opening(account.into(), month)?.found.late.is_empty() {
+                on_the_books.insert(account.id.clone());
+            }
+        }
         Ok(on_the_books)
     }
 
-    /// The order as the rules know it, with the calls that it has covered up to now.
+    /// The order as the rules know it, with the most calls of it that any statement shows as used,
+    /// up to now.
     pub(crate) fn used(&self, account: &Account, pack: &Pack) -> Result<PackOrder, BooksError> {
         let month = Month::of(self.now, &self.catalog.time_zone);
-        let statement = self.statement(account.into(), month)?;
+        let mut states = self.opening(account.into(), month)?.found.states;
+        states.add_statement(&self.statement(account.into(), month)?);
         // An order that ended before this month is on none of its statements; whether it was used
         // decides nothing any more.
-        let used = used_after(&statement).get(&*pack.order).copied();
+        let used = states.most_used.get(&*pack.order).copied();
         Ok(order(pack, used.unwrap_or(0)))
     }
 }
 
-fn begin_of(month: &str, zone: &TimeZone) -> Utc {
-    Month::parse(month).map_or(Utc(i64::MIN), |month| month.bounds(zone).0)
-}
-
-pub(super) fn parse(id: &AccountId, stored: &StoredStatement) -> Result<Statement, BooksError> {
-    serde_json::from_str(&stored.statement).map_err(|error| BooksError::Stored {
-        account: id.clone(),
-        month: stored.month.clone(),
-        why: error.to_string(),
-    })
-}
-
-/// Counts the account's calls of the statement into `groups`, whose packs say where the month is
-/// cut.
-pub(super) fn count(
-    reader: &Reader,
-    window: &SealedWindow,
-    counted_until: Utc,
-    id: &AccountId,
-    groups: &mut Vec<GroupInputs>,
-) -> Result<(), ReadError> {
-    let all_packs: Vec<PackOrder> = groups.iter().flat_map(|g| g.packs.clone()).collect();
-    // A pack covers calls only while it is valid, so no interval may reach over its begin or its
-    // end.
-    let mut instants = vec![window.from];
-    instants.extend(billing::boundaries(&all_packs, window.from, counted_until));
-    instants.push(window.until);
-    for pair in instants.windows(2) {
-        let [from, until] = [pair[0], pair[1]];
-        let lines = window.calls(reader, id, (from, until))?;
-        for (group, calls) in by_group(&lines) {
-            let interval = Interval { from, until, calls };
-            group_of(groups, group).intervals.push(interval);
-        }
-        add_by_key(groups, &lines);
-    }
-    let lines = window.late_calls(reader, id)?;
-    for (group, calls) in by_group(&lines) {
-        group_of(groups, group).late = calls;
-    }
-    add_by_key(groups, &lines);
+/// Refuses refunds of the month in each group; see [`refuse_used`].
+fn refuse(groups: &mut [GroupInputs], month: (Utc, Utc), most_used: &Used) -> Used {
+    let mut refused = Used::new();
     for group in groups {
-        // A statement that was fixed before keys had ids is computed again as it was.
-        if group.keys.iter().all(|calls| calls.key.is_none()) {
-            group.keys.clear();
-        }
+        let free_calls = group.terms.as_ref().map_or(0, |terms| terms.free_calls);
+        let calls = (&*group.late, &*group.intervals);
+        let packs = &mut group.packs;
+        refused.extend(refuse_used(free_calls, packs, month, calls, most_used));
     }
-    Ok(())
+    refused
 }
 
-/// Adds the lines to the calls by key of their groups.
-fn add_by_key(groups: &mut Vec<GroupInputs>, lines: &[UsageLine]) {
-    for line in lines {
-        let keys = &mut group_of(groups, &line.group).keys;
-        let at = match keys.binary_search_by(|calls| calls.key.cmp(&line.key)) {
-            Ok(at) => at,
-            Err(at) => {
-                let key = line.key.clone();
-                let none = KeyCalls {
-                    key,
-                    calls: 0,
-                    billable: 0,
-                };
-                keys.insert(at, none);
-                at
-            }
-        };
-        keys[at].calls += line.calls;
-        if line.billable {
-            keys[at].billable += line.calls;
-        }
-    }
-}
-
-fn empty_group(group: &GroupId, title: &str, title_en: &str) -> GroupInputs {
-    GroupInputs {
-        group: group.clone(),
-        title: title.to_owned(),
-        title_en: title_en.to_owned(),
-        terms: None,
-        packs: Vec::new(),
-        purchases: Vec::new(),
-        intervals: Vec::new(),
-        late: Vec::new(),
-        keys: Vec::new(),
-    }
-}
-
-/// The group's inputs. One that the catalogue does not sell any more is listed without a price.
-fn group_of<'g>(groups: &'g mut Vec<GroupInputs>, id: &GroupId) -> &'g mut GroupInputs {
-    let index = groups.iter().position(|group| group.group == *id);
-    let index = index.unwrap_or_else(|| {
-        groups.push(empty_group(id, id.as_str(), ""));
-        groups.len() - 1
-    });
-    &mut groups[index]
-}
-
-/// The orders that can cover calls of the month.
-fn packs(service: &Service, from: Utc, until: Utc, used: &Used) -> Vec<PackOrder> {
-    let of_the_month = service.packs.iter().filter(|pack| {
-        let ends = pack
-            .refunded
-            .map_or(pack.expires, |refunded| refunded.min(pack.expires));
-        pack.delivered < until && ends > from
-    });
-    of_the_month
-        .map(|pack| order(pack, used.get(&*pack.order).copied().unwrap_or(0)))
-        .collect()
-}
-
-fn order(pack: &Pack, used_before: u64) -> PackOrder {
-    PackOrder {
-        order: pack.order.to_string(),
-        calls: pack.calls,
-        count: pack.count,
-        delivered: pack.delivered,
-        expires: pack.expires,
-        refunded: pack.refunded,
-        origin: pack.origin,
-        paid: pack.paid.funds().collect(),
-        used_before,
-    }
-}
-
-fn purchases(service: &Service, from: Utc, until: Utc) -> Vec<QpsOrder> {
-    let of_the_month = service
-        .qps_purchases
-        .iter()
-        .filter(|purchase| from <= purchase.from && purchase.from < until);
-    of_the_month
-        .map(|purchase| QpsOrder {
-            order: purchase.order.to_string(),
-            qps: purchase.qps,
-            from: purchase.from,
-            until: purchase.until,
-            paid: purchase.paid.funds().collect(),
+/// What the statement shows of the balance: after all that earlier statements charge.
+fn balance_inputs(account: &Account, charged: Decimal, inputs: &Inputs) -> BalanceInputs {
+    let entries = account.payments.iter().map(|p| (p.at, p.amount));
+    let adjusted = account.adjustments.iter().map(|a| (a.at, a.amount));
+    let before = Utc(inputs.from.0.saturating_sub(1));
+    let in_month = |at: Utc| inputs.from <= at && at < inputs.counted_until;
+    let payments = account.payments.iter().filter(|p| in_month(p.at));
+    let mut payments: Vec<PaymentInput> = payments
+        .map(|payment| PaymentInput {
+            order: payment.order.to_string(),
+            at: payment.at,
+            amount: payment.amount,
         })
-        .collect()
-}
-
-/// The lines by group, those that differ only in what a bill does not ask added together.
-fn by_group(lines: &[UsageLine]) -> BTreeMap<&GroupId, Vec<Calls>> {
-    let mut groups: BTreeMap<&GroupId, Vec<Calls>> = BTreeMap::new();
-    for line in lines {
-        let calls = groups.entry(&line.group).or_default();
-        let alike = calls.iter_mut().find(|calls| {
-            calls.action == line.action && calls.mode == line.mode && calls.reason == line.reason
-        });
-        match alike {
-            Some(alike) => alike.calls += line.calls,
-            None => calls.push(Calls {
-                action: line.action.clone(),
-                mode: line.mode,
-                reason: line.reason,
-                calls: line.calls,
-            }),
-        }
+        .collect();
+    payments.sort_by_key(|payment| payment.at);
+    let adjustments = account.adjustments.iter().filter(|a| in_month(a.at));
+    let mut adjustments: Vec<ManualAdjustment> = adjustments
+        .map(|adjustment| ManualAdjustment {
+            id: adjustment.id.to_string(),
+            at: adjustment.at,
+            amount: adjustment.amount,
+            reason: adjustment.reason.to_string(),
+            by: adjustment.by.to_string(),
+        })
+        .collect();
+    adjustments.sort_by_key(|adjustment| adjustment.at);
+    BalanceInputs {
+        before: billing::balance(entries.chain(adjusted), charged, before),
+        payments,
+        adjustments,
     }
-    groups
-}
-
-pub(super) fn used_after(statement: &Statement) -> Used {
-    let packs = statement
-        .groups
-        .iter()
-        .filter_map(|group| group.per_call.as_ref())
-        .flat_map(|per_call| &per_call.packs);
-    packs
-        .map(|pack| (pack.order.clone(), pack.used_before + pack.used))
-        .collect()
 }
 
 #[cfg(test)]

@@ -2,13 +2,18 @@
 
 use crate::billing::explain::computed;
 use crate::billing::ladder::price;
+use crate::billing::late::walk;
 use crate::billing::packs::PackWalk;
 use crate::billing::refund::{paid_back, sum};
 use crate::billing::statement::{
-    ActionCalls, FreeUse, GroupStatement, NotBillable, PackUse, PaidKind, PaidLine, PerCallUse,
-    PostpaidUse, Statement, StatementLine,
+    ActionCalls, AdjustmentLine, FreeUse, GroupStatement, ManualLine, NotBillable, PackUse,
+    PaidKind, PaidLine, PaymentLine, PerCallUse, PostpaidUse, Statement, StatementBalance,
+    StatementLine,
 };
-use crate::billing::{Calls, GroupInputs, Inputs, PackOrder, PriceTerms, QpsOrder};
+use crate::billing::{
+    BalanceInputs, Calls, GroupInputs, Inputs, LateEntries, MonthAgain, PackOrder, PriceTerms,
+    QpsOrder, money,
+};
 use crate::model::{Fund, Local, Mode, Reason, Utc};
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
@@ -26,7 +31,12 @@ pub fn statement(inputs: &Inputs) -> Statement {
         .map(|group| group_statement(inputs, group, &zone))
         .collect();
     let lines = groups.iter().flat_map(|group| &group.lines);
+    let adjustments = groups.iter().flat_map(|group| &group.adjustments);
     let paid = groups.iter().flat_map(|group| &group.paid);
+    // R13: the total is the sum of the rounded lines, not the rounded sum.
+    let due = sum(lines
+        .map(|line| line.amount)
+        .chain(adjustments.map(|line| line.amount)));
     Statement {
         account: inputs.account.clone(),
         name: inputs.name.clone(),
@@ -36,39 +46,37 @@ pub fn statement(inputs: &Inputs) -> Statement {
         from: Local::new(inputs.from, &zone),
         until: Local::new(inputs.until, &zone),
         counted_until: Local::new(inputs.counted_until, &zone),
-        // R13: the total is the sum of the rounded lines, not the rounded sum.
-        due: sum(lines.map(|line| line.amount)),
+        due,
         paid_when_ordered: sum(paid.map(|line| line.amount)),
         groups,
         on_no_statement: inputs.on_no_statement,
+        balance: inputs
+            .balance
+            .as_ref()
+            .map(|balance| statement_balance(balance, due, &zone)),
         fixed: None,
     }
 }
 
 fn group_statement(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> GroupStatement {
-    // Late calls come first: they are billed as calls of the month's first instant (ours).
-    let late = group.late.iter().map(|calls| (inputs.from, calls));
-    let counted = group
-        .intervals
-        .iter()
-        .flat_map(|interval| interval.calls.iter().map(|calls| (interval.from, calls)));
-    let all = || late.clone().chain(counted.clone());
-
     let per_call = group.terms.as_ref().map(|terms| {
-        let mut walk = PackWalk::new(terms.free_calls, &group.packs);
-        let mut billable = 0u64;
-        for (at, calls) in all().filter(|(_, calls)| kind(calls) == LineKind::PerCall) {
-            billable = billable.saturating_add(calls.calls);
-            walk.take(at, calls.calls);
-        }
+        let GroupInputs {
+            packs,
+            late,
+            intervals,
+            ..
+        } = group;
+        let (walk, billable) = walk(terms.free_calls, packs, inputs.from, late, intervals);
         (terms, walk, billable)
     });
 
+    let counted = group.intervals.iter().flat_map(|interval| &interval.calls);
+    let all = group.late.iter().chain(counted);
     let ActionSums {
         calls,
         not_billable,
         qps_calls,
-    } = sums_by_action(all().map(|(_, calls)| calls));
+    } = sums_by_action(all);
 
     let mut statement = GroupStatement {
         group: group.group.clone(),
@@ -76,13 +84,23 @@ fn group_statement(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> Gro
         title_en: group.title_en.clone(),
         calls,
         not_billable,
-        late: late.fold(0, |sum, (_, calls)| sum.saturating_add(calls.calls)),
+        late: group
+            .late
+            .iter()
+            .fold(0, |sum, calls| sum.saturating_add(calls.calls)),
         keys: group.keys.clone(),
         per_call: per_call.as_ref().map(|(terms, walk, billable)| {
-            per_call_use(terms, walk, *billable, group, inputs.counted_until, zone)
+            let (packs, at) = (&group.packs, inputs.counted_until);
+            per_call_use(terms, walk, *billable, packs, at, zone)
         }),
         qps_calls,
         lines: Vec::new(),
+        adjustments: group
+            .late_entries
+            .months
+            .iter()
+            .map(|month| adjustment(month, zone))
+            .collect(),
         paid: paid_lines(inputs, group, zone),
         computed: Vec::new(),
     };
@@ -165,7 +183,7 @@ fn per_call_use(
     terms: &PriceTerms,
     walk: &PackWalk<'_>,
     billable: u64,
-    group: &GroupInputs,
+    packs: &[PackOrder],
     at: Utc,
     zone: &TimeZone,
 ) -> PerCallUse {
@@ -194,7 +212,7 @@ fn per_call_use(
             used: terms.free_calls.saturating_sub(walk.free_left),
             left: walk.free_left,
         },
-        packs: group.packs.iter().zip(&walk.left).map(pack).collect(),
+        packs: packs.iter().zip(&walk.left).map(pack).collect(),
         postpaid: PostpaidUse {
             calls: walk.postpaid,
             tier_calls: price.tier_calls,
@@ -202,6 +220,65 @@ fn per_call_use(
             unit_price: price.unit_price,
             amount: price.amount,
         },
+    }
+}
+
+/// R16: the month computed again, less what it was charged already. All three are sums of rounded
+/// lines, so that nothing is rounded again.
+fn adjustment(month: &MonthAgain, zone: &TimeZone) -> AdjustmentLine {
+    let (walk, billable) = month.walk();
+    let per_call = per_call_use(
+        &month.terms,
+        &walk,
+        billable,
+        &month.packs,
+        month.until,
+        zone,
+    );
+    let recomputed = per_call.postpaid.amount;
+    let charged = month.fixed.saturating_add(month.adjusted);
+    AdjustmentLine {
+        month: month.month.clone(),
+        amount: money(recomputed.saturating_sub(charged)),
+        recomputed: money(recomputed),
+        fixed: money(month.fixed),
+        adjusted_before: money(month.adjusted),
+        per_call,
+    }
+}
+
+/// R16, R17: the balance before and after the statement.
+fn statement_balance(inputs: &BalanceInputs, debit: Decimal, zone: &TimeZone) -> StatementBalance {
+    let BalanceInputs {
+        before,
+        payments,
+        adjustments,
+    } = inputs;
+    let paid = payments.iter().map(|payment| payment.amount);
+    let adjusted = adjustments.iter().map(|adjustment| adjustment.amount);
+    let after = sum([*before].into_iter().chain(paid).chain(adjusted));
+    StatementBalance {
+        before: money(*before),
+        payments: payments
+            .iter()
+            .map(|payment| PaymentLine {
+                order: payment.order.clone(),
+                at: Local::new(payment.at, zone),
+                amount: money(payment.amount),
+            })
+            .collect(),
+        adjustments: adjustments
+            .iter()
+            .map(|adjustment| ManualLine {
+                id: adjustment.id.clone(),
+                at: Local::new(adjustment.at, zone),
+                amount: money(adjustment.amount),
+                reason: adjustment.reason.clone(),
+                by: adjustment.by.clone(),
+            })
+            .collect(),
+        debit,
+        after: money(after.saturating_sub(debit)),
     }
 }
 
@@ -239,7 +316,11 @@ fn paid_lines(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> Vec<Paid
         };
         paid.push((at, line));
     };
-    for pack in group.packs.iter().filter(|pack| in_month(pack.delivered)) {
+    let LateEntries {
+        orders, refunds, ..
+    } = &group.late_entries;
+    let delivered = group.packs.iter().filter(|pack| in_month(pack.delivered));
+    for pack in orders.iter().chain(delivered) {
         let PackOrder { order, paid, .. } = pack;
         line(
             pack.delivered,
@@ -258,8 +339,10 @@ fn paid_lines(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> Vec<Paid
         );
         line(purchase.from, order, PaidKind::Qps, what, paid.clone());
     }
-    for pack in &group.packs {
-        if let Some(at) = pack.refunded.filter(|at| in_month(*at)) {
+    let refunded = group.packs.iter();
+    let refunded = refunded.filter(|pack| pack.refunded.is_some_and(in_month));
+    for pack in orders.iter().chain(refunds).chain(refunded) {
+        if let Some(at) = pack.refunded {
             let back = paid_back(&pack.paid).map(|(fund, amount)| (fund, -amount));
             let what = format!("paid back: {}", packs_named(pack));
             line(at, &pack.order, PaidKind::PaidBack, what, back.collect());

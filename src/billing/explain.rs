@@ -70,6 +70,46 @@ pub(super) fn computed(
         )),
         _ => {}
     }
+    said.extend(adjusted(inputs, group, zone));
+    said
+}
+
+/// What became known of fixed months, and what it changes (R16).
+fn adjusted(inputs: &Inputs, group: &GroupStatement, zone: &TimeZone) -> Vec<String> {
+    let of_group = inputs.groups.iter().find(|of| of.group == group.group);
+    let Some(late) = of_group.map(|of| &of.late_entries) else {
+        return Vec::new();
+    };
+    let mut said = Vec::new();
+    for order in &late.orders {
+        said.push(format!(
+            "R16: order {} of {} x {} calls, delivered at {}, was entered after that month was fixed",
+            order.order,
+            order.count,
+            order.calls,
+            Local::new(order.delivered, zone)
+        ));
+    }
+    let with_refund = late.orders.iter().chain(&late.refunds);
+    for (order, at) in with_refund.filter_map(|order| Some((&order.order, order.refunded?))) {
+        said.push(format!(
+            "R16: that order {order} was paid back at {} was entered after that month was fixed",
+            Local::new(at, zone)
+        ));
+    }
+    for line in &group.adjustments {
+        said.push(format!(
+            "R16: {} is computed again: {} post-paid calls x {} = {}, less {} fixed, less {} adjusted before = {} {}",
+            line.month,
+            line.per_call.postpaid.calls,
+            line.per_call.postpaid.unit_price,
+            line.recomputed,
+            line.fixed,
+            line.adjusted_before,
+            line.amount,
+            inputs.currency
+        ));
+    }
     said
 }
 

@@ -31,6 +31,48 @@ pub struct Inputs {
     /// which some months were fixed by. Nothing is due for them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub on_no_statement: u64,
+    /// The account's balance when the month began, and what people changed of it in the month.
+    /// `None` for an account that the files do not name, and in statements of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<BalanceInputs>,
+}
+
+/// What a statement shows of the account's balance (R16, R17). As the files had it then: a payment
+/// that is entered later is part of a later `before`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BalanceInputs {
+    /// Payments and manual adjustments before the month, less what the statements before it charge.
+    pub before: Decimal,
+    /// The payments that count from an instant of the month, by time.
+    pub payments: Vec<PaymentInput>,
+    /// The manual adjustments of the month, by time.
+    pub adjustments: Vec<ManualAdjustment>,
+}
+
+/// A payment towards post-paid charges.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PaymentInput {
+    /// The order's id.
+    pub order: String,
+    /// When it counts from.
+    pub at: Utc,
+    /// The amount.
+    pub amount: Decimal,
+}
+
+/// A correction of the balance that people decided (R16).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ManualAdjustment {
+    /// Its id.
+    pub id: String,
+    /// When it counts from.
+    pub at: Utc,
+    /// In the customer's favour above zero.
+    pub amount: Decimal,
+    /// Why it was made.
+    pub reason: String,
+    /// Who decided it.
+    pub by: String,
 }
 
 pub(super) fn is_zero(calls: &u64) -> bool {
@@ -64,6 +106,9 @@ pub struct GroupInputs {
     /// of key. Empty when all are from before keys had ids.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<KeyCalls>,
+    /// What became known of fixed months since the statement before (R16).
+    #[serde(default, skip_serializing_if = "LateEntries::is_empty")]
+    pub late_entries: LateEntries,
 }
 
 /// The calls of one key.
@@ -75,6 +120,49 @@ pub struct KeyCalls {
     pub calls: u64,
     /// The number of billable ones among them, in any mode.
     pub billable: u64,
+}
+
+/// Orders and refunds that are dated in fixed months, and were not known when these were fixed
+/// (R16). Each is on the first statement that is fixed afterwards.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct LateEntries {
+    /// The orders of packs, by time of delivery. One that was paid back as well has its refund.
+    pub orders: Vec<PackOrder>,
+    /// Orders that fixed months list, and that were paid back in a fixed month as is known now.
+    pub refunds: Vec<PackOrder>,
+    /// Each fixed month from the earliest of them on, to be computed again, in order.
+    pub months: Vec<MonthAgain>,
+}
+
+impl LateEntries {
+    /// Whether nothing became known.
+    pub fn is_empty(&self) -> bool {
+        self.orders.is_empty() && self.refunds.is_empty()
+    }
+}
+
+/// What a fixed month is computed again from: as it was fixed, with the late entries (R16).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MonthAgain {
+    /// The month, as in `2026-11`.
+    pub month: String,
+    /// The month's first instant.
+    pub from: Utc,
+    /// The next month's first instant.
+    pub until: Utc,
+    /// The terms as fixed.
+    pub terms: PriceTerms,
+    /// The orders that the month was fixed with, and the late ones. `used_before` is what the
+    /// months before used when they are computed again.
+    pub packs: Vec<PackOrder>,
+    /// The billable calls in per-call mode as fixed, also cut where a late entry begins or ends.
+    pub intervals: Vec<Interval>,
+    /// The late calls among them, which were billed at the month's first instant.
+    pub late: Vec<Calls>,
+    /// What the month's own statement charges for the group.
+    pub fixed: Decimal,
+    /// The adjustments of this month on earlier statements.
+    pub adjusted: Decimal,
 }
 
 /// The catalogue's terms of per-call mode, as far as a statement needs them.

@@ -9,11 +9,17 @@
 mod balance;
 mod books_error;
 mod compute;
+mod conflicts;
+mod count;
+mod entries;
 mod explain;
+mod history;
 mod inputs;
 mod ladder;
+mod late;
 mod months;
 mod notice;
+mod orders;
 mod packs;
 mod price;
 mod refund;
@@ -28,22 +34,27 @@ mod window;
 
 pub(crate) mod balances;
 pub(crate) mod books;
+pub(crate) mod csv;
 pub(crate) mod text;
 
 pub use inputs::Inputs;
 
 pub(crate) use balance::{balance, in_arrears};
 pub use compute::statement;
+pub(crate) use conflicts::conflicts;
+pub(crate) use history::amount;
 pub(crate) use inputs::{
-    Calls, GroupInputs, Interval, KeyCalls, PackOrder, PriceTerms, QpsOrder, money,
+    BalanceInputs, Calls, GroupInputs, Interval, KeyCalls, LateEntries, ManualAdjustment,
+    MonthAgain, PackOrder, PaymentInput, PriceTerms, QpsOrder, money,
 };
 pub(crate) use months::{
-    closing_day, due, furthest, keep_from, last_day_over, newest, next_seal, told, unsettled,
+    closing_day, debit_from, due, furthest, keep_from, last_day_over, newest, next_seal, to_debit,
+    told, unsettled,
 };
 pub(crate) use notice::{Notice, notices};
 pub(crate) use packs::{PackState, boundaries, pack_in_use};
-pub(crate) use price::{Goods, Period, Quote, pack_price, qps_price};
-pub(crate) use refund::{NotRefundable, Refund, refund};
+pub(crate) use price::{Goods, Quote, list_price, off_the_list};
+pub(crate) use refund::{NotRefundable, Refund, RefundRule, Standing, refund};
 pub(crate) use report::{Report, fixed_sum};
 pub(crate) use settlement::{SettleError, settle_month};
 pub(crate) use statement::{Fixed, FreeUse, GroupStatement, PaidKind, PerCallUse, Statement};

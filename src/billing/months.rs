@@ -25,6 +25,33 @@ pub(crate) fn due(reader: &Reader, zone: &TimeZone, now: Utc) -> Result<Option<M
     Ok(unsettled(reader, zone)?.filter(is_over))
 }
 
+/// The instant from which the month may be debited: the begin of `settle_day` in the month after
+/// it, by the provider's clock (R16).
+pub(crate) fn debit_from(month: Month, settle_day: u8, zone: &TimeZone) -> Utc {
+    let (_, until) = month.bounds(zone);
+    let after = i64::from(settle_day) - 1;
+    let day = local_date(until, zone).checked_add(jiff::Span::new().days(after));
+    let begin = day.and_then(|day| day.to_zoned_datetime(zone.clone()));
+    begin.map_or(Utc(i64::MAX), |begin| {
+        Utc(begin.timestamp().as_microsecond())
+    })
+}
+
+/// The months that are settled and not debited yet, in order, each with the instant from which it
+/// is to be debited. One that is settled later than that is debited at once (R16).
+pub(crate) fn to_debit(
+    reader: &Reader,
+    settle_day: u8,
+    zone: &TimeZone,
+) -> Result<Vec<(Month, Utc)>, ReadError> {
+    let settled = reader.not_debited()?.into_iter();
+    let settled = settled.filter(|month| month.settled_at.is_some());
+    let months = settled.filter_map(|settled| Month::parse(&settled.month).ok());
+    Ok(months
+        .map(|month| (month, debit_from(month, settle_day, zone)))
+        .collect())
+}
+
 /// The first instant whose records must stay. It lies within `retain`. Records of the running month
 /// stay, those of the one before, which may be disputed (R16), and those of a month that is not
 /// settled.
@@ -158,6 +185,20 @@ mod tests {
         assert_eq!(long, utc("2026-07-23T16:00:00Z"));
         let late = keep_from(now, day, month("2026-08"), &zone);
         assert_eq!(late, utc("2026-07-31T16:00:00Z"));
+    }
+
+    #[test]
+    fn a_month_is_debited_from_midnight_of_the_settle_day_of_the_month_after_it() {
+        let shanghai = TimeZone::get("Asia/Shanghai").unwrap();
+        let month = |text| Month::parse(text).unwrap();
+        let from = |text, day| debit_from(month(text), day, &shanghai);
+        assert_eq!(from("2026-11", 3), utc("2026-12-02T16:00:00Z"));
+        assert_eq!(from("2026-12", 1), utc("2026-12-31T16:00:00Z"));
+        assert_eq!(from("2027-01", 28), utc("2027-02-27T16:00:00Z"));
+        // A day of 23 hours lies before it: local midnight counts, and not so many hours.
+        let new_york = TimeZone::get("America/New_York").unwrap();
+        let from = debit_from(month("2027-02"), 15, &new_york);
+        assert_eq!(from, utc("2027-03-15T04:00:00Z"));
     }
 
     #[test]

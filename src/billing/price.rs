@@ -1,30 +1,11 @@
 //! The prices of packs and of QPS when they are ordered (R11, R15).
 
 use crate::billing::money;
+use crate::billing::refund::sum;
+use crate::config::{Account, Catalog, Charging, Paid, PerCall, QpsPrice, Service};
+use crate::model::{Origin, Period};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
-use std::fmt;
-
-/// How long quota is bought for. Calendar months or days (R15).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Period {
-    /// At the price of a month.
-    Months(u32),
-    /// At the price of a day.
-    Days(u32),
-}
-
-impl fmt::Display for Period {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Months(1) => write!(f, "1 month"),
-            Self::Months(n) => write!(f, "{n} months"),
-            Self::Days(1) => write!(f, "1 day"),
-            Self::Days(n) => write!(f, "{n} days"),
-        }
-    }
-}
 
 /// The goods of an order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -149,4 +130,65 @@ fn exact(unit_price: Decimal, many: u64) -> Result<(Decimal, Decimal), NotSold> 
     let amount = unit_price.checked_mul(Decimal::from(many));
     let amount = amount.ok_or(NotSold::TooLarge)?;
     Ok((money(unit_price), money(amount)))
+}
+
+/// What a pack or a purchase of quota costs by the catalogue (R11, R15).
+pub(crate) fn list_price(
+    per_call: &PerCall,
+    qps: &[QpsPrice],
+    goods: Goods,
+) -> Result<Quote, NotSold> {
+    match goods {
+        Goods::Packs { calls, count } => {
+            let on_sale: Vec<_> = per_call.packs.iter().map(|p| (p.calls, p.price)).collect();
+            pack_price(&on_sale, calls, count)
+        }
+        Goods::Qps { qps: quota, period } => {
+            let ladder: Vec<_> = qps.iter().map(|q| (q.from, q.month, q.day)).collect();
+            qps_price(&ladder, quota, period)
+        }
+    }
+}
+
+/// A sentence for each order of the account that was bought for something else than the price list
+/// says, and that gives no reason for it (R11, R15).
+pub(crate) fn off_the_list(catalog: &Catalog, account: &Account) -> Vec<String> {
+    let mut said = Vec::new();
+    for service in &account.services {
+        let group = catalog.groups.iter().find(|g| g.id == service.group);
+        let Some(Charging::Paid { per_call, qps }) = group.map(|group| &group.charging) else {
+            continue;
+        };
+        for (order, paid, goods) in bought(service) {
+            let paid = sum(paid.funds().map(|(_, amount)| amount));
+            let listed = list_price(per_call, qps, goods);
+            if let Ok(Quote { amount, .. }) = listed
+                && amount != paid
+            {
+                said.push(format!(
+                    "{} {}: order {order} was paid with {paid}, and by the price list it costs {amount}: correct `paid`, or \
+                     write why at the order, as in `discount: {{reason: the price of before}}`",
+                    account.id, service.group
+                ));
+            }
+        }
+    }
+    said
+}
+
+/// The orders that were bought and have no discount.
+fn bought(service: &Service) -> impl Iterator<Item = (&str, &Paid, Goods)> {
+    let packs = service.packs.iter();
+    let packs = packs.filter(|pack| pack.origin == Origin::Bought && pack.discount.is_none());
+    let packs = packs.map(|pack| {
+        let (calls, count) = (pack.calls, pack.count);
+        (&*pack.order, &pack.paid, Goods::Packs { calls, count })
+    });
+    let purchases = service.qps_purchases.iter();
+    let purchases = purchases.filter(|purchase| purchase.discount.is_none());
+    let purchases = purchases.map(|purchase| {
+        let (qps, period) = (purchase.qps, purchase.period);
+        (&*purchase.order, &purchase.paid, Goods::Qps { qps, period })
+    });
+    packs.chain(purchases)
 }

@@ -6,11 +6,11 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use rust_decimal::Decimal;
 
-/// The days after that of delivery on which an order is paid back (R18).
-const REFUND_DAYS: i64 = 7;
+/// The days after that of delivery on which an order is paid back, unless it says otherwise (R18).
+const REFUND_DAYS: u16 = 7;
 
 /// The answer to a refund that somebody asks for. That the provider may refuse suspected abuse all
-/// the same is a decision of people, and no rule here (R18).
+/// the same is a decision of people, which stands on the order (R18).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Refund {
     /// It is paid back in full.
@@ -21,6 +21,8 @@ pub(crate) enum Refund {
         total: Decimal,
         /// The first instant that is too late.
         until: Utc,
+        /// The days after that of delivery: the order's own, or those of the contract.
+        days: u16,
     },
     /// It is not.
     No {
@@ -31,7 +33,7 @@ pub(crate) enum Refund {
 
 /// Why an order is not paid back: the first of these that holds, those that no waiting mends first
 /// (ours).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum NotRefundable {
     /// It is no order of packs.
     #[error("R18: the order is a QPS purchase, which is not paid back")]
@@ -51,13 +53,21 @@ pub(crate) enum NotRefundable {
         /// The number of calls.
         used: u64,
     },
-    /// The seventh day after delivery is over.
-    #[error(
-        "R18: the order could be paid back within {REFUND_DAYS} days of its delivery; they are over"
-    )]
+    /// The provider has decided so: `refund_refused` on the order.
+    #[error("R18: the provider has refused it ({by}): {reason}")]
+    Refused {
+        /// Why.
+        reason: String,
+        /// Who decided it.
+        by: String,
+    },
+    /// The last day on which it is paid back is over.
+    #[error("R18: the order could be paid back within {days} days of its delivery; they are over")]
     TooLate {
         /// The first instant that was too late.
         until: Utc,
+        /// The number of days.
+        days: u16,
     },
     /// Some service of the account is stopped for a violation.
     #[error("R18: no pack of an account that is stopped for a violation is paid back")]
@@ -69,13 +79,14 @@ pub(crate) enum NotRefundable {
 
 impl NotRefundable {
     /// As in JSON.
-    pub(crate) const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(&self) -> &'static str {
         match self {
             Self::QpsPurchase => "qps_purchase",
             Self::Refunded => "refunded",
             Self::NotBought => "not_bought",
             Self::PromotionRule => "promotion_rule",
             Self::Used { .. } => "used",
+            Self::Refused { .. } => "refused",
             Self::TooLate { .. } => "too_late",
             Self::Violation => "violation",
             Self::Stopped(_) => "stopped",
@@ -83,33 +94,55 @@ impl NotRefundable {
     }
 }
 
-/// Answers for `order`, of which `used` calls were ever used. `standing`: that of its service now.
-/// `violation`: whether any service of the account is stopped for one. `refundable`: the order's
-/// own flag. QPS purchases are never paid back (R18), so they do not come here.
+/// What an order says of its own refund (R18).
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct RefundRule<'r> {
+    /// `refundable: false`: its promotion excludes refunds.
+    pub excluded: bool,
+    /// `refund_days`: the days of its promotion.
+    pub days: Option<u16>,
+    /// `refund_refused`: the reason, and who decided it.
+    pub refused: Option<(&'r str, &'r str)>,
+}
+
+/// How the service of an order stands now (R18).
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Standing {
+    /// Why it is stopped.
+    pub stopped: Option<Stop>,
+    /// Whether any service of the account is stopped for a violation.
+    pub violation: bool,
+}
+
+/// Answers for `order`, of which `used` calls were ever used. QPS purchases are never paid back
+/// (R18), so they do not come here.
 pub(crate) fn refund(
     order: &PackOrder,
     used: u64,
-    standing: Option<Stop>,
-    violation: bool,
-    refundable: bool,
+    standing: Standing,
+    rule: RefundRule<'_>,
     zone: &TimeZone,
     now: Utc,
 ) -> Refund {
-    let until = refundable_until(order.delivered, zone);
+    let days = rule.days.unwrap_or(REFUND_DAYS);
+    let until = refundable_until(order.delivered, days, zone);
     let reason = if order.refunded.is_some() {
         Some(NotRefundable::Refunded)
     } else if !bought(order) {
         Some(NotRefundable::NotBought)
-    } else if !refundable {
+    } else if rule.excluded {
         Some(NotRefundable::PromotionRule)
     } else if used > 0 {
         Some(NotRefundable::Used { used })
+    } else if let Some((reason, by)) = rule.refused {
+        let (reason, by) = (reason.to_owned(), by.to_owned());
+        Some(NotRefundable::Refused { reason, by })
     } else if now >= until {
-        Some(NotRefundable::TooLate { until })
-    } else if violation {
+        Some(NotRefundable::TooLate { until, days })
+    } else if standing.violation {
         Some(NotRefundable::Violation)
     } else {
-        standing.map(NotRefundable::Stopped)
+        standing.stopped.map(NotRefundable::Stopped)
     };
     match reason {
         Some(reason) => Refund::No { reason },
@@ -119,6 +152,7 @@ pub(crate) fn refund(
                 total: sum(back.iter().map(|(_, amount)| *amount)),
                 back,
                 until,
+                days,
             }
         }
     }
@@ -148,12 +182,12 @@ fn bought(order: &PackOrder) -> bool {
     }
 }
 
-/// The day of delivery is not counted, and the seventh after it counts to its end, local time
-/// (R18).
-fn refundable_until(delivered: Utc, zone: &TimeZone) -> Utc {
+/// The day of delivery is not counted, and the last of the days after it counts to its end, local
+/// time (R18).
+fn refundable_until(delivered: Utc, days: u16, zone: &TimeZone) -> Utc {
     let until = Timestamp::from_microsecond(delivered.0)
         .map(|delivered| delivered.to_zoned_datetime(zone.clone()).date())
-        .and_then(|date| date.checked_add(Span::new().days(REFUND_DAYS + 1)))
+        .and_then(|date| date.checked_add(Span::new().days(i64::from(days) + 1)))
         .and_then(|date| date.to_zoned_datetime(zone.clone()));
     match until {
         Ok(until) => Utc(until.timestamp().as_microsecond()),

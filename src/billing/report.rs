@@ -41,6 +41,8 @@ pub(crate) struct Report {
     pub paid: BTreeMap<&'static str, BTreeMap<Fund, Decimal>>,
     /// Payments of the month towards post-paid calls.
     pub payments: Sum,
+    /// Manual adjustments of the month, in the customers' favour above zero (R16).
+    pub adjustments: Sum,
     /// What accounts owe, by the age of the unpaid debits.
     pub arrears: Vec<Arrears>,
     /// The part of valid packs, at the end of the month or now, that no call has used.
@@ -73,8 +75,10 @@ pub(crate) struct GroupFigures {
     pub not_billable: BTreeMap<Reason, u64>,
     /// The number of all these that are of earlier months.
     pub late: u64,
-    /// What is due.
+    /// What is due, the adjustments of fixed months included (R16).
     pub due: Decimal,
+    /// These adjustments alone.
+    pub adjusted: Decimal,
 }
 
 /// What is owed since so long.
@@ -122,7 +126,7 @@ impl Books<'_> {
         if settlement.is_some_and(|settlement| settlement.settled_at.is_some()) {
             let mut after = String::new();
             while let Some(stored) = self.next(&text, &after)? {
-                let statement = crate::billing::books::parse(&stored.account, &stored)?;
+                let statement = crate::billing::history::parse(&stored.account, &stored)?;
                 each(&statement, Some(&stored))?;
                 after = stored.account.to_string();
             }
@@ -167,7 +171,16 @@ impl Books<'_> {
             due: Decimal::ZERO,
             groups: BTreeMap::new(),
             paid: BTreeMap::new(),
-            payments: payments(accounts, from, until.min(self.now)),
+            payments: sum(accounts, (from, until.min(self.now)), |account| {
+                let payments = account.payments.iter();
+                payments
+                    .map(|payment| (payment.at, payment.amount))
+                    .collect()
+            }),
+            adjustments: sum(accounts, (from, until.min(self.now)), |account| {
+                let adjustments = account.adjustments.iter();
+                adjustments.map(|of| (of.at, of.amount)).collect()
+            }),
             arrears: self.arrears(accounts)?,
             unearned: Unearned::default(),
             void: Void::default(),
@@ -197,7 +210,7 @@ impl Books<'_> {
         let debited: HashMap<&str, Utc> = settlements.iter().filter_map(debited_at).collect();
         let mut debits: HashMap<AccountId, Vec<(Utc, Decimal)>> = HashMap::new();
         for debit in self.reader.debits(None)? {
-            let due = balances::due(&debit)?;
+            let due = crate::billing::amount(&debit)?;
             if let Some(at) = debited.get(&*debit.month) {
                 debits.entry(debit.account).or_default().push((*at, due));
             }
@@ -227,7 +240,7 @@ pub(crate) fn fixed_sum(reader: &Reader, month: &str) -> Result<Sum, BooksError>
         let page = reader.dues(month, after.as_ref(), PAGE)?;
         for debit in &page {
             sum.count += 1;
-            sum.amount += balances::due(debit)?;
+            sum.amount += crate::billing::amount(debit)?;
         }
         match page.into_iter().next_back() {
             Some(last) => after = Some(last.account),
@@ -240,12 +253,17 @@ fn debited_at(settlement: &Settlement) -> Option<(&str, Utc)> {
     Some((&*settlement.month, settlement.debited_at?))
 }
 
-fn payments(accounts: &BTreeMap<&AccountId, &Account>, from: Utc, until: Utc) -> Sum {
-    let payments = accounts.values().flat_map(|account| &account.payments);
-    let in_month = payments.filter(|payment| from <= payment.at && payment.at < until);
-    in_month.fold(Sum::default(), |sum, payment| Sum {
+/// The entries of all accounts in `[from, until)`, added up.
+fn sum(
+    accounts: &BTreeMap<&AccountId, &Account>,
+    (from, until): (Utc, Utc),
+    of: impl Fn(&Account) -> Vec<(Utc, Decimal)>,
+) -> Sum {
+    let entries = accounts.values().flat_map(|account| of(account));
+    let in_month = entries.filter(|(at, _)| from <= *at && *at < until);
+    in_month.fold(Sum::default(), |sum, (_, amount)| Sum {
         count: sum.count + 1,
-        amount: sum.amount + payment.amount,
+        amount: sum.amount + amount,
     })
 }
 
@@ -259,7 +277,10 @@ impl Report {
             figures.title_en.clone_from(&group.title_en);
             figures.late += group.late;
             figures.calls += group.calls.iter().map(|calls| calls.calls).sum::<u64>();
-            figures.due += group.lines.iter().map(|line| line.amount).sum::<Decimal>();
+            let adjusted = group.adjustments.iter().map(|line| line.amount);
+            let adjusted: Decimal = adjusted.sum();
+            figures.due += group.lines.iter().map(|line| line.amount).sum::<Decimal>() + adjusted;
+            figures.adjusted += adjusted;
             for calls in &group.not_billable {
                 *figures.not_billable.entry(calls.reason).or_default() += calls.calls;
             }

@@ -1,5 +1,5 @@
-//! How a month is settled: its statements are fixed, debited and closed by a digest (R16). When,
-//! the settler decides.
+//! How a month is settled: its statements are fixed and closed by a digest (R16). When that is,
+//! and when the month is debited, the settler decides.
 //!
 //! # Decided
 //! - **A month is fixed by the seal of its last day**, an hour after its end, so that the head on a
@@ -82,8 +82,7 @@ pub(crate) struct Settled {
     pub seal: [u8; 32],
 }
 
-/// Fixes the statements of a month that was begun, and debits them. Goes on where an earlier try
-/// ended. `accounts` are those of the files; `between` is called before each statement, and its
+/// Fixes the statements of a month that was begun. Goes on where an earlier try ended. `accounts` are those of the files; `between` is called before each statement, and its
 /// error ends the work.
 ///
 /// # Errors

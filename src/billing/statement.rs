@@ -27,7 +27,8 @@ pub struct Statement {
     pub counted_until: Local,
     /// The groups, in the order of the catalogue.
     pub groups: Vec<GroupStatement>,
-    /// Due at settlement (R16): the sum of all groups' rounded lines (R13).
+    /// Due at settlement (R16): the sum of all groups' rounded lines (R13) and adjustments. Below
+    /// zero it is a credit.
     pub due: Decimal,
     /// Paid when ordered, less what was paid back: the sum of all groups' paid lines (R16).
     pub paid_when_ordered: Decimal,
@@ -35,8 +36,52 @@ pub struct Statement {
     /// [`Inputs`](crate::billing::Inputs) has them.
     #[serde(default, skip_serializing_if = "crate::billing::inputs::is_zero")]
     pub on_no_statement: u64,
+    /// The account's balance over the month; as [`Inputs`](crate::billing::Inputs) has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<StatementBalance>,
     /// `None` as long as it may change.
     pub fixed: Option<Fixed>,
+}
+
+/// The balance before and after a statement (R16, R17).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StatementBalance {
+    /// The balance when the month began, every earlier statement debited.
+    pub before: Decimal,
+    /// The payments of the month.
+    pub payments: Vec<PaymentLine>,
+    /// The manual adjustments of the month. They are not in the statement's total.
+    pub adjustments: Vec<ManualLine>,
+    /// The statement's total: to be debited on the `settle_day` after the month.
+    pub debit: Decimal,
+    /// The balance when that is debited.
+    pub after: Decimal,
+}
+
+/// A payment towards post-paid charges.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PaymentLine {
+    /// The order's id.
+    pub order: String,
+    /// When it counts from.
+    pub at: Local,
+    /// The amount.
+    pub amount: Decimal,
+}
+
+/// A manual adjustment of the balance (R16).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ManualLine {
+    /// Its id.
+    pub id: String,
+    /// When it counts from.
+    pub at: Local,
+    /// In the customer's favour above zero.
+    pub amount: Decimal,
+    /// Why it was made.
+    pub reason: String,
+    /// Who decided it.
+    pub by: String,
 }
 
 /// When a statement was fixed, and on which records.
@@ -76,6 +121,9 @@ pub struct GroupStatement {
     pub qps_calls: u64,
     /// The lines that are due at settlement.
     pub lines: Vec<StatementLine>,
+    /// The adjustments of fixed months, one for each month that was computed again (R16).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adjustments: Vec<AdjustmentLine>,
     /// The lines that were paid when ordered, by time.
     pub paid: Vec<PaidLine>,
     /// How it was computed, with the contract's rules.
@@ -186,6 +234,24 @@ pub struct StatementLine {
     pub unit_price: Decimal,
     /// The amount, rounded once, half up, to the fen (R13).
     pub amount: Decimal,
+}
+
+/// What a fixed month is charged or credited when it is computed again with late entries (R16).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AdjustmentLine {
+    /// The fixed month, as in `2026-11`.
+    pub month: String,
+    /// `recomputed - fixed - adjusted_before`: a charge above zero, a credit below. Not rounded
+    /// again.
+    pub amount: Decimal,
+    /// What is due of the month for the group, computed again.
+    pub recomputed: Decimal,
+    /// What the month's own statement charges for the group.
+    pub fixed: Decimal,
+    /// The adjustments of the month on earlier statements.
+    pub adjusted_before: Decimal,
+    /// How the month's calls are covered when it is computed again.
+    pub per_call: PerCallUse,
 }
 
 /// Something paid when it was ordered, or paid back.

@@ -1,7 +1,7 @@
 //! The rules of money, by examples. Every expected figure is worked out by hand from the contract.
 
 use super::*;
-use crate::billing::price::NotSold;
+use crate::billing::price::{NotSold, pack_price, qps_price};
 use crate::model::{
     AccountId, Action, Fund, GroupId, KeyId, Local, Mode, Origin, Reason, Stop, TierBasis, Utc,
 };
@@ -80,6 +80,7 @@ fn portrait(terms: PriceTerms, packs: Vec<PackOrder>) -> GroupInputs {
         intervals: Vec::new(),
         late: Vec::new(),
         keys: Vec::new(),
+        late_entries: LateEntries::default(),
     }
 }
 
@@ -104,6 +105,7 @@ fn inputs(groups: Vec<GroupInputs>) -> Inputs {
         until,
         counted_until: until,
         on_no_statement: 0,
+        balance: None,
         groups,
     }
 }
@@ -852,7 +854,7 @@ fn a_purchase_of_quota_is_priced_whole_at_the_step_of_its_own_size() {
         (50, yuan("700"), yuan("35")),
         (100, yuan("630"), yuan("30")),
     ];
-    use Period::{Days, Months};
+    use crate::model::Period::{Days, Months};
     for (qps, period, amount) in [
         (1, Months(1), "880"),
         (9, Months(1), "7920"),
@@ -931,7 +933,8 @@ fn the_balance_is_what_was_paid_in_by_now_less_what_was_debited() {
 
 /// A day's refund: of `order`, with what else may stand in the way.
 fn asked(order: &PackOrder, now: &str) -> Refund {
-    refund(order, 0, None, false, true, &shanghai(), at(now))
+    let (standing, rule) = (Standing::default(), RefundRule::default());
+    refund(order, 0, standing, rule, &shanghai(), at(now))
 }
 
 fn why_not(refund: Refund) -> NotRefundable {
@@ -947,6 +950,7 @@ fn an_unused_order_is_paid_back_until_the_seventh_day_after_its_delivery_ends() 
         back: vec![(Fund::Cash, yuan("88"))],
         total: yuan("88"),
         until: at(text),
+        days: 7,
     };
     for (delivered, last, too_late) in [
         // The day of delivery is not counted, the 7th after counts to its end, in Shanghai.
@@ -996,6 +1000,7 @@ fn an_unused_order_is_paid_back_until_the_seventh_day_after_its_delivery_ends() 
         assert_eq!(asked(&order, last), until(too_late), "the last second");
         let late = NotRefundable::TooLate {
             until: at(too_late),
+            days: 7,
         };
         assert_eq!(why_not(asked(&order, too_late)), late, "{delivered}");
     }
@@ -1009,8 +1014,16 @@ fn what_stands_in_the_way_of_a_refund_is_named_with_its_rule() {
     };
     let now = at("2026-11-05T10:00:00+08:00");
     let zone = shanghai();
-    let ask = |order: &PackOrder, used, standing, violation, refundable| {
-        refund(order, used, standing, violation, refundable, &zone, now)
+    let ask = |order: &PackOrder, used, standing, violation, refundable: bool| {
+        let standing = Standing {
+            stopped: standing,
+            violation,
+        };
+        let rule = RefundRule {
+            excluded: !refundable,
+            ..RefundRule::default()
+        };
+        refund(order, used, standing, rule, &zone, now)
     };
     let no = |refund| why_not(refund).to_string();
 
@@ -1064,6 +1077,208 @@ fn what_stands_in_the_way_of_a_refund_is_named_with_its_rule() {
 }
 
 #[test]
+fn an_order_has_its_own_days_of_refund_and_the_provider_may_refuse_it_with_a_reason() {
+    let order = PackOrder {
+        delivered: at("2026-11-02T10:00:00+08:00"),
+        ..pack("P-1")
+    };
+    let ask = |rule, used, now: &str| {
+        refund(
+            &order,
+            used,
+            Standing::default(),
+            rule,
+            &shanghai(),
+            at(now),
+        )
+    };
+    let month = RefundRule {
+        days: Some(30),
+        ..RefundRule::default()
+    };
+    // More generous, and stricter, than the contract; each day counts to its end.
+    assert!(matches!(
+        ask(month, 0, "2026-12-02T23:59:59+08:00"),
+        Refund::Yes { days: 30, until, .. } if until == at("2026-12-03T00:00:00+08:00")
+    ));
+    assert_eq!(
+        why_not(ask(month, 0, "2026-12-03T00:00:00+08:00")).to_string(),
+        "R18: the order could be paid back within 30 days of its delivery; they are over"
+    );
+    let day = RefundRule {
+        days: Some(1),
+        ..RefundRule::default()
+    };
+    let next = why_not(ask(day, 0, "2026-11-04T00:00:00+08:00"));
+    assert!(matches!(next, NotRefundable::TooLate { days: 1, .. }));
+    let refused = RefundRule {
+        refused: Some(("ordered and returned five times", "Li Wei")),
+        ..RefundRule::default()
+    };
+    let why = why_not(ask(refused, 0, "2026-11-03T00:00:00+08:00"));
+    assert_eq!(
+        (why.as_str(), &*why.to_string()),
+        (
+            "refused",
+            "R18: the provider has refused it (Li Wei): ordered and returned five times"
+        )
+    );
+    assert_eq!(
+        why_not(ask(month, 1, "2026-11-03T00:00:00+08:00")).as_str(),
+        "used"
+    );
+}
+
+#[test]
+fn an_order_that_was_not_paid_by_the_price_list_is_told_unless_it_says_why() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/tollgate.yaml");
+    let mut config = crate::config::load(path.as_ref()).unwrap();
+    let catalog = config.catalog;
+    for account in &config.accounts {
+        assert!(off_the_list(&catalog, account).is_empty(), "{}", account.id);
+    }
+    let packs = &mut config.accounts[0].services[0].packs;
+    packs[0].count = 2;
+    let told = off_the_list(&catalog, &config.accounts[0]);
+    assert_eq!(told.len(), 1);
+    let begin = "1250000001 portrait-segmentation: order P-1 was paid with 88.00, and by the price list it costs 176.00:";
+    assert!(told[0].starts_with(begin), "{}", told[0]);
+    let pack = &mut config.accounts[0].services[0].packs[0];
+    pack.discount = Some("two for one".into());
+    assert!(off_the_list(&catalog, &config.accounts[0]).is_empty());
+    // A gift is not bought.
+    let pack = &mut config.accounts[0].services[0].packs[0];
+    (pack.discount, pack.origin) = (None, Origin::Gift);
+    assert!(off_the_list(&catalog, &config.accounts[0]).is_empty());
+    let purchase = &mut config.accounts[1].services[0].qps_purchases[1];
+    purchase.qps = 60;
+    let told = off_the_list(&catalog, &config.accounts[1]);
+    assert!(
+        told[0].contains("order Q-2 was paid with 936000.00"),
+        "{told:?}"
+    );
+    assert!(told[0].contains("costs 2520000.00"), "{told:?}");
+}
+
+#[test]
+fn a_debt_within_the_credit_limit_or_that_the_next_statement_takes_back_stops_nobody() {
+    for (balance, credits, limit, stops) in [
+        ("-0.01", "0", "0", true),
+        ("0", "0", "0", false),
+        ("-250", "0", "250", false),
+        ("-250.01", "0", "250", true),
+        ("-250.01", "0.01", "250", false),
+        ("-10", "9.99", "0", true),
+        ("-10", "10", "0", false),
+    ] {
+        let found = in_arrears(yuan(balance), yuan(credits), yuan(limit));
+        assert_eq!(found, stops, "{balance} with {credits} and {limit}");
+    }
+}
+
+/// R16's own example: 10,000 x 0.009 becomes 9,999 x 0.01.
+#[test]
+fn a_late_pack_can_raise_a_bill_where_the_post_paid_calls_decide_the_tier() {
+    let from = november().0;
+    let group = called(
+        portrait(terms(TierBasis::PostpaidCalls), Vec::new()),
+        &[("2026-11-02T00:00:00+08:00", per_call(11_000))],
+    );
+    let fixed = statement(&inputs(vec![group.clone()])).due;
+    assert_eq!(fixed, yuan("90"));
+    let november = MonthAgain {
+        month: "2026-11".into(),
+        from,
+        until: self::november().1,
+        terms: terms(TierBasis::PostpaidCalls),
+        packs: Vec::new(),
+        intervals: group.intervals,
+        late: Vec::new(),
+        fixed,
+        adjusted: Decimal::ZERO,
+    };
+    let one = PackOrder {
+        calls: 1,
+        ..pack("P-2")
+    };
+    let months = crate::billing::late::again(&[november], &[one], &Default::default());
+    let mut next = portrait(terms(TierBasis::PostpaidCalls), Vec::new());
+    next.late_entries.months = months;
+    let charged = statement(&inputs(vec![next.clone()]));
+    assert_eq!(charged.due, yuan("9.99"));
+    let line = &charged.groups[0].adjustments[0];
+    assert_eq!((line.recomputed, line.fixed), (yuan("99.99"), fixed));
+    assert_eq!(line.per_call.packs[0].used, 1);
+    let (mut shown, mut csv) = (Vec::new(), Vec::new());
+    text::table(&mut shown, &charged).unwrap();
+    csv::csv(&mut csv, &charged).unwrap();
+    let shown = String::from_utf8(shown).unwrap();
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let table = shown.lines().skip_while(|line| !line.contains("(R16)"));
+    assert_eq!(
+        table.take(3).map(words).collect::<Vec<_>>(),
+        [
+            "adjustments of fixed months (R16)",
+            "month computed again fixed adjusted before amount",
+            "2026-11 99.99 90.00 0.00 9.99"
+        ]
+    );
+    assert!(shown.contains("R16: 2026-11 is computed again: 9999 post-paid calls x 0.01 = 99.99, less 90.00 fixed, less 0.00 adjusted before = 9.99 CNY"), "{shown}");
+    let csv = String::from_utf8(csv).unwrap();
+    let row =
+        "2026-11,1250000001,CNY,portrait-segmentation,adjustment,2026-11,,,,9999,,0.01,9.99,,";
+    assert!(csv.lines().any(|line| line == row), "{csv}");
+    // What earlier statements adjusted is not charged again, and a total may be a credit.
+    next.late_entries.months[0].adjusted = yuan("10");
+    let credited = statement(&inputs(vec![next]));
+    assert_eq!(credited.due, yuan("-0.01"));
+}
+
+#[test]
+fn a_statement_shows_the_balance_before_and_after_with_what_people_changed_and_its_total_without() {
+    let mut of = inputs(vec![called(
+        portrait(terms(TierBasis::AllCalls), Vec::new()),
+        &[("2026-11-02T00:00:00+08:00", per_call(1_100))],
+    )]);
+    of.balance = Some(BalanceInputs {
+        before: yuan("-3"),
+        payments: vec![PaymentInput {
+            order: "T-1".into(),
+            at: at("2026-11-05T00:00:00+08:00"),
+            amount: yuan("20"),
+        }],
+        adjustments: vec![ManualAdjustment {
+            id: "A-1".into(),
+            at: at("2026-11-06T00:00:00+08:00"),
+            amount: yuan("-12.5"),
+            reason: "counted twice".into(),
+            by: "Li Wei".into(),
+        }],
+    });
+    let statement = statement(&of);
+    let balance = statement.balance.clone().unwrap();
+    assert_eq!(statement.due, yuan("1"));
+    assert_eq!((balance.before, balance.debit), (yuan("-3"), yuan("1")));
+    assert_eq!(balance.after, yuan("3.5"));
+    assert_eq!(balance.adjustments[0].amount, yuan("-12.50"));
+    let mut shown = Vec::new();
+    text::table(&mut shown, &statement).unwrap();
+    let shown = String::from_utf8(shown).unwrap();
+    let lines = shown.lines().skip_while(|line| *line != "  balance");
+    assert_eq!(
+        lines.skip(1).take(6).collect::<Vec<_>>(),
+        [
+            "    what        id   at                         amount  by and why",
+            "    before                                       -3.00",
+            "    payment     T-1  2026-11-05T00:00:00+08:00   20.00",
+            "    adjustment  A-1  2026-11-06T00:00:00+08:00  -12.50  Li Wei: counted twice",
+            "    debit                                        -1.00",
+            "    after                                         3.50",
+        ]
+    );
+}
+
+#[test]
 fn cash_income_and_gift_balance_are_paid_back_and_deductions_and_vouchers_are_not() {
     let paid = |funds: &[(Fund, &str)]| PackOrder {
         delivered: at("2026-11-02T10:00:00+08:00"),
@@ -1088,13 +1303,21 @@ fn cash_income_and_gift_balance_are_paid_back_and_deductions_and_vouchers_are_no
         (Fund::Gift, yuan("5.66")),
     ];
     let total = yuan("68");
-    assert_eq!(asked(&all, now), Refund::Yes { back, total, until });
+    let days = 7;
+    let yes = Refund::Yes {
+        back,
+        total,
+        until,
+        days,
+    };
+    assert_eq!(asked(&all, now), yes);
     // Refundable, though nothing comes back of it.
     let voucher = paid(&[(Fund::Voucher, "88")]);
     let nothing = Refund::Yes {
         back: vec![],
         total: Decimal::ZERO,
         until,
+        days,
     };
     assert_eq!(asked(&voucher, now), nothing);
 }
@@ -1242,7 +1465,7 @@ fn calls_that_are_on_no_statement_stand_on_it_and_cost_nothing() {
     let said = |statement: &Statement| {
         let (mut table, mut csv) = (Vec::new(), Vec::new());
         text::table(&mut table, statement).unwrap();
-        text::csv(&mut csv, statement).unwrap();
+        csv::csv(&mut csv, statement).unwrap();
         let json = serde_json::to_string(statement).unwrap();
         [table, csv, json.into_bytes()].map(|text| String::from_utf8(text).unwrap())
     };
@@ -1263,7 +1486,7 @@ fn calls_that_are_on_no_statement_stand_on_it_and_cost_nothing() {
 #[test]
 fn a_statement_is_a_row_a_figure_in_csv_and_its_columns_stay() {
     let mut out = Vec::new();
-    text::csv(&mut out, &rich()).unwrap();
+    csv::csv(&mut out, &rich()).unwrap();
     let expected = "\
 month,account,currency,group,row,name,mode,reason,state,calls,left,unit_price,amount,from,until,title,title_en
 2026-11,1250000001,CNY,portrait-segmentation,calls,SegmentCustomizedPortraitPic,per_call,,,1000,,,,,,人像分割,
@@ -1343,7 +1566,7 @@ fn inputs_beyond_all_bounds_give_a_statement_and_no_panic() {
     };
     let statement = crate::billing::statement(&inputs);
     text::table(&mut Vec::new(), &statement).unwrap();
-    text::csv(&mut Vec::new(), &statement).unwrap();
+    csv::csv(&mut Vec::new(), &statement).unwrap();
     let _ = asked(&endless, MID);
     assert_eq!(pack_in_use(0, 0, 5), (0, 0));
     let account = AccountId::new("a").unwrap();
@@ -1377,8 +1600,27 @@ fn calls_by_key_stand_on_the_statement_and_none_before_keys_had_ids() {
     let table = shown(text::table);
     let rows = "  calls by key\n    key     calls  billable\n    (none)      2         2\n    main        5         4\n";
     assert!(table.contains(rows), "{table}");
-    let csv = shown(text::csv);
+    let csv = shown(csv::csv);
     let rows = "2026-11,1250000001,CNY,portrait-segmentation,key,main,,,,5,,,,,,人像分割,\n\
                 2026-11,1250000001,CNY,portrait-segmentation,key_billable,main,,,,4,,,,,,人像分割,\n";
     assert!(csv.contains(rows), "{csv}");
+}
+
+#[test]
+fn a_statement_without_late_entries_and_balance_is_stored_as_earlier_versions_stored_it() {
+    let group = called(
+        portrait(terms(TierBasis::AllCalls), vec![pack("P-1")]),
+        &[("2026-11-02T00:00:00+08:00", per_call(12_000))],
+    );
+    let of = inputs(vec![group]);
+    let stored = (
+        serde_json::to_string(&of).unwrap(),
+        serde_json::to_string(&statement(&of)).unwrap(),
+    );
+    for new in ["late_entries", "balance", "adjustments"] {
+        assert!(!stored.0.contains(new) && !stored.1.contains(new), "{new}");
+    }
+    let read: Inputs = serde_json::from_str(&stored.0).unwrap();
+    let fixed: Statement = serde_json::from_str(&stored.1).unwrap();
+    assert_eq!((&read, statement(&read)), (&of, fixed));
 }

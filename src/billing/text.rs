@@ -2,7 +2,8 @@
 //!
 //! Shows what a [`Statement`] says. Must never compute an amount.
 
-use crate::billing::{GroupStatement, PaidKind, PerCallUse, Statement, money};
+use crate::billing::statement::{ManualLine, PaymentLine, StatementBalance};
+use crate::billing::{GroupStatement, PerCallUse, Statement, money};
 use crate::model::Mode;
 use std::io::{self, Write};
 
@@ -42,6 +43,10 @@ pub(crate) fn table(out: &mut dyn Write, statement: &Statement) -> io::Result<()
             statement.on_no_statement
         )?;
     }
+    if let Some(balance) = &statement.balance {
+        writeln!(out)?;
+        balance_table(balance).write(out, "balance")?;
+    }
     let paid = money(statement.paid_when_ordered).to_string();
     let width = due.len().max(paid.len());
     writeln!(out, "\ndue at settlement  {due:>width$} {currency}")?;
@@ -76,6 +81,18 @@ fn group_tables(out: &mut dyn Write, group: &GroupStatement) -> io::Result<()> {
         covered_table(per_call).write(out, "billable calls in per-call mode")?;
     }
 
+    amount_tables(out, group)?;
+    if !group.computed.is_empty() {
+        writeln!(out, "  how it was computed")?;
+    }
+    for said in &group.computed {
+        writeln!(out, "    {said}")?;
+    }
+    Ok(())
+}
+
+/// What is due of the group, what is adjusted, and what was paid when ordered.
+fn amount_tables(out: &mut dyn Write, group: &GroupStatement) -> io::Result<()> {
     let mut due = Table::new(&["<what", ">calls", ">unit price", ">amount"]);
     for line in &group.lines {
         due.row(&[
@@ -86,6 +103,28 @@ fn group_tables(out: &mut dyn Write, group: &GroupStatement) -> io::Result<()> {
         ]);
     }
     due.write(out, "due at settlement")?;
+
+    let mut adjusted = Table::new(&[
+        "<month",
+        ">computed again",
+        ">fixed",
+        ">adjusted before",
+        ">amount",
+    ]);
+    for line in group
+        .adjustments
+        .iter()
+        .filter(|line| !line.amount.is_zero())
+    {
+        adjusted.row(&[
+            &line.month,
+            &money(line.recomputed),
+            &money(line.fixed),
+            &money(line.adjusted_before),
+            &money(line.amount),
+        ]);
+    }
+    adjusted.write(out, "adjustments of fixed months (R16)")?;
 
     let mut paid = Table::new(&["<order", "<what", "<at", "<funds", ">amount"]);
     for line in &group.paid {
@@ -102,15 +141,31 @@ fn group_tables(out: &mut dyn Write, group: &GroupStatement) -> io::Result<()> {
             &money(line.amount),
         ]);
     }
-    paid.write(out, "paid when ordered")?;
+    paid.write(out, "paid when ordered")
+}
 
-    if !group.computed.is_empty() {
-        writeln!(out, "  how it was computed")?;
+/// The balance before and after, with what changed it. Reasons may be of any script, so they stand
+/// last.
+fn balance_table(balance: &StatementBalance) -> Table {
+    let mut table = Table::new(&["<what", "<id", "<at", ">amount", "<by and why"]);
+    table.row(&[&"before", &"", &"", &money(balance.before), &""]);
+    for PaymentLine { order, at, amount } in &balance.payments {
+        table.row(&[&"payment", order, at, &money(*amount), &""]);
     }
-    for said in &group.computed {
-        writeln!(out, "    {said}")?;
+    for ManualLine {
+        id,
+        at,
+        amount,
+        reason,
+        by,
+    } in &balance.adjustments
+    {
+        let why = format!("{by}: {reason}");
+        table.row(&[&"adjustment", id, at, &money(*amount), &why]);
     }
-    Ok(())
+    table.row(&[&"debit", &"", &"", &money(-balance.debit), &""]);
+    table.row(&[&"after", &"", &"", &money(balance.after), &""]);
+    table
 }
 
 /// The free pack, the orders of packs and the post-paid calls, in the order in which they cover
@@ -160,203 +215,6 @@ fn covered_table(per_call: &PerCallUse) -> Table {
         &"",
     ]);
     covered
-}
-
-/// The columns of [`csv`]; they stay as they are.
-const COLUMNS: &str = "month,account,currency,group,row,name,mode,reason,state,calls,left,unit_price,amount,from,until,title,title_en";
-
-/// A header, then a row for each figure of the statement. `row` says what it is: `provisional`
-/// first while the statement may change, `calls`, `not_billable`, `key` and `key_billable` (the
-/// calls of a key, and the billable ones of them), `free_pack`, `pack`, `due`, `paid`, `paid_back`,
-/// `on_no_statement` where there are such calls, and last `total_due` and `total_paid`.
-pub(crate) fn csv(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
-    csv_head(out)?;
-    csv_rows(out, statement)
-}
-
-/// The header of [`csv`].
-pub(crate) fn csv_head(out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{COLUMNS}")
-}
-
-/// The rows of [`csv`], without its header: of many statements one after the other.
-pub(crate) fn csv_rows(out: &mut dyn Write, statement: &Statement) -> io::Result<()> {
-    let mut put = |group: Option<&GroupStatement>, row: &str, cells: Cells| {
-        let text = |of: fn(&GroupStatement) -> &str| group.map_or("", of).to_owned();
-        let Cells {
-            name,
-            mode,
-            reason,
-            state,
-            calls,
-            left,
-            unit_price,
-            amount,
-            from,
-            until,
-        } = cells;
-        let cells = [
-            statement.month.clone(),
-            statement.account.to_string(),
-            statement.currency.clone(),
-            text(|group| group.group.as_str()),
-            row.to_owned(),
-            name,
-            mode,
-            reason,
-            state,
-            calls,
-            left,
-            unit_price,
-            amount,
-            from,
-            until,
-            text(|group| &group.title),
-            text(|group| &group.title_en),
-        ];
-        writeln!(out, "{}", cells.map(|cell| quoted(&cell)).join(","))
-    };
-    if statement.fixed.is_none() {
-        // First, so that nobody takes the file for a bill.
-        let cells = Cells {
-            until: statement.counted_until.to_string(),
-            ..Cells::default()
-        };
-        put(None, "provisional", cells)?;
-    }
-    for group in &statement.groups {
-        let mut put = |row: &str, cells: Cells| put(Some(group), row, cells);
-        call_rows(&mut put, group)?;
-        amount_rows(&mut put, group)?;
-    }
-    if statement.on_no_statement > 0 {
-        let cells = Cells {
-            calls: statement.on_no_statement.to_string(),
-            ..Cells::default()
-        };
-        put(None, "on_no_statement", cells)?;
-    }
-    // Last, so that a script finds them at the end of the file.
-    for (row, amount) in [
-        ("total_due", statement.due),
-        ("total_paid", statement.paid_when_ordered),
-    ] {
-        let cells = Cells {
-            amount: money(amount).to_string(),
-            ..Cells::default()
-        };
-        put(None, row, cells)?;
-    }
-    Ok(())
-}
-
-/// Writes one row: its kind, and its cells.
-type Put<'p> = dyn FnMut(&str, Cells) -> io::Result<()> + 'p;
-
-/// The group's calls, and what covered them.
-fn call_rows(put: &mut Put<'_>, group: &GroupStatement) -> io::Result<()> {
-    for of in &group.calls {
-        let cells = Cells {
-            name: of.action.to_string(),
-            mode: of.mode.to_string(),
-            calls: of.calls.to_string(),
-            ..Cells::default()
-        };
-        put("calls", cells)?;
-    }
-    for of in &group.not_billable {
-        let cells = Cells {
-            name: of.action.to_string(),
-            mode: of.mode.to_string(),
-            reason: of.reason.to_string(),
-            calls: of.calls.to_string(),
-            ..Cells::default()
-        };
-        put("not_billable", cells)?;
-    }
-    for of in &group.keys {
-        for (row, calls) in [("key", of.calls), ("key_billable", of.billable)] {
-            let cells = Cells {
-                name: of.key.to_string(),
-                calls: calls.to_string(),
-                ..Cells::default()
-            };
-            put(row, cells)?;
-        }
-    }
-    if let Some(per_call) = &group.per_call {
-        let cells = Cells {
-            calls: per_call.free.used.to_string(),
-            left: per_call.free.left.to_string(),
-            ..Cells::default()
-        };
-        put("free_pack", cells)?;
-        for pack in &per_call.packs {
-            let cells = Cells {
-                name: pack.order.clone(),
-                state: pack.state.to_string(),
-                calls: pack.used.to_string(),
-                left: pack.left.to_string(),
-                from: pack.delivered.to_string(),
-                until: pack.expires.to_string(),
-                ..Cells::default()
-            };
-            put("pack", cells)?;
-        }
-    }
-    Ok(())
-}
-
-/// The group's amounts: due at settlement, and paid when ordered.
-fn amount_rows(put: &mut Put<'_>, group: &GroupStatement) -> io::Result<()> {
-    for line in &group.lines {
-        let cells = Cells {
-            name: line.what.clone(),
-            calls: line.calls.to_string(),
-            unit_price: line.unit_price.to_string(),
-            amount: money(line.amount).to_string(),
-            ..Cells::default()
-        };
-        put("due", cells)?;
-    }
-    for line in &group.paid {
-        let row = match line.kind {
-            PaidKind::Packs | PaidKind::Qps => "paid",
-            PaidKind::PaidBack => "paid_back",
-        };
-        let cells = Cells {
-            name: line.order.clone(),
-            amount: money(line.amount).to_string(),
-            from: line.at.to_string(),
-            ..Cells::default()
-        };
-        put(row, cells)?;
-    }
-    Ok(())
-}
-
-/// The cells of a row that differ by its kind.
-#[derive(Default)]
-struct Cells {
-    name: String,
-    mode: String,
-    reason: String,
-    state: String,
-    calls: String,
-    left: String,
-    unit_price: String,
-    amount: String,
-    from: String,
-    until: String,
-}
-
-/// RFC 4180.
-fn quoted(cell: &str) -> String {
-    if cell.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", cell.replace('"', "\"\""))
-    } else {
-        cell.to_owned()
-    }
 }
 
 /// Cells in columns, each as wide as its widest cell. Cells are ASCII; what may be of any script,

@@ -3,13 +3,17 @@
 //! Owns what a fixed statement is compared with. Must never write to the ledger, nor take what a
 //! stored statement says of itself for proof.
 
-use crate::billing::books::{BooksError, GRACE_US, count, parse, used_after};
+use crate::billing::books::{BooksError, GRACE_US};
+use crate::billing::count::{calls_between, count};
+use crate::billing::entries::states;
+use crate::billing::history::{Carried, fixed_months, inputs_of, parse};
+use crate::billing::late::{again, charged};
 use crate::billing::window::SealedWindow;
-use crate::billing::{self, Fixed, Inputs, PackOrder, Statement};
+use crate::billing::{self, Calls, Fixed, Inputs, MonthAgain, PackOrder, Statement};
 use crate::ledger::{ReadError, Reader, Settlement, StatementsDigest, StoredStatement};
-use crate::model::Month;
+use crate::model::{AccountId, GroupId, Month, Utc};
 use jiff::tz::TimeZone;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 /// Months that were settled by another zone begin and end at other instants: calls would be on two
 /// statements, or on none. Any statement tells the zone. The first month that is settled has one,
@@ -203,8 +207,7 @@ fn verify_statement(reader: &Reader, stored: &StoredStatement) -> Result<(), Boo
         why,
     };
     let fixed = parse(&stored.account, stored)?;
-    let inputs: Inputs =
-        serde_json::from_str(&stored.inputs).map_err(|error| misfit(error.to_string()))?;
+    let inputs = inputs_of(&stored.account, stored)?;
     let again = Statement {
         fixed: fixed.fixed.clone(),
         ..billing::statement(&inputs)
@@ -236,7 +239,10 @@ fn verify_statement(reader: &Reader, stored: &StoredStatement) -> Result<(), Boo
     if (inputs.from, inputs.until, inputs.counted_until) != (from, until, until) {
         return Err(misfit("its inputs are not of the whole month".to_owned()));
     }
-    if let Some(pack) = pack_that_differs(reader, stored, &inputs)? {
+    if let Some(why) = late_entries_differ(reader, stored, &inputs, &zone)? {
+        return Err(misfit(why));
+    }
+    if let Some(pack) = pack_that_differs(reader, stored, &inputs, &zone)? {
         let (order, used) = (&pack.order, pack.used_before);
         return Err(misfit(format!(
             "order {order} had not used {used} before it"
@@ -259,20 +265,106 @@ fn verify_statement(reader: &Reader, stored: &StoredStatement) -> Result<(), Boo
     }
 }
 
-/// The first order whose use before the month is not what the statement before says.
+/// The first order whose use before the month is not what the statement before says, or what the
+/// fixed months used when they were computed again with it.
 fn pack_that_differs<'i>(
     reader: &Reader,
     stored: &StoredStatement,
     inputs: &'i Inputs,
+    zone: &TimeZone,
 ) -> Result<Option<&'i PackOrder>, BooksError> {
-    let Some(before) = reader.last_statement(&stored.account, &stored.month)? else {
-        return Ok(None);
-    };
-    let used = used_after(&parse(&stored.account, &before)?);
+    let carried = Carried::before(reader, &stored.account, &[], &stored.month, zone)?;
+    let mut states = states(&carried);
+    for group in &inputs.groups {
+        let months = &group.late_entries.months;
+        months.iter().for_each(|month| states.add_used(month));
+    }
     let mut packs = inputs.groups.iter().flat_map(|group| &group.packs);
     // An order that was out of the files for a month is not on the statement before.
     Ok(packs.find(|pack| {
-        used.get(&pack.order)
-            .is_some_and(|used| *used != pack.used_before)
+        let used = states.used.get(&pack.order);
+        used.is_some_and(|used| *used != pack.used_before)
     }))
+}
+
+/// Why the months that the statement's late entries change cannot have been computed again so
+/// (R16); `None` when they fit.
+fn late_entries_differ(
+    reader: &Reader,
+    stored: &StoredStatement,
+    inputs: &Inputs,
+    zone: &TimeZone,
+) -> Result<Option<String>, BooksError> {
+    for group in &inputs.groups {
+        let late = &group.late_entries;
+        let of_refund = |order: &PackOrder| Some((order.order.clone(), order.refunded?));
+        let with_refund = late.orders.iter().chain(&late.refunds);
+        let refunds: HashMap<String, Utc> = with_refund.filter_map(of_refund).collect();
+        let delivered = late.orders.iter().map(|order| order.delivered);
+        let Some(first) = delivered.chain(refunds.values().copied()).min() else {
+            continue;
+        };
+        let first = Month::of(first, zone);
+        let id = &stored.account;
+        let mut months = fixed_months(reader, id, first, &stored.month)?;
+        let mut months = months.remove(&group.group).unwrap_or_default();
+        for (month, told) in months.iter_mut().zip(&late.months) {
+            for cut in &told.intervals {
+                let parts = |from, until| Ok::<_, BooksError>(told_between(told, from, until));
+                month.cut(cut.from, parts)?;
+            }
+        }
+        let group = &group.group;
+        if again(&months, &late.orders, &refunds) != late.months {
+            return Ok(Some(format!(
+                "the late entries of {group} give other adjustments"
+            )));
+        }
+        for month in &late.months {
+            if !is_counted(reader, id, group, month, zone)? {
+                let month = &month.month;
+                return Ok(Some(format!(
+                    "the ledger has other calls for its adjustment of {month}"
+                )));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the ledger has the calls of the month's intervals, as far as it can still be asked.
+fn is_counted(
+    reader: &Reader,
+    id: &AccountId,
+    group: &GroupId,
+    month: &MonthAgain,
+    zone: &TimeZone,
+) -> Result<bool, BooksError> {
+    let name = Month::parse(&month.month).map_err(BooksError::Month)?;
+    let window = SealedWindow::of(reader, name, zone)?;
+    for interval in &month.intervals {
+        let span = (interval.from, interval.until);
+        match calls_between(reader, &window, span, id, group) {
+            // Records that were deleted cannot be counted again.
+            Err(ReadError::Pruned { .. }) => {}
+            Err(error) => return Err(error.into()),
+            Ok(calls) if charged(&calls) == interval.calls => {}
+            Ok(_) => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+/// The calls of the intervals that lie in the span, by action.
+fn told_between(month: &MonthAgain, from: Utc, until: Utc) -> Vec<Calls> {
+    let mut sums: Vec<Calls> = Vec::new();
+    let inside = month.intervals.iter();
+    let inside = inside.filter(|interval| from <= interval.from && interval.until <= until);
+    for calls in inside.flat_map(|interval| &interval.calls) {
+        match sums.iter_mut().find(|of| of.action == calls.action) {
+            Some(sum) => sum.calls = sum.calls.saturating_add(calls.calls),
+            None => sums.push(calls.clone()),
+        }
+    }
+    sums
 }

@@ -2,9 +2,12 @@
 //!
 //! Owns the layout of both. Must never show a secret.
 
+use crate::billing::books::Books;
+use crate::billing::{conflicts, off_the_list};
 use crate::cli::flags::CheckFlags;
-use crate::cli::output::{load, print};
-use crate::config::{self, Account, Catalog, Charging, Key, Settings, UpstreamSettings};
+use crate::cli::output::{load, print, tell};
+use crate::config::{self, Account, Catalog, Charging, Config, Key, Settings, UpstreamSettings};
+use crate::ledger::{LedgerError, Reader};
 use crate::model::{Clock, Local, Utc};
 use jiff::tz::TimeZone;
 use std::io::{self, Write};
@@ -29,6 +32,7 @@ pub fn check(flags: &CheckFlags) -> anyhow::Result<()> {
 
 fn print_changes(old: &Path, new: &Path) -> anyhow::Result<()> {
     let (old, new) = (load(old)?, load(new)?);
+    warn_of_conflicts(&new);
     let settings = old.written.changed_settings(&new.written);
     let now = Clock::default().utc();
     let changes = config::changes(&old.catalog, &old.accounts, &new, now);
@@ -48,6 +52,7 @@ fn print_changes(old: &Path, new: &Path) -> anyhow::Result<()> {
 
 fn print_meaning(path: &Path) -> anyhow::Result<()> {
     let config = load(path)?;
+    warn_of_conflicts(&config);
     print(|out| {
         writeln!(out, "{}: ok", path.display())?;
         write_settings(out, &config.settings)?;
@@ -56,6 +61,38 @@ fn print_meaning(path: &Path) -> anyhow::Result<()> {
         let zone = &config.catalog.time_zone;
         write_ends(out, &config.accounts, Clock::default().utc(), zone)
     })
+}
+
+/// Orders that were not paid by the price list and, when the ledger can be read, what contradicts
+/// it. They go to standard error.
+fn warn_of_conflicts(config: &Config) {
+    let (catalog, accounts) = (&config.catalog, &config.accounts);
+    let mut warnings: Vec<String> = accounts
+        .iter()
+        .flat_map(|account| off_the_list(catalog, account))
+        .collect();
+    match Reader::open(&config.settings.ledger.path) {
+        Ok(reader) => {
+            let books = Books {
+                catalog,
+                reader: &reader,
+                now: Clock::default().utc(),
+            };
+            match conflicts(&books, accounts) {
+                Ok(found) => warnings.extend(found),
+                Err(error) => warnings.push(not_compared(&error)),
+            }
+        }
+        Err(LedgerError::Missing(_)) => {}
+        Err(error) => warnings.push(not_compared(&error)),
+    }
+    for warning in warnings {
+        tell(format_args!("warning: {warning}"));
+    }
+}
+
+fn not_compared(error: &dyn std::error::Error) -> String {
+    format!("orders are not compared with the ledger: {error}")
 }
 
 fn write_settings(out: &mut dyn Write, settings: &Settings) -> io::Result<()> {

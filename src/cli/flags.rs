@@ -2,14 +2,14 @@
 //!
 //! Owns every help text. Must never run a command.
 
-use crate::billing::{Goods, Period};
+use crate::billing::Goods;
 use crate::cli::config_flag::ConfigFlag;
 use crate::cli::flags_key::KeyCommand;
 use crate::cli::output::{AnswerFormat, Format, RecordsFormat};
 use crate::cli::values::{account_id, event_state, group_id, head, month_digest, up_to};
 use crate::config;
 use crate::ledger::{Cursor, EventState};
-use crate::model::{AccountId, GroupId, Month, VERSION};
+use crate::model::{AccountId, GroupId, Month, Period, VERSION};
 use clap::builder::Resettable;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::path::PathBuf;

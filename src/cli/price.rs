@@ -2,11 +2,11 @@
 //!
 //! Owns the forms of a quote. Must never compute a price: the rules of [`crate::billing`] do.
 
-use crate::billing::{Goods, Period, Quote, pack_price, qps_price};
+use crate::billing::{Goods, Quote, list_price};
 use crate::cli::flags::PriceFlags;
 use crate::cli::output::{AnswerFormat, load, print};
 use crate::config::{Catalog, Charging};
-use crate::model::GroupId;
+use crate::model::{GroupId, Period};
 use anyhow::bail;
 use serde_json::{Value, json};
 
@@ -50,17 +50,7 @@ fn quote(catalog: &Catalog, group: &GroupId, goods: Goods) -> anyhow::Result<Quo
     let Charging::Paid { per_call, qps } = &known.charging else {
         bail!("{group} is free: there is nothing to buy (R2)");
     };
-    let quote = match goods {
-        Goods::Packs { calls, count } => {
-            let on_sale: Vec<_> = per_call.packs.iter().map(|p| (p.calls, p.price)).collect();
-            pack_price(&on_sale, calls, count)?
-        }
-        Goods::Qps { qps: quota, period } => {
-            let ladder: Vec<_> = qps.iter().map(|q| (q.from, q.month, q.day)).collect();
-            qps_price(&ladder, quota, period)?
-        }
-    };
-    Ok(quote)
+    Ok(list_price(per_call, qps, goods)?)
 }
 
 /// Adds the ordered numbers, each under the name of its flag.

@@ -3,7 +3,7 @@
 //! Owns the forms of the answer. Must never decide it: the rule of [`crate::billing`] does (R18).
 
 use crate::billing::books::Books;
-use crate::billing::{self, NotRefundable, Refund, balances};
+use crate::billing::{self, NotRefundable, Refund, RefundRule, Standing, balances};
 use crate::cli::flags::RefundFlags;
 use crate::cli::output::{AnswerFormat, load, open_ledger, print};
 use crate::config::{Account, Catalog, Config, Pack, Service};
@@ -63,17 +63,26 @@ fn decide(config: &Config, found: &FoundOrder<'_>, now: Utc) -> anyhow::Result<R
     };
     let ordered = orders.used(account, pack)?;
     let debited = balances::debited(&reader, &account.id)?;
-    let arrears = billing::in_arrears(balances::balance(Some(account), debited, now));
-    // The file's stop comes first: arrears are a stop that the file does not have.
-    let standing = service.stopped.or(arrears.then_some(Stop::Arrears));
+    let balance = balances::balance(Some(account), debited, now);
+    let credits = || orders.credits((*account).into());
+    let arrears = balances::in_arrears(Some(account), balance, credits)?;
     let mut stops = account.services.iter().map(|service| service.stopped);
-    let violation = stops.any(|stop| stop == Some(Stop::Violation));
+    let standing = Standing {
+        // The file's stop comes first: arrears are a stop that the file does not have.
+        stopped: service.stopped.or(arrears.then_some(Stop::Arrears)),
+        violation: stops.any(|stop| stop == Some(Stop::Violation)),
+    };
+    let refused = pack.refund_refused.as_deref();
+    let rule = RefundRule {
+        excluded: !pack.refundable,
+        days: pack.refund_days,
+        refused: refused.map(|refused| (&*refused.reason, &*refused.by)),
+    };
     Ok(billing::refund(
         &ordered,
         ordered.used_before,
         standing,
-        violation,
-        pack.refundable,
+        rule,
         &config.catalog.time_zone,
         now,
     ))
@@ -81,7 +90,13 @@ fn decide(config: &Config, found: &FoundOrder<'_>, now: Utc) -> anyhow::Result<R
 
 fn add_answer(document: &mut Value, answer: &Refund, catalog: &Catalog) {
     match answer {
-        Refund::Yes { back, total, until } => {
+        Refund::Yes {
+            back,
+            total,
+            until,
+            days,
+        } => {
+            document["days"] = json!(days);
             document["paid_back"] = json!(true);
             document["currency"] = json!(catalog.currency);
             document["total"] = json!(total);
@@ -105,8 +120,13 @@ fn write_answer(
     catalog: &Catalog,
     now: Utc,
 ) -> io::Result<()> {
-    let (back, total, until) = match answer {
-        Refund::Yes { back, total, until } => (back, total, until),
+    let (back, total, until, days) = match answer {
+        Refund::Yes {
+            back,
+            total,
+            until,
+            days,
+        } => (back, total, until, days),
         Refund::No { reason } => return writeln!(out, "no: {reason}"),
     };
     let zone = &catalog.time_zone;
@@ -121,7 +141,8 @@ fn write_answer(
     }
     writeln!(
         out,
-        "R18: bought, unused, within seven days of its delivery. The provider may still refuse suspected abuse."
+        "R18: bought, unused, within {days} days of its delivery. The provider may still refuse suspected abuse: enter \
+         `refund_refused: {{reason: .., by: .., at: ..}}` at the order then."
     )?;
     writeln!(
         out,

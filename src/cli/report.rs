@@ -48,20 +48,7 @@ fn table(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     }
     let due = money(report.due);
     writeln!(out, "\nstatements {}, due {due}", report.statements)?;
-    for (group, figures) in &report.groups {
-        writeln!(out, "\n{group} {} {}", figures.title, figures.title_en)?;
-        writeln!(out, "  calls {}, due {}", figures.calls, money(figures.due))?;
-        for (reason, calls) in &figures.not_billable {
-            writeln!(out, "  not billed: {reason} {calls}")?;
-        }
-        if figures.late > 0 {
-            writeln!(
-                out,
-                "  late calls of earlier months among them {}",
-                figures.late
-            )?;
-        }
-    }
+    groups(out, report)?;
     writeln!(out)?;
     for (kind, funds) in &report.paid {
         for (fund, amount) in funds {
@@ -75,6 +62,11 @@ fn table(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     let payments = &report.payments;
     let amount = money(payments.amount);
     writeln!(out, "payments {}, in all {amount}", payments.count)?;
+    if report.adjustments.count > 0 {
+        let amount = money(report.adjustments.amount);
+        let count = report.adjustments.count;
+        writeln!(out, "manual adjustments {count}, in all {amount}")?;
+    }
     for arrears in &report.arrears {
         let amount = money(arrears.amount);
         writeln!(
@@ -97,4 +89,26 @@ fn table(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         report.void.pack_calls, report.void.free_calls
     )?;
     writeln!(out, "calls on no statement {}", report.on_no_statement)
+}
+
+fn groups(out: &mut dyn Write, report: &Report) -> io::Result<()> {
+    for (group, figures) in &report.groups {
+        writeln!(out, "\n{group} {} {}", figures.title, figures.title_en)?;
+        writeln!(out, "  calls {}, due {}", figures.calls, money(figures.due))?;
+        if !figures.adjusted.is_zero() {
+            let adjusted = money(figures.adjusted);
+            writeln!(out, "  adjustments of fixed months in it {adjusted}")?;
+        }
+        for (reason, calls) in &figures.not_billable {
+            writeln!(out, "  not billed: {reason} {calls}")?;
+        }
+        if figures.late > 0 {
+            writeln!(
+                out,
+                "  late calls of earlier months among them {}",
+                figures.late
+            )?;
+        }
+    }
+    Ok(())
 }

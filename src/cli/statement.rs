@@ -3,7 +3,7 @@
 //! Owns the choice of their form. Must never compute an amount: [`crate::billing`] does.
 
 use crate::billing::books::{AccountRef, Books, BooksError};
-use crate::billing::{fixed_sum, money, text};
+use crate::billing::{csv, fixed_sum, money, text};
 use crate::cli::flags::StatementFlags;
 use crate::cli::output::{Format, Progress, load, open_ledger, print};
 use crate::config::{Account, Config};
@@ -67,7 +67,7 @@ fn one(
         Format::Table => text::table(out, &statement),
         Format::Csv => {
             mark(out, bom)?;
-            text::csv(out, &statement)
+            csv::csv(out, &statement)
         }
         Format::Json => writeln!(out, "{}", json!(statement)),
     })
@@ -107,7 +107,7 @@ fn all(
     print(|out| {
         mark(out, bom)?;
         if let Format::Csv = format {
-            text::csv_head(out)?;
+            csv::csv_head(out)?;
         }
         let ended = books.each_statement(&accounts, month, |statement, stored| {
             progress.step();
@@ -115,7 +115,7 @@ fn all(
                 // As it was fixed, to the byte.
                 (Format::Json, Some(stored)) => writeln!(out, "{}", stored.statement)?,
                 (Format::Json, None) => writeln!(out, "{}", json!(statement))?,
-                _ => text::csv_rows(out, statement)?,
+                _ => csv::csv_rows(out, statement)?,
             }
             Ok::<(), Ended>(())
         });

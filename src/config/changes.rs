@@ -215,6 +215,12 @@ impl Both<'_> {
             said.push(format!("{id}: name {:?} → {:?}", old.name, new.name));
         }
         keys(said, old, new, &self.new.time_zone);
+        if old.credit_limit != new.credit_limit {
+            said.push(format!(
+                "{id}: credit limit {} → {} from now",
+                old.credit_limit, new.credit_limit
+            ));
+        }
         for service in &old.services {
             match new
                 .services
@@ -249,6 +255,18 @@ impl Both<'_> {
             |p| &p.order,
             |p| format!("{} at {}", p.amount, time(p.at, &self.new.time_zone)),
         );
+        orders(
+            said,
+            id,
+            "adjustment",
+            &old.adjustments,
+            &new.adjustments,
+            |a| &a.id,
+            |a| {
+                let at = time(a.at, &self.new.time_zone);
+                format!("{} at {at} by {}: {}", a.amount, a.by, a.reason)
+            },
+        );
     }
 
     fn service(&self, said: &mut Vec<String>, what: &str, old: &Service, new: &Service) {
@@ -278,7 +296,8 @@ impl Both<'_> {
         let zone = &self.new.time_zone;
         let purchase = |p: &QpsPurchase| {
             let (from, until) = (time(p.from, zone), time(p.until, zone));
-            format!("{} QPS, {from} to {until}, {}", p.qps, paid(&p.paid))
+            let (qps, paid, discount) = (p.qps, paid(&p.paid), discount(p.discount.as_deref()));
+            format!("{qps} QPS, {from} to {until}, {paid}{discount}")
         };
         orders(
             said,
@@ -289,24 +308,7 @@ impl Both<'_> {
             |p| &p.order,
             purchase,
         );
-        let pack = |p: &Pack| {
-            let (from, until) = (time(p.delivered, zone), time(p.expires, zone));
-            let (count, calls, paid) = (p.count, p.calls, paid(&p.paid));
-            let mut described = format!("{count} × {calls} calls, {from} to {until}, ");
-            match p.origin {
-                Origin::Bought => {}
-                Origin::Gift => described.push_str("a gift, "),
-                Origin::Promotion => described.push_str("from a promotion, "),
-            }
-            described.push_str(&paid);
-            if !p.refundable {
-                described.push_str(", not refundable");
-            }
-            if let Some(at) = p.refunded {
-                described.push_str(&format!(", refunded at {}", time(at, zone)));
-            }
-            described
-        };
+        let pack = |p: &Pack| pack(p, zone);
         orders(
             said,
             what,
@@ -382,6 +384,39 @@ fn paid(paid: &Paid) -> String {
         true => "paid nothing".to_owned(),
         false => format!("paid {}", used.join(" + ")),
     }
+}
+
+/// All that an order of packs has.
+fn pack(p: &Pack, zone: &TimeZone) -> String {
+    let (from, until) = (time(p.delivered, zone), time(p.expires, zone));
+    let (count, calls, paid) = (p.count, p.calls, paid(&p.paid));
+    let mut described = format!("{count} × {calls} calls, {from} to {until}, ");
+    match p.origin {
+        Origin::Bought => {}
+        Origin::Gift => described.push_str("a gift, "),
+        Origin::Promotion => described.push_str("from a promotion, "),
+    }
+    described.push_str(&paid);
+    if !p.refundable {
+        described.push_str(", not refundable");
+    }
+    if let Some(days) = p.refund_days {
+        described.push_str(&format!(", refundable for {days} days"));
+    }
+    if let Some(at) = p.refunded {
+        described.push_str(&format!(", refunded at {}", time(at, zone)));
+    }
+    if let Some(refused) = &p.refund_refused {
+        let (at, by, reason) = (time(refused.at, zone), &refused.by, &refused.reason);
+        described.push_str(&format!(", refund refused at {at} by {by}: {reason}"));
+    }
+    described.push_str(&discount(p.discount.as_deref()));
+    described
+}
+
+/// Why an order was not paid at its list price.
+fn discount(reason: Option<&str>) -> String {
+    reason.map_or_else(String::new, |reason| format!(", discount: {reason}"))
 }
 
 /// What was ordered, by order id: added, removed, changed. `describe` tells all that an order has.

@@ -7,6 +7,8 @@
 //! - **An account is held once, in the policy.** A reload compares the new files with what is in
 //!   force. No second copy of the old ones is kept for it.
 
+use crate::billing::books::Books;
+use crate::billing::{SettleError, conflicts};
 use crate::config::{self, Config, Mistake, Mistakes, Sources, Written};
 use crate::control::background::run_low_priority;
 use crate::model::Clock;
@@ -41,6 +43,8 @@ pub enum Outcome {
         changes: Vec<String>,
         /// Settings that take effect at the next start: `file:line:column: key: before → after ..`.
         pending: Vec<String>,
+        /// Orders of changed accounts that do not count, or contradict what was fixed.
+        warnings: Vec<String>,
     },
     /// A dry run: what would be different.
     Planned {
@@ -48,6 +52,8 @@ pub enum Outcome {
         changes: Vec<String>,
         /// As [`Self::Reloaded`] has them.
         pending: Vec<String>,
+        /// As [`Self::Reloaded`] has them.
+        warnings: Vec<String>,
     },
     /// The files say what is in force already.
     Unchanged,
@@ -150,8 +156,13 @@ impl Reloader {
         }
         let sold = old.accounts().map(|account| &***account);
         let changes = config::changes(&old.catalog, sold, &new, shared.clock.utc());
+        let warnings = self.conflicts(&old, &new);
         if wish.dry_run {
-            return Outcome::Planned { changes, pending };
+            return Outcome::Planned {
+                changes,
+                pending,
+                warnings,
+            };
         }
         let generation = old.generation + 1;
         let catalog = Arc::new(new.catalog);
@@ -166,7 +177,32 @@ impl Reloader {
             generation,
             changes,
             pending,
+            warnings,
         }
+    }
+
+    /// What is odd about the orders of accounts that have other orders now (R16, R18).
+    fn conflicts(&self, old: &Policy, new: &Config) -> Vec<String> {
+        let has_changed = |account: &&config::Account| {
+            let before = old.account(&account.id);
+            before.is_none_or(|before| !before.has_same_orders(account))
+        };
+        let changed: Vec<_> = new.accounts.iter().filter(has_changed).collect();
+        if changed.is_empty() {
+            return Vec::new();
+        }
+        let asked = || {
+            let reader = &self.shared.ledger.reader().map_err(SettleError::from)?;
+            let books = Books {
+                catalog: &new.catalog,
+                reader,
+                now: self.shared.clock.utc(),
+            };
+            conflicts(&books, changed).map_err(SettleError::from)
+        };
+        asked().unwrap_or_else(|error| {
+            vec![format!("orders are not compared with the ledger: {error}")]
+        })
     }
 
     fn report(&self, outcome: &Outcome) {
@@ -176,13 +212,14 @@ impl Reloader {
                 generation,
                 changes,
                 pending,
+                warnings,
             } => {
                 for change in changes.iter().take(LOGGED_CHANGES) {
                     tracing::info!("{change}");
                 }
                 tracing::info!(generation, changes = changes.len(), "reloaded");
-                for setting in pending {
-                    tracing::warn!("{setting}");
+                for warning in pending.iter().chain(warnings) {
+                    tracing::warn!("{warning}");
                 }
                 metrics
                     .config_restart_pending

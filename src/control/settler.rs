@@ -29,6 +29,7 @@ mod statements;
 mod tell_standing;
 mod trust;
 
+use crate::billing::books::{AccountRef, Books};
 use crate::billing::{self, SettleError, balances, furthest, newest, told};
 use crate::config::EventSettings;
 use crate::control::background::run_low_priority;
@@ -38,11 +39,13 @@ use crate::ledger::{Entry, Reader, StoreError, Trouble};
 use crate::metrics::PackFigures;
 use crate::model::{AccountId, Local, Mono, Month, Stop, Utc};
 use crate::proxy::Shared;
+use crate::proxy::policy::Policy;
 use jiff::tz::TimeZone;
 use parking_lot::Mutex;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -85,13 +88,16 @@ struct SettlerState {
     debits: HashMap<AccountId, Decimal>,
     /// More may have been debited since.
     debits_are_stale: bool,
+    /// What late entries take back, of the accounts that it decides about (R17). Read anew with
+    /// each generation, and when a month was fixed or debited.
+    credits: HashMap<AccountId, Decimal>,
     /// The generation whose payments were last counted.
     generation: u64,
     /// When a payment that is entered already begins to count.
     next_payment: Utc,
     /// The next pass over days, months and events, by its time.
     next_pass: Mono,
-    /// The end of a day, which is no time to wait for a pass: until when none was sealed.
+    /// When a day can be sealed or a month be debited: no time to wait for a pass.
     next_seal: Utc,
     next_prune: Mono,
     next_keep: Mono,
@@ -146,6 +152,7 @@ impl Settler {
             state: Mutex::new(SettlerState {
                 debits: balances::debits(&reader)?,
                 debits_are_stale: false,
+                credits: HashMap::new(),
                 generation: 0,
                 next_payment: Utc(i64::MAX),
                 next_pass: Mono::default(),
@@ -297,27 +304,38 @@ impl Settler {
     fn stop_for_arrears(&self, state: &mut SettlerState) {
         let policy = self.shared.policy.load_full();
         let paid_by = self.shared.paid_by();
+        if state.generation != policy.generation {
+            state.credits.clear();
+        }
         let mut balances = Vec::new();
         let (mut stopped, mut next_payment) = (HashSet::new(), Utc(i64::MAX));
         let mut standings = HashMap::new();
-        for (id, debited) in &state.debits {
-            let account = policy.account(id);
-            let balance = balances::balance(account.map(|account| &***account), *debited, paid_by);
-            if billing::in_arrears(balance) {
+        let adjusted = policy.accounts().filter(|a| !a.adjustments.is_empty());
+        let adjusted = adjusted.filter(|account| !state.debits.contains_key(&account.id));
+        let adjusted = adjusted.map(|account| (account.id.clone(), Decimal::ZERO));
+        let debits: Vec<_> = adjusted
+            .chain(state.debits.iter().map(|(id, debit)| (id.clone(), *debit)))
+            .collect();
+        for (id, debited) in debits {
+            let account = policy.account(&id).map(|account| &***account);
+            let balance = balances::balance(account, debited, paid_by);
+            let credits = || Ok::<_, Infallible>(self.credits(state, &policy, &id));
+            let Ok(in_arrears) = balances::in_arrears(account, balance, credits);
+            if in_arrears {
                 stopped.insert(id.clone());
             }
             let payments = account.into_iter().flat_map(|account| &account.payments);
-            let later = payments
-                .map(|payment| payment.at)
-                .filter(|at| *at > paid_by);
+            let adjustments = account.into_iter().flat_map(|account| &account.adjustments);
+            let begins = payments.map(|payment| payment.at);
+            let later = begins.chain(adjustments.map(|adjustment| adjustment.at));
+            let later = later.filter(|at| *at > paid_by);
             next_payment = later.fold(next_payment, Utc::min);
-            let in_arrears = stopped.contains(id);
             let standing = Standing {
                 balance,
                 in_arrears,
             };
             standings.insert(id.clone(), standing);
-            balances.push((id.clone(), balance.to_f64().unwrap_or(f64::NAN)));
+            balances.push((id, balance.to_f64().unwrap_or(f64::NAN)));
         }
         let by_the_files = policy.accounts().filter(|account| {
             let mut services = account.services.iter();
@@ -330,6 +348,35 @@ impl Settler {
         state.standings = standings;
         state.generation = policy.generation;
         state.next_payment = next_payment;
+    }
+}
+
+impl Settler {
+    /// What late entries take back of the account's debts (R17). Nothing when it cannot be read.
+    fn credits(&self, state: &mut SettlerState, policy: &Policy, id: &AccountId) -> Decimal {
+        if let Some(known) = state.credits.get(id) {
+            return *known;
+        }
+        let read = || {
+            let reader = &self.shared.ledger.reader()?;
+            let books = Books {
+                catalog: &policy.catalog,
+                reader,
+                now: self.shared.clock.utc(),
+            };
+            let account = policy.account(id).map(|account| &***account);
+            Ok::<_, SettleError>(books.credits(AccountRef { id, account })?)
+        };
+        match read() {
+            Ok(credits) => {
+                state.credits.insert(id.clone(), credits);
+                credits
+            }
+            Err(error) => {
+                tracing::warn!(account = %id, "what late entries take back of its debts is not known: {error}");
+                Decimal::ZERO
+            }
+        }
     }
 }
 

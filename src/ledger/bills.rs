@@ -279,7 +279,7 @@ pub(super) fn insert(connection: &Connection, entry: &Entry) -> Result<(), rusql
         Entry::Settled { month, at, digest } => {
             let settled = connection
                 .prepare_cached(
-                    "UPDATE settlements SET settled_at = ?2, digest = ?3, debited_at = ?2
+                    "UPDATE settlements SET settled_at = ?2, digest = ?3
                      WHERE month = ?1 AND settled_at IS NULL",
                 )?
                 .execute(params![month, at.0, digest])?;

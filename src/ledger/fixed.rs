@@ -54,7 +54,7 @@ pub struct StoredStatement {
     pub statement: String,
 }
 
-/// The amount that a settlement debited from an account.
+/// The amount that a statement charges to an account: its debit (R16).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Debit {
     /// The account that was debited.
@@ -63,14 +63,6 @@ pub struct Debit {
     pub month: String,
     /// The amount in the currency of the catalogue, a decimal number.
     pub due: String,
-}
-
-fn debit(row: &Row<'_>) -> Result<Debit, ReadError> {
-    Ok(Debit {
-        account: word(row, 0, AccountId::new)?,
-        month: row.get(1)?,
-        due: row.get(2)?,
-    })
 }
 
 /// A statement in the list of an account's months.
@@ -159,6 +151,14 @@ fn statement(row: &Row<'_>) -> Result<StoredStatement, ReadError> {
     })
 }
 
+fn debit(row: &Row<'_>) -> Result<Debit, ReadError> {
+    Ok(Debit {
+        account: word(row, 0, AccountId::new)?,
+        month: row.get(1)?,
+        due: row.get(2)?,
+    })
+}
+
 impl Reader {
     /// Every sealed day, in order.
     pub fn days(&self) -> Result<Vec<Seal>, ReadError> {
@@ -233,6 +233,12 @@ impl Reader {
     pub fn last_settled(&self) -> Result<Option<Settlement>, ReadError> {
         let sql = format!("{SETTLEMENTS} WHERE settled_at IS NOT NULL ORDER BY month DESC LIMIT 1");
         self.one(&sql, &[], settlement)
+    }
+
+    /// The months that are fixed and not debited yet, settled or not, in order.
+    pub fn not_debited(&self) -> Result<Vec<Settlement>, ReadError> {
+        let sql = format!("{SETTLEMENTS} WHERE debited_at IS NULL ORDER BY month");
+        self.list(&sql, &[], settlement)
     }
 
     /// The account's fixed statement of the month.
@@ -317,6 +323,12 @@ impl Reader {
             ),
             None => self.list(&format!("{sql} ORDER BY account, month"), &[], debit),
         }
+    }
+
+    /// What each fixed statement of the account charges, debited or not, in order.
+    pub fn charges(&self, account: &AccountId) -> Result<Vec<Debit>, ReadError> {
+        let sql = "SELECT account, month, due FROM statements WHERE account = ?1 ORDER BY month";
+        self.list(sql, params![account.as_str()], debit)
     }
 
     pub(super) fn one<T>(

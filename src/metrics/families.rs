@@ -182,9 +182,9 @@ families! {
         pub(in crate::metrics) pack_remaining_ratio: GaugeVec = "pack_remaining_ratio" ["account", "group", "order"],
             "What is left of the pack in use, by valid order; 0 when all of its packs are used up.";
         pub(in crate::metrics) account_balance: GaugeVec = "account_balance" ["account"],
-            "Payments less what settlements debited; the lowest by name.";
+            "Payments and manual adjustments less what settlements debited; the lowest by name.";
         pub(in crate::metrics) accounts_in_arrears: IntGauge = "accounts_in_arrears" [],
-            "Accounts in arrears, those without a series of their own included: their balance is below zero, or the files say so.";
+            "Accounts in arrears, those without a series of their own included: their balance is below zero by more than their credit limit, or the files say so.";
     }
     "Where time goes" {
         pub admission_delay: Histogram = "admission_delay_seconds" [] in SECONDS,

@@ -23,4 +23,4 @@ pub(crate) use clock::Timer;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use local::Local;
 pub(crate) use network::{is_in, network};
-pub(crate) use terms::{COMMIT, RequestIdText, TierBasis};
+pub(crate) use terms::{COMMIT, Period, RequestIdText, TierBasis};

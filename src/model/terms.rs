@@ -374,3 +374,24 @@ impl AsRef<[u8]> for RequestIdText {
         &self.0
     }
 }
+
+/// How long quota is bought for. Calendar months or days (R15).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Period {
+    /// At the price of a month.
+    Months(u32),
+    /// At the price of a day.
+    Days(u32),
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Months(1) => write!(f, "1 month"),
+            Self::Months(n) => write!(f, "{n} months"),
+            Self::Days(1) => write!(f, "1 day"),
+            Self::Days(n) => write!(f, "{n} days"),
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //! Must never compute an amount, nor give a fixed statement otherwise than as it was stored.
 
 use crate::billing::books::AccountRef;
-use crate::billing::{Statement, money, text};
+use crate::billing::{Statement, csv, money};
 use crate::ledger::AccountMonth;
 use crate::model::{Local, Month};
 use crate::portal::form::{Format, Said, SaidBody, language};
@@ -75,7 +75,7 @@ impl Portal {
             Ok(match format {
                 Format::Csv => {
                     let mut out = Vec::new();
-                    let written = text::csv(&mut out, &statement);
+                    let written = csv::csv(&mut out, &statement);
                     written.map_err(|error| Unread::Failed(error.to_string()))?;
                     out
                 }

@@ -207,6 +207,11 @@ fn seal_and_settle_for_ever(path: &Path) {
                 .unwrap(),
         };
         ledger.keep(vec![settled]).unwrap();
+        let debited = Entry::Debited {
+            month: month.clone(),
+            at,
+        };
+        ledger.keep(vec![debited]).unwrap();
         writeln!(out, "settled {month}").unwrap();
         ledger.prune(Utc(at.0 - 10 * 86_400_000_000));
     }

@@ -93,7 +93,18 @@ pub const CUSTOMER: &str = "2000000001";
 pub fn house(upstream: std::net::SocketAddr, packs: &str, payments: &str) -> Sandbox {
     let house = Sandbox::new(upstream, &[]);
     std::fs::write(house.file("accounts.yaml"), accounts(packs, payments)).unwrap();
+    // So that the day of the month on which the tests run decides nothing.
+    settle_day(&house, 1);
     house
+}
+
+/// Last month is debited on that day of this one.
+fn settle_day(house: &Sandbox, day: i8) {
+    let file = house.file("catalog.yaml");
+    let catalog = std::fs::read_to_string(&file).unwrap();
+    let is_setting = |line: &&str| line.starts_with("settle_day:");
+    let line = catalog.lines().find(is_setting).unwrap();
+    std::fs::write(&file, catalog.replace(line, &format!("settle_day: {day}"))).unwrap();
 }
 
 /// Last month: 14,000 billable calls from its first hour on, one a second, and some that are not. A
@@ -280,6 +291,150 @@ async fn a_month_is_settled_once_whatever_the_files_say_later_and_arrears_end_wh
     assert_eq!(house.log().matches("settled the month").count(), 1);
     let samples = scrape(house.admin).await;
     assert_eq!(samples.sum("tollgate_clock_trusted", &[]), 0);
+}
+
+/// Waits until the customer's next call is answered so.
+async fn answered(house: &Sandbox, wanted: StatusCode) {
+    let mut status = StatusCode::IM_A_TEAPOT;
+    for _ in 0..200 {
+        status = send(house.public, segment(KEY)).await.0;
+        if status == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{status} and not {wanted}; the log:\n{}", house.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credit_limit_and_a_late_order_keep_the_service_and_a_manual_adjustment_can_stop_it() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = house(upstream.address, "[]", "[]");
+    busy_month(&house);
+    let _process = house.start().await;
+    let fixed = settled(&house).await;
+    assert_eq!(fixed["due"], "117.00");
+    assert_eq!(fixed["balance"]["after"], "-117.00");
+    answered(&house, StatusCode::PAYMENT_REQUIRED).await;
+
+    // The pack is entered too late: 90.00 of the debt are taken back, and the limit bears the rest.
+    let write = |packs: &str, payments: &str| {
+        std::fs::write(house.file("accounts.yaml"), accounts(packs, payments)).unwrap();
+    };
+    let now = rfc3339(Clock::default().utc());
+    let adjustment = |amount: &str| {
+        format!(
+            "[]\n    credit_limit: \"27\"\n    adjustments: [{{id: A-1, at: {now}, amount: \"{amount}\", reason: counted twice, by: Li Wei}}]"
+        )
+    };
+    write(&pack(), "[]\n    credit_limit: \"26.99\"");
+    assert_eq!(post_reload(house.admin, "").await.0, StatusCode::OK);
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    answered(&house, StatusCode::PAYMENT_REQUIRED).await;
+    write(&pack(), "[]\n    credit_limit: \"27\"");
+    assert_eq!(post_reload(house.admin, "").await.0, StatusCode::OK);
+    answered(&house, StatusCode::OK).await;
+    write(&pack(), &adjustment("-0.01"));
+    assert_eq!(post_reload(house.admin, "").await.0, StatusCode::OK);
+    answered(&house, StatusCode::PAYMENT_REQUIRED).await;
+    let one = admin_json(&house, &format!("/v1/accounts/{CUSTOMER}")).await;
+    assert_eq!(one["balances"]["balance"], "-117.01");
+    assert_eq!(one["balances"]["in_arrears"], true);
+    write(&pack(), &adjustment("0.01"));
+    assert_eq!(post_reload(house.admin, "").await.0, StatusCode::OK);
+    answered(&house, StatusCode::OK).await;
+
+    // The next statement takes it back, and the fixed one stays.
+    assert_eq!(statement(&house), fixed);
+    let dir = house.dir.path();
+    let this_month = last_month().next().to_string();
+    let export = |command: &str, format: &str, month: &str, file: &str| {
+        let said = house.run(&[
+            command,
+            "--account",
+            CUSTOMER,
+            "--month",
+            month,
+            "--format",
+            format,
+        ]);
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        std::fs::write(dir.join(file), said.out).unwrap();
+    };
+    export("statement", "json", &this_month, "statement.json");
+    export("records", "jsonl", &this_month, "records.jsonl");
+    export(
+        "statement",
+        "json",
+        &last_month().to_string(),
+        "before.json",
+    );
+    export(
+        "records",
+        "jsonl",
+        &last_month().to_string(),
+        "earlier.jsonl",
+    );
+    let text = std::fs::read_to_string(dir.join("statement.json")).unwrap();
+    let next: Value = serde_json::from_str(&text).unwrap();
+    let line = &next["groups"][0]["adjustments"][0];
+    assert_eq!(
+        (&line["month"], &line["amount"]),
+        (&json!(last_month().to_string()), &json!("-90.00"))
+    );
+    assert_eq!(next["due"], "-90.00");
+    assert_eq!(next["balance"]["adjustments"][0]["amount"], "0.01");
+    assert_eq!(next["balance"]["after"], "-26.99");
+    let recount = |file: &str| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recount/recount.py");
+        let path = |name: &str| dir.join(name);
+        said(
+            Command::new("python3")
+                .arg(script)
+                .args([path(file), path("records.jsonl")])
+                .arg("--adjusted")
+                .args([path("before.json"), path("earlier.jsonl")]),
+        )
+    };
+    let honest = recount("statement.json");
+    assert_eq!(honest.code, Some(0), "{}{}", honest.out, honest.err);
+    assert!(
+        honest
+            .out
+            .contains("computed again: calls covered by P-1: 10000"),
+        "{}",
+        honest.out
+    );
+    for (from, to) in [
+        ("\"amount\":\"-90.00\"", "\"amount\":\"-89.00\""),
+        ("\"fixed\":\"117.00\"", "\"fixed\":\"116.00\""),
+        ("\"after\":\"-26.99\"", "\"after\":\"-27.00\""),
+    ] {
+        assert!(text.contains(from), "{from} in {text}");
+        std::fs::write(dir.join("forged.json"), text.replace(from, to)).unwrap();
+        assert_eq!(recount("forged.json").code, Some(1), "{from}");
+    }
+
+    // Its refund is refused: it is used.
+    let refunded = pack().replace("}}]", &format!("}}, refunded: {now}}}]"));
+    write(&refunded, &adjustment("0.01"));
+    let (status, told) = post_reload(house.admin, "").await;
+    assert_eq!(status, StatusCode::OK, "{told}");
+    let warned = told["warnings"][0].as_str().unwrap();
+    assert!(
+        warned.contains("`refunded` of order P-1 is refused (R18): 10000 calls"),
+        "{told}"
+    );
+    let checked = house.run(&["check"]);
+    assert_eq!(checked.code, Some(0), "{}", checked.err);
+    assert!(
+        checked
+            .err
+            .contains("warning: 2000000001 portrait-segmentation: `refunded` of"),
+        "{}",
+        checked.err
+    );
+    assert!(house.log().contains("is refused (R18)"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

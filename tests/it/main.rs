@@ -15,6 +15,7 @@ mod build;
 mod cap;
 mod connections;
 mod crash;
+mod debits;
 mod demo;
 mod deploy;
 mod endurance;

@@ -129,7 +129,7 @@ async fn a_post_says_what_would_change_changes_it_and_is_in_force_when_it_return
     assert_eq!(status, StatusCode::OK);
     assert_eq!(
         told,
-        json!({"outcome": "planned", "changes": told_by_check, "restart_pending": []})
+        json!({"outcome": "planned", "changes": told_by_check, "restart_pending": [], "warnings": []})
     );
     assert_eq!(figure(&house, "generation").await, 1, "only said, not done");
     assert_eq!(gate_of(&house, "1250000002").await["quota_qps"], 30);
@@ -138,7 +138,7 @@ async fn a_post_says_what_would_change_changes_it_and_is_in_force_when_it_return
     assert_eq!(status, StatusCode::OK);
     assert_eq!(
         told,
-        json!({"outcome": "reloaded", "generation": 2, "changes": told_by_check, "restart_pending": []})
+        json!({"outcome": "reloaded", "generation": 2, "changes": told_by_check, "restart_pending": [], "warnings": []})
     );
     assert_eq!(gate_of(&house, "1250000002").await["quota_qps"], 35);
     assert_eq!(figure(&house, "generation").await, 2);

@@ -267,6 +267,7 @@ fn debited(account: &str, fixed_at: Utc) -> Vec<Entry> {
         counted_until: until,
         groups: Vec::new(),
         on_no_statement: 0,
+        balance: None,
     };
     let statement = Entry::Statement {
         month: month.clone(),
@@ -282,11 +283,13 @@ fn debited(account: &str, fixed_at: Utc) -> Vec<Entry> {
         fixed_at,
     };
     let settled = Entry::Settled {
-        month,
+        month: month.clone(),
         at: fixed_at,
         digest: [0; 32],
     };
-    vec![settlement, statement, settled]
+    let at = fixed_at;
+    let debited = Entry::Debited { month, at };
+    vec![settlement, statement, settled, debited]
 }
 
 #[tokio::test(flavor = "multi_thread")]

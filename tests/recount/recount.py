@@ -10,6 +10,11 @@ late calls, the statement before and the exports of those months are needed as w
 
     python3 recount.py november.json november.jsonl --before october.json --earlier october.jsonl
 
+A month that was computed again with late entries (its adjustment is a line of this statement) is recounted
+call by call when its own statement and export are given; else only its sums are:
+
+    python3 recount.py november.json november.jsonl --adjusted october.json october.jsonl
+
 It takes each call by itself through free pack, packs and post-paid. From the statement it takes only the
 terms and the packs as they were ordered (and what was used of them before: compared with --before); every
 count and every amount is its own. It says line by line what agrees. Exit code 1: with the first difference.
@@ -242,9 +247,11 @@ def price(terms, billable, postpaid):
     return basis, tier, unit, amount
 
 
-def recount_group(stated, group, before):
+def recount_group(stated, group, before, adjusted):
     """Compares one group's part; returns what is due of it and what was paid when ordered."""
     name = stated["group"]
+    again = {}
+    adjustments = recount_adjustments(stated, adjusted, again)
 
     def listed(rows, *keys):
         rows = [(tuple(row[key] for key in keys), row["calls"]) for row in rows]
@@ -279,7 +286,7 @@ def recount_group(stated, group, before):
         print(f"    {name}: by these terms (compare them with your contract): {tiers}, by "
               f"{terms['tier_basis']}; {terms['free_calls']} free calls")
         agree(f"{name}: free calls granted", per_call["free"]["granted"], terms["free_calls"])
-        carried_over(name, orders, before)
+        carried_over(name, orders, before, again)
         billable = len(group.per_call)
         agree(f"{name}: billable calls in per-call mode", per_call["billable"], billable)
         free, used, postpaid = walk(group, terms, orders)
@@ -314,22 +321,72 @@ def recount_group(stated, group, before):
         funds = sum(map(Decimal, line["funds"].values()), Decimal(0))
         agree(f"{name}: funds of {line['order']}", Decimal(line["amount"]), funds)
         paid += funds
-    return sum((amount for *_, amount in lines), Decimal(0)), paid
+    return sum((amount for *_, amount in lines), adjustments), paid
+
+
+def recount_adjustments(stated, adjusted, used):
+    """R16: what each fixed month costs when it is computed again, less what was charged for it.
+
+    `adjusted`: by month, its own statement and its calls. `used`: by order, before the first of them;
+    brought to what is used after the last.
+    """
+    name = stated["group"]
+    total = Decimal(0)
+    for line in stated.get("adjustments", []):
+        month, per_call = line["month"], line["per_call"]
+        what = f"{name}: {month} computed again"
+        terms, orders, post = per_call["terms"], per_call["packs"], per_call["postpaid"]
+        for order in orders:
+            begun = used.get(order["order"], order["used_before"])
+            agree(f"{what}: calls used of {order['order']} before", order["used_before"], begun)
+            used[order["order"]] = order["used_before"] + order["used"]
+        covered = per_call["free"]["used"] + sum(order["used"] for order in orders)
+        agree(f"{what}: each call once", per_call["billable"], covered + post["calls"])
+        if month in adjusted:
+            own, groups = adjusted[month]
+            group = groups.get(name, Group())
+            agree(f"{what}: billable calls in per-call mode", per_call["billable"], len(group.per_call))
+            free, taken, postpaid = walk(group, terms, orders)
+            agree(f"{what}: calls in the free pack", per_call["free"]["used"], free)
+            for order in orders:
+                agree(f"{what}: calls covered by {order['order']}", order["used"], taken[order["order"]])
+            agree(f"{what}: post-paid calls", post["calls"], postpaid)
+            fixed = [g for g in own["groups"] if g["group"] == name]
+            fixed = sum((Decimal(l["amount"]) for g in fixed for l in g["lines"]), Decimal(0))
+            agree(f"{what}: what its statement charged", Decimal(line["fixed"]), fixed)
+        *_, amount = price(terms, per_call["billable"], post["calls"])
+        agree(f"{what}: due", Decimal(line["recomputed"]), amount)
+        rest = amount - Decimal(line["fixed"]) - Decimal(line["adjusted_before"])
+        agree(f"{what}: adjustment", Decimal(line["amount"]), rest)
+        total += rest
+    return total
+
+
+def recount_balance(statement, due):
+    """R16, R17: the balance after the statement."""
+    balance = statement.get("balance")
+    if balance:
+        agree("debit", Decimal(balance["debit"]), due)
+        changes = balance["payments"] + balance["adjustments"]
+        after = Decimal(balance["before"]) + sum(Decimal(of["amount"]) for of in changes) - due
+        agree("balance after", Decimal(balance["after"]), after)
 
 
 def sums(lines):
     return "; ".join(f"{calls} x {unit} = {amount}" for calls, unit, amount in lines) or "none"
 
 
-def carried_over(name, orders, before):
-    """What was used of an order before is what the statement before ends with."""
-    if not before:
-        return
+def carried_over(name, orders, before, again):
+    """What was used of an order before is what the statement before ends with, or what the fixed months
+    used when they were computed again."""
     ended = {}
-    for group in before["groups"]:
+    for group in before["groups"] if before else []:
         for order in (group["per_call"] or {"packs": []})["packs"]:
             ended[order["order"]] = order["used_before"] + order["used"]
+    ended.update(again)
     for order in orders:
+        if not before and order["order"] not in again:
+            continue
         begun = ended.get(order["order"], 0)
         agree(f"{name}: calls used of {order['order']} before", order["used_before"], begun)
 
@@ -340,16 +397,23 @@ def recount(arguments):
     if not before and any(group["late"] for group in statement["groups"]):
         raise Unfit("the statement has late calls: give --before and --earlier")
     groups = count(statement, arguments.records, before, arguments.earlier)
+    adjusted = {}
+    for own, records in arguments.adjusted:
+        own = read_json(own)
+        if any(group["late"] for group in own["groups"]):
+            raise Unfit(f"{own['month']} has late calls: it is not recounted as an adjusted month")
+        adjusted[own["month"]] = own, count(own, records, None, [])
     due = paid = Decimal(0)
     for stated in statement["groups"]:
         group = groups.pop(stated["group"], Group())
-        of_due, of_paid = recount_group(stated, group, before)
+        of_due, of_paid = recount_group(stated, group, before, adjusted)
         due, paid = due + of_due, paid + of_paid
     for name, group in groups.items():
         raise Differs(f"{name}: {group.admitted} calls of a group that is not on the statement")
     currency = statement["currency"]
     agree(f"paid when ordered, {currency}", Decimal(statement["paid_when_ordered"]), paid)
     agree(f"due at settlement, {currency}", Decimal(statement["due"]), due)
+    recount_balance(statement, due)
 
 
 def main(words=None):
@@ -358,6 +422,8 @@ def main(words=None):
     parser.add_argument("records", help="the records of its month, a JSON object a line")
     parser.add_argument("--before", help="the statement of the month before, in JSON")
     parser.add_argument("--earlier", action="append", default=[], help="records of an earlier month")
+    parser.add_argument("--adjusted", action="append", default=[], nargs=2, metavar=("STATEMENT", "RECORDS"),
+                        help="the statement and the records of a month that was computed again")
     arguments = parser.parse_args(words)
     try:
         with localcontext() as context:

@@ -2,13 +2,17 @@
 //! against a list of all calls.
 
 use super::*;
-use crate::billing::{Fixed, calls_on_none, check_settlement, first_month, verify_statements};
+use crate::billing::{
+    Fixed, KeyCalls, calls_on_none, check_settlement, first_month, verify_statements,
+};
 use crate::config::{self, Config};
 use crate::ledger::{Entry, Ledger, LedgerOptions, Record, Seal, Settlement};
 use crate::model::KeyId;
 use crate::model::{Action, Clock, Durability, Local, Mode, Mono, Outcome, Reason, RequestId};
+use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use serde_json::json;
+use std::collections::HashMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 

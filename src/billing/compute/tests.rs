@@ -215,6 +215,7 @@ impl Group {
             intervals,
             late: self.counted(|call| call.late),
             keys: Vec::new(),
+            late_entries: LateEntries::default(),
         }
     }
 
@@ -399,6 +400,7 @@ fn inputs(groups: &[Group]) -> Inputs {
         until: Utc(UNTIL),
         counted_until: Utc(UNTIL),
         on_no_statement: 0,
+        balance: None,
         groups: groups
             .iter()
             .enumerate()

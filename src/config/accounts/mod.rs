@@ -13,4 +13,7 @@ pub(in crate::config) use read::read;
 pub(in crate::config) use taken::Taken;
 pub use types::{Account, Credential, Key, Service};
 
-pub(crate) use types::{MAX_DAYS, MAX_MONTHS, MAX_PACKS, Pack, Paid, Payment, QpsPurchase};
+pub(crate) use types::{
+    Adjustment, MAX_DAYS, MAX_MONTHS, MAX_PACKS, MAX_REFUND_DAYS, Pack, Paid, Payment, QpsPurchase,
+    RefundRefused,
+};

@@ -2,12 +2,13 @@
 
 use crate::config::accounts::keys::keys;
 use crate::config::accounts::services::service;
-use crate::config::accounts::taken::{Taken, order, take};
-use crate::config::accounts::{Account, Payment};
+use crate::config::accounts::taken::{Taken, adjustment_id, order, take};
+use crate::config::accounts::{Account, Adjustment, Payment};
 use crate::config::catalog;
 use crate::config::reader::{Entry, Item, Source, all, quoted};
 use crate::config::yaml::{self, Places};
 use crate::model::AccountId;
+use rust_decimal::Decimal;
 
 /// The least bytes of accounts that are read at once, when they can be.
 const PIECE_BYTES: usize = 64 << 10;
@@ -81,6 +82,10 @@ fn account(entry: Entry<'_>, catalog: &catalog::Reading, taken: &mut Taken) -> O
     let payments = fields.or("payments", Vec::new(), |item| {
         item.each(|item| payment(item, taken))
     });
+    let adjustments = fields.or("adjustments", Vec::new(), |item| {
+        item.each(|item| adjustment(item, taken))
+    });
+    let credit_limit = fields.or("credit_limit", Decimal::ZERO, Item::amount);
     let services = fields.or("services", Vec::new(), |item| {
         all(item
             .entries()?
@@ -93,6 +98,8 @@ fn account(entry: Entry<'_>, catalog: &catalog::Reading, taken: &mut Taken) -> O
         name: name?,
         keys: keys?.into(),
         payments: payments?.into(),
+        adjustments: adjustments?.into(),
+        credit_limit: credit_limit?,
         services: services?.into(),
     })
 }
@@ -107,5 +114,22 @@ fn payment(item: Item<'_>, taken: &mut Taken) -> Option<Payment> {
         order: order?,
         at: at?,
         amount: amount?,
+    })
+}
+
+fn adjustment(item: Item<'_>, taken: &mut Taken) -> Option<Adjustment> {
+    let mut fields = item.fields()?;
+    let id = fields.required("id", "A-1", |i| adjustment_id(i, taken));
+    let at = fields.required("at", "2026-11-15T10:00:00+08:00", Item::instant);
+    let amount = fields.required("amount", "\"-12.50\"", Item::signed_amount);
+    let reason = fields.required("reason", "a pack that was entered too late", Item::text);
+    let by = fields.required("by", "Li Wei", Item::text);
+    fields.close();
+    Some(Adjustment {
+        id: id?,
+        at: at?,
+        amount: amount?,
+        reason: reason?.into(),
+        by: by?.into(),
     })
 }

@@ -1,10 +1,13 @@
 //! What an account opened and bought in a group -> [`Service`], with the ends of what it bought.
 
 use crate::config::accounts::taken::{Taken, order};
-use crate::config::accounts::{MAX_DAYS, MAX_MONTHS, MAX_PACKS, Pack, Paid, QpsPurchase, Service};
+use crate::config::accounts::{
+    MAX_DAYS, MAX_MONTHS, MAX_PACKS, MAX_REFUND_DAYS, Pack, Paid, QpsPurchase, RefundRefused,
+    Service,
+};
 use crate::config::catalog::{self, Charging, MAX_QPS, PerCall};
 use crate::config::reader::{Entry, Fields, Item, all, nearest, quoted};
-use crate::model::{Fund, GroupId, Mode, Origin, Stop, Utc};
+use crate::model::{Fund, GroupId, Mode, Origin, Period, Stop, Utc};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use rust_decimal::Decimal;
@@ -169,15 +172,10 @@ fn pack(
         Some(Origin::Bought) => fields.required("paid", "{cash: \"88\"}", paid),
         _ => fields.or("paid", Paid::default(), paid),
     };
-    let refundable = fields.or("refundable", true, Item::flag);
-    let refunded_at = fields.get("refunded");
-    let refunded = fields.optional("refunded", Item::instant);
+    let refund = refund(&mut fields, delivered);
+    let discount = fields.optional("discount", discount);
     fields.close();
-    if let (Some(at), Some(delivered), Some(Some(refunded))) = (refunded_at, delivered, refunded)
-        && refunded < delivered
-    {
-        at.refuse::<()>("is before `delivered`: correct one of the two")?;
-    }
+    let refund = refund?;
     let (delivered, zone, terms) = (delivered?, zone?, terms?);
     Some(Pack {
         order: order?,
@@ -192,9 +190,70 @@ fn pack(
         )?,
         paid: paid?,
         origin: origin?,
+        refundable: refund.refundable,
+        refund_days: refund.days,
+        refund_refused: refund.refused.map(Box::new),
+        refunded: refund.refunded,
+        discount: discount?,
+    })
+}
+
+/// What an order says of its refund (R18).
+struct RefundFields {
+    refundable: bool,
+    days: Option<u16>,
+    refused: Option<RefundRefused>,
+    refunded: Option<Utc>,
+}
+
+fn refund(fields: &mut Fields<'_>, delivered: Option<Utc>) -> Option<RefundFields> {
+    let refundable = fields.or("refundable", true, Item::flag);
+    let days = fields.optional("refund_days", |i| {
+        let days = i.whole32(1..=MAX_REFUND_DAYS)?;
+        u16::try_from(days).ok()
+    });
+    let refused_at = fields.get("refund_refused");
+    let refused = fields.optional("refund_refused", refund_refused);
+    let refunded_at = fields.get("refunded");
+    let refunded = fields.optional("refunded", Item::instant);
+    if let (Some(item), Some(_)) = (refused_at, refunded_at) {
+        item.refuse::<()>(
+            "an order is either `refunded` or its refund refused: remove one of the two",
+        )?;
+    }
+    if let (Some(at), Some(delivered), Some(Some(refunded))) = (refunded_at, delivered, refunded)
+        && refunded < delivered
+    {
+        at.refuse::<()>("is before `delivered`: correct one of the two")?;
+    }
+    Some(RefundFields {
         refundable: refundable?,
+        days: days?,
+        refused: refused?,
         refunded: refunded?,
     })
+}
+
+/// The provider's decision not to pay an order back (R18).
+fn refund_refused(item: Item<'_>) -> Option<RefundRefused> {
+    let mut fields = item.fields()?;
+    let reason = fields.required("reason", "ordered and returned five times", Item::text);
+    let by = fields.required("by", "Li Wei", Item::text);
+    let at = fields.required("at", "2026-11-03T10:00:00+08:00", Item::instant);
+    fields.close();
+    Some(RefundRefused {
+        reason: reason?.into(),
+        by: by?.into(),
+        at: at?,
+    })
+}
+
+/// Why an order was not paid at its list price.
+fn discount(item: Item<'_>) -> Option<Box<str>> {
+    let mut fields = item.fields()?;
+    let reason = fields.required("reason", "the price of before 2026-11-01", Item::text);
+    fields.close();
+    Some(reason?.into())
 }
 
 fn qps_purchase(item: Item<'_>, zone: Option<&TimeZone>, taken: &mut Taken) -> Option<QpsPurchase> {
@@ -203,26 +262,33 @@ fn qps_purchase(item: Item<'_>, zone: Option<&TimeZone>, taken: &mut Taken) -> O
     let qps = fields.required("qps", "10", |i| i.whole32(1..=MAX_QPS));
     let from_at = fields.get("from");
     let from = fields.required("from", "2026-11-01T00:00:00+08:00", Item::instant);
-    let span = period(item, &mut fields);
+    let period = period(item, &mut fields);
     let paid = fields.required("paid", "{cash: \"7800\"}", paid);
+    let discount = fields.optional("discount", discount);
     fields.close();
-    let from = from?;
+    let (from, period) = (from?, period?);
+    let span = match period {
+        Period::Months(months) => Span::new().months(months),
+        Period::Days(days) => Span::new().days(days),
+    };
     Some(QpsPurchase {
         order: order?,
         qps: qps?,
         from,
-        until: end(from, span?, zone?, from_at?)?,
+        until: end(from, span, zone?, from_at?)?,
+        period,
         paid: paid?,
+        discount: discount?,
     })
 }
 
 /// `months: 1` or `days: 3`.
-fn period(item: Item<'_>, fields: &mut Fields<'_>) -> Option<Span> {
+fn period(item: Item<'_>, fields: &mut Fields<'_>) -> Option<Period> {
     let months = fields.optional("months", |i| i.whole32(1..=MAX_MONTHS));
     let days = fields.optional("days", |i| i.whole32(1..=MAX_DAYS));
     match (months?, days?) {
-        (Some(months), None) => Some(Span::new().months(months)),
-        (None, Some(days)) => Some(Span::new().days(days)),
+        (Some(months), None) => Some(Period::Months(months)),
+        (None, Some(days)) => Some(Period::Days(days)),
         _ => item.refuse("a purchase runs for either `months` or `days`: give one of the two"),
     }
 }

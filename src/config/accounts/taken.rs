@@ -16,6 +16,7 @@ pub(in crate::config) struct Taken {
     pub secret_ids: FirstAt<Box<str>>,
     pub api_keys: FirstAt<[u8; 32]>,
     pub orders: FirstAt<Box<str>>,
+    pub adjustments: FirstAt<Box<str>>,
 }
 
 /// The file, by its place in [`Taken::files`], and the place in it.
@@ -52,27 +53,34 @@ pub(in crate::config) fn take<K: Eq + Hash>(
 
 /// An order id, which no other order has.
 pub(in crate::config) fn order(item: Item<'_>, taken: &mut Taken) -> Option<Box<str>> {
-    let order = item.parsed(
-        "an order id of 1 to 64 of 0-9, A-Z, a-z, . _ and -",
-        |text| {
-            let fits = text.len() <= 64
-                && text
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-            fits.then(|| Box::<str>::from(text))
-        },
-    )?;
+    let order = entry_id(item, "an order id of 1 to 64 of 0-9, A-Z, a-z, . _ and -")?;
     let what = format!("order {}", quoted(&order));
-    let Taken { files, orders, .. } = &mut *taken;
     let remedy = "an order is entered once; correct one of the two";
-    take(
-        orders,
-        files,
-        order.clone(),
-        item,
-        item.place(),
-        &what,
-        remedy,
-    )?;
+    let Taken { files, orders, .. } = &mut *taken;
+    let (key, place) = (order.clone(), item.place());
+    take(orders, files, key, item, place, &what, remedy)?;
     Some(order)
+}
+
+/// The id of a manual adjustment, which no other one has.
+pub(in crate::config) fn adjustment_id(item: Item<'_>, taken: &mut Taken) -> Option<Box<str>> {
+    let id = entry_id(item, "an id of 1 to 64 of 0-9, A-Z, a-z, . _ and -")?;
+    let what = format!("adjustment {}", quoted(&id));
+    let remedy = "an adjustment is entered once; correct one of the two";
+    let Taken {
+        files, adjustments, ..
+    } = &mut *taken;
+    let (key, place) = (id.clone(), item.place());
+    take(adjustments, files, key, item, place, &what, remedy)?;
+    Some(id)
+}
+
+fn entry_id(item: Item<'_>, what: &str) -> Option<Box<str>> {
+    item.parsed(what, |text| {
+        let fits = text.len() <= 64
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        fits.then(|| Box::<str>::from(text))
+    })
 }

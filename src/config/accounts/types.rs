@@ -2,7 +2,7 @@
 //!
 //! Must never say what a purchase is worth now: that is decided against an instant, elsewhere.
 
-use crate::model::{AccountId, Fund, GroupId, KeyId, Mode, Origin, Stop, Utc};
+use crate::model::{AccountId, Fund, GroupId, KeyId, Mode, Origin, Period, Stop, Utc};
 use ipnet::IpNet;
 use rust_decimal::Decimal;
 use secrecy::SecretString;
@@ -17,6 +17,8 @@ pub(crate) const MAX_PACKS: u32 = 10_000;
 pub(crate) const MAX_MONTHS: u32 = 120;
 /// Or for at most so many days.
 pub(crate) const MAX_DAYS: u32 = 3_660;
+/// An order is paid back within at most so many days: a year.
+pub(crate) const MAX_REFUND_DAYS: u32 = 366;
 
 /// A customer. There may be very many: nothing in here has room to spare.
 #[derive(Clone, Debug)]
@@ -29,6 +31,10 @@ pub struct Account {
     pub keys: Box<[Key]>,
     /// Towards post-paid charges (R17), in the order of the file.
     pub payments: Box<[Payment]>,
+    /// What people corrected of its balance (R16), in the order of the file.
+    pub adjustments: Box<[Adjustment]>,
+    /// So far below zero its balance may fall before it is in arrears (R17). Zero or more.
+    pub credit_limit: Decimal,
     /// The groups it has opened, each once.
     pub services: Box<[Service]>,
 }
@@ -85,6 +91,17 @@ impl Account {
         let mut others = self.keys.iter().filter(|other| other.id == key.id);
         others.any(|other| end(other) > end(key))
     }
+
+    /// Whether both have the same orders in the same groups.
+    pub(crate) fn has_same_orders(&self, other: &Self) -> bool {
+        let orders = |account: &Self| -> Vec<_> {
+            let services = account.services.iter();
+            services
+                .map(|of| (of.group.clone(), of.packs.clone(), of.qps_purchases.clone()))
+                .collect()
+        };
+        orders(self) == orders(other)
+    }
 }
 
 /// What a call proves who it is by.
@@ -115,6 +132,32 @@ pub struct Payment {
     pub amount: Decimal,
 }
 
+/// A manual adjustment of a balance (R16): a correction that no rule makes.
+#[derive(Clone, Debug)]
+pub struct Adjustment {
+    /// As [`Payment::order`]. No other adjustment has it.
+    pub id: Box<str>,
+    /// When it counts from.
+    pub at: Utc,
+    /// In the customer's favour above zero, against it below; never zero.
+    pub amount: Decimal,
+    /// Why; not empty.
+    pub reason: Box<str>,
+    /// Who decided it; not empty.
+    pub by: Box<str>,
+}
+
+/// A decision of the provider's that an order is not paid back (R18).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RefundRefused {
+    /// Why; not empty.
+    pub reason: Box<str>,
+    /// Who decided it; not empty.
+    pub by: Box<str>,
+    /// When.
+    pub at: Utc,
+}
+
 /// A group that an account has opened.
 #[derive(Clone, Debug)]
 pub struct Service {
@@ -134,7 +177,7 @@ pub struct Service {
 }
 
 /// An order of prepaid packs (R11).
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pack {
     /// As [`Payment::order`].
     pub order: Box<str>,
@@ -150,14 +193,21 @@ pub struct Pack {
     pub paid: Paid,
     /// How the account came by it.
     pub origin: Origin,
-    /// Whether the seven-day refund applies at all (R18).
+    /// Whether a refund applies at all (R18).
     pub refundable: bool,
+    /// The days after that of delivery on which it is paid back, when the order has a rule of its
+    /// own (R18).
+    pub refund_days: Option<u16>,
+    /// That it is not paid back, by decision. Never together with `refunded`.
+    pub refund_refused: Option<Box<RefundRefused>>,
     /// When it was paid back; not before delivery.
     pub refunded: Option<Utc>,
+    /// Why something else was paid than the price list says.
+    pub discount: Option<Box<str>>,
 }
 
 /// An order of quota for a period (R6, R15).
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct QpsPurchase {
     /// As [`Payment::order`].
     pub order: Box<str>,
@@ -167,8 +217,12 @@ pub struct QpsPurchase {
     pub from: Utc,
     /// Excluded; after `from` by calendar months or days.
     pub until: Utc,
+    /// What the price goes by (R15).
+    pub(crate) period: Period,
     /// By which funds.
     pub paid: Paid,
+    /// As [`Pack::discount`].
+    pub discount: Option<Box<str>>,
 }
 
 /// The funds that an order was paid from (R18), with amounts above zero: there are as many orders

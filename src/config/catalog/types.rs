@@ -25,7 +25,7 @@ pub struct Catalog {
     pub host_aliases: Vec<String>,
     /// Which admitted calls are billable.
     pub bill: Bill,
-    /// The day of the month by whose end the month before is settled (R16); 1 to 28.
+    /// The day of the month at whose begin the month before is debited (R16); 1 to 28.
     pub settle_day: u8,
     /// In the order of the file; not empty. No action and no route occurs twice in all of them.
     pub groups: Vec<Group>,

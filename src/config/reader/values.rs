@@ -120,6 +120,27 @@ impl Item<'_> {
         })
     }
 
+    /// An amount of money above zero, or below with a minus; not zero.
+    pub(in crate::config) fn signed_amount(self) -> Option<Decimal> {
+        if let Value::Number(n) = &self.node.value {
+            return self.refuse(format!(
+                "an amount is text, so that no digit is lost: write it in quotes, \"{n}\""
+            ));
+        }
+        let most = Decimal::from(1_000_000_000);
+        let what = "an amount such as \"-12.50\", at most 1000000000 and 6 decimals";
+        let amount = self.parsed(what, |text| {
+            let unsigned = text.strip_prefix('-');
+            let amount = decimal(unsigned.unwrap_or(text))?;
+            let fits = amount.scale() <= 6 && amount <= most;
+            fits.then(|| unsigned.map_or(amount, |_| -amount))
+        })?;
+        if amount.is_zero() {
+            return self.refuse("must not be zero");
+        }
+        Some(amount)
+    }
+
     /// An amount of money above zero.
     pub(in crate::config) fn price(self) -> Option<Decimal> {
         let price = self.amount()?;

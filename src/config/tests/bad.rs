@@ -142,6 +142,7 @@ pages! {
     a_key_has_an_id_of_its_own_but_for_a_rotation_and_an_end_and_networks_that_make_sense: "keys";
     secrets_that_cannot_be_had_are_mistakes: "missing_secrets";
     events_are_checked: "events";
+    adjustments_refunds_and_discounts_say_who_and_why: "adjustments_and_refunds";
     the_cap_of_a_mode_is_not_for_an_account_to_change: "the_cap_of_a_mode";
 }
 

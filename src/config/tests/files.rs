@@ -126,6 +126,9 @@ const EVERY_KEY: &str = r#"
   "every-key":
     name: Every Key
     keys: [{name: every-01, secret_id: AKIDEVERY, secret_key: hush-hush-hush, expires: 2026-12-01T00:00:00+08:00, allowed_addresses: [10.0.0.1/32]}]
+    credit_limit: "250"
+    adjustments:
+      - {id: A-1, at: 2026-11-15T10:00:00+08:00, amount: "-12.50", reason: counted twice, by: Li Wei}
     services:
       portrait-segmentation:
         opened: 2026-01-01T00:00:00+08:00
@@ -133,8 +136,9 @@ const EVERY_KEY: &str = r#"
         stopped: violation
         packs:
           - {order: P-9, calls: 100000, count: 3, delivered: 2026-11-02T10:00:00+08:00, origin: promotion, refundable: false, refunded: 2026-11-03T10:00:00+08:00, paid: {cash: "1", income: "2", gift: "3", deduction: "4", voucher: "5"}}
+          - {order: P-10, calls: 10000, delivered: 2026-11-02T10:00:00+08:00, refund_days: 30, refund_refused: {reason: ordered and returned, by: Wang Fang, at: 2026-11-04T10:00:00+08:00}, paid: {cash: "80"}, discount: {reason: a spring offer}}
         qps_purchases:
-          - {order: Q-9, qps: 10, from: 2026-01-01T00:00:00+08:00, days: 3660, paid: {income: "1", gift: "2", deduction: "3"}}
+          - {order: Q-9, qps: 10, from: 2026-01-01T00:00:00+08:00, days: 3660, paid: {income: "1", gift: "2", deduction: "3"}, discount: {reason: a trial}}
 "#;
 
 impl Shipped {

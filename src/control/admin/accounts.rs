@@ -1,7 +1,7 @@
 //! Accounts: what is in force, what is left and owed, and the statements.
 
+use crate::billing::balances;
 use crate::billing::books::{AccountRef, Books, BooksError};
-use crate::billing::{self, balances};
 use crate::control::admin::app::{App, Named, named, problem, read};
 use crate::control::admin::query::{Parameters, month, parameters};
 use crate::proxy::admission::{Limiters, Now};
@@ -39,7 +39,7 @@ pub(super) async fn accounts(Extracted(admin): App) -> Response {
             }
             for (id, debited) in BTreeMap::from_iter(debits) {
                 let balance = balances::balance(None, debited, now.utc);
-                if policy.account(&id).is_none() && billing::in_arrears(balance) {
+                if policy.account(&id).is_none() && balances::is_debt(balance) {
                     put(
                         &json!({"id": id, "name": null, "removed": true, "services": {}, "balance": balance}),
                     )?;

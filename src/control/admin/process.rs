@@ -62,17 +62,26 @@ pub(super) async fn reload(Extracted(admin): App, query: Parameters) -> Response
             generation,
             changes,
             pending,
+            warnings,
         }) => Json(json!({
             "outcome": "reloaded",
             "generation": generation,
             "changes": changes,
             "restart_pending": pending,
+            "warnings": warnings,
         }))
         .into_response(),
-        Ok(Outcome::Planned { changes, pending }) => {
-            Json(json!({"outcome": "planned", "changes": changes, "restart_pending": pending}))
-                .into_response()
-        }
+        Ok(Outcome::Planned {
+            changes,
+            pending,
+            warnings,
+        }) => Json(json!({
+            "outcome": "planned",
+            "changes": changes,
+            "restart_pending": pending,
+            "warnings": warnings,
+        }))
+        .into_response(),
         Ok(Outcome::Unchanged) => Json(json!({"outcome": "unchanged"})).into_response(),
         Ok(Outcome::Refused(mistakes)) => {
             let listed: Vec<String> = told(&mistakes.0).collect();

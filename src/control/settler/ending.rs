@@ -178,6 +178,7 @@ fn quota_ends(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Period;
     use proptest::prelude::*;
 
     fn purchase(order: usize, qps: u32, from: i64, until: i64) -> QpsPurchase {
@@ -186,7 +187,9 @@ mod tests {
             qps,
             from: Utc(from),
             until: Utc(until),
+            period: Period::Months(1),
             paid: Default::default(),
+            discount: None,
         }
     }
 

@@ -2,8 +2,8 @@
 
 use crate::billing::books::{Books, BooksError};
 use crate::billing::{
-    self, Fixed, SettleError, balances, closing_day, due, furthest, keep_from, last_day_over,
-    next_seal, settle_month, unsettled,
+    self, Fixed, SettleError, balances, closing_day, debit_from, due, furthest, keep_from,
+    last_day_over, next_seal, settle_month, to_debit, unsettled,
 };
 use crate::control::settler::{EVIDENCE, PRUNE_EVERY, Settler, SettlerState, seconds_ahead};
 use crate::ledger::{Entry, Reader, Seal};
@@ -31,6 +31,8 @@ impl Settler {
             settled = self
                 .seal_days(&reader, zone, now)
                 .and_then(|()| self.settle_due(&reader, &policy, state, now));
+            // Months that are settled are debited, whatever hinders the next one.
+            settled = settled.and(self.debit_due(&reader, &policy, state, now));
         }
         if may_delete {
             settled = settled.and(self.prune(&reader, zone, state, now));
@@ -91,17 +93,48 @@ impl Settler {
                 break;
             }
             state.waiting = None;
-            state.debits_are_stale = true;
+            state.credits.clear();
             settled = self
                 .settle(reader, policy, state, month, now)
                 .and_then(|()| self.tell_statements(reader, policy, state));
+        }
+        settled
+    }
+
+    /// Debits the months whose `settle_day` has begun (R16), and stops who is in arrears by it
+    /// (R17).
+    fn debit_due(
+        &self,
+        reader: &Reader,
+        policy: &Policy,
+        state: &mut SettlerState,
+        now: Utc,
+    ) -> Result<(), SettleError> {
+        let catalog = &policy.catalog;
+        let (day, zone) = (catalog.settle_day, &catalog.time_zone);
+        for (month, from) in to_debit(reader, day, zone)? {
+            if from > now {
+                continue;
+            }
+            state.debits_are_stale = true;
+            state.credits.clear();
+            let month = month.to_string();
+            self.shared.ledger.keep(vec![Entry::Debited {
+                month: month.clone(),
+                at: now,
+            }])?;
+            tracing::info!(month, "debited the month");
         }
         if state.debits_are_stale {
             state.debits = balances::debits(reader)?;
             state.debits_are_stale = false;
             self.stop_for_arrears(state);
         }
-        settled
+        let next = to_debit(reader, day, zone)?
+            .into_iter()
+            .map(|(_, from)| from);
+        state.next_seal = next.fold(next_seal(now, zone), Utc::min);
+        Ok(())
     }
 
     fn prune(
@@ -148,7 +181,7 @@ impl Settler {
         Ok(())
     }
 
-    /// Fixes the statements of the month and debits them (R16). Goes on where an earlier try ended.
+    /// Fixes the statements of the month (R16). Goes on where an earlier try ended.
     fn settle(
         &self,
         reader: &Reader,
@@ -194,12 +227,10 @@ impl Settler {
         let settled = settle_month(ledger, &books, accounts, month, &fixed, || {
             self.keep_up(state)
         })?;
-        let (_, end) = month.bounds(&catalog.time_zone);
-        let settle_by = i64::from(catalog.settle_day) * 24 * 3_600_000_000;
-        if now.0.saturating_sub(end.0) > settle_by {
+        if debit_from(month, catalog.settle_day, &catalog.time_zone) < now {
             tracing::warn!(
                 month = text,
-                "settled after the catalogue's settle_day (R16): the gate was not running"
+                "settled after its settle_day began (R16), so it is debited late: the gate was not running"
             );
         }
         tracing::info!(

@@ -3,7 +3,7 @@
 //! Owns when a change of it is told. The ledger says what was told last, so a restart tells nothing
 //! again and forgets nothing.
 
-use crate::billing::{SettleError, balances};
+use crate::billing::{SettleError, amount};
 use crate::control::Settler;
 use crate::control::settler::SettlerState;
 use crate::control::settler::raise::{News, Now};
@@ -109,25 +109,26 @@ impl Settler {
     }
 }
 
-/// What was paid in by now, and what was debited, each with its instant.
+/// What was paid in and adjusted by now, and what was debited, each with its instant.
 fn changes(
     reader: &Reader,
     policy: &Policy,
     id: &AccountId,
     paid_by: Utc,
 ) -> Result<Vec<(Utc, Decimal)>, SettleError> {
-    let payments = policy
-        .account(id)
-        .into_iter()
-        .flat_map(|account| &account.payments);
+    let account = policy.account(id);
+    let payments = account.into_iter().flat_map(|account| &account.payments);
+    let payments = payments.map(|payment| (payment.at, payment.amount));
+    let adjusted = account.into_iter().flat_map(|account| &account.adjustments);
+    let adjusted = adjusted.map(|adjustment| (adjustment.at, adjustment.amount));
     let mut changes: Vec<(Utc, Decimal)> = payments
-        .filter(|payment| payment.at <= paid_by)
-        .map(|payment| (payment.at, payment.amount))
+        .chain(adjusted)
+        .filter(|(at, _)| *at <= paid_by)
         .collect();
     for debit in reader.debits(Some(id))? {
         let month = reader.settlement(&debit.month)?;
         let at = month.and_then(|month| month.debited_at);
-        changes.push((at.unwrap_or(paid_by), -balances::due(&debit)?));
+        changes.push((at.unwrap_or(paid_by), -amount(&debit)?));
     }
     Ok(changes)
 }

@@ -143,6 +143,24 @@ fn what_is_kept_is_found_and_keeping_it_again_changes_nothing() {
         .unwrap();
     let settled = reader.last_settled().unwrap().unwrap();
     assert_eq!(settled.settled_at, Some(Utc(5)));
+    // It is settled, and debited only by an entry of its own, once (R16).
+    assert_eq!(settled.debited_at, None);
+    assert_eq!(
+        reader.not_debited().unwrap(),
+        std::slice::from_ref(&settled)
+    );
+    assert!(reader.debits(None).unwrap().is_empty());
+    let debited = |month: &str, at| Entry::Debited {
+        month: month.into(),
+        at: Utc(at),
+    };
+    let debits = ["2026-11", "2026-11", "2026-12"].into_iter().zip(8..);
+    ledger
+        .keep(debits.map(|(month, at)| debited(month, at)).collect())
+        .unwrap();
+    assert!(reader.not_debited().unwrap().is_empty());
+    let debit = reader.settlement("2026-11").unwrap().unwrap().debited_at;
+    assert_eq!(debit, Some(Utc(8)));
     assert_eq!(settled.head, seal.head);
     let stored = reader.stored_statement("2026-11", &account("a")).unwrap();
     assert_eq!(

@@ -248,7 +248,7 @@ pub(in crate::ledger) fn commit(ledger: &Ledger, record: Record) -> Result<(), N
 }
 
 /// A month that is settled with the records up to here, so that these may be pruned.
-pub(in crate::ledger) fn settled(month: &str, through_seq: u64, head: [u8; 32]) -> [Entry; 2] {
+pub(in crate::ledger) fn settled(month: &str, through_seq: u64, head: [u8; 32]) -> [Entry; 3] {
     [
         Entry::Settlement {
             month: month.into(),
@@ -260,6 +260,10 @@ pub(in crate::ledger) fn settled(month: &str, through_seq: u64, head: [u8; 32]) 
             month: month.into(),
             at: DAY,
             digest: StatementsDigest::default().end(),
+        },
+        Entry::Debited {
+            month: month.into(),
+            at: DAY,
         },
     ]
 }
