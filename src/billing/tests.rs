@@ -1225,8 +1225,7 @@ fn a_late_pack_can_raise_a_bill_where_the_post_paid_calls_decide_the_tier() {
     );
     assert!(shown.contains("R16: 2026-11 is computed again: 9999 post-paid calls x 0.01 = 99.99, less 90.00 fixed, less 0.00 adjusted before = 9.99 CNY"), "{shown}");
     let csv = String::from_utf8(csv).unwrap();
-    let row =
-        "2026-11,1250000001,CNY,portrait-segmentation,adjustment,2026-11,,,,9999,,0.01,9.99,,";
+    let row = "2026-11,1250000001,CNY,portrait-segmentation,adjustment,2026-11,,,,9999,,0.01,9.99,,,人像分割,";
     assert!(csv.lines().any(|line| line == row), "{csv}");
     // What earlier statements adjusted is not charged again, and a total may be a credit.
     next.late_entries.months[0].adjusted = yuan("10");

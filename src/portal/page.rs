@@ -10,7 +10,8 @@ use crate::portal::words::{Language, Words};
 use serde_json::Value;
 
 /// The parts of a statement, and of a group, that have a place of their own below.
-const PARTS: [&str; 14] = [
+const PARTS: [&str; 15] = [
+    "balance",
     "account",
     "name",
     "month",
@@ -26,7 +27,8 @@ const PARTS: [&str; 14] = [
     "fixed",
     "provisional",
 ];
-const GROUP_PARTS: [&str; 12] = [
+const GROUP_PARTS: [&str; 13] = [
+    "adjustments",
     "group",
     "title",
     "title_en",
@@ -122,6 +124,21 @@ fn facts(page: &mut Html, statement: &Statement, name: &str, words: &Words) {
         ),
     ]);
     page.facts(words.summary, &facts);
+    if let Some(balance) = &statement.balance {
+        let paid = balance.payments.iter().map(|line| line.amount).sum();
+        let adjusted = balance.adjustments.iter().map(|line| line.amount).sum();
+        let facts = [
+            (words.balance_before, balance.before),
+            (words.payments, paid),
+            (words.manual_adjustments, adjusted),
+            (words.debit, balance.debit),
+            (words.balance_after, balance.after),
+        ];
+        page.facts(
+            words.balance,
+            &facts.map(|(word, of)| (word, in_currency(of))),
+        );
+    }
 }
 
 fn group_tables(page: &mut Html, group: &GroupStatement, words: &Words) {
@@ -233,6 +250,20 @@ fn amounts(page: &mut Html, group: &GroupStatement, words: &Words) {
         number(words.amount),
     ];
     page.table(words.lines, &columns, &lines.collect::<Vec<_>>());
+    let adjusted = group.adjustments.iter().filter(|of| !of.amount.is_zero());
+    let adjusted = adjusted.map(|of| {
+        let amounts = [of.recomputed, of.fixed, of.adjusted_before, of.amount];
+        let amounts = amounts.map(|amount| money(amount).to_string());
+        [vec![of.month.clone()], amounts.to_vec()].concat()
+    });
+    let columns = [
+        text(words.month),
+        number(words.recomputed),
+        number(words.fixed_before),
+        number(words.adjusted_before),
+        number(words.amount),
+    ];
+    page.table(words.adjustments, &columns, &adjusted.collect::<Vec<_>>());
     let paid = group.paid.iter().map(|line| {
         vec![
             line.order.clone(),
@@ -361,17 +392,17 @@ mod tests {
     #[test]
     fn parts_that_are_not_known_here_are_shown_as_they_stand() {
         let (statement, text) = sample(json!({
-            "adjustments": [{"month": "2026-10", "amount": "-1.50"}, {"amount": "2", "why": "<late>"}],
-            "balance": {"before": "10", "after": "8.50"},
+            "surcharges": [{"month": "2026-10", "amount": "-1.50"}, {"amount": "2", "why": "<late>"}],
+            "deposit": {"before": "10", "after": "8.50"},
             "note": "seven",
             "nothing": [],
         }));
         let page = statement_page(&statement, &text, Language::English);
         for expected in [
-            "<caption>adjustments</caption>",
+            "<caption>surcharges</caption>",
             "-1.50",
             "&lt;late&gt;",
-            "<caption>balance</caption>",
+            "<caption>deposit</caption>",
             "8.50",
             "seven",
         ] {
