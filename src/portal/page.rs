@@ -127,17 +127,16 @@ fn facts(page: &mut Html, statement: &Statement, name: &str, words: &Words) {
     if let Some(balance) = &statement.balance {
         let paid = balance.payments.iter().map(|line| line.amount).sum();
         let adjusted = balance.adjustments.iter().map(|line| line.amount).sum();
-        let facts = [
-            (words.balance_before, balance.before),
-            (words.payments, paid),
-            (words.manual_adjustments, adjusted),
-            (words.debit, balance.debit),
-            (words.balance_after, balance.after),
+        let columns = [
+            number(words.balance_before),
+            number(words.payments),
+            number(words.manual_adjustments),
+            number(words.debit),
+            number(words.balance_after),
         ];
-        page.facts(
-            words.balance,
-            &facts.map(|(word, of)| (word, in_currency(of))),
-        );
+        let amounts = [balance.before, paid, adjusted, balance.debit, balance.after];
+        let row = amounts.map(|amount| money(amount).to_string()).to_vec();
+        page.table(words.balance, &columns, &[row]);
     }
 }
 
