@@ -209,25 +209,22 @@ impl HeadWriter {
         self.0.extend_from_slice(lines.as_bytes());
     }
 
+    /// Fields of our own, whole lines with their ends, in pieces that are known to hold nothing that
+    /// ends a line early: ids and numbers.
+    #[inline]
+    pub(crate) fn own<const N: usize>(&mut self, pieces: [&str; N]) {
+        self.0.reserve(pieces.iter().map(|piece| piece.len()).sum());
+        for piece in pieces {
+            self.0.extend_from_slice(piece.as_bytes());
+        }
+    }
+
     /// A field of our own. Left out when the text is anything but visible ASCII and spaces.
     pub fn text(&mut self, name: &'static str, text: impl AsRef<[u8]>) {
-        self.line(name, [text.as_ref()]);
-    }
-
-    /// A field of our own, in pieces. Left out when one is anything but visible ASCII and spaces.
-    pub fn texts<const N: usize>(&mut self, name: &'static str, pieces: [&str; N]) {
-        self.line(name, pieces.map(str::as_bytes));
-    }
-
-    // Where it is used the number of pieces is known, and their loops go.
-    #[inline]
-    fn line<const N: usize>(&mut self, name: &'static str, pieces: [&[u8]; N]) {
         let begin = self.0.len();
         self.0.extend_from_slice(name.as_bytes());
         self.0.extend_from_slice(b": ");
-        for piece in pieces {
-            self.0.extend_from_slice(piece);
-        }
+        self.0.extend_from_slice(text.as_ref());
         // All of the line at once, which is quicker than piece by piece.
         if is_plain(&self.0[begin..]) {
             self.0.extend_from_slice(b"\r\n");

@@ -171,24 +171,34 @@ pub(super) fn vendor_failed(id: &RequestIdText, status: StatusCode) -> Answer<Re
 
 /// The fields of draft-ietf-httpapi-ratelimit-headers-10: the policy, its quota and what is left of
 /// it, and after how long there is more. The policy's name is the group; that of an own endpoint is
-/// [`QUESTIONS`]. Nothing is allocated.
+/// [`QUESTIONS`]: neither can end a line. Nothing is allocated, and each answer to a call has them, so
+/// they are written at once.
 pub(super) fn rate_limit(
     lines: &mut HeadWriter,
     policy: &str,
     (quota, left): (u32, u32),
     reset: Option<Duration>,
 ) {
-    let (mut digits, mut more_digits) = (itoa::Buffer::new(), itoa::Buffer::new());
-    let quota = digits.format(quota);
-    lines.texts("ratelimit-policy", ["\"", policy, "\";q=", quota, ";w=1"]);
-    let left = digits.format(left);
-    match reset {
-        Some(wait) => {
-            let seconds = more_digits.format(ceil_seconds(wait));
-            lines.texts("ratelimit", ["\"", policy, "\";r=", left, ";t=", seconds]);
-        }
-        None => lines.texts("ratelimit", ["\"", policy, "\";r=", left]),
-    }
+    let mut digits = [(); 3].map(|()| itoa::Buffer::new());
+    let [quota_digits, left_digits, reset_digits] = &mut digits;
+    let (quota, left) = (quota_digits.format(quota), left_digits.format(left));
+    let (t, seconds) = match reset {
+        Some(wait) => (";t=", reset_digits.format(ceil_seconds(wait))),
+        None => ("", ""),
+    };
+    lines.own([
+        "ratelimit-policy: \"",
+        policy,
+        "\";q=",
+        quota,
+        ";w=1\r\nratelimit: \"",
+        policy,
+        "\";r=",
+        left,
+        t,
+        seconds,
+        "\r\n",
+    ]);
 }
 
 #[cfg(test)]

@@ -329,9 +329,9 @@ fn no_text_ends_a_line_that_it_stands_in() {
     let mut lines = HeadWriter::default();
     for text in ["a\r\nb", "a\nb", "a\rb", "\0", "\u{7f}", "\u{e4}", "\t"] {
         lines.text("x", text);
-        lines.texts("x", ["fine", text]);
+        lines.text("x", ["fine", text].concat());
     }
-    lines.texts("y", ["a ", "b"]);
+    lines.text("y", "a b");
     lines.number("z", 7);
     assert_eq!(lines.end(), b"y: a b\r\nz: 7\r\n\r\n");
 }
