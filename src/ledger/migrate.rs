@@ -64,7 +64,14 @@ pub(super) fn change(
     let mut digests = Digests::default();
     while linked < rolled_up {
         let until = rolled_up.min(linked + STEP);
-        link = chain::extend(&transaction, &mut digests, (linked, link), until, |_| ())?;
+        link = chain::extend(
+            &transaction,
+            &mut digests,
+            (linked, link),
+            until,
+            false,
+            |_| (),
+        )?;
         linked = until;
     }
     if found < 4 {

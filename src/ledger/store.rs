@@ -54,6 +54,8 @@ pub(super) struct Store {
     link: Link,
     /// Rows of `hours` whose first record is not newer are sealed, or about to be.
     frozen: i64,
+    /// Whether records that are not linked yet were decided by a shared store.
+    of_store: bool,
     digests: Digests,
     series: FastMap<SeriesKey, i64>,
 }
@@ -105,6 +107,7 @@ impl Store {
             rolled_up,
             frozen,
             link: chain::head(&connection)?.1,
+            of_store: chain::is_of_store(&connection, rolled_up)?,
             digests: Digests::default(),
             connection,
             series: FastMap::default(),

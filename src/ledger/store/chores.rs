@@ -24,12 +24,19 @@ impl Store {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut hours: FastMap<(i64, i64), (i64, i64, i64)> = FastMap::default();
         let tail = (self.rolled_up, self.link);
-        let link = chain::extend(&transaction, &mut self.digests, tail, until, |record| {
-            hours
-                .entry((Utc(record.admitted_at).hour(), record.series))
-                .and_modify(|(calls, _, last)| (*calls, *last) = (*calls + 1, record.seq))
-                .or_insert((1, record.seq, record.seq));
-        })?;
+        let link = chain::extend(
+            &transaction,
+            &mut self.digests,
+            tail,
+            until,
+            self.of_store,
+            |record| {
+                hours
+                    .entry((Utc(record.admitted_at).hour(), record.series))
+                    .and_modify(|(calls, _, last)| (*calls, *last) = (*calls + 1, record.seq))
+                    .or_insert((1, record.seq, record.seq));
+            },
+        )?;
         let mut ends: BTreeMap<i64, i64> = BTreeMap::new();
         for ((hour, _), (_, _, last)) in &hours {
             let end = ends.entry(*hour).or_insert(*last);

@@ -631,6 +631,39 @@ fn a_trigger_a_changed_view_or_a_missing_table_is_found_by_verify_and_by_the_nex
 }
 
 #[test]
+fn the_start_by_a_shared_store_is_linked_and_a_change_of_it_is_named() {
+    let bench = Bench::new();
+    let mut store = bench.store();
+    let run = store.begin_run("gate-1", DAY).unwrap();
+    let records: Vec<Record> = (1..=9).map(varied).collect();
+    store.commit(run, &records).unwrap();
+    drop(store);
+    // As a gate with a shared store leaves them; it is not built yet.
+    let of_store = "UPDATE raw SET store_epoch = 3, store_start_us = seq * 10 WHERE seq > 4";
+    bench.sql().execute(of_store, []).unwrap();
+    let mut store = bench.store();
+    while store.tail() > 0 {
+        store.roll_up(3).unwrap();
+    }
+    drop(store);
+    verify(&bench).unwrap();
+    for change in [
+        "store_epoch = 4",
+        "store_start_us = 1",
+        "store_start_us = NULL",
+        "store_epoch = NULL, store_start_us = NULL",
+    ] {
+        let changed = format!("UPDATE raw SET {change} WHERE seq = 7");
+        bench.sql().execute(&changed, []).unwrap();
+        let named = verify(&bench).unwrap_err().to_string();
+        assert!(named.starts_with("raw 7: it is not the record"), "{named}");
+        let back = "UPDATE raw SET store_epoch = 3, store_start_us = 70 WHERE seq = 7";
+        bench.sql().execute(back, []).unwrap();
+    }
+    verify(&bench).unwrap();
+}
+
+#[test]
 fn the_link_before_the_first_record_is_no_checkpoint() {
     let bench = Bench::new();
     honest(&bench);
