@@ -211,9 +211,9 @@ impl HeadWriter {
 
     /// Fields of our own, whole lines with their ends, in pieces that are known to hold nothing that
     /// ends a line early: ids and numbers.
-    #[inline]
+    // With few pieces the loop goes, and literal ones are copied without a call.
+    #[inline(always)]
     pub(crate) fn own<const N: usize>(&mut self, pieces: [&str; N]) {
-        self.0.reserve(pieces.iter().map(|piece| piece.len()).sum());
         for piece in pieces {
             self.0.extend_from_slice(piece.as_bytes());
         }

@@ -182,23 +182,12 @@ pub(super) fn rate_limit(
     let mut digits = [(); 3].map(|()| itoa::Buffer::new());
     let [quota_digits, left_digits, reset_digits] = &mut digits;
     let (quota, left) = (quota_digits.format(quota), left_digits.format(left));
-    let (t, seconds) = match reset {
-        Some(wait) => (";t=", reset_digits.format(ceil_seconds(wait))),
-        None => ("", ""),
-    };
-    lines.own([
-        "ratelimit-policy: \"",
-        policy,
-        "\";q=",
-        quota,
-        ";w=1\r\nratelimit: \"",
-        policy,
-        "\";r=",
-        left,
-        t,
-        seconds,
-        "\r\n",
-    ]);
+    lines.own(["ratelimit-policy: \"", policy, "\";q=", quota]);
+    lines.own([";w=1\r\nratelimit: \"", policy, "\";r=", left]);
+    if let Some(wait) = reset {
+        lines.own([";t=", reset_digits.format(ceil_seconds(wait))]);
+    }
+    lines.own(["\r\n"]);
 }
 
 #[cfg(test)]
