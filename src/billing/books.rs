@@ -328,7 +328,7 @@ impl Books<'_> {
 
 impl Books<'_> {
     /// The accounts that get a statement of the month: they have calls in it, late ones included,
-    /// or an order that was paid in it.
+    /// or an order that was paid in it, or a manual adjustment.
     pub(crate) fn on_the_books<'a>(
         &self,
         accounts: impl Iterator<Item = &'a Account>,
@@ -338,19 +338,19 @@ impl Books<'_> {
         let (from, until) = (window.from, window.until);
         let mut on_the_books = window.accounts(self.reader)?;
         let in_month = |at: Utc| from <= at && at < until;
-        let has_ordered = |account: &Account| {
+        let has_entry = |account: &Account| {
             account.services.iter().any(|service| {
                 let mut packs = service.packs.iter();
                 packs.any(|p| in_month(p.delivered) || p.refunded.is_some_and(in_month))
                     || service.qps_purchases.iter().any(|q| in_month(q.from))
-            })
+            }) || account.adjustments.iter().any(|a| in_month(a.at))
         };
         for account in accounts {
-            if account.services.iter().all(|s| s.packs.is_empty()) && !has_ordered(account) {
+            if account.services.iter().all(|s| s.packs.is_empty()) && !has_entry(account) {
                 continue;
             }
             // Late entries get a line even where nothing was called.
-            if has_ordered(account) || !self.opening(account.into(), month)?.found.late.is_empty() {
+            if has_entry(account) || !self.opening(account.into(), month)?.found.late.is_empty() {
                 on_the_books.insert(account.id.clone());
             }
         }

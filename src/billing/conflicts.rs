@@ -7,7 +7,7 @@ use crate::billing::books::{Books, BooksError};
 use crate::billing::history::{ListedOrder, listed_orders};
 use crate::billing::orders::{Refused, order};
 use crate::config::{Account, Pack};
-use crate::model::Local;
+use crate::model::{Local, Month};
 use jiff::tz::TimeZone;
 
 /// Entries of the accounts that do not count, and orders that fixed months list otherwise. A
@@ -22,8 +22,37 @@ pub(crate) fn conflicts<'a>(
             refused(books, account, &mut said)?;
         }
         changed(books, account, &mut said)?;
+        adjusted_late(books, account, &mut said)?;
     }
     Ok(said)
+}
+
+/// Manual adjustments that are dated in a fixed month and that its statement does not have.
+fn adjusted_late(
+    books: &Books<'_>,
+    account: &Account,
+    said: &mut Vec<String>,
+) -> Result<(), BooksError> {
+    for adjustment in &account.adjustments {
+        let month = Month::of(adjustment.at, &books.catalog.time_zone);
+        if books.reader.settlement(&month.to_string())?.is_none() {
+            continue;
+        }
+        let stored = books.stored(&account.id, month)?;
+        let balance = stored.and_then(|statement| statement.balance);
+        let shown = balance.is_some_and(|balance| {
+            let mut lines = balance.adjustments.iter();
+            lines.any(|line| *line.id == *adjustment.id)
+        });
+        if !shown {
+            said.push(format!(
+                "{}: adjustment {} is dated in {month}, which is fixed: it changes the balance and stands on no statement; date it \
+                 in the running month",
+                account.id, adjustment.id
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn refused(books: &Books<'_>, account: &Account, said: &mut Vec<String>) -> Result<(), BooksError> {

@@ -4,6 +4,7 @@
 
 use crate::billing::statement::{PaymentLine, StatementBalance};
 use crate::billing::{GroupStatement, PaidKind, Statement, money};
+use rust_decimal::Decimal;
 use std::io::{self, Write};
 
 /// The columns of [`csv`]; they stay as they are.
@@ -232,8 +233,14 @@ impl Cells {
     }
 }
 
-/// RFC 4180.
+/// RFC 4180. A text that a spreadsheet would take for a formula gets an apostrophe before it; a
+/// number stays what it is.
 fn quoted(cell: &str) -> String {
+    let is_formula = cell.starts_with(['=', '+', '-', '@']) && cell.parse::<Decimal>().is_err();
+    let cell = &match is_formula {
+        true => format!("'{cell}"),
+        false => cell.to_owned(),
+    };
     if cell.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", cell.replace('"', "\"\""))
     } else {

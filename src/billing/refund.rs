@@ -126,7 +126,8 @@ pub(crate) fn refund(
 ) -> Refund {
     let days = rule.days.unwrap_or(REFUND_DAYS);
     let until = refundable_until(order.delivered, days, zone);
-    let reason = if order.refunded.is_some() {
+    // A refund of a used order does not count (R18), wherever it was written.
+    let reason = if order.refunded.is_some() && used == 0 {
         Some(NotRefundable::Refunded)
     } else if !bought(order) {
         Some(NotRefundable::NotBought)

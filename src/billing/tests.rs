@@ -1573,6 +1573,33 @@ fn inputs_beyond_all_bounds_give_a_statement_and_no_panic() {
 }
 
 #[test]
+fn an_order_whose_refund_is_refused_for_its_use_is_not_said_to_be_paid_back() {
+    let mut order = pack("P-1");
+    order.refunded = Some(at("2026-11-03T10:00:00+08:00"));
+    let (standing, rule) = (Standing::default(), RefundRule::default());
+    let now = at("2026-11-04T10:00:00+08:00");
+    let of = |used| why_not(refund(&order, used, standing, rule, &shanghai(), now));
+    assert_eq!(of(7), NotRefundable::Used { used: 7 });
+    assert_eq!(of(0), NotRefundable::Refunded);
+}
+
+#[test]
+fn a_text_that_a_spreadsheet_would_compute_has_an_apostrophe_and_a_number_has_none() {
+    let mut order = pack("-2-3");
+    order.paid = vec![(Fund::Cash, yuan("88"))];
+    order.refunded = Some(at("2026-11-03T10:00:00+08:00"));
+    let of = statement(&inputs(vec![portrait(
+        terms(TierBasis::AllCalls),
+        vec![order],
+    )]));
+    let mut out = Vec::new();
+    csv::csv(&mut out, &of).unwrap();
+    let csv = String::from_utf8(out).unwrap();
+    assert!(csv.contains(",pack,'-2-3,"), "{csv}");
+    assert!(!csv.contains(",-2-3,") && csv.contains(",-88.00,"), "{csv}");
+}
+
+#[test]
 fn calls_by_key_stand_on_the_statement_and_none_before_keys_had_ids() {
     let mut group = called(
         portrait(terms(TierBasis::AllCalls), vec![]),

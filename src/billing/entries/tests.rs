@@ -662,6 +662,38 @@ fn an_order_of_a_fixed_month_that_is_changed_or_removed_changes_nothing_and_is_t
 }
 
 #[test]
+fn a_manual_adjustment_stands_on_the_statement_of_its_month_or_is_told() {
+    let mut world = world_with(10);
+    let of = |at: i64| {
+        let adjustment = crate::config::Adjustment {
+            id: "A-1".into(),
+            at: Utc(at),
+            amount: Decimal::ONE,
+            reason: "x".into(),
+            by: "y".into(),
+        };
+        let mut account = account(&[], 0);
+        account.adjustments = Box::new([adjustment]);
+        account
+    };
+    world.fix(&account(&[], 0)).unwrap();
+    // The first month is fixed without it.
+    let told = world.conflicts(&of(base() + 1));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("stands on no statement"), "{told:?}");
+    // The next one has nothing but it, and a statement.
+    let (begin, _) = month(1).bounds(zone());
+    let dated = of(begin.0 + 1);
+    assert!(world.conflicts(&dated).is_empty());
+    world.fix(&dated).unwrap();
+    assert!(world.conflicts(&dated).is_empty());
+    let reader = world.reader();
+    let stored = world.books(&reader).stored(&dated.id, month(1)).unwrap();
+    let balance = stored.unwrap().balance.unwrap();
+    assert_eq!(balance.adjustments.len(), 1);
+}
+
+#[test]
 fn an_adjustment_that_was_changed_by_hand_is_found_though_it_fits_its_statement() {
     let mut world = world_with(10);
     world.fix(&account(&[], 0)).unwrap();

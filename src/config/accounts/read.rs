@@ -122,8 +122,8 @@ fn adjustment(item: Item<'_>, taken: &mut Taken) -> Option<Adjustment> {
     let id = fields.required("id", "A-1", |i| adjustment_id(i, taken));
     let at = fields.required("at", "2026-11-15T10:00:00+08:00", Item::instant);
     let amount = fields.required("amount", "\"-12.50\"", Item::signed_amount);
-    let reason = fields.required("reason", "a pack that was entered too late", Item::text);
-    let by = fields.required("by", "Li Wei", Item::text);
+    let reason = fields.required("reason", "a pack that was entered too late", Item::line);
+    let by = fields.required("by", "Li Wei", Item::line);
     fields.close();
     Some(Adjustment {
         id: id?,

@@ -237,8 +237,8 @@ fn refund(fields: &mut Fields<'_>, delivered: Option<Utc>) -> Option<RefundField
 /// The provider's decision not to pay an order back (R18).
 fn refund_refused(item: Item<'_>) -> Option<RefundRefused> {
     let mut fields = item.fields()?;
-    let reason = fields.required("reason", "ordered and returned five times", Item::text);
-    let by = fields.required("by", "Li Wei", Item::text);
+    let reason = fields.required("reason", "ordered and returned five times", Item::line);
+    let by = fields.required("by", "Li Wei", Item::line);
     let at = fields.required("at", "2026-11-03T10:00:00+08:00", Item::instant);
     fields.close();
     Some(RefundRefused {
@@ -251,7 +251,7 @@ fn refund_refused(item: Item<'_>) -> Option<RefundRefused> {
 /// Why an order was not paid at its list price.
 fn discount(item: Item<'_>) -> Option<Box<str>> {
     let mut fields = item.fields()?;
-    let reason = fields.required("reason", "the price of before 2026-11-01", Item::text);
+    let reason = fields.required("reason", "the price of before 2026-11-01", Item::line);
     fields.close();
     Some(reason?.into())
 }
