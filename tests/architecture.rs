@@ -56,7 +56,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "ledger",
             "http/splice",
             "http/sockets",
-            "control/background",
+            "model/background",
             "control/start",
             "cli",
         ],

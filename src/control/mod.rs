@@ -4,7 +4,6 @@
 //! Owns when each of these happens. Must never be on the way of a call, nor decide a rule: the
 //! rules are the rooms' below.
 
-mod background;
 mod settler;
 mod start;
 mod turned_away;

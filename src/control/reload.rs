@@ -10,8 +10,8 @@
 use crate::billing::books::Books;
 use crate::billing::{SettleError, conflicts};
 use crate::config::{self, Config, Mistake, Mistakes, Sources, Written};
-use crate::control::background::run_low_priority;
 use crate::model::Clock;
+use crate::model::run_low_priority;
 use crate::proxy::Shared;
 use crate::proxy::policy::Policy;
 use parking_lot::Mutex;

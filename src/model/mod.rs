@@ -3,6 +3,7 @@
 //! Owns what a word means in code. Must never import a room of ours, nor know of a policy, a file
 //! or a socket: only the clock asks the system, for the time.
 
+mod background;
 mod clock;
 mod endpoint;
 mod local;
@@ -19,6 +20,7 @@ pub use terms::{
 };
 pub use time::{Mono, Utc};
 
+pub(crate) use background::run_low_priority;
 pub(crate) use clock::Timer;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use local::Local;

@@ -4,7 +4,7 @@
 //! thread while its client reads.
 
 use crate::ledger::{Cursor, RECORD_COLUMNS, Reader, StoredRecord};
-use crate::model::{AccountId, Month, Utc};
+use crate::model::{AccountId, Month, Utc, run_low_priority};
 use crate::portal::form::{Format, Said, SaidBody};
 use crate::portal::front::{Portal, Question, Unread};
 use crate::portal::limits::Export;
@@ -144,10 +144,13 @@ fn stream(
             let (wanted, ledger) = (wanted.clone(), ledger.clone());
             let read = tokio::task::spawn_blocking(move || {
                 let _place = place;
-                let reader = Reader::open(&ledger).map_err(|error| error.to_string())?;
-                page(&reader, &wanted, after).map_err(|unread| match unread {
-                    Unread::Failed(why) => why,
-                    Unread::Refused(bad) => bad.to_string(),
+                // An export is never in a hurry: calls come first.
+                run_low_priority(|| {
+                    let reader = Reader::open(&ledger).map_err(|error| error.to_string())?;
+                    page(&reader, &wanted, after).map_err(|unread| match unread {
+                        Unread::Failed(why) => why,
+                        Unread::Refused(bad) => bad.to_string(),
+                    })
                 })
             });
             let read = read.await.unwrap_or_else(|error| Err(error.to_string()));

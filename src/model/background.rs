@@ -8,7 +8,7 @@ const NICENESS: i32 = 10;
 
 /// Runs `work` on a thread that yields the processor to the workers, and waits for it: it may take
 /// seconds of the processor.
-pub(super) fn run_low_priority<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn run_low_priority<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let unhurried = || {
         // Linux keeps a priority for each thread. Refused is no harm: then it is as quick as the
         // others.
