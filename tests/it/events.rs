@@ -1,6 +1,7 @@
 //! What happens is told to a webhook, signed, at least once and in order, and receivers that stand in
 //! deploy/EVENTS.md verify it with the specification's own libraries.
 
+use crate::bills::seed;
 use crate::harness::*;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,7 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tollgate::testing::ledger::{Ledger, LedgerOptions, Record};
+use tollgate::testing::ledger::Record;
 use tollgate::testing::model::{Clock, Month, *};
 
 const PORTRAIT: &str = "portrait-segmentation";
@@ -117,25 +118,6 @@ impl Webhook {
             "events: {{webhook: \"http://{address}/events\", secret: {EVENTS_SECRET}{more}}}\ncatalog: catalog.yaml"
         )
     }
-}
-
-/// Writes a ledger before any gate has it: the clock is trusted.
-fn seed(ledger: &Path, records: impl IntoIterator<Item = Record>) {
-    std::fs::create_dir_all(ledger.parent().unwrap()).unwrap();
-    let options = LedgerOptions {
-        path: ledger.to_owned(),
-        durability: Durability::Relaxed,
-        replica: String::new(),
-        create: true,
-        pending_limit: 1_000_000,
-        stall_after: Duration::from_secs(1 << 40),
-    };
-    let ledger = Ledger::open(options, Clock::default(), |_| ()).unwrap();
-    for record in records {
-        drop(ledger.reserve().unwrap().commit(record));
-    }
-    ledger.keep(vec![trusted_clock()]).unwrap();
-    ledger.close(Duration::from_secs(60)).unwrap();
 }
 
 fn call(account: &str, at: Utc) -> Record {

@@ -379,8 +379,15 @@ fn fen(amount: Decimal) -> i64 {
     fen.try_into().unwrap()
 }
 
+/// A case takes a second of the processor, so few are tried at each change; `make torture` tries
+/// hundreds.
+fn cases() -> u32 {
+    let told = std::env::var("LAW_CASES").ok();
+    told.and_then(|cases| cases.parse().ok()).unwrap_or(10)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
     fn totals_so_far_are_what_a_biller_charges_who_knew_every_order_from_the_start(
