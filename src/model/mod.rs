@@ -20,7 +20,7 @@ pub use terms::{
 };
 pub use time::{Mono, Utc};
 
-pub(crate) use background::run_low_priority;
+pub(crate) use background::{run_low_priority, run_when_idle};
 pub(crate) use clock::Timer;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use local::Local;

@@ -4,7 +4,7 @@
 //! thread while its client reads.
 
 use crate::ledger::{Cursor, RECORD_COLUMNS, Reader, StoredRecord};
-use crate::model::{AccountId, Month, Utc, run_low_priority};
+use crate::model::{AccountId, Month, Utc, run_when_idle};
 use crate::portal::form::{Format, Said, SaidBody};
 use crate::portal::front::{Portal, Question, Unread};
 use crate::portal::limits::Export;
@@ -145,7 +145,7 @@ fn stream(
             let read = tokio::task::spawn_blocking(move || {
                 let _place = place;
                 // An export is never in a hurry: calls come first.
-                run_low_priority(|| {
+                run_when_idle(|| {
                     let reader = Reader::open(&ledger).map_err(|error| error.to_string())?;
                     page(&reader, &wanted, after).map_err(|unread| match unread {
                         Unread::Failed(why) => why,
