@@ -8,17 +8,19 @@
 //!   the process.
 
 mod chores;
+mod series;
 
 use crate::ledger::chain::{self, Digests, Link};
 use crate::ledger::error::named;
 use crate::ledger::files::LedgerFiles;
 use crate::ledger::header::{self, FileKind};
 use crate::ledger::known::KnownLedger;
-use crate::ledger::rows::{FastMap, let_nobody_copy_at_close, newest_seq};
+use crate::ledger::rows::{let_nobody_copy_at_close, newest_seq};
 use crate::ledger::schema;
+use crate::ledger::store::series::SeriesCache;
 use crate::ledger::uncertain::Uncertain;
 use crate::ledger::{LedgerError, Record, migrate};
-use crate::model::{AccountId, Action, GroupId, KeyId, Mode, Outcome, Reason, RequestId, Utc};
+use crate::model::{Outcome, Reason, RequestId, Utc};
 use rusqlite::OptionalExtension;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
@@ -33,13 +35,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// WAL keeps its size: a sync of space that was written before costs half.
 const WAL_KEPT_BYTES: u32 = 64 << 20;
 
-/// Series whose ids are remembered. All accounts in all groups fit; it is a bound, not a size.
-const SERIES_CACHED: usize = 1 << 17;
-
 /// Records that one step of pruning deletes: less than a millisecond of work.
 const PRUNE_STEP: i64 = 512;
-
-type SeriesKey = (AccountId, GroupId, Action, Mode, Outcome, Reason, KeyId);
 
 /// The open file. After an error it must be dropped and opened again, because only the file knows
 /// what was written.
@@ -57,7 +54,7 @@ pub(super) struct Store {
     /// Whether records that are not linked yet were decided by a shared store.
     of_store: bool,
     digests: Digests,
-    series: FastMap<SeriesKey, i64>,
+    series: SeriesCache,
 }
 
 impl Store {
@@ -110,7 +107,7 @@ impl Store {
             of_store: chain::is_of_store(&connection, rolled_up)?,
             digests: Digests::default(),
             connection,
-            series: FastMap::default(),
+            series: SeriesCache::default(),
         })
     }
 
@@ -179,7 +176,7 @@ impl Store {
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?;
         for record in records {
-            let series = series_id(&self.connection, &mut self.series, record)?;
+            let series = self.series.id(&self.connection, record)?;
             insert.execute(params![
                 seq,
                 record.id.0.as_bytes(),
@@ -216,7 +213,7 @@ impl Store {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         for (seq, record) in (first_seq..).zip(records) {
-            let series = series_id(&transaction, &mut self.series, record)?;
+            let series = self.series.id(&transaction, record)?;
             transaction
                 .prepare_cached("UPDATE raw SET series = ?2, status = ?3 WHERE seq = ?1")?
                 .execute(params![seq, series, record.status])?;
@@ -303,51 +300,4 @@ fn id_of(connection: &Connection, seq: i64) -> Result<Option<RequestId>, rusqlit
         .query_row("SELECT id FROM raw WHERE seq = ?1", [seq], |row| row.get(0))
         .optional()?;
     Ok(id.map(|id| RequestId(uuid::Uuid::from_bytes(id))))
-}
-
-/// The id of the record's series, from the cache or the table, new when it never occurred.
-fn series_id(
-    connection: &Connection,
-    cache: &mut FastMap<SeriesKey, i64>,
-    record: &Record,
-) -> Result<i64, rusqlite::Error> {
-    let key = (
-        record.account.clone(),
-        record.group.clone(),
-        record.action.clone(),
-        record.mode,
-        record.outcome,
-        record.reason,
-        record.key.clone(),
-    );
-    if let Some(id) = cache.get(&key) {
-        return Ok(*id);
-    }
-    let texts = params![
-        key.0.as_str(),
-        key.1.as_str(),
-        key.2.as_str(),
-        key.3.as_str(),
-        key.4.as_str(),
-        key.5.as_str(),
-        key.6.as_str(),
-        record.billable(),
-    ];
-    connection
-        .prepare_cached(
-            r#"INSERT INTO series (account, "group", action, mode, outcome, reason, key, billable)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING"#,
-        )?
-        .execute(texts)?;
-    let id = connection
-        .prepare_cached(
-            r#"SELECT id FROM series WHERE account = ?1 AND "group" = ?2 AND action = ?3 AND mode = ?4
-               AND outcome = ?5 AND reason = ?6 AND key = ?7"#,
-        )?
-        .query_row(&texts[..7], |row| row.get(0))?;
-    if cache.len() >= SERIES_CACHED {
-        cache.clear();
-    }
-    cache.insert(key, id);
-    Ok(id)
 }

@@ -14,9 +14,10 @@ use crate::model::{Mode, Mono, RequestId, RequestIdText, Utc};
 use crate::proxy::admission::{Limiter, Now, SECOND, Started};
 use crate::proxy::body::Progress;
 use crate::proxy::client::Client;
-use crate::proxy::dialect::{Dialect, QUESTIONS, rate_limit};
+use crate::proxy::dialect::Dialect;
 use crate::proxy::permit::AdmittedCall;
 use crate::proxy::policy::{KnownAccount, KnownKey, Operation};
+use crate::proxy::rate_lines::{OWN_ENDPOINTS, RateLines};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
 use crate::proxy::turned_away::TurnedAwayKind;
@@ -52,8 +53,8 @@ pub(super) enum Rate {
     Unknown,
     /// The quota by which the request was admitted, and how many more could start with it.
     Left(u32, u32),
-    /// It is a throttle, which tells it by itself.
-    Throttled,
+    /// The answer has it.
+    Told,
 }
 
 impl<'p> RequestContext<'p> {
@@ -147,12 +148,33 @@ impl<'p> RequestContext<'p> {
             // The service was never opened.
             (Rate::Unknown, None, Some(_)) => (0, 0),
             // It is told already, or no group is known yet.
-            (Rate::Throttled, ..) | (Rate::Unknown, None, None) => return,
+            (Rate::Told, ..) | (Rate::Unknown, None, None) => return,
         };
-        let operation = self.operation.as_ref();
-        let policy = operation.map_or(QUESTIONS, |operation| operation.group.as_str());
         let reset = (quota > 0).then_some(SECOND);
-        rate_limit(answer.lines(), policy, (quota, left), reset);
+        self.rate_lines()
+            .write(answer.lines(), (quota, left), reset);
+    }
+
+    /// Tells the quota of a throttle, and after how long there is more of it.
+    pub(super) fn tell_throttle(&mut self, refusal: &Refusal, answer: &mut Answer<Relay>) {
+        let (quota, reset) = match refusal {
+            Refusal::Throttled {
+                quota, retry_after, ..
+            } => (*quota, Some(*retry_after)),
+            Refusal::NoQuota { begins_in, .. } => (0, *begins_in),
+            _ => return,
+        };
+        self.rate = Rate::Told;
+        if self.dialect == Dialect::Plain {
+            self.rate_lines().write(answer.lines(), (quota, 0), reset);
+        }
+    }
+
+    fn rate_lines(&self) -> &RateLines {
+        match &self.operation {
+            Some(operation) => &operation.rate_lines,
+            None => &OWN_ENDPOINTS,
+        }
     }
 
     pub(super) fn decide(&mut self) {
@@ -172,9 +194,6 @@ impl<'p> RequestContext<'p> {
     /// Counts the decision, unless the call was admitted: then it has its record and was only
     /// failed.
     pub(super) fn refused(&mut self, refusal: &Refusal) {
-        if refusal.is_throttle() {
-            self.rate = Rate::Throttled;
-        }
         tracing::debug!(
             request_id = %self.id,
             peer = %self.peer,

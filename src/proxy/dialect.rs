@@ -8,7 +8,6 @@
 //!   `FailedOperation.ServerError` (of a 429 `ServiceUnavailable`): its SDKs lose code and message
 //!   of any other status. The record keeps the upstream's status.
 
-use crate::http::HeadWriter;
 use crate::http::h1::{Answer, RequestHead};
 use crate::http::names::{X_REQUEST_ID, X_TC_ACTION};
 use crate::model::RequestIdText;
@@ -18,7 +17,6 @@ use crate::proxy::refusal::Refusal;
 use crate::proxy::sentence::ceil_seconds;
 use http::{Method, StatusCode};
 use std::borrow::Cow;
-use std::time::Duration;
 
 /// The form of an answer. It follows from the request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,10 +42,6 @@ impl Dialect {
         if vendor { Self::Vendor } else { Self::Plain }
     }
 }
-
-/// The name of the policy that holds an account's questions to the own endpoints. An underscore
-/// stands in no group's id.
-pub(super) const QUESTIONS: &str = "own_endpoints";
 
 /// draft-ietf-httpapi-ratelimit-headers-10 §6
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
@@ -95,17 +89,6 @@ impl Refusal {
             lines.number("retry-after", ceil_seconds(wait));
         }
         match self {
-            Self::Throttled {
-                group,
-                quota,
-                retry_after,
-                ..
-            } => {
-                rate_limit(lines, group.as_str(), (*quota, 0), Some(*retry_after));
-            }
-            Self::NoQuota { group, begins_in } => {
-                rate_limit(lines, group.as_str(), (0, 0), *begins_in);
-            }
             Self::Method { allowed } => {
                 let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
                 lines.text("allow", names.join(", "));
@@ -169,27 +152,6 @@ pub(super) fn vendor_failed(id: &RequestIdText, status: StatusCode) -> Answer<Re
     refusal.vendor(id.as_str())
 }
 
-/// The fields of draft-ietf-httpapi-ratelimit-headers-10: the policy, its quota and what is left of
-/// it, and after how long there is more. The policy's name is the group; that of an own endpoint is
-/// [`QUESTIONS`]: neither can end a line. Nothing is allocated, and each answer to a call has them, so
-/// they are written at once.
-pub(super) fn rate_limit(
-    lines: &mut HeadWriter,
-    policy: &str,
-    (quota, left): (u32, u32),
-    reset: Option<Duration>,
-) {
-    let mut digits = [(); 3].map(|()| itoa::Buffer::new());
-    let [quota_digits, left_digits, reset_digits] = &mut digits;
-    let (quota, left) = (quota_digits.format(quota), left_digits.format(left));
-    lines.own(["ratelimit-policy: \"", policy, "\";q=", quota]);
-    lines.own([";w=1\r\nratelimit: \"", policy, "\";r=", left]);
-    if let Some(wait) = reset {
-        lines.own([";t=", reset_digits.format(ceil_seconds(wait))]);
-    }
-    lines.own(["\r\n"]);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +162,7 @@ mod tests {
     use crate::proxy::refusal::{REFUSALS, RefusalRow, Retry};
     use crate::proxy::sentence::Sentence;
     use std::collections::BTreeSet;
+    use std::time::Duration;
 
     /// One of each kind of credential that is not accepted, and of each code that a header can get.
     const FAILURES: &[CredentialFailure] = &[

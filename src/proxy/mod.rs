@@ -22,6 +22,7 @@ mod own;
 mod permit;
 mod places;
 mod question;
+mod rate_lines;
 mod refusal;
 mod request;
 mod sentence;

@@ -135,6 +135,7 @@ impl Proxy {
             _ => context.dialect,
         };
         let mut answer = refusal.answer(dialect, &context.id_text);
+        context.tell_throttle(&refusal, &mut answer);
         // The account has more than its part of the places: this one is for others.
         if !keeps || refusal == Refusal::AccountConnections {
             answer.close();

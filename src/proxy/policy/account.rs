@@ -5,6 +5,7 @@ use crate::config;
 use crate::metrics::IntCounter;
 use crate::model::{Action, GroupId, Mode};
 use crate::proxy::admission::Limiter;
+use crate::proxy::rate_lines::RateLines;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
@@ -19,6 +20,8 @@ pub struct Operation {
     pub action: Action,
     /// The group of the action.
     pub group: GroupId,
+    /// How answers tell the quota of the group.
+    pub(crate) rate_lines: RateLines,
     /// The regions in which it may be called; empty: all.
     pub regions: Vec<String>,
     pub(super) admitted: [IntCounter; Mode::ALL.len()],

@@ -12,6 +12,7 @@ use crate::proxy::admission::{Limiter, LimiterKey, Limiters, Purchase, Quota, Te
 use crate::proxy::identity::api_key::ApiKeyDigest;
 use crate::proxy::policy::account::{Entitlement, KnownAccount, Operation};
 use crate::proxy::policy::keys::{Keys, KnownKey};
+use crate::proxy::rate_lines::RateLines;
 use foldhash::fast::RandomState;
 use http::Method;
 use std::collections::HashMap;
@@ -256,6 +257,7 @@ fn operations(catalog: &Catalog, metrics: &Metrics) -> Vec<Arc<Operation>> {
                 group_index,
                 action: spec.action.clone(),
                 group: group.id.clone(),
+                rate_lines: RateLines::of(&group.id),
                 regions: group.regions.clone(),
                 admitted: counters(Decision::Admitted, ""),
                 throttled: counters(Decision::Throttled, "over_quota"),
