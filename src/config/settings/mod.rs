@@ -8,6 +8,8 @@ mod events;
 mod read;
 pub(in crate::config) mod restart;
 mod section;
+pub(in crate::config) mod setting;
+mod store;
 pub(in crate::config) mod table;
 mod types;
 
@@ -17,6 +19,6 @@ pub use table::reference;
 pub use types::Endpoint;
 
 pub(crate) use types::{
-    AdminSettings, EventSettings, LedgerSettings, Limits, Settings, SigningKey, UpstreamSettings,
-    WebhookUrl,
+    AdminSettings, EventSettings, LedgerSettings, Limits, Settings, SigningKey, StoreSettings,
+    StoreTopology, UpstreamSettings, WebhookUrl,
 };

@@ -7,6 +7,7 @@ use crate::config::reader::Item;
 use crate::config::settings::addresses::{address, endpoint, leads_to, network};
 use crate::config::settings::events::events;
 use crate::config::settings::section::Section;
+use crate::config::settings::store::admission;
 use crate::config::settings::{AdminSettings, LedgerSettings, Limits, Settings, UpstreamSettings};
 use crate::model::Durability;
 use std::net::SocketAddr;
@@ -50,7 +51,8 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
         accounts: top.value("accounts", Some),
     };
     let ledger = top.required_section("ledger", "{path: ../var/ledger.db}", ledger);
-    let max_delay = alone(top.section("admission"), |fields| fields.time("max_delay"));
+    let admission = admission(top.section("admission"));
+    let replica = top.optional("replica", |item| item.line().map(str::to_owned));
     let metric_accounts = alone(top.section("metrics"), |fields| fields.count("accounts"));
     top.forbid("notices", NOTICES);
     let events = top.optional_section("events", events);
@@ -58,6 +60,7 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
     top.close();
 
     let settings = || {
+        let (max_delay, store) = admission?;
         Some(Settings {
             listen: listen?,
             behind_tls: behind_tls?,
@@ -65,7 +68,9 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
             admin: admin?,
             upstream: upstream?,
             ledger: ledger?,
-            max_delay: max_delay?,
+            max_delay,
+            store,
+            replica: replica?,
             metric_accounts: metric_accounts?,
             events: events?,
             limits: limits?,

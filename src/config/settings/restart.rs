@@ -4,7 +4,8 @@
 //! Must never show a secret.
 
 use crate::config::Settings;
-use crate::config::settings::table::{Setting, TABLE};
+use crate::config::settings::setting::Setting;
+use crate::config::settings::table::TABLE;
 
 /// Every setting in which the two differ, in the order of the table: its key as written in the
 /// file, before, after. A secret is not shown.

@@ -3,7 +3,8 @@
 //! Must never accept a key that is not in the table.
 
 use crate::config::reader::{Fields, Item};
-use crate::config::settings::table::{self, Bounds, Setting, Unwritten};
+use crate::config::settings::setting::{Bounds, Setting, Unwritten};
+use crate::config::settings::table;
 use crate::config::yaml::{Node, Place, Value};
 use std::time::Duration;
 

@@ -6,100 +6,13 @@
 //! that the reader does not accept.
 
 use crate::config::Settings;
-use crate::config::reader::{spelled, spelled_size};
+use crate::config::settings::setting::{Bounds, Change, Setting, Unwritten};
+use crate::config::settings::{StoreSettings, StoreTopology};
 use crate::config::yaml::{self, Node, Places};
-use secrecy::ExposeSecret;
-use std::fmt;
-use std::ops::RangeInclusive;
+use secrecy::{ExposeSecret, SecretString};
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
-
-/// One key.
-pub(in crate::config) struct Setting {
-    /// With its section before a dot.
-    pub key: &'static str,
-    pub unwritten: Unwritten,
-    pub bounds: Bounds,
-    pub change: Change,
-    /// A sentence for the reference.
-    pub does: &'static str,
-}
-
-/// What a file without the key means.
-#[derive(Clone, Copy)]
-pub(in crate::config) enum Unwritten {
-    /// A mistake. Its remedy shows this value.
-    Refused(&'static str),
-    /// As if this were written.
-    Is(&'static str),
-    /// There is none.
-    Nothing,
-}
-
-/// The values that are accepted. Those of text are checked by the reader alone.
-pub(in crate::config) enum Bounds {
-    Time(RangeInclusive<Duration>),
-    Size(RangeInclusive<u64>),
-    Count(RangeInclusive<u32>),
-    Text(&'static str),
-}
-
-impl fmt::Display for Bounds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (from, to) = match self {
-            Self::Time(range) => (spelled(*range.start()), spelled(*range.end())),
-            Self::Size(range) => (spelled_size(*range.start()), spelled_size(*range.end())),
-            Self::Count(range) => (range.start().to_string(), range.end().to_string()),
-            Self::Text(text) => return f.write_str(text),
-        };
-        write!(f, "{from} to {to}")
-    }
-}
-
-/// When a change takes effect, and how it is seen and told.
-pub(in crate::config) enum Change {
-    /// At a reload.
-    AtReload,
-    /// At the next start. Gives the value as it is told.
-    AtRestart(fn(&Settings) -> String),
-    /// As [`Self::AtRestart`], of a value that is told in part: what is told, and the whole.
-    PartlyTold(fn(&Settings) -> String, fn(&Settings) -> String),
-    /// As [`Self::AtRestart`], of a secret, which is never told.
-    Secret(fn(&Settings) -> Vec<&[u8]>),
-}
-
-impl Change {
-    pub(in crate::config) fn needs_restart(&self) -> bool {
-        !matches!(self, Self::AtReload)
-    }
-
-    /// What is told before and after when the two differ.
-    pub(in crate::config) fn between(
-        &self,
-        old: &Settings,
-        new: &Settings,
-    ) -> Option<(String, String)> {
-        let (before, after) = match self {
-            Self::AtReload => return None,
-            Self::AtRestart(told) => (told(old), told(new)),
-            Self::PartlyTold(told, whole) => match (told(old), told(new)) {
-                (before, after) if before == after && whole(old) != whole(new) => (
-                    format!("{before} (and a path)"),
-                    format!("{after} (and another)"),
-                ),
-                both => both,
-            },
-            Self::Secret(secret) => {
-                if secret(old) == secret(new) {
-                    return None;
-                }
-                ("(a secret)".to_owned(), "(another)".to_owned())
-            }
-        };
-        (before != after).then_some((before, after))
-    }
-}
 
 /// The key of a section; of the whole file when its name is empty.
 pub(in crate::config) fn find(section: &str, key: &str) -> Option<&'static Setting> {
@@ -162,6 +75,18 @@ const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 
 const SECRET: Bounds = Bounds::Text("text, `{file: PATH}` or `{env: NAME}`");
+
+/// How a setting of the store is told; "none" without a store.
+fn of_store(settings: &Settings, told: fn(&StoreSettings) -> String) -> String {
+    settings.store.as_ref().map_or("none".to_owned(), told)
+}
+
+fn secret(secret: Option<&SecretString>) -> Vec<&[u8]> {
+    secret
+        .map(|s| s.expose_secret().as_bytes())
+        .into_iter()
+        .collect()
+}
 
 /// In the order of the reference.
 pub(in crate::config) static TABLE: &[Setting] = &[
@@ -298,6 +223,128 @@ pub(in crate::config) static TABLE: &[Setting] = &[
         bounds: Bounds::Time(Duration::ZERO..=Duration::from_millis(200)),
         change: Change::AtRestart(|s| format!("{:?}", s.max_delay)),
         does: "The longest that a call waits for its turn.",
+    },
+    Setting {
+        key: "admission.store.redis.nodes",
+        unwritten: Unwritten::Refused("[\"127.0.0.1:6379\"]"),
+        bounds: Bounds::Text("a list of HOST:PORT"),
+        change: Change::AtRestart(|s| {
+            of_store(s, |store| {
+                let nodes: Vec<String> = store.nodes.iter().map(ToString::to_string).collect();
+                nodes.join(", ")
+            })
+        }),
+        does: "The Redis or Valkey that keeps the windows of all replicas; with `sentinel` the sentinels, with `cluster` some nodes. Without the section `admission.store` this gate decides alone.",
+    },
+    Setting {
+        key: "admission.store.redis.sentinel",
+        unwritten: Unwritten::Nothing,
+        bounds: Bounds::Text("a name"),
+        change: Change::AtRestart(|s| {
+            of_store(s, |store| match &store.topology {
+                StoreTopology::Sentinel { primary, .. } => primary.clone(),
+                StoreTopology::Single | StoreTopology::Cluster => "none".to_owned(),
+            })
+        }),
+        does: "The name under which the sentinels watch the primary.",
+    },
+    Setting {
+        key: "admission.store.redis.sentinel_username",
+        unwritten: Unwritten::Nothing,
+        bounds: Bounds::Text("a name"),
+        change: Change::AtRestart(|s| {
+            of_store(s, |store| match &store.topology {
+                StoreTopology::Sentinel { username, .. } => username.clone().unwrap_or_default(),
+                StoreTopology::Single | StoreTopology::Cluster => String::new(),
+            })
+        }),
+        does: "The user at the sentinels, when they have an ACL.",
+    },
+    Setting {
+        key: "admission.store.redis.sentinel_password",
+        unwritten: Unwritten::Nothing,
+        bounds: SECRET,
+        change: Change::Secret(|s| match s.store.as_ref().map(|store| &store.topology) {
+            Some(StoreTopology::Sentinel { password, .. }) => secret(password.as_ref()),
+            _ => Vec::new(),
+        }),
+        does: "The password of the sentinels, when they have one.",
+    },
+    Setting {
+        key: "admission.store.redis.cluster",
+        unwritten: Unwritten::Is("false"),
+        bounds: Bounds::Text("`true`, `false`"),
+        change: Change::AtRestart(|s| {
+            of_store(s, |store| {
+                matches!(store.topology, StoreTopology::Cluster).to_string()
+            })
+        }),
+        does: "The store is a Cluster.",
+    },
+    Setting {
+        key: "admission.store.redis.tls",
+        unwritten: Unwritten::Is("false"),
+        bounds: Bounds::Text("`true`, `false`"),
+        change: Change::AtRestart(|s| of_store(s, |store| store.tls.to_string())),
+        does: "Speaks TLS to the nodes and the sentinels.",
+    },
+    Setting {
+        key: "admission.store.redis.ca",
+        unwritten: Unwritten::Nothing,
+        bounds: Bounds::Text("a path"),
+        change: Change::PartlyTold(
+            |s| {
+                of_store(s, |store| match store.ca {
+                    Some(_) => "a file".to_owned(),
+                    None => "none".to_owned(),
+                })
+            },
+            |s| {
+                of_store(s, |store| {
+                    String::from_utf8_lossy(store.ca.as_deref().unwrap_or_default()).into_owned()
+                })
+            },
+        ),
+        does: "Certificates in PEM of which one must have signed the store's; without it those that the machine trusts.",
+    },
+    Setting {
+        key: "admission.store.redis.username",
+        unwritten: Unwritten::Nothing,
+        bounds: Bounds::Text("a name"),
+        change: Change::AtRestart(|s| {
+            of_store(s, |store| store.username.clone().unwrap_or_default())
+        }),
+        does: "The user of the store's ACL; without it the default user.",
+    },
+    Setting {
+        key: "admission.store.redis.password",
+        unwritten: Unwritten::Nothing,
+        bounds: SECRET,
+        change: Change::Secret(|s| {
+            secret(s.store.as_ref().and_then(|store| store.password.as_ref()))
+        }),
+        does: "The password of the user.",
+    },
+    Setting {
+        key: "admission.store.redis.database",
+        unwritten: Unwritten::Is("0"),
+        bounds: Bounds::Count(0..=65_535),
+        change: Change::AtRestart(|s| of_store(s, |store| store.database.to_string())),
+        does: "The number of the database.",
+    },
+    Setting {
+        key: "admission.store.redis.budget",
+        unwritten: Unwritten::Is("5ms"),
+        bounds: Bounds::Time(MS..=Duration::from_millis(10)),
+        change: Change::AtRestart(|s| of_store(s, |store| format!("{:?}", store.budget))),
+        does: "An answer of the store that takes longer is void. The cap at the upstream is looser by it.",
+    },
+    Setting {
+        key: "replica",
+        unwritten: Unwritten::Nothing,
+        bounds: Bounds::Text("a name"),
+        change: Change::AtRestart(|s| s.replica.clone().unwrap_or_default()),
+        does: "The name of this gate in records and at the store; without it the machine's host name.",
     },
     Setting {
         key: "metrics.accounts",

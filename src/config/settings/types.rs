@@ -30,6 +30,10 @@ pub struct Settings {
     pub ledger: LedgerSettings,
     /// The longest a call waits for its start (P2); at most 200 ms.
     pub max_delay: Duration,
+    /// Where the windows are kept that many replicas share; `None` is in this process.
+    pub store: Option<StoreSettings>,
+    /// The name of this replica in records; `None` is the machine's.
+    pub replica: Option<String>,
     /// The number of accounts that have metric series of their own; at least 1.
     pub metric_accounts: usize,
     /// Where events are posted (R14, R16); `None` is nowhere.
@@ -98,6 +102,46 @@ pub struct LedgerSettings {
     pub stall_after: Duration,
     /// Whether `serve` creates a ledger that is not there.
     pub create: bool,
+}
+
+/// The section `admission.store.redis`.
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// The server; of a Sentinel set its sentinels, of a Cluster some of its nodes. At least one.
+    pub nodes: Vec<Endpoint>,
+    /// Who says which node is the primary.
+    pub topology: StoreTopology,
+    /// Whether nodes and sentinels are spoken to over TLS.
+    pub tls: bool,
+    /// Certificates (PEM) of which one must have signed theirs; `None` is those that the machine
+    /// trusts.
+    pub ca: Option<Vec<u8>>,
+    /// The user of an ACL; `None` is the default user.
+    pub username: Option<String>,
+    /// The password of the user.
+    pub password: Option<SecretString>,
+    /// The number of the database; 0 in a Cluster.
+    pub database: i64,
+    /// How long an answer may take; at most 10 ms, since the cap at the upstream is looser by it.
+    pub budget: Duration,
+}
+
+/// Who says which node of a store is the primary.
+#[derive(Clone, Debug)]
+pub enum StoreTopology {
+    /// Nobody: there is one.
+    Single,
+    /// Sentinels.
+    Sentinel {
+        /// The name under which they watch the primary.
+        primary: String,
+        /// Their user, when they have one.
+        username: Option<String>,
+        /// Their password, when they have one.
+        password: Option<SecretString>,
+    },
+    /// The nodes of a Cluster themselves.
+    Cluster,
 }
 
 /// The `events` section.

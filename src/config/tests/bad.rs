@@ -125,6 +125,7 @@ pages! {
     a_listener_open_to_other_machines_needs_its_protection: "listeners";
     the_upstream_is_one_plain_endpoint_without_a_path: "the_upstream";
     trusted_proxies_are_networks: "trusted_proxies";
+    a_store_is_one_server_or_sentinels_or_a_cluster: "store";
     missing_files_are_mistakes_of_the_lines_that_name_them: "files";
     an_empty_or_shapeless_file_is_a_mistake: "shapes";
     punctuation_of_another_keyboard_in_a_value_is_said_beside_it: "punctuation";

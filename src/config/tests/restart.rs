@@ -7,6 +7,17 @@ use std::fs;
 
 const EVENTS: &str = "events: {webhook: \"https://relay/s3cr3t\", secret: whsec_czNjcjN0czNjcjN0czNjcjN0czNjcjN0czNjcjN0, balance_below: \"100\", pack_expiring: 30d, quota_ending: 5d}\n";
 
+const SENTINEL: &str =
+    "sentinel: cap, sentinel_username: a, sentinel_password: s3cr3t-1, cluster: false";
+
+/// The section `admission` with a store.
+fn with_store() -> String {
+    format!(
+        "admission: {{max_delay: 50ms, store: {{redis: {{nodes: [store-1:6379], {SENTINEL}, tls: true, username: u, \
+         password: s3cr3t-3, database: 0, budget: 5ms}}}}}}\nreplica: gate-1"
+    )
+}
+
 /// A key, and what is changed for it in the shipped file with [`EVENTS`].
 const CHANGES: &[(&str, &str, &str)] = &[
     ("listen", "listen: 127.0.0.1:8080", "listen: 127.0.0.1:8081"),
@@ -39,9 +50,53 @@ const CHANGES: &[(&str, &str, &str)] = &[
     ("ledger.stall_after", "stall_after: 2s", "stall_after: 3s"),
     (
         "admission.max_delay",
-        "max_delay: 50ms}",
-        "max_delay: 51ms}",
+        "max_delay: 50ms,",
+        "max_delay: 51ms,",
     ),
+    (
+        "admission.store.redis.nodes",
+        "store-1:6379]",
+        "store-2:6379]",
+    ),
+    (
+        "admission.store.redis.sentinel",
+        "sentinel: cap,",
+        "sentinel: tg,",
+    ),
+    (
+        "admission.store.redis.sentinel_username",
+        "sentinel_username: a,",
+        "sentinel_username: b,",
+    ),
+    (
+        "admission.store.redis.sentinel_password",
+        "s3cr3t-1",
+        "s3cr3t-2",
+    ),
+    ("admission.store.redis.cluster", SENTINEL, "cluster: true"),
+    (
+        "admission.store.redis.tls",
+        "tls: true, username",
+        "tls: false, username",
+    ),
+    (
+        "admission.store.redis.ca",
+        "tls: true, username",
+        "tls: true, ca: store.pem, username",
+    ),
+    (
+        "admission.store.redis.username",
+        " username: u,",
+        " username: v,",
+    ),
+    ("admission.store.redis.password", "s3cr3t-3", "s3cr3t-4"),
+    (
+        "admission.store.redis.database",
+        "database: 0",
+        "database: 1",
+    ),
+    ("admission.store.redis.budget", "budget: 5ms", "budget: 6ms"),
+    ("replica", "\nreplica: gate-1\n", "\nreplica: gate-2\n"),
     ("metrics.accounts", "accounts: 1000", "accounts: 1001"),
     ("events.webhook", "https://relay", "https://other"),
     ("events.webhook", "/s3cr3t\"", "/s3cr3t?2\""),
@@ -97,6 +152,9 @@ fn every_setting_that_changed_is_named_and_no_token_is_shown() {
     let shipped = Shipped::new();
     let path = shipped.files.dir.path().join("tollgate.yaml");
     let text = fs::read_to_string(&path).unwrap() + EVENTS;
+    let text = text.replace("admission: {max_delay: 50ms}", &with_store());
+    let certificate = "-----BEGIN CERTIFICATE-----\n";
+    shipped.files.write("store.pem", certificate);
     fs::write(&path, &text).unwrap();
     let old = shipped.files.load().unwrap();
     for (key, from, to) in CHANGES {
@@ -117,6 +175,17 @@ fn every_setting_that_changed_is_named_and_no_token_is_shown() {
                 "quota_ending",
             ];
             assert_eq!(keys, section.map(|key| format!("events.{key}")));
+            continue;
+        }
+        if *key == "admission.store.redis.cluster" {
+            // A Cluster has no sentinels.
+            let gone = [
+                "sentinel",
+                "sentinel_username",
+                "sentinel_password",
+                "cluster",
+            ];
+            assert_eq!(keys, gone.map(|key| format!("admission.store.redis.{key}")));
             continue;
         }
         assert_eq!(keys, [*key]);
