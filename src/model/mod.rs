@@ -26,3 +26,4 @@ pub(crate) use endpoint::Endpoint;
 pub(crate) use local::Local;
 pub(crate) use network::{is_in, network};
 pub(crate) use terms::{COMMIT, Period, RequestIdText, TierBasis};
+pub(crate) use time::StoreStart;
