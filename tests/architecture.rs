@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The rooms from the ground up: each may know only those that stand lower, and not its neighbours.
 const STOREYS: &[&[&str]] = &[
     &["model"],
-    &["config", "http", "ledger", "metrics"],
+    &["config", "http", "ledger", "metrics", "store"],
     &["billing", "proxy"],
     &["portal"],
     &["control"],
@@ -87,7 +87,7 @@ const FUNCTION_LINES: usize = 70;
 const LONGER_FUNCTIONS: &[(&str, &str)] = &[];
 
 /// The most rooms, the tests and benches counted as one each, and the most floors.
-const MOST_ROOMS: usize = 13;
+const MOST_ROOMS: usize = 14;
 const MOST_FLOORS: usize = 7;
 
 fn root() -> &'static Path {
