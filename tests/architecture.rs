@@ -24,8 +24,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ("prometheus", &["metrics"]),
     ("rusqlite", &["ledger"]),
     ("hyper::client", &["control/delivery"]),
-    ("tokio_rustls", &["control/delivery"]),
-    ("rustls_native_certs", &["control/delivery"]),
+    ("redis", &["store"]),
+    ("tokio_rustls", &["control/delivery", "store/dial"]),
+    ("rustls_native_certs", &["control/delivery", "store/dial"]),
     ("httparse", &["http"]),
     ("hyper::server", &["cli/demo/sample"]),
     (

@@ -30,6 +30,25 @@
 //! Two jumps of the store's clock in opposite directions within 100 ms, between two heartbeats, are
 //! not noticed: the second one must be as long as the store was idle before the first one.
 
+mod breaker;
+mod bucket;
+mod core;
+mod dial;
+mod fcall;
+mod line;
+mod link;
+mod options;
 mod question;
+mod routes;
+mod status;
+mod unanswered;
 
-pub(crate) use question::{BadReply, MOST_STARTS, Question, QuestionTerms, Said, SaidValue};
+pub use bucket::Bucket;
+pub use dial::{BadCertificates, NoConnection};
+pub use link::{Link, LinkHandle};
+pub use options::{NodeAddress, StoreOptions, TlsOptions, Topology};
+pub use question::{Question, QuestionTerms, Said};
+pub use status::{Counts, NodeStatus, SAID, StoreListener, StoreStatus};
+pub use unanswered::Unanswered;
+
+pub(crate) use question::{BadReply, MOST_STARTS, SaidValue};

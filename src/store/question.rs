@@ -12,7 +12,7 @@ pub(crate) const MOST_STARTS: u16 = 256;
 
 /// A question for starts of one limiter.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Question {
+pub struct Question {
     /// The limiter, as a part of the name of its key in the store.
     pub limiter: Box<str>,
     /// The quota in force, in calls per second. Of a quota of 0 no start ever comes.
@@ -26,7 +26,7 @@ pub(crate) struct Question {
 
 /// What the asking replica believes of the store; the store refuses a question that believes wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct QuestionTerms {
+pub struct QuestionTerms {
     /// The epoch in which a start is asked for; 0 when none is known yet.
     pub epoch: i64,
     /// The store's instant after which the question is to change nothing.
@@ -35,7 +35,7 @@ pub(crate) struct QuestionTerms {
 
 /// What the store said.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Said {
+pub enum Said {
     /// The question was decided: as many starts as there are offsets, all of them spent now.
     Granted {
         /// The epoch that the starts belong to.

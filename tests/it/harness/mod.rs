@@ -6,6 +6,7 @@ mod process;
 mod requests;
 mod samples;
 mod sandbox;
+mod store;
 mod upstream;
 mod wire;
 
@@ -14,6 +15,7 @@ pub use process::*;
 pub use requests::*;
 pub use samples::*;
 pub use sandbox::*;
+pub use store::*;
 pub use upstream::*;
 pub use wire::*;
 

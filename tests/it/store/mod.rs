@@ -1,0 +1,4 @@
+//! The way to the store, on real servers.
+
+mod asker;
+mod single;
