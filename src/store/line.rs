@@ -11,6 +11,7 @@ use crate::store::dial::{GREETING, NoConnection, Wire, said};
 use crate::store::fcall;
 use crate::store::options::NodeAddress;
 use crate::store::question::{Question, QuestionTerms, Said};
+use crate::store::seek::Seek;
 use crate::store::unanswered::Unanswered;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -61,8 +62,8 @@ struct Way {
     is_standby: AtomicBool,
     /// The task has something to do.
     wake: Notify,
-    /// The primary is to be sought.
-    seek: Arc<Notify>,
+    /// Who seeks the primary, when somebody does.
+    seek: Option<Arc<Seek>>,
 }
 
 #[derive(Clone)]
@@ -78,13 +79,14 @@ struct Failure {
 }
 
 impl Line {
-    /// Begins to keep a connection open on this runtime. `seek` is notified when the node turns out
-    /// not to be the primary, or is gone.
+    /// Begins to keep a connection open on this runtime. `seek` is asked for a look when the node
+    /// turns out not to be the primary, or is gone; and before a new connection is used, since a
+    /// primary that was frozen and woke does not know for a moment that there is another one.
     pub(crate) fn new(
         core: Arc<Core>,
         node: NodeAddress,
         buckets: Vec<Bucket>,
-        seek: Arc<Notify>,
+        seek: Option<Arc<Seek>>,
     ) -> Self {
         let way = Arc::new(Way {
             host: Host::new(node.host.clone(), node.port),
@@ -182,7 +184,7 @@ impl Way {
             };
             self.state.store(usize::MAX, Ordering::Relaxed);
             self.core.board.tell(self.place, Some(why));
-            self.seek.notify_one();
+            self.want_look();
             sleep(jitter()).await;
         }
     }
@@ -203,7 +205,18 @@ impl Way {
             self.load(&wire).await?;
             self.touch(&open).await?;
         }
+        if let Some(seek) = &self.seek {
+            // When another node is the primary, this one is not wanted any more and ends here.
+            let looked = timeout(GREETING, seek.look()).await;
+            looked.map_err(|_| "nobody says whether it is the primary".to_owned())?;
+        }
         Ok((wire, open))
+    }
+
+    fn want_look(&self) {
+        if let Some(seek) = &self.seek {
+            seek.want();
+        }
     }
 
     /// Until the connection ends, or must be ended. Says why.
@@ -349,7 +362,7 @@ impl Way {
             reason,
             Some(Unanswered::NotPrimary | Unanswered::Moved | Unanswered::NoStandby)
         ) {
-            self.seek.notify_one();
+            self.want_look();
         }
         let state = reason.map_or(0, |reason| 1 + reason.index());
         let is_new = self.state.swap(state, Ordering::Relaxed) != state;

@@ -32,6 +32,7 @@
 
 mod breaker;
 mod bucket;
+mod cluster;
 mod core;
 mod dial;
 mod fcall;
@@ -40,6 +41,8 @@ mod link;
 mod options;
 mod question;
 mod routes;
+mod seek;
+mod sentinel;
 mod status;
 mod unanswered;
 

@@ -182,3 +182,101 @@ pub fn store_options(nodes: Vec<NodeAddress>, topology: Topology) -> StoreOption
         replica: "r1".to_owned(),
     }
 }
+
+/// What keeps a primary that is alone from granting.
+pub const FENCE: &[&str] = &[
+    "--min-replicas-to-write",
+    "1",
+    "--min-replicas-max-lag",
+    "1",
+];
+
+/// The name of the primary to the sentinels.
+pub const MASTER: &str = "windows";
+
+/// A primary with two standbys, and three sentinels that watch them.
+pub struct Watched {
+    pub servers: Vec<StoreServer>,
+    pub sentinels: Vec<StoreServer>,
+}
+
+impl Watched {
+    /// `args` are settings of each server. Waits until each sentinel knows all the others.
+    pub async fn start(args: &[&str]) -> Self {
+        let mut servers = vec![StoreServer::redis(args)];
+        let primary = servers[0].port.to_string();
+        for _ in 0..2 {
+            let standby = ["--replicaof", "127.0.0.1", &primary];
+            servers.push(StoreServer::redis(&[args, &standby].concat()));
+        }
+        // A sentinel asks for the standbys once, and then not for ten seconds.
+        eventually("both standbys follow", || {
+            let said = servers[0].cli(&["INFO", "replication"]);
+            said.matches("state=online").count() == 2
+        })
+        .await;
+        let sentinel = |_| StoreServer::sentinel(MASTER, servers[0].port, "");
+        let sentinels: Vec<StoreServer> = (0..3).map(sentinel).collect();
+        for sentinel in &sentinels {
+            eventually("a sentinel knows all", || {
+                let said = sentinel.cli(&["SENTINEL", "MASTER", MASTER]);
+                let mut fields = said.lines();
+                let mut is = |name: &str, value: &str| {
+                    fields.by_ref().any(|field| field == name) && fields.next() == Some(value)
+                };
+                is("num-slaves", "2") && is("num-other-sentinels", "2")
+            })
+            .await;
+        }
+        Self { servers, sentinels }
+    }
+
+    pub fn options(&self) -> StoreOptions {
+        let nodes = self.sentinels.iter().map(StoreServer::address);
+        let topology = Topology::Sentinel {
+            master: MASTER.to_owned(),
+            username: None,
+            password: None,
+        };
+        store_options(nodes.collect(), topology)
+    }
+}
+
+/// A Cluster of three primaries with a standby each.
+pub struct ClusterServers(pub Vec<StoreServer>);
+
+impl ClusterServers {
+    /// `args` are settings of each server. Waits until each slot can be asked.
+    pub async fn start(args: &[&str]) -> Self {
+        let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
+        let args = [&cluster[..], args].concat();
+        let servers: Vec<StoreServer> = (0..6).map(|_| StoreServer::redis(&args)).collect();
+        for server in &servers {
+            server.ready().await;
+        }
+        let addresses = servers.iter().map(|it| it.address().to_string());
+        let made = Command::new("redis-cli")
+            .args(["--cluster", "create"])
+            .args(addresses)
+            .args(["--cluster-replicas", "1", "--cluster-yes"])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        for server in &servers {
+            eventually("the cluster is whole", || {
+                let whole = server
+                    .cli(&["CLUSTER", "INFO"])
+                    .contains("cluster_state:ok");
+                let info = server.cli(&["INFO", "replication"]);
+                whole && (info.contains("state=online") || info.contains("link_status:up"))
+            })
+            .await;
+        }
+        Self(servers)
+    }
+
+    pub fn options(&self) -> StoreOptions {
+        let seeds = self.0[..2].iter().map(StoreServer::address);
+        store_options(seeds.collect(), Topology::Cluster)
+    }
+}

@@ -1,4 +1,5 @@
 //! The way to the store, on real servers.
 
 mod asker;
+mod many;
 mod single;
