@@ -56,8 +56,8 @@ pub mod proxy {
 }
 pub mod store {
     pub use crate::store::{
-        BadCertificates, Bucket, Counts, Link, LinkHandle, NoConnection, NodeAddress, NodeStatus,
-        Question, QuestionTerms, SAID, Said, StoreListener, StoreOptions, StoreStatus, TlsOptions,
-        Topology, Unanswered,
+        BadCertificates, Bucket, CheckError, CheckWarning, Checked, Counts, Link, LinkHandle,
+        NoConnection, NodeAddress, NodeFault, NodeStatus, Question, QuestionTerms, SAID, Said,
+        StoreListener, StoreOptions, StoreStatus, TlsOptions, Topology, Unanswered, check,
     };
 }

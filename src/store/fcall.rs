@@ -13,6 +13,18 @@ use std::time::Duration;
 const LIBRARY: &str = include_str!("tollgate.lua");
 const FUNCTION: &str = "tollgate_admit_1";
 
+/// The commands that the function runs for a start and not for a heartbeat, in an order in which
+/// nothing stays of them.
+pub(crate) const COMMANDS_OF_A_START: [(&str, &[&str]); 7] = [
+    ("RPUSH", &["0"]),
+    ("LLEN", &[]),
+    ("LINDEX", &["0"]),
+    ("LRANGE", &["0", "0"]),
+    ("PEXPIRE", &["5000"]),
+    ("PTTL", &[]),
+    ("LTRIM", &["1", "0"]),
+];
+
 /// A question of nobody: its answer says the epoch and the time, and starts nothing.
 pub(crate) fn heartbeat() -> Question {
     Question {
@@ -77,4 +89,37 @@ pub(crate) fn read(value: Value) -> Result<Said, Unanswered> {
     };
     let values: Vec<SaidValue> = values.into_iter().map(plain).collect::<Result<_, _>>()?;
     Said::read(&values).map_err(|_| Unanswered::Unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_command_of_the_function_is_known() {
+        let of_a_heartbeat = ["TIME", "HMGET", "HSET"];
+        let of_a_start = COMMANDS_OF_A_START.map(|(name, _)| name);
+        let mut calls = LIBRARY.split("redis.call('").skip(1).peekable();
+        assert!(calls.peek().is_some());
+        for call in calls {
+            let name = call.split('\'').next().unwrap();
+            assert!(
+                of_a_heartbeat.contains(&name) || of_a_start.contains(&name),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_answer_of_another_shape_is_unreadable() {
+        for value in [
+            Value::Nil,
+            Value::Int(1),
+            Value::Array(vec![]),
+            Value::Array(vec![Value::Nil]),
+            Value::Array(vec![Value::BulkString(b"OK".to_vec())]),
+        ] {
+            assert_eq!(read(value), Err(Unanswered::Unreadable));
+        }
+    }
 }

@@ -32,6 +32,8 @@
 
 mod breaker;
 mod bucket;
+mod check;
+mod check_error;
 mod cluster;
 mod core;
 mod dial;
@@ -47,6 +49,8 @@ mod status;
 mod unanswered;
 
 pub use bucket::Bucket;
+pub use check::{Checked, check};
+pub use check_error::{CheckError, CheckWarning, NodeFault};
 pub use dial::{BadCertificates, NoConnection};
 pub use link::{Link, LinkHandle};
 pub use options::{NodeAddress, StoreOptions, TlsOptions, Topology};

@@ -98,7 +98,7 @@ impl Sentinels {
             .iter()
             .filter_map(|sentinel| sentinel.wire.as_ref())
         {
-            let asked = cmd("SENTINEL").arg("REPLICAS").arg(&self.master).to_owned();
+            let asked = cmd("SENTINEL").arg("REPLICAS").arg(&self.master).take();
             if let Ok(Value::Array(all)) = wire.call_soon(&asked).await {
                 return all.into_iter().filter_map(a_node).collect();
             }
@@ -123,8 +123,8 @@ impl Sentinel {
         let address = cmd("SENTINEL")
             .arg("GET-MASTER-ADDR-BY-NAME")
             .arg(master)
-            .to_owned();
-        let details = cmd("SENTINEL").arg("MASTER").arg(master).to_owned();
+            .take();
+        let details = cmd("SENTINEL").arg("MASTER").arg(master).take();
         // In a failover the first one says the new primary before the second one does, and the
         // second one how young that is.
         let (address, details) = tokio::join!(wire.call_soon(&address), wire.call_soon(&details));

@@ -268,7 +268,10 @@ impl ClusterServers {
                     .cli(&["CLUSTER", "INFO"])
                     .contains("cluster_state:ok");
                 let info = server.cli(&["INFO", "replication"]);
-                whole && (info.contains("state=online") || info.contains("link_status:up"))
+                let follows = info.contains("state=online") || info.contains("link_status:up");
+                let slots = server.cli(&["CLUSTER", "SLOTS"]);
+                let knows = |it: &StoreServer| slots.contains(&format!("\n{}\n", it.port));
+                whole && follows && servers.iter().all(knows)
             })
             .await;
         }
