@@ -30,6 +30,12 @@
 //! Two jumps of the store's clock in opposite directions within 100 ms, between two heartbeats, are
 //! not noticed: the second one must be as long as the store was idle before the first one.
 
+mod asks;
+mod clock;
 mod question;
+#[cfg(test)]
+mod tests;
 
+pub(crate) use asks::{Asks, NextAsk, Told};
+pub(crate) use clock::{Grant, Heard, NoAnswer, Silence, Silent, StoreClock};
 pub(crate) use question::{BadReply, MOST_STARTS, Question, QuestionTerms, Said, SaidValue};

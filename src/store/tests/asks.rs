@@ -1,0 +1,1 @@
+//! The waiting calls of a limiter.

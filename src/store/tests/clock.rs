@@ -1,0 +1,1 @@
+//! What a replica believes of the store's clock.
