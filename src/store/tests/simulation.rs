@@ -85,7 +85,11 @@ fn scenario(seed: u64, mutation: Mutation) -> Scenario {
     let quota = [1, 3, 10, 20, 40][random.usize(0..5)];
     let standbys = random.u32(0..4) == 0;
     let mut faults = Vec::new();
-    let mut at = 2 * SECOND + random.u64(0..SECOND);
+    let hold = match standbys {
+        true => STANDBYS,
+        false => ALONE,
+    };
+    let mut at = hold + SECOND + random.u64(0..SECOND);
     let mut fails_over = standbys;
     for _ in 0..random.u32(1..=4) {
         faults.push((at, a_fault(random, replicas)));
@@ -102,13 +106,9 @@ fn scenario(seed: u64, mutation: Mutation) -> Scenario {
     }
     let mut quotas = vec![(0, quota)];
     if random.u32(0..4) == 0 {
-        quotas.push((3, random.u32(1..=2 * quota)));
-        quotas.push((5, random.u32(1..=2 * quota)));
+        quotas.push((4, random.u32(1..=2 * quota)));
+        quotas.push((6, random.u32(1..=2 * quota)));
     }
-    let hold = match standbys {
-        true => 4_100 * MS,
-        false => 1_060 * MS,
-    };
     Scenario {
         seed,
         replicas,
@@ -138,7 +138,7 @@ fn replicas_of_one_store_keep_the_cap_in_every_fault_and_admit_again_after_it() 
         starts += outcome.starts.len();
         left += outcome.releases.len();
         // By then every fault, hold and silence is over.
-        let calm = BEGIN + scenario.length - 1_500 * MS;
+        let calm = BEGIN + scenario.length - 3_500 * MS;
         let admitted = outcome.releases.iter().filter(|r| r.0 > calm).count();
         assert!(admitted > 0, "nothing is admitted any more\n{scenario:#?}");
     }
@@ -155,6 +155,7 @@ fn a_client_that_is_paced_at_its_quota_over_all_replicas_loses_nothing() {
                 quotas: vec![(0, [1, 2, 7, 20, 100][seed as usize % 5])],
                 load,
                 length: 6 * SECOND,
+                hold: ALONE,
                 faults: Vec::new(),
                 ..scenario(seed, Mutation::None)
             });
@@ -166,22 +167,28 @@ fn a_client_that_is_paced_at_its_quota_over_all_replicas_loses_nothing() {
     }
 }
 
-/// The seeds, of those tried, in which a mutated model is over the cap.
-fn found(mutation: Mutation, fault: impl Fn(&mut fastrand::Rng) -> Fault) -> usize {
-    let found = (0..40).filter(|seed| {
+/// The seeds, of those tried, in which one fault leads over the cap.
+fn found(mutation: Mutation, hold: u64, fault: impl Fn(&mut fastrand::Rng) -> Fault) -> usize {
+    let found = (0..30).filter(|seed| {
         let random = &mut fastrand::Rng::with_seed(*seed);
+        let at = hold + 1_500 * MS + random.u64(0..SECOND);
         let outcome = World::run(Scenario {
+            seed: *seed,
             replicas: 3,
             quotas: vec![(0, 20)],
             load: Load::Flood(3),
-            length: 7 * SECOND,
-            faults: vec![(2_500 * MS + random.u64(0..SECOND), fault(random))],
-            ..scenario(*seed, mutation)
+            length: at + hold + 2 * SECOND,
+            hold,
+            faults: vec![(at, fault(random))],
+            mutation,
         });
         over(&outcome).is_some()
     });
     found.count()
 }
+
+const ALONE: u64 = 1_060 * MS;
+const STANDBYS: u64 = 4_100 * MS;
 
 fn fail_over(random: &mut fastrand::Rng) -> Fault {
     Fault::FailOver {
@@ -191,36 +198,50 @@ fn fail_over(random: &mut fastrand::Rng) -> Fault {
     }
 }
 
-#[test]
-fn without_a_hold_two_primaries_are_found_over_the_cap() {
-    assert!(found(Mutation::NoHold, fail_over) > 0);
-    assert!(found(Mutation::NoHoldNoSilence, |_| Fault::Restart(0)) > 0);
-    assert!(found(Mutation::NoHoldNoSilence, |_| Fault::FlushAll) > 0);
+fn restart(_: &mut fastrand::Rng) -> Fault {
+    Fault::Restart(0)
+}
+
+fn flush(_: &mut fastrand::Rng) -> Fault {
+    Fault::FlushAll
+}
+
+fn jump(random: &mut fastrand::Rng) -> Fault {
+    Fault::Jump(random.i64(300_000..20_000_000))
+}
+
+fn runs_fast(_: &mut fastrand::Rng) -> Fault {
+    Fault::Slew(50_000, 2 * SECOND)
+}
+
+fn slow(random: &mut fastrand::Rng) -> Fault {
+    Fault::Slow(2 * SECOND, random.u64(40 * MS..300 * MS))
 }
 
 #[test]
-fn without_a_deadline_a_clock_that_jumps_is_found_over_the_cap() {
-    let jump = |random: &mut fastrand::Rng| Fault::Jump(random.i64(300_000..20_000_000));
-    assert!(found(Mutation::NoDeadline, jump) > 0);
-    assert!(found(Mutation::NoDeadline, |_| Fault::Slew(50_000, 2 * SECOND)) > 0);
-    assert!(found(Mutation::NoSilence, jump) > 0);
+fn without_a_hold_a_fail_over_and_an_empty_store_are_found_over_the_cap() {
+    assert!(found(Mutation::NoHold, STANDBYS, fail_over) > 0);
+    // With a store alone the silence of each replica would do: both are taken away.
+    assert!(found(Mutation::NoHoldNoSilence, ALONE, restart) > 0);
+    assert!(found(Mutation::NoHoldNoSilence, ALONE, flush) > 0);
+}
+
+#[test]
+fn without_a_deadline_a_clock_that_jumps_or_runs_fast_is_found_over_the_cap() {
+    assert!(found(Mutation::NoDeadline, ALONE, jump) > 0);
+    assert!(found(Mutation::NoDeadline, ALONE, runs_fast) > 0);
+    assert!(found(Mutation::NoSilence, ALONE, jump) > 0);
 }
 
 #[test]
 fn calls_that_start_on_late_answers_are_found_over_the_cap() {
-    let stall = |random: &mut fastrand::Rng| Fault::ReplicaStall(0, random.u64(30 * MS..SECOND));
-    assert!(found(Mutation::LateAnswers, stall) > 0);
+    assert!(found(Mutation::LateAnswers, ALONE, slow) > 0);
 }
 
 #[test]
 fn what_the_mutations_break_holds_without_them() {
-    let jump = |random: &mut fastrand::Rng| Fault::Jump(random.i64(300_000..20_000_000));
-    let stall = |random: &mut fastrand::Rng| Fault::ReplicaStall(0, random.u64(30 * MS..SECOND));
-    let none = Mutation::None;
-    assert_eq!(found(none, fail_over), 0);
-    assert_eq!(found(none, |_| Fault::Restart(0)), 0);
-    assert_eq!(found(none, |_| Fault::FlushAll), 0);
-    assert_eq!(found(none, jump), 0);
-    assert_eq!(found(none, |_| Fault::Slew(50_000, 2 * SECOND)), 0);
-    assert_eq!(found(none, stall), 0);
+    assert_eq!(found(Mutation::None, STANDBYS, fail_over), 0);
+    for fault in [restart, flush, jump, runs_fast, slow] {
+        assert_eq!(found(Mutation::None, ALONE, fault), 0);
+    }
 }

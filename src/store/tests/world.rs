@@ -227,7 +227,10 @@ impl World {
 
     /// Arrivals begin when every replica has its first anchor for long enough.
     fn plan_arrivals(&mut self) {
-        let (from, to) = (BEGIN + 1_500 * MS, BEGIN + self.scenario.length - 200 * MS);
+        let (from, to) = (
+            BEGIN + self.scenario.hold + 400 * MS,
+            BEGIN + self.scenario.length - 200 * MS,
+        );
         let quota = u64::from(self.scenario.quotas[0].1);
         let replicas = self.scenario.replicas;
         let mut nth = 0_usize;
