@@ -39,3 +39,5 @@ mod tests;
 pub(crate) use asks::{Asks, NextAsk, Told};
 pub(crate) use clock::{Grant, Heard, NoAnswer, Silence, Silent, StoreClock};
 pub(crate) use question::{BadReply, MOST_STARTS, Question, QuestionTerms, Said, SaidValue};
+#[cfg(test)]
+pub(crate) use tests::{Machine, StoreProcess};
