@@ -18,6 +18,7 @@ pub(crate) struct Machine {
     keys: RefCell<Keys>,
     /// The commands that the library gave.
     pub commands: Cell<u64>,
+    loads: Cell<u64>,
 }
 
 #[derive(Default, Clone)]
@@ -134,6 +135,8 @@ impl Machine {
 pub(crate) struct StoreProcess {
     lua: Lua,
     admit: mlua::Function,
+    /// As that of a replica it is another one at each connection.
+    nonce: String,
     pub machine: Rc<Machine>,
 }
 
@@ -171,9 +174,11 @@ impl StoreProcess {
         assert_eq!(first, "#!lua name=tollgate_1");
         lua.load(text).exec().unwrap();
         let admit = registered.borrow_mut().take().unwrap();
+        machine.loads.set(machine.loads.get() + 1);
         Self {
             lua,
             admit,
+            nonce: format!("replica-{}", machine.loads.get()),
             machine: Rc::clone(machine),
         }
     }
@@ -214,7 +219,7 @@ impl StoreProcess {
             question.quota.to_string(),
             question.n.to_string(),
             question.max_delay.as_micros().to_string(),
-            "replica-7".to_owned(),
+            self.nonce.clone(),
             hold_us.to_string(),
         ];
         let reply: Table = self.admit.call((strings(&keys), strings(&args))).unwrap();
