@@ -30,10 +30,12 @@
 //! Two jumps of the store's clock in opposite directions within 100 ms, between two heartbeats, are
 //! not noticed: the second one must be as long as the store was idle before the first one.
 
+mod asks;
 mod breaker;
 mod bucket;
 mod check;
 mod check_error;
+mod clock;
 mod cluster;
 mod core;
 mod dial;
@@ -46,6 +48,8 @@ mod routes;
 mod seek;
 mod sentinel;
 mod status;
+#[cfg(test)]
+mod tests;
 mod unanswered;
 
 pub use bucket::Bucket;
@@ -58,4 +62,8 @@ pub use question::{Question, QuestionTerms, Said};
 pub use status::{Counts, NodeStatus, SAID, StoreListener, StoreStatus};
 pub use unanswered::Unanswered;
 
+pub(crate) use asks::{Asks, NextAsk, Told};
+pub(crate) use clock::{Grant, Heard, NoAnswer, Silence, Silent, StoreClock};
 pub(crate) use question::{BadReply, MOST_STARTS, SaidValue};
+#[cfg(test)]
+pub(crate) use tests::{Machine, StoreProcess};

@@ -95,7 +95,8 @@ end
 
 -- KEYS: 1 `{b}:e`, the epoch of bucket b; 2 `{b}:w:<limiter>:<epoch>`, the window, named with the
 -- epoch that the caller believes in. A window of a dead epoch is never read.
--- ARGV: 1 epoch, 2 deadline, 3 quota, 4 n, 5 max_delay (at most a second), 6 nonce, 7 hold.
+-- ARGV: 1 epoch, 2 deadline, 3 quota, 4 n, 5 max_delay (at most a second), 6 nonce, which is another
+-- one at each connection of each replica, 7 hold.
 -- Reply: word, epoch, now, wait, left, offsets of the starts from now. `wait` is the rest of a hold,
 -- or how far away the first refused start was (0 = none was refused, -1 = it never comes); `left` is
 -- how many more starts would fit beside the last one.
