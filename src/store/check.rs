@@ -270,7 +270,6 @@ async fn check_function(
         Err(NoConnection::Refused(why)) => return Err(NodeFault::refused("FUNCTION LOAD", why)),
         Err(why) => return Err(NodeFault::Broken(why)),
     }
-    check_rights(wire, bucket).await?;
     let terms = QuestionTerms {
         epoch: 0,
         deadline: Utc(0),
@@ -278,10 +277,10 @@ async fn check_function(
     let nonce = nonce(&options.replica);
     let question = fcall::command(bucket, &fcall::heartbeat(), terms, &nonce, options.hold());
     let first = epoch(wire, &question).await?;
-    match epoch(wire, &question).await? {
-        second if second == first => Ok(()),
-        _ => Err(NodeFault::Forgets),
+    if epoch(wire, &question).await? != first {
+        return Err(NodeFault::Forgets);
     }
+    check_rights(wire, bucket).await
 }
 
 /// Runs what the function runs for a start, on a key that no window has: the rights of a user may be
