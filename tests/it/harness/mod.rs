@@ -1,6 +1,7 @@
 //! What the tests share: a gate in this process or as the real binary, an upstream that the test
 //! scripts, a client that shows every byte.
 
+mod cut;
 mod gate;
 mod process;
 mod requests;
@@ -10,6 +11,7 @@ mod store;
 mod upstream;
 mod wire;
 
+pub use cut::*;
 pub use gate::*;
 pub use process::*;
 pub use requests::*;

@@ -12,7 +12,7 @@ pub struct Nobody;
 impl StoreListener for Nobody {}
 
 pub struct Asker {
-    pub link: Link,
+    pub link: Arc<Link>,
     pub handle: LinkHandle,
     terms: QuestionTerms,
     limiter: &'static str,
@@ -27,6 +27,11 @@ impl Asker {
 
     pub fn for_limiter(options: StoreOptions, limiter: &'static str) -> Self {
         let link = Link::new(options, Clock::default(), Arc::new(Nobody)).unwrap();
+        Self::over(Arc::new(link), limiter)
+    }
+
+    /// One runtime of a replica.
+    pub fn over(link: Arc<Link>, limiter: &'static str) -> Self {
         Self {
             handle: link.on_this_runtime(),
             link,

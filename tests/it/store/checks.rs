@@ -266,3 +266,36 @@ async fn a_cluster_is_fit_with_the_fence_on_each_node() {
         "{said}"
     );
 }
+
+#[tokio::test]
+async fn a_sentinel_has_a_password_of_its_own() {
+    let server = StoreServer::redis(&[]);
+    let sentinel = StoreServer::sentinel(MASTER, server.port, "requirepass watch");
+    sentinel.ready().await;
+    let with = |password: Option<&str>| {
+        let topology = Topology::Sentinel {
+            master: MASTER.to_owned(),
+            username: None,
+            password: password.map(Into::into),
+        };
+        store_options(vec![sentinel.address()], topology)
+    };
+    let said = check(&with(None)).await.unwrap_err();
+    assert!(
+        matches!(
+            said,
+            CheckError::NoSentinel(_, NoConnection::PasswordWanted)
+        ),
+        "{said}"
+    );
+    let said = check(&with(Some("wrong"))).await.unwrap_err();
+    assert!(
+        matches!(
+            said,
+            CheckError::NoSentinel(_, NoConnection::WrongPassword(_))
+        ),
+        "{said}"
+    );
+    let said = check(&with(Some("watch"))).await.unwrap_err();
+    assert!(matches!(said, CheckError::TooFewNodes(1)), "{said}");
+}
