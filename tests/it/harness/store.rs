@@ -47,7 +47,7 @@ impl StoreServer {
     /// replaced.
     pub fn start(program: &Path, args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let port = free_port();
+        let port = free_port_with_bus();
         let path = dir.path().to_str().unwrap();
         let replace = |arg: &&str| {
             let arg = arg.replace("PORT", &port.to_string());
@@ -132,6 +132,18 @@ impl StoreServer {
 impl Drop for StoreServer {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// A free port whose node in a Cluster has a free port for the others of it too, below those of
+/// outgoing connections.
+fn free_port_with_bus() -> u16 {
+    loop {
+        let port = free_port();
+        let bus = port + 10_000;
+        if bus < 32_000 && std::net::TcpListener::bind(("127.0.0.1", bus)).is_ok() {
+            return port;
+        }
     }
 }
 
