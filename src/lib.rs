@@ -18,6 +18,8 @@ mod metrics;
 mod model;
 mod portal;
 mod proxy;
+#[allow(dead_code, unused_imports)] // the way of a call does not ask the store yet
+mod store;
 
 #[doc(hidden)]
 pub mod testing;

@@ -54,3 +54,10 @@ pub mod proxy {
         pub use crate::proxy::policy::Policy;
     }
 }
+pub mod store {
+    pub use crate::store::{
+        BadCertificates, Bucket, CheckError, CheckWarning, Checked, Counts, Link, LinkHandle,
+        NoConnection, NodeAddress, NodeFault, NodeStatus, Question, QuestionTerms, SAID, Said,
+        StoreListener, StoreOptions, StoreStatus, TlsOptions, Topology, Unanswered, check,
+    };
+}

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The rooms from the ground up: each may know only those that stand lower, and not its neighbours.
 const STOREYS: &[&[&str]] = &[
     &["model"],
-    &["config", "http", "ledger", "metrics"],
+    &["config", "http", "ledger", "metrics", "store"],
     &["billing", "proxy"],
     &["portal"],
     &["control"],
@@ -24,8 +24,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ("prometheus", &["metrics"]),
     ("rusqlite", &["ledger"]),
     ("hyper::client", &["control/delivery"]),
-    ("tokio_rustls", &["control/delivery"]),
-    ("rustls_native_certs", &["control/delivery"]),
+    ("redis", &["store"]),
+    ("tokio_rustls", &["control/delivery", "store/dial"]),
+    ("rustls_native_certs", &["control/delivery", "store/dial"]),
     ("httparse", &["http"]),
     ("hyper::server", &["cli/demo/sample"]),
     (
@@ -87,7 +88,7 @@ const FUNCTION_LINES: usize = 70;
 const LONGER_FUNCTIONS: &[(&str, &str)] = &[];
 
 /// The most rooms, the tests and benches counted as one each, and the most floors.
-const MOST_ROOMS: usize = 13;
+const MOST_ROOMS: usize = 14;
 const MOST_FLOORS: usize = 7;
 
 fn root() -> &'static Path {

@@ -13,7 +13,6 @@ mod splice;
 mod target;
 
 pub(crate) mod h1;
-pub(crate) mod lookup;
 pub(crate) mod names;
 
 pub(crate) use fields::{Field, FieldSpan, Fields, HeadWriter};

@@ -1,12 +1,13 @@
 //! The small shared types: the terms of the contract, time, and names.
 //!
 //! Owns what a word means in code. Must never import a room of ours, nor know of a policy, a file
-//! or a socket: only the clock asks the system, for the time.
+//! or a socket: only the clock asks the system, for the time, and the look-up, for addresses.
 
 mod background;
 mod clock;
 mod endpoint;
 mod local;
+mod lookup;
 mod month;
 mod network;
 mod terms;
@@ -24,5 +25,7 @@ pub(crate) use background::{run_low_priority, run_when_idle};
 pub(crate) use clock::Timer;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use local::Local;
+pub(crate) use lookup::Host;
 pub(crate) use network::{is_in, network};
 pub(crate) use terms::{COMMIT, Period, RequestIdText, TierBasis};
+pub(crate) use time::StoreStart;

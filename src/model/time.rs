@@ -1,4 +1,5 @@
-//! The two kinds of instant: of the machine's monotonic clock, and of the wall clock. Pure.
+//! The kinds of instant: of the machine's monotonic clock, of the wall clock, and of the clock of a
+//! store that replicas share. Pure.
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -53,4 +54,14 @@ impl Utc {
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
+}
+
+/// The start of a call on the clock of the store that holds the windows of many replicas: the clock
+/// of the cap (P1) when there is one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct StoreStart {
+    /// The epoch of the store. Instants of two epochs cannot be compared.
+    pub epoch: i64,
+    /// The instant that the window holds.
+    pub at: Utc,
 }

@@ -43,6 +43,7 @@ mod reference;
 mod refused_heads;
 mod reload;
 mod sdk;
+mod store;
 mod streaming;
 mod timeouts;
 mod trust;

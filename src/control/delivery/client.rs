@@ -10,8 +10,7 @@
 use crate::config::{EventSettings, WebhookUrl};
 use crate::control::delivery::outbox::Unsent;
 use crate::control::delivery::signature::Signer;
-use crate::http::lookup::Host;
-use crate::model::Utc;
+use crate::model::{Host, Utc};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http::{Request, Response, StatusCode};

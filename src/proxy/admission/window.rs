@@ -108,3 +108,6 @@ impl Window {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

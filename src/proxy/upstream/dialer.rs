@@ -1,6 +1,6 @@
 //! Connections to the upstream, opened.
 
-use crate::http::lookup::Host;
+use crate::model::Host;
 use crate::proxy::upstream::UpstreamFailure;
 use std::io;
 use std::time::Duration;

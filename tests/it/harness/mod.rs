@@ -1,19 +1,23 @@
 //! What the tests share: a gate in this process or as the real binary, an upstream that the test
 //! scripts, a client that shows every byte.
 
+mod cut;
 mod gate;
 mod process;
 mod requests;
 mod samples;
 mod sandbox;
+mod store;
 mod upstream;
 mod wire;
 
+pub use cut::*;
 pub use gate::*;
 pub use process::*;
 pub use requests::*;
 pub use samples::*;
 pub use sandbox::*;
+pub use store::*;
 pub use upstream::*;
 pub use wire::*;
 

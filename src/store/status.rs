@@ -1,0 +1,222 @@
+//! What metrics and the status page say of the link.
+//!
+//! Owns the counters of questions, and which connections are up. Must never be waited for: a lock
+//! here is held for an assignment.
+
+use crate::model::{Clock, Mono, Utc};
+use crate::store::bucket::Bucket;
+use crate::store::options::NodeAddress;
+use crate::store::question::{QuestionTerms, Said};
+use crate::store::unanswered::Unanswered;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The words of the function, in the order of [`Counts::said`].
+pub const SAID: [&str; 5] = ["granted", "hold", "epoch", "late", "newer"];
+
+/// What the link tells while it works. Called on the thread of the question: it must not block.
+pub trait StoreListener: Send + Sync + 'static {
+    /// A question of calls took so long, with an answer or without. Those that were not sent are
+    /// not told.
+    fn asked(&self, _took: Duration) {}
+
+    /// The terms under which a bucket's next heartbeat asks.
+    fn terms(&self, _bucket: Bucket) -> QuestionTerms {
+        QuestionTerms {
+            epoch: 0,
+            deadline: Utc(0),
+        }
+    }
+
+    /// A heartbeat, sent and answered at these instants, was answered in time.
+    fn heard(&self, _bucket: Bucket, _sent: Mono, _received: Mono, _said: &Said) {}
+}
+
+/// How often what happened, since the start of the process.
+#[derive(Default)]
+pub(crate) struct Counters {
+    said: [AtomicU64; SAID.len()],
+    unanswered: [AtomicU64; Unanswered::ALL.len()],
+    heartbeats: AtomicU64,
+}
+
+/// A reading of the counters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Answers to the questions of calls by what they said: [`SAID`].
+    pub said: [u64; SAID.len()],
+    /// Questions of calls without an answer, by [`Unanswered::ALL`].
+    pub unanswered: [u64; Unanswered::ALL.len()],
+    /// Heartbeats that were sent, touches of buckets among them.
+    pub heartbeats: u64,
+}
+
+impl Counters {
+    pub(crate) fn count(&self, result: &Result<Said, Unanswered>) {
+        let counter = match result {
+            Ok(said) => self.said.get(match said {
+                Said::Granted { .. } => 0,
+                Said::Hold { .. } => 1,
+                Said::Epoch { .. } => 2,
+                Said::Late { .. } => 3,
+                Said::Newer => 4,
+            }),
+            Err(reason) => self.unanswered.get(reason.index()),
+        };
+        if let Some(counter) = counter {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn count_heartbeat(&self) {
+        self.heartbeats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> Counts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            said: self.said.each_ref().map(read),
+            unanswered: self.unanswered.each_ref().map(read),
+            heartbeats: read(&self.heartbeats),
+        }
+    }
+}
+
+/// Whether the store answers.
+#[derive(Clone, Debug)]
+pub struct StoreStatus {
+    /// Each connection of each runtime answers.
+    pub up: bool,
+    /// Since when it is so.
+    pub since: Utc,
+    /// The nodes to which there are connections, or should be: the primaries.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// What is known of one node.
+#[derive(Clone, Debug)]
+pub struct NodeStatus {
+    /// Where it is.
+    pub node: NodeAddress,
+    /// The connections that there should be, one of each runtime.
+    pub connections: usize,
+    /// Those that answer.
+    pub up: usize,
+    /// The last change of one of them.
+    pub since: Utc,
+    /// What is wrong with one of those that do not answer.
+    pub trouble: Option<String>,
+}
+
+struct Place {
+    node: NodeAddress,
+    since: Utc,
+    /// `None` when it answers.
+    trouble: Option<String>,
+}
+
+struct Places {
+    next: u64,
+    all: BTreeMap<u64, Place>,
+    up: bool,
+    since: Utc,
+}
+
+/// The connections of all runtimes.
+pub(crate) struct Board {
+    clock: Clock,
+    places: Mutex<Places>,
+}
+
+impl Board {
+    pub(crate) fn new(clock: Clock) -> Self {
+        let places = Places {
+            next: 0,
+            all: BTreeMap::new(),
+            up: false,
+            since: clock.utc(),
+        };
+        Self {
+            clock,
+            places: Mutex::new(places),
+        }
+    }
+
+    /// A connection is to be opened. Gives its place here.
+    pub(crate) fn enter(&self, node: &NodeAddress) -> u64 {
+        self.change(|places, now| {
+            let number = places.next;
+            places.next += 1;
+            let place = Place {
+                node: node.clone(),
+                since: now,
+                trouble: Some("not connected yet".to_owned()),
+            };
+            places.all.insert(number, place);
+            number
+        })
+    }
+
+    /// The connection is not wanted any more.
+    pub(crate) fn leave(&self, number: u64) {
+        self.change(|places, _| {
+            places.all.remove(&number);
+        });
+    }
+
+    /// The connection answers, or why it does not. A change is a line in the log.
+    pub(crate) fn tell(&self, number: u64, trouble: Option<String>) {
+        self.change(|places, now| {
+            let Some(place) = places.all.get_mut(&number) else {
+                return;
+            };
+            match (&trouble, &place.trouble) {
+                (None, Some(_)) => tracing::info!(node = %place.node, "the store answers"),
+                (Some(why), None) => tracing::warn!(node = %place.node, "the store is away: {why}"),
+                (Some(why), Some(_)) => tracing::debug!(node = %place.node, "{why}"),
+                (None, None) => {}
+            }
+            if trouble.is_some() != place.trouble.is_some() {
+                place.since = now;
+            }
+            place.trouble = trouble;
+        });
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Places, Utc) -> T) -> T {
+        let now = self.clock.utc();
+        let places = &mut *self.places.lock();
+        let changed = change(places, now);
+        let all = &places.all;
+        let up = !all.is_empty() && all.values().all(|place| place.trouble.is_none());
+        if up != places.up {
+            (places.up, places.since) = (up, now);
+        }
+        changed
+    }
+
+    pub(crate) fn read(&self) -> StoreStatus {
+        let places = self.places.lock();
+        let mut nodes: BTreeMap<&NodeAddress, NodeStatus> = BTreeMap::new();
+        for place in places.all.values() {
+            let node = nodes.entry(&place.node).or_insert_with(|| NodeStatus {
+                node: place.node.clone(),
+                connections: 0,
+                up: 0,
+                since: place.since,
+                trouble: None,
+            });
+            node.connections += 1;
+            node.up += usize::from(place.trouble.is_none());
+            node.since = node.since.max(place.since);
+            node.trouble = node.trouble.take().or_else(|| place.trouble.clone());
+        }
+        StoreStatus {
+            up: places.up,
+            since: places.since,
+            nodes: nodes.into_values().collect(),
+        }
+    }
+}
