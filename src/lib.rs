@@ -18,7 +18,7 @@ mod metrics;
 mod model;
 mod portal;
 mod proxy;
-#[allow(dead_code, unused_imports)] // the way of a call does not ask the store yet
+#[allow(dead_code, unused_imports, reason = "no call asks it yet")]
 mod store;
 
 #[doc(hidden)]

@@ -27,8 +27,11 @@
 //!    the time that the process before can still grant, plus a second, `max_delay` and the budget.
 //! 6. A window outlives its use, and the store evicts nothing.
 //!
-//! Two jumps of the store's clock in opposite directions within 100 ms, between two heartbeats, are
-//! not noticed: the second one must be as long as the store was idle before the first one.
+//! Two limits are known:
+//! - Two jumps of the store's clock in opposite directions within 100 ms, between two heartbeats,
+//!   are not noticed. The second one must be as long as the store was idle before the first one.
+//! - A machine of a replica may be paused together with its monotonic clock while a question is in
+//!   flight. Then a late answer seems to be in time, and its calls leave late by the pause.
 
 mod asks;
 mod breaker;

@@ -115,11 +115,16 @@ fn the_deadline_is_the_lowest_anchor_of_the_last_two_seconds_and_the_budget() {
     clock.heard(ms(2_160), ms(2_164), &granted(store_at(ms(2_160)), &[]));
     assert_eq!(deadline(&clock, 2_200), Utc(exact + 5_000));
     assert_eq!(clock.now_utc(ms(2_200)), Some(Utc(exact)));
+    // It counts while later ones are higher, and on into the next second.
+    beat(&mut clock, 2_170, 0);
+    assert_eq!(deadline(&clock, 2_200), Utc(exact + 5_000));
+    beat(&mut clock, 3_000, 0);
+    assert_eq!(deadline(&clock, 3_001).0 - store_at(ms(3_001)).0, 5_000);
     // After two seconds of answers over a longer way it is forgotten.
     for nth in 0..25 {
-        beat(&mut clock, 2_200 + nth * 100, 0);
+        beat(&mut clock, 3_100 + nth * 100, 0);
     }
-    assert_eq!(deadline(&clock, 4_800).0 - store_at(ms(4_800)).0, 5_200);
+    assert_eq!(deadline(&clock, 5_600).0 - store_at(ms(5_600)).0, 5_200);
 }
 
 #[test]

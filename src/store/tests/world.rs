@@ -58,6 +58,8 @@ pub(super) enum Fault {
     Jump(i64),
     /// The store's wall clock runs fast or slow, in parts per million, for so long.
     Slew(i64, u64),
+    /// The replica's machine is paused and its monotonic clock with it. What was asked is lost.
+    Pause(usize, u64),
     /// Nothing passes between a replica and the store.
     Cut(usize, u64),
     /// The way takes up to so much longer.
@@ -129,6 +131,7 @@ struct Sent {
     terms: QuestionTerms,
     sent: Mono,
     open: bool,
+    is_lost: bool,
 }
 
 /// What a run has shown.
@@ -372,6 +375,7 @@ impl World {
             terms,
             sent,
             open: true,
+            is_lost: false,
         });
         if !cut {
             let arrives = self.now + self.way();
@@ -431,7 +435,7 @@ impl World {
             said = Some(answer);
         }
         self.outcome.questions += 1;
-        if self.replicas[sent.replica].cut_until <= self.now {
+        if self.replicas[sent.replica].cut_until <= self.now && !sent.is_lost {
             let arrives = self.now + self.way();
             self.at(arrives, Event::Answered(id, said));
         }
@@ -439,6 +443,9 @@ impl World {
 
     fn answered(&mut self, id: usize, said: Option<Said>) {
         let sent = &mut self.sent[id];
+        if sent.is_lost {
+            return;
+        }
         let (replica, quota, n) = (sent.replica, sent.question.quota, sent.question.n);
         let was_open = std::mem::replace(&mut sent.open, false);
         let (sent_at, life) = (sent.sent, sent.replica_life);
@@ -537,6 +544,14 @@ impl World {
                 self.at(now + lasts, Event::SlewEnds(ppm));
             }
             Fault::Cut(replica, lasts) => self.replicas[replica].cut_until = now + lasts,
+            Fault::Pause(replica, lasts) => {
+                let paused = &mut self.replicas[replica];
+                paused.frozen_until = now + lasts;
+                paused.mono.0 -= lasts;
+                for sent in &mut self.sent {
+                    sent.is_lost |= sent.replica == replica && sent.open;
+                }
+            }
             Fault::Slow(lasts, longer) => self.slow = (now + lasts, longer),
             Fault::ReplicaRestart(replica) => {
                 let (clock, asks) = self.process_of_a_replica();

@@ -201,6 +201,7 @@ fn decides_as_the_oracle(
     steps: &[Step],
     mut quota: u32,
     max_delay: Duration,
+    grain_us: u64,
 ) -> Result<(), TestCaseError> {
     let (mut oracle, mut at) = (Oracle::default(), BEGIN_US);
     for step in steps {
@@ -208,7 +209,7 @@ fn decides_as_the_oracle(
             Step::Quota(changed) => quota = changed,
             Step::Rest => window.rest(at),
             Step::Arrive { after_us, n } => {
-                at += after_us;
+                at += after_us / grain_us * grain_us;
                 let expected = oracle.decide_all(quota, n, at, max_delay);
                 prop_assert_eq!(window.decide_all(quota, n, at, max_delay), expected);
             }
@@ -224,11 +225,14 @@ proptest! {
     /// rest of the quota is right: for 1 to 256 calls at once, while the quota changes.
     #[test]
     fn both_windows_decide_exactly_as_brute_force(
-        steps in steps(), quota in 0_u32..=60, max_delay_ms in 0_u64..=200,
+        steps in steps(), quota in 0_u32..=60, max_delay_ms in 0_u64..=200, grains in any::<bool>(),
     ) {
+        // In grains of 10 ms some start is exactly `max_delay` away.
+        let grain_us = if grains { 10_000 } else { 1 };
+        let max_delay_ms = if grains { max_delay_ms / 10 * 10 } else { max_delay_ms };
         let max_delay = Duration::from_millis(max_delay_ms);
-        decides_as_the_oracle(Window::default(), &steps, quota, max_delay)?;
+        decides_as_the_oracle(Window::default(), &steps, quota, max_delay, grain_us)?;
         let store = StoreProcess::load(&Rc::new(Machine::default()));
-        decides_as_the_oracle(OfTheStore::new(store), &steps, quota, max_delay)?;
+        decides_as_the_oracle(OfTheStore::new(store), &steps, quota, max_delay, grain_us)?;
     }
 }
