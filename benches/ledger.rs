@@ -295,6 +295,7 @@ impl Callers {
             mode: Mode::PerCall,
             admitted_at: clock.utc(),
             start: clock.mono(),
+            store_start: None,
             outcome: Outcome::Answered,
             status: Some(200),
             reason: Reason::Billable,

@@ -18,7 +18,6 @@ mod metrics;
 mod model;
 mod portal;
 mod proxy;
-#[allow(dead_code, unused_imports, reason = "no call asks it yet")]
 mod store;
 
 #[doc(hidden)]

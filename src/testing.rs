@@ -34,7 +34,8 @@ pub mod metrics {
 pub mod model {
     pub use crate::model::{
         AccountId, Action, Bill, Clock, Durability, EventType, Fund, GroupId, KeyId, Mode, Mono,
-        Month, Mover, Origin, Outcome, Reason, RequestId, Stop, Threshold, Utc, VERSION,
+        Month, Mover, Origin, Outcome, Reason, RequestId, Stop, StoreStart, Threshold, Utc,
+        VERSION,
     };
 }
 pub mod proxy {

@@ -245,6 +245,7 @@ mod tests {
             mode: Mode::PerCall,
             admitted_at: utc(at),
             start: Mono(1),
+            store_start: None,
             outcome: Outcome::Answered,
             status: Some(200),
             reason: Reason::Billable,

@@ -6,6 +6,7 @@
 
 mod settler;
 mod start;
+mod store;
 mod turned_away;
 
 pub(crate) mod admin;

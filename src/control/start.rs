@@ -13,6 +13,7 @@ use crate::control::admin::{self, AdminState};
 use crate::control::delivery::Webhook;
 use crate::control::reload::Reloader;
 use crate::control::serve::Running;
+use crate::control::store::{self, UnfitStore};
 use crate::control::turned_away::keep_turned_away;
 use crate::control::{Settler, delivery};
 use crate::http::PIPES;
@@ -24,7 +25,7 @@ use crate::proxy::admission::{Limiters, SECOND};
 use crate::proxy::listener::{self, Phase};
 use crate::proxy::policy::Policy;
 use crate::proxy::upstream::{Dialer, Keep, Upstream};
-use crate::proxy::{Proxy, Shared};
+use crate::proxy::{Proxy, Shared, Worker};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 use std::net::SocketAddr;
@@ -82,6 +83,9 @@ pub enum StartError {
         /// The number of connections that would fit; 0 when none does.
         fits: u64,
     },
+    /// The shared store cannot be used.
+    #[error(transparent)]
+    Store(#[from] UnfitStore),
     /// The settled months cannot be read.
     #[error("the books cannot be read: {0}")]
     Books(#[from] SettleError),
@@ -136,8 +140,16 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let (listeners, admin_listener) = bind(&settings, workers).await?;
     let (public, admin) = (listeners[0].local_addr()?, admin_listener.local_addr()?);
 
-    let shared = Shared::new(clock.clone(), policy, Limiters::default(), ledger, metrics);
-    let shared = Arc::new(shared);
+    let windows = store::windows(&settings, &clock, &metrics).await?;
+    let limiters = match &windows {
+        Some(_) => Limiters::at_store(settings.max_delay),
+        None => Limiters::default(),
+    };
+    let shared = Shared::new(clock.clone(), policy, limiters, ledger, metrics);
+    let shared = Arc::new(match windows {
+        Some(windows) => shared.with_store(windows),
+        None => shared,
+    });
     let proxy = Arc::new(Proxy::new(&settings, shared.clone()));
     let raised = Arc::new(Notify::new());
     let settler = started_settler(&settings, &shared, &raised).await?;
@@ -246,13 +258,15 @@ fn spawn_workers(
             .enable_all()
             .build()?;
         let (portal, phase) = (portal.clone(), phase.subscribe());
-        let dialer = dialer.clone();
+        let (dialer, windows) = (dialer.clone(), proxy.shared().windows.clone());
         let work = move || {
             runtime.block_on(async move {
                 let upstream = Arc::new(Upstream::new(dialer, keep));
                 tokio::spawn(sweep_connections(upstream.clone()));
+                let store = windows.map(|windows| Arc::new(windows.on_this_runtime()));
+                let worker = Arc::new(Worker { upstream, store });
                 match tokio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => listener::run(listener, portal, upstream, phase).await,
+                    Ok(listener) => listener::run(listener, portal, worker, phase).await,
                     Err(error) => tracing::error!(%error, "a worker cannot use its listener"),
                 }
             });

@@ -3,7 +3,8 @@
 //! Pure. Must never know where records are kept.
 
 use crate::model::{
-    AccountId, Action, Bill, GroupId, KeyId, Mode, Mono, Outcome, Reason, RequestId, Utc,
+    AccountId, Action, Bill, GroupId, KeyId, Mode, Mono, Outcome, Reason, RequestId, StoreStart,
+    Utc,
 };
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub struct Record {
     pub admitted_at: Utc,
     /// The start on the monotonic clock, to which the cap applies (P1).
     pub start: Mono,
+    /// The start on the clock of the shared store that decided it; `None` when this machine did.
+    pub store_start: Option<StoreStart>,
     /// How the call ended.
     pub outcome: Outcome,
     /// The upstream's status, also when the client had gone by then; `None` when it gave no answer.

@@ -170,28 +170,46 @@ impl Store {
         // this ends early the connection is dropped, and the transaction with it.
         let execute = |sql| self.connection.prepare_cached(sql)?.execute([]);
         execute("BEGIN IMMEDIATE")?;
-        let mut seq = self.next_seq;
+        let (mut seq, mut of_store) = (self.next_seq, self.of_store);
         let mut insert = self.connection.prepare_cached(
             "INSERT INTO raw (seq, id, series, admitted_at, start_ns, run, status, duration_us)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?;
         for record in records {
+            let id = record.id.0.as_bytes();
             let series = self.series.id(&self.connection, record)?;
-            insert.execute(params![
-                seq,
-                record.id.0.as_bytes(),
-                series,
-                record.admitted_at.0,
-                i64::try_from(record.start.0).unwrap_or(i64::MAX),
-                run,
-                record.status,
-                i64::try_from(record.duration.as_micros()).unwrap_or(i64::MAX),
-            ])?;
+            let (at, status) = (record.admitted_at.0, record.status);
+            let start_ns = i64::try_from(record.start.0).unwrap_or(i64::MAX);
+            let duration_us = i64::try_from(record.duration.as_micros()).unwrap_or(i64::MAX);
+            match record.store_start {
+                None => insert.execute(params![
+                    seq,
+                    id,
+                    series,
+                    at,
+                    start_ns,
+                    run,
+                    status,
+                    duration_us
+                ])?,
+                Some(start) => {
+                    of_store = true;
+                    self.connection
+                        .prepare_cached(
+                            "INSERT INTO raw (seq, id, series, admitted_at, start_ns, run, status, duration_us, store_epoch,
+                                              store_start_us)
+                             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                        )?
+                        .execute(params![
+                            seq, id, series, at, start_ns, run, status, duration_us, start.epoch, start.at.0
+                        ])?
+                }
+            };
             seq += 1;
         }
         execute("COMMIT")?;
         self.files.still_there()?;
-        self.next_seq = seq;
+        (self.next_seq, self.of_store) = (seq, of_store);
         Ok(())
     }
 

@@ -208,6 +208,18 @@ families! {
         pub upstream_up: IntGauge = "upstream_up" [],
             "1 when the last attempt to connect to the upstream worked; 0 before the first. While it is 0 the gate dials every 5 s.";
     }
+    "The shared store" {
+        store_up: GaugeVec = "store_up" ["node"],
+            "1 while each connection to the node answers; no series without a store.";
+        pub store_seconds: Histogram = "store_seconds" [] in SECONDS,
+            "From sending a question of calls to its answer, or to giving up.";
+        pub store_calls: IntCounter = "store_calls_total" [],
+            "Questions sent for calls; one is for all calls of a limiter that wait.";
+        pub store_late: IntCounter = "store_late_total" [],
+            "Questions or answers that came too late, so that nothing started on them.";
+        store_holds: IntCounterVec = "store_holds_total" ["reason"],
+            "Answers, those to heartbeats included, after which nothing may start for a while, by why.";
+    }
     "The ledger" {
         pub ledger_healthy: IntGauge = "ledger_healthy" [],
             "1 while records can be committed.";
@@ -303,6 +315,20 @@ impl Metrics {
     /// The counter of committed records with one outcome.
     pub fn records(&self, outcome: Outcome) -> IntCounter {
         self.records.with_label_values(&[outcome.as_str()])
+    }
+
+    /// The counter of answers of the store after which nothing starts for one reason.
+    pub fn store_hold(&self, reason: &'static str) -> IntCounter {
+        self.store_holds.with_label_values(&[reason])
+    }
+
+    /// Replaces what is known of the nodes of the store: whether each answers.
+    pub fn set_store_up(&self, nodes: impl Iterator<Item = (String, bool)>) {
+        self.store_up.reset();
+        for (node, up) in nodes {
+            let gauge = self.store_up.with_label_values(&[&node]);
+            gauge.set(f64::from(u8::from(up)));
+        }
     }
 
     /// Counts an attempt to deliver an event of the type, or that it was given up.
@@ -413,8 +439,10 @@ mod tests {
     #[test]
     fn every_family_that_is_exposed_is_of_the_table_with_its_kind_and_help() {
         let metrics = Metrics::new(1);
-        // Its reasons are the HTTP room's.
+        // Their reasons are those of other rooms.
         metrics.head_refused("tls");
+        metrics.store_hold("held");
+        metrics.set_store_up([("store:6379".to_owned(), true)].into_iter());
         let text = String::from_utf8(metrics.expose(Vec::new())).unwrap();
         let mut exposed = 0;
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {

@@ -28,4 +28,4 @@ pub(crate) use local::Local;
 pub(crate) use lookup::Host;
 pub(crate) use network::{is_in, network};
 pub(crate) use terms::{COMMIT, Period, RequestIdText, TierBasis};
-pub(crate) use time::StoreStart;
+pub use time::StoreStart;

@@ -59,7 +59,7 @@ impl Utc {
 /// The start of a call on the clock of the store that holds the windows of many replicas: the clock
 /// of the cap (P1) when there is one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct StoreStart {
+pub struct StoreStart {
     /// The epoch of the store. Instants of two epochs cannot be compared.
     pub epoch: i64,
     /// The instant that the window holds.

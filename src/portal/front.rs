@@ -11,8 +11,9 @@ use crate::portal::limits::{Limits, QUESTIONS_A_SECOND};
 use crate::portal::parameters::Parameters;
 use crate::proxy::listener::{BoxedAnswer, Front};
 use crate::proxy::policy::KnownAccount;
-use crate::proxy::upstream::Upstream;
-use crate::proxy::{Asked, BadQuestion, Client, CursorText, OwnRequest, Proxy, Refusal, Relay};
+use crate::proxy::{
+    Asked, BadQuestion, Client, CursorText, OwnRequest, Proxy, Refusal, Relay, Worker,
+};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -208,14 +209,14 @@ impl Front for Portal {
 
     fn answer(
         &self,
-        upstream: &Arc<Upstream>,
+        worker: &Arc<Worker>,
         client: &Arc<Client>,
         head: Box<RequestHead>,
         body: RequestBody,
     ) -> BoxedAnswer {
         match Asked::of(&head) {
             Some(asked) => Box::pin(self.clone().own(asked, client.clone(), head, body)),
-            None => Front::answer(&self.proxy, upstream, client, head, body),
+            None => Front::answer(&self.proxy, worker, client, head, body),
         }
     }
 }

@@ -14,7 +14,7 @@
 use crate::http::h1::{Answer, RequestHead};
 use crate::ledger::{Commit, Slot};
 use crate::model::{Mono, Outcome, Timer};
-use crate::proxy::admission::Reservation;
+use crate::proxy::admission::{Denied, Limiter, Now, Reservation, Started, StoreVerdict, Wish};
 use crate::proxy::body::{Buffered, ForwardBody, Relay, Upload, UploadFailure};
 use crate::proxy::context::RequestContext;
 use crate::proxy::dialect::Dialect;
@@ -23,12 +23,13 @@ use crate::proxy::identity::api_key::{ApiKeyDigest, api_key};
 use crate::proxy::identity::{CredentialFailure, tc3};
 use crate::proxy::operation::{check_vendor_parameters, not_admitted, operation};
 use crate::proxy::permit::{AdmittedCall, Permit};
-use crate::proxy::policy::{KnownKey, Policy};
+use crate::proxy::policy::{KnownKey, Operation, Policy};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
 use crate::proxy::upstream::{
     NotAnswered, Upstream, UpstreamAnswer, UpstreamFailure, UpstreamRequest,
 };
+use crate::proxy::worker::Worker;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -41,12 +42,21 @@ pub(super) enum Claimant {
     },
 }
 
-/// A call with a start in the window and a slot in the ledger's queue. It is admitted when the start
-/// comes. If its client leaves before, the slot goes back to the queue and the start is lost.
+/// A call with a slot in the ledger's queue and a start in the window, or the right to ask for one. It
+/// is admitted when the start comes. If its client leaves before, the slot goes back to the queue and
+/// the start is lost.
 struct Reserved {
     call: AdmittedCall,
-    reservation: Reservation,
+    place: WindowPlace,
     slot: Slot,
+}
+
+/// The call's place in the window.
+enum WindowPlace {
+    /// It has one.
+    Here(Reservation),
+    /// The shared store gives it one, or not.
+    AtStore(Wish),
 }
 
 impl Proxy {
@@ -55,18 +65,18 @@ impl Proxy {
     pub(super) async fn handle(
         self: &Arc<Self>,
         context: &mut RequestContext<'_>,
-        upstream: &Arc<Upstream>,
+        worker: &Arc<Worker>,
         head: &RequestHead,
         upload: &mut Option<Upload>,
     ) -> Result<Answer<Relay>, Refusal> {
         self.check_head(context.dialect, head, upload.as_ref())?;
         let (claimant, buffered) = self.identify(context, head, upload).await?;
-        let Reserved {
-            call,
-            reservation,
-            slot,
-        } = self.admit(context, claimant, head)?;
-        let started = reservation.wait(&self.shared.clock).await;
+        let Reserved { call, place, slot } = self.admit(context, claimant, head)?;
+        let started = match place {
+            WindowPlace::Here(reservation) => reservation.wait(&self.shared.clock).await,
+            // After `admit`, which awaits nothing: one generation decided all of it (P5).
+            WindowPlace::AtStore(wish) => Box::pin(self.ask_store(context, worker, wish)).await?,
+        };
         context.admitted(&call, &started);
         // Admitted from here on: the permit writes the record however the call ends, also when this
         // future is dropped.
@@ -81,7 +91,7 @@ impl Proxy {
         };
         let outgoing = UpstreamRequest::new(self.upstream_head(context, head, permit.call()), body);
         // Boxed, which keeps the future of the call small: it is moved whole, several times.
-        let answered = Box::pin(self.forward(context, upstream, outgoing)).await;
+        let answered = Box::pin(self.forward(context, &worker.upstream, outgoing)).await;
         let answered_at = self.shared.clock.mono();
 
         // The answer may leave only when its record is durable (P3). Whether the client has gone is
@@ -183,24 +193,7 @@ impl Proxy {
         // be less than a second old (P1).
         let now = context.received.later(&self.shared.clock);
         context.decided_at = now.mono;
-        // A flood is throttled from one atomic, before it takes the window's lock or a slot.
-        limiter
-            .check_flood(now, self.max_delay)
-            .map_err(|denied| not_admitted(denied, &operation))?;
-        // The ledger's slot first: a slot can be given back, a start in the window cannot.
-        let slot = self
-            .shared
-            .ledger
-            .reserve()
-            .map_err(|_| Refusal::LedgerTrouble)?;
-        let reservation = limiter
-            .reserve(now, self.max_delay)
-            .map_err(|denied| not_admitted(denied, &operation))?;
-        context.held_to(reservation.quota(), reservation.left());
-        self.shared
-            .metrics
-            .admission_delay
-            .observe(reservation.start().since(now.mono).as_secs_f64());
+        let (place, slot) = self.reserve(context, limiter, now, &operation)?;
         Ok(Reserved {
             call: AdmittedCall {
                 id: context.id,
@@ -208,9 +201,79 @@ impl Proxy {
                 key: key.usage(&self.shared.metrics).clone(),
                 operation,
             },
-            reservation,
+            place,
             slot,
         })
+    }
+
+    /// A place in the window and a slot in the ledger's queue.
+    fn reserve(
+        &self,
+        context: &mut RequestContext<'_>,
+        limiter: &Limiter,
+        now: Now,
+        operation: &Operation,
+    ) -> Result<(WindowPlace, Slot), Refusal> {
+        let denied = |denied| not_admitted(denied, operation);
+        // The ledger's slot first: a slot can be given back, a start in the window cannot.
+        let slot = || {
+            let slot = self.shared.ledger.reserve();
+            slot.map_err(|_| Refusal::LedgerTrouble)
+        };
+        if let Some(windows) = &self.shared.windows {
+            // By the store's clock, quotas begin and end at one instant for all replicas.
+            let utc = windows.now_utc(limiter, now.mono);
+            let utc = utc.ok_or(Refusal::StoreAway)?;
+            let wish = limiter.wish(Now { utc, ..now }).map_err(denied)?;
+            return Ok((WindowPlace::AtStore(wish), slot()?));
+        }
+        // A flood is throttled from one atomic, before it takes the window's lock or a slot.
+        limiter.check_flood(now, self.max_delay).map_err(denied)?;
+        let slot = slot()?;
+        let reservation = limiter.reserve(now, self.max_delay).map_err(denied)?;
+        context.held_to(reservation.quota(), reservation.left());
+        self.shared
+            .metrics
+            .admission_delay
+            .observe(reservation.start().since(now.mono).as_secs_f64());
+        Ok((WindowPlace::Here(reservation), slot))
+    }
+
+    /// Asks the shared store for the start, and waits for it.
+    async fn ask_store(
+        &self,
+        context: &mut RequestContext<'_>,
+        worker: &Worker,
+        wish: Wish,
+    ) -> Result<Started, Refusal> {
+        // Each is there: `admit` has wished for what they give.
+        let (Some(windows), Some(way), Some(limiter), Some(operation)) = (
+            &self.shared.windows,
+            &worker.store,
+            &context.limiter,
+            &context.operation,
+        ) else {
+            return Err(Refusal::StoreAway);
+        };
+        match windows.ask(way, limiter, wish).await {
+            StoreVerdict::Started(started, left) => {
+                let delay = started.start.since(wish.now);
+                let metrics = &self.shared.metrics;
+                metrics.admission_delay.observe(delay.as_secs_f64());
+                context.held_to(wish.quota, left);
+                Ok(started)
+            }
+            StoreVerdict::Throttled(retry_after) => {
+                let Wish { quota, mode, .. } = wish;
+                let denied = Denied::Throttled {
+                    quota,
+                    mode,
+                    retry_after,
+                };
+                Err(not_admitted(denied, operation))
+            }
+            StoreVerdict::Away => Err(Refusal::StoreAway),
+        }
     }
 
     /// The key that the call has, proven. Whether it holds is another question.

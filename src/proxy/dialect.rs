@@ -43,6 +43,10 @@ impl Dialect {
     }
 }
 
+/// draft-ietf-httpapi-ratelimit-headers-10 §6: all clients have less, none has spent its quota.
+const REDUCED_CAPACITY: &str =
+    "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity";
+
 /// draft-ietf-httpapi-ratelimit-headers-10 §6
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
@@ -111,9 +115,10 @@ impl Refusal {
 
     fn plain_body(&self, id: &str) -> String {
         let row = self.row();
-        let [namespace, kind] = match row.is_throttle {
-            true => [QUOTA_EXCEEDED, ""],
-            false => ["urn:tollgate:problem:", row.reason],
+        let [namespace, kind] = match self {
+            _ if row.is_throttle => [QUOTA_EXCEEDED, ""],
+            Self::StoreAway => [REDUCED_CAPACITY, ""],
+            _ => ["urn:tollgate:problem:", row.reason],
         };
         let [policies, policy, end] = match self {
             Self::Throttled { group, .. } | Self::NoQuota { group, .. } => {

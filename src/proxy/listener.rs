@@ -11,7 +11,7 @@ use crate::http::h1::{self, Next, RequestBody, RequestHead};
 use crate::http::{ByteReader, ByteWriter};
 use crate::model::Mono;
 use crate::proxy::admission::SECOND;
-use crate::proxy::upstream::Upstream;
+use crate::proxy::worker::Worker;
 use crate::proxy::{Client, Place, Proxy, Relay};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::future::Future;
@@ -48,10 +48,10 @@ pub(crate) trait Front: Send + Sync {
     /// The proxy whose places the connections take.
     fn proxy(&self) -> &Arc<Proxy>;
 
-    /// Answers a request of this client, with a connection of `upstream` if it is a call.
+    /// Answers a request of this client, with a connection of `worker` if it is a call.
     fn answer(
         &self,
-        upstream: &Arc<Upstream>,
+        worker: &Arc<Worker>,
         client: &Arc<Client>,
         head: Box<RequestHead>,
         body: RequestBody,
@@ -65,13 +65,13 @@ impl Front for Arc<Proxy> {
 
     fn answer(
         &self,
-        upstream: &Arc<Upstream>,
+        worker: &Arc<Worker>,
         client: &Arc<Client>,
         head: Box<RequestHead>,
         body: RequestBody,
     ) -> BoxedAnswer {
-        let (upstream, client) = (upstream.clone(), client.clone());
-        Box::pin(Proxy::answer(self.clone(), upstream, client, head, body))
+        let (worker, client) = (worker.clone(), client.clone());
+        Box::pin(Proxy::answer(self.clone(), worker, client, head, body))
     }
 }
 
@@ -112,7 +112,7 @@ fn listen(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener>
 pub(crate) async fn run(
     listener: TcpListener,
     front: Arc<dyn Front>,
-    upstream: Arc<Upstream>,
+    worker: Arc<Worker>,
     mut phase: watch::Receiver<Phase>,
 ) {
     let proxy = front.proxy();
@@ -128,7 +128,7 @@ pub(crate) async fn run(
             stream.into_split(),
             client.clone(),
             front.clone(),
-            upstream.clone(),
+            worker.clone(),
             own_phase.clone(),
         ));
         client.place().is_served_by(task);
@@ -206,7 +206,7 @@ async fn serve_connection<R, W>(
     (reader, writer): (R, W),
     client: Arc<Client>,
     front: Arc<dyn Front>,
-    upstream: Arc<Upstream>,
+    worker: Arc<Worker>,
     phase: watch::Receiver<Phase>,
 ) where
     R: ByteReader + 'static,
@@ -241,7 +241,7 @@ async fn serve_connection<R, W>(
         let terms = h1::RequestTerms::from(&*head);
         // Whatever the request is for: an earlier call on the connection may have been forwarded.
         client.has_request();
-        let call = front.answer(&upstream, &client, head, body);
+        let call = front.answer(&worker, &client, head, body);
         let goes_on = || client.hung_up();
         let Some(answer) = requests.during(terms, call, goes_on).await else {
             tracing::debug!(peer = %client.address(), "the client hung up");
@@ -273,7 +273,7 @@ mod tests {
     use crate::proxy::Shared;
     use crate::proxy::admission::Limiters;
     use crate::proxy::policy::Policy;
-    use crate::proxy::upstream::{Dialer, Keep};
+    use crate::proxy::upstream::{Dialer, Keep, Upstream};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
     use tokio::time::Instant;
 
@@ -281,7 +281,7 @@ mod tests {
     const IDLE: Duration = Duration::from_secs(75);
 
     /// The parts that a connection needs, with a ledger of its own in the directory.
-    async fn parts() -> (Arc<Client>, Arc<Proxy>, Arc<Upstream>, tempfile::TempDir) {
+    async fn parts() -> (Arc<Client>, Arc<Proxy>, Arc<Worker>, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tollgate.yaml");
         let config = config::load(&path).unwrap();
@@ -305,22 +305,25 @@ mod tests {
             idle_timeout: IDLE,
             max_age: None,
         };
-        let upstream = Arc::new(Upstream::new(Arc::new(dialer), keep));
+        let worker = Arc::new(Worker {
+            upstream: Arc::new(Upstream::new(Arc::new(dialer), keep)),
+            store: None,
+        });
         let address = [127, 0, 0, 1].into();
         let client = Arc::new(Client::new(address, proxy.place(address).await));
-        (client, proxy, upstream, dir)
+        (client, proxy, worker, dir)
     }
 
     /// A connection in memory, so that time can be paused: nothing here waits for another thread.
     async fn open(
         buffer_bytes: usize,
     ) -> (DuplexStream, tokio::task::JoinHandle<()>, tempfile::TempDir) {
-        let (client, proxy, upstream, dir) = parts().await;
+        let (client, proxy, worker, dir) = parts().await;
         let (end, server) = tokio::io::duplex(buffer_bytes);
         let (phase, seen) = watch::channel(Phase::Serve);
         let connection = tokio::spawn(async move {
             let halves = tokio::io::split(server);
-            serve_connection(halves, client, Arc::new(proxy), upstream, seen).await;
+            serve_connection(halves, client, Arc::new(proxy), worker, seen).await;
             drop(phase);
         });
         (end, connection, dir)
@@ -331,7 +334,7 @@ mod tests {
     #[tokio::test]
     async fn the_future_of_a_call_does_not_grow_unnoticed() {
         const MOST_BYTES: usize = 1_232;
-        let (client, proxy, upstream, _dir) = parts().await;
+        let (client, proxy, worker, _dir) = parts().await;
         let (mut end, server) = tokio::io::duplex(1024);
         end.write_all(b"GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n")
             .await
@@ -339,7 +342,7 @@ mod tests {
         let (reader, writer) = tokio::io::split(server);
         let mut requests = h1::ClientConnection::new(reader, writer, IDLE, Clock::default());
         let (head, body) = requests.request(|_| false, |_| ()).await.unwrap();
-        let call = Proxy::answer(proxy, upstream, client, head, body);
+        let call = Proxy::answer(proxy, worker, client, head, body);
         let bytes = size_of_val(&call);
         assert!(bytes <= MOST_BYTES, "{bytes}");
     }
@@ -355,7 +358,7 @@ mod tests {
 
         fn answer(
             &self,
-            _: &Arc<Upstream>,
+            _: &Arc<Worker>,
             client: &Arc<Client>,
             _: Box<RequestHead>,
             _: RequestBody,
@@ -368,7 +371,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_upstream_of_an_earlier_request_says_nothing_of_whether_the_next_one_goes_on() {
-        let (client, proxy, upstream, _dir) = parts().await;
+        let (client, proxy, worker, _dir) = parts().await;
         let front = Arc::new(Forwarding(proxy, parking_lot::Mutex::default()));
         let (mut end, server) = tokio::io::duplex(1024);
         let (_phase, seen) = watch::channel(Phase::Serve);
@@ -377,7 +380,7 @@ mod tests {
             halves,
             client,
             front.clone(),
-            upstream,
+            worker,
             seen,
         ));
         for _ in 0..2 {

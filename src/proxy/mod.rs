@@ -28,6 +28,7 @@ mod request;
 mod sentence;
 mod state;
 mod turned_away;
+mod worker;
 
 pub(crate) mod admission;
 pub(crate) mod identity;
@@ -46,3 +47,4 @@ pub(crate) use question::{BadQuestion, CursorText};
 pub(crate) use refusal::Refusal;
 pub(crate) use state::{Proxy, Shared, counts};
 pub(crate) use turned_away::THROTTLED;
+pub(crate) use worker::Worker;

@@ -86,6 +86,7 @@ impl Permit {
             mode,
             admitted_at: self.started.at,
             start: self.started.start,
+            store_start: self.started.store_start,
             outcome,
             status,
             reason,

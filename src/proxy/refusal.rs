@@ -84,6 +84,8 @@ pub(crate) enum Refusal {
     BodyMemory,
     /// The account holds its part of the connections.
     AccountConnections,
+    /// The shared store did not decide in time.
+    StoreAway,
     /// Records cannot be committed now.
     LedgerTrouble,
     /// The body did not arrive whole.
@@ -382,6 +384,9 @@ refusals! {
         Self::BodyMemory =>
             "body_memory", "ServiceUnavailable", SERVICE_UNAVAILABLE "Too many large uploads", Retry::Safe(1),
             ("Too many large request bodies at once; try again.");
+        Self::StoreAway =>
+            "store_away", "ServiceUnavailable", SERVICE_UNAVAILABLE "Temporarily reduced capacity", Retry::Safe(1),
+            ("The call cannot be admitted now and is not billed; try again.");
         Self::LedgerTrouble =>
             "ledger_trouble", "ServiceUnavailable", SERVICE_UNAVAILABLE "Service unavailable", Retry::Safe(1),
             ("The call cannot be counted now and is not billed; try again.");

@@ -15,7 +15,7 @@ use crate::proxy::identity::hold_down::HoldVerdict;
 use crate::proxy::identity::{CredentialFailure, must_stand_once};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
-use crate::proxy::upstream::Upstream;
+use crate::proxy::worker::Worker;
 use http::Method;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ impl Proxy {
     /// Answers one call. Never fails: a failure is told in the client's dialect.
     pub async fn answer(
         self: Arc<Self>,
-        upstream: Arc<Upstream>,
+        worker: Arc<Worker>,
         client: Arc<Client>,
         head: Box<RequestHead>,
         body: RequestBody,
@@ -35,9 +35,7 @@ impl Proxy {
         let received = Now::read(&self.shared.clock);
         let (mut upload, progress) = self.upload(&head, body, received);
         let mut context = RequestContext::of_call(&self, &client, &head, received, progress);
-        let result = self
-            .handle(&mut context, &upstream, &head, &mut upload)
-            .await;
+        let result = self.handle(&mut context, &worker, &head, &mut upload).await;
         let mut answer = self.conclude(&mut context, &mut upload, result).await;
         context.tell_rate(&mut answer);
         context.echo(&head, &mut answer);

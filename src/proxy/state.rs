@@ -6,7 +6,7 @@ use crate::http::h1::BadHead;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::model::{Bill, Clock, Utc, is_in};
-use crate::proxy::admission::{Limiter, Limiters};
+use crate::proxy::admission::{Limiter, Limiters, SharedWindows};
 use crate::proxy::body_memory::BodyMemory;
 use crate::proxy::client::Client;
 use crate::proxy::identity::hold_down::{HoldDown, Warnings};
@@ -28,6 +28,8 @@ pub struct Shared {
     pub policy: ArcSwap<Policy>,
     /// The limiters, which outlive each generation.
     pub limiters: Limiters,
+    /// The windows of the shared store; `None` when this process decides alone.
+    pub(crate) windows: Option<Arc<SharedWindows>>,
     /// The records of all admitted calls.
     pub ledger: Ledger,
     /// The figures for the metrics page.
@@ -51,10 +53,19 @@ impl Shared {
             clock,
             policy: ArcSwap::from_pointee(policy),
             limiters,
+            windows: None,
             ledger,
             metrics,
             turned_away: TurnedAway::default(),
             vouched: AtomicI64::new(i64::MIN),
+        }
+    }
+
+    /// The shared store decides: `limiters` must have been made for it.
+    pub(crate) fn with_store(self, windows: Arc<SharedWindows>) -> Self {
+        Self {
+            windows: Some(windows),
+            ..self
         }
     }
 
@@ -162,6 +173,11 @@ impl Proxy {
             });
         self.hold_down.sweep();
         self.bad_heads.sweep();
+        if let Some(windows) = &self.shared.windows {
+            let nodes = windows.status().nodes.into_iter();
+            let metrics = &self.shared.metrics;
+            metrics.set_store_up(nodes.map(|n| (n.node.to_string(), n.up == n.connections)));
+        }
     }
 
     /// Bytes of request bodies held in memory now.

@@ -82,6 +82,28 @@ pub(crate) enum Silence {
     Newer,
 }
 
+impl Silence {
+    /// Every reason.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Unknown,
+        Self::NewEpoch,
+        Self::Jumped,
+        Self::Held,
+        Self::Newer,
+    ];
+
+    /// The value of a label.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::NewEpoch => "new_epoch",
+            Self::Jumped => "clock_jumped",
+            Self::Held => "held",
+            Self::Newer => "newer_version",
+        }
+    }
+}
+
 /// Why an answer started nothing, and its calls may ask again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NoAnswer {

@@ -67,6 +67,7 @@ pub use unanswered::Unanswered;
 
 pub(crate) use asks::{Asks, NextAsk, Told};
 pub(crate) use clock::{Grant, Heard, NoAnswer, Silence, Silent, StoreClock};
-pub(crate) use question::{BadReply, MOST_STARTS, SaidValue};
+#[cfg(test)]
+pub(crate) use question::{MOST_STARTS, SaidValue};
 #[cfg(test)]
 pub(crate) use tests::{Machine, StoreProcess};

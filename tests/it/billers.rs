@@ -155,6 +155,7 @@ fn record(at: Utc) -> Record {
         mode: Mode::PerCall,
         admitted_at: at,
         start: Clock::default().mono(),
+        store_start: None,
         outcome: Outcome::Answered,
         status: Some(200),
         reason: Reason::Billable,

@@ -44,6 +44,7 @@ pub fn call(account: &str, at: Utc, mode: Mode, reason: Reason) -> Record {
         mode,
         admitted_at: at,
         start: Mono(1),
+        store_start: None,
         outcome: match reason {
             Reason::UpstreamFailed => Outcome::UpstreamFailed,
             _ => Outcome::Answered,

@@ -36,6 +36,7 @@ fn seed(ledger: &Path, calls: i64, from: Utc) {
             mode: Mode::PerCall,
             admitted_at: Utc(from.0 + call),
             start: Mono(1),
+            store_start: None,
             outcome: Outcome::Answered,
             status: Some(200),
             reason: Reason::Billable,

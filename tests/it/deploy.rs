@@ -304,6 +304,7 @@ fn a_record_takes_as_many_bytes_as_the_page_about_the_disk_says() {
                 mode: Mode::PerCall,
                 admitted_at: Utc(from + i64::from(n) * 500_000),
                 start: Mono(u64::from(n) * 500_000_000),
+                store_start: None,
                 outcome: Outcome::Answered,
                 status: Some(200),
                 reason: Reason::Billable,

@@ -130,6 +130,7 @@ fn call(account: &str, at: Utc) -> Record {
         mode: Mode::PerCall,
         admitted_at: at,
         start: Mono(1),
+        store_start: None,
         outcome: Outcome::Answered,
         status: Some(200),
         reason: Reason::Billable,

@@ -38,6 +38,7 @@ fn seed(ledger: &Path, at: &[Utc], more: Vec<Entry>) {
             mode: Mode::PerCall,
             admitted_at: *at,
             start: Mono(1),
+            store_start: None,
             outcome: Outcome::Answered,
             status: Some(200),
             reason: Reason::Billable,

@@ -167,6 +167,7 @@ impl World {
                     mode: Mode::PerCall,
                     admitted_at: at,
                     start: Mono(1),
+                    store_start: None,
                     outcome: Outcome::Answered,
                     status: Some(200),
                     reason: Reason::Billable,

@@ -286,6 +286,7 @@ impl World {
             mode,
             admitted_at: Utc(at),
             start: Mono(1),
+            store_start: None,
             outcome: Outcome::Answered,
             status: Some(200),
             reason,

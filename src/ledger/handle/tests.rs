@@ -201,6 +201,7 @@ pub(in crate::ledger) fn record(id: u128) -> Record {
         mode: Mode::PerCall,
         admitted_at: DAY,
         start: Mono(7_000_000_000),
+        store_start: None,
         outcome: Outcome::Answered,
         status: Some(200),
         reason: Reason::Billable,

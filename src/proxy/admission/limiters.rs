@@ -10,7 +10,10 @@
 //!   back (P5).
 
 use crate::model::{AccountId, Action, GroupId, Mode, Mono, Stop, Utc};
-use crate::proxy::admission::{Denied, InForce, Now, Reservation, SECOND, Terms, Verdict, Window};
+use crate::proxy::admission::at_store::CallsAtStore;
+use crate::proxy::admission::{
+    Denied, InForce, Now, Reservation, SECOND, Terms, Verdict, Window, Wish,
+};
 use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashSet;
@@ -27,6 +30,15 @@ pub struct LimiterKey {
     pub group: GroupId,
     /// `Some` in a free group, where each action has a cap of its own (R2).
     pub action: Option<Action>,
+}
+
+impl LimiterKey {
+    /// Its name at a shared store, the same at each replica. No id has a slash.
+    fn name(&self) -> Box<str> {
+        let action = self.action.as_ref().map_or("", Action::as_str);
+        let slash = if action.is_empty() { "" } else { "/" };
+        format!("{}/{}{slash}{action}", self.account, self.group).into()
+    }
 }
 
 /// Calls by decision since the limiter exists. They are counted by the request's context when it is
@@ -59,6 +71,8 @@ pub struct Limiter {
     /// The content of such a throttle: the quota in the low 32 bits, the mode above it.
     published: AtomicU64,
     state: Mutex<LimiterState>,
+    /// The calls that wait for the shared store, when that has the window.
+    at_store: Option<Box<CallsAtStore>>,
     /// Calls by decision.
     pub counts: LimiterCounts,
 }
@@ -77,7 +91,12 @@ struct LimiterState {
 }
 
 impl Limiter {
-    fn new(generation: u64, terms: Terms, in_arrears: bool) -> Self {
+    fn new(
+        generation: u64,
+        terms: Terms,
+        in_arrears: bool,
+        at_store: Option<Box<CallsAtStore>>,
+    ) -> Self {
         // An empty span: the first decision looks the quota up.
         let in_force = InForce {
             qps: 0,
@@ -94,6 +113,7 @@ impl Limiter {
                 in_arrears,
                 in_force,
             }),
+            at_store,
             counts: LimiterCounts::default(),
         }
     }
@@ -104,14 +124,7 @@ impl Limiter {
         self.check_flood(now, max_delay)?;
         let mut state = self.state.lock();
         let state = &mut *state;
-        if now.utc < state.terms.opened {
-            return Err(Denied::NotOpened);
-        }
-        if let Some(stop) = state.stopped() {
-            return Err(Denied::Stopped(stop));
-        }
-        let quota = state.quota_at(now.utc);
-        let mode = state.terms.mode;
+        let (quota, mode) = state.entitled(now.utc)?;
         let verdict = state.window.decide(quota, now.mono, max_delay);
         self.publish(state, now, max_delay);
         match verdict {
@@ -127,14 +140,28 @@ impl Limiter {
                 mode,
                 retry_after,
             }),
-            Verdict::Never => Err(Denied::NoQuota {
-                begins_in: state
-                    .terms
-                    .quota
-                    .begins_after(now.utc)
-                    .map(|begins| begins.since(now.utc)),
+            Verdict::Never => Err(state.no_quota(now.utc)),
+        }
+    }
+
+    /// What a call that is decided at `now` may ask the shared store for: `now.utc` is an instant of
+    /// the store's clock. Standing and quota are those at this instant (R6, R9).
+    pub(crate) fn wish(&self, now: Now) -> Result<Wish, Denied> {
+        let mut state = self.state.lock();
+        let (quota, mode) = state.entitled(now.utc)?;
+        match quota {
+            0 => Err(state.no_quota(now.utc)),
+            quota => Ok(Wish {
+                now: now.mono,
+                quota,
+                mode,
             }),
         }
+    }
+
+    /// The calls that wait for the shared store; `None` when the window is in this process.
+    pub(super) fn at_store(&self) -> Option<&CallsAtStore> {
+        self.at_store.as_deref()
     }
 
     /// Throttles a flood before anything else is done for it, and without the lock.
@@ -169,6 +196,10 @@ impl Limiter {
                 until: Utc(i64::MIN),
             };
             self.not_before.store(0, Ordering::Release);
+            drop(state);
+            if let Some(calls) = &self.at_store {
+                calls.terms_changed();
+            }
         }
     }
 
@@ -189,7 +220,14 @@ impl Limiter {
             stopped: state.stopped(),
             ..state.terms.clone()
         };
-        (terms, state.window.in_use(now.mono))
+        let in_use = match &self.at_store {
+            None => state.window.in_use(now.mono),
+            Some(calls) => {
+                let quota = state.terms.admits(now.utc);
+                quota.saturating_sub(calls.left(now.mono, quota)) as usize
+            }
+        };
+        (terms, in_use)
     }
 
     /// The calls per second that are admitted at `now`: the quota in force, or none as in
@@ -206,6 +244,9 @@ impl Limiter {
     /// [`Terms::admits`].
     pub fn left(&self, now: Now) -> (u32, u32) {
         let quota = self.admits(now.utc);
+        if let Some(calls) = &self.at_store {
+            return (quota, calls.left(now.mono, quota));
+        }
         let in_use = self.state.lock().window.in_use(now.mono);
         (
             quota,
@@ -235,6 +276,24 @@ impl Limiter {
 }
 
 impl LimiterState {
+    /// The quota and the mode at an instant, unless the account may not call (R9).
+    fn entitled(&mut self, at: Utc) -> Result<(u32, Mode), Denied> {
+        if at < self.terms.opened {
+            return Err(Denied::NotOpened);
+        }
+        match self.stopped() {
+            Some(stop) => Err(Denied::Stopped(stop)),
+            None => Ok((self.quota_at(at), self.terms.mode)),
+        }
+    }
+
+    fn no_quota(&self, at: Utc) -> Denied {
+        let begins = self.terms.quota.begins_after(at);
+        Denied::NoQuota {
+            begins_in: begins.map(|begins| begins.since(at)),
+        }
+    }
+
     /// A violation is told before arrears: paying would not end it.
     fn stopped(&self) -> Option<Stop> {
         let arrears = self.in_arrears.then_some(Stop::Arrears);
@@ -255,18 +314,32 @@ pub struct Limiters {
     map: DashMap<LimiterKey, Arc<Limiter>, foldhash::fast::RandomState>,
     /// The accounts whose balance is below zero. Locked after a part of the map, never before one.
     in_arrears: RwLock<HashSet<AccountId>>,
+    /// A shared store has the windows; a call waits so long for its start.
+    store_max_delay: Option<Duration>,
 }
 
 impl Limiters {
+    /// Limiters whose windows a shared store has.
+    pub(crate) fn at_store(max_delay: Duration) -> Self {
+        Self {
+            store_max_delay: Some(max_delay),
+            ..Self::default()
+        }
+    }
+
     /// The limiter of `key` under the terms of a policy generation or a later one; made when there
     /// is none.
     pub fn get_or_insert(&self, key: LimiterKey, generation: u64, terms: Terms) -> Arc<Limiter> {
         // Under the map entry, so that two threads cannot make two windows for one key.
         let entry = self.map.entry(key);
         let in_arrears = self.stops_for_arrears(entry.key());
-        let limiter = entry
-            .or_insert_with(|| Arc::new(Limiter::new(generation, terms.clone(), in_arrears)))
-            .clone();
+        let at_store = self.store_max_delay;
+        let at_store = at_store.map(|max_delay| (entry.key().name(), max_delay));
+        let make = || {
+            let calls = at_store.map(|(name, delay)| Box::new(CallsAtStore::new(name, delay)));
+            Arc::new(Limiter::new(generation, terms.clone(), in_arrears, calls))
+        };
+        let limiter = entry.or_insert_with(make).clone();
         limiter.set_terms(generation, terms);
         limiter
     }

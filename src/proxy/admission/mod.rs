@@ -4,6 +4,7 @@
 //! action in a free group). Must never count what it throttled, forget a start younger than a
 //! second, or ask a clock: `now` is an argument.
 
+mod at_store;
 mod limiters;
 mod terms;
 mod window;
@@ -11,5 +12,6 @@ mod window;
 pub use limiters::{Limiter, LimiterKey, Limiters};
 pub use terms::{Now, Quota, Terms};
 
+pub(crate) use at_store::{SharedWindows, StoreClocks, StoreVerdict, Wish};
 pub(crate) use terms::{Denied, InForce, Purchase, Reservation, Started};
 pub(crate) use window::{SECOND, Verdict, Window};

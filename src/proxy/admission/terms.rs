@@ -1,6 +1,6 @@
 //! The terms that an account has bought in one limiter, and the answers of the window.
 
-use crate::model::{Clock, Mode, Mono, Stop, Utc};
+use crate::model::{Clock, Mode, Mono, Stop, StoreStart, Utc};
 use std::time::Duration;
 
 /// One instant on both clocks: the cap uses `mono`, purchases use `utc`. Read it after the limiter
@@ -179,10 +179,12 @@ pub struct Reservation {
 pub struct Started {
     /// The instant that the window holds.
     pub start: Mono,
-    /// The same instant on the wall clock.
+    /// The same instant on the wall clock; on the store's when that decided.
     pub at: Utc,
     /// The mode in force at admission (R3).
     pub mode: Mode,
+    /// The start that the shared store holds; `None` when this process decided.
+    pub(crate) store_start: Option<StoreStart>,
 }
 
 impl Reservation {
@@ -211,6 +213,7 @@ impl Reservation {
             start: self.start,
             at: self.decided.utc.plus(ahead),
             mode: self.mode,
+            store_start: None,
         }
     }
 }

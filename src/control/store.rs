@@ -1,0 +1,82 @@
+//! The shared store at the start: whether it is fit, and the way there.
+//!
+//! Owns what a store must be before the first call, and the translation of its settings. Must never
+//! begin with a store that may forget a window.
+
+use crate::config::{Settings, StoreSettings, StoreTopology};
+use crate::metrics::Metrics;
+use crate::model::Clock;
+use crate::proxy::admission::{SharedWindows, StoreClocks};
+use crate::store::{
+    self, BadCertificates, CheckError, Checked, Link, NodeAddress, StoreOptions, TlsOptions,
+    Topology,
+};
+use std::sync::Arc;
+
+/// Why the store cannot be used.
+#[derive(thiserror::Error, Debug)]
+pub enum UnfitStore {
+    /// It is not fit, or not there.
+    #[error("the store (`admission.store`): {0}")]
+    Unfit(#[from] CheckError),
+    /// No certificate can be trusted.
+    #[error("the store (`admission.store`): {0}")]
+    Certificates(#[from] BadCertificates),
+}
+
+/// The windows of the store, when the settings name one. Looks at each of its nodes first.
+pub(super) async fn windows(
+    settings: &Settings,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Arc<SharedWindows>>, UnfitStore> {
+    let Some(written) = &settings.store else {
+        return Ok(None);
+    };
+    let options = options(written, settings);
+    let Checked { warnings, hold } = store::check(&options).await?;
+    for warning in warnings {
+        tracing::warn!("the store: {warning}");
+    }
+    let times = (options.budget, options.max_delay);
+    tracing::info!(?hold, "a shared store decides the starts");
+    let buckets = options.buckets();
+    let clocks = StoreClocks::new(clock.clone(), metrics.clone(), times, buckets);
+    let clocks = Arc::new(clocks);
+    let link = Link::new(options, clock.clone(), clocks.clone())?;
+    let windows = SharedWindows::new(link, clocks, clock.clone(), times);
+    Ok(Some(Arc::new(windows)))
+}
+
+fn options(written: &StoreSettings, settings: &Settings) -> StoreOptions {
+    let node = |node: &crate::config::Endpoint| NodeAddress {
+        host: node.host.clone(),
+        port: node.port,
+    };
+    let topology = match &written.topology {
+        StoreTopology::Single => Topology::Single,
+        StoreTopology::Sentinel {
+            primary,
+            username,
+            password,
+        } => Topology::Sentinel {
+            master: primary.clone(),
+            username: username.clone(),
+            password: password.clone(),
+        },
+        StoreTopology::Cluster => Topology::Cluster,
+    };
+    StoreOptions {
+        nodes: written.nodes.iter().map(node).collect(),
+        topology,
+        tls: written.tls.then(|| TlsOptions {
+            ca: written.ca.clone(),
+        }),
+        username: written.username.clone(),
+        password: written.password.clone(),
+        database: written.database,
+        budget: written.budget,
+        max_delay: settings.max_delay,
+        replica: settings.replica.clone().unwrap_or_default(),
+    }
+}

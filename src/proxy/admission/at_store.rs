@@ -1,0 +1,371 @@
+//! Calls whose starts a shared store decides, when many replicas hold one quota.
+//!
+//! Owns the calls of one limiter that wait for the store ([`CallsAtStore`]) and the task that asks
+//! for them ([`SharedWindows::ask`]). Must never start a call that the store did not grant, nor let
+//! one wait for ever: what is not decided in time is refused.
+//!
+//! # Decided
+//! - **One task asks for the calls of a limiter**, not each call for itself: a client that hangs up
+//!   takes no question of others with it. It runs while calls wait, on the worker of the first one.
+
+use crate::metrics::Metrics;
+use crate::model::{Clock, Mode, Mono, Utc};
+use crate::proxy::admission::{Limiter, SECOND, Started};
+use crate::store::{
+    Asks, Bucket, Heard, Link, LinkHandle, NextAsk, NoAnswer, Question, QuestionTerms, Said,
+    Silence, Silent, StoreClock, StoreListener, StoreStatus, Told, Unanswered,
+};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
+
+/// How much longer than `max_delay` and the budget a call waits for its answer: for the scheduler.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// What a call wants of the store: a start under the quota in force.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    /// When the call was decided here.
+    pub now: Mono,
+    /// The quota in force.
+    pub quota: u32,
+    /// How the account is charged.
+    pub mode: Mode,
+}
+
+/// What the store said of a call.
+#[derive(Debug)]
+pub(crate) enum StoreVerdict {
+    /// The start has come; so many further calls could start with it.
+    Started(Started, u32),
+    /// It is over the cap; a client that calls alone and comes back after this time is admitted.
+    Throttled(Duration),
+    /// The store did not decide in time.
+    Away,
+}
+
+/// The calls of one limiter that wait for the store.
+#[derive(Debug)]
+pub(super) struct CallsAtStore {
+    /// The limiter's name at the store.
+    name: Box<str>,
+    state: Mutex<Waiting>,
+    /// A call came, or the terms changed.
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    asks: Asks<oneshot::Sender<Told>>,
+    /// A task asks for them.
+    is_asked: bool,
+    /// When a start was granted last, and how many would have fitted beside it.
+    left: Option<(Mono, u32)>,
+}
+
+impl CallsAtStore {
+    pub(super) fn new(name: Box<str>, max_delay: Duration) -> Self {
+        Self {
+            name,
+            state: Mutex::new(Waiting {
+                asks: Asks::new(max_delay),
+                is_asked: false,
+                left: None,
+            }),
+            changed: Notify::new(),
+        }
+    }
+
+    /// What was refused under the terms before may start now.
+    pub(super) fn terms_changed(&self) {
+        self.state.lock().asks.terms_changed();
+        self.changed.notify_one();
+    }
+
+    /// How many calls could start at `now` under `quota`, as far as this replica has heard.
+    pub(super) fn left(&self, now: Mono, quota: u32) -> u32 {
+        match self.state.lock().left {
+            Some((at, left)) if now < at.plus(SECOND) => left.min(quota),
+            _ => quota,
+        }
+    }
+
+    /// Takes a call in. Whether a task must be made that asks.
+    fn arrive(&self, wish: Wish, call: oneshot::Sender<Told>) -> Result<bool, Told> {
+        let mut state = self.state.lock();
+        let arrived = state.asks.arrive(wish.now, wish.quota, call);
+        arrived.map_err(|(_, told)| told)?;
+        let must_ask = !std::mem::replace(&mut state.is_asked, true);
+        drop(state);
+        if !must_ask {
+            self.changed.notify_one();
+        }
+        Ok(must_ask)
+    }
+
+    /// What comes next. The task ends when it is told that nobody waits.
+    fn next(&self, now: Mono) -> NextAsk {
+        let mut state = self.state.lock();
+        let (next, gone) = state.asks.next(now);
+        if next == NextAsk::Idle {
+            state.is_asked = false;
+        }
+        drop(state);
+        tell(gone);
+        next
+    }
+
+    fn answered(&self, now: Mono, heard: Heard) {
+        let mut state = self.state.lock();
+        if let Heard::Grants { grants, left, .. } = &heard {
+            let left = if grants.is_empty() { 0 } else { *left };
+            state.left = Some((now, left));
+        }
+        let told = state.asks.answered(now, heard);
+        drop(state);
+        tell(told);
+    }
+}
+
+/// A call that is gone keeps its start spent, as one does that hangs up while it waits for it.
+fn tell(calls: Vec<(oneshot::Sender<Told>, Told)>) {
+    for (call, told) in calls {
+        let _ = call.send(told);
+    }
+}
+
+/// The windows of the store, as this replica sees them.
+pub(crate) struct SharedWindows {
+    link: Link,
+    clocks: Arc<StoreClocks>,
+    clock: Clock,
+    max_delay: Duration,
+    /// The longest that a call waits to be told.
+    patience: Duration,
+}
+
+/// The clock of each bucket of the store, which heartbeats keep known while nobody calls.
+pub(crate) struct StoreClocks {
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    buckets: Box<[Mutex<StoreClock>]>,
+}
+
+impl StoreClocks {
+    /// Of so many buckets, of which nothing is known yet.
+    pub(crate) fn new(
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        (budget, max_delay): (Duration, Duration),
+        buckets: u16,
+    ) -> Self {
+        // A counter that is there from the start shows its first step.
+        for why in Silence::ALL {
+            metrics.store_hold(why.label());
+        }
+        let bucket = |_| Mutex::new(StoreClock::new(budget, max_delay));
+        Self {
+            clock,
+            metrics,
+            buckets: (0..buckets).map(bucket).collect(),
+        }
+    }
+
+    fn of(&self, bucket: Bucket) -> Option<&Mutex<StoreClock>> {
+        self.buckets.get(usize::from(bucket.number()))
+    }
+
+    fn ask(&self, bucket: Bucket, now: Mono) -> Result<QuestionTerms, Heard> {
+        match self.of(bucket) {
+            Some(clock) => clock.lock().ask(now).map_err(Heard::Silent),
+            None => Err(Heard::AskAgain(NoAnswer::Unanswered)),
+        }
+    }
+
+    fn take(&self, bucket: Bucket, sent: Mono, received: Mono, said: &Said) -> Heard {
+        let heard = match self.of(bucket) {
+            Some(clock) => clock.lock().heard(sent, received, said),
+            None => Heard::AskAgain(NoAnswer::Unanswered),
+        };
+        match &heard {
+            Heard::Silent(Silent { why, .. }) => self.metrics.store_hold(why.label()).inc(),
+            Heard::AskAgain(NoAnswer::LateAnswer | NoAnswer::LateQuestion) => {
+                self.metrics.store_late.inc();
+            }
+            Heard::AskAgain(_) | Heard::Grants { .. } => {}
+        }
+        heard
+    }
+}
+
+impl StoreListener for StoreClocks {
+    fn asked(&self, took: Duration) {
+        self.metrics.store_calls.inc();
+        self.metrics.store_seconds.observe(took.as_secs_f64());
+    }
+
+    fn terms(&self, bucket: Bucket) -> QuestionTerms {
+        let none = QuestionTerms {
+            epoch: 0,
+            deadline: Utc(0),
+        };
+        let now = self.clock.mono();
+        self.of(bucket)
+            .map_or(none, |clock| clock.lock().touch(now))
+    }
+
+    fn heard(&self, bucket: Bucket, sent: Mono, received: Mono, said: &Said) {
+        self.take(bucket, sent, received, said);
+    }
+}
+
+impl SharedWindows {
+    /// `clocks` are those that the link tells what it hears.
+    pub(crate) fn new(
+        link: Link,
+        clocks: Arc<StoreClocks>,
+        clock: Clock,
+        (budget, max_delay): (Duration, Duration),
+    ) -> Self {
+        Self {
+            link,
+            clocks,
+            clock,
+            max_delay,
+            patience: max_delay + budget + GRACE,
+        }
+    }
+
+    /// The connections of the runtime that runs this.
+    pub(crate) fn on_this_runtime(&self) -> LinkHandle {
+        self.link.on_this_runtime()
+    }
+
+    /// Whether the store answers.
+    pub(crate) fn status(&self) -> StoreStatus {
+        self.link.status()
+    }
+
+    /// The instant `now` on the store's clock, by which quotas are in force for all replicas alike;
+    /// `None` while it is not known.
+    pub(crate) fn now_utc(&self, limiter: &Limiter, now: Mono) -> Option<Utc> {
+        let calls = limiter.at_store()?;
+        let bucket = self.link.bucket_of(&calls.name);
+        self.clocks.of(bucket)?.lock().now_utc(now)
+    }
+
+    /// Asks the store for a start, and waits for it.
+    pub(crate) async fn ask(
+        self: &Arc<Self>,
+        way: &Arc<LinkHandle>,
+        limiter: &Arc<Limiter>,
+        wish: Wish,
+    ) -> StoreVerdict {
+        let (call, told) = oneshot::channel();
+        let Some(calls) = limiter.at_store() else {
+            return StoreVerdict::Away;
+        };
+        let told = match calls.arrive(wish, call) {
+            Err(told) => told,
+            Ok(must_ask) => {
+                if must_ask {
+                    let asking = Asking {
+                        windows: self.clone(),
+                        limiter: limiter.clone(),
+                    };
+                    tokio::spawn(asking.run(way.clone()));
+                }
+                // The task may end with its worker: then nobody tells.
+                let told = timeout(self.patience, told).await;
+                told.ok().and_then(Result::ok).unwrap_or(Told::Unavailable)
+            }
+        };
+        match told {
+            Told::Start(grant, left) => {
+                self.clock.sleep_until(grant.release).await;
+                let started = Started {
+                    start: grant.release,
+                    at: grant.start.at,
+                    mode: wish.mode,
+                    store_start: Some(grant.start),
+                };
+                StoreVerdict::Started(started, left)
+            }
+            Told::Throttled(retry_after) => StoreVerdict::Throttled(retry_after),
+            Told::Unavailable => StoreVerdict::Away,
+        }
+    }
+}
+
+/// The task that asks for the calls of one limiter.
+struct Asking {
+    windows: Arc<SharedWindows>,
+    limiter: Arc<Limiter>,
+}
+
+impl Asking {
+    /// Asks while calls wait.
+    async fn run(self, way: Arc<LinkHandle>) {
+        let Some(calls) = self.limiter.at_store() else {
+            return;
+        };
+        let clock = &self.windows.clock;
+        let bucket = self.windows.link.bucket_of(&calls.name);
+        loop {
+            match calls.next(clock.mono()) {
+                NextAsk::Idle => return,
+                NextAsk::Wait(until) => tokio::select! {
+                    () = clock.sleep_until(until) => {}
+                    () = calls.changed.notified() => {}
+                },
+                NextAsk::Ask { n, quota } => {
+                    let question = Question {
+                        limiter: calls.name.clone(),
+                        quota,
+                        n,
+                        max_delay: self.windows.max_delay,
+                    };
+                    let heard = self.asked(&way, bucket, &question).await;
+                    calls.answered(clock.mono(), heard);
+                }
+            }
+        }
+    }
+
+    async fn asked(&self, way: &LinkHandle, bucket: Bucket, question: &Question) -> Heard {
+        let (clock, clocks) = (&self.windows.clock, &self.windows.clocks);
+        let sent = clock.mono();
+        let terms = match clocks.ask(bucket, sent) {
+            Ok(terms) => terms,
+            Err(silent) => return silent,
+        };
+        match way.ask(bucket, question, terms).await {
+            Ok(said) => clocks.take(bucket, sent, clock.mono(), &said),
+            Err(why) => {
+                if why == Unanswered::Late {
+                    clocks.metrics.store_late.inc();
+                }
+                Heard::AskAgain(NoAnswer::Unanswered)
+            }
+        }
+    }
+}
+
+impl Drop for Asking {
+    /// Its worker ends, perhaps in the midst of a question: the next call makes another task.
+    fn drop(&mut self) {
+        if let Some(calls) = self.limiter.at_store() {
+            let now = self.windows.clock.mono();
+            let mut state = calls.state.lock();
+            if std::mem::take(&mut state.is_asked) {
+                let told = state
+                    .asks
+                    .answered(now, Heard::AskAgain(NoAnswer::Unanswered));
+                drop(state);
+                tell(told);
+            }
+        }
+    }
+}

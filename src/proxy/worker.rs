@@ -1,0 +1,13 @@
+//! What a worker has of its own.
+
+use crate::proxy::upstream::Upstream;
+use crate::store::LinkHandle;
+use std::sync::Arc;
+
+/// The connections of one worker: each belongs to the worker's runtime.
+pub struct Worker {
+    /// Those to the upstream.
+    pub upstream: Arc<Upstream>,
+    /// Those to the shared store; `None` when this process decides alone.
+    pub store: Option<Arc<LinkHandle>>,
+}
