@@ -11,8 +11,10 @@
 //!   way. It is at least a second old, so a clock that gains half a percent on ours is noticed like
 //!   one that jumps.
 //! - **A jump is treated as an unknown store**: everything is forgotten and nothing starts for
-//!   [`StoreClock::silence`] after the next answer. The same holds for a new epoch, so that a clock
-//!   that jumps during the hold of the store cannot shorten it.
+//!   [`StoreClock::silence`] after the next answer.
+//! - **A new epoch is held by the replica too**, for the time that the store is told to hold. A
+//!   store's clock that jumps during its hold would end it, while a primary of before, cut off with
+//!   a replica, still grants. The price is the time until a replica hears of the epoch.
 //! - **An answer that came too late changes nothing**, save that it may prove a jump: its anchor
 //!   would be loose, and a jump as long as it took would stay unseen.
 
@@ -31,9 +33,11 @@ const MARGIN: Duration = Duration::from_millis(5);
 pub(crate) struct StoreClock {
     budget: Duration,
     max_delay: Duration,
-    /// How long nothing starts after an epoch was heard of, or after a jump: whatever was granted
-    /// before has then left a second ago (1.06 s).
+    /// How long nothing starts after a jump: whatever was granted before has then left a second ago
+    /// (1.06 s).
     pub(crate) silence: Duration,
+    /// How long nothing starts after an epoch was heard of.
+    hold: Duration,
     known: Option<Known>,
     /// Nothing starts before.
     silent: Silent,
@@ -148,12 +152,13 @@ pub(crate) enum Heard {
 
 impl StoreClock {
     /// A bucket that nothing is known of. An answer must come within `budget`; a start may be
-    /// `max_delay` away.
-    pub(crate) fn new(budget: Duration, max_delay: Duration) -> Self {
+    /// `max_delay` away; `hold` is what the store is told to hold for.
+    pub(crate) fn new(budget: Duration, max_delay: Duration, hold: Duration) -> Self {
         Self {
             budget,
             max_delay,
             silence: SECOND + max_delay + budget + MARGIN,
+            hold,
             known: None,
             silent: Silent {
                 until: Mono(0),
@@ -287,7 +292,11 @@ impl StoreClock {
             previous: anchor,
             turned: anchor.sent,
         });
-        self.fall_silent(opens.max(received.plus(self.silence)), why)
+        let silence = match why {
+            Silence::NewEpoch => self.silence.max(self.hold),
+            _ => self.silence,
+        };
+        self.fall_silent(opens.max(received.plus(silence)), why)
     }
 
     /// Never shortens a silence.

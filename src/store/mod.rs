@@ -21,8 +21,8 @@
 //!    the budget after it.
 //! 3. When the store's clock jumps forward by more than the budget, each replica that has an anchor
 //!    is answered LATE. It starts nothing for a second, `max_delay` and the budget.
-//! 4. A replica that hears of an epoch for the first time starts nothing for as long. So a clock
-//!    that jumps during the hold of the store, or before the first anchor, does no harm.
+//! 4. A replica that hears of an epoch for the first time holds by its own clock as well. So a
+//!    clock that jumps during the hold of the store, or before the first anchor, does no harm.
 //! 5. Another process and an empty store hold before their first start. The hold is longer than
 //!    the time that the process before can still grant, plus a second, `max_delay` and the budget.
 //! 6. A window outlives its use, and the store evicts nothing.

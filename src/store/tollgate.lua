@@ -63,7 +63,8 @@ local function decide(key, now, quota, n, max_delay, length, newest)
     local index = first + #starts
     if index >= 0 then
       local bound
-      if index < length then bound = older[index - base + 1] else bound = starts[index - length + 1] end
+      if index < length then bound = older[index - base + 1]
+      else bound = starts[index - length + 1] end
       start = math.max(start, tonumber(bound) + SECOND)
     end
     if start - now > max_delay then return starts, newest, start - now end
@@ -95,11 +96,11 @@ end
 
 -- KEYS: 1 `{b}:e`, the epoch of bucket b; 2 `{b}:w:<limiter>:<epoch>`, the window, named with the
 -- epoch that the caller believes in. A window of a dead epoch is never read.
--- ARGV: 1 epoch, 2 deadline, 3 quota, 4 n, 5 max_delay (at most a second), 6 nonce, which is another
--- one at each connection of each replica, 7 hold.
--- Reply: word, epoch, now, wait, left, offsets of the starts from now. `wait` is the rest of a hold,
--- or how far away the first refused start was (0 = none was refused, -1 = it never comes); `left` is
--- how many more starts would fit beside the last one.
+-- ARGV: 1 epoch, 2 deadline, 3 quota, 4 n, 5 max_delay (at most a second), 6 nonce, which is
+-- another one at each connection of each replica, 7 hold.
+-- Reply: word, epoch, now, wait, left, offsets of the starts from now. `wait` is the rest of a
+-- hold, or how far away the first refused start was (0 = none was refused, -1 = it never comes);
+-- `left` is how many more starts would fit beside the last one.
 redis.register_function('tollgate_admit_1', function(keys, args)
   local now = clock()
   local epoch, opens = epoch_at(keys[1], now, args[6], tonumber(args[7]))

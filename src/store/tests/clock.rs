@@ -35,7 +35,7 @@ fn granted(now: Utc, offsets_ms: &[u64]) -> Said {
 }
 
 fn new_clock() -> StoreClock {
-    StoreClock::new(BUDGET, MAX_DELAY)
+    StoreClock::new(BUDGET, MAX_DELAY, Duration::from_millis(1_060))
 }
 
 /// A heartbeat that took 0.2 ms on its way.
@@ -87,6 +87,19 @@ fn a_replica_starts_nothing_before_1060_ms_from_its_first_answer_in_an_epoch() {
         "a heartbeat may be sent"
     );
     assert_eq!(clock.ask(ms(2_061)).unwrap().epoch, EPOCH);
+}
+
+#[test]
+fn a_replica_holds_a_new_epoch_itself_for_as_long_as_the_store_is_told_to() {
+    let mut clock = StoreClock::new(BUDGET, MAX_DELAY, Duration::from_millis(4_100));
+    let now = store_at(ms(1_000));
+    // The store says that its hold is over: its clock may have jumped in it.
+    clock.heard(ms(1_000), ms(1_001), &Said::Epoch { epoch: EPOCH, now });
+    assert_eq!(clock.ask(ms(5_100)).unwrap_err().until, ms(5_101));
+    // A jump meanwhile does not shorten it.
+    let now = Utc(store_at(ms(1_500)).0 + 5_000_000);
+    clock.heard(ms(1_500), ms(1_501), &Said::Epoch { epoch: EPOCH, now });
+    assert!(clock.ask(ms(5_100)).is_err() && clock.ask(ms(5_101)).is_ok());
 }
 
 #[test]

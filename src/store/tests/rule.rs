@@ -234,7 +234,7 @@ proptest! {
         values.extend(rest);
         if let Ok(said) = Said::read(&values) {
             let delay = Duration::from_millis(50);
-            let mut clock = StoreClock::new(Duration::from_millis(5), delay);
+            let mut clock = StoreClock::new(Duration::from_millis(5), delay, delay);
             let mut asks = Asks::new(delay);
             let mut at = Mono(u64::MAX / 2);
             for _ in 0..3 {

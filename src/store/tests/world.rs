@@ -24,9 +24,9 @@ pub(super) const BEGIN: u64 = 1_000 * SECOND;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Mutation {
     None,
-    /// The store does not hold.
+    /// The hold is 0, for the store and for the replicas.
     NoHold,
-    /// Neither the store holds nor the replica is silent when it hears of an epoch.
+    /// And a replica is not silent when it hears of an epoch, nor after a jump.
     NoHoldNoSilence,
     /// The replica is not silent after a jump or a new epoch.
     NoSilence,
@@ -219,7 +219,11 @@ impl World {
             Mutation::NoDeadline | Mutation::LateAnswers => Duration::from_secs(3_600),
             _ => BUDGET,
         };
-        let mut clock = StoreClock::new(budget, MAX_DELAY);
+        let hold = match self.scenario.mutation {
+            Mutation::NoHold | Mutation::NoHoldNoSilence | Mutation::NoSilence => 0,
+            _ => self.scenario.hold,
+        };
+        let mut clock = StoreClock::new(budget, MAX_DELAY, Duration::from_nanos(hold));
         clock.silence = match self.scenario.mutation {
             Mutation::NoHoldNoSilence | Mutation::NoSilence => Duration::ZERO,
             Mutation::NoDeadline | Mutation::LateAnswers => Duration::from_millis(1_060),
