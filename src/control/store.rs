@@ -6,10 +6,9 @@
 use crate::config::{Settings, StoreSettings, StoreTopology};
 use crate::metrics::Metrics;
 use crate::model::Clock;
-use crate::proxy::admission::{SharedWindows, StoreClocks};
+use crate::proxy::admission::SharedWindows;
 use crate::store::{
-    self, BadCertificates, CheckError, Checked, Link, NodeAddress, StoreOptions, TlsOptions,
-    Topology,
+    self, BadCertificates, CheckError, Checked, NodeAddress, StoreOptions, TlsOptions, Topology,
 };
 use std::sync::Arc;
 
@@ -38,13 +37,8 @@ pub(super) async fn windows(
     for warning in warnings {
         tracing::warn!("the store: {warning}");
     }
-    let times = (options.budget, options.max_delay);
     tracing::info!(?hold, "a shared store decides the starts");
-    let buckets = options.buckets();
-    let clocks = StoreClocks::new(clock.clone(), metrics.clone(), times, buckets);
-    let clocks = Arc::new(clocks);
-    let link = Link::new(options, clock.clone(), clocks.clone())?;
-    let windows = SharedWindows::new(link, clocks, clock.clone(), times);
+    let windows = SharedWindows::new(options, clock.clone(), metrics.clone())?;
     Ok(Some(Arc::new(windows)))
 }
 

@@ -12,8 +12,9 @@ use crate::metrics::Metrics;
 use crate::model::{Clock, Mode, Mono, Utc};
 use crate::proxy::admission::{Limiter, SECOND, Started};
 use crate::store::{
-    Asks, Bucket, Heard, Link, LinkHandle, NextAsk, NoAnswer, Question, QuestionTerms, Said,
-    Silence, Silent, StoreClock, StoreListener, StoreStatus, Told, Unanswered,
+    Asks, BadCertificates, Bucket, Heard, Link, LinkHandle, NextAsk, NoAnswer, Question,
+    QuestionTerms, Said, Silence, Silent, StoreClock, StoreListener, StoreOptions, StoreStatus,
+    Told, Unanswered,
 };
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -147,29 +148,25 @@ pub(crate) struct SharedWindows {
 }
 
 /// The clock of each bucket of the store, which heartbeats keep known while nobody calls.
-pub(crate) struct StoreClocks {
+struct StoreClocks {
     clock: Clock,
     metrics: Arc<Metrics>,
     buckets: Box<[Mutex<StoreClock>]>,
 }
 
 impl StoreClocks {
-    /// Of so many buckets, of which nothing is known yet.
-    pub(crate) fn new(
-        clock: Clock,
-        metrics: Arc<Metrics>,
-        (budget, max_delay): (Duration, Duration),
-        buckets: u16,
-    ) -> Self {
+    /// Of the store's buckets, of which nothing is known yet.
+    fn new(clock: Clock, metrics: Arc<Metrics>, options: &StoreOptions) -> Self {
+        let (budget, max_delay, hold) = (options.budget, options.max_delay, options.hold());
         // A counter that is there from the start shows its first step.
         for why in Silence::ALL {
             metrics.store_hold(why.label());
         }
-        let bucket = |_| Mutex::new(StoreClock::new(budget, max_delay));
+        let bucket = |_| Mutex::new(StoreClock::new(budget, max_delay, hold));
         Self {
             clock,
             metrics,
-            buckets: (0..buckets).map(bucket).collect(),
+            buckets: (0..options.buckets()).map(bucket).collect(),
         }
     }
 
@@ -222,20 +219,26 @@ impl StoreListener for StoreClocks {
 }
 
 impl SharedWindows {
-    /// `clocks` are those that the link tells what it hears.
+    /// The way to the store of these options. Opens nothing yet.
+    ///
+    /// # Errors
+    /// No certificate can be trusted.
     pub(crate) fn new(
-        link: Link,
-        clocks: Arc<StoreClocks>,
+        options: StoreOptions,
         clock: Clock,
-        (budget, max_delay): (Duration, Duration),
-    ) -> Self {
-        Self {
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, BadCertificates> {
+        let clocks = Arc::new(StoreClocks::new(clock.clone(), metrics, &options));
+        let max_delay = options.max_delay;
+        let patience = max_delay + options.budget + GRACE;
+        let link = Link::new(options, clock.clone(), clocks.clone())?;
+        Ok(Self {
             link,
             clocks,
             clock,
             max_delay,
-            patience: max_delay + budget + GRACE,
-        }
+            patience,
+        })
     }
 
     /// The connections of the runtime that runs this.

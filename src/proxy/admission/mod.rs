@@ -12,6 +12,6 @@ mod window;
 pub use limiters::{Limiter, LimiterKey, Limiters};
 pub use terms::{Now, Quota, Terms};
 
-pub(crate) use at_store::{SharedWindows, StoreClocks, StoreVerdict, Wish};
+pub(crate) use at_store::{SharedWindows, StoreVerdict, Wish};
 pub(crate) use terms::{Denied, InForce, Purchase, Reservation, Started};
 pub(crate) use window::{SECOND, Verdict, Window};
