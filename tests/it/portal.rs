@@ -455,6 +455,15 @@ async fn a_fixed_statement_is_the_stored_text_whose_sum_the_list_has_and_the_run
         let (status, _, body) = own(&gate, STUDIO, &format!("/v1/statements/{none}")).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{none}: {body:?}");
     }
+    // Also where nothing is settled yet. The running month may still get something.
+    let unsettled = Gate::start(upstream.address).await;
+    for (month, expected) in [
+        ("2025-12".to_owned(), StatusCode::NOT_FOUND),
+        (running.to_owned(), StatusCode::OK),
+    ] {
+        let (status, _, body) = own(&unsettled, RETAIL, &format!("/v1/statements/{month}")).await;
+        assert_eq!(status, expected, "{month}: {body:?}");
+    }
     let (status, ..) = own(&gate, STUDIO, "/v1/statements/last").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
 }
