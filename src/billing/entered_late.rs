@@ -91,7 +91,9 @@ impl Books<'_> {
             let month = Month::of(at, zone);
             if !months.contains_key(&month) {
                 let fixed = self.reader.settlement(&month.to_string())?;
-                let fixed = match fixed.is_some() {
+                // While a month is being fixed some of its statements are still to be stored.
+                let is_fixed = fixed.is_some_and(|fixed| fixed.settled_at.is_some());
+                let fixed = match is_fixed {
                     true => Some(self.stored(&account.id, month)?),
                     false => None,
                 };

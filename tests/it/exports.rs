@@ -5,10 +5,11 @@ use crate::harness::*;
 use crate::portal::{RETAIL, STUDIO, ask, envelope, many_calls, own};
 use http::StatusCode;
 use serde_json::Value;
+use sha2::Digest;
 use std::time::Duration;
-use tollgate::testing::config::Config;
+use tollgate::testing::config::{Config, Credential};
 use tollgate::testing::ledger::Record;
-use tollgate::testing::model::{Reason, Utc};
+use tollgate::testing::model::{AccountId, Reason, Utc};
 
 /// A gate on a ledger with these calls.
 async fn gate_with(upstream: &Upstream, calls: Vec<Record>) -> Gate {
@@ -40,7 +41,7 @@ fn slow_down_records(gate: &Gate) {
     let sql = "SELECT sql FROM sqlite_schema WHERE name = 'records'";
     let view: String = ledger.query_row(sql, [], |row| row.get(0)).unwrap();
     let (_, select) = view.split_once(" AS").unwrap();
-    let slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000000) SELECT max(i) FROM n";
+    let slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000) SELECT max(i) FROM n";
     let slowed = format!(
         "DROP VIEW records; CREATE VIEW records AS SELECT * FROM ({select}) WHERE ({slow}) > 0"
     );
@@ -80,14 +81,27 @@ async fn exports_whose_clients_hang_up_hold_up_no_question_and_count_until_their
 #[tokio::test(flavor = "multi_thread")]
 async fn exports_of_many_accounts_at_once_take_no_place_of_the_questions() {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let gate = gate_with(&upstream, many_calls(100)).await;
+    let gate = Gate::start_with(upstream.address, |config: &mut Config| {
+        // Twelve more accounts, with the keys more-0 to more-11.
+        for n in 0..12 {
+            let mut more = config.accounts[0].clone();
+            more.id = AccountId::new(&format!("20000000{n:02}")).unwrap();
+            let sha256 = sha2::Sha256::digest(format!("more-{n}")).into();
+            let mut key = more.keys[0].clone();
+            key.credential = Credential::ApiKey { sha256 };
+            more.keys = [key].into();
+            config.accounts.push(more);
+        }
+        seed(&config.settings.ledger.path, many_calls(100));
+    })
+    .await;
     slow_down_records(&gate);
-    // Those of four accounts that have keys, each longer than the test asks.
     let mut exports = tokio::task::JoinSet::new();
-    for key in [STUDIO_KEY, RETAIL_KEY, ARREARS_KEY, VIDEO_KEY] {
-        exports.spawn(send(gate.public, plain("GET", &path(), key, "")));
+    for n in 0..12 {
+        let ask = plain("GET", &path(), &format!("more-{n}"), "");
+        exports.spawn(send(gate.public, ask));
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     for _ in 0..5 {
         let (status, _, body) = own(&gate, STUDIO, "/v1/quota").await;
         assert_eq!(status, StatusCode::OK, "{body:?}");

@@ -54,6 +54,10 @@ async fn finance_closes_a_month_from_all_statements_the_list_and_the_report() {
     let house = house(upstream.address);
     let gate = house.start().await;
     settled(&house).await;
+    eventually("all statements are stored", || {
+        house.log().contains("settled the month")
+    })
+    .await;
     drop(gate);
     let month = last_month().to_string();
 
@@ -172,6 +176,10 @@ async fn what_is_entered_for_a_fixed_month_is_named_by_check_the_reload_and_the_
     let house = house(upstream.address);
     let _gate = house.start().await;
     settled(&house).await;
+    eventually("all statements are stored", || {
+        house.log().contains("settled the month")
+    })
+    .await;
     let check = house.run(&["check"]);
     assert!(!check.err.contains("warning"), "{}", check.err);
     let at = rfc3339(into_last_month(2));
