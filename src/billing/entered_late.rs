@@ -10,6 +10,7 @@ use crate::model::{AccountId, Local, Month, Utc};
 use rust_decimal::Decimal;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 
 /// What is entered.
@@ -89,17 +90,19 @@ impl Books<'_> {
         let mut late = Vec::new();
         for (at, kind, id, amount) in entries {
             let month = Month::of(at, zone);
-            if !months.contains_key(&month) {
-                let fixed = self.reader.settlement(&month.to_string())?;
-                // While a month is being fixed some of its statements are still to be stored.
-                let is_fixed = fixed.is_some_and(|fixed| fixed.settled_at.is_some());
-                let fixed = match is_fixed {
-                    true => Some(self.stored(&account.id, month)?),
-                    false => None,
-                };
-                months.insert(month, fixed);
-            }
-            let Some(Some(statement)) = months.get(&month) else {
+            let fixed = match months.entry(month) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => {
+                    let fixed = self.reader.settlement(&month.to_string())?;
+                    // While a month is being fixed some of its statements are still to be stored.
+                    let is_fixed = fixed.is_some_and(|fixed| fixed.settled_at.is_some());
+                    unknown.insert(match is_fixed {
+                        true => Some(self.stored(&account.id, month)?),
+                        false => None,
+                    })
+                }
+            };
+            let Some(statement) = fixed else {
                 continue;
             };
             let shown = statement.as_ref().and_then(|of| shown(of, kind, id));

@@ -221,8 +221,8 @@ async fn an_export_ends_with_its_key_and_at_the_newest_record_that_there_was() {
     ledger.execute(sql, []).unwrap();
     let whole = slow.reply().await;
     assert!(whole.whole);
-    let lines = whole.body.split(|byte| *byte == b'\n');
-    let last = lines.filter(|line| !line.is_empty()).next_back().unwrap();
+    let mut lines = whole.body.split(|byte| *byte == b'\n');
+    let last = lines.rfind(|line| !line.is_empty()).unwrap();
     let last: Value = serde_json::from_slice(last).unwrap();
     assert_eq!(last["seq"], 59_999);
 
