@@ -25,7 +25,11 @@ fn main() -> ExitCode {
             Some(mistakes) => tell(mistakes),
             None => tell(format_args!("tollgate: {error:#}")),
         }
-        unable
+        match error.is::<cli::MonthAhead>() {
+            // As of any flag that cannot be.
+            true => ExitCode::from(2),
+            false => unable,
+        }
     })
 }
 

@@ -328,7 +328,7 @@ impl Books<'_> {
 
 impl Books<'_> {
     /// The accounts that get a statement of the month: they have calls in it, late ones included,
-    /// or an order that was paid in it, or a manual adjustment.
+    /// or an order that was paid in it, or a payment or a manual adjustment.
     pub(crate) fn on_the_books<'a>(
         &self,
         accounts: impl Iterator<Item = &'a Account>,
@@ -344,6 +344,7 @@ impl Books<'_> {
                 packs.any(|p| in_month(p.delivered) || p.refunded.is_some_and(in_month))
                     || service.qps_purchases.iter().any(|q| in_month(q.from))
             }) || account.adjustments.iter().any(|a| in_month(a.at))
+                || account.payments.iter().any(|p| in_month(p.at))
         };
         for account in accounts {
             if account.services.iter().all(|s| s.packs.is_empty()) && !has_entry(account) {

@@ -7,11 +7,11 @@ use crate::billing::books::{Books, BooksError};
 use crate::billing::history::{ListedOrder, listed_orders};
 use crate::billing::orders::{Refused, order};
 use crate::config::{Account, Pack};
-use crate::model::{Local, Month};
+use crate::model::{Local, Utc};
 use jiff::tz::TimeZone;
 
-/// Entries of the accounts that do not count, and orders that fixed months list otherwise. A
-/// sentence each.
+/// Entries of the accounts that do not count or came too late for their statement, and orders that
+/// fixed months list otherwise. A sentence each.
 pub(crate) fn conflicts<'a>(
     books: &Books<'_>,
     accounts: impl IntoIterator<Item = &'a Account>,
@@ -22,37 +22,11 @@ pub(crate) fn conflicts<'a>(
             refused(books, account, &mut said)?;
         }
         changed(books, account, &mut said)?;
-        adjusted_late(books, account, &mut said)?;
+        let ever = (Utc(i64::MIN), Utc(i64::MAX));
+        let late = books.entered_late(account, ever)?;
+        said.extend(late.iter().map(ToString::to_string));
     }
     Ok(said)
-}
-
-/// Manual adjustments that are dated in a fixed month and that its statement does not have.
-fn adjusted_late(
-    books: &Books<'_>,
-    account: &Account,
-    said: &mut Vec<String>,
-) -> Result<(), BooksError> {
-    for adjustment in &account.adjustments {
-        let month = Month::of(adjustment.at, &books.catalog.time_zone);
-        if books.reader.settlement(&month.to_string())?.is_none() {
-            continue;
-        }
-        let stored = books.stored(&account.id, month)?;
-        let balance = stored.and_then(|statement| statement.balance);
-        let shown = balance.is_some_and(|balance| {
-            let mut lines = balance.adjustments.iter();
-            lines.any(|line| *line.id == *adjustment.id)
-        });
-        if !shown {
-            said.push(format!(
-                "{}: adjustment {} is dated in {month}, which is fixed: it changes the balance and stands on no statement; date it \
-                 in the running month",
-                account.id, adjustment.id
-            ));
-        }
-    }
-    Ok(())
 }
 
 fn refused(books: &Books<'_>, account: &Account, said: &mut Vec<String>) -> Result<(), BooksError> {

@@ -11,6 +11,7 @@ mod books_error;
 mod compute;
 mod conflicts;
 mod count;
+mod entered_late;
 mod entries;
 mod explain;
 mod history;

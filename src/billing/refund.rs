@@ -41,6 +41,9 @@ pub(crate) enum NotRefundable {
     /// It was, already.
     #[error("R18: the order was paid back already")]
     Refunded,
+    /// It will be: `refunded` is entered, and lies ahead.
+    #[error("R18: the order is entered to be paid back already: `refunded` lies ahead")]
+    RefundAhead,
     /// It was free, or the gift of a promotion.
     #[error("R18: only what was bought is paid back, and this order was not")]
     NotBought,
@@ -83,6 +86,7 @@ impl NotRefundable {
         match self {
             Self::QpsPurchase => "qps_purchase",
             Self::Refunded => "refunded",
+            Self::RefundAhead => "refund_ahead",
             Self::NotBought => "not_bought",
             Self::PromotionRule => "promotion_rule",
             Self::Used { .. } => "used",
@@ -127,8 +131,12 @@ pub(crate) fn refund(
     let days = rule.days.unwrap_or(REFUND_DAYS);
     let until = refundable_until(order.delivered, days, zone);
     // A refund of a used order does not count (R18), wherever it was written.
-    let reason = if order.refunded.is_some() && used == 0 {
-        Some(NotRefundable::Refunded)
+    let refunded = order.refunded.filter(|_| used == 0);
+    let reason = if let Some(at) = refunded {
+        Some(match at <= now {
+            true => NotRefundable::Refunded,
+            false => NotRefundable::RefundAhead,
+        })
     } else if !bought(order) {
         Some(NotRefundable::NotBought)
     } else if rule.excluded {

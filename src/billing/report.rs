@@ -3,6 +3,7 @@
 //! Adds up what the statements say. Must never decide a rule itself, nor change anything.
 
 use crate::billing::books::{AccountRef, Books, BooksError};
+use crate::billing::entered_late::EnteredLate;
 use crate::billing::{PackState, PaidKind, Statement, balances, calls_on_none, unpaid};
 use crate::config::Account;
 use crate::ledger::{Reader, Settlement, StoredStatement};
@@ -49,6 +50,8 @@ pub(crate) struct Report {
     pub unearned: Unearned,
     /// Calls that ended unused in the month.
     pub void: Void,
+    /// Payments and manual adjustments of the month that its fixed statements do not have so.
+    pub entered_late: Vec<EnteredLate>,
     /// Calls of all months that are on no statement and cost nothing.
     pub on_no_statement: u64,
 }
@@ -184,6 +187,7 @@ impl Books<'_> {
             arrears: self.arrears(accounts)?,
             unearned: Unearned::default(),
             void: Void::default(),
+            entered_late: Vec::new(),
             on_no_statement: calls_on_none(self.reader, zone, None)?,
         };
         self.each_statement(accounts, month, |statement, _| {
@@ -192,6 +196,8 @@ impl Books<'_> {
             Ok::<(), BooksError>(())
         })?;
         for account in accounts.values() {
+            let late = self.entered_late(account, (from, until))?;
+            report.entered_late.extend(late);
             let mut services = account.services.iter();
             if services.any(|service| !service.packs.is_empty()) {
                 let statement = self.statement((*account).into(), month)?;

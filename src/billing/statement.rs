@@ -43,6 +43,23 @@ pub struct Statement {
     pub fixed: Option<Fixed>,
 }
 
+impl Statement {
+    /// Whether nothing was called, bought, paid or corrected in its month.
+    pub(crate) fn has_nothing(&self) -> bool {
+        let is_empty = |group: &GroupStatement| {
+            group.calls.is_empty()
+                && group.not_billable.is_empty()
+                && group.lines.is_empty()
+                && group.adjustments.is_empty()
+                && group.paid.is_empty()
+        };
+        let balance = self.balance.as_ref();
+        let has_entry =
+            balance.is_some_and(|of| !of.payments.is_empty() || !of.adjustments.is_empty());
+        self.groups.iter().all(is_empty) && !has_entry
+    }
+}
+
 /// The balance before and after a statement (R16, R17).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct StatementBalance {

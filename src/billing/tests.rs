@@ -1581,6 +1581,10 @@ fn an_order_whose_refund_is_refused_for_its_use_is_not_said_to_be_paid_back() {
     let of = |used| why_not(refund(&order, used, standing, rule, &shanghai(), now));
     assert_eq!(of(7), NotRefundable::Used { used: 7 });
     assert_eq!(of(0), NotRefundable::Refunded);
+    // What is entered for an instant to come was not done yet.
+    let before = at("2026-11-02T10:00:00+08:00");
+    let ahead = refund(&order, 0, standing, rule, &shanghai(), before);
+    assert_eq!(why_not(ahead), NotRefundable::RefundAhead);
 }
 
 #[test]

@@ -46,6 +46,6 @@ pub use refund::refund;
 pub use report::report;
 pub use restore::restore;
 pub use serve::serve;
-pub use statement::statement;
+pub use statement::{MonthAhead, statement};
 pub use usage::usage;
 pub use verify::verify;

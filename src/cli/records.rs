@@ -5,13 +5,15 @@
 use crate::cli::flags::RecordsFlags;
 use crate::cli::output::{RecordsFormat, load, open_ledger};
 use crate::config::Config;
-use crate::ledger::{Cursor, RECORD_COLUMNS, StoredRecord};
+use crate::ledger::{Cursor, RECORD_COLUMNS, RecordsOf, StoredRecord};
 use crate::model::{AccountId, Month};
 use anyhow::Context;
 use std::io::{self, ErrorKind, Write};
 
 /// Records that are in memory at a time.
 const PAGE: u64 = 10_000;
+/// Rows that are looked at in one transaction, so that a running gate can copy its WAL.
+const ROWS: u64 = 1_000_000;
 
 /// The records that are asked for.
 enum Selection<'f> {
@@ -73,20 +75,39 @@ fn print_records(
     }
     while left > 0 {
         let most = usize::try_from(left.min(PAGE))?;
-        let page = match selection {
-            Selection::After(..) => reader.records(after, most)?,
+        let (page, is_last) = match selection {
+            Selection::After(..) => {
+                let page = reader.records(after, most)?;
+                if let Some(last) = page.last() {
+                    after = reader.cursor(last.seq)?;
+                }
+                let is_last = page.is_empty();
+                (page, is_last)
+            }
             Selection::Month(account, month) => {
                 let (from, until) = month.bounds(&config.catalog.time_zone);
-                reader.records_of(account, from, until, after, most)?
+                let asked = RecordsOf {
+                    account,
+                    from,
+                    until,
+                    through: u64::MAX,
+                    records: most,
+                    rows: ROWS,
+                };
+                let page = reader.records_of(&asked, after)?;
+                after = page.next;
+                (page.records, page.is_last)
             }
         };
-        let Some(last) = page.last() else { break };
-        (after, left) = (reader.cursor(last.seq)?, left - page.len() as u64);
+        left -= page.len() as u64;
         for record in &page {
             match write_record(out, record, format) {
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(None),
                 written => written.context("standard output")?,
             }
+        }
+        if is_last {
+            break;
         }
     }
     match out.flush() {

@@ -6,7 +6,7 @@ use crate::billing::books::Books;
 use crate::billing::{Report, money};
 use crate::cli::flags::ReportFlags;
 use crate::cli::output::{AnswerFormat, Progress, load, open_ledger, print};
-use crate::cli::statement::by_id;
+use crate::cli::statement::{by_id, not_ahead};
 use crate::model::Clock;
 use serde_json::json;
 use std::io::{self, Write};
@@ -23,6 +23,7 @@ pub fn report(flags: &ReportFlags) -> anyhow::Result<()> {
         reader: &reader,
         now: Clock::default().utc(),
     };
+    not_ahead(&books, flags.month)?;
     let mut progress = Progress::new("accounts");
     let report = books.report(&by_id(&config), flags.month, || progress.step())?;
     print(|out| match flags.format {
@@ -66,6 +67,9 @@ fn table(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         let amount = money(report.adjustments.amount);
         let count = report.adjustments.count;
         writeln!(out, "manual adjustments {count}, in all {amount}")?;
+    }
+    for late in &report.entered_late {
+        writeln!(out, "  {late}")?;
     }
     for arrears in &report.arrears {
         let amount = money(arrears.amount);

@@ -44,6 +44,7 @@ pub fn statement(flags: &StatementFlags) -> anyhow::Result<()> {
     };
     let current = || Month::of(now, &config.catalog.time_zone);
     let month = flags.month.unwrap_or_else(current);
+    not_ahead(&books, month)?;
     match &flags.account {
         Some(id) => one(&books, &config, id, month, (format, flags.bom)),
         None => all(&books, &config, month, (format, flags.bom)),
@@ -127,6 +128,26 @@ fn all(
         Ok(())
     })?;
     failure.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// A month that has not begun is a slip of the pen.
+///
+/// # Errors
+/// [`MonthAhead`], unless the month was fixed by a clock that was wrong, or this one is.
+pub(super) fn not_ahead(books: &Books<'_>, month: Month) -> anyhow::Result<()> {
+    let running = Month::of(books.now, &books.catalog.time_zone);
+    if month <= running || books.reader.settlement(&month.to_string())?.is_some() {
+        return Ok(());
+    }
+    Err(MonthAhead { month, running }.into())
+}
+
+/// A month was asked for that has not begun.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{month} has not begun: the running month is {running}")]
+pub struct MonthAhead {
+    month: Month,
+    running: Month,
 }
 
 /// The accounts of the files, by id.

@@ -38,7 +38,7 @@ pub use mistakes::Mistakes;
 pub use settings::{Endpoint, reference};
 
 #[cfg(test)]
-pub(crate) use accounts::Adjustment;
+pub(crate) use accounts::{Adjustment, Payment};
 pub(crate) use accounts::{MAX_DAYS, MAX_MONTHS, MAX_PACKS, Pack, Paid, QpsPurchase};
 pub(crate) use catalog::{Catalog, Charging, Group, MAX_QPS, PackPrice, PerCall, QpsPrice, Tier};
 pub(crate) use changes::changes;

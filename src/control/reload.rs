@@ -10,8 +10,8 @@
 use crate::billing::books::Books;
 use crate::billing::{SettleError, conflicts};
 use crate::config::{self, Config, Mistake, Mistakes, Sources, Written};
-use crate::model::Clock;
-use crate::model::run_low_priority;
+use crate::control::Settler;
+use crate::model::{AccountId, Clock, run_low_priority};
 use crate::proxy::Shared;
 use crate::proxy::policy::Policy;
 use parking_lot::Mutex;
@@ -73,6 +73,8 @@ pub struct ReloadOptions {
 /// The one way to another generation.
 pub(crate) struct Reloader {
     shared: Arc<Shared>,
+    /// Told of the accounts whose entries are others.
+    settler: Arc<Settler>,
     in_force: Mutex<FilesInForce>,
 }
 
@@ -85,10 +87,11 @@ struct FilesInForce {
 
 impl Reloader {
     /// The text of the files that are in force in `shared`.
-    pub(crate) fn new(shared: Arc<Shared>, written: Written) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, settler: Arc<Settler>, written: Written) -> Self {
         let sources = written.sources.clone();
         Self {
             shared,
+            settler,
             in_force: Mutex::new(FilesInForce { written, sources }),
         }
     }
@@ -156,7 +159,8 @@ impl Reloader {
         }
         let sold = old.accounts().map(|account| &***account);
         let changes = config::changes(&old.catalog, sold, &new, shared.clock.utc());
-        let warnings = self.conflicts(&old, &new);
+        let entered = entered(&old, &new);
+        let warnings = self.conflicts(&entered, &new);
         if wish.dry_run {
             return Outcome::Planned {
                 changes,
@@ -164,12 +168,14 @@ impl Reloader {
                 warnings,
             };
         }
+        let entered: Vec<AccountId> = entered.iter().map(|of| of.id.clone()).collect();
         let generation = old.generation + 1;
         let catalog = Arc::new(new.catalog);
         let policy = Policy::build(generation, catalog, new.accounts, &shared.metrics);
         policy.apply(&shared.limiters);
         policy.inherit(&old);
         shared.policy.store(Arc::new(policy));
+        self.settler.look_at(entered);
         // Calls keep what they use, so the retired generation is dropped here, off the workers.
         drop(old);
         in_force.written.follow(new.written);
@@ -181,14 +187,9 @@ impl Reloader {
         }
     }
 
-    /// What is odd about the orders of accounts that have other orders now (R16, R18).
-    fn conflicts(&self, old: &Policy, new: &Config) -> Vec<String> {
-        let has_changed = |account: &&config::Account| {
-            let before = old.account(&account.id);
-            before.is_none_or(|before| !before.has_same_orders(account))
-        };
-        let changed: Vec<_> = new.accounts.iter().filter(has_changed).collect();
-        if changed.is_empty() {
+    /// What is odd about the entries of these accounts (R16, R18).
+    fn conflicts(&self, entered: &[&config::Account], new: &Config) -> Vec<String> {
+        if entered.is_empty() {
             return Vec::new();
         }
         let asked = || {
@@ -198,7 +199,7 @@ impl Reloader {
                 reader,
                 now: self.shared.clock.utc(),
             };
-            conflicts(&books, changed).map_err(SettleError::from)
+            conflicts(&books, entered.iter().copied()).map_err(SettleError::from)
         };
         asked().unwrap_or_else(|error| {
             vec![format!("orders are not compared with the ledger: {error}")]
@@ -296,6 +297,15 @@ pub(crate) async fn read_files<T: Send + 'static>(
          change of them takes effect until it does"
     );
     done.await
+}
+
+/// The accounts that have other orders, payments or manual adjustments now.
+fn entered<'n>(old: &Policy, new: &'n Config) -> Vec<&'n config::Account> {
+    let has_changed = |account: &&config::Account| {
+        let before = old.account(&account.id);
+        before.is_none_or(|before| !before.has_same_entries(account))
+    };
+    new.accounts.iter().filter(has_changed).collect()
 }
 
 /// Settings that are read at the start only, and are not what this process was started with. They

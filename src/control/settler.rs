@@ -79,6 +79,8 @@ pub(crate) struct Settler {
     /// How long records are kept at least.
     retain: Duration,
     trust: Mutex<Trust>,
+    /// The accounts whose entries a reload changed, until the next pass looks at them.
+    entered: Mutex<BTreeSet<AccountId>>,
     state: Mutex<SettlerState>,
 }
 
@@ -167,6 +169,7 @@ impl Settler {
                 told_month: None,
                 ends: HashSet::new(),
             }),
+            entered: Mutex::default(),
             shared,
             retain,
             events,
@@ -180,7 +183,14 @@ impl Settler {
         Ok(settler)
     }
 
-    /// Looks each second whether something is to be done, and does it. Runs until it is dropped.
+    /// Has the next pass look at these accounts, whether or not they call: an order may be low from
+    /// its entry.
+    pub(crate) fn look_at(&self, accounts: impl IntoIterator<Item = AccountId>) {
+        self.entered.lock().extend(accounts);
+    }
+
+    /// Looks each second whether something is to be done, and does it. Runs until it is dropped, or
+    /// until the ledger is closed.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut told = String::new();
         loop {
@@ -196,6 +206,10 @@ impl Settler {
                 Ok(Err(error)) => error.to_string(),
                 Err(panic) => panic.to_string(),
             };
+            if !failure.is_empty() && self.shared.ledger.is_closed() {
+                // The process ends: the next one goes on with what is missing.
+                return;
+            }
             if !failure.is_empty() {
                 self.shared.metrics.settlement_failures.inc();
             }

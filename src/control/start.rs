@@ -154,7 +154,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let raised = Arc::new(Notify::new());
     let settler = started_settler(&settings, &shared, &raised).await?;
     let (state, state_seen) = watch::channel(AdminState::Starting);
-    let reloader = Arc::new(Reloader::new(shared.clone(), written));
+    let reloader = Arc::new(Reloader::new(shared.clone(), settler.clone(), written));
     let (operators, on_reload) = (proxy.clone(), reloader.clone());
     let router = admin::router(operators, on_reload, &settings, public, state_seen);
     let mut control = vec![tokio::spawn(serve_operators(admin_listener, router))];

@@ -4,9 +4,8 @@
 //! Owns which of the two is asked. Must never give a number that a recount of all records would not
 //! give: where records that it takes were deleted it is an error.
 
-use crate::ledger::cursor::Cursor;
 use crate::ledger::error::ReadError;
-use crate::ledger::read::{self, RECORDS, Reader, StoredRecord};
+use crate::ledger::read::Reader;
 use crate::ledger::rows::{FastMap, first_kept, signed, text, word};
 use crate::model::{AccountId, Action, GroupId, KeyId, Mode, Outcome, Reason, Utc};
 use rusqlite::OptionalExtension;
@@ -207,62 +206,6 @@ impl Reader {
         }
         Ok(spans)
     }
-
-    /// At most `limit` records of the account that were admitted in [`from`, `until`) and have a
-    /// seq behind the cursor `after`, in order. Fewer: there are no more.
-    ///
-    /// # Errors
-    /// A cursor of another restore, and [`ReadError::Pruned`] when a record of them was deleted.
-    pub fn records_of(
-        &self,
-        account: &AccountId,
-        from: Utc,
-        until: Utc,
-        after: impl Into<Cursor>,
-        limit: usize,
-    ) -> Result<Vec<StoredRecord>, ReadError> {
-        let (page, newest) = self.page()?;
-        let after = read::in_this_restore(&page, after.into())?;
-        let first_kept = first_kept(&page)?;
-        let rolled_up = rolled_up(&page)?;
-        let span = Span {
-            from,
-            until,
-            account: Some(account),
-            seqs: (signed(after.saturating_add(1)), i64::MAX),
-        };
-        let (mut first, mut last) = (i64::MAX, 0);
-        hours(&page, &span, |hour| {
-            if hour.last_seq >= span.seqs.0 {
-                first = first.min(hour.first_seq.max(span.seqs.0));
-                last = last.max(hour.last_seq);
-            }
-        })?;
-        if first < signed(first_kept) {
-            return Err(ReadError::Pruned { first_kept });
-        }
-        let mut select = page.prepare_cached(&format!(
-            "{RECORDS} WHERE seq >= ?1 AND seq <= ?2 AND account = ?3 AND admitted_at >= ?4 AND admitted_at < ?5
-             ORDER BY seq LIMIT ?6"
-        ))?;
-        let mut records = Vec::new();
-        // First the records that are rolled up, then those that are not yet.
-        for (first, last) in [(first, last), (span.seqs.0.max(rolled_up + 1), newest)] {
-            let left = signed((limit - records.len()) as u64);
-            let mut rows = select.query(params![
-                first,
-                last,
-                account.as_str(),
-                from.0,
-                until.0,
-                left
-            ])?;
-            while let Some(row) = rows.next()? {
-                records.push(read::record(row)?);
-            }
-        }
-        Ok(records)
-    }
 }
 
 pub(super) fn begin_of(hour: i64) -> Utc {
@@ -395,8 +338,8 @@ pub(super) fn records(
     Ok(())
 }
 
-/// The same seqs in ranges that do not overlap.
-fn united(mut ranges: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
+/// The same seqs in ranges that do not overlap, in order.
+pub(super) fn united(mut ranges: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
     ranges.sort_unstable();
     let mut united: Vec<(i64, i64)> = Vec::new();
     for (first, last) in ranges {

@@ -8,6 +8,9 @@ use rustix::process::{getegid, geteuid};
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// With less than that a ledger cannot be opened: SQLite makes two files beside it.
+const ROOM_BYTES: u64 = 1024 * 1024;
+
 /// Why no slot can be had. The call must be refused before it reaches the upstream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Trouble {
@@ -203,7 +206,11 @@ pub enum LedgerError {
         error: io::Error,
     },
     /// SQLite refused to open or to write the file.
-    #[error("{path}: {error}{}", who_may(is_refused(error)))]
+    #[error(
+        "{path}: {error}{}{}",
+        who_may(is_refused(error)),
+        no_room(path, error)
+    )]
     File {
         /// The path of the file.
         path: PathBuf,
@@ -244,6 +251,26 @@ fn who_may(refused: bool) -> String {
         geteuid().as_raw(),
         getegid().as_raw()
     )
+}
+
+/// The remedy when the disk is full, which SQLite often tells as an error of the disk.
+fn no_room(path: &Path, error: &rusqlite::Error) -> String {
+    use rusqlite::ErrorCode::{CannotOpen, DiskFull, SystemIoFailure};
+    let may_be = matches!(
+        error.sqlite_error_code(),
+        Some(CannotOpen | DiskFull | SystemIoFailure)
+    );
+    let folder = path.parent().unwrap_or(path);
+    let free = rustix::fs::statvfs(folder).map(|of| of.f_bavail.saturating_mul(of.f_frsize));
+    match free {
+        Ok(free) if may_be && free < ROOM_BYTES => {
+            format!(
+                " (the disk of {} is full: {free} bytes are free; make room)",
+                folder.display()
+            )
+        }
+        _ => String::new(),
+    }
 }
 
 impl LedgerError {

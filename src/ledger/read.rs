@@ -237,7 +237,7 @@ impl Reader {
     }
 }
 
-fn restore_count(connection: &Connection) -> Result<u64, rusqlite::Error> {
+pub(super) fn restore_count(connection: &Connection) -> Result<u64, rusqlite::Error> {
     connection.query_row("SELECT restore_count FROM identity", [], |row| {
         unsigned(row, 0)
     })

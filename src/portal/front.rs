@@ -10,17 +10,18 @@ use crate::portal::form::other_methods;
 use crate::portal::limits::{Limits, QUESTIONS_A_SECOND};
 use crate::portal::parameters::Parameters;
 use crate::proxy::listener::{BoxedAnswer, Front};
-use crate::proxy::policy::KnownAccount;
+use crate::proxy::policy::{KeyBar, KnownAccount, ProvenKey};
 use crate::proxy::{
     Asked, BadQuestion, Client, CursorText, OwnRequest, Proxy, Refusal, Relay, Worker,
 };
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The most questions at once. Others are refused and may come again, so that they cannot crowd out
-/// the ledger.
+/// The most questions at once, exports apart. Others are refused and may come again, so that they
+/// cannot crowd out the ledger.
 const AT_ONCE: usize = 8;
-/// The most pages of exports that are read at once. Others wait for their turn.
+/// The most pages of exports that are read at once, the first ones too. Others wait for their turn.
+/// They take no place of a question: an export may take long, and a question must not wait for it.
 const PAGES_AT_ONCE: usize = 2;
 
 /// Answers the requests of the public listener: the customer's own endpoints, and calls.
@@ -39,6 +40,8 @@ pub(super) struct Question<'q> {
     pub(super) asked: &'q Asked,
     pub(super) head: &'q RequestHead,
     pub(super) account: Arc<KnownAccount>,
+    /// The key that proved it.
+    pub(super) key: Arc<ProvenKey>,
     pub(super) parameters: Parameters,
 }
 
@@ -54,6 +57,8 @@ pub(super) enum Unread {
     Refused(BadQuestion),
     /// The operator is told.
     Failed(String),
+    /// The key that proved the account does not hold any more.
+    Barred,
 }
 
 impl From<BadQuestion> for Unread {
@@ -96,8 +101,9 @@ impl Unread {
             Self::Refused(bad) => Refusal::Question(bad),
             Self::Failed(why) => {
                 tracing::error!("cannot read the ledger: {why}");
-                Refusal::LedgerTrouble
+                Refusal::CannotAnswer
             }
+            Self::Barred => Refusal::Key(KeyBar::Expired),
         }
     }
 }
@@ -139,7 +145,8 @@ impl Portal {
         if !asked.is_action && head.fields.contains(X_TC_ACTION) {
             return Err(Refusal::ActionMismatch);
         }
-        let account = request.prove(asked).await?;
+        let key = Arc::new(request.prove(asked).await?);
+        let account = key.account().clone();
         let left = self.limits.ask(&account.id, &self.proxy.shared().clock);
         let context = &mut request.context;
         context.held_to(QUESTIONS_A_SECOND, left.unwrap_or(0));
@@ -150,6 +157,7 @@ impl Portal {
             asked,
             head,
             account,
+            key,
             parameters: parameters.map_err(Refusal::Question)?,
         };
         let said = match asked.endpoint {
@@ -169,7 +177,7 @@ impl Portal {
         ask: impl FnOnce(&Source<'_>) -> Result<T, Unread> + Send + 'static,
     ) -> Result<T, Refusal> {
         let place = self.questions.clone().try_acquire_owned();
-        let place = place.map_err(|_| Refusal::LedgerTrouble)?;
+        let place = place.map_err(|_| Refusal::CannotAnswer)?;
         let shared = self.proxy.shared();
         let catalog = shared.policy.load().catalog.clone();
         let (path, now) = (shared.ledger.path().to_owned(), shared.clock.utc());

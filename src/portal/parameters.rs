@@ -6,7 +6,8 @@
 use crate::model::{Endpoint, Month, Utc};
 use crate::proxy::{Asked, BadQuestion};
 use jiff::tz::TimeZone;
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use std::fmt;
 
 /// The parameters of one question, by their names in lowercase.
 #[derive(Default, Debug)]
@@ -56,20 +57,12 @@ impl Parameters {
         body: &[u8],
     ) -> Result<Self, BadQuestion> {
         let mut parameters = Self::default();
-        // It never had any, and clients may send some.
-        if asked.endpoint == Endpoint::Quota {
-            return Ok(parameters);
-        }
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             parameters.put(asked, &name, value.into_owned())?;
         }
         if asked.is_action && !body.trim_ascii().is_empty() {
-            let body: serde_json::Map<String, Value> =
-                serde_json::from_slice(body).map_err(|_| BadQuestion::Unreadable)?;
+            let Texts(body) = serde_json::from_slice(body).map_err(|_| BadQuestion::Unreadable)?;
             for (name, value) in body {
-                let Value::String(value) = value else {
-                    return Err(BadQuestion::Unreadable);
-                };
                 parameters.put(asked, &name, value)?;
             }
         }
@@ -121,6 +114,31 @@ impl Parameters {
     }
 }
 
+/// A JSON object of texts, each as often as it is there: a map would keep the last of two.
+struct Texts(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Texts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object of texts")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Texts, A::Error> {
+                let mut texts = Vec::new();
+                while let Some(text) = map.next_entry()? {
+                    texts.push(text);
+                }
+                Ok(Texts(texts))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +184,21 @@ mod tests {
             read(Endpoint::Usage, true, "Month=a", body),
             Err(BadQuestion::Twice("month"))
         );
+        for twice in [
+            r#"{"Month":"a","Month":"b"}"#,
+            r#"{"Month":"a","MONTH":"a"}"#,
+        ] {
+            assert_eq!(
+                read(Endpoint::Usage, true, "", twice),
+                Err(BadQuestion::Twice("month"))
+            );
+        }
+        for endpoint in [Endpoint::Quota, Endpoint::Statements] {
+            let unknown = Err(BadQuestion::Unknown("none"));
+            assert_eq!(read(endpoint, false, "x=1", ""), unknown);
+            assert_eq!(read(endpoint, true, "", r#"{"X": "1"}"#), unknown);
+            assert_eq!(read(endpoint, true, "", "{}"), Ok(vec![]));
+        }
         for (is_action, query, body) in [
             (false, "Month=2026-11", ""),
             (false, "account=1250000002", ""),

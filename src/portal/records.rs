@@ -1,41 +1,62 @@
 //! `GET /v1/records`: the records of a month's calls, as an export that can be resumed.
 //!
 //! Owns the cursor and the pages. Must never hold more than a page of an export in memory, nor a
-//! thread while its client reads.
+//! thread while its client reads, nor a place of the other questions.
+//!
+//! # Decided
+//! - **An account's export counts as long as one of its reads runs**, also when its client has hung
+//!   up: the guard goes with the read. Else a client that asks and hangs up would fill all places.
+//! - **A customer's record keeps the ledger's `seq`.** Which statement a call is on is decided by
+//!   its `seq` and the `through_seq` of the statement (R16): without both nobody could recount a
+//!   bill. It tells how many calls all accounts make between two of one's own, as CUSTOMERS.md says.
+//!   No other answer tells it: a cursor is never taken for more than the account's newest record.
 
-use crate::ledger::{Cursor, RECORD_COLUMNS, Reader, StoredRecord};
+use crate::ledger::{Cursor, RECORD_COLUMNS, Reader, RecordPage, RecordsOf, StoredRecord};
 use crate::model::{AccountId, Month, Utc, run_when_idle};
 use crate::portal::form::{Format, Said, SaidBody};
 use crate::portal::front::{Portal, Question, Unread};
 use crate::portal::limits::Export;
-use crate::proxy::{BadQuestion, CursorText, OwnBody, Refusal};
+use crate::proxy::policy::ProvenKey;
+use crate::proxy::{BadQuestion, CursorText, Refusal, Shared};
 use bytes::Bytes;
 use http::Method;
 use serde_json::json;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 
-/// Records that are read at once.
+/// The most records of a page.
 const PAGE: usize = 1_000;
+/// The most rows of the ledger that are looked at for a page, whosever they are: 50 ms.
+const ROWS: u64 = 50_000;
 
 /// The records that are asked for.
-#[derive(Clone)]
 struct Wanted {
     account: AccountId,
     from: Utc,
     until: Utc,
+    /// The newest record that there was when the export began; `None` before it began.
+    through: Option<u64>,
     format: Format,
 }
 
 /// A page of an export.
 struct Page {
     text: Vec<u8>,
-    /// Behind its last record.
+    /// Behind the last row that was looked at.
     next: Cursor,
     /// Nothing comes after it.
     is_last: bool,
+}
+
+/// An export that runs.
+struct Exporting {
+    wanted: Wanted,
+    shared: Arc<Shared>,
+    /// The places of pages that are read.
+    pages: Arc<Semaphore>,
+    key: Arc<ProvenKey>,
+    _export: Export,
 }
 
 impl Portal {
@@ -60,43 +81,34 @@ impl Portal {
         let (month, after, format) = asked().map_err(Refusal::Question)?;
         let export = self.limits.export(&account.id).ok_or(Refusal::ExportRuns)?;
         let (from, until) = month.bounds(&zone);
-        let wanted = Wanted {
-            account: account.id.clone(),
-            from,
-            until,
-            format,
+        let exporting = Exporting {
+            wanted: Wanted {
+                account: account.id.clone(),
+                from,
+                until,
+                through: None,
+                format,
+            },
+            shared: shared.clone(),
+            pages: self.pages.clone(),
+            key: question.key.clone(),
+            _export: export,
         };
-        let first = {
-            let wanted = wanted.clone();
-            self.read(account, move |source| {
-                let Page {
-                    text,
-                    next,
-                    is_last,
-                } = page(source.books.reader, &wanted, after)?;
-                let text = match wanted.format {
-                    Format::Json => in_json(&text, &wanted.account, next, is_last),
-                    format => [head(format), text].concat(),
-                };
-                Ok(Page {
-                    text,
-                    next,
-                    is_last,
-                })
-            })
+        let first = exporting.page(after).await;
+        let (page, exporting) = first.map_err(|unread| unread.refusal(&account.id))?;
+        let text = match format {
+            Format::Json => in_json(&page.text, &account.id, page.next, page.is_last),
+            format => [head(format), page.text].concat(),
         };
-        let Page {
-            text,
-            next,
-            is_last,
-        } = first.await?;
-        let is_whole = is_last || question.asked.is_action || question.head.method == Method::HEAD;
-        let body = match is_whole {
+        let body = match page.is_last || question.asked.is_action {
             true => SaidBody::Whole(text),
             false => {
-                let ledger = shared.ledger.path().to_owned();
-                let pages = self.pages.clone();
-                SaidBody::Streamed(stream(text, next, wanted, ledger, pages, export))
+                let (sender, body) = mpsc::channel(1);
+                // To a HEAD nothing follows.
+                if question.head.method != Method::HEAD {
+                    tokio::spawn(exporting.stream(text, page.next, sender));
+                }
+                SaidBody::Streamed(body)
             }
         };
         Ok(Said {
@@ -104,6 +116,87 @@ impl Portal {
             body,
             file: Some(file(&account.id, month, format)),
         })
+    }
+}
+
+impl Exporting {
+    /// Sends page after page. Each is read when the one before is on its way, on a thread that is
+    /// then free again. It ends with the newest record that there was when it began, or when the
+    /// client goes.
+    async fn stream(
+        mut self,
+        first: Vec<u8>,
+        mut after: Cursor,
+        sender: mpsc::Sender<io::Result<Bytes>>,
+    ) {
+        let (mut text, mut is_last) = (first, false);
+        loop {
+            // A page may have no record; an empty piece would end the body.
+            let goes_on = match text.is_empty() {
+                true => !sender.is_closed(),
+                false => sender.send(Ok(Bytes::from(text))).await.is_ok(),
+            };
+            if !goes_on || is_last {
+                return;
+            }
+            match self.page(after).await {
+                Ok((page, exporting)) => {
+                    self = exporting;
+                    (text, after, is_last) = (page.text, page.next, page.is_last);
+                }
+                Err(unread) => {
+                    let why = match unread {
+                        Unread::Failed(why) => {
+                            tracing::error!("an export broke off: cannot read the ledger: {why}");
+                            why
+                        }
+                        Unread::Refused(bad) => bad.to_string(),
+                        Unread::Barred => "the key does not hold any more".to_owned(),
+                    };
+                    // The client sees that it is cut off, and goes on from its last record.
+                    let _ = sender.send(Err(io::Error::other(why))).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Reads a page and gives itself back. Once it has begun to read it goes on when nobody waits
+    /// for it any more, and until it ends the account has no other export.
+    async fn page(mut self, after: Cursor) -> Result<(Page, Self), Unread> {
+        let place = self.pages.clone().acquire_owned().await;
+        let place = place.map_err(|error| Unread::Failed(error.to_string()))?;
+        let read = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            // An export is never in a hurry: calls come first.
+            let page = run_when_idle(|| self.read(after))?;
+            Ok((page, self))
+        });
+        let read = read.await;
+        read.unwrap_or_else(|error| Err(Unread::Failed(error.to_string())))
+    }
+
+    fn read(&mut self, after: Cursor) -> Result<Page, Unread> {
+        let shared = &self.shared;
+        if !self.key.holds(&shared.policy.load(), shared.clock.utc()) {
+            return Err(Unread::Barred);
+        }
+        let reader = Reader::open(shared.ledger.path());
+        let reader = reader.map_err(|error| Unread::Failed(error.to_string()))?;
+        let wanted = &mut self.wanted;
+        let through = match wanted.through {
+            Some(through) => through,
+            None => *wanted.through.insert(reader.last_seq()?),
+        };
+        let asked = RecordsOf {
+            account: &wanted.account,
+            from: wanted.from,
+            until: wanted.until,
+            through,
+            records: PAGE,
+            rows: ROWS,
+        };
+        page(reader.records_of(&asked, after)?, wanted)
     }
 }
 
@@ -123,63 +216,14 @@ fn head(format: Format) -> Vec<u8> {
     }
 }
 
-/// Sends page after page. Each is read when the one before is on its way, on a thread that is then
-/// free again. It ends with the last record that is there, or when the client goes.
-fn stream(
-    first: Vec<u8>,
-    next: Cursor,
-    wanted: Wanted,
-    ledger: PathBuf,
-    pages: Arc<Semaphore>,
-    export: Export,
-) -> OwnBody {
-    let (sender, body) = mpsc::channel(1);
-    tokio::spawn(async move {
-        let _export = export;
-        let (mut text, mut after, mut is_last) = (first, next, false);
-        while sender.send(Ok(Bytes::from(text))).await.is_ok() && !is_last {
-            let Ok(place) = pages.clone().acquire_owned().await else {
-                return;
-            };
-            let (wanted, ledger) = (wanted.clone(), ledger.clone());
-            let read = tokio::task::spawn_blocking(move || {
-                let _place = place;
-                // An export is never in a hurry: calls come first.
-                run_when_idle(|| {
-                    let reader = Reader::open(&ledger).map_err(|error| error.to_string())?;
-                    page(&reader, &wanted, after).map_err(|unread| match unread {
-                        Unread::Failed(why) => why,
-                        Unread::Refused(bad) => bad.to_string(),
-                    })
-                })
-            });
-            let read = read.await.unwrap_or_else(|error| Err(error.to_string()));
-            match read {
-                Ok(page) => (text, after, is_last) = (page.text, page.next, page.is_last),
-                Err(why) => {
-                    tracing::error!("an export broke off: cannot read the ledger: {why}");
-                    // The client sees that it is cut off, and goes on from its last record.
-                    let _ = sender.send(Err(io::Error::other(why))).await;
-                    return;
-                }
-            }
-        }
-    });
-    body
-}
-
-/// Reads a page and writes it out. Each record has its cursor, so that an export that breaks off
-/// anywhere can be resumed behind the last whole line.
-fn page(reader: &Reader, wanted: &Wanted, after: Cursor) -> Result<Page, Unread> {
-    if after.seq > reader.last_seq()? {
-        return Err(BadQuestion::CursorForeign.into());
-    }
-    let (from, until) = (wanted.from, wanted.until);
-    let records = reader.records_of(&wanted.account, from, until, after, PAGE)?;
-    let next = match records.last() {
-        Some(last) => reader.cursor(last.seq)?,
-        None => after,
-    };
+/// Writes a page out. Each record has its cursor, so that an export that breaks off anywhere can be
+/// resumed behind the last whole line.
+fn page(read: RecordPage, wanted: &Wanted) -> Result<Page, Unread> {
+    let RecordPage {
+        records,
+        next,
+        is_last,
+    } = read;
     let mut text = Vec::with_capacity(records.len() * 400);
     for record in &records {
         let cursor = Cursor {
@@ -192,7 +236,7 @@ fn page(reader: &Reader, wanted: &Wanted, after: Cursor) -> Result<Page, Unread>
     Ok(Page {
         text,
         next,
-        is_last: records.len() < PAGE,
+        is_last,
     })
 }
 

@@ -123,6 +123,10 @@ fn shown(source: &Source<'_>, month: Month) -> Result<Shown, Unread> {
         return Err(BadQuestion::NoStatement.into());
     }
     let statement = books.statement(AccountRef::from(&***account), month)?;
+    // The running month may still get something.
+    if month < running && statement.has_nothing() {
+        return Err(BadQuestion::NoStatement.into());
+    }
     let json = serde_json::to_string(&statement).map_err(unreadable)?;
     // Said first, so that nobody takes it for a bill.
     let json = json.replacen('{', "{\"provisional\":true,", 1);

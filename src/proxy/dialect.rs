@@ -267,7 +267,11 @@ mod tests {
             BadQuestion::NoStatement,
         ];
         refusals.extend(questions.map(Refusal::Question));
-        refusals.extend([Refusal::TooManyQuestions, Refusal::ExportRuns]);
+        refusals.extend([
+            Refusal::TooManyQuestions,
+            Refusal::ExportRuns,
+            Refusal::CannotAnswer,
+        ]);
         refusals
     }
 

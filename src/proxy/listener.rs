@@ -201,6 +201,18 @@ fn has_reached(phase: &watch::Receiver<Phase>, at_least: Phase) -> bool {
     }
 }
 
+/// Waits until an export is answered; `None` when the drain comes before: its client goes on by its
+/// cursor elsewhere. One that reads slowly would hold up the end for as long as calls may take.
+async fn until_drain<T>(
+    answered: impl Future<Output = T>,
+    mut phase: watch::Receiver<Phase>,
+) -> Option<T> {
+    tokio::select! {
+        answered = answered => Some(answered),
+        () = reached(&mut phase, Phase::Drain) => None,
+    }
+}
+
 /// Serves one connection: reads its requests one after another and answers them.
 async fn serve_connection<R, W>(
     (reader, writer): (R, W),
@@ -249,7 +261,15 @@ async fn serve_connection<R, W>(
         };
         // Read after the call: an answer during the drain must say that it is the last.
         let closes = has_reached(&phase, Phase::Drain);
-        let answered = requests.answer(terms, answer, closes).await;
+        let is_export = answer.is_passing(|body| matches!(body, Relay::Own(_)));
+        let answered = requests.answer(terms, answer, closes);
+        let answered = match is_export {
+            false => answered.await,
+            true => match Box::pin(until_drain(answered, phase.clone())).await {
+                Some(answered) => answered,
+                None => return,
+            },
+        };
         client.place().call_ended();
         match answered {
             Ok(Next::Request) => {}

@@ -11,7 +11,7 @@ use crate::proxy::client::Client;
 use crate::proxy::context::RequestContext;
 use crate::proxy::dialect::Dialect;
 use crate::proxy::operation::check_version;
-use crate::proxy::policy::KnownAccount;
+use crate::proxy::policy::ProvenKey;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
 use bytes::Bytes;
@@ -104,11 +104,11 @@ impl<'p> OwnRequest<'p> {
         }
     }
 
-    /// The account whose credential the request has, proven as a call's is.
+    /// The key that the request has, proven as a call's is.
     ///
     /// # Errors
     /// The refusal, when the credential is not accepted, or the version of an action is not served.
-    pub(crate) async fn prove(&mut self, asked: &Asked) -> Result<Arc<KnownAccount>, Refusal> {
+    pub(crate) async fn prove(&mut self, asked: &Asked) -> Result<ProvenKey, Refusal> {
         let identified = self
             .proxy
             .identify(&self.context, self.head, &mut self.upload);
@@ -122,7 +122,7 @@ impl<'p> OwnRequest<'p> {
         if asked.is_action {
             check_version(&policy, &self.head.fields)?;
         }
-        Ok(key.account().clone())
+        Ok(ProvenKey::of(key, self.context.peer))
     }
 
     /// Its body, read whole.

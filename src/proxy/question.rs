@@ -51,7 +51,7 @@ pub(crate) enum BadQuestion {
     RecordsGone,
     /// The month has no statement of this account.
     #[error(
-        "there is no statement of that month: nothing was called or bought in it, or it has not begun; /v1/statements lists those there are"
+        "there is no statement of that month: nothing was called, bought or paid in it, or it has not begun; /v1/statements lists those there are"
     )]
     NoStatement,
 }

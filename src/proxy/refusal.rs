@@ -96,6 +96,8 @@ pub(crate) enum Refusal {
     ExportRuns,
     /// A question that cannot be answered.
     Question(BadQuestion),
+    /// The ledger cannot be asked now.
+    CannotAnswer,
     /// Admitted, and no connection to the upstream.
     UpstreamUnreachable,
     /// Admitted, and the upstream broke off before its answer.
@@ -379,6 +381,9 @@ refusals! {
         Self::Question(failure @ BadQuestion::NoStatement) =>
             "no_statement", "ResourceNotFound", NOT_FOUND "No such statement", Retry::Never,
             (failure as BadQuestion::NoStatement);
+        Self::CannotAnswer =>
+            "cannot_answer", "ServiceUnavailable", SERVICE_UNAVAILABLE "Service unavailable", Retry::Safe(1),
+            ("The question cannot be answered now; ask again. Calls are not held up by that.");
     }
     "The gate", is_throttle: false {
         Self::BodyMemory =>

@@ -478,6 +478,41 @@ async fn without_a_webhook_nothing_is_raised_and_one_that_is_connected_later_is_
     assert_eq!(types, expected);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_is_used_up_from_its_entry_is_told_though_its_account_does_not_call() {
+    let webhook = Webhook::start().await;
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = Sandbox::new(
+        upstream.address,
+        &[("catalog: catalog.yaml", &webhook.section(""))],
+    );
+    let (from, _) = last_month().bounds(&zone());
+    let sold = accounts("[]");
+    std::fs::write(house.file("accounts.yaml"), &sold).unwrap();
+    seed(
+        &house.ledger(),
+        (0..14_000).map(|n| call("1", Utc(from.0 + n * 1_000_000))),
+    );
+    let _process = house.start().await;
+    until("the settlement", || {
+        house.log().contains("settled the month")
+    })
+    .await;
+    let delivered = rfc3339(from);
+    let pack = format!(
+        "mode: per_call\n        packs: [{{order: P-1, calls: 10000, delivered: {delivered}, paid: {{cash: \"88\"}}}}]"
+    );
+    let sold = sold.replacen("mode: per_call", &pack, 1);
+    std::fs::write(house.file("accounts.yaml"), sold).unwrap();
+    let (status, told) = post_reload(house.admin, "").await;
+    assert_eq!(status, StatusCode::OK, "{told}");
+    until("the pack is told to be used up", || {
+        webhook.types().contains(&"pack.exhausted".to_owned())
+    })
+    .await;
+    assert!(webhook.types().contains(&"pack.low".to_owned()));
+}
+
 #[test]
 fn the_page_tells_every_type_of_event_and_no_other() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/EVENTS.md");

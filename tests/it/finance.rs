@@ -54,6 +54,10 @@ async fn finance_closes_a_month_from_all_statements_the_list_and_the_report() {
     let house = house(upstream.address);
     let gate = house.start().await;
     settled(&house).await;
+    eventually("all statements are stored", || {
+        house.log().contains("settled the month")
+    })
+    .await;
     drop(gate);
     let month = last_month().to_string();
 
@@ -163,5 +167,61 @@ async fn finance_closes_a_month_from_all_statements_the_list_and_the_report() {
         "人像分割",
     ] {
         assert!(table.contains(said), "{table}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_entered_for_a_fixed_month_is_named_by_check_the_reload_and_the_report() {
+    let upstream = Upstream::after(std::time::Duration::ZERO).await;
+    let house = house(upstream.address);
+    let _gate = house.start().await;
+    settled(&house).await;
+    eventually("all statements are stored", || {
+        house.log().contains("settled the month")
+    })
+    .await;
+    let check = house.run(&["check"]);
+    assert!(!check.err.contains("warning"), "{}", check.err);
+    let at = rfc3339(into_last_month(2));
+    let late = format!(
+        "adjustments: [{{id: A-1, at: {at}, amount: \"-1.50\", reason: r, by: b}}]\n    payments: [{{order: T-9, at: {at}, amount: \"5\"}}, "
+    );
+    house.edit("accounts.yaml", "payments: [", &late);
+    house.edit("accounts.yaml", "amount: \"30\"", "amount: \"31\"");
+    let expected = [
+        "payment T-1 is 30.00 on the statement",
+        "payment T-9 is dated in",
+        "adjustment A-1 is dated in",
+    ];
+    let check = house.run(&["check"]);
+    let (_, reload) = post_reload(house.admin, "").await;
+    let reload = reload["warnings"].to_string();
+    let month = last_month().to_string();
+    let table = run(&house, &["report", "--month", &month]);
+    for expected in expected {
+        for said in [&check.err, &reload, &table] {
+            assert!(said.contains(expected), "{expected}: {said}");
+        }
+    }
+    let json = run(&house, &["report", "--month", &month, "--format", "json"]);
+    let report: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(report["entered_late"].as_array().unwrap().len(), 3);
+    // One adjustment alone is told by a reload too.
+    house.edit("accounts.yaml", "id: A-1", "id: A-2");
+    let (_, reload) = post_reload(house.admin, "").await;
+    assert!(
+        reload["warnings"].to_string().contains("adjustment A-2"),
+        "{reload}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_month_that_has_not_begun_has_no_report_and_no_statement_and_exits_2() {
+    let upstream = Upstream::after(std::time::Duration::ZERO).await;
+    let house = house(upstream.address);
+    for command in ["report", "statement"] {
+        let said = house.run(&[command, "--month", "2099-12"]);
+        assert_eq!((said.code, &*said.out), (Some(2), ""), "{said:?}");
+        assert!(said.err.contains("2099-12 has not begun"), "{}", said.err);
     }
 }

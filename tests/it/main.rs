@@ -20,6 +20,7 @@ mod demo;
 mod deploy;
 mod endurance;
 mod events;
+mod exports;
 mod failing_disk;
 mod files;
 mod finance;

@@ -24,7 +24,7 @@ pub struct Customer {
     orders: &'static [&'static str],
     /// Calls in the ledger of last month and of this one.
     calls: [u64; 2],
-    mode: Mode,
+    pub mode: Mode,
 }
 
 pub const STUDIO: Customer = Customer {
@@ -38,7 +38,7 @@ pub const STUDIO: Customer = Customer {
     mode: Mode::PerCall,
 };
 
-const RETAIL: Customer = Customer {
+pub const RETAIL: Customer = Customer {
     id: "1250000002",
     name: "Example Retail",
     key: RETAIL_KEY,
@@ -114,7 +114,7 @@ pub async fn settled_with(
 pub type Answered = (StatusCode, HeaderMap, Bytes);
 
 /// Asks when a second's questions of before are forgotten.
-async fn ask(gate: &Gate, request: Request<Full<Bytes>>) -> Answered {
+pub async fn ask(gate: &Gate, request: Request<Full<Bytes>>) -> Answered {
     gate.mover.advance(Duration::from_millis(250));
     send(gate.public, request).await
 }
@@ -141,7 +141,7 @@ fn action(of: Customer, name: &str, body: &str) -> Request<Full<Bytes>> {
     request
 }
 
-async fn envelope(gate: &Gate, of: Customer, name: &str, body: &str) -> Value {
+pub async fn envelope(gate: &Gate, of: Customer, name: &str, body: &str) -> Value {
     let (status, headers, body) = ask(gate, action(of, name, body)).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(headers["content-type"], "application/json");
@@ -454,6 +454,15 @@ async fn a_fixed_statement_is_the_stored_text_whose_sum_the_list_has_and_the_run
     for none in ["2026-01", "2100-12"] {
         let (status, _, body) = own(&gate, STUDIO, &format!("/v1/statements/{none}")).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{none}: {body:?}");
+    }
+    // Also where nothing is settled yet. The running month may still get something.
+    let unsettled = Gate::start(upstream.address).await;
+    for (month, expected) in [
+        ("2025-12".to_owned(), StatusCode::NOT_FOUND),
+        (running.to_owned(), StatusCode::OK),
+    ] {
+        let (status, _, body) = own(&unsettled, RETAIL, &format!("/v1/statements/{month}")).await;
+        assert_eq!(status, expected, "{month}: {body:?}");
     }
     let (status, ..) = own(&gate, STUDIO, "/v1/statements/last").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
@@ -867,12 +876,6 @@ async fn a_cursor_of_another_restore_or_another_ledger_is_refused_with_the_remed
             400,
             "leave it out to begin anew",
         ),
-        (
-            "1250000001:1:5000",
-            "bad_cursor",
-            400,
-            "leave it out to begin anew",
-        ),
         ("1250000002:1:33", "bad_cursor", 400, "of another account"),
         ("33", "bad_cursor", 400, "as it came"),
     ] {
@@ -883,8 +886,8 @@ async fn a_cursor_of_another_restore_or_another_ledger_is_refused_with_the_remed
         let detail = told["detail"].as_str().unwrap();
         assert!(detail.contains(remedy), "{detail}");
         if expected == "cursor_restored" {
-            assert!(detail.contains("1250000001:1:20"), "{detail}");
-            let (_, rest) = export(&gate, STUDIO, &format!("{path}&after=1250000001:1:20")).await;
+            assert!(detail.contains("1250000001:1:19"), "{detail}");
+            let (_, rest) = export(&gate, STUDIO, &format!("{path}&after=1250000001:1:19")).await;
             assert!(!rest.is_empty());
         }
     }

@@ -956,6 +956,22 @@ async fn sigint_drains_as_well() {
     assert_eq!(by_id[headers["x-request-id"].to_str().unwrap()], 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_soon_after_the_start_logs_no_error() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = Sandbox::new(
+        upstream.address,
+        &[("drain_notice: 1s", "drain_notice: 100ms")],
+    );
+    for _ in 0..4 {
+        let mut process = house.start().await;
+        process.signal("TERM");
+        assert_eq!(process.ended().await.code(), Some(0));
+    }
+    let log = house.log();
+    assert!(log.contains("drained") && !log.contains("ERROR"), "{log}");
+}
+
 /// A supervisor that stopped reading is no reason to stop serving.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_nobody_reads_holds_up_no_call_and_its_lost_lines_are_counted() {

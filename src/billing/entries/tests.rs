@@ -702,6 +702,41 @@ fn a_manual_adjustment_stands_on_the_statement_of_its_month_or_is_told() {
 }
 
 #[test]
+fn a_payment_stands_on_the_statement_of_its_month_or_is_told_and_so_is_one_that_was_changed() {
+    let mut world = world_with(10);
+    let of = |at: i64, yuan: i64| {
+        let payment = crate::config::Payment {
+            order: "T-1".into(),
+            at: Utc(at),
+            amount: Decimal::from(yuan),
+        };
+        let mut account = account(&[], 0);
+        account.payments = Box::new([payment]);
+        account
+    };
+    world.fix(&account(&[], 0)).unwrap();
+    // The first month is fixed without it.
+    let told = world.conflicts(&of(base() + 1, 50));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("payment T-1 is dated in") && told[0].contains("stands on no statement"),
+        "{told:?}"
+    );
+    // The next one has nothing but it, and a statement.
+    let (begin, _) = month(1).bounds(zone());
+    let dated = of(begin.0 + 1, 50);
+    assert!(world.conflicts(&dated).is_empty());
+    world.fix(&dated).unwrap();
+    assert!(world.conflicts(&dated).is_empty());
+    let told = world.conflicts(&of(begin.0 + 1, 60));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("is 50.00 on the statement") && told[0].contains("60.00 in the files"),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn an_adjustment_that_was_changed_by_hand_is_found_though_it_fits_its_statement() {
     let mut world = world_with(10);
     world.fix(&account(&[], 0)).unwrap();

@@ -108,7 +108,7 @@ fn payment(item: Item<'_>, taken: &mut Taken) -> Option<Payment> {
     let mut fields = item.fields()?;
     let order = fields.required("order", "T-1", |i| order(i, taken));
     let at = fields.required("at", "2026-11-01T00:00:00+08:00", Item::instant);
-    let amount = fields.required("amount", "\"500\"", Item::price);
+    let amount = fields.required("amount", "\"500\"", |i| i.whole_fen(i.price()?));
     fields.close();
     Some(Payment {
         order: order?,
@@ -121,7 +121,7 @@ fn adjustment(item: Item<'_>, taken: &mut Taken) -> Option<Adjustment> {
     let mut fields = item.fields()?;
     let id = fields.required("id", "A-1", |i| adjustment_id(i, taken));
     let at = fields.required("at", "2026-11-15T10:00:00+08:00", Item::instant);
-    let amount = fields.required("amount", "\"-12.50\"", Item::signed_amount);
+    let amount = fields.required("amount", "\"-12.50\"", |i| i.whole_fen(i.signed_amount()?));
     let reason = fields.required("reason", "a pack that was entered too late", Item::line);
     let by = fields.required("by", "Li Wei", Item::line);
     fields.close();

@@ -92,8 +92,8 @@ impl Account {
         others.any(|other| end(other) > end(key))
     }
 
-    /// Whether both have the same orders in the same groups.
-    pub(crate) fn has_same_orders(&self, other: &Self) -> bool {
+    /// Whether both have the same orders in the same groups, payments and manual adjustments.
+    pub(crate) fn has_same_entries(&self, other: &Self) -> bool {
         let orders = |account: &Self| -> Vec<_> {
             let services = account.services.iter();
             services
@@ -101,6 +101,8 @@ impl Account {
                 .collect()
         };
         orders(self) == orders(other)
+            && self.payments == other.payments
+            && self.adjustments == other.adjustments
     }
 }
 
@@ -122,7 +124,7 @@ pub enum Credential {
 }
 
 /// Money received. Its order id, like every other, is in the file once.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Payment {
     /// 1 to 64 of `[0-9A-Za-z._-]`.
     pub order: Box<str>,
@@ -133,7 +135,7 @@ pub struct Payment {
 }
 
 /// A manual adjustment of a balance (R16): a correction that no rule makes.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Adjustment {
     /// As [`Payment::order`]. No other adjustment has it.
     pub id: Box<str>,

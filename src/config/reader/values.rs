@@ -150,6 +150,16 @@ impl Item<'_> {
         Some(price)
     }
 
+    /// An amount as it is received or written off, with at most two decimals: a balance has no more.
+    pub(in crate::config) fn whole_fen(self, amount: Decimal) -> Option<Decimal> {
+        if amount.normalize().scale() > 2 {
+            return self.refuse(
+                "has more than two decimals: a balance is told in two, so write it in these",
+            );
+        }
+        Some(amount)
+    }
+
     /// `15%` -> 0.15; above zero, below one.
     pub(in crate::config) fn percent(self) -> Option<Decimal> {
         if let Value::Number(n) = &self.node.value {

@@ -18,7 +18,8 @@ use serde_json::json;
 use std::collections::BTreeSet;
 
 impl Settler {
-    /// Looks at the packs of the accounts that called since the last pass, and raises each event
+    /// Looks at the packs of the accounts that called since the last pass or whose entries were
+    /// changed since, and raises each event
     /// that is due and was not yet.
     pub(super) fn look_at_packs(
         &self,
@@ -28,31 +29,19 @@ impl Settler {
         last_seal: Option<Seal>,
         now: Utc,
     ) -> Result<(), SettleError> {
-        let last = reader.last_seq()?;
-        let called = match state.seen {
-            Some(seen) => reader.accounts_since(seen, last)?,
-            // Calls that an earlier process did not come to see are of this month, or came after
-            // the last seal.
-            None => {
-                let zone = &policy.catalog.time_zone;
-                let (from, until) = Month::of(now, zone).bounds(zone);
-                let mut called = reader.called(from, until, 0..=last)?;
-                let sealed = last_seal.map_or(last, |seal| seal.last_seq);
-                called.extend(reader.accounts_since(sealed, last)?);
-                called
-            }
-        };
-        state.seen = Some(last);
-        let mut called: BTreeSet<AccountId> = called.into_iter().collect();
-        called.append(&mut state.unseen);
+        let mut called = self.to_look_at(reader, policy, state, last_seal, now)?;
         let mut failure = None;
         let books = Books {
             catalog: &policy.catalog,
             reader,
             now,
         };
-        for id in called {
-            self.keep_up(state)?;
+        while let Some(id) = called.pop_first() {
+            if let Err(error) = self.keep_up(state) {
+                state.unseen.insert(id);
+                state.unseen.append(&mut called);
+                return Err(error);
+            }
             let Some(account) = policy.account(&id) else {
                 state.packs.remove(&id);
                 continue;
@@ -88,6 +77,37 @@ impl Settler {
         let shown = state.packs.values().flatten().cloned().collect();
         self.shared.metrics.set_packs(shown);
         failure.map_or(Ok(()), Err)
+    }
+
+    /// The accounts that called since the last pass, those that it could not look at, and those
+    /// whose entries a reload changed.
+    fn to_look_at(
+        &self,
+        reader: &Reader,
+        policy: &Policy,
+        state: &mut SettlerState,
+        last_seal: Option<Seal>,
+        now: Utc,
+    ) -> Result<BTreeSet<AccountId>, SettleError> {
+        let last = reader.last_seq()?;
+        let called = match state.seen {
+            Some(seen) => reader.accounts_since(seen, last)?,
+            // Calls that an earlier process did not come to see are of this month, or came after
+            // the last seal.
+            None => {
+                let zone = &policy.catalog.time_zone;
+                let (from, until) = Month::of(now, zone).bounds(zone);
+                let mut called = reader.called(from, until, 0..=last)?;
+                let sealed = last_seal.map_or(last, |seal| seal.last_seq);
+                called.extend(reader.accounts_since(sealed, last)?);
+                called
+            }
+        };
+        state.seen = Some(last);
+        let mut called: BTreeSet<AccountId> = called.into_iter().collect();
+        called.append(&mut state.unseen);
+        called.append(&mut self.entered.lock());
+        Ok(called)
     }
 
     fn tell_thresholds(

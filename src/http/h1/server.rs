@@ -114,6 +114,14 @@ impl<B> Answer<B> {
         answer
     }
 
+    /// Whether its body comes piece by piece and is such a one.
+    pub fn is_passing(&self, is_such: impl FnOnce(&B) -> bool) -> bool {
+        match &self.body {
+            AnswerBody::Own(_) => false,
+            AnswerBody::Passing(body) => is_such(body),
+        }
+    }
+
     /// Its fields, but for those that frame it, its date, and what becomes of the connection.
     pub fn lines(&mut self) -> &mut HeadWriter {
         &mut self.lines

@@ -3,7 +3,7 @@
 use super::*;
 use crate::ledger::handle::tests::{ALL, Bench, DAY, HOUR_US, settled, varied};
 use crate::ledger::store::Store;
-use crate::ledger::{HourlyLine, Record};
+use crate::ledger::{HourlyLine, ReadError, Record, RecordsOf};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -196,26 +196,40 @@ proptest! {
         from in instant(),
         until in instant(),
         limit in 1_usize..40,
+        rows in 1_u64..100,
     ) {
         let bench = Bench::new();
         let (_store, records) = ledger(&bench, count, &steps, i64::MIN / 4);
         let reader = bench.reader();
         let (from, until) = (Utc(DAY.0 + from), Utc(DAY.0 + until));
         let account = AccountId::new("a3").unwrap();
+        let asked = RecordsOf { account: &account, from, until, through: u64::MAX, records: limit, rows };
         let (mut found, mut after) = (Vec::new(), 0);
         loop {
-            let page = reader.records_of(&account, from, until, after, limit).unwrap();
-            prop_assert!(page.len() <= limit);
-            let Some(last) = page.last() else { break };
-            after = last.seq;
-            found.extend(page.into_iter().map(|record| record.seq));
+            let page = reader.records_of(&asked, after).unwrap();
+            prop_assert!(page.records.len() <= limit);
+            // A page looks at no more rows than it may, and comes further with each.
+            prop_assert!(page.records.iter().all(|r| r.seq > after && r.seq <= page.next.seq));
+            prop_assert!(page.is_last || page.next.seq > after);
+            after = page.next.seq;
+            found.extend(page.records.into_iter().map(|record| record.seq));
+            if page.is_last { break }
         }
         let expected: Vec<u64> = (1..)
             .zip(&records)
             .filter(|(_, r)| r.account == account && from <= r.admitted_at && r.admitted_at < until)
             .map(|(seq, _)| seq)
             .collect();
-        prop_assert_eq!(found, expected);
+        prop_assert_eq!(&found, &expected);
+        // Whatever a cursor beyond the account's newest record names, the answer is the same and
+        // tells of no other account.
+        let is_own = |seq: u64| seq == 0 || records[seq as usize - 1].account == account;
+        let beyond = [count as u64, 7_000, u64::MAX].map(|after| {
+            let page = reader.records_of(&asked, after).unwrap();
+            (page.records.len(), page.is_last, page.next)
+        });
+        prop_assert!(beyond.iter().all(|told| *told == beyond[0]), "{beyond:?}");
+        prop_assert!(beyond[0].0 == 0 && beyond[0].1 && is_own(beyond[0].2.seq), "{beyond:?}");
     }
 }
 
@@ -253,7 +267,17 @@ fn what_would_have_to_be_counted_from_deleted_records_is_an_error_and_not_less()
         );
     }
     let account = AccountId::new("1250000001").unwrap();
-    let records_of = |from, after: u64| reader.records_of(&account, at(from), at(20), after, 100);
+    let records_of = |from, after: u64| {
+        let asked = RecordsOf {
+            account: &account,
+            from: at(from),
+            until: at(20),
+            through: u64::MAX,
+            records: 100,
+            rows: 100,
+        };
+        reader.records_of(&asked, after).map(|page| page.records)
+    };
     assert!(matches!(
         records_of(0, 0),
         Err(ReadError::Pruned { first_kept: 9 })

@@ -1,6 +1,7 @@
 //! The ledger as its users see it, with the disk failing underneath.
 
 use super::*;
+use crate::ledger::RecordsOf;
 use crate::ledger::job::Frozen;
 use crate::ledger::queue::HEALTHY;
 use crate::ledger::{
@@ -906,8 +907,15 @@ fn a_reader_of_this_process_shows_no_record_before_it_is_known_to_be_durable() {
         assert_eq!(counted, records.len() as u64);
         assert_eq!(reader.last_seq().unwrap(), records.len() as u64);
         let account = record(1).account;
-        let own = reader.records_of(&account, Utc(0), Utc(i64::MAX), 0_u64, 10);
-        assert_eq!(own.unwrap(), records);
+        let own = RecordsOf {
+            account: &account,
+            from: Utc(0),
+            until: Utc(i64::MAX),
+            through: u64::MAX,
+            records: 10,
+            rows: 100,
+        };
+        assert_eq!(reader.records_of(&own, 0).unwrap().records, records);
         let outcomes = records.into_iter().map(|record| record.outcome);
         outcomes.collect::<Vec<_>>()
     };

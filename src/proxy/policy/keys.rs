@@ -20,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 pub struct KnownKey {
     account: Arc<KnownAccount>,
     /// The place in the account's list, which alone has the texts.
-    index: usize,
+    pub(super) index: usize,
     signing_keys: SigningKeys,
     /// Made by its first call: most of many keys are idle.
     usage: OnceLock<Arc<KeyUsage>>,
@@ -223,14 +223,14 @@ impl Keys {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config;
     use crate::proxy::policy::Policy;
     use std::path::Path;
 
     /// The shipped files, whose first account has these keys.
-    fn policy(keys: Vec<Key>) -> Policy {
+    pub(in crate::proxy::policy) fn policy(keys: Vec<Key>) -> Policy {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tollgate.yaml");
         let mut config = config::load(&path).unwrap();
         config.accounts[0].keys = keys.into();
@@ -238,7 +238,7 @@ mod tests {
         Policy::build(1, Arc::new(config.catalog), config.accounts, &metrics)
     }
 
-    fn key(digest: u8) -> Key {
+    pub(in crate::proxy::policy) fn key(digest: u8) -> Key {
         Credential::ApiKey {
             sha256: [digest; 32],
         }

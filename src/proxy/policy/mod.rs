@@ -7,9 +7,11 @@ mod account;
 mod describe;
 mod generation;
 mod keys;
+mod proven;
 
 pub use generation::Policy;
 
 pub(crate) use account::{KnownAccount, Operation};
 pub(crate) use describe::Described;
 pub(crate) use keys::{KeyBar, KeyUsage, KnownKey};
+pub(crate) use proven::ProvenKey;
