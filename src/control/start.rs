@@ -162,6 +162,11 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     // Calls that an earlier process admitted in its last second are not in our windows. It ended
     // before the lock was ours: after one second of hold no two seconds overlap (P1).
     clock.sleep_until(locked_at.plus(SECOND)).await;
+    if let Some(windows) = &shared.windows
+        && !windows.opened().await
+    {
+        tracing::warn!("the store grants no start yet: calls are refused until it does");
+    }
 
     let dialer = Arc::new(dialer(&settings, &shared.metrics));
     let (phase, _) = watch::channel(Phase::Serve);

@@ -7,6 +7,7 @@ use crate::control::admin::app::{App, problem};
 use crate::control::admin::query::{Parameters, flag, parameters};
 use crate::control::reload::{Outcome, ReloadOptions};
 use crate::model::COMMIT;
+use crate::store::NodeStatus;
 use axum::Json;
 use axum::extract::State as Extracted;
 use axum::http::{StatusCode, header};
@@ -18,6 +19,20 @@ pub(super) async fn status(Extracted(admin): App) -> Json<Value> {
     let policy = shared.policy.load();
     let ledger = shared.ledger.stats();
     let told = |at| Local::new(at, &policy.catalog.time_zone);
+    let store = shared.windows.as_ref().map(|windows| {
+        let status = windows.status();
+        let node = |node: NodeStatus| {
+            json!({
+                "node": node.node.to_string(),
+                "connections": node.connections,
+                "up": node.up,
+                "since": told(node.since),
+                "trouble": node.trouble,
+            })
+        };
+        let nodes: Vec<Value> = status.nodes.into_iter().map(node).collect();
+        json!({"up": status.up, "since": told(status.since), "nodes": nodes})
+    });
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "commit": COMMIT,
@@ -33,6 +48,8 @@ pub(super) async fn status(Extracted(admin): App) -> Json<Value> {
         },
         "calls": {"pending": shared.metrics.pending.get(), "in_flight": shared.metrics.in_flight.get()},
         "connections": shared.metrics.connections.get(),
+        // The shared store; null when this gate decides alone.
+        "store": store,
         "ledger": {
             "path": shared.ledger.path().display().to_string(),
             "healthy": shared.ledger.healthy(),

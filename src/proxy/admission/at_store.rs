@@ -25,6 +25,10 @@ use tokio::time::timeout;
 /// How much longer than `max_delay` and the budget a call waits for its answer: for the scheduler.
 const GRACE: Duration = Duration::from_millis(50);
 
+/// How much longer than its hold a store is waited for at the start, and how often it is looked.
+const OPENS_AT_LATEST: Duration = Duration::from_secs(5);
+const OPENS_LOOK: Duration = Duration::from_millis(20);
+
 /// What a call wants of the store: a start under the quota in force.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish {
@@ -145,6 +149,8 @@ pub(crate) struct SharedWindows {
     max_delay: Duration,
     /// The longest that a call waits to be told.
     patience: Duration,
+    /// How long a store that does not know its past grants nothing.
+    hold: Duration,
 }
 
 /// The clock of each bucket of the store, which heartbeats keep known while nobody calls.
@@ -231,6 +237,7 @@ impl SharedWindows {
         let clocks = Arc::new(StoreClocks::new(clock.clone(), metrics, &options));
         let max_delay = options.max_delay;
         let patience = max_delay + options.budget + GRACE;
+        let hold = options.hold();
         let link = Link::new(options, clock.clone(), clocks.clone())?;
         Ok(Self {
             link,
@@ -238,12 +245,30 @@ impl SharedWindows {
             clock,
             max_delay,
             patience,
+            hold,
         })
     }
 
     /// The connections of the runtime that runs this.
     pub(crate) fn on_this_runtime(&self) -> LinkHandle {
         self.link.on_this_runtime()
+    }
+
+    /// Waits until the store may grant starts at this replica, which it does not before its hold is
+    /// over; not for ever, since a store that is away is no reason not to serve. Whether it may.
+    pub(crate) async fn opened(&self) -> bool {
+        // Its heartbeats make the store known.
+        let _connections = self.on_this_runtime();
+        let deadline = self.clock.mono().plus(self.hold + OPENS_AT_LATEST);
+        loop {
+            let now = self.clock.mono();
+            let may_ask = |bucket: &Mutex<StoreClock>| bucket.lock().ask(now).is_ok();
+            match self.clocks.buckets.iter().all(may_ask) {
+                true => return true,
+                false if now >= deadline => return false,
+                false => self.clock.sleep(OPENS_LOOK).await,
+            }
+        }
     }
 
     /// Whether the store answers.
