@@ -238,6 +238,7 @@ mod tests {
             Refusal::Key(KeyBar::Address),
             Refusal::BodyMemory,
             Refusal::AccountConnections,
+            Refusal::StoreAway,
             Refusal::LedgerTrouble,
             Refusal::UpstreamUnreachable,
             Refusal::UpstreamCut,

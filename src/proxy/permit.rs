@@ -4,7 +4,7 @@
 //! future is dropped, the guard here writes the record.
 
 use crate::ledger::{Commit, Record, Slot, billable};
-use crate::model::{Mono, Outcome, RequestId};
+use crate::model::{Mono, Outcome, RequestId, StoreStart};
 use crate::proxy::Proxy;
 use crate::proxy::admission::Started;
 use crate::proxy::policy::{KeyUsage, KnownAccount, Operation};
@@ -75,7 +75,12 @@ impl Permit {
         now: Mono,
     ) -> Option<Commit> {
         let slot = self.slot.take()?;
-        let mode = self.started.mode;
+        let Started {
+            start,
+            at,
+            mode,
+            store_epoch,
+        } = self.started;
         let reason = billable(self.proxy.bill(), mode, outcome, status, vetoed);
         Some(slot.commit(Record {
             id: self.call.id,
@@ -84,13 +89,16 @@ impl Permit {
             group: self.call.operation.group.clone(),
             action: self.call.operation.action.clone(),
             mode,
-            admitted_at: self.started.at,
-            start: self.started.start,
-            store_start: self.started.store_start,
+            admitted_at: at,
+            start,
+            store_start: store_epoch.map(|epoch| StoreStart {
+                epoch: epoch.get(),
+                at,
+            }),
             outcome,
             status,
             reason,
-            duration: now.since(self.started.start),
+            duration: now.since(start),
         }))
     }
 }

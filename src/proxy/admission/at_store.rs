@@ -17,6 +17,7 @@ use crate::store::{
     Told, Unanswered,
 };
 use parking_lot::Mutex;
+use std::num::NonZeroI64;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
@@ -302,6 +303,7 @@ impl SharedWindows {
                     let asking = Asking {
                         windows: self.clone(),
                         limiter: limiter.clone(),
+                        has_ended: false,
                     };
                     tokio::spawn(asking.run(way.clone()));
                 }
@@ -317,7 +319,7 @@ impl SharedWindows {
                     start: grant.release,
                     at: grant.start.at,
                     mode: wish.mode,
-                    store_start: Some(grant.start),
+                    store_epoch: NonZeroI64::new(grant.start.epoch),
                 };
                 StoreVerdict::Started(started, left)
             }
@@ -331,19 +333,25 @@ impl SharedWindows {
 struct Asking {
     windows: Arc<SharedWindows>,
     limiter: Arc<Limiter>,
+    /// It was told that nobody waits: another task may ask by now.
+    has_ended: bool,
 }
 
 impl Asking {
     /// Asks while calls wait.
-    async fn run(self, way: Arc<LinkHandle>) {
-        let Some(calls) = self.limiter.at_store() else {
+    async fn run(mut self, way: Arc<LinkHandle>) {
+        let limiter = self.limiter.clone();
+        let Some(calls) = limiter.at_store() else {
             return;
         };
-        let clock = &self.windows.clock;
+        let clock = self.windows.clock.clone();
         let bucket = self.windows.link.bucket_of(&calls.name);
         loop {
             match calls.next(clock.mono()) {
-                NextAsk::Idle => return,
+                NextAsk::Idle => {
+                    self.has_ended = true;
+                    return;
+                }
                 NextAsk::Wait(until) => tokio::select! {
                     () = clock.sleep_until(until) => {}
                     () = calls.changed.notified() => {}
@@ -384,16 +392,14 @@ impl Asking {
 impl Drop for Asking {
     /// Its worker ends, perhaps in the midst of a question: the next call makes another task.
     fn drop(&mut self) {
-        if let Some(calls) = self.limiter.at_store() {
-            let now = self.windows.clock.mono();
-            let mut state = calls.state.lock();
-            if std::mem::take(&mut state.is_asked) {
-                let told = state
-                    .asks
-                    .answered(now, Heard::AskAgain(NoAnswer::Unanswered));
-                drop(state);
-                tell(told);
-            }
+        if let Some(calls) = self.limiter.at_store()
+            && !self.has_ended
+        {
+            calls.answered(
+                self.windows.clock.mono(),
+                Heard::AskAgain(NoAnswer::Unanswered),
+            );
+            calls.state.lock().is_asked = false;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The terms that an account has bought in one limiter, and the answers of the window.
 
-use crate::model::{Clock, Mode, Mono, Stop, StoreStart, Utc};
+use crate::model::{Clock, Mode, Mono, Stop, Utc};
+use std::num::NonZeroI64;
 use std::time::Duration;
 
 /// One instant on both clocks: the cap uses `mono`, purchases use `utc`. Read it after the limiter
@@ -183,8 +184,8 @@ pub struct Started {
     pub at: Utc,
     /// The mode in force at admission (R3).
     pub mode: Mode,
-    /// The start that the shared store holds; `None` when this process decided.
-    pub(crate) store_start: Option<StoreStart>,
+    /// The epoch of the shared store, whose clock `at` is of; `None` when this process decided.
+    pub(crate) store_epoch: Option<NonZeroI64>,
 }
 
 impl Reservation {
@@ -213,7 +214,7 @@ impl Reservation {
             start: self.start,
             at: self.decided.utc.plus(ahead),
             mode: self.mode,
-            store_start: None,
+            store_epoch: None,
         }
     }
 }
