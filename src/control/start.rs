@@ -12,6 +12,7 @@ use crate::config::{Config, Endpoint, Limits, Settings};
 use crate::control::admin::{self, AdminState};
 use crate::control::delivery::Webhook;
 use crate::control::reload::Reloader;
+use crate::control::replica::replica_name;
 use crate::control::serve::Running;
 use crate::control::store::{self, UnfitStore};
 use crate::control::turned_away::keep_turned_away;
@@ -298,7 +299,7 @@ fn open_ledger(
     let options = LedgerOptions {
         path: settings.ledger.path.clone(),
         durability: settings.ledger.durability,
-        replica: String::new(),
+        replica: replica_name(settings),
         create: settings.ledger.create,
         pending_limit: settings.limits.connections + PENDING_BEYOND_CONNECTIONS,
         // Calls that wait must have their error before their time is up.

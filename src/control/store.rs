@@ -4,6 +4,7 @@
 //! begin with a store that may forget a window.
 
 use crate::config::{Settings, StoreSettings, StoreTopology};
+use crate::control::replica::replica_name;
 use crate::metrics::Metrics;
 use crate::model::Clock;
 use crate::proxy::admission::SharedWindows;
@@ -71,6 +72,6 @@ fn options(written: &StoreSettings, settings: &Settings) -> StoreOptions {
         database: written.database,
         budget: written.budget,
         max_delay: settings.max_delay,
-        replica: settings.replica.clone().unwrap_or_default(),
+        replica: replica_name(settings),
     }
 }

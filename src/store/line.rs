@@ -173,19 +173,24 @@ impl Way {
     /// Keeps the connection open for ever.
     async fn run(self: Arc<Self>) {
         loop {
-            let why = match self.connect().await {
+            let began = self.core.clock.mono();
+            let (why, pause) = match self.connect().await {
                 Ok((mut wire, open)) => {
                     *self.open.lock() = Some(open.clone());
                     let why = self.keep(&mut wire, &open).await;
                     *self.open.lock() = None;
-                    why
+                    (why, jitter())
                 }
-                Err(why) => why,
+                // A cut that is healed is passed sooner when the pause runs from the attempt's begin.
+                Err(why) => {
+                    let took = self.core.clock.mono().since(began);
+                    (why, jitter().saturating_sub(took))
+                }
             };
             self.state.store(usize::MAX, Ordering::Relaxed);
             self.core.board.tell(self.place, Some(why));
             self.want_look();
-            sleep(jitter()).await;
+            sleep(pause).await;
         }
     }
 

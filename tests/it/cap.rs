@@ -11,7 +11,7 @@ use tollgate::testing::ledger::StoredRecord;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// The most starts in any span of `span_ns` that ends with one.
-fn most_within(mut times: Vec<u64>, span_ns: u64) -> usize {
+pub fn most_within(mut times: Vec<u64>, span_ns: u64) -> usize {
     times.sort_unstable();
     let mut first = 0;
     let mut most = 0;

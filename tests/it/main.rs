@@ -43,6 +43,7 @@ mod quota;
 mod reference;
 mod refused_heads;
 mod reload;
+mod replicas;
 mod sdk;
 mod store;
 mod streaming;
