@@ -4,8 +4,9 @@
 //! processes with files of settings.
 
 use crate::cli::demo::fleet::Fleet;
-use crate::cli::demo::run::{CONNECTIONS, SHOWN_AFTER};
-use crate::cli::demo::sample::{Calling, WORK, about, sample_upstream, start_calling};
+use crate::cli::demo::sample::{
+    CONNECTIONS, Calling, SHOWN_AFTER, WORK, about, sample_upstream, start_calling,
+};
 use crate::cli::demo::scratch::Scratch;
 use crate::cli::demo::servers::{GateServer, StoreServer};
 use crate::config;
@@ -23,10 +24,6 @@ use tokio::time::{Instant, sleep_until};
 
 /// Without an end that is known before, things happen as if it were so far away.
 const USUAL_DURATION: Duration = Duration::from_secs(20);
-
-/// A gate that just started hears of the store's past for the first time, and holds for so long:
-/// clients come after that.
-const HOLD: Duration = Duration::from_millis(1_100);
 
 /// Where the gates of the demo are, and what they share.
 struct Site {
@@ -66,9 +63,7 @@ impl Site {
             "limits": {"connections": CONNECTIONS, "drain_notice": "0ms"},
         });
         std::fs::write(&path, format!("{settings:#}\n"))?;
-        let gate = GateServer::start(name, path).await?;
-        tokio::time::sleep(HOLD).await;
-        Ok(gate)
+        GateServer::start(name, path).await
     }
 }
 

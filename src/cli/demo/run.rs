@@ -3,7 +3,9 @@
 use crate::billing::books::Books;
 use crate::billing::text;
 use crate::cli::demo::replicas::show_replicas;
-use crate::cli::demo::sample::{WORK, about, sample_upstream, start_calling};
+use crate::cli::demo::sample::{
+    CONNECTIONS, SHOWN_AFTER, WORK, about, sample_upstream, start_calling,
+};
 use crate::cli::demo::scratch::Scratch;
 use crate::cli::demo::watch::Watch;
 use crate::cli::flags::DemoFlags;
@@ -22,12 +24,6 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::Level;
-
-/// Connections that the clients may need. The configured number would need more open files than a
-/// stock machine may allow.
-pub(super) const CONNECTIONS: usize = 400;
-/// A demo that ran so long must have seen an admitted and a throttled call.
-pub(super) const SHOWN_AFTER: Duration = Duration::from_secs(3);
 
 /// Runs the demo until its time is over, a signal ends it, or the reader of standard output goes
 /// away.

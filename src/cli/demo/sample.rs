@@ -26,6 +26,11 @@ use tokio::task::JoinSet;
 /// How long the sample upstream works on a call.
 pub(super) const WORK: Duration = Duration::from_millis(30);
 
+/// Connections that the clients may need. The configured number would need more open files than a
+/// stock machine may allow.
+pub(super) const CONNECTIONS: usize = 400;
+/// A demo that ran so long must have seen an admitted and a throttled call.
+pub(super) const SHOWN_AFTER: Duration = Duration::from_secs(3);
 /// How long the clients may wait for their last answers.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
