@@ -4,11 +4,15 @@ SHELL := /bin/bash
 VENV  := target/venv
 NODE  := target/node
 
-.PHONY: demo test quick torture fuzz needs man reference bench soak clean
+.PHONY: demo demo-replicas test quick torture fuzz needs man reference bench soak clean
 
 # Shows the gate at work until Ctrl-C, or so long: make demo ARGS="--seconds 20"
 demo:
 	@cargo run --locked --bin tollgate -- demo $(ARGS)
+
+# Three gates that hold each account to one quota, by a redis-server of the demo's own. One is killed, one is added.
+demo-replicas:
+	@cargo run --locked --bin tollgate -- demo --replicas 3 $(ARGS)
 
 # Everything that must hold before a change goes in. Installs what the tests need when it is missing.
 test: needs $(VENV)/ready $(NODE)/ready

@@ -24,7 +24,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("prometheus", &["metrics"]),
     ("rusqlite", &["ledger"]),
     ("hyper::client", &["control/delivery"]),
-    ("redis", &["store"]),
+    // The name of a setting, and of the server that the demo starts.
+    ("redis", &["store", "config/settings", "cli/demo"]),
     ("tokio_rustls", &["control/delivery", "store/dial"]),
     ("rustls_native_certs", &["control/delivery", "store/dial"]),
     ("httparse", &["http"]),

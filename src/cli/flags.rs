@@ -64,9 +64,9 @@ pub enum Command {
     /// Show the gate at work: a sample upstream, sample clients in both modes and dialects, a live
     /// table.
     ///
-    /// The demo takes free ports and a temporary ledger. Every number shown is read from the gate's
-    /// own metrics and ledger. Exits 1 when a promise was broken while it ran.
-    #[command(after_help = "Examples:\n  tollgate demo\n  tollgate demo --seconds 20")]
+    /// The demo takes free ports and temporary ledgers. Every number shown is read from the gates'
+    /// own metrics and ledgers. Exits 1 when a promise was broken while it ran.
+    #[command(after_help = "Examples:\n  tollgate demo --seconds 20\n  tollgate demo --replicas 3")]
     Demo(DemoFlags),
     /// Print a month's counts from the ledger, also while the gate runs.
     #[command(
@@ -161,6 +161,10 @@ pub struct DemoFlags {
     /// End after so many seconds; without it, at Ctrl-C.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=86_400), value_name = "N")]
     pub(crate) seconds: Option<u64>,
+    /// Run so many gates as processes beside one store, a redis-server of the demo's own. One of
+    /// them is killed on the way, and another one is added.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(2..=9), value_name = "N")]
+    pub(crate) replicas: Option<u8>,
 }
 
 /// The flags of `tollgate usage`.

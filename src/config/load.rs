@@ -79,6 +79,11 @@ fn load_once(path: &Path, accounts_places: Places) -> (Result<Config, Mistakes>,
         .catalog
         .and_then(|named| files.open(named, MAX_FILE_BYTES));
     let accounts_files = paths.accounts.and_then(|named| files.open_accounts(named));
+    // Of what was opened: a path that is none is told once.
+    let path_of = |named: Item<'_>| Some(named.source.beside(named.text()?));
+    let catalog_path = catalog_file.as_ref().and(paths.catalog).and_then(path_of);
+    let accounts_path = accounts_files.as_ref().and(paths.accounts);
+    let accounts_path = accounts_path.and_then(path_of);
     found.keep(source, &mut files);
 
     let mut catalog = catalog::Reading::default();
@@ -108,6 +113,8 @@ fn load_once(path: &Path, accounts_places: Places) -> (Result<Config, Mistakes>,
                     settings: settings.clone(),
                     places,
                     path: path.to_owned(),
+                    catalog: catalog_path.unwrap_or_default(),
+                    accounts: accounts_path.unwrap_or_default(),
                 },
                 settings,
                 catalog,

@@ -20,6 +20,9 @@ pub struct Written {
     /// Where each top-level setting stands, for mistakes that are found later.
     pub(in crate::config) places: Vec<(String, Place)>,
     pub(in crate::config) path: PathBuf,
+    /// What `catalog` and `accounts` name, beside the working directory.
+    pub(in crate::config) catalog: PathBuf,
+    pub(in crate::config) accounts: PathBuf,
 }
 
 impl Written {
@@ -38,6 +41,11 @@ impl Written {
     /// `tollgate.yaml` as given to [`crate::config::load()`].
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file of what is sold, and the file or directory of who bought it.
+    pub fn sold(&self) -> [&Path; 2] {
+        [&self.catalog, &self.accounts]
     }
 
     /// A mistake at the top-level setting `key` (the first part of a dotted one).

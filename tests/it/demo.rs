@@ -148,3 +148,112 @@ fn a_reader_that_goes_away_ends_the_demo_cleanly_and_sigusr1_does_not() {
     assert_eq!((demo.wait().unwrap().code(), err.as_str()), (Some(0), ""));
     assert!(is_empty(scratch.path()), "the scratch ledger is gone");
 }
+
+/// The addresses that the introduction names.
+fn addresses(out: &str) -> Vec<std::net::SocketAddr> {
+    let words = out.split(|c: char| c.is_whitespace() || "/()".contains(c));
+    words.filter_map(|word| word.parse().ok()).collect()
+}
+
+#[test]
+fn three_gates_hold_one_quota_while_one_is_killed_and_one_is_added() {
+    let scratch = tempfile::tempdir().unwrap();
+
+    let (code, out, err) = end(demo(scratch.path(), &["--replicas", "3", "--seconds", "8"]));
+
+    assert_eq!(code, Some(0), "{out}\n{err}");
+    // A busy machine may make the store late. Nothing else is to be told.
+    let told: Vec<&str> = err
+        .lines()
+        .filter(|line| !line.contains("the store is away"))
+        .collect();
+    assert_eq!(told, [""; 0], "nothing to warn of");
+    let last = out.rsplit("\ngate  ").next().unwrap();
+    let cells = |begins: &str| -> Vec<f64> {
+        let row = last.lines().find(|line| line.starts_with(begins));
+        let row = row.unwrap_or_else(|| panic!("no row of {begins} in:\n{out}"));
+        let cells = row.strip_prefix(begins).unwrap().split_whitespace();
+        cells.map_while(|cell| cell.parse().ok()).collect()
+    };
+    let mut sum = 0.0;
+    for gate in ["gate-1", "gate-2 (killed)", "gate-3", "gate-4"] {
+        let [.., admitted, _, _] = cells(gate)[..] else {
+            panic!("{out}");
+        };
+        assert!(admitted > 0.0, "{gate}:\n{out}");
+        sum += admitted;
+    }
+    let [.., admitted, throttled, _] = cells("all")[..] else {
+        panic!("{out}");
+    };
+    assert_eq!(admitted, sum, "{out}");
+    assert!(throttled > 0.0, "{out}");
+    for (account, sold) in [("1250000001", 20.0), ("1250000002", 30.0)] {
+        let [_, _, quota, peak] = cells(account)[..] else {
+            panic!("{out}");
+        };
+        assert_eq!(quota, sold, "{out}");
+        // Each gate alone would be far below it.
+        assert!(peak <= quota && peak > quota * 0.7, "{out}");
+    }
+    for said in [
+        "gate-2 is killed (kill -9)",
+        "gate-4 is ready",
+        "cap kept: over all gates ",
+        "gate-1: conserved: received ",
+        "gate-2: killed; its ledger has ",
+        "gate-4: conserved: received ",
+    ] {
+        assert!(out.contains(said), "{said:?} is missing in:\n{out}");
+    }
+    assert!(is_empty(scratch.path()), "the ledgers are gone");
+    let addresses = addresses(&out);
+    assert_eq!(
+        addresses.len(),
+        8,
+        "three gates, the store, the upstream: {out}"
+    );
+    for address in addresses {
+        assert!(
+            std::net::TcpStream::connect(address).is_err(),
+            "{address} still listens"
+        );
+    }
+}
+
+#[test]
+fn ctrl_c_ends_the_demo_of_three_gates_while_they_start() {
+    let scratch = tempfile::tempdir().unwrap();
+    let demo = demo(scratch.path(), &["--replicas", "3"]);
+    let has_begun = || {
+        let site = std::fs::read_dir(scratch.path()).unwrap().next();
+        site.is_some_and(|site| site.unwrap().path().join("gate-1").exists())
+    };
+    for _ in 0..2_400 {
+        if has_begun() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    interrupt(&demo);
+    let (code, out, err) = end(demo);
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "", ""));
+    assert!(is_empty(scratch.path()), "the ledgers are gone");
+}
+
+#[test]
+fn without_a_redis_server_the_demo_of_three_gates_says_what_to_install() {
+    let scratch = tempfile::tempdir().unwrap();
+    let said = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("TMPDIR", scratch.path())
+        .env("PATH", scratch.path())
+        .args(["demo", "--replicas", "3"])
+        .output()
+        .unwrap();
+    let err = String::from_utf8_lossy(&said.stderr);
+    assert_eq!(said.status.code(), Some(1), "{err}");
+    assert!(err.contains("there is no redis-server"), "{err}");
+    assert!(err.contains("apt-get install redis-server"), "{err}");
+    assert!(is_empty(scratch.path()), "nothing is left");
+}

@@ -31,9 +31,11 @@ const VALUES: [(&str, &str); 6] = [
 
 /// Commands that are not run here, or all that begin so when there is a blank at the end; and what
 /// checks them instead.
-const ELSEWHERE: [(&str, &str); 17] = [
+const ELSEWHERE: [(&str, &str); 19] = [
     ("make demo", "tests/it/demo.rs runs the demo"),
     ("make demo ", "the same"),
+    ("make demo-replicas", "tests/it/demo.rs runs it"),
+    ("tollgate demo ", "the same"),
     ("make test", "it runs this"),
     ("make quick", "make test runs the same and more"),
     ("make torture", "it takes half an hour"),

@@ -7,7 +7,11 @@ use std::collections::BTreeMap;
 /// A service by its account and its group.
 pub(super) type ServiceKey = [String; 2];
 
+/// The ways in which a request is decided, in the order of the tables.
+pub(super) const DECISIONS: [&str; 3] = ["admitted", "throttled", "refused"];
+
 /// The samples of one scrape: the value of each series, by its name with labels.
+#[derive(Clone, Default)]
 pub(super) struct Samples(BTreeMap<String, u64>);
 
 impl Samples {
@@ -82,7 +86,7 @@ impl Samples {
     }
 
     /// The number of calls that were refused, by reason.
-    pub(super) fn refusals(&self) -> BTreeMap<String, u64> {
+    fn refusals(&self) -> BTreeMap<String, u64> {
         let mut refusals = BTreeMap::new();
         for (name, count) in &self.0 {
             if name.starts_with("tollgate_requests_total{")
@@ -94,6 +98,44 @@ impl Samples {
         }
         refusals
     }
+
+    /// No call is under way.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.get("tollgate_pending") == 0 && self.get("tollgate_in_flight") == 0
+    }
+
+    /// A line for each sum that does not add up (P4), when calls are at rest and the ledger has so
+    /// many records.
+    pub(super) fn not_conserved(&self, in_ledger: u64) -> Vec<String> {
+        let received = self.get("tollgate_requests_received_total");
+        let [admitted, throttled, refused] = DECISIONS.map(|decision| self.decided(decision));
+        let recorded = self.sum("tollgate_records_total");
+        let mut broken = Vec::new();
+        if received != admitted + throttled + refused {
+            broken.push(format!(
+                "conservation: received {received}, admitted {admitted} + throttled {throttled} + refused {refused}"
+            ));
+        }
+        if admitted != recorded || recorded != in_ledger {
+            broken.push(format!(
+                "count: admitted {admitted}, counted as recorded {recorded}, in the ledger {in_ledger}"
+            ));
+        }
+        broken
+    }
+}
+
+/// The refusals of one scrape or of several, by reason, in one line.
+pub(super) fn why_refused<'s>(scrapes: impl IntoIterator<Item = &'s Samples>) -> String {
+    let mut refusals: BTreeMap<String, u64> = BTreeMap::new();
+    for (reason, count) in scrapes.into_iter().flat_map(Samples::refusals) {
+        *refusals.entry(reason).or_default() += count;
+    }
+    let told = refusals.iter();
+    let told: Vec<String> = told
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect();
+    told.join(", ")
 }
 
 fn label(name: &str, label: &str) -> Option<String> {

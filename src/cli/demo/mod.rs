@@ -2,11 +2,21 @@
 //!
 //! Owns nothing that the gate uses. Must never compute a figure apart: like an operator it
 //! reads the gate's metrics and ledger over HTTP.
+//!
+//! `tollgate demo --replicas 3` (`replicas.rs`) runs gates as processes beside one store: as an
+//! operator would, with files of settings and `tollgate serve`.
 
+mod cap;
 mod exposition;
 mod fetch;
+mod fleet;
+mod follower;
+mod replicas;
 mod run;
 mod sample;
+mod scratch;
+mod servers;
+mod table;
 mod watch;
 
 pub use run::demo;

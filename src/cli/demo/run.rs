@@ -2,7 +2,11 @@
 
 use crate::billing::books::Books;
 use crate::billing::text;
-use crate::cli::demo::sample::{CLIENTS, WORK, sample_upstream, send_calls};
+use crate::cli::demo::replicas::show_replicas;
+use crate::cli::demo::sample::{
+    CONNECTIONS, SHOWN_AFTER, WORK, about, sample_upstream, start_calling,
+};
+use crate::cli::demo::scratch::Scratch;
 use crate::cli::demo::watch::Watch;
 use crate::cli::flags::DemoFlags;
 use crate::cli::logging::log_to_stderr;
@@ -14,24 +18,12 @@ use crate::control::reload::read_files;
 use crate::control::serve::Running;
 use crate::ledger::{self, Reader};
 use crate::model::{Clock, Month, Utc};
-use anyhow::Context;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tracing::Level;
-
-/// Connections that the clients may need. The configured number would need more open files than a
-/// stock machine may allow.
-const CONNECTIONS: usize = 400;
-/// How long the clients may wait for their last answers.
-const LAST_ANSWERS: Duration = Duration::from_secs(5);
-/// A demo that ran so long must have seen an admitted and a throttled call.
-const SHOWN_AFTER: Duration = Duration::from_secs(3);
 
 /// Runs the demo until its time is over, a signal ends it, or the reader of standard output goes
 /// away.
@@ -52,7 +44,12 @@ pub fn demo(flags: DemoFlags) -> anyhow::Result<()> {
             }
         };
         let duration = flags.seconds.map(Duration::from_secs);
-        match show(&flags.config, duration, std::io::stdout(), stop).await {
+        let out = std::io::stdout();
+        let shown = match flags.replicas {
+            Some(count) => show_replicas(&flags.config, count, duration, out, stop).await,
+            None => show(&flags.config, duration, out, stop).await,
+        };
+        match shown {
             Err(error) if is_broken_pipe(&error) => Ok(()),
             shown => shown,
         }
@@ -72,7 +69,7 @@ async fn show(
 ) -> anyhow::Result<()> {
     tokio::pin!(stop);
     let scratch = Scratch::new()?;
-    let ledger = scratch.0.join("ledger.db");
+    let ledger = scratch.path().join("ledger.db");
     let clock = Clock::default();
     let path = config_path.to_owned();
     let mut config = tokio::select! {
@@ -142,8 +139,8 @@ fn write_introduction(
     writeln!(out, "  upstream http://{upstream} (answers after {WORK:?})")?;
     writeln!(out, "  metrics  http://{admin}/metrics")?;
     writeln!(out, "  ledger   {}", ledger.display())?;
-    for client in CLIENTS.iter().filter(|client| !client.about.is_empty()) {
-        writeln!(out, "  client   {}", client.about)?;
+    for client in about() {
+        writeln!(out, "  client   {client}")?;
     }
     writeln!(
         out,
@@ -161,22 +158,14 @@ async fn watch_calls(
     end: impl Future<Output = ()>,
 ) -> anyhow::Result<anyhow::Result<()>> {
     let began = clock.mono();
-    let (stop_calling, calling) = watch::channel(());
-    let mut clients = JoinSet::new();
-    for client in CLIENTS {
-        clients.spawn(send_calls(running.public, client, calling.clone()));
-    }
+    let calling = start_calling(vec![running.public]);
     let mut watch = Watch::new(running.admin, out.is_terminal());
     tokio::select! {
         watched = watch.follow(out) => watched?,
         () = end => {}
     }
     let must_show = clock.mono().since(began) >= SHOWN_AFTER;
-    // A client that just vanished would leave calls under way, which the last look would miss.
-    drop(stop_calling);
-    let last_answers = async { while clients.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(LAST_ANSWERS, last_answers).await;
-    clients.shutdown().await;
+    calling.end().await;
     Ok(watch.check_promises(out, must_show).await)
 }
 
@@ -209,25 +198,4 @@ fn write_ledger(
         }
     }
     Ok(())
-}
-
-/// A directory of the demo's own, gone when it ends.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> anyhow::Result<Self> {
-        let name = format!("tollgate-demo-{}", uuid::Uuid::now_v7());
-        let path = std::env::temp_dir().join(name);
-        std::fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

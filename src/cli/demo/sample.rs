@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,14 +26,22 @@ use tokio::task::JoinSet;
 /// How long the sample upstream works on a call.
 pub(super) const WORK: Duration = Duration::from_millis(30);
 
+/// Connections that the clients may need. The configured number would need more open files than a
+/// stock machine may allow.
+pub(super) const CONNECTIONS: usize = 400;
+/// A demo that ran so long must have seen an admitted and a throttled call.
+pub(super) const SHOWN_AFTER: Duration = Duration::from_secs(3);
+/// How long the clients may wait for their last answers.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+
 /// The bundled accounts' credentials, as config/accounts.yaml has them (keys of trial accounts).
 const STUDIO_ID: &str = "AKIDEXAMPLESTUDIO00000000000000000001";
 const STUDIO_SECRET: &str = "trial-secret-of-example-studio";
 
 /// One sample client: what it sends, and how often.
-pub(super) struct DemoClient {
+struct DemoClient {
     /// The line that presents the client to people; empty where the line before does.
-    pub(super) about: &'static str,
+    about: &'static str,
     calls_per_second: u32,
     credential: DemoCredential,
     action: &'static str,
@@ -76,7 +85,7 @@ const STUDIO: DemoCredential = DemoCredential::Tc3 {
     id: STUDIO_ID,
     secret: STUDIO_SECRET,
 };
-pub(super) const CLIENTS: &[DemoClient] = &[
+const CLIENTS: &[DemoClient] = &[
     demo_client(
         "1250000001 pays by the call (cap 20), signs TC3, makes 30 calls/s",
         18,
@@ -155,22 +164,69 @@ async fn sample_answer(
     Ok(response.body(body).unwrap_or_default())
 }
 
+/// The lines that present the clients to people.
+pub(super) fn about() -> impl Iterator<Item = &'static str> {
+    let about = CLIENTS.iter().map(|client| client.about);
+    about.filter(|about| !about.is_empty())
+}
+
+/// The sample clients while they call.
+pub(super) struct Calling {
+    gates: watch::Sender<Vec<SocketAddr>>,
+    clients: JoinSet<()>,
+}
+
+/// Lets each client call these gates in turn.
+pub(super) fn start_calling(gates: Vec<SocketAddr>) -> Calling {
+    let (gates, called) = watch::channel(gates);
+    let mut clients = JoinSet::new();
+    for client in CLIENTS {
+        clients.spawn(send_calls(client, called.clone()));
+    }
+    Calling { gates, clients }
+}
+
+impl Calling {
+    /// The gates that are called from now on.
+    pub(super) fn go_to(&self, gates: Vec<SocketAddr>) {
+        self.gates.send_replace(gates);
+    }
+
+    /// Lets the last calls end: clients that just vanished would leave calls under way, which a
+    /// last look would miss.
+    pub(super) async fn end(mut self) {
+        drop(self.gates);
+        let last_answers = async { while self.clients.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LAST_ANSWERS, last_answers).await;
+        self.clients.shutdown().await;
+    }
+}
+
 /// Sends one client's calls at an even pace, each on its own: a slow one delays none. Ends when the
-/// sender of `calling` is gone and the last call is answered.
-pub(super) async fn send_calls(
-    gate: SocketAddr,
-    client: &'static DemoClient,
-    mut calling: watch::Receiver<()>,
-) {
-    let connections = connections_to(gate);
+/// sender of `gates` is gone and the last call is answered.
+async fn send_calls(client: &'static DemoClient, mut gates: watch::Receiver<Vec<SocketAddr>>) {
+    let mut connections = HashMap::new();
     let mut calls = JoinSet::new();
     let mut tick = tokio::time::interval(Duration::from_secs(1) / client.calls_per_second);
-    loop {
+    for turn in 0_usize.. {
         tokio::select! {
             _ = tick.tick() => {}
-            _ = calling.changed() => break,
+            changed = gates.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => break,
+            },
         }
         while calls.try_join_next().is_some() {}
+        let gate = {
+            let gates = gates.borrow();
+            gates
+                .get(turn.checked_rem(gates.len()).unwrap_or(0))
+                .copied()
+        };
+        let Some(gate) = gate else { continue };
+        let connections = connections
+            .entry(gate)
+            .or_insert_with(|| connections_to(gate));
         let connections = connections.clone();
         calls.spawn(async move {
             fetch(&connections, sample_call(gate, client))
