@@ -20,7 +20,7 @@ use crate::control::{Settler, delivery};
 use crate::http::PIPES;
 use crate::ledger::{Committed, Ledger, LedgerError, LedgerOptions};
 use crate::metrics::Metrics;
-use crate::model::{Clock, Durability, Outcome};
+use crate::model::{Clock, Durability, Mono, Outcome};
 use crate::portal::Portal;
 use crate::proxy::admission::{Limiters, SECOND};
 use crate::proxy::listener::{self, Phase};
@@ -141,16 +141,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let (listeners, admin_listener) = bind(&settings, workers).await?;
     let (public, admin) = (listeners[0].local_addr()?, admin_listener.local_addr()?);
 
-    let windows = store::windows(&settings, &clock, &metrics).await?;
-    let limiters = match &windows {
-        Some(_) => Limiters::at_store(settings.max_delay),
-        None => Limiters::default(),
-    };
-    let shared = Shared::new(clock.clone(), policy, limiters, ledger, metrics);
-    let shared = Arc::new(match windows {
-        Some(windows) => shared.with_store(windows),
-        None => shared,
-    });
+    let shared = share(&settings, &clock, policy, ledger, metrics).await?;
     let proxy = Arc::new(Proxy::new(&settings, shared.clone()));
     let raised = Arc::new(Notify::new());
     let settler = started_settler(&settings, &shared, &raised).await?;
@@ -160,14 +151,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let router = admin::router(operators, on_reload, &settings, public, state_seen);
     let mut control = vec![tokio::spawn(serve_operators(admin_listener, router))];
 
-    // Calls that an earlier process admitted in its last second are not in our windows. It ended
-    // before the lock was ours: after one second of hold no two seconds overlap (P1).
-    clock.sleep_until(locked_at.plus(SECOND)).await;
-    if let Some(windows) = &shared.windows
-        && !windows.opened().await
-    {
-        tracing::warn!("the store grants no start yet: calls are refused until it does");
-    }
+    hold(&shared, locked_at).await;
 
     let dialer = Arc::new(dialer(&settings, &shared.metrics));
     let (phase, _) = watch::channel(Phase::Serve);
@@ -197,6 +181,38 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         drain_notice,
         drain,
     })
+}
+
+/// The state of the process, with the windows of the shared store when there is one.
+async fn share(
+    settings: &Settings,
+    clock: &Clock,
+    policy: Policy,
+    ledger: Ledger,
+    metrics: Arc<Metrics>,
+) -> Result<Arc<Shared>, StartError> {
+    let windows = store::windows(settings, clock, &metrics).await?;
+    let limiters = match &windows {
+        Some(_) => Limiters::at_store(settings.max_delay),
+        None => Limiters::default(),
+    };
+    let shared = Shared::new(clock.clone(), policy, limiters, ledger, metrics);
+    Ok(Arc::new(match windows {
+        Some(windows) => shared.with_store(windows),
+        None => shared,
+    }))
+}
+
+/// Waits until a start cannot meet one of a time that is not known here.
+async fn hold(shared: &Shared, locked_at: Mono) {
+    // Calls that an earlier process admitted in its last second are not in our windows. It ended
+    // before the lock was ours: after one second of hold no two seconds overlap (P1).
+    shared.clock.sleep_until(locked_at.plus(SECOND)).await;
+    if let Some(windows) = &shared.windows
+        && !windows.opened().await
+    {
+        tracing::warn!("the store grants no start yet: calls are refused until it does");
+    }
 }
 
 async fn serve_operators(listener: tokio::net::TcpListener, router: axum::Router) {

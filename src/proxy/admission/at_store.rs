@@ -1,7 +1,7 @@
 //! Calls whose starts a shared store decides, when many replicas hold one quota.
 //!
-//! Owns the calls of one limiter that wait for the store ([`CallsAtStore`]) and the task that asks
-//! for them ([`SharedWindows::ask`]). Must never start a call that the store did not grant, nor let
+//! Owns the task that asks for the calls of a limiter ([`SharedWindows::ask`]), and what is known of the
+//! clocks of the store. Must never start a call that the store did not grant, nor let
 //! one wait for ever: what is not decided in time is refused.
 //!
 //! # Decided
@@ -9,18 +9,17 @@
 //!   takes no question of others with it. It runs while calls wait, on the worker of the first one.
 
 use crate::metrics::Metrics;
-use crate::model::{Clock, Mode, Mono, Utc};
-use crate::proxy::admission::{Limiter, SECOND, Started};
+use crate::model::{Clock, Mono, Utc};
+use crate::proxy::admission::{Limiter, Started, Wish};
 use crate::store::{
-    Asks, BadCertificates, Bucket, Heard, Link, LinkHandle, NextAsk, NoAnswer, Question,
-    QuestionTerms, Said, Silence, Silent, StoreClock, StoreListener, StoreOptions, StoreStatus,
-    Told, Unanswered,
+    BadCertificates, Bucket, Heard, Link, LinkHandle, NextAsk, NoAnswer, Question, QuestionTerms,
+    Said, Silence, Silent, StoreClock, StoreListener, StoreOptions, StoreStatus, Told, Unanswered,
 };
 use parking_lot::Mutex;
 use std::num::NonZeroI64;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 /// How much longer than `max_delay` and the budget a call waits for its answer: for the scheduler.
@@ -29,17 +28,6 @@ const GRACE: Duration = Duration::from_millis(50);
 /// How much longer than its hold a store is waited for at the start, and how often it is looked.
 const OPENS_AT_LATEST: Duration = Duration::from_secs(5);
 const OPENS_LOOK: Duration = Duration::from_millis(20);
-
-/// What a call wants of the store: a start under the quota in force.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Wish {
-    /// When the call was decided here.
-    pub now: Mono,
-    /// The quota in force.
-    pub quota: u32,
-    /// How the account is charged.
-    pub mode: Mode,
-}
 
 /// What the store said of a call.
 #[derive(Debug)]
@@ -50,96 +38,6 @@ pub(crate) enum StoreVerdict {
     Throttled(Duration),
     /// The store did not decide in time.
     Away,
-}
-
-/// The calls of one limiter that wait for the store.
-#[derive(Debug)]
-pub(super) struct CallsAtStore {
-    /// The limiter's name at the store.
-    name: Box<str>,
-    state: Mutex<Waiting>,
-    /// A call came, or the terms changed.
-    changed: Notify,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    asks: Asks<oneshot::Sender<Told>>,
-    /// A task asks for them.
-    is_asked: bool,
-    /// When a start was granted last, and how many would have fitted beside it.
-    left: Option<(Mono, u32)>,
-}
-
-impl CallsAtStore {
-    pub(super) fn new(name: Box<str>, max_delay: Duration) -> Self {
-        Self {
-            name,
-            state: Mutex::new(Waiting {
-                asks: Asks::new(max_delay),
-                is_asked: false,
-                left: None,
-            }),
-            changed: Notify::new(),
-        }
-    }
-
-    /// What was refused under the terms before may start now.
-    pub(super) fn terms_changed(&self) {
-        self.state.lock().asks.terms_changed();
-        self.changed.notify_one();
-    }
-
-    /// How many calls could start at `now` under `quota`, as far as this replica has heard.
-    pub(super) fn left(&self, now: Mono, quota: u32) -> u32 {
-        match self.state.lock().left {
-            Some((at, left)) if now < at.plus(SECOND) => left.min(quota),
-            _ => quota,
-        }
-    }
-
-    /// Takes a call in. Whether a task must be made that asks.
-    fn arrive(&self, wish: Wish, call: oneshot::Sender<Told>) -> Result<bool, Told> {
-        let mut state = self.state.lock();
-        let arrived = state.asks.arrive(wish.now, wish.quota, call);
-        arrived.map_err(|(_, told)| told)?;
-        let must_ask = !std::mem::replace(&mut state.is_asked, true);
-        drop(state);
-        if !must_ask {
-            self.changed.notify_one();
-        }
-        Ok(must_ask)
-    }
-
-    /// What comes next. The task ends when it is told that nobody waits.
-    fn next(&self, now: Mono) -> NextAsk {
-        let mut state = self.state.lock();
-        let (next, gone) = state.asks.next(now);
-        if next == NextAsk::Idle {
-            state.is_asked = false;
-        }
-        drop(state);
-        tell(gone);
-        next
-    }
-
-    fn answered(&self, now: Mono, heard: Heard) {
-        let mut state = self.state.lock();
-        if let Heard::Grants { grants, left, .. } = &heard {
-            let left = if grants.is_empty() { 0 } else { *left };
-            state.left = Some((now, left));
-        }
-        let told = state.asks.answered(now, heard);
-        drop(state);
-        tell(told);
-    }
-}
-
-/// A call that is gone keeps its start spent, as one does that hangs up while it waits for it.
-fn tell(calls: Vec<(oneshot::Sender<Told>, Told)>) {
-    for (call, told) in calls {
-        let _ = call.send(told);
-    }
 }
 
 /// The windows of the store, as this replica sees them.
@@ -281,7 +179,7 @@ impl SharedWindows {
     /// `None` while it is not known.
     pub(crate) fn now_utc(&self, limiter: &Limiter, now: Mono) -> Option<Utc> {
         let calls = limiter.at_store()?;
-        let bucket = self.link.bucket_of(&calls.name);
+        let bucket = self.link.bucket_of(calls.name());
         self.clocks.of(bucket)?.lock().now_utc(now)
     }
 
@@ -345,7 +243,7 @@ impl Asking {
             return;
         };
         let clock = self.windows.clock.clone();
-        let bucket = self.windows.link.bucket_of(&calls.name);
+        let bucket = self.windows.link.bucket_of(calls.name());
         loop {
             match calls.next(clock.mono()) {
                 NextAsk::Idle => {
@@ -354,11 +252,11 @@ impl Asking {
                 }
                 NextAsk::Wait(until) => tokio::select! {
                     () = clock.sleep_until(until) => {}
-                    () = calls.changed.notified() => {}
+                    () = calls.changed() => {}
                 },
                 NextAsk::Ask { n, quota } => {
                     let question = Question {
-                        limiter: calls.name.clone(),
+                        limiter: calls.name().into(),
                         quota,
                         n,
                         max_delay: self.windows.max_delay,
@@ -395,11 +293,7 @@ impl Drop for Asking {
         if let Some(calls) = self.limiter.at_store()
             && !self.has_ended
         {
-            calls.answered(
-                self.windows.clock.mono(),
-                Heard::AskAgain(NoAnswer::Unanswered),
-            );
-            calls.state.lock().is_asked = false;
+            calls.nobody_asks(self.windows.clock.mono());
         }
     }
 }

@@ -10,7 +10,7 @@
 //!   back (P5).
 
 use crate::model::{AccountId, Action, GroupId, Mode, Mono, Stop, Utc};
-use crate::proxy::admission::at_store::CallsAtStore;
+use crate::proxy::admission::calls_at_store::CallsAtStore;
 use crate::proxy::admission::{
     Denied, InForce, Now, Reservation, SECOND, Terms, Verdict, Window, Wish,
 };

@@ -5,6 +5,7 @@
 //! second, or ask a clock: `now` is an argument.
 
 mod at_store;
+mod calls_at_store;
 mod limiters;
 mod terms;
 mod window;
@@ -12,6 +13,7 @@ mod window;
 pub use limiters::{Limiter, LimiterKey, Limiters};
 pub use terms::{Now, Quota, Terms};
 
-pub(crate) use at_store::{SharedWindows, StoreVerdict, Wish};
+pub(crate) use at_store::{SharedWindows, StoreVerdict};
+pub(crate) use calls_at_store::Wish;
 pub(crate) use terms::{Denied, InForce, Purchase, Reservation, Started};
 pub(crate) use window::{SECOND, Verdict, Window};
