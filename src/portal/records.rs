@@ -23,12 +23,18 @@ use http::Method;
 use serde_json::json;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
 /// The most records of a page.
 const PAGE: usize = 1_000;
 /// The most rows of the ledger that are looked at for a page, whosever they are: 50 ms.
 const ROWS: u64 = 50_000;
+
+/// After a page an export rests so many times as long as that took: a quarter of a processor is its
+/// part at most. But a page that waited for the processor has left it to others already.
+const PAUSES: u32 = 3;
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The records that are asked for.
 struct Wanted {
@@ -139,9 +145,15 @@ impl Exporting {
             if !goes_on || is_last {
                 return;
             }
+            let clock = self.shared.clock.clone();
+            let began = clock.mono();
             match self.page(after).await {
                 Ok((page, exporting)) => {
                     self = exporting;
+                    // Two processors of a machine are often one core, so that a thread which yields
+                    // its own still slows the other.
+                    let pause = clock.mono().since(began) * PAUSES;
+                    clock.sleep(pause.min(LONGEST_PAUSE)).await;
                     (text, after, is_last) = (page.text, page.next, page.is_last);
                 }
                 Err(unread) => {
