@@ -6,7 +6,7 @@
 //!   0.95.
 
 use std::process::ExitCode;
-use tollgate::cli::{self, Command, Mistakes, tell};
+use tollgate::cli::{self, BooksElsewhere, Command, Mistakes, tell};
 
 /// The C library's allocator keeps what a reload frees.
 #[global_allocator]
@@ -24,6 +24,9 @@ fn main() -> ExitCode {
         match error.downcast_ref::<Mistakes>() {
             Some(mistakes) => tell(mistakes),
             None => tell(format_args!("tollgate: {error:#}")),
+        }
+        if error.is::<BooksElsewhere>() {
+            return ExitCode::from(BooksElsewhere::EXIT_CODE);
         }
         match error.is::<cli::MonthAhead>() {
             // As of any flag that cannot be.

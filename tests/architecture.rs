@@ -59,6 +59,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "http/splice",
             "http/sockets",
             "model/background",
+            "control/replica",
             "control/start",
             "cli",
         ],

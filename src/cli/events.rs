@@ -4,6 +4,7 @@
 
 use crate::cli::flags::EventsFlags;
 use crate::cli::output::{AnswerFormat, load, open_ledger, print};
+use crate::cli::replica::tell_part;
 use crate::ledger::{EventState, Reader, StoredEvent};
 use crate::model::{EventType, Local};
 use jiff::tz::TimeZone;
@@ -19,6 +20,7 @@ const PAGE: usize = 1_000;
 /// When the configuration or the ledger cannot be read, or standard output not be written.
 pub fn events(flags: &EventsFlags) -> anyhow::Result<()> {
     let config = load(&flags.config.config)?;
+    tell_part(&config.settings);
     let zone = &config.catalog.time_zone;
     let reader = open_ledger(&config.settings.ledger.path)?;
     print(|out| match flags.format {

@@ -33,7 +33,8 @@ Environment:
 logs info and `demo` warn. Sealed days and settled months are logged at every level: they are evidence.
 
 Exit codes: 0 done; 1 it could not be done, and the reason is on standard error; \
-2 the command line is wrong.
+2 the command line is wrong; 3 `statement`, `report` or `refund` of one of several replicas (`admission.store`), whose \
+books are kept elsewhere.
 
 Examples:
   tollgate check
@@ -92,7 +93,8 @@ pub enum Command {
     Price(PriceFlags),
     /// Tell whether an order of packs is paid back, why, and how much by which fund.
     ///
-    /// Exits 0 when it is, 1 when it is not, 2 when it cannot be told.
+    /// Exits 0 when it is, 1 when it is not, 2 when it cannot be told, 3 when the books are kept
+    /// elsewhere.
     #[command(after_help = "Example:\n  tollgate refund --order P-1 --format json")]
     Refund(RefundFlags),
     /// Recompute chain, days, rollup and fixed statements from the records that the ledger keeps.

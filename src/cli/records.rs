@@ -4,6 +4,7 @@
 
 use crate::cli::flags::RecordsFlags;
 use crate::cli::output::{RecordsFormat, load, open_ledger};
+use crate::cli::replica::tell_part;
 use crate::config::Config;
 use crate::ledger::{Cursor, RECORD_COLUMNS, RecordsOf, StoredRecord};
 use crate::model::{AccountId, Month};
@@ -41,6 +42,7 @@ impl<'f> Selection<'f> {
 /// standard output or the cursor not be written.
 pub fn records(flags: &RecordsFlags) -> anyhow::Result<()> {
     let config = load(&flags.config.config)?;
+    tell_part(&config.settings);
     let selection = Selection::new(flags);
     let mut out = io::BufWriter::new(io::stdout().lock());
     let next = match print_records(&mut out, &config, &selection, flags.format)? {

@@ -6,6 +6,7 @@ use crate::billing::books::Books;
 use crate::billing::{self, NotRefundable, Refund, RefundRule, Standing, balances};
 use crate::cli::flags::RefundFlags;
 use crate::cli::output::{AnswerFormat, load, open_ledger, print};
+use crate::cli::replica::check_books;
 use crate::config::{Account, Catalog, Config, Pack, Service};
 use crate::model::{Clock, Local, Stop, Utc};
 use anyhow::bail;
@@ -24,7 +25,7 @@ struct FoundOrder<'c> {
 /// it is not.
 ///
 /// # Errors
-/// When it cannot be told: the order is in no file, the configuration or the ledger cannot be read,
+/// When it cannot be told: the order is in no file, the books are kept elsewhere, the configuration or the ledger cannot be read,
 /// or standard output not be written.
 pub fn refund(flags: &RefundFlags) -> anyhow::Result<bool> {
     let config = load(&flags.config.config)?;
@@ -55,6 +56,7 @@ fn decide(config: &Config, found: &FoundOrder<'_>, now: Utc) -> anyhow::Result<R
         let reason = NotRefundable::QpsPurchase;
         return Ok(Refund::No { reason });
     };
+    check_books(&config.settings, "whether packs are unused")?;
     let reader = open_ledger(&config.settings.ledger.path)?;
     let orders = Books {
         catalog: &config.catalog,

@@ -6,6 +6,7 @@ use crate::billing::books::Books;
 use crate::billing::{Report, money};
 use crate::cli::flags::ReportFlags;
 use crate::cli::output::{AnswerFormat, Progress, load, open_ledger, print};
+use crate::cli::replica::check_books;
 use crate::cli::statement::{by_id, not_ahead};
 use crate::model::Clock;
 use serde_json::json;
@@ -14,9 +15,10 @@ use std::io::{self, Write};
 /// Prints the closing report of a month, as it was fixed or as it stands.
 ///
 /// # Errors
-/// When the configuration or the ledger cannot be read, or standard output not be written.
+/// When the books are kept elsewhere, when the configuration or the ledger cannot be read, or standard output not be written.
 pub fn report(flags: &ReportFlags) -> anyhow::Result<()> {
     let config = load(&flags.config.config)?;
+    check_books(&config.settings, "the closing report")?;
     let reader = open_ledger(&config.settings.ledger.path)?;
     let books = Books {
         catalog: &config.catalog,

@@ -6,6 +6,7 @@ use crate::billing::books::{AccountRef, Books, BooksError};
 use crate::billing::{csv, fixed_sum, money, text};
 use crate::cli::flags::StatementFlags;
 use crate::cli::output::{Format, Progress, load, open_ledger, print};
+use crate::cli::replica::check_books;
 use crate::config::{Account, Config};
 use crate::ledger::Reader;
 use crate::model::{AccountId, Clock, Local, Month};
@@ -21,10 +22,11 @@ const BYTE_ORDER_MARK: &str = "\u{feff}";
 ///
 /// # Errors
 /// When the account is in no file and has no calls in the month, when a form is asked for that
-/// there is not, when the configuration or the ledger cannot be read, or standard output not be
+/// there is not, when the books are kept elsewhere, when the configuration or the ledger cannot be read, or standard output not be
 /// written.
 pub fn statement(flags: &StatementFlags) -> anyhow::Result<()> {
     let config = load(&flags.config.config)?;
+    check_books(&config.settings, "statements")?;
     let reader = open_ledger(&config.settings.ledger.path)?;
     let format = match (flags.format, &flags.account) {
         (None, None) if !flags.list => Format::Csv,

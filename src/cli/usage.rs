@@ -4,6 +4,7 @@
 
 use crate::cli::flags::UsageFlags;
 use crate::cli::output::{Format, load, open_ledger, print};
+use crate::cli::replica::tell_part;
 use crate::ledger::UsageLine;
 use crate::model::{Clock, Month};
 use serde_json::json;
@@ -15,6 +16,7 @@ use std::io::{self, Write};
 /// When the configuration or the ledger cannot be read, or standard output not be written.
 pub fn usage(flags: &UsageFlags) -> anyhow::Result<()> {
     let config = load(&flags.config.config)?;
+    tell_part(&config.settings);
     let zone = &config.catalog.time_zone;
     let current = || Month::of(Clock::default().utc(), zone);
     let month = flags.month.unwrap_or_else(current);

@@ -5,6 +5,7 @@
 use crate::billing::{self, VerifiedMonth};
 use crate::cli::flags::VerifyFlags;
 use crate::cli::output::{load, open_ledger, print};
+use crate::cli::replica::tell_part;
 use crate::ledger::Verified;
 use std::io::{self, Write};
 
@@ -16,6 +17,7 @@ use std::io::{self, Write};
 /// cannot be read, or standard output not be written.
 pub fn verify(flags: &VerifyFlags) -> anyhow::Result<()> {
     let config = load(&flags.config.config)?;
+    tell_part(&config.settings);
     let zone = &config.catalog.time_zone;
     let reader = open_ledger(&config.settings.ledger.path)?;
     let verified = reader.verify(flags.checkpoint)?;

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The most bytes of `accounts.yaml`.
 const MAX_ACCOUNTS_BYTES: u64 = 64 << 20;
+/// The bytes of [`Written::sold_digest`].
+const SOLD_DIGEST_BYTES: usize = 8;
 /// U+FEFF in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -63,7 +65,7 @@ fn load_once(path: &Path, accounts_places: Places) -> (Result<Config, Mistakes>,
 
     let source = Source::new(path.to_path_buf());
     let root = files
-        .read(path, MAX_FILE_BYTES)
+        .read(path, MAX_FILE_BYTES, Says::HowItRuns)
         .map_err(|e| source.refuse(Place::START, format!("cannot be read: {e}")))
         .ok()
         .and_then(|bytes| source.parse(&bytes, Places::Wanted));
@@ -84,14 +86,14 @@ fn load_once(path: &Path, accounts_places: Places) -> (Result<Config, Mistakes>,
     let catalog_path = catalog_file.as_ref().and(paths.catalog).and_then(path_of);
     let accounts_path = accounts_files.as_ref().and(paths.accounts);
     let accounts_path = accounts_path.and_then(path_of);
-    found.keep(source, &mut files);
+    found.keep(source, &mut files, Says::HowItRuns);
 
     let mut catalog = catalog::Reading::default();
     if let Some((source, bytes)) = catalog_file {
         if let Some(root) = source.parse(&bytes, Places::Wanted) {
             catalog = catalog::read(source.root(&root));
         }
-        found.keep(source, &mut files);
+        found.keep(source, &mut files, Says::WhatIsSold);
     }
     let mut accounts = accounts_files.as_ref().map(|_| Vec::new());
     let mut taken = accounts::Taken::default();
@@ -101,7 +103,7 @@ fn load_once(path: &Path, accounts_places: Places) -> (Result<Config, Mistakes>,
             all.extend(more);
             all
         });
-        found.keep(source, &mut files);
+        found.keep(source, &mut files, Says::WhatIsSold);
     }
 
     let result = match (settings, catalog.complete(), accounts) {
@@ -109,6 +111,7 @@ fn load_once(path: &Path, accounts_places: Places) -> (Result<Config, Mistakes>,
             Ok(Config {
                 written: Written {
                     digest: files.digest.clone().finalize().into(),
+                    sold_digest: files.sold_digest(),
                     sources: files.sources.clone(),
                     settings: settings.clone(),
                     places,
@@ -135,32 +138,43 @@ struct Found {
 }
 
 impl Found {
-    fn keep(&mut self, source: Source, files: &mut Files) {
+    fn keep(&mut self, source: Source, files: &mut Files, says: Says) {
         source
             .take_read()
             .into_iter()
-            .for_each(|file| files.saw(file));
+            .for_each(|file| files.saw(file, says));
         let (wrong, odd) = source.findings();
         self.mistakes.extend(wrong);
         self.warnings.extend(odd);
     }
 }
 
+/// What a file says, with the secret files that it names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Says {
+    /// `tollgate.yaml`: one replica may have another listener than the next.
+    HowItRuns,
+    /// Catalogue and accounts.
+    WhatIsSold,
+}
+
 /// What a load has read so far.
 #[derive(Default)]
 struct Files {
     digest: Sha256,
+    /// Of the contents of the files that say what is sold.
+    sold: Sha256,
     sources: Sources,
 }
 
 impl Files {
     /// The file's bytes, without the byte-order mark that some editors and exports put first: to
     /// the parser it would be a character, and the first line indented by it.
-    fn read(&mut self, path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+    fn read(&mut self, path: &Path, limit: u64, says: Says) -> Result<Vec<u8>, String> {
         let stamp = sources::stamp(path);
         let bytes = read(path, limit);
         let read = bytes.as_ref().map_or(&[][..], Vec::as_slice);
-        self.saw(SeenFile::new(path.to_owned(), stamp, read));
+        self.saw(SeenFile::new(path.to_owned(), stamp, read), says);
         bytes.map(|mut bytes| {
             if bytes.starts_with(BYTE_ORDER_MARK) {
                 bytes.drain(..BYTE_ORDER_MARK.len());
@@ -169,13 +183,13 @@ impl Files {
         })
     }
 
-    /// The file that a line names. One that cannot be read is a mistake of that line.
+    /// The catalogue or accounts that a line names. A file that cannot be read is a mistake of that line.
     fn open(&mut self, named: Item<'_>, limit: u64) -> Option<(Source, Vec<u8>)> {
         self.open_at(named.source.beside(named.text()?), named, limit)
     }
 
     fn open_at(&mut self, path: PathBuf, named: Item<'_>, limit: u64) -> Option<(Source, Vec<u8>)> {
-        match self.read(&path, limit) {
+        match self.read(&path, limit, Says::WhatIsSold) {
             Ok(bytes) => Some((Source::new(path), bytes)),
             Err(e) => named.refuse(format!("{} cannot be read: {e}", path.display())),
         }
@@ -214,7 +228,16 @@ impl Files {
         Some(files)
     }
 
-    fn saw(&mut self, file: SeenFile) {
+    fn sold_digest(&self) -> String {
+        let whole = self.sold.clone().finalize();
+        hex::encode(whole.get(..SOLD_DIGEST_BYTES).unwrap_or_default())
+    }
+
+    fn saw(&mut self, file: SeenFile, says: Says) {
+        if says == Says::WhatIsSold {
+            // Each has the same length, so no two lists of files run into one another.
+            self.sold.update(file.sha256);
+        }
         self.digest.update(file.path.as_os_str().as_encoded_bytes());
         self.digest.update([0]);
         self.digest.update(file.sha256);

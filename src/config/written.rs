@@ -12,6 +12,10 @@ use std::path::{Path, PathBuf};
 pub struct Written {
     /// The SHA-256 of all that was read: equal configurations of equal files have equal ones.
     pub digest: [u8; 32],
+    /// The first 16 hexadecimal digits of the SHA-256 of what is sold: catalogue, accounts and the
+    /// secret files that they name, by their bytes and not their paths. Replicas that serve the
+    /// same have the same.
+    pub sold_digest: String,
     /// The files that were read.
     pub sources: Sources,
     /// [`crate::config::Config::settings`] of the start, before a program changed them (the demo

@@ -171,7 +171,9 @@ impl Reloader {
         let entered: Vec<AccountId> = entered.iter().map(|of| of.id.clone()).collect();
         let generation = old.generation + 1;
         let catalog = Arc::new(new.catalog);
-        let policy = Policy::build(generation, catalog, new.accounts, &shared.metrics);
+        let mut policy = Policy::build(generation, catalog, new.accounts, &shared.metrics);
+        policy.digest.clone_from(&new.written.sold_digest);
+        shared.metrics.set_config_digest(&policy.digest);
         policy.apply(&shared.limiters);
         policy.inherit(&old);
         shared.policy.store(Arc::new(policy));

@@ -1,12 +1,30 @@
-//! The name of this gate among others.
+//! The name of this gate among others, and what one of several does not do.
 //!
 //! Owns what it is called when the settings do not say. Must never fail: a name is a convenience.
 
 use crate::config::Settings;
 
-/// The setting `replica`, or the machine's host name; empty when the machine has none.
-pub(super) fn replica_name(settings: &Settings) -> String {
-    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let written = settings.replica.clone();
-    written.unwrap_or_else(|| host().trim().to_owned())
+/// The setting `replica`, or the machine's host name; never empty.
+pub(in crate::control) fn replica_name(settings: &Settings) -> String {
+    settings.replica.clone().unwrap_or_else(|| {
+        let told = rustix::system::uname();
+        match told.nodename().to_string_lossy().trim() {
+            "" => "unnamed".to_owned(),
+            name => name.to_owned(),
+        }
+    })
+}
+
+/// Says at the start what is not done here with a shared store.
+pub(super) fn tell_replica(settings: &Settings) {
+    if settings.store.is_none() {
+        return;
+    }
+    tracing::warn!(
+        replica = replica_name(settings),
+        ledger = %settings.ledger.path.display(),
+        "a store without an outbox: this gate is one of several replicas, and the records of the calls that it admits stay in its \
+         own ledger. Nobody collects them for the bills, so none is deleted: the ledger grows. Days are sealed here; no month is \
+         fixed or debited, no event is raised, and only `stopped:` in the accounts stops a customer"
+    );
 }

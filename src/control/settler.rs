@@ -7,6 +7,9 @@
 //! Every step asks the ledger what was done before, and does what is missing. So a process that
 //! ends in the midst of it loses nothing: the next tick, or the next process, goes on.
 //!
+//! A gate that is one of several replicas (`admission.store`) knows a part of the calls: it seals its
+//! days, and does nothing else of the above (see `replica`).
+//!
 //! As long as the wall clock is not trusted (see `trust`) nothing is sealed, settled or deleted. A
 //! stopped account stays so, a paying one goes on, and events are raised, save those of an end that
 //! comes. A clock that is behind stops nobody for arrears: payments count up to the latest instant
@@ -24,6 +27,7 @@ mod outbox;
 mod packs;
 mod pass;
 mod raise;
+mod replica;
 mod standing;
 mod statements;
 mod tell_standing;
@@ -72,6 +76,8 @@ const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 /// The one who settles. There is one ledger, one writer and one of these.
 pub(crate) struct Settler {
     shared: Arc<Shared>,
+    /// Months are fixed and debited here. `false` of one of several replicas.
+    settles: bool,
     /// What is told to the webhook; `None` without one.
     events: Option<EventSettings>,
     /// Tells the delivery of events that there is one.
@@ -125,6 +131,7 @@ impl Settler {
     /// accepted.
     pub(crate) fn start(
         shared: Arc<Shared>,
+        settles: bool,
         retain: Duration,
         events: Option<EventSettings>,
         raised: Arc<Notify>,
@@ -151,7 +158,10 @@ impl Settler {
         let settler = Self {
             trust: Mutex::new(trust),
             state: Mutex::new(SettlerState {
-                debits: balances::debits(&reader)?,
+                debits: match settles {
+                    true => balances::debits(&reader)?,
+                    false => HashMap::new(),
+                },
                 debits_are_stale: false,
                 credits: HashMap::new(),
                 generation: 0,
@@ -171,11 +181,15 @@ impl Settler {
             }),
             entered: Mutex::default(),
             shared,
+            settles,
             retain,
             events,
             raised,
         };
         settler.look();
+        if !settles {
+            settler.tell_what_rests(&reader)?;
+        }
         if !settler.trust.lock().is_trusted() {
             tell_trust(false);
         }
@@ -186,7 +200,10 @@ impl Settler {
     /// Has the next pass look at these accounts, whether or not they call: an order may be low from
     /// its entry.
     pub(crate) fn look_at(&self, accounts: impl IntoIterator<Item = AccountId>) {
-        self.entered.lock().extend(accounts);
+        // A replica looks at no orders.
+        if self.settles {
+            self.entered.lock().extend(accounts);
+        }
     }
 
     /// Looks each second whether something is to be done, and does it. Runs until it is dropped, or
@@ -323,7 +340,9 @@ impl Settler {
         let mut balances = Vec::new();
         let (mut stopped, mut next_payment) = (HashSet::new(), Utc(i64::MAX));
         let mut standings = HashMap::new();
-        let adjusted = policy.accounts().filter(|a| !a.adjustments.is_empty());
+        // A replica has no debits: what is adjusted here is the rest of a balance that it lacks.
+        let adjusted = policy.accounts().filter(|_| self.settles);
+        let adjusted = adjusted.filter(|account| !account.adjustments.is_empty());
         let adjusted = adjusted.filter(|account| !state.debits.contains_key(&account.id));
         let adjusted = adjusted.map(|account| (account.id.clone(), Decimal::ZERO));
         let debits: Vec<_> = adjusted

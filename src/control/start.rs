@@ -8,11 +8,11 @@
 //!   windows; after a second it no longer matters.
 
 use crate::billing::SettleError;
-use crate::config::{Config, Endpoint, Limits, Settings};
+use crate::config::{Account, Catalog, Config, Endpoint, Limits, Settings, Written};
 use crate::control::admin::{self, AdminState};
 use crate::control::delivery::Webhook;
 use crate::control::reload::Reloader;
-use crate::control::replica::replica_name;
+use crate::control::replica::{replica_name, tell_replica};
 use crate::control::serve::Running;
 use crate::control::store::{self, UnfitStore};
 use crate::control::turned_away::keep_turned_away;
@@ -129,6 +129,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         .workers
         .map_or_else(default_workers, std::num::NonZeroUsize::get);
     settings.limits.connections = fit_connections(&settings.limits, workers)?;
+    tell_replica(&settings);
 
     let metrics = Arc::new(Metrics::new(settings.metric_accounts));
     let ledger = {
@@ -136,7 +137,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         off_thread(move || open_ledger(&settings, &clock, metrics)).await??
     };
     let locked_at = clock.mono();
-    let policy = Policy::build(1, Arc::new(catalog), accounts, &metrics);
+    let policy = first_policy(catalog, accounts, &written, &metrics);
 
     let (listeners, admin_listener) = bind(&settings, workers).await?;
     let (public, admin) = (listeners[0].local_addr()?, admin_listener.local_addr()?);
@@ -203,6 +204,18 @@ async fn share(
     }))
 }
 
+fn first_policy(
+    catalog: Catalog,
+    accounts: Vec<Account>,
+    written: &Written,
+    metrics: &Metrics,
+) -> Policy {
+    let mut policy = Policy::build(1, Arc::new(catalog), accounts, metrics);
+    policy.digest.clone_from(&written.sold_digest);
+    metrics.set_config_digest(&policy.digest);
+    policy
+}
+
 /// Waits until a start cannot meet one of a time that is not known here.
 async fn hold(shared: &Shared, locked_at: Mono) {
     // Calls that an earlier process admitted in its last second are not in our windows. It ended
@@ -229,7 +242,9 @@ async fn started_settler(
 ) -> Result<Arc<Settler>, StartError> {
     let (shared, raised) = (shared.clone(), raised.clone());
     let (retain, events) = (settings.ledger.retain_records, settings.events.clone());
-    let settler = off_thread(move || Settler::start(shared, retain, events, raised)).await??;
+    let settles = settings.store.is_none();
+    let start = move || Settler::start(shared, settles, retain, events, raised);
+    let settler = off_thread(start).await??;
     Ok(Arc::new(settler))
 }
 

@@ -11,7 +11,7 @@ pub struct LedgerOptions {
     pub path: PathBuf,
     /// Whether an answer waits until its record is durable.
     pub durability: Durability,
-    /// The name of this replica, written to each record; may be empty.
+    /// The name of this replica, written to each record.
     pub replica: String,
     /// Whether a missing ledger is created. Otherwise it is an error: a volume that is not mounted
     /// would look like one.

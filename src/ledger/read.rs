@@ -66,7 +66,7 @@ pub struct StoredRecord {
     pub reason: Reason,
     /// The time from the start to the end of the call, in whole microseconds.
     pub duration_us: u64,
-    /// The name of the replica that wrote it. May be empty.
+    /// The name of the replica that wrote it. Empty in ledgers of before replicas had names.
     pub replica: String,
     /// The id of the key that proved the account. Empty in records from before keys had ids.
     #[serde(serialize_with = "rows::text")]

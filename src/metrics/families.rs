@@ -252,7 +252,9 @@ families! {
     }
     "The gate itself" {
         pub config_generation: IntGauge = "config_generation" [],
-            "The policy generation in force.";
+            "The policy generation in force. Each replica counts its own.";
+        config_digest: GaugeVec = "config_digest_info" ["digest"],
+            "1, with the digest of catalogue, accounts and their secret files in force. Replicas that serve the same have the same.";
         pub config_last_reload_success: IntGauge = "config_last_reload_success" [],
             "1 when the last reload took effect.";
         pub config_reload_failures: IntCounter = "config_reload_failures_total" [],
@@ -300,6 +302,13 @@ impl Metrics {
             decision.as_str(),
             reason,
         ])
+    }
+
+    /// Shows the digest of the files in force, and that of no others. To be called by one thread at a
+    /// time.
+    pub fn set_config_digest(&self, digest: &str) {
+        self.config_digest.reset();
+        self.config_digest.with_label_values(&[digest]).set(1.0);
     }
 
     /// The counter of heads that were not read for one reason.
@@ -443,6 +452,7 @@ mod tests {
         metrics.head_refused("tls");
         metrics.store_hold("held");
         metrics.set_store_up([("store:6379".to_owned(), true)].into_iter());
+        metrics.set_config_digest("0123456789abcdef");
         let text = String::from_utf8(metrics.expose(Vec::new())).unwrap();
         let mut exposed = 0;
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {

@@ -24,6 +24,9 @@ const AT_ONCE: usize = 8;
 /// They take no place of a question: an export may take long, and a question must not wait for it.
 const PAGES_AT_ONCE: usize = 2;
 
+/// The line by which a replica says that what it counts is not all.
+const PART: &str = "x-tollgate-part: one-replica\r\n";
+
 /// Answers the requests of the public listener: the customer's own endpoints, and calls.
 #[derive(Clone)]
 pub(crate) struct Portal {
@@ -163,11 +166,18 @@ impl Portal {
         let said = match asked.endpoint {
             Endpoint::Quota => self.quota(&question).await,
             Endpoint::Usage => self.usage(&question).await,
+            Endpoint::Statements | Endpoint::Statement if self.proxy.is_replica() => {
+                Err(Refusal::Question(BadQuestion::BillsElsewhere))
+            }
             Endpoint::Statements => self.statements(&question).await,
             Endpoint::Statement => self.statement(&question).await,
             Endpoint::Records => self.records(&question).await,
         };
-        Ok(said?.answer(asked, &request.context.id_text()))
+        let mut answer = said?.answer(asked, &request.context.id_text());
+        if self.proxy.is_replica() {
+            answer.lines().fixed(PART);
+        }
+        Ok(answer)
     }
 
     /// Asks the ledger on another thread, if there is a place.

@@ -1,8 +1,9 @@
 //! `GET /v1/quota`: a customer sees its own quota, live, with its own credential.
 
-use crate::billing::balances::Balances;
 use crate::ledger::{KeysUsed, Reader, TurnedAwayLine};
-use crate::model::{AccountId, Local, Month, Utc};
+use crate::model::{
+    AccountId, BILLS_ELSEWHERE, GroupId, Local, Mode, Month, ONE_REPLICAS_PART, Utc,
+};
 use crate::portal::form::Said;
 use crate::portal::front::{Portal, Question, Source, Unread};
 use crate::proxy::admission::Now;
@@ -11,12 +12,21 @@ use crate::proxy::{Refusal, THROTTLED};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// What the books tell of an account, as it is shown.
+struct ShownBooks {
+    /// By group: the calls of this month, and what is left.
+    services: BTreeMap<GroupId, Value>,
+    /// The balance and what is owed; of a replica, who knows it.
+    standing: Value,
+    /// Since when the balance is below zero.
+    arrears_since: Option<Utc>,
+}
 
 /// What the ledger tells of an account.
 struct Told {
-    balances: Balances,
-    /// Since when the balance is below zero.
-    arrears_since: Option<Utc>,
+    books: ShownBooks,
     /// The calls of this month that were turned away.
     turned_away: Vec<TurnedAwayLine>,
     /// The begin of today.
@@ -30,7 +40,14 @@ impl Portal {
     pub(super) async fn quota(&self, question: &Question<'_>) -> Result<Said, Refusal> {
         let paid_by = self.proxy.shared().paid_by();
         let account = &question.account;
-        let told = self.read(account, move |source| told(source, paid_by));
+        let is_replica = self.proxy.is_replica();
+        let told = self.read(account, move |source| {
+            let books = match is_replica {
+                true => counted(source)?,
+                false => settled(source, paid_by)?,
+            };
+            told(source, books)
+        });
         let described = self.describe(&account.id, &told.await?);
         let body = described.ok_or(Refusal::Credential(CredentialFailure::UnknownKey))?;
         Ok(Said::json(body.to_string()))
@@ -43,8 +60,8 @@ impl Portal {
         let policy = shared.policy.load();
         let account = policy.account(id)?;
         let zone = &policy.catalog.time_zone;
-        let (balances, now) = (&told.balances, Now::read(&shared.clock));
-        let arrears_since = told.arrears_since.map(|at| Local::new(at, zone));
+        let now = Now::read(&shared.clock);
+        let arrears_since = told.books.arrears_since.map(|at| Local::new(at, zone));
         let quotas = policy.describe(account, &shared.limiters, now);
         let services: serde_json::Map<String, Value> = quotas
             .into_iter()
@@ -58,55 +75,104 @@ impl Portal {
                         described
                     })
                     .collect();
-                let mut described = json!({"quotas": limiters});
-                let service = balances
-                    .services
-                    .iter()
-                    .find(|(id, _)| id.as_str() == group);
-                if let Some((_, service)) = service {
-                    described["month"] = json!({
-                        "month": balances.month,
-                        "admitted": service.admitted,
-                        "billable": service.billable,
-                    });
-                    described["free_calls"] = json!(service.free_calls);
-                    described["packs"] = json!(service.packs);
-                    described["notices"] = json!(service.notices);
-                }
+                let mut services = told.books.services.iter();
+                let service = services.find(|(id, _)| id.as_str() == group);
+                let mut described = service.map_or_else(|| json!({}), |(_, of)| of.clone());
+                described["quotas"] = json!(limiters);
                 (group.to_owned(), described)
             })
             .collect();
-        Some(json!({
-            "account": id,
-            "name": account.name,
-            "time_zone": zone.iana_name(),
-            "now": Local::new(now.utc, zone),
-            "balance": balances.balance,
-            "in_arrears": balances.in_arrears,
-            "due_so_far": balances.due_so_far,
-            "keys": policy.describe_keys(account, &told.keys_used),
-            "services": services,
-            "turned_away": {
-                "today": turned_away(&told.turned_away, told.today),
-                "month": turned_away(&told.turned_away, Utc(i64::MIN)),
-            },
-        }))
+        let mut described = told.books.standing.clone();
+        described["account"] = json!(id);
+        described["name"] = json!(account.name);
+        described["time_zone"] = json!(zone.iana_name());
+        described["now"] = json!(Local::new(now.utc, zone));
+        described["keys"] = json!(policy.describe_keys(account, &told.keys_used));
+        described["services"] = Value::Object(services);
+        described["turned_away"] = json!({
+            "today": turned_away(&told.turned_away, told.today),
+            "month": turned_away(&told.turned_away, Utc(i64::MIN)),
+        });
+        Some(described)
     }
 }
 
-fn told(source: &Source<'_>, paid_by: Utc) -> Result<Told, Unread> {
+/// What a gate that settles knows of the account's money.
+fn settled(source: &Source<'_>, paid_by: Utc) -> Result<ShownBooks, Unread> {
     let Source { books, account } = source;
-    let (reader, zone) = (books.reader, &books.catalog.time_zone);
     let balances = books.balances((&***account).into(), paid_by)?;
     let arrears_since = match balances.balance.is_sign_negative() {
-        true => last_debit(reader, &account.id)?,
+        true => last_debit(books.reader, &account.id)?,
         false => None,
     };
+    let month = &balances.month;
+    let services = balances.services.iter().map(|(group, of)| {
+        let counts = json!({"month": month, "admitted": of.admitted, "billable": of.billable});
+        let described = json!({
+            "month": counts,
+            "free_calls": of.free_calls,
+            "packs": of.packs,
+            "notices": of.notices,
+        });
+        (group.clone(), described)
+    });
+    Ok(ShownBooks {
+        services: services.collect(),
+        standing: json!({
+            "balance": balances.balance,
+            "in_arrears": balances.in_arrears,
+            "due_so_far": balances.due_so_far,
+        }),
+        arrears_since,
+    })
+}
+
+/// What one of several replicas knows: the calls that it admitted, and nothing of money.
+fn counted(source: &Source<'_>) -> Result<ShownBooks, Unread> {
+    let Source { books, account } = source;
+    let zone = &books.catalog.time_zone;
+    let month = Month::of(books.now, zone);
+    let (from, until) = month.bounds(zone);
+    let lines = books
+        .reader
+        .usage(from, until, Some(&account.id), 0..=u64::MAX)?;
+    let opened = account.services.iter().map(|of| (of.group.clone(), [0; 2]));
+    let mut counts: BTreeMap<GroupId, [u64; 2]> = opened.collect();
+    for line in &lines {
+        let [admitted, billable] = counts.entry(line.group.clone()).or_default();
+        *admitted += line.calls;
+        if line.billable && line.mode != Mode::Free {
+            *billable += line.calls;
+        }
+    }
+    let services = counts.into_iter().map(|(group, [admitted, billable])| {
+        let counts =
+            json!({"month": month.to_string(), "admitted": admitted, "billable": billable});
+        let unknown = Value::Null;
+        let described =
+            json!({"month": counts, "free_calls": unknown, "packs": unknown, "notices": unknown});
+        (group, described)
+    });
+    Ok(ShownBooks {
+        services: services.collect(),
+        standing: json!({
+            "balance": null,
+            "in_arrears": null,
+            "due_so_far": null,
+            "books": BILLS_ELSEWHERE,
+            "part": ONE_REPLICAS_PART,
+        }),
+        arrears_since: None,
+    })
+}
+
+fn told(source: &Source<'_>, of_books: ShownBooks) -> Result<Told, Unread> {
+    let Source { books, account } = source;
+    let (reader, zone) = (books.reader, &books.catalog.time_zone);
     let (from, _) = Month::of(books.now, zone).bounds(zone);
     let until = Utc(books.now.0.saturating_add(3_600_000_000));
     Ok(Told {
-        balances,
-        arrears_since,
+        books: of_books,
         turned_away: reader.turned_away(&account.id, from, until)?,
         today: begin_of_day(books.now, zone),
         keys_used: reader.keys_used(&account.id, books.now)?,
@@ -152,7 +218,6 @@ fn turned_away(lines: &[TurnedAwayLine], since: Utc) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::GroupId;
 
     #[test]
     fn what_was_turned_away_is_summed_by_kind_and_today_is_a_part_of_the_month() {

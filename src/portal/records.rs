@@ -12,7 +12,7 @@
 //!   No other answer tells it: a cursor is never taken for more than the account's newest record.
 
 use crate::ledger::{Cursor, RECORD_COLUMNS, Reader, RecordPage, RecordsOf, StoredRecord};
-use crate::model::{AccountId, Month, Utc, run_when_idle};
+use crate::model::{AccountId, Month, ONE_REPLICAS_PART, Utc, run_when_idle};
 use crate::portal::form::{Format, Said, SaidBody};
 use crate::portal::front::{Portal, Question, Unread};
 use crate::portal::limits::Export;
@@ -102,8 +102,9 @@ impl Portal {
         };
         let first = exporting.page(after).await;
         let (page, exporting) = first.map_err(|unread| unread.refusal(&account.id))?;
+        let part = self.proxy.is_replica().then_some(ONE_REPLICAS_PART);
         let text = match format {
-            Format::Json => in_json(&page.text, &account.id, page.next, page.is_last),
+            Format::Json => in_json(&page.text, &account.id, page.next, page.is_last, part),
             format => [head(format), page.text].concat(),
         };
         let body = match page.is_last || question.asked.is_action {
@@ -274,8 +275,14 @@ fn write(
     Ok(())
 }
 
-/// The lines of a page as one value.
-fn in_json(lines: &[u8], account: &AccountId, next: Cursor, is_last: bool) -> Vec<u8> {
+/// The lines of a page as one value. `part`: what they are a part of.
+fn in_json(
+    lines: &[u8],
+    account: &AccountId,
+    next: Cursor,
+    is_last: bool,
+    part: Option<&str>,
+) -> Vec<u8> {
     let mut text = b"{\"records\":[".to_vec();
     let mut lines = lines.split(|byte| *byte == b'\n').filter(|l| !l.is_empty());
     if let Some(first) = lines.next() {
@@ -285,7 +292,10 @@ fn in_json(lines: &[u8], account: &AccountId, next: Cursor, is_last: bool) -> Ve
         text.push(b',');
         text.extend_from_slice(line);
     }
-    let rest = json!({"complete": is_last, "next_cursor": written(account, next).to_string()});
+    let mut rest = json!({"complete": is_last, "next_cursor": written(account, next).to_string()});
+    if let Some(part) = part {
+        rest["part"] = json!(part);
+    }
     text.extend_from_slice(b"],");
     // Without its opening brace.
     text.extend_from_slice(rest.to_string().trim_start_matches('{').as_bytes());
@@ -366,7 +376,7 @@ mod tests {
                 "{\"records\":[{\"x\":1},{\"x\":2}],\"complete\":true,\"next_cursor\":\"a:0:7\"}",
             ),
         ] {
-            let text = in_json(lines.as_bytes(), &account, Cursor::from(7), true);
+            let text = in_json(lines.as_bytes(), &account, Cursor::from(7), true, None);
             assert_eq!(String::from_utf8(text).unwrap(), expected);
         }
     }

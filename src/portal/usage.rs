@@ -1,7 +1,7 @@
 //! `GET /v1/usage`: the counts of a month, from the ledger's roll-up.
 
 use crate::ledger::HourlyLine;
-use crate::model::{Local, Utc};
+use crate::model::{Local, ONE_REPLICAS_PART, Utc};
 use crate::portal::form::Said;
 use crate::portal::front::{Portal, Question};
 use crate::portal::quota::begin_of_day;
@@ -69,6 +69,7 @@ impl Portal {
             .and_then(|month| Ok((month, By::parse(parameters.get("by"))?)));
         let (month, by) = asked.map_err(Refusal::Question)?;
         let (from, until) = month.bounds(&zone);
+        let is_replica = self.proxy.is_replica();
         let body = self.read(&question.account, move |source| {
             let id = &source.account.id;
             let reader = source.books.reader;
@@ -77,7 +78,7 @@ impl Portal {
                 let counted = lines.iter().filter(|line| is_counted(line));
                 counted.map(|of| of.line.calls).sum()
             };
-            let body = json!({
+            let mut body = json!({
                 "account": id,
                 "month": month.to_string(),
                 "time_zone": zone.iana_name(),
@@ -90,6 +91,9 @@ impl Portal {
                 "admitted": sum(|_| true),
                 "billable": sum(|of| of.line.billable),
             });
+            if is_replica {
+                body["part"] = json!(ONE_REPLICAS_PART);
+            }
             Ok(body.to_string())
         });
         Ok(Said::json(body.await?))

@@ -54,6 +54,12 @@ pub(crate) enum BadQuestion {
         "there is no statement of that month: nothing was called, bought or paid in it, or it has not begun; /v1/statements lists those there are"
     )]
     NoStatement,
+    /// This gate is one of several, and makes no bills.
+    #[error(
+        "the bills are made elsewhere, because this gate is one of several and knows a part of the calls: ask the provider for them; \
+         the calls that this gate admitted are at /v1/usage and /v1/records"
+    )]
+    BillsElsewhere,
 }
 
 /// The cursor of an account, as it is written.

@@ -384,6 +384,10 @@ refusals! {
         Self::CannotAnswer =>
             "cannot_answer", "ServiceUnavailable", SERVICE_UNAVAILABLE "Service unavailable", Retry::Safe(1),
             ("The question cannot be answered now; ask again. Calls are not held up by that.");
+        // Not 404: of a month it says that nothing was called in it. Not 5xx: it would be asked again.
+        Self::Question(failure @ BadQuestion::BillsElsewhere) =>
+            "bills_elsewhere", "UnsupportedOperation", CONFLICT "Bills are made elsewhere", Retry::Never,
+            (failure as BadQuestion::BillsElsewhere);
     }
     "The gate", is_throttle: false {
         Self::BodyMemory =>

@@ -126,6 +126,12 @@ impl Proxy {
         &self.shared
     }
 
+    /// Whether this process is one of several replicas (`admission.store`): its ledger has a part of
+    /// the calls, and the bills are made elsewhere.
+    pub fn is_replica(&self) -> bool {
+        self.shared.windows.is_some()
+    }
+
     /// How long a client's connection may stay without a request.
     pub fn idle_timeout(&self) -> Duration {
         self.limits.idle_timeout

@@ -44,6 +44,7 @@ mod reference;
 mod refused_heads;
 mod reload;
 mod replicas;
+mod replica;
 mod sdk;
 mod store;
 mod streaming;

@@ -20,6 +20,11 @@ const NOTICES: &str = "is replaced by `events`, whose posts are signed: write \
     `echo \"whsec_$(openssl rand -base64 32)\" > secrets/events.secret`; there is no token any more \
     (deploy/EVENTS.md)";
 
+/// Why a replica has no `events`. A warning would be read by nobody until the first notice (R14) is
+/// missed.
+const EVENTS_OF_A_REPLICA: &str = "nothing would be posted: `admission.store` makes this gate one of several replicas, and \
+    none of them knows all calls, so none raises events; take `events` out";
+
 /// Where the other two files are, as far as it is known.
 #[derive(Default)]
 pub(in crate::config) struct Paths<'a> {
@@ -55,7 +60,11 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
     let replica = top.optional("replica", |item| item.line().map(str::to_owned));
     let metric_accounts = alone(top.section("metrics"), |fields| fields.count("accounts"));
     top.forbid("notices", NOTICES);
+    let events_at = top.written("events");
     let events = top.optional_section("events", events);
+    if let (Some(item), Some((_, Some(_)))) = (events_at, &admission) {
+        item.refuse::<()>(EVENTS_OF_A_REPLICA);
+    }
     let trusted_proxies = top.value("trusted_proxies", |item| item.each(network));
     top.close();
 

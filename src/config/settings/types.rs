@@ -36,7 +36,7 @@ pub struct Settings {
     pub replica: Option<String>,
     /// The number of accounts that have metric series of their own; at least 1.
     pub metric_accounts: usize,
-    /// Where events are posted (R14, R16); `None` is nowhere.
+    /// Where events are posted (R14, R16); `None` is nowhere, as it is with [`Self::store`].
     pub events: Option<EventSettings>,
     /// What holds everything finite (P7).
     pub limits: Limits,

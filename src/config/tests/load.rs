@@ -216,3 +216,61 @@ fn what_two_files_of_a_directory_both_have_is_refused_with_both_places() {
         ["tollgate.yaml:4:11: accounts: accounts.d holds no *.yaml file: put one there"]
     );
 }
+
+#[test]
+fn the_digest_of_what_is_sold_is_that_of_its_bytes_wherever_they_lie() {
+    let digest = |files: &Files| files.load().unwrap().written.sold_digest;
+    let with_a_secret_file = || {
+        let files = Files::good();
+        let named = "secret_key: {file: one.key}";
+        files.change("accounts.yaml", "secret_key: hush", named);
+        files.write("one.key", "hush");
+        files
+    };
+    let (here, there) = (with_a_secret_file(), with_a_secret_file());
+    let first = digest(&here);
+    assert_eq!(first.len(), 16);
+    assert!(first.chars().all(|c| c.is_ascii_hexdigit()), "{first}");
+    assert_eq!(digest(&there), first, "of equal files in another directory");
+    // How a replica runs is its own.
+    there.change("tollgate.yaml", "127.0.0.1:8080", "127.0.0.1:8081");
+    there.change(
+        "tollgate.yaml",
+        "ledger:",
+        "admin: {token: {file: token}}\nledger:",
+    );
+    there.write("token", "other");
+    assert_eq!(digest(&there), first);
+    // Also when they are read again, with places, to tell a warning.
+    there.write("one.key", "hush");
+    assert_eq!(digest(&there), first);
+    for (name, from, to) in [
+        ("catalog.yaml", "title: Video", "title: Videos"),
+        ("accounts.yaml", "name: Two", "name: Three"),
+        ("accounts.yaml", "name: One", "name: One  # the first"),
+        ("one.key", "hush", "hushed"),
+    ] {
+        let files = with_a_secret_file();
+        files.change(name, from, to);
+        assert_ne!(digest(&files), first, "{name}: {to}");
+    }
+    // A directory of accounts has the digest of its files by name, not by the names.
+    let split = |directory: &str, names: [&str; 2]| {
+        let files = Files::good();
+        let line = format!("accounts: {directory}");
+        files.change("tollgate.yaml", "accounts: accounts.yaml", &line);
+        let two = ACCOUNTS.find("  \"2\":").unwrap();
+        files.write(&format!("{directory}/{}", names[0]), &ACCOUNTS[..two]);
+        let second = format!("accounts:\n{}", &ACCOUNTS[two..]);
+        files.write(&format!("{directory}/{}", names[1]), second);
+        digest(&files)
+    };
+    assert_eq!(
+        split("a", ["1.yaml", "2.yaml"]),
+        split("b", ["x.yaml", "y.yaml"])
+    );
+    assert_ne!(
+        split("a", ["1.yaml", "2.yaml"]),
+        split("a", ["2.yaml", "1.yaml"])
+    );
+}

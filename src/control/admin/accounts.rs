@@ -1,9 +1,10 @@
 //! Accounts: what is in force, what is left and owed, and the statements.
 
-use crate::billing::balances;
+use crate::billing::balances::{self, Balances};
 use crate::billing::books::{AccountRef, Books, BooksError};
 use crate::control::admin::app::{App, Named, named, problem, read};
 use crate::control::admin::query::{Parameters, month, parameters};
+use crate::model::BILLS_ELSEWHERE;
 use crate::proxy::admission::{Limiters, Now};
 use crate::proxy::counts;
 use crate::proxy::policy::{Described, KnownAccount, Policy};
@@ -12,15 +13,19 @@ use axum::extract::State as Extracted;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Every account, by id; behind them those that the files do not name any more and that owe
 /// something.
 pub(super) async fn accounts(Extracted(admin): App) -> Response {
     let shared = admin.shared.clone();
     let policy = shared.policy.load_full();
+    let is_replica = admin.proxy.is_replica();
     let listed = read(&admin, move |reader| {
-        let debits = balances::debits(reader)?;
+        let debits = match is_replica {
+            true => HashMap::new(),
+            false => balances::debits(reader)?,
+        };
         let now = Now::read(&shared.clock);
         // One after the other into the text: as values they would take several times the room.
         let mut text = b"[".to_vec();
@@ -69,6 +74,7 @@ pub(super) async fn account(Extracted(admin): App, id: Named) -> Response {
     let account = policy.account(&id).cloned();
     let (now, paid_by) = (admin.shared.clock.utc(), admin.shared.paid_by());
     let (catalog, sold, sold_id) = (policy.catalog.clone(), account.clone(), id.clone());
+    let is_replica = admin.proxy.is_replica();
     let asked = read(&admin, move |reader| {
         let catalog = &catalog;
         let sold = AccountRef {
@@ -80,7 +86,10 @@ pub(super) async fn account(Extracted(admin): App, id: Named) -> Response {
             reader,
             now,
         };
-        let balances = books.balances(sold, paid_by)?;
+        let balances = match is_replica {
+            true => None,
+            false => Some(books.balances(sold, paid_by)?),
+        };
         Ok::<_, BooksError>((balances, reader.keys_used(&sold_id, now)?))
     });
     let (balances, keys_used) = match asked.await {
@@ -89,7 +98,8 @@ pub(super) async fn account(Extracted(admin): App, id: Named) -> Response {
     };
     let Some(account) = account else {
         // An account that the files do not name any more may have called, and may owe.
-        if balances.services.is_empty() && !balances.in_arrears {
+        let is_known = |of: &Balances| !of.services.is_empty() || of.in_arrears;
+        if !balances.as_ref().is_some_and(is_known) {
             return problem(StatusCode::NOT_FOUND, "no such account");
         }
         let described = json!({"id": id, "name": null, "removed": true, "keys": [], "services": {}, "balances": balances});
@@ -97,7 +107,7 @@ pub(super) async fn account(Extracted(admin): App, id: Named) -> Response {
     };
     let now = Now::read(&admin.shared.clock);
     let services = services(&policy, &account, &admin.shared.limiters, now);
-    let described = json!({
+    let mut described = json!({
         "id": id,
         "name": account.name,
         "removed": false,
@@ -105,6 +115,9 @@ pub(super) async fn account(Extracted(admin): App, id: Named) -> Response {
         "services": services,
         "balances": balances,
     });
+    if is_replica {
+        described["books"] = json!(BILLS_ELSEWHERE);
+    }
     Json(described).into_response()
 }
 
@@ -129,6 +142,10 @@ pub(super) fn services<'p>(
 }
 
 pub(super) async fn statement(Extracted(admin): App, id: Named, query: Parameters) -> Response {
+    // 409, as a customer is told: 404 would say that nothing was called.
+    if admin.proxy.is_replica() {
+        return problem(StatusCode::CONFLICT, BILLS_ELSEWHERE);
+    }
     let policy = admin.shared.policy.load_full();
     let now = admin.shared.clock.utc();
     let month = parameters(query, ["month"])

@@ -41,6 +41,8 @@ pub(super) struct Admin {
     pub(super) proxy: Arc<Proxy>,
     pub(super) reloader: Arc<Reloader>,
     pub(super) public: SocketAddr,
+    /// The name of this process in records.
+    pub(super) replica: String,
     pub(super) started_at: Utc,
     pub(super) state: watch::Receiver<AdminState>,
 }

@@ -3,11 +3,11 @@
 use crate::control::admin::app::{App, problem, read};
 use crate::control::admin::query::{Parameters, month, parameters};
 use crate::ledger::{Cursor, ReadError};
-use crate::model::AccountId;
+use crate::model::{AccountId, ONE_REPLICAS_PART};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State as Extracted;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -40,13 +40,23 @@ pub(super) async fn usage(Extracted(admin): App, query: Parameters) -> Response 
     })
     .await;
     match read {
-        Ok(lines) => Json(json!({"month": month.to_string(), "lines": lines})).into_response(),
+        Ok(lines) => {
+            let mut body = json!({"month": month.to_string(), "lines": lines});
+            if admin.proxy.is_replica() {
+                body["part"] = json!(ONE_REPLICAS_PART);
+                body["replica"] = json!(admin.replica);
+            }
+            Json(body).into_response()
+        }
         Err(response) => response,
     }
 }
 
 /// The cursor to ask with next, as `after`.
 const NEXT_CURSOR: header::HeaderName = header::HeaderName::from_static("next-cursor");
+
+/// By which a replica says that its records are not all.
+const PART: header::HeaderName = header::HeaderName::from_static("x-tollgate-part");
 
 pub(super) async fn records(Extracted(admin): App, query: Parameters) -> Response {
     let [after, limit] = match parameters(query, ["after", "limit"]) {
@@ -90,5 +100,10 @@ pub(super) async fn records(Extracted(admin): App, query: Parameters) -> Respons
         (header::CONTENT_TYPE, "application/x-ndjson".to_owned()),
         (NEXT_CURSOR, next.to_string()),
     ];
-    (fields, Body::from(text)).into_response()
+    let mut answer = (fields, Body::from(text)).into_response();
+    if admin.proxy.is_replica() {
+        let part = HeaderValue::from_static("one-replica");
+        answer.headers_mut().insert(PART, part);
+    }
+    answer
 }

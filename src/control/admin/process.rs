@@ -38,9 +38,11 @@ pub(super) async fn status(Extracted(admin): App) -> Json<Value> {
         "commit": COMMIT,
         "state": admin.state.borrow().as_str(),
         "listen": admin.public.to_string(),
+        "replica": admin.replica,
         "started_at": told(admin.started_at),
         "policy": {
             "generation": policy.generation,
+            "digest": policy.digest,
             "accounts": policy.accounts().count(),
             "gates": shared.limiters.len(),
             "last_reload_success": shared.metrics.config_last_reload_success.get() == 1,

@@ -10,6 +10,7 @@ use crate::control::admin::metrics::metrics;
 use crate::control::admin::probes::{live, ready};
 use crate::control::admin::process::{reload, status};
 use crate::control::reload::Reloader;
+use crate::control::replica::replica_name;
 use crate::proxy::Proxy;
 use axum::Router;
 use axum::error_handling::HandleErrorLayer;
@@ -42,6 +43,7 @@ pub(crate) fn router(
     let guard: guard::Guard = Arc::new(settings.admin.token.clone());
     let admin = Arc::new(Admin {
         public,
+        replica: replica_name(settings),
         started_at: proxy.shared().clock.utc(),
         state,
         shared: proxy.shared().clone(),

@@ -18,6 +18,9 @@ impl Settler {
         let now = self.look();
         let zone = &policy.catalog.time_zone;
         state.next_seal = next_seal(now, zone);
+        if !self.settles {
+            return self.pass_of_a_replica(&reader, zone, state, now);
+        }
         let last_seal = reader.last_day()?;
         let shown = self.show(&reader, zone, now);
         let (is_trusted, may_delete) = {
@@ -52,8 +55,17 @@ impl Settler {
         let unsettled = unsettled(reader, zone)?.unwrap_or_else(|| Month::of(now, zone));
         let (settled_until, _) = unsettled.bounds(zone);
         metrics.settlement_last_month.set(settled_until.seconds());
+        self.show_ahead(reader, zone, now)
+    }
+
+    pub(super) fn show_ahead(
+        &self,
+        reader: &Reader,
+        zone: &TimeZone,
+        now: Utc,
+    ) -> Result<(), SettleError> {
         let furthest = furthest(reader, zone)?.map_or(0, |(_, at)| seconds_ahead(at, now));
-        metrics.ledger_ahead.set(furthest.max(0));
+        self.shared.metrics.ledger_ahead.set(furthest.max(0));
         Ok(())
     }
 
@@ -137,7 +149,7 @@ impl Settler {
         Ok(())
     }
 
-    fn prune(
+    pub(super) fn prune(
         &self,
         reader: &Reader,
         zone: &TimeZone,
@@ -156,7 +168,12 @@ impl Settler {
 
     /// Seals yesterday, when it has been over for long enough. Days on which the gate did not run
     /// have no seal of their own: the next one covers them.
-    fn seal_days(&self, reader: &Reader, zone: &TimeZone, now: Utc) -> Result<(), SettleError> {
+    pub(super) fn seal_days(
+        &self,
+        reader: &Reader,
+        zone: &TimeZone,
+        now: Utc,
+    ) -> Result<(), SettleError> {
         let day = last_day_over(now, zone);
         let sealed = reader.last_day()?;
         if reader.last_seq()? == 0 || sealed.is_some_and(|sealed| sealed.day >= day.to_string()) {

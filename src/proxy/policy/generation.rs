@@ -22,6 +22,8 @@ use std::sync::Arc;
 pub struct Policy {
     /// 1 at start, one more at each change.
     pub generation: u64,
+    /// The digest of the files that it was read from; empty when it was read from none.
+    pub digest: String,
     /// The catalogue as loaded.
     pub catalog: Arc<Catalog>,
     operations: Vec<Arc<Operation>>,
@@ -57,6 +59,7 @@ impl Policy {
         accounts.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         Self {
             generation,
+            digest: String::new(),
             catalog,
             operations,
             routes,
