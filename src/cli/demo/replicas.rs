@@ -164,7 +164,8 @@ fn write_introduction(
         out,
         "Each client sends its calls to the gates in turn. quota: calls a second that the account\n\
          may make at all gates together; peak: the most starts in any one second, over the ledgers of\n\
-         all gates by the store's clock. Ctrl-C ends the demo.\n"
+         all gates by the store's clock. Each gate has the records of its own calls; nobody collects\n\
+         them for bills here. Ctrl-C ends the demo.\n"
     )
 }
 
