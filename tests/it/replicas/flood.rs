@@ -97,8 +97,16 @@ async fn a_flood_of_three_gates_costs_the_store_two_questions_for_each_start_at_
         assert!(called > 0);
         // A late answer is asked for again.
         let most = bound * f64::from(quota) + rate(late);
-        assert!(rate(asked) <= 1.05 * most, "{} of {most}", rate(asked));
+        assert!(
+            !super::fleet::judges_time() || rate(asked) <= 1.05 * most,
+            "{} of {most}",
+            rate(asked)
+        );
         // Two workers of three gates, each with a heartbeat every 100 ms at most.
-        assert!(rate(all) <= 1.05 * most + 66.0, "{} of {most}", rate(all));
+        assert!(
+            !super::fleet::judges_time() || rate(all) <= 1.05 * most + 66.0,
+            "{} of {most}",
+            rate(all)
+        );
     }
 }

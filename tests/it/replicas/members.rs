@@ -49,11 +49,17 @@ async fn a_gate_that_is_killed_and_one_that_is_added_change_nothing_of_the_total
     fleet.assert_conserved().await;
     let seconds = until.since(from).as_secs_f64();
     let lost = 2.0 * late as f64 / (f64::from(QUOTA) * seconds);
-    assert!(used >= 0.95 - lost, "{used}, {late} late");
+    assert!(
+        !super::fleet::judges_time() || used >= 0.95 - lost,
+        "{used}, {late} late"
+    );
     assert!(by_gate[2] <= 2, "{by_gate:?}");
     assert!(
         [0, 1, 3].iter().all(|gate| by_gate[*gate] > 0),
         "{by_gate:?}"
     );
-    assert!(away as u64 <= 8 * late, "{away} unavailable, {late} late");
+    assert!(
+        !super::fleet::judges_time() || away as u64 <= 8 * late,
+        "{away} unavailable, {late} late"
+    );
 }

@@ -87,7 +87,10 @@ async fn a_client_paced_at_its_quota_over_three_gates_in_turn_or_at_random_loses
         refused += (throttled + away) as u64;
     }
     // The start of a late answer stays spent: one call of the next second finds none.
-    assert!(refused <= late, "{refused} refused, {late} late answers");
+    assert!(
+        !super::fleet::judges_time() || refused <= late,
+        "{refused} refused, {late} late answers"
+    );
     fleet.assert_conserved().await;
     Starts::judged(&fleet.replicas, RETAIL, quota, &fleet.upstream.seen());
 }
