@@ -26,7 +26,10 @@ const DOORS: &[(&str, &[&str])] = &[
     ("hyper::client", &["control/delivery"]),
     // The name of a setting, and of the server that the demo starts.
     ("redis", &["store", "config/settings", "cli/demo"]),
-    ("tokio_rustls", &["control/delivery", "store/dial"]),
+    (
+        "tokio_rustls",
+        &["model/tls", "control/delivery", "store/dial"],
+    ),
     ("rustls_native_certs", &["control/delivery", "store/dial"]),
     ("httparse", &["http"]),
     ("hyper::server", &["cli/demo/sample"]),

@@ -17,10 +17,10 @@ use std::sync::Arc;
 #[derive(thiserror::Error, Debug)]
 pub enum UnfitStore {
     /// It is not fit, or not there.
-    #[error("the store (`admission.store`): {0}")]
+    #[error("`admission.store`: {0}")]
     Unfit(#[from] CheckError),
     /// No certificate can be trusted.
-    #[error("the store (`admission.store`): {0}")]
+    #[error("`admission.store`: {0}")]
     Certificates(#[from] BadCertificates),
 }
 

@@ -13,6 +13,7 @@ mod network;
 mod replica;
 mod terms;
 mod time;
+mod tls;
 
 pub use clock::{Clock, Mover};
 pub use month::Month;
@@ -31,3 +32,4 @@ pub(crate) use network::{is_in, network};
 pub(crate) use replica::{BILLS_ELSEWHERE, NO_OUTBOX, ONE_REPLICAS_PART};
 pub(crate) use terms::{COMMIT, Period, RequestIdText, TierBasis};
 pub use time::StoreStart;
+pub(crate) use tls::tls_connector;

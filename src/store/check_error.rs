@@ -9,7 +9,10 @@ use crate::store::options::NodeAddress;
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// See [`BadCertificates`].
-    #[error("{0}: give a PEM file with the certificate of the authority that signed the store's")]
+    #[error(
+        "{0}: write `ca: PATH`, a PEM file with the certificate of the authority that signed the \
+         store's"
+    )]
     BadCertificates(#[from] BadCertificates),
     /// There is no node to ask.
     #[error("no node of the store is known: give the address of at least one")]
@@ -28,8 +31,8 @@ pub enum CheckError {
     UnknownMaster(String),
     /// The node is none of a Cluster.
     #[error(
-        "the store at {0} is no node of a Cluster: choose the topology `single` or `sentinel`, or \
-         start it with `cluster-enabled yes`"
+        "the store at {0} is no node of a Cluster: take out `cluster: true`, or start the store \
+         with `cluster-enabled yes`"
     )]
     NoCluster(NodeAddress),
     /// A Cluster has one database.
@@ -101,7 +104,8 @@ pub enum NodeFault {
     NoStandby(String),
     /// It is not the primary.
     #[error(
-        "is a standby ({0}): give the address of the primary, or choose the topology `sentinel`"
+        "is a standby ({0}): write the address of the primary in `nodes`, or the addresses of the \
+         sentinels with `sentinel: NAME`"
     )]
     Standby(String),
     /// It answered with another error.

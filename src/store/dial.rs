@@ -3,23 +3,21 @@
 //! Owns how a node is reached. Must never wait without a bound, nor send a password to somebody
 //! whose certificate was not verified when TLS was asked for.
 
-use crate::model::Host;
+use crate::model::{Host, tls_connector};
 use crate::store::options::{NodeAddress, StoreOptions, Topology};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, Value, cmd};
 use secrecy::{ExposeSecret, SecretString};
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// The longest that a look-up and the opening of a connection take. Shorter than the second after
 /// which the kernel repeats a lost packet: a new attempt is sooner than that.
@@ -152,13 +150,8 @@ impl Dialer {
         if roots.is_empty() {
             return Err(BadCertificates("there is none".to_owned()));
         }
-        let config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .expect("the provider has what its own versions need")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         Ok(Self {
-            tls: Some(TlsConnector::from(Arc::new(config))),
+            tls: Some(tls_connector(roots)),
         })
     }
 

@@ -10,7 +10,7 @@
 use crate::config::{EventSettings, WebhookUrl};
 use crate::control::delivery::outbox::Unsent;
 use crate::control::delivery::signature::Signer;
-use crate::model::{Host, Utc};
+use crate::model::{Host, Utc, tls_connector};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http::{Request, Response, StatusCode};
@@ -21,16 +21,14 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use std::fmt::Display;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// From the first attempt to connect to the end of the answer (ours).
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -98,14 +96,7 @@ impl Webhook {
     }
 
     pub(super) fn trusting(settings: &EventSettings, roots: RootCertStore) -> Self {
-        let tls = settings.webhook.tls.then(|| {
-            let config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
-                .with_safe_default_protocol_versions()
-                .expect("the provider has what its own versions need")
-                .with_root_certificates(roots)
-                .with_no_client_auth();
-            TlsConnector::from(Arc::new(config))
-        });
+        let tls = settings.webhook.tls.then(|| tls_connector(roots));
         Self {
             url: settings.webhook.clone(),
             host: Host::new(settings.webhook.host.clone(), settings.webhook.port),

@@ -19,8 +19,7 @@ use std::collections::BTreeSet;
 
 impl Settler {
     /// Looks at the packs of the accounts that called since the last pass or whose entries were
-    /// changed since, and raises each event
-    /// that is due and was not yet.
+    /// changed since, and raises each event that is due and was not yet.
     pub(super) fn look_at_packs(
         &self,
         reader: &Reader,

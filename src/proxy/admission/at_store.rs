@@ -1,8 +1,8 @@
 //! Calls whose starts a shared store decides, when many replicas hold one quota.
 //!
-//! Owns the task that asks for the calls of a limiter ([`SharedWindows::ask`]), and what is known of the
-//! clocks of the store. Must never start a call that the store did not grant, nor let
-//! one wait for ever: what is not decided in time is refused.
+//! Owns the task that asks for the calls of a limiter ([`SharedWindows::ask`]), and what is known
+//! of the clocks of the store. Must never start a call that the store did not grant, nor let one
+//! wait for ever: what is not decided in time is refused.
 //!
 //! # Decided
 //! - **One task asks for the calls of a limiter**, not each call for itself: a client that hangs up

@@ -103,10 +103,17 @@ impl CallsAtStore {
 
     /// The task ends with its worker, perhaps in the midst of a question: the next call makes another.
     pub(super) fn nobody_asks(&self, now: Mono) {
-        self.answered(now, Heard::AskAgain(NoAnswer::Unanswered));
-        self.state.lock().is_asked = false;
+        let mut state = self.state.lock();
+        // Under one lock: a call that came between the two would wait for a task that is gone.
+        state.is_asked = false;
+        let told = state
+            .asks
+            .answered(now, Heard::AskAgain(NoAnswer::Unanswered));
+        drop(state);
+        tell(told);
     }
 
+    /// The question in flight was answered, or not.
     pub(super) fn answered(&self, now: Mono, heard: Heard) {
         let mut state = self.state.lock();
         if let Heard::Grants { grants, left, .. } = &heard {
