@@ -70,6 +70,7 @@ async fn gate_after_the_month(upstream: std::net::SocketAddr, after_us: i64) -> 
     let (clock, mover) = Clock::movable();
     mover.step_utc(until.0 + after_us - now.0);
     let gate = Gate::start_at(upstream, (clock, mover), |config| {
+        config.catalog.settle_day = 3;
         let account = &mut config.accounts[0];
         assert_eq!(account.id.as_str(), CUSTOMER);
         account.payments = Box::default();

@@ -31,8 +31,8 @@ fn zone() -> jiff::tz::TimeZone {
 }
 
 fn last_month() -> Month {
-    let two_hours = 2 * 3_600_000_000;
-    Month::of(Utc(Clock::default().utc().0 - two_hours), &zone()).previous()
+    let an_hour = 3_600_000_000;
+    Month::of(Utc(Clock::default().utc().0 - an_hour), &zone()).previous()
 }
 
 fn rfc3339(at: Utc) -> String {
@@ -277,14 +277,15 @@ async fn a_clock_that_jumps_a_year_passes_no_event_over() {
 fn accounts(payments: &str) -> String {
     let now = Clock::default().utc();
     let ago = |days: u32| rfc3339(Utc(now.0 - (days * DAY).as_micros() as i64));
-    let (delivered, began) = (ago(345), ago(27));
+    // Both orders are older than last month, on whatever day the test runs: they are on no statement of it.
+    let (delivered, began) = (ago(345), ago(87));
     format!(
         "accounts:\n  \"1\":\n    name: One\n    keys: [{{api_key_sha256: {KEY_SHA256}}}]\n    \
          payments: {payments}\n    services:\n      {PORTRAIT}:\n        opened: 2024-01-01T00:00:00+08:00\n        \
          mode: per_call\n  \
          \"2\":\n    name: Two\n    keys: []\n    services:\n      {PORTRAIT}:\n        opened: 2024-01-01T00:00:00+08:00\n        \
          mode: qps\n        packs: [{{order: P-2, calls: 10000, delivered: {delivered}, paid: {{cash: \"88\"}}}}]\n        \
-         qps_purchases: [{{order: Q-2, qps: 10, from: {began}, days: 30, paid: {{cash: \"12000\"}}}}]\n"
+         qps_purchases: [{{order: Q-2, qps: 10, from: {began}, days: 90, paid: {{cash: \"36000\"}}}}]\n"
     )
 }
 

@@ -194,7 +194,7 @@ async fn a_ledger_that_is_ahead_of_the_clock_is_an_error_at_the_start_and_the_pa
     let upstream = Upstream::after(Duration::ZERO).await;
     let house = Sandbox::new(upstream.address, &[]);
     let now = Clock::default().utc();
-    let last_month = Month::of(Utc(now.0 - 2 * 3_600_000_000), &zone()).previous();
+    let last_month = Month::of(Utc(now.0 - 3_600_000_000), &zone()).previous();
     let (past, _) = last_month.bounds(&zone());
     seed(
         &house.ledger(),
