@@ -296,6 +296,7 @@ impl Way {
     async fn beat(&self, open: &Open, bucket: Bucket) -> Result<(), String> {
         let core = &*self.core;
         core.counters.count_heartbeat();
+        core.board.look(self.place);
         let terms = core.listener.terms(bucket);
         let sent = core.clock.mono();
         let result = self

@@ -13,6 +13,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// A connection has so many lines in the log in that time: one that it is away, one that it answers.
+const LINES: u32 = 2;
+const LOGGED_IN: Duration = Duration::from_secs(10);
+
 /// The words of the function, in the order of [`Counts::said`].
 pub const SAID: [&str; 5] = ["granted", "hold", "epoch", "late", "newer"];
 
@@ -115,6 +119,52 @@ struct Place {
     since: Utc,
     /// `None` when it answers.
     trouble: Option<String>,
+    log: PlaceLog,
+}
+
+/// What the log has of a connection.
+struct PlaceLog {
+    /// The last line said that it answers.
+    said_up: bool,
+    /// The begin of the time of which `lines` are counted.
+    from: Mono,
+    lines: u32,
+    /// Changes since the last line.
+    changes: u32,
+}
+
+impl PlaceLog {
+    /// The number of changes to tell with a line that it is `up` or not; `None` when no line is
+    /// due. On a machine that stalls again and again each heartbeat may turn it: then the state is
+    /// told when the time is over.
+    fn line(&mut self, up: bool, now: Mono) -> Option<u32> {
+        if up == self.said_up {
+            return None;
+        }
+        if now.since(self.from) >= LOGGED_IN {
+            (self.from, self.lines) = (now, 0);
+        }
+        if self.lines >= LINES {
+            return None;
+        }
+        self.lines += 1;
+        self.said_up = up;
+        Some(std::mem::take(&mut self.changes))
+    }
+}
+
+impl Place {
+    /// Says the state in the log when a line of it is due.
+    fn say(&mut self, now: Mono) {
+        let Some(changes) = self.log.line(self.trouble.is_none(), now) else {
+            return;
+        };
+        let node = &self.node;
+        match &self.trouble {
+            None => tracing::info!(%node, changes, "the store answers"),
+            Some(why) => tracing::warn!(%node, changes, "the store is away: {why}"),
+        }
+    }
 }
 
 struct Places {
@@ -153,6 +203,12 @@ impl Board {
                 node: node.clone(),
                 since: now,
                 trouble: Some("not connected yet".to_owned()),
+                log: PlaceLog {
+                    said_up: false,
+                    from: self.clock.mono(),
+                    lines: 0,
+                    changes: 0,
+                },
             };
             places.all.insert(number, place);
             number
@@ -166,23 +222,30 @@ impl Board {
         });
     }
 
-    /// The connection answers, or why it does not. A change is a line in the log.
+    /// The connection answers, or why it does not. A change is a line in the log, unless there were
+    /// many.
     pub(crate) fn tell(&self, number: u64, trouble: Option<String>) {
         self.change(|places, now| {
             let Some(place) = places.all.get_mut(&number) else {
                 return;
             };
-            match (&trouble, &place.trouble) {
-                (None, Some(_)) => tracing::info!(node = %place.node, "the store answers"),
-                (Some(why), None) => tracing::warn!(node = %place.node, "the store is away: {why}"),
-                (Some(why), Some(_)) => tracing::debug!(node = %place.node, "{why}"),
-                (None, None) => {}
+            if let Some(why) = &trouble {
+                tracing::debug!(node = %place.node, "{why}");
             }
             if trouble.is_some() != place.trouble.is_some() {
                 place.since = now;
+                place.log.changes += 1;
             }
             place.trouble = trouble;
+            place.say(self.clock.mono());
         });
+    }
+
+    /// To be called now and then: a state that was not told for all the changes before it is told.
+    pub(crate) fn look(&self, number: u64) {
+        if let Some(place) = self.places.lock().all.get_mut(&number) {
+            place.say(self.clock.mono());
+        }
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Places, Utc) -> T) -> T {
@@ -218,5 +281,35 @@ impl Board {
             since: places.since,
             nodes: nodes.into_values().collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_turns_again_and_again_has_two_lines_in_ten_seconds_and_its_last_state_is_told()
+    {
+        let mut log = PlaceLog {
+            said_up: false,
+            from: Mono::default(),
+            lines: 0,
+            changes: 0,
+        };
+        let mut turn = |up: bool, ms: u64| {
+            log.changes += 1;
+            log.line(up, Mono::default().plus(Duration::from_millis(ms)))
+        };
+        assert_eq!(turn(true, 11_000), Some(1));
+        assert_eq!(turn(false, 11_100), Some(1));
+        assert_eq!(turn(true, 11_200), None);
+        assert_eq!(turn(false, 11_300), None);
+        assert_eq!(turn(true, 11_400), None);
+        // It stays so, and a heartbeat looks.
+        let mut look = |ms: u64| log.line(true, Mono::default().plus(Duration::from_millis(ms)));
+        assert_eq!(look(20_999), None);
+        assert_eq!(look(21_000), Some(3));
+        assert_eq!(look(21_100), None);
     }
 }
