@@ -16,4 +16,5 @@ mod members;
 mod oracle;
 mod paced;
 mod spray;
+mod stalls;
 mod unfit;
