@@ -18,3 +18,4 @@ mod paced;
 mod spray;
 mod stalls;
 mod unfit;
+mod upgrade;
