@@ -1,5 +1,6 @@
 //! A way to a server that can be cut without a word: nothing is forwarded, nothing is closed.
 
+use std::net::IpAddr;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -14,18 +15,34 @@ pub struct Cut {
 
 impl Cut {
     pub async fn to(server: u16) -> Self {
+        Self::between(None, server).await
+    }
+
+    /// The same of which a cut concerns only those who come from `side`.
+    pub async fn from(side: IpAddr, server: u16) -> Self {
+        Self::between(Some(side), server).await
+    }
+
+    async fn between(side: Option<IpAddr>, server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (is_cut, cut) = watch::channel(false);
+        let never = watch::Sender::new(false);
         let mut task = JoinSet::new();
         task.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
-                let (near, _) = listener.accept().await.unwrap();
-                let mut cut = cut.clone();
+                let (near, peer) = listener.accept().await.unwrap();
+                let is_concerned = side.is_none_or(|side| side == peer.ip());
+                let mut cut = match is_concerned {
+                    true => cut.clone(),
+                    false => never.subscribe(),
+                };
                 connections.spawn(async move {
                     // One that is opened in the cut is served after it.
-                    cut.wait_for(|cut| !cut).await.unwrap();
+                    if cut.wait_for(|cut| !cut).await.is_err() {
+                        return;
+                    }
                     let Ok(far) = TcpStream::connect(("127.0.0.1", server)).await else {
                         return;
                     };

@@ -1,20 +1,30 @@
 //! Real stores: Redis and Valkey servers, sentinels, clusters, on free ports in directories of
 //! their own. They end with the test.
 
-use super::{eventually, free_port};
+use super::{Cut, eventually, free_port};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use tollgate::testing::model::Utc;
 use tollgate::testing::store::{NodeAddress, StoreOptions, Topology};
 
-/// A server's settings that a store should have.
-pub const NO_PERSISTENCE: &[&str] = &["--save", "", "--appendonly", "no"];
+/// A server's settings that a store should have: nothing is written to disk, and a standby that needs
+/// a copy of everything does not wait for another one that may need it too.
+pub const SETTINGS: &[&str] = &[
+    "--save",
+    "",
+    "--appendonly",
+    "no",
+    "--repl-diskless-sync-delay",
+    "0",
+];
 
 /// A Redis or Valkey server.
 pub struct StoreServer {
     child: Child,
     program: PathBuf,
     args: Vec<String>,
+    environment: Vec<(&'static str, String)>,
     pub port: u16,
     pub dir: tempfile::TempDir,
 }
@@ -27,9 +37,47 @@ impl StoreServer {
 
     /// Valkey, from the wheel in the tests' Python environment.
     pub fn valkey(args: &[&str]) -> Self {
+        Self::start(&Self::valkey_program(), args)
+    }
+
+    /// A Valkey whose wall clock is what [`StoreServer::set_clock`] says; Debian's Redis does not
+    /// start under libfaketime. Its monotonic clock is that of the machine.
+    pub fn with_a_clock_of_its_own() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("clock"), "+0").unwrap();
+        let library = "/usr/$LIB/faketime/libfaketimeMT.so.1";
+        let environment = vec![
+            ("LD_PRELOAD", library.to_owned()),
+            (
+                "FAKETIME_TIMESTAMP_FILE",
+                dir.path().join("clock").to_str().unwrap().to_owned(),
+            ),
+            ("FAKETIME_NO_CACHE", "1".to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ];
+        Self::start_in(dir, &Self::valkey_program(), &[], environment)
+    }
+
+    /// Sets its clock: `+10` is ten seconds ahead of the machine's, `+0 x1.05` is one that has been
+    /// 5 % fast since the start of the server, and `+0 x1` one that is right again.
+    pub fn set_clock(&self, to: &str) {
+        // In one step: it is read while it is written.
+        let new = self.dir.path().join("clock.new");
+        std::fs::write(&new, to).unwrap();
+        std::fs::rename(new, self.dir.path().join("clock")).unwrap();
+    }
+
+    /// What its clock says.
+    pub fn clock(&self) -> Utc {
+        let said = self.cli(&["TIME"]);
+        let mut parts = said.lines().map(|part| part.parse::<i64>().unwrap());
+        Utc(parts.next().unwrap() * 1_000_000 + parts.next().unwrap())
+    }
+
+    fn valkey_program() -> PathBuf {
         let lib = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/lib");
         let versions = std::fs::read_dir(lib).unwrap();
-        let program = versions
+        versions
             .map(|python| {
                 python
                     .unwrap()
@@ -39,14 +87,21 @@ impl StoreServer {
             .flat_map(|of| std::fs::read_dir(of).unwrap())
             .map(|machine| machine.unwrap().path().join("valkey-server"))
             .find(|program| program.exists())
-            .expect("`make needs target/venv/ready` installed it");
-        Self::start(&program, args)
+            .expect("`make needs target/venv/ready` installed it")
     }
 
     /// `args` come after the settings of a store, so that they win. `PORT` and `DIR` in them are
     /// replaced.
     pub fn start(program: &Path, args: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), program, args, Vec::new())
+    }
+
+    fn start_in(
+        dir: tempfile::TempDir,
+        program: &Path,
+        args: &[&str],
+        environment: Vec<(&'static str, String)>,
+    ) -> Self {
         let port = free_port_with_bus();
         let path = dir.path().to_str().unwrap();
         let replace = |arg: &&str| {
@@ -54,13 +109,14 @@ impl StoreServer {
             arg.replace("DIR", path)
         };
         let own = ["--port", "PORT", "--bind", "127.0.0.1", "--dir", "DIR"];
-        let all = own.iter().chain(NO_PERSISTENCE).chain(args);
+        let all = own.iter().chain(SETTINGS).chain(args);
         let args: Vec<String> = all.map(replace).collect();
-        let child = spawn(program, &args, dir.path());
+        let child = spawn(program, &args, &environment, dir.path());
         Self {
             child,
             program: program.to_owned(),
             args,
+            environment,
             port,
             dir,
         }
@@ -81,9 +137,10 @@ impl StoreServer {
         let program = Path::new("redis-sentinel");
         let args = vec![config.to_str().unwrap().to_owned()];
         Self {
-            child: spawn(program, &args, dir.path()),
+            child: spawn(program, &args, &[], dir.path()),
             program: program.to_owned(),
             args,
+            environment: Vec::new(),
             port,
             dir,
         }
@@ -102,7 +159,12 @@ impl StoreServer {
     /// Starts it again, empty, as it was started.
     pub fn restart(&mut self) {
         self.kill();
-        self.child = spawn(&self.program, &self.args, self.dir.path());
+        self.child = spawn(
+            &self.program,
+            &self.args,
+            &self.environment,
+            self.dir.path(),
+        );
     }
 
     /// Sends a signal by its name, such as `STOP`.
@@ -147,7 +209,7 @@ fn free_port_with_bus() -> u16 {
     }
 }
 
-fn spawn(program: &Path, args: &[String], dir: &Path) -> Child {
+fn spawn(program: &Path, args: &[String], environment: &[(&str, String)], dir: &Path) -> Child {
     let log = std::fs::File::options()
         .create(true)
         .append(true)
@@ -155,6 +217,7 @@ fn spawn(program: &Path, args: &[String], dir: &Path) -> Child {
         .unwrap();
     Command::new(program)
         .args(args)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)
@@ -206,6 +269,9 @@ pub const FENCE: &[&str] = &[
 /// The name of the primary to the sentinels.
 pub const MASTER: &str = "windows";
 
+/// Where the standbys and the sentinels of a primary with a cut come from.
+const OTHERS: &str = "127.0.0.3";
+
 /// A primary with two standbys, and three sentinels that watch them.
 pub struct Watched {
     pub servers: Vec<StoreServer>,
@@ -215,10 +281,30 @@ pub struct Watched {
 impl Watched {
     /// `args` are settings of each server. Waits until each sentinel knows all the others.
     pub async fn start(args: &[&str]) -> Self {
-        let mut servers = vec![StoreServer::redis(args)];
-        let primary = servers[0].port.to_string();
+        let primary = StoreServer::redis(args);
+        let port = primary.port;
+        Self::behind(primary, port, args, "").await
+    }
+
+    /// A primary which all the others reach by a way that can be cut; whoever else comes that way
+    /// is not concerned.
+    pub async fn with_a_cut(args: &[&str]) -> (Self, Cut) {
+        let primary = StoreServer::redis(args);
+        let cut = Cut::from(OTHERS.parse().unwrap(), primary.port).await;
+        // Protected mode knows one address of this machine.
+        let far = ["--bind-source-addr", OTHERS, "--protected-mode", "no"];
+        let args = [args, &far].concat();
+        let lines = format!("bind-source-addr {OTHERS}\nsentinel announce-ip 127.0.0.1");
+        (Self::behind(primary, cut.port, &args, &lines).await, cut)
+    }
+
+    /// The others know the primary by `port`. `lines` are settings of each sentinel.
+    async fn behind(primary: StoreServer, port: u16, args: &[&str], lines: &str) -> Self {
+        primary.ready().await;
+        let mut servers = vec![primary];
+        let at = port.to_string();
         for _ in 0..2 {
-            let standby = ["--replicaof", "127.0.0.1", &primary];
+            let standby = ["--replicaof", "127.0.0.1", &at];
             servers.push(StoreServer::redis(&[args, &standby].concat()));
         }
         // A sentinel asks for the standbys once, and then not for ten seconds.
@@ -227,7 +313,7 @@ impl Watched {
             said.matches("state=online").count() == 2
         })
         .await;
-        let sentinel = |_| StoreServer::sentinel(MASTER, servers[0].port, "");
+        let sentinel = |_| StoreServer::sentinel(MASTER, port, lines);
         let sentinels: Vec<StoreServer> = (0..3).map(sentinel).collect();
         for sentinel in &sentinels {
             eventually("a sentinel knows all", || {
@@ -241,6 +327,12 @@ impl Watched {
             .await;
         }
         Self { servers, sentinels }
+    }
+
+    /// The port of the primary, as a sentinel says it.
+    pub fn primary(&self) -> u16 {
+        let said = self.sentinels[0].cli(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]);
+        said.lines().nth(1).unwrap().parse().unwrap()
     }
 
     pub fn options(&self) -> StoreOptions {

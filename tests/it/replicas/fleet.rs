@@ -1,8 +1,8 @@
 //! Gates of one vendor, each a process, that ask one store.
 
 use crate::harness::{
-    Process, RETAIL_KEY, STUDIO_KEY, Sandbox, StoreServer, Upstream, at_rest, scrape, segment,
-    try_send,
+    MASTER, Process, RETAIL_KEY, STUDIO_KEY, Sandbox, StoreServer, Upstream, Watched, at_rest,
+    scrape, segment, try_send,
 };
 use futures_util::future::join_all;
 use http::StatusCode;
@@ -22,10 +22,36 @@ pub struct Replica {
     pub name: String,
 }
 
+/// How a gate is told of a store.
+pub trait Store {
+    /// The keys under `redis`.
+    fn settings(&self) -> String;
+}
+
+impl Store for StoreServer {
+    fn settings(&self) -> String {
+        format!("nodes: [\"{}\"]", self.address())
+    }
+}
+
+impl Store for Watched {
+    fn settings(&self) -> String {
+        behind(self.sentinels.iter().map(|it| it.port))
+    }
+}
+
+/// The settings of a store that the sentinels on these ports watch.
+pub fn behind(sentinels: impl Iterator<Item = u16>) -> String {
+    let nodes: Vec<String> = sentinels
+        .map(|port| format!("\"127.0.0.1:{port}\""))
+        .collect();
+    format!("nodes: [{}], sentinel: {MASTER}", nodes.join(", "))
+}
+
 /// The replicas, their store and their upstream.
-pub struct Fleet {
+pub struct Fleet<S = StoreServer> {
     pub replicas: Vec<Replica>,
-    pub store: StoreServer,
+    pub store: S,
     pub upstream: Upstream,
     pub quota: u32,
 }
@@ -34,6 +60,14 @@ pub struct Fleet {
 pub async fn alone() -> MutexGuard<'static, ()> {
     static DRILL: OnceLock<Mutex<()>> = OnceLock::new();
     DRILL.get_or_init(Mutex::default).lock().await
+}
+
+/// Waits for nobody, unless time is judged: for a drill that waits most of the time itself.
+pub async fn beside() -> Option<MutexGuard<'static, ()>> {
+    match judges_time() {
+        true => Some(alone().await),
+        false => None,
+    }
 }
 
 /// How long a drill is, in seconds: `short` unless `REPLICAS_SECONDS` is set.
@@ -58,10 +92,15 @@ macro_rules! figure {
     }};
 }
 
-/// A gate that asks the store on `store`, not started yet.
+/// A gate that asks the server on `store`, not started yet.
 pub fn sandbox(name: &str, quota: u32, upstream: SocketAddr, store: &str) -> Sandbox {
+    sandbox_of(name, quota, upstream, &format!("nodes: [\"{store}\"]"))
+}
+
+/// A gate with these settings of a store, not started yet.
+pub fn sandbox_of(name: &str, quota: u32, upstream: SocketAddr, store: &str) -> Sandbox {
     let admission = format!(
-        "admission: {{max_delay: 50ms, store: {{redis: {{nodes: [\"{store}\"], budget: 5ms}}}}}}\n\
+        "admission: {{max_delay: 50ms, store: {{redis: {{{store}, budget: 5ms}}}}}}\n\
          replica: {name}"
     );
     let edits = [
@@ -79,6 +118,20 @@ impl Fleet {
     pub async fn start(quota: u32) -> Self {
         let store = StoreServer::redis(&[]);
         store.ready().await;
+        Self::over(store, quota).await
+    }
+}
+
+impl<S: Store> Fleet<S> {
+    /// The same over a store of the drill.
+    pub async fn over(store: S, quota: u32) -> Self {
+        let settings = store.settings();
+        let all = [0, 1, 2].map(|_| settings.clone());
+        Self::with(store, quota, all).await
+    }
+
+    /// The same with the settings that each gate has for the store.
+    pub async fn with(store: S, quota: u32, settings: [String; 3]) -> Self {
         let upstream = Upstream::after(Duration::from_millis(1)).await;
         let mut fleet = Self {
             replicas: Vec::new(),
@@ -86,7 +139,9 @@ impl Fleet {
             upstream,
             quota,
         };
-        let three = join_all([0, 1, 2].map(|nth| fleet.replica(nth))).await;
+        let gates = settings.iter().enumerate();
+        let gates = gates.map(|(nth, settings)| fleet.replica_of(nth, settings));
+        let three = join_all(gates).await;
         fleet.replicas.extend(three);
         fleet.admits().await;
         fleet
@@ -100,9 +155,12 @@ impl Fleet {
 
     /// Starts a gate, of which only the caller knows.
     pub async fn replica(&self, nth: usize) -> Replica {
+        self.replica_of(nth, &self.store.settings()).await
+    }
+
+    async fn replica_of(&self, nth: usize, settings: &str) -> Replica {
         let name = format!("gate-{nth}");
-        let store = self.store.address().to_string();
-        let sandbox = sandbox(&name, self.quota, self.upstream.address, &store);
+        let sandbox = sandbox_of(&name, self.quota, self.upstream.address, settings);
         let process = sandbox.start().await;
         Replica {
             sandbox,

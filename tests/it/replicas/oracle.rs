@@ -21,6 +21,8 @@ pub struct Start {
     pub replica: usize,
     /// By the store's clock.
     pub store_us: i64,
+    /// Which process of the store decided.
+    pub epoch: i64,
     /// When the call left, on the machine's monotonic clock.
     pub left_ns: u64,
 }
@@ -45,12 +47,13 @@ impl Starts {
                     of_others.insert(id);
                     continue;
                 }
-                assert!(record.store_epoch.is_some(), "the store decided");
+                let epoch = record.store_epoch.expect("the store decided");
                 let store_us = record.store_start_us.unwrap();
                 assert_eq!(record.admitted_at.0, store_us, "admitted at its start");
                 starts.push(Start {
                     replica: at,
                     store_us,
+                    epoch,
                     left_ns: record.start.0,
                 });
                 left.insert(id, record.start.0);
@@ -73,6 +76,17 @@ impl Starts {
         );
         assert!(leaving <= quota, "{leaving} calls of {quota} left at once");
         Self(starts)
+    }
+
+    /// The epochs, in the order of their first starts.
+    pub fn epochs(&self) -> Vec<i64> {
+        let mut all: Vec<i64> = Vec::new();
+        for start in &self.0 {
+            if !all.contains(&start.epoch) {
+                all.push(start.epoch);
+            }
+        }
+        all
     }
 
     /// Starts in a span of the store's clock, of the gates that `of` names.

@@ -16,7 +16,7 @@ const JITTER: Duration = Duration::from_millis(10);
 
 /// Calls at exactly `quota`, each within the jitter of its instant, each at the gate that `pick`
 /// says. A call that this machine cannot send in time is not sent, and counted.
-async fn paced(
+pub async fn paced(
     gates: Vec<SocketAddr>,
     key: &'static str,
     quota: u32,

@@ -1,6 +1,6 @@
 //! Clients that call at a steady pace over kept connections, whatever they are told.
 
-use crate::harness::{Client, segment};
+use crate::harness::{Client, eventually, segment};
 use http::StatusCode;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
@@ -59,6 +59,23 @@ impl Spray {
                 }
             });
         }
+    }
+
+    /// Waits until each of these gates has admitted a call that was sent after this.
+    pub async fn admitted(&self, gates: &[usize]) {
+        let now = Clock::default().mono();
+        eventually("each gate admits again", || {
+            let told = self.told.lock();
+            let of = |gate: &usize| {
+                let is_one = |one: &Told| one.replica == *gate && one.status == StatusCode::OK;
+                told.iter()
+                    .rev()
+                    .take_while(|one| one.told > now)
+                    .any(|one| is_one(one) && one.sent > now)
+            };
+            gates.iter().all(of)
+        })
+        .await;
     }
 
     /// Ends when each client has its last answer. Gives all of them.
