@@ -74,7 +74,8 @@ reference:
 	UPDATE_PAGES=1 cargo test --locked --lib -- config::tests::reference
 	UPDATE_PAGES=1 cargo test --locked --test it -- reference::
 
-# What a call costs, part by part and beside the peers: benches/README.md. Two quiet cores, about a quarter of an hour.
+# What a call costs, part by part, beside the peers, and with a shared store: benches/README.md. Two quiet cores, some
+# twenty minutes.
 # Rounds and cases of the peers: make bench ARGS="3 admitted bodies"
 bench:
 	cargo bench --locked --bench admission

@@ -31,9 +31,9 @@ const GIVEN_BACK: Duration = Duration::from_secs(12);
 const RATE: u64 = 2_000;
 
 pub(crate) struct Bench {
-    rounds: usize,
-    clock: Clock,
-    upstream: Upstream,
+    pub rounds: usize,
+    pub clock: Clock,
+    pub upstream: Upstream,
 }
 
 /// One server under one load, measured once a round.
@@ -93,6 +93,7 @@ impl<'a> Contender<'a> {
             pace: self.pace,
             connections: self.connections,
             status: self.status,
+            is_at_store: false,
         };
         let upstream = &bench.upstream;
         let address = self

@@ -113,6 +113,8 @@ pub(crate) struct Load {
     pub connections: usize,
     /// The status of every answer. Of 429, 1 % may be 200: what the small quota lets in.
     pub status: u16,
+    /// A store decides: 503 says that it did not in time, and is counted.
+    pub is_at_store: bool,
 }
 
 /// What became of a load.
@@ -121,6 +123,8 @@ pub(crate) struct Answers {
     latencies: Vec<u64>,
     /// Answers with status 200.
     pub admitted: u64,
+    /// Answers with status 503.
+    pub undecided: u64,
     pub took: Duration,
 }
 
@@ -152,25 +156,31 @@ impl Load {
             let (load, clock, schedule) = (self.clone(), clock.clone(), schedule.clone());
             tasks.spawn(async move {
                 let mut latencies = Vec::with_capacity(8_192);
-                let mut admitted = 0;
+                let (mut admitted, mut undecided) = (0, 0);
                 loop {
                     let due = load.pace.due(&clock, &schedule).await;
                     if due >= ends {
-                        return (latencies, admitted);
+                        return (latencies, admitted, undecided);
                     }
                     let status = connection.call(load.calls.next()).await;
                     latencies.push(clock.mono().since(due).as_nanos() as u64);
                     admitted += u64::from(status == 200);
-                    let stray = load.status == 429 && status == 200;
+                    undecided += u64::from(status == 503);
+                    let stray = match status {
+                        200 => load.status == 429,
+                        503 => load.is_at_store,
+                        _ => false,
+                    };
                     assert!(status == load.status || stray, "{name}: answered {status}");
                 }
             });
         }
-        let (mut latencies, mut admitted) = (Vec::new(), 0);
+        let (mut latencies, mut admitted, mut undecided) = (Vec::new(), 0, 0);
         while let Some(task) = tasks.join_next().await {
-            let (more, of_task) = task.unwrap();
-            latencies.extend(more);
-            admitted += of_task;
+            let (of_task, admitted_of_task, undecided_of_task) = task.unwrap();
+            latencies.extend(of_task);
+            admitted += admitted_of_task;
+            undecided += undecided_of_task;
         }
         let strays = if self.status == 200 { 0 } else { admitted };
         assert!(
@@ -181,6 +191,7 @@ impl Load {
         Answers {
             latencies,
             admitted,
+            undecided,
             took: clock.mono().since(began),
         }
     }

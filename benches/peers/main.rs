@@ -11,6 +11,7 @@
 //! - `latency`    E: what the hop adds to the latency at 2,000 calls a second
 //! - `workers`    G: two workers beside one
 //! - `ledger`     calls of 1,000 accounts beside those of one
+//! - `store`      what a store that replicas share adds to a call
 //! - `soak`       H: an hour at half load (ROUNDS is the minutes here); fails when memory grows
 //!
 //! Two cores are needed: a server has one worker on core 0, the load and the upstream have core 1.
@@ -30,13 +31,14 @@ mod cases;
 mod load;
 mod servers;
 mod soak;
+mod store;
 mod table;
 mod upstream;
 
 use cases::Bench;
 use std::fs::read_to_string;
 
-const CASES: [&str; 8] = [
+const CASES: [&str; 9] = [
     "admitted",
     "throttled",
     "unknown",
@@ -45,6 +47,7 @@ const CASES: [&str; 8] = [
     "latency",
     "workers",
     "ledger",
+    "store",
 ];
 /// Only when it is asked for.
 const SOAK: &str = "soak";
@@ -87,6 +90,7 @@ fn main() {
                 "latency" => bench.latency().await,
                 "workers" => bench.workers().await,
                 "ledger" => bench.ledger().await,
+                "store" => store::run(&bench).await,
                 _ => soak::run(rounds.unwrap_or(60)).await,
             }
         }
@@ -104,7 +108,11 @@ fn print_machine() {
         .collect();
     let line = |path| read_to_string(path).unwrap_or_default().trim().to_owned();
     println!("tollgate  {}", env!("CARGO_PKG_VERSION"));
-    for (peer, package) in [("nginx", "nginx-light"), ("haproxy", "haproxy")] {
+    for (peer, package) in [
+        ("nginx", "nginx-light"),
+        ("haproxy", "haproxy"),
+        ("redis-server", "redis-server"),
+    ] {
         match servers::version(peer) {
             Some(version) => println!("peer      {version}"),
             None => println!("{peer:<9} is missing and left out: apt-get install {package}"),

@@ -1,5 +1,5 @@
 //! The servers that are compared: the gate and two peers, each with one worker on core 0 if nothing
-//! else is said, each told to do the same job as well as it can.
+//! else is said, each told to do the same job as well as it can; and the store that replicas share.
 //!
 //! The job: know the client by the key in a header (401 if nobody has it), let through what its
 //! rate allows (429 beyond), keep the connection in every case, and note each admitted call. The
@@ -51,6 +51,8 @@ pub(crate) struct Gate {
     pub durability: &'static str,
     pub workers: usize,
     pub cores: &'static str,
+    /// The store that decides; without one the gate does.
+    pub store: Option<SocketAddr>,
 }
 
 impl Gate {
@@ -58,6 +60,7 @@ impl Gate {
         durability: "strict",
         workers: 1,
         cores: "0",
+        store: None,
     };
     pub(crate) const RELAXED: Self = Self {
         durability: "relaxed",
@@ -93,6 +96,9 @@ pub(crate) struct Figure {
     pub p50_us: f64,
     pub p99_us: f64,
     pub p999_us: f64,
+    pub calls: usize,
+    /// Of them, those that the store did not decide in time.
+    pub undecided: u64,
 }
 
 /// Runs a load on `address`, which leads to `upstream`; `server` is whose processor time it costs.
@@ -127,6 +133,8 @@ pub(crate) async fn measure(
         p50_us: answers.within_us(0.5),
         p99_us: answers.within_us(0.99),
         p999_us: answers.within_us(0.999),
+        calls: answers.calls(),
+        undecided: answers.undecided,
     }
 }
 
@@ -146,8 +154,11 @@ impl Server {
         // Every client may say by X-Forwarded-For who it is, for clients that are refused (see
         // `cases::refused`). Body memory: 64 connections send signed bodies of 2 MiB, which one
         // account may hold at once.
+        let store = gate.store.map_or(String::new(), |store| {
+            format!("admission: {{store: {{redis: {{nodes: [\"{store}\"]}}}}}}\n")
+        });
         let settings = format!(
-            "listen: {address}\nworkers: {}\nadmin: {{listen: \"{admin}\"}}\n\
+            "{store}listen: {address}\nworkers: {}\nadmin: {{listen: \"{admin}\"}}\n\
              upstream: {{endpoints: [\"http://{}\"]}}\ncatalog: catalog.yaml\naccounts: accounts.yaml\n\
              ledger: {{path: ledger.db, when_missing: create, durability: {}}}\ntrusted_proxies: [127.0.0.0/8]\n\
              limits: {{connections: 1000, body_memory: 2GiB}}\n",
@@ -244,6 +255,19 @@ impl Server {
         Some(Self::started("haproxy", address, None, &mut command, dir).await)
     }
 
+    /// What keeps the windows of replicas, with the settings that `deploy/` asks for.
+    pub(crate) async fn redis() -> Option<Self> {
+        version("redis-server")?;
+        let dir = tempfile::tempdir().unwrap();
+        let address = free_address();
+        let mut command = pinned("redis-server", "0");
+        command
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(["--port", &address.port().to_string(), "--dir"])
+            .arg(dir.path());
+        Some(Self::started("redis", address, None, &mut command, dir).await)
+    }
+
     async fn started(
         name: &'static str,
         address: SocketAddr,
@@ -325,6 +349,16 @@ impl Server {
     pub(crate) async fn scrape(&self) {
         let (status, answer) = self.ask("GET", "/metrics").await;
         assert_eq!(status, 200, "{answer}");
+    }
+
+    /// The series of a gate that have these names, without `tollgate_`, and no label.
+    pub(crate) async fn series<const N: usize>(&self, names: [&str; N]) -> [f64; N] {
+        let (_, metrics) = self.ask("GET", "/metrics").await;
+        names.map(|name| {
+            let start = format!("tollgate_{name} ");
+            let value = metrics.lines().find_map(|line| line.strip_prefix(&start));
+            value.unwrap().parse().unwrap()
+        })
     }
 
     /// Ends the benchmark unless the gate's ledger holds exactly the calls that were let in, and

@@ -25,6 +25,7 @@ pub(crate) async fn run(minutes: usize) {
         pace: Pace::Closed,
         connections: 64,
         status: 200,
+        is_at_store: false,
     };
     let most = servers::measure(&load, gate.address, Some(&gate), &upstream, MINUTE / 10).await;
     let rate = (most.per_second / 2.0) as u64;
