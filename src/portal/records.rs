@@ -31,10 +31,11 @@ const PAGE: usize = 1_000;
 /// The most rows of the ledger that are looked at for a page, whosever they are: 50 ms.
 const ROWS: u64 = 50_000;
 
-/// After a page an export rests so many times as long as that took: a quarter of a processor is its
-/// part at most. But a page that waited for the processor has left it to others already.
-const PAUSES: u32 = 3;
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// After a page an export rests so many times as long as that took: a sixteenth of a processor is
+/// its part, and calls beside it are as quick as without it. But a page that waited for the
+/// processor has left it to others already.
+const PAUSES: u32 = 15;
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// The records that are asked for.
 struct Wanted {
