@@ -194,6 +194,15 @@ async fn the_page_of_a_statement_shows_the_figures_of_its_json_prints_on_one_a4_
             "of A4"
         );
 
+        // The pictures of deploy/CUSTOMERS.md are made by PICTURES=deploy/images.
+        if let Some(pictures) = std::env::var_os("PICTURES") {
+            let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join(pictures);
+            let picture = picture.join(format!("statement-{language}.png"));
+            let taken = format!("--screenshot={}", picture.display());
+            chromium(dir.path(), &["--window-size=820,1160", &taken], &url);
+            assert!(picture.exists(), "{}", picture.display());
+        }
+
         let flags = ["--dump-dom", "--virtual-time-budget=10000"];
         let checked = chromium(dir.path(), &flags, &format!("{url}axe"));
         let found = checked.out.split("<pre id=\"found\">").nth(1);
