@@ -12,6 +12,10 @@ use crate::model::Clock;
 use serde_json::json;
 use std::io::{self, Write};
 
+/// Entries that differ from the fixed statements and are listed; of the rest only the number is
+/// said.
+const LISTED_ENTRIES: usize = 100;
+
 /// Prints the closing report of a month, as it was fixed or as it stands.
 ///
 /// # Errors
@@ -70,9 +74,7 @@ fn table(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         let count = report.adjustments.count;
         writeln!(out, "manual adjustments {count}, in all {amount}")?;
     }
-    for late in &report.entered_late {
-        writeln!(out, "  {late}")?;
-    }
+    late(out, report)?;
     for arrears in &report.arrears {
         let amount = money(arrears.amount);
         writeln!(
@@ -95,6 +97,20 @@ fn table(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         report.void.pack_calls, report.void.free_calls
     )?;
     writeln!(out, "calls on no statement {}", report.on_no_statement)
+}
+
+/// Where the files and the fixed statements differ.
+fn late(out: &mut dyn Write, report: &Report) -> io::Result<()> {
+    let entries = report.entered_late.iter().map(ToString::to_string);
+    let before = report.entered_before.iter().map(ToString::to_string);
+    for said in entries.chain(before).take(LISTED_ENTRIES) {
+        writeln!(out, "  {said}")?;
+    }
+    let differ = report.entered_late.len() + report.entered_before.len();
+    match differ.saturating_sub(LISTED_ENTRIES) {
+        0 => Ok(()),
+        more => writeln!(out, "  and {more} more: --format json has all"),
+    }
 }
 
 fn groups(out: &mut dyn Write, report: &Report) -> io::Result<()> {
