@@ -6,7 +6,7 @@ use crate::billing::books::Books;
 use crate::billing::{Report, money};
 use crate::cli::flags::ReportFlags;
 use crate::cli::output::{AnswerFormat, Progress, load, open_ledger, print};
-use crate::cli::replica::check_books;
+use crate::cli::replica::{check_books, check_calls};
 use crate::cli::statement::{by_id, not_ahead};
 use crate::model::Clock;
 use serde_json::json;
@@ -24,6 +24,8 @@ pub fn report(flags: &ReportFlags) -> anyhow::Result<()> {
     let config = load(&flags.config.config)?;
     check_books(&config.settings, "the closing report")?;
     let reader = open_ledger(&config.settings.ledger.path)?;
+    // Of a fixed month too: arrears and balances are of now.
+    check_calls(&reader, "the closing report")?;
     let books = Books {
         catalog: &config.catalog,
         reader: &reader,
