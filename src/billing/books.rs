@@ -231,7 +231,11 @@ impl Books<'_> {
     }
 
     /// What the account's fixed statements before the month charge, debited or not.
-    fn charged_before(&self, id: &AccountId, month: Month) -> Result<Decimal, BooksError> {
+    pub(super) fn charged_before(
+        &self,
+        id: &AccountId,
+        month: Month,
+    ) -> Result<Decimal, BooksError> {
         let mut charged = Decimal::ZERO;
         for stored in self.reader.charges(id)? {
             if stored.month < month.to_string() {

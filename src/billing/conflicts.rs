@@ -7,24 +7,37 @@ use crate::billing::books::{Books, BooksError};
 use crate::billing::history::{ListedOrder, listed_orders};
 use crate::billing::orders::{Refused, order};
 use crate::config::{Account, Pack};
-use crate::model::{Local, Utc};
+use crate::model::Local;
 use jiff::tz::TimeZone;
 
-/// Entries of the accounts that do not count or came too late for their statement, and orders that
-/// fixed months list otherwise. A sentence each.
+/// Payments and manual adjustments that are told one by one.
+const TOLD_ENTRIES: usize = 100;
+
+/// Entries of the accounts that do not count, and orders, payments and manual adjustments that fixed
+/// statements have otherwise. A sentence each.
 pub(crate) fn conflicts<'a>(
     books: &Books<'_>,
     accounts: impl IntoIterator<Item = &'a Account>,
 ) -> Result<Vec<String>, BooksError> {
-    let mut said = Vec::new();
+    let (mut said, mut entries) = (Vec::new(), 0_usize);
+    let settled = books.settled_months()?;
     for account in accounts {
         if account.services.iter().any(|of| !of.packs.is_empty()) {
             refused(books, account, &mut said)?;
         }
         changed(books, account, &mut said)?;
-        let ever = (Utc(i64::MIN), Utc(i64::MAX));
-        let late = books.entered_late(account, ever)?;
-        said.extend(late.iter().map(ToString::to_string));
+        let late = books.entered_late(account, &settled, None)?;
+        let room = TOLD_ENTRIES.saturating_sub(entries);
+        let told = late.entries.iter().map(ToString::to_string);
+        let told = told.chain(late.before.iter().map(ToString::to_string));
+        said.extend(told.take(room));
+        entries += late.entries.len() + usize::from(late.before.is_some());
+    }
+    if let more @ 1.. = entries.saturating_sub(TOLD_ENTRIES) {
+        said.push(format!(
+            "and {more} more payments and adjustments that fixed statements have otherwise: `tollgate report --month MONTH \
+             --format json` names all of a month"
+        ));
     }
     Ok(said)
 }

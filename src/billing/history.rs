@@ -6,12 +6,13 @@
 use crate::billing::books_error::BooksError;
 use crate::billing::late::{Used, charged};
 use crate::billing::statement::{GroupStatement, PaidKind};
-use crate::billing::{Inputs, Interval, MonthAgain, PackOrder, Statement};
+use crate::billing::{BalanceInputs, Inputs, Interval, MonthAgain, PackOrder, Statement};
 use crate::config::Service;
 use crate::ledger::{Debit, Reader, StoredStatement};
 use crate::model::{AccountId, GroupId, Local, Month, Utc};
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
+use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 
 /// An order as fixed statements tell of it.
@@ -251,6 +252,27 @@ pub(super) fn parse(id: &AccountId, stored: &StoredStatement) -> Result<Statemen
 /// The inputs of a fixed statement as they were stored.
 pub(super) fn inputs_of(id: &AccountId, stored: &StoredStatement) -> Result<Inputs, BooksError> {
     serde_json::from_str(&stored.inputs).map_err(|error| unreadable(id, stored, &error))
+}
+
+/// The begin of a fixed month and what its statement shows of the balance, by the inputs as they
+/// were stored. `None`: it shows nothing.
+pub(super) fn balance_of(
+    id: &AccountId,
+    month: &str,
+    inputs: &str,
+) -> Result<Option<(Utc, BalanceInputs)>, BooksError> {
+    /// The part of [`Inputs`] that this asks for: the rest need not be read.
+    #[derive(Deserialize)]
+    struct BalanceOnly {
+        from: Utc,
+        balance: Option<BalanceInputs>,
+    }
+    let read: BalanceOnly = serde_json::from_str(inputs).map_err(|error| BooksError::Stored {
+        account: id.clone(),
+        month: month.to_owned(),
+        why: error.to_string(),
+    })?;
+    Ok(read.balance.map(|balance| (read.from, balance)))
 }
 
 /// What a fixed statement charges.

@@ -3,7 +3,7 @@
 //! Adds up what the statements say. Must never decide a rule itself, nor change anything.
 
 use crate::billing::books::{AccountRef, Books, BooksError};
-use crate::billing::entered_late::EnteredLate;
+use crate::billing::entered_late::{EnteredBefore, EnteredLate};
 use crate::billing::{PackState, PaidKind, Statement, balances, calls_on_none, unpaid};
 use crate::config::Account;
 use crate::ledger::{Reader, Settlement, StoredStatement};
@@ -50,8 +50,12 @@ pub(crate) struct Report {
     pub unearned: Unearned,
     /// Calls that ended unused in the month.
     pub void: Void,
-    /// Payments and manual adjustments of the month that its fixed statements do not have so.
+    /// Payments and manual adjustments that the files have otherwise than the month's fixed
+    /// statements, or that one of the two does not have.
     pub entered_late: Vec<EnteredLate>,
+    /// Accounts whose first statement is of this month and begins with another balance than the
+    /// files give.
+    pub entered_before: Vec<EnteredBefore>,
     /// Calls of all months that are on no statement and cost nothing.
     pub on_no_statement: u64,
 }
@@ -188,6 +192,7 @@ impl Books<'_> {
             unearned: Unearned::default(),
             void: Void::default(),
             entered_late: Vec::new(),
+            entered_before: Vec::new(),
             on_no_statement: calls_on_none(self.reader, zone, None)?,
         };
         self.each_statement(accounts, month, |statement, _| {
@@ -195,9 +200,11 @@ impl Books<'_> {
             between();
             Ok::<(), BooksError>(())
         })?;
+        let settled = self.settled_months()?;
         for account in accounts.values() {
-            let late = self.entered_late(account, (from, until))?;
-            report.entered_late.extend(late);
+            let late = self.entered_late(account, &settled, Some(month))?;
+            report.entered_late.extend(late.entries);
+            report.entered_before.extend(late.before);
             let mut services = account.services.iter();
             if services.any(|service| !service.packs.is_empty()) {
                 let statement = self.statement((*account).into(), month)?;

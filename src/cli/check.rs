@@ -6,6 +6,7 @@ use crate::billing::books::Books;
 use crate::billing::{conflicts, off_the_list};
 use crate::cli::flags::CheckFlags;
 use crate::cli::output::{load, print, tell};
+use crate::cli::replica::part_without_store;
 use crate::config::{self, Account, Catalog, Charging, Config, Key, Settings, UpstreamSettings};
 use crate::ledger::{LedgerError, Reader};
 use crate::model::{Clock, Local, Utc};
@@ -73,6 +74,10 @@ fn warn_of_conflicts(config: &Config) {
         .collect();
     match Reader::open(&config.settings.ledger.path) {
         Ok(reader) => {
+            match part_without_store(&config.settings, &reader) {
+                Ok(refused) => warnings.extend(refused),
+                Err(error) => warnings.push(not_compared(&error)),
+            }
             let books = Books {
                 catalog,
                 reader: &reader,

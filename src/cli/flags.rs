@@ -33,8 +33,8 @@ Environment:
 logs info and `demo` warn. Sealed days and settled months are logged at every level: they are evidence.
 
 Exit codes: 0 done; 1 it could not be done, and the reason is on standard error; \
-2 the command line is wrong; 3 `statement`, `report` or `refund` of one of several replicas (`admission.store`), whose \
-books are kept elsewhere.
+2 the command line is wrong; 3 `statement`, `report` or `refund` of one of several replicas (`admission.store`), or of a \
+ledger that one wrote: the books are kept elsewhere.
 
 Examples:
   tollgate check

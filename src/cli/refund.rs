@@ -6,7 +6,7 @@ use crate::billing::books::Books;
 use crate::billing::{self, NotRefundable, Refund, RefundRule, Standing, balances};
 use crate::cli::flags::RefundFlags;
 use crate::cli::output::{AnswerFormat, load, open_ledger, print};
-use crate::cli::replica::check_books;
+use crate::cli::replica::{check_books, check_calls};
 use crate::config::{Account, Catalog, Config, Pack, Service};
 use crate::model::{Clock, Local, Stop, Utc};
 use anyhow::bail;
@@ -58,6 +58,7 @@ fn decide(config: &Config, found: &FoundOrder<'_>, now: Utc) -> anyhow::Result<R
     };
     check_books(&config.settings, "whether packs are unused")?;
     let reader = open_ledger(&config.settings.ledger.path)?;
+    check_calls(&reader, "whether packs are unused")?;
     let orders = Books {
         catalog: &config.catalog,
         reader: &reader,

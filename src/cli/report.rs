@@ -6,11 +6,15 @@ use crate::billing::books::Books;
 use crate::billing::{Report, money};
 use crate::cli::flags::ReportFlags;
 use crate::cli::output::{AnswerFormat, Progress, load, open_ledger, print};
-use crate::cli::replica::check_books;
+use crate::cli::replica::{check_books, check_calls};
 use crate::cli::statement::{by_id, not_ahead};
 use crate::model::Clock;
 use serde_json::json;
 use std::io::{self, Write};
+
+/// Entries that differ from the fixed statements and are listed; of the rest only the number is
+/// said.
+const LISTED_ENTRIES: usize = 100;
 
 /// Prints the closing report of a month, as it was fixed or as it stands.
 ///
@@ -20,6 +24,8 @@ pub fn report(flags: &ReportFlags) -> anyhow::Result<()> {
     let config = load(&flags.config.config)?;
     check_books(&config.settings, "the closing report")?;
     let reader = open_ledger(&config.settings.ledger.path)?;
+    // Of a fixed month too: arrears and balances are of now.
+    check_calls(&reader, "the closing report")?;
     let books = Books {
         catalog: &config.catalog,
         reader: &reader,
@@ -70,9 +76,7 @@ fn table(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         let count = report.adjustments.count;
         writeln!(out, "manual adjustments {count}, in all {amount}")?;
     }
-    for late in &report.entered_late {
-        writeln!(out, "  {late}")?;
-    }
+    late(out, report)?;
     for arrears in &report.arrears {
         let amount = money(arrears.amount);
         writeln!(
@@ -95,6 +99,20 @@ fn table(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         report.void.pack_calls, report.void.free_calls
     )?;
     writeln!(out, "calls on no statement {}", report.on_no_statement)
+}
+
+/// Where the files and the fixed statements differ.
+fn late(out: &mut dyn Write, report: &Report) -> io::Result<()> {
+    let entries = report.entered_late.iter().map(ToString::to_string);
+    let before = report.entered_before.iter().map(ToString::to_string);
+    for said in entries.chain(before).take(LISTED_ENTRIES) {
+        writeln!(out, "  {said}")?;
+    }
+    let differ = report.entered_late.len() + report.entered_before.len();
+    match differ.saturating_sub(LISTED_ENTRIES) {
+        0 => Ok(()),
+        more => writeln!(out, "  and {more} more: --format json has all"),
+    }
 }
 
 fn groups(out: &mut dyn Write, report: &Report) -> io::Result<()> {

@@ -6,7 +6,7 @@ use crate::billing::books::{AccountRef, Books, BooksError};
 use crate::billing::{csv, fixed_sum, money, text};
 use crate::cli::flags::StatementFlags;
 use crate::cli::output::{Format, Progress, load, open_ledger, print};
-use crate::cli::replica::check_books;
+use crate::cli::replica::{check_books, check_calls};
 use crate::config::{Account, Config};
 use crate::ledger::Reader;
 use crate::model::{AccountId, Clock, Local, Month};
@@ -47,6 +47,10 @@ pub fn statement(flags: &StatementFlags) -> anyhow::Result<()> {
     let current = || Month::of(now, &config.catalog.time_zone);
     let month = flags.month.unwrap_or_else(current);
     not_ahead(&books, month)?;
+    // What was fixed before a gate became a replica stays as it was.
+    if reader.settlement(&month.to_string())?.is_none() {
+        check_calls(&reader, "statements")?;
+    }
     match &flags.account {
         Some(id) => one(&books, &config, id, month, (format, flags.bom)),
         None => all(&books, &config, month, (format, flags.bom)),

@@ -20,7 +20,7 @@ use crate::control::{Settler, delivery};
 use crate::http::PIPES;
 use crate::ledger::{Committed, Ledger, LedgerError, LedgerOptions};
 use crate::metrics::Metrics;
-use crate::model::{Clock, Durability, Mono, Outcome};
+use crate::model::{Clock, Durability, Mono, Outcome, PART_WITHOUT_STORE};
 use crate::portal::Portal;
 use crate::proxy::admission::{Limiters, SECOND};
 use crate::proxy::listener::{self, Phase};
@@ -55,6 +55,9 @@ pub enum StartError {
         /// Why.
         cause: LedgerError,
     },
+    /// A replica wrote the ledger, and this gate would bill it as if it were alone.
+    #[error("ledger {path}: {PART_WITHOUT_STORE}", path = .0.display())]
+    OneReplicasPart(PathBuf),
     /// A listener cannot be had.
     #[error(
         "cannot listen on {address} (`{key}`): {cause}{}",
@@ -89,10 +92,23 @@ pub enum StartError {
     Store(#[from] UnfitStore),
     /// The settled months cannot be read.
     #[error("the books cannot be read: {0}")]
-    Books(#[from] SettleError),
+    Books(SettleError),
     /// The system refused a thread or a runtime.
     #[error("cannot start: {0}")]
-    System(#[from] io::Error),
+    System(io::Error),
+}
+
+// By hand, so that no error is its own source as well: its words would be printed twice.
+impl From<SettleError> for StartError {
+    fn from(error: SettleError) -> Self {
+        Self::Books(error)
+    }
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
 }
 
 fn lower_remedy(fits: u64) -> String {
@@ -361,7 +377,20 @@ fn open_ledger(
             cause,
         })?;
     created.set(ledger.created_at().seconds());
+    check_whole(settings, &ledger)?;
     Ok(ledger)
+}
+
+/// A gate without a store settles the months of its ledger, so the ledger must not be a part.
+fn check_whole(settings: &Settings, ledger: &Ledger) -> Result<(), StartError> {
+    if settings.store.is_some() {
+        return Ok(());
+    }
+    let reader = ledger.reader().map_err(SettleError::from)?;
+    match reader.is_one_replicas_part().map_err(SettleError::from)? {
+        false => Ok(()),
+        true => Err(StartError::OneReplicasPart(settings.ledger.path.clone())),
+    }
 }
 
 async fn housekeeping(proxy: Arc<Proxy>) {

@@ -18,10 +18,23 @@ use std::sync::Arc;
 pub enum UnfitStore {
     /// It is not fit, or not there.
     #[error("`admission.store`: {0}")]
-    Unfit(#[from] CheckError),
+    Unfit(CheckError),
     /// No certificate can be trusted.
     #[error("`admission.store`: {0}")]
-    Certificates(#[from] BadCertificates),
+    Certificates(BadCertificates),
+}
+
+// By hand, so that no error is its own source as well: its words would be printed twice.
+impl From<CheckError> for UnfitStore {
+    fn from(error: CheckError) -> Self {
+        Self::Unfit(error)
+    }
+}
+
+impl From<BadCertificates> for UnfitStore {
+    fn from(error: BadCertificates) -> Self {
+        Self::Certificates(error)
+    }
 }
 
 /// The windows of the store, when the settings name one. Looks at each of its nodes first.

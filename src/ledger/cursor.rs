@@ -19,9 +19,10 @@ impl Cursor {
     /// A text that is neither; the error says what is expected.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (restore_count, seq) = text.split_once(':').unwrap_or(("0", text));
+        // As it is written: two texts of one place would be taken for two places.
         let number = |text: &str| {
-            let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
-            text.parse().ok().filter(|_| is_plain)
+            let number = text.parse::<u64>().ok();
+            number.filter(|number| number.to_string() == text)
         };
         match (number(restore_count), number(seq)) {
             (Some(restore_count), Some(seq)) => Ok(Self { restore_count, seq }),

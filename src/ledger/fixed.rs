@@ -267,6 +267,20 @@ impl Reader {
         )
     }
 
+    /// The month and the inputs of the account's first fixed statement of a month after `month`. An
+    /// empty text comes before all.
+    pub fn next_inputs(
+        &self,
+        account: &AccountId,
+        month: &str,
+    ) -> Result<Option<(String, String)>, ReadError> {
+        self.one(
+            "SELECT month, inputs FROM statements WHERE account = ?1 AND month > ?2 ORDER BY month LIMIT 1",
+            params![account.as_str(), month],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+    }
+
     /// The account's fixed statements, in order of month.
     pub fn account_months(&self, account: &AccountId) -> Result<Vec<AccountMonth>, ReadError> {
         self.list(

@@ -45,6 +45,7 @@ mod known;
 mod migrate;
 mod options;
 mod pace;
+mod part;
 mod queue;
 mod read;
 mod record;

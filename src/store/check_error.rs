@@ -108,8 +108,27 @@ pub enum NodeFault {
          sentinels with `sentinel: NAME`"
     )]
     Standby(String),
+    /// There is no room for a window.
+    #[error(
+        "has no memory left ({0}): raise its `maxmemory`, or give the windows a server of their own"
+    )]
+    NoMemory(String),
+    /// A key of ours is none of ours.
+    #[error(
+        "has a key of another program where a window belongs ({0}): give the windows a server, or \
+         another database, of their own"
+    )]
+    OtherKey(String),
+    /// A library of the name is not ours.
+    #[error(
+        "has a library of the name that is not tollgate's ({0}): see `FUNCTION LIST`, and take it \
+         away (`FUNCTION DELETE tollgate_1`) when nobody needs it"
+    )]
+    OtherLibrary(String),
     /// It answered with another error.
-    #[error("refused {0}: {1}")]
+    #[error(
+        "refused {0}: {1}: see what its log says of it, and give the windows a server of their own"
+    )]
     Refused(&'static str, String),
     /// A library's variables do not live as long as the process.
     #[error(
@@ -135,6 +154,12 @@ impl NodeFault {
             Self::NoStandby(why)
         } else if is("READONLY") {
             Self::Standby(why)
+        } else if is("OOM") {
+            Self::NoMemory(why)
+        } else if is("WRONGTYPE") || why.contains("WRONGTYPE") {
+            Self::OtherKey(why)
+        } else if why.contains("Function not found") {
+            Self::OtherLibrary(why)
         } else if why.to_lowercase().contains("unknown command") {
             Self::NoFunctions(why)
         } else {
@@ -190,6 +215,10 @@ fn remedy(why: &NoConnection) -> &'static str {
         NoConnection::Refused(why) if why.starts_with("NOPERM") => {
             "give the user the right that its words name"
         }
-        NoConnection::Refused(_) => "see its documentation of this error",
+        NoConnection::Refused(why) if why.to_lowercase().contains("unknown command") => {
+            "see that it is what the settings say: with `sentinel` the nodes are sentinels, which \
+             have a port of their own (26379)"
+        }
+        NoConnection::Refused(_) => "see what its log says of it",
     }
 }

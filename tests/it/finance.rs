@@ -206,6 +206,18 @@ async fn what_is_entered_for_a_fixed_month_is_named_by_check_the_reload_and_the_
     let json = run(&house, &["report", "--month", &month, "--format", "json"]);
     let report: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(report["entered_late"].as_array().unwrap().len(), 3);
+    // What is gone is told by the statement that has it.
+    house.edit("accounts.yaml", "{order: T-1, ", "{order: T-7, ");
+    let gone = "payment T-1 is 30.00 at ";
+    let check = house.run(&["check"]);
+    let (_, reload) = post_reload(house.admin, "").await;
+    let table = run(&house, &["report", "--month", &month]);
+    for told in [&check.err, &reload["warnings"].to_string(), &table] {
+        assert!(
+            told.contains(gone) && told.contains("not in the files any more"),
+            "{told}"
+        );
+    }
     // One adjustment alone is told by a reload too.
     house.edit("accounts.yaml", "id: A-1", "id: A-2");
     let (_, reload) = post_reload(house.admin, "").await;

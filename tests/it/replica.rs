@@ -262,6 +262,81 @@ async fn a_ledger_that_was_settled_before_stays_and_the_start_says_what_does_not
     assert!(listed.out.contains(&month.to_string()), "{}", listed.out);
 }
 
+/// Takes the store out after calls that it decided.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_of_a_replica_is_neither_served_nor_billed_without_its_store() {
+    let (upstream, store) = (Upstream::after(Duration::ZERO).await, store().await);
+    let house = bills::house(upstream.address, &bills::pack(), "[]");
+    busy_month(&house);
+    let mut alone = house.start().await;
+    bills::settled(&house).await;
+    alone.signal("TERM");
+    assert!(alone.ended().await.success());
+    // It has no call of a store yet.
+    let (last, running) = (last_month().to_string(), last_month().next().to_string());
+    let report = house.run(&["report", "--month", &running]);
+    assert_eq!(report.code, Some(0), "{}", report.err);
+
+    house.edit("tollgate.yaml", ALONE, &shared(store.port));
+    let mut replica = house.start().await;
+    assert_eq!(answered(&house).await, StatusCode::OK);
+    replica.signal("TERM");
+    assert!(replica.ended().await.success());
+    let before = books(&house.ledger());
+
+    house.edit("tollgate.yaml", &shared(store.port), ALONE);
+    for command in [
+        &["statement", "--account", CUSTOMER, "--month", &running][..],
+        &["statement"],
+        &["report", "--month", &running],
+        &["report", "--month", &last],
+        &["refund", "--order", "P-1"],
+    ] {
+        let said = house.run(command);
+        assert_eq!(
+            (said.code, &*said.out),
+            (Some(3), ""),
+            "{command:?}: {}",
+            said.err
+        );
+        assert!(
+            said.err.contains("were admitted with a shared store"),
+            "{command:?}: {}",
+            said.err
+        );
+    }
+    // What was fixed before stays readable.
+    for command in [
+        &["statement", "--list"][..],
+        &["statement", "--account", CUSTOMER, "--month", &last],
+    ] {
+        let said = house.run(command);
+        assert_eq!(said.code, Some(0), "{command:?}: {}", said.err);
+        assert!(said.out.contains(&last), "{}", said.out);
+    }
+    let remedies = [
+        "Put the section `admission.store` back",
+        "a new path as `ledger.path`",
+    ];
+    let check = house.run(&["check"]);
+    // Not for ever, should it serve.
+    let serve = said(&mut house.command(&["timeout", "20"], &["serve"]));
+    assert_eq!(serve.code, Some(1), "{}", serve.err);
+    for remedy in remedies {
+        assert!(check.err.contains(remedy), "{}", check.err);
+        assert_eq!(serve.err.matches(remedy).count(), 1, "{}", serve.err);
+    }
+    assert_eq!(books(&house.ledger()), before);
+
+    // Both ways that are named lead on.
+    house.edit("tollgate.yaml", "var/ledger.db", "var/new.db");
+    drop(house.start().await);
+    house.edit("tollgate.yaml", "var/new.db", "var/ledger.db");
+    house.edit("tollgate.yaml", ALONE, &shared(store.port));
+    let _replica = house.start().await;
+    assert_eq!(answered(&house).await, StatusCode::OK);
+}
+
 #[test]
 fn the_commands_of_money_exit_3_and_those_that_count_say_that_it_is_a_part() {
     let house = bills::house(nowhere(), &bills::pack(), "[]");

@@ -688,7 +688,7 @@ fn a_manual_adjustment_stands_on_the_statement_of_its_month_or_is_told() {
     // The first month is fixed without it.
     let told = world.conflicts(&of(base() + 1));
     assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].contains("stands on no statement"), "{told:?}");
+    assert!(told[0].contains("is fixed without it"), "{told:?}");
     // The next one has nothing but it, and a statement.
     let (begin, _) = month(1).bounds(zone());
     let dated = of(begin.0 + 1);
@@ -719,7 +719,7 @@ fn a_payment_stands_on_the_statement_of_its_month_or_is_told_and_so_is_one_that_
     let told = world.conflicts(&of(base() + 1, 50));
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(
-        told[0].contains("payment T-1 is dated in") && told[0].contains("stands on no statement"),
+        told[0].contains("payment T-1 is dated in") && told[0].contains("is fixed without it"),
         "{told:?}"
     );
     // The next one has nothing but it, and a statement.
@@ -733,6 +733,194 @@ fn a_payment_stands_on_the_statement_of_its_month_or_is_told_and_so_is_one_that_
     assert!(
         told[0].contains("is 50.00 on the statement") && told[0].contains("60.00 in the files"),
         "{told:?}"
+    );
+}
+
+/// An account with these payments (order, time, yuan) and this adjustment (id, time, yuan).
+fn entered(payments: &[(&str, i64, i64)], adjustment: Option<(&str, i64, i64)>) -> Account {
+    let mut account = account(&[], 0);
+    let payment = |(order, at, yuan): &(&str, i64, i64)| crate::config::Payment {
+        order: (*order).into(),
+        at: Utc(*at),
+        amount: Decimal::from(*yuan),
+    };
+    account.payments = payments.iter().map(payment).collect();
+    let adjustment = adjustment.map(|(id, at, yuan)| crate::config::Adjustment {
+        id: id.into(),
+        at: Utc(at),
+        amount: Decimal::from(yuan),
+        reason: "x".into(),
+        by: "y".into(),
+    });
+    account.adjustments = adjustment.into_iter().collect();
+    account
+}
+
+#[test]
+fn a_payment_or_adjustment_that_leaves_its_fixed_month_or_is_moved_in_it_is_told() {
+    let mut world = world_with(10);
+    let at = base() + 1;
+    let (running, earlier) = (until(0) + 1, base() - 1);
+    let adjusted = Some(("A-1", at, -5));
+    let was = entered(&[("T-1", at, 50), ("T-2", at, 20)], adjusted);
+    world.fix(&was).unwrap();
+    assert_eq!(world.conflicts(&was), [""; 0]);
+    let on_statement = "on the statement of 2026-03, which is fixed";
+    for (files, what) in [
+        (
+            entered(&[("T-2", at, 20)], adjusted),
+            &[(
+                "payment T-1 is 50.00 at 2026-03-01T",
+                "not in the files any more",
+            )][..],
+        ),
+        (
+            entered(&[("T-1", at, 50), ("T-2", at, 20)], None),
+            &[(
+                "adjustment A-1 is -5.00 at 2026-03-01T",
+                "not in the files any more",
+            )],
+        ),
+        (
+            entered(&[("T-1", running, 50), ("T-2", at, 20)], adjusted),
+            &[(
+                "payment T-1 is 50.00 at 2026-03-01T",
+                "50.00 at 2026-04-01T",
+            )],
+        ),
+        (
+            entered(
+                &[("T-1", at + 86_400_000_000, 50), ("T-2", at, 20)],
+                adjusted,
+            ),
+            &[(
+                "payment T-1 is 50.00 at 2026-03-01T",
+                "50.00 at 2026-03-02T",
+            )],
+        ),
+        // A payment and its correction leave the balance as it is.
+        (
+            entered(&[("T-1", at, 50), ("T-2", at, 15)], None),
+            &[
+                ("payment T-2 is 20.00 on the", "15.00 in the files"),
+                (
+                    "adjustment A-1 is -5.00 at 2026-03-01T",
+                    "not in the files any more",
+                ),
+            ],
+        ),
+        (
+            entered(&[("T-1", earlier, 50), ("T-2", at, 20)], adjusted),
+            &[
+                (
+                    "payment T-1 is 50.00 at 2026-03-01T",
+                    "50.00 at 2026-02-28T",
+                ),
+                (
+                    "the balance before 2026-03 is 50.00 by the files, and 0.00",
+                    "(payment T-1 of 2026-02-28T",
+                ),
+            ],
+        ),
+    ] {
+        let told = world.conflicts(&files);
+        assert_eq!(told.len(), what.len(), "{told:?}");
+        for (told, (begin, end)) in told.iter().zip(what) {
+            assert!(
+                told.contains(begin) && told.contains(end) && told.contains(on_statement),
+                "{told}; expected {begin} .. {end}"
+            );
+        }
+    }
+    // One of another name is told for both.
+    let told = world.conflicts(&entered(&[("T-1", at, 50), ("T-3", at, 20)], adjusted));
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told[0].contains("payment T-2 is 20.00 at 2026-03-01T"),
+        "{told:?}"
+    );
+    assert!(
+        told[1].contains("payment T-3 is dated in 2026-03, which is fixed without it"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn an_entry_of_before_the_first_fixed_month_is_told_when_it_came_or_went_since() {
+    let mut world = world_with(10);
+    let (at, earlier) = (base() + 1, base() - 1);
+    let was = entered(&[("T-0", earlier, 30), ("T-1", at, 50)], None);
+    world.fix(&was).unwrap();
+    assert_eq!(world.conflicts(&was), [""; 0]);
+    let more = [
+        ("T-0", earlier, 30),
+        ("T-9", earlier - 1, 7),
+        ("T-1", at, 50),
+    ];
+    let told = world.conflicts(&entered(&more, None));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains(
+            "the balance before 2026-03 is 37.00 by the files, and 30.00 on the statement"
+        ) && told[0].contains("(payment T-9 of 2026-02-28T"),
+        "{told:?}"
+    );
+    let told = world.conflicts(&entered(&[("T-1", at, 50)], None));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("is 0.00 by the files, and 30.00 on the statement"),
+        "{told:?}"
+    );
+    // An entry that came late to a fixed month is part of a later balance, and told once.
+    let late = entered(
+        &[("T-0", earlier, 30), ("T-1", at, 50), ("T-2", at, 20)],
+        None,
+    );
+    world.fix(&late);
+    let told = world.conflicts(&late);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("payment T-2 is dated in 2026-03"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn an_account_whose_first_statement_is_later_is_told_once_of_an_entry_before_it() {
+    // Nothing was called in the first month: the statement of the second one is the first.
+    let (at, next) = (base() + 1, until(0) + 1);
+    let known = entered(&[("T-1", at, 50), ("T-2", next, 1)], None);
+    let unknown = entered(&[("T-2", next, 1)], None);
+    for (fixed_with, is_in_balance) in [(&known, true), (&unknown, false)] {
+        let mut world = world_with(0);
+        world.fix(&entered(&[], None));
+        let stored = world.fix(fixed_with).unwrap();
+        let before = stored.balance.unwrap().before;
+        assert_eq!(before == Decimal::from(50), is_in_balance);
+        let told = world.conflicts(&known);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].contains("payment T-1 is dated in 2026-03"),
+            "{told:?}"
+        );
+    }
+}
+
+#[test]
+fn a_hundred_entries_of_fixed_months_are_told_and_the_number_of_the_rest() {
+    let mut world = world_with(10);
+    world.fix(&entered(&[], None)).unwrap();
+    let orders: Vec<String> = (0..150).map(|n| format!("T-{n}")).collect();
+    let payments: Vec<_> = orders
+        .iter()
+        .map(|id| (id.as_str(), base() + 1, 1))
+        .collect();
+    let told = world.conflicts(&entered(&payments, None));
+    assert_eq!(told.len(), 101);
+    assert!(
+        told[100].starts_with("and 50 more payments and adjustments"),
+        "{}",
+        told[100]
     );
 }
 

@@ -92,6 +92,12 @@ fn topology(fields: &mut Section<'_>, nodes: Option<&[Endpoint]>) -> Option<Stor
         (Some(_), true, _) => {
             cluster_at.refuse("a Cluster has no sentinels: take out `sentinel` or `cluster`")
         }
+        (Some(_), false, _) if username.is_some() && password.is_none() => {
+            let username_at = fields.written("sentinel_username").unwrap_or(item);
+            username_at.refuse(
+                "a user needs a `sentinel_password`, such as `sentinel_password: {file: secrets/sentinel.password}`",
+            )
+        }
         (Some(primary), false, _) => Some(StoreTopology::Sentinel {
             primary,
             username,

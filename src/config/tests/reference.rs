@@ -46,6 +46,7 @@ fn said_of(key: &str, value: &str) -> Vec<String> {
     let beside = match key {
         "admission.store.redis.ca" => Some("tls: true"),
         "admission.store.redis.username" => Some("password: x"),
+        "admission.store.redis.sentinel_username" => Some("sentinel: x, sentinel_password: x"),
         key if key.contains(".sentinel_") => Some("sentinel: x"),
         _ => None,
     };

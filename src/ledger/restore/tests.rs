@@ -199,7 +199,9 @@ fn a_cursor_of_before_a_restore_is_an_error_that_says_where_to_go_on() {
             ..
         })
     ));
-    for text in ["", ":", "1:", ":1", "+1", "1:+1", "1:1:1", "-1", "1 ", "a"] {
+    for text in [
+        "", ":", "1:", ":1", "+1", "1:+1", "1:1:1", "-1", "1 ", "a", "01", "00:5", "0:005",
+    ] {
         assert!(Cursor::parse(text).is_err(), "{text:?}");
     }
 

@@ -20,4 +20,7 @@ async fn a_store_that_is_unfit_or_not_there_is_an_error_of_the_start_with_its_re
     for words in ["`admission.store`", &nobody, "see that it runs"] {
         assert!(gone.err.contains(words), "{gone:?}");
     }
+    for said in [&unfit.err, &gone.err] {
+        assert_eq!(said.matches("the store at 127.0.0.1").count(), 1, "{said}");
+    }
 }

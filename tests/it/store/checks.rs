@@ -268,6 +268,37 @@ async fn a_cluster_is_fit_with_the_fence_on_each_node() {
 }
 
 #[tokio::test]
+async fn a_store_that_is_no_sentinel_or_full_or_anothers_says_what_to_do() {
+    let server = StoreServer::redis(&[]);
+    server.ready().await;
+    let mut no_sentinel = options(&server);
+    no_sentinel.topology = Topology::Sentinel {
+        master: MASTER.to_owned(),
+        username: None,
+        password: None,
+    };
+    let said = check(&no_sentinel).await.unwrap_err().to_string();
+    assert!(
+        said.contains("with `sentinel` the nodes are sentinels"),
+        "{said}"
+    );
+
+    server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let said = fault(&options(&server)).await;
+    assert!(matches!(said, NodeFault::NoMemory(_)), "{said}");
+    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+
+    let other = "#!lua name=tollgate_1\nredis.register_function('other', function() return 1 end)";
+    server.cli(&["FUNCTION", "LOAD", "REPLACE", other]);
+    let said = fault(&options(&server)).await;
+    assert!(matches!(said, NodeFault::OtherLibrary(_)), "{said}");
+    assert!(
+        said.to_string().contains("`FUNCTION DELETE tollgate_1`"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
 async fn a_sentinel_has_a_password_of_its_own() {
     let server = StoreServer::redis(&[]);
     let sentinel = StoreServer::sentinel(MASTER, server.port, "requirepass watch");
