@@ -211,6 +211,8 @@ families! {
     "The shared store" {
         store_up: GaugeVec = "store_up" ["node"],
             "1 while each connection to the node answers; no series without a store.";
+        store_clock_ahead: GaugeVec = "store_clock_ahead_seconds" ["node"],
+            "How far the clock of the node is ahead of this machine's, negative when it is behind.";
         pub store_seconds: Histogram = "store_seconds" [] in SECONDS,
             "From sending a question of calls to its answer, or to giving up.";
         pub store_calls: IntCounter = "store_calls_total" [],
@@ -331,12 +333,18 @@ impl Metrics {
         self.store_holds.with_label_values(&[reason])
     }
 
-    /// Replaces what is known of the nodes of the store: whether each answers.
-    pub fn set_store_up(&self, nodes: impl Iterator<Item = (String, bool)>) {
+    /// Replaces what is known of the nodes of the store: whether each answers, and how far its clock
+    /// is ahead.
+    pub fn set_store_nodes(&self, nodes: impl Iterator<Item = (String, bool, Option<f64>)>) {
         self.store_up.reset();
-        for (node, up) in nodes {
+        self.store_clock_ahead.reset();
+        for (node, up, ahead) in nodes {
             let gauge = self.store_up.with_label_values(&[&node]);
             gauge.set(f64::from(u8::from(up)));
+            if let Some(ahead) = ahead {
+                let gauge = self.store_clock_ahead.with_label_values(&[&node]);
+                gauge.set(ahead);
+            }
         }
     }
 
@@ -451,7 +459,7 @@ mod tests {
         // Their reasons are those of other rooms.
         metrics.head_refused("tls");
         metrics.store_hold("held");
-        metrics.set_store_up([("store:6379".to_owned(), true)].into_iter());
+        metrics.set_store_nodes([("store:6379".to_owned(), true, Some(-0.5))].into_iter());
         metrics.set_config_digest("0123456789abcdef");
         let text = String::from_utf8(metrics.expose(Vec::new())).unwrap();
         let mut exposed = 0;

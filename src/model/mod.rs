@@ -32,4 +32,5 @@ pub(crate) use network::{is_in, network};
 pub(crate) use replica::{BILLS_ELSEWHERE, NO_OUTBOX, ONE_REPLICAS_PART, PART_WITHOUT_STORE};
 pub(crate) use terms::{COMMIT, Period, RequestIdText, TierBasis};
 pub use time::StoreStart;
+pub(crate) use time::{LONGEST_BUDGET, LONGEST_DELAY};
 pub(crate) use tls::tls_connector;

@@ -40,6 +40,12 @@ impl Utc {
         )
     }
 
+    /// The instant so long before, saturating at the begin of time.
+    pub(crate) fn before(self, by: Duration) -> Self {
+        let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(micros))
+    }
+
     /// Whole seconds since the epoch, rounded down.
     pub fn seconds(self) -> i64 {
         self.0.div_euclid(1_000_000)
@@ -55,6 +61,12 @@ impl Utc {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 }
+
+/// The longest that any gate lets a call wait for its start (`admission.max_delay`). What gates must
+/// agree about for the cap is reckoned with this, since each may have another setting.
+pub(crate) const LONGEST_DELAY: Duration = Duration::from_millis(200);
+/// The latest that any gate takes an answer of the store (`budget`); for the same use.
+pub(crate) const LONGEST_BUDGET: Duration = Duration::from_millis(10);
 
 /// The start of a call on the clock of the store that holds the windows of many replicas: the clock
 /// of the cap (P1) when there is one.

@@ -222,9 +222,9 @@ impl Proxy {
         };
         if let Some(windows) = &self.shared.windows {
             // By the store's clock, quotas begin and end at one instant for all replicas.
-            let utc = windows.now_utc(limiter, now.mono);
-            let utc = utc.ok_or(Refusal::StoreAway)?;
-            let wish = limiter.wish(Now { utc, ..now }).map_err(denied)?;
+            let store = windows.now_utc(limiter, now.mono);
+            let store = store.ok_or(Refusal::StoreAway)?;
+            let wish = limiter.wish(now.mono, store).map_err(denied)?;
             return Ok((WindowPlace::AtStore(wish), slot()?));
         }
         // A flood is throttled from one atomic, before it takes the window's lock or a slot.

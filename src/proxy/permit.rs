@@ -4,7 +4,7 @@
 //! future is dropped, the guard here writes the record.
 
 use crate::ledger::{Commit, Record, Slot, billable};
-use crate::model::{Mono, Outcome, RequestId, StoreStart};
+use crate::model::{Mono, Outcome, RequestId};
 use crate::proxy::Proxy;
 use crate::proxy::admission::Started;
 use crate::proxy::policy::{KeyUsage, KnownAccount, Operation};
@@ -79,7 +79,7 @@ impl Permit {
             start,
             at,
             mode,
-            store_epoch,
+            store_start,
         } = self.started;
         let reason = billable(self.proxy.bill(), mode, outcome, status, vetoed);
         Some(slot.commit(Record {
@@ -91,10 +91,7 @@ impl Permit {
             mode,
             admitted_at: at,
             start,
-            store_start: store_epoch.map(|epoch| StoreStart {
-                epoch: epoch.get(),
-                at,
-            }),
+            store_start,
             outcome,
             status,
             reason,

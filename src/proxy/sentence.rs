@@ -71,7 +71,8 @@ impl Value for Vec<Method> {
 
 /// Rounded up, at least 1: a client that comes back then finds the window open.
 pub(super) fn ceil_seconds(wait: Duration) -> u64 {
-    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+    let rest = u64::from(wait.subsec_nanos() > 0);
+    wait.as_secs().saturating_add(rest).max(1)
 }
 
 pub(super) fn sentence(text: impl fmt::Display) -> String {
@@ -80,4 +81,15 @@ pub(super) fn sentence(text: impl fmt::Display) -> String {
         first.make_ascii_uppercase();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_rounded_up_whatever_it_is() {
+        let seconds = [Duration::ZERO, Duration::from_millis(1_001), Duration::MAX];
+        assert_eq!(seconds.map(ceil_seconds), [1, 2, u64::MAX]);
+    }
 }

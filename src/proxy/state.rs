@@ -182,7 +182,8 @@ impl Proxy {
         if let Some(windows) = &self.shared.windows {
             let nodes = windows.status().nodes.into_iter();
             let metrics = &self.shared.metrics;
-            metrics.set_store_up(nodes.map(|n| (n.node.to_string(), n.up == n.connections)));
+            let told = nodes.map(|n| (n.node.to_string(), n.up == n.connections, n.clock_ahead));
+            metrics.set_store_nodes(told);
         }
     }
 

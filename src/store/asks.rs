@@ -34,8 +34,9 @@ const AGAIN_MS: [u64; 5] = [0, 5, 10, 20, 40];
 #[derive(Debug)]
 pub(crate) struct Asks<W> {
     max_delay: Duration,
-    /// The quota in force when the last call came.
+    /// The quota in force and the epoch of the store when the last call came.
     quota: u32,
+    epoch: i64,
     waiting: VecDeque<(Mono, W)>,
     /// The question in flight.
     in_flight: Option<InFlight>,
@@ -91,6 +92,7 @@ impl<W> Asks<W> {
         Self {
             max_delay,
             quota: 0,
+            epoch: 0,
             waiting: VecDeque::new(),
             in_flight: None,
             not_before: Mono(0),
@@ -119,6 +121,14 @@ impl<W> Asks<W> {
         }
         self.waiting.push_back((now, call));
         Ok(())
+    }
+
+    /// The store is in this epoch: what was refused in one before says nothing.
+    pub(crate) fn in_epoch(&mut self, epoch: i64) {
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.terms_changed();
+        }
     }
 
     /// The terms of the limiter are others: what was refused under those before may start now.

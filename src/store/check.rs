@@ -8,8 +8,9 @@ use crate::store::bucket::Bucket;
 use crate::store::check_error::{CheckError, CheckWarning, NodeFault};
 use crate::store::cluster::{Cluster, primaries};
 use crate::store::core::nonce;
-use crate::store::dial::{Dialer, Login, NoConnection, Wire};
+use crate::store::dial::{Dialer, Login, NoConnection, Wire, shown};
 use crate::store::fcall;
+use crate::store::fitness;
 use crate::store::options::{NodeAddress, StoreOptions, Topology};
 use crate::store::question::{QuestionTerms, Said};
 use crate::store::sentinel::{NoPrimary, Sentinels};
@@ -62,8 +63,7 @@ pub async fn check(options: &StoreOptions) -> Result<Checked, CheckError> {
         };
         let fault = |fault| CheckError::Unfit(node.clone(), fault);
         check_version(&wire).await.map_err(fault)?;
-        let settings = Settings::read(&wire).await.map_err(fault)?;
-        settings.check(is_fenced).map_err(fault)?;
+        let settings = fitness::look(&wire, is_fenced).await.map_err(fault)?;
         if settings.is_persistent() {
             warnings.push(CheckWarning::Persistent(node.clone()));
         }
@@ -201,60 +201,8 @@ async fn check_version(wire: &Wire) -> Result<(), NodeFault> {
         .and_then(|major| major.parse::<u32>().ok());
     match major {
         Some(major) if major >= LEAST_VERSION => Ok(()),
-        Some(_) => Err(NodeFault::TooOld(version)),
+        Some(_) => Err(NodeFault::TooOld(shown(&version))),
         None => Err(NodeFault::Unknown),
-    }
-}
-
-/// What must be known of a node's settings.
-struct Settings(BTreeMap<String, String>);
-
-impl Settings {
-    const NAMES: [&str; 5] = [
-        "maxmemory-policy",
-        "appendonly",
-        "save",
-        "min-replicas-to-write",
-        "min-replicas-max-lag",
-    ];
-
-    async fn read(wire: &Wire) -> Result<Self, NodeFault> {
-        let mut ask = cmd("CONFIG");
-        ask.arg("GET").arg(&Self::NAMES);
-        let said = wire.call_soon(&ask).await.map_err(|why| match why {
-            // A managed store may not have the command at all.
-            NoConnection::Refused(why) => NodeFault::MayNotReadConfig(why),
-            why => NodeFault::Broken(why),
-        })?;
-        let settings = from_redis_value(said).map_err(|_| NodeFault::Unknown)?;
-        Ok(Self(settings))
-    }
-
-    fn get(&self, name: &str) -> &str {
-        self.0.get(name).map_or("", String::as_str)
-    }
-
-    fn check(&self, is_fenced: bool) -> Result<(), NodeFault> {
-        let policy = self.get("maxmemory-policy");
-        if policy != "noeviction" {
-            return Err(NodeFault::Evicts(policy.to_owned()));
-        }
-        for name in ["min-replicas-to-write", "min-replicas-max-lag"] {
-            let value = self.get(name);
-            // More standbys or a shorter lag cannot be asked for with sense; 0 is no fence.
-            let is_right = match name {
-                "min-replicas-to-write" => value.parse::<u32>().is_ok_and(|least| least >= 1),
-                _ => value == "1",
-            };
-            if is_fenced && !is_right {
-                return Err(NodeFault::NoFence(name, value.to_owned()));
-            }
-        }
-        Ok(())
-    }
-
-    fn is_persistent(&self) -> bool {
-        self.get("appendonly") == "yes" || !self.get("save").is_empty()
     }
 }
 
@@ -266,7 +214,10 @@ async fn check_function(
 ) -> Result<(), NodeFault> {
     match wire.call_soon(&fcall::load()).await {
         Ok(_) => {}
-        Err(NoConnection::Refused(why)) if fcall::is_loaded_already(&why) => {}
+        // Somebody loaded one a moment ago.
+        Err(NoConnection::Refused(why)) if fcall::is_loaded_already(&why) => {
+            fitness::look_at_library(wire).await?;
+        }
         Err(NoConnection::Refused(why)) => return Err(NodeFault::refused("FUNCTION LOAD", why)),
         Err(why) => return Err(NodeFault::Broken(why)),
     }
@@ -275,9 +226,10 @@ async fn check_function(
         deadline: Utc(0),
     };
     let nonce = nonce(&options.replica);
-    let question = fcall::command(bucket, &fcall::heartbeat(), terms, &nonce, options.hold());
-    let first = epoch(wire, &question).await?;
-    if epoch(wire, &question).await? != first {
+    let question = fcall::heartbeat();
+    let ask = |number| fcall::command(bucket, &question, terms, &nonce, options.hold(), number);
+    let first = epoch(wire, &ask(1), 1).await?;
+    if epoch(wire, &ask(2), 2).await? != first {
         return Err(NodeFault::Forgets);
     }
     check_rights(wire, bucket).await
@@ -298,9 +250,9 @@ async fn check_rights(wire: &Wire, bucket: Bucket) -> Result<(), NodeFault> {
     Ok(())
 }
 
-async fn epoch(wire: &Wire, question: &Cmd) -> Result<i64, NodeFault> {
+async fn epoch(wire: &Wire, question: &Cmd, number: i64) -> Result<i64, NodeFault> {
     match wire.call_soon(question).await {
-        Ok(value) => match fcall::read(value) {
+        Ok(value) => match fcall::read(value, &fcall::heartbeat(), number) {
             Ok(
                 Said::Granted { epoch, .. }
                 | Said::Hold { epoch, .. }

@@ -89,8 +89,8 @@ pub enum NodeFault {
     MayNotReadConfig(String),
     /// A right is missing.
     #[error(
-        "does not let the user run {0} ({1}): give it the rights `+fcall +function|load +time \
-         +hmget +hset +rpush +llen +lindex +lrange +pexpire +pttl +ltrim` and the keys `~{{tg*`"
+        "does not let the user run {0} ({1}): give it the rights `+fcall +function|load \
+         +function|list +time +hmget +hset +rpush +llen +lindex +lrange +pexpire +pttl +ltrim` and the keys `~{{tg*`"
     )]
     MayNot(&'static str, String),
     /// It has no functions, or they are disabled.
@@ -119,10 +119,11 @@ pub enum NodeFault {
          another database, of their own"
     )]
     OtherKey(String),
-    /// A library of the name is not ours.
+    /// Somebody loaded other code under our name.
     #[error(
-        "has a library of the name that is not tollgate's ({0}): see `FUNCTION LIST`, and take it \
-         away (`FUNCTION DELETE tollgate_1`) when nobody needs it"
+        "has a library of the name that is not tollgate's ({0}), whose rule may be another: see \
+         whose it is (`FUNCTION LIST LIBRARYNAME tollgate_1 WITHCODE`), and take it away (`FUNCTION \
+         DELETE tollgate_1`) when nobody needs it: the gates load theirs, at the cost of one hold"
     )]
     OtherLibrary(String),
     /// It answered with another error.

@@ -19,14 +19,9 @@
 //!   would be loose, and a jump as long as it took would stay unseen.
 
 use crate::model::{Mono, StoreStart, Utc};
+use crate::store::options::{LONGEST_HOLD, SECOND, UNKNOWN_PAST};
 use crate::store::{QuestionTerms, Said};
 use std::time::Duration;
-
-/// The length of the window (R4, R5).
-const SECOND: Duration = Duration::from_secs(1);
-
-/// How much longer than needed a replica is silent: for the drift of two clocks over a second.
-const MARGIN: Duration = Duration::from_millis(5);
 
 /// The clock and the epoch of one bucket, as one replica knows them.
 #[derive(Debug)]
@@ -34,7 +29,7 @@ pub(crate) struct StoreClock {
     budget: Duration,
     max_delay: Duration,
     /// How long nothing starts after a jump: whatever was granted before has then left a second ago
-    /// (1.06 s).
+    /// (1.215 s), whatever the settings of the gate are that it was granted to.
     pub(crate) silence: Duration,
     /// How long nothing starts after an epoch was heard of.
     hold: Duration,
@@ -53,6 +48,17 @@ struct Known {
     current: Anchor,
     previous: Anchor,
     turned: Mono,
+    /// By how much the store's clock is ahead of that of its machine, and the question that said it.
+    ahead: (Mono, Duration),
+}
+
+/// What is known of the store at an instant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct StoreNow {
+    /// The instant on the clock of its machine, by which quotas are in force.
+    pub utc: Utc,
+    /// The epoch.
+    pub epoch: i64,
 }
 
 /// The store's clock was not yet at `at` when the question was sent.
@@ -126,6 +132,9 @@ pub(crate) enum NoAnswer {
 pub(crate) struct Grant {
     /// The start on the store's clock, which the record carries.
     pub start: StoreStart,
+    /// The same instant on the clock of the store's machine, which may have been set back since the
+    /// epoch began: the day and the month of the call are those of this.
+    pub admitted_at: Utc,
     /// The instant at which the call may leave: not before the start, and at most the budget after.
     pub release: Mono,
 }
@@ -157,7 +166,7 @@ impl StoreClock {
         Self {
             budget,
             max_delay,
-            silence: SECOND + max_delay + budget + MARGIN,
+            silence: UNKNOWN_PAST,
             hold,
             known: None,
             silent: Silent {
@@ -196,65 +205,84 @@ impl StoreClock {
         }
     }
 
-    /// The store's instant at `now`, as far as it is known: quotas in force are those of it. Up to
-    /// a round trip ahead, never behind.
-    pub(crate) fn now_utc(&self, now: Mono) -> Option<Utc> {
-        self.known.as_ref().map(|known| known.bound(now))
+    /// The instant of the store's machine at `now`, as far as it is known: quotas in force are those
+    /// of it. Up to a round trip ahead.
+    pub(crate) fn now_utc(&self, now: Mono) -> Option<StoreNow> {
+        let known = self.known.as_ref()?;
+        let (_, ahead) = known.ahead;
+        Some(StoreNow {
+            utc: known.bound(now).before(ahead),
+            epoch: known.epoch,
+        })
     }
 
     /// Takes an answer to a question that was sent at `sent`, read immediately before, and received
     /// at `received`, read immediately after. Any order of answers is safe.
     pub(crate) fn heard(&mut self, sent: Mono, received: Mono, said: &Said) -> Heard {
-        let (epoch, at) = match said {
-            Said::Newer => return self.fall_silent(received.plus(SECOND), Silence::Newer),
-            Said::Granted { epoch, now, .. }
-            | Said::Hold { epoch, now, .. }
-            | Said::Epoch { epoch, now }
-            | Said::Late { epoch, now } => (*epoch, *now),
+        let (epoch, at, ahead) = match said {
+            Said::Newer => return self.fall_silent(received, SECOND, Silence::Newer),
+            Said::Granted {
+                epoch, now, ahead, ..
+            }
+            | Said::Hold {
+                epoch, now, ahead, ..
+            }
+            | Said::Epoch { epoch, now, ahead }
+            | Said::Late { epoch, now, ahead } => (*epoch, *now, *ahead),
         };
         let anchor = Anchor { at, sent };
         let in_time = received.since(sent) <= self.budget;
-        let opens = match said {
-            Said::Hold { opens_in, .. } => received.plus(*opens_in),
-            _ => received,
+        let opens_in = match said {
+            Said::Hold { opens_in, .. } => *opens_in,
+            _ => Duration::ZERO,
         };
         match &mut self.known {
             Some(known) if known.epoch == epoch => {
                 let reachable = known.bound(sent).plus(self.budget);
                 if at > reachable.max(known.bound(received)) {
                     self.known = None;
-                    let heard = self.fall_silent(received.plus(self.silence), Silence::Jumped);
-                    if in_time {
-                        return self.adopt(epoch, anchor, received, opens, Silence::Jumped);
+                    let heard = self.fall_silent(received, self.silence, Silence::Jumped);
+                    if !in_time {
+                        return heard;
                     }
-                    return heard;
+                    self.adopt(epoch, anchor, ahead, received);
+                    return self.fall_silent(received, self.silence.max(opens_in), Silence::Jumped);
                 }
                 if !in_time {
                     return Heard::AskAgain(NoAnswer::LateAnswer);
                 }
                 known.tighten(anchor);
-                self.decided(sent, received, opens, said)
+                if sent >= known.ahead.0 {
+                    known.ahead = (sent, ahead);
+                }
+                self.decided(sent, received, said)
             }
             _ if !in_time => Heard::AskAgain(NoAnswer::LateAnswer),
             Some(known) if sent < known.since => Heard::AskAgain(NoAnswer::OtherEpoch),
-            _ => self.adopt(epoch, anchor, received, opens, Silence::NewEpoch),
+            _ => {
+                self.adopt(epoch, anchor, ahead, received);
+                let silence = self.silence.max(self.hold).max(opens_in);
+                self.fall_silent(received, silence, Silence::NewEpoch)
+            }
         }
     }
 
     /// An answer in time, of the epoch that is known.
-    fn decided(&mut self, sent: Mono, received: Mono, opens: Mono, said: &Said) -> Heard {
+    fn decided(&mut self, sent: Mono, received: Mono, said: &Said) -> Heard {
         match said {
-            Said::Hold { .. } => self.fall_silent(opens, Silence::Held),
+            Said::Hold { opens_in, .. } => self.fall_silent(received, *opens_in, Silence::Held),
             // Another question has found out meanwhile what this one could not know.
             Said::Granted { .. } if sent < self.silent.until => Heard::Silent(self.silent),
             Said::Granted {
                 epoch,
                 now,
+                ahead,
                 offsets,
                 refused_for,
                 left,
             } => {
                 let grant = |offset: &Duration| Grant {
+                    admitted_at: now.plus(*offset).before(*ahead),
                     start: StoreStart {
                         epoch: *epoch,
                         at: now.plus(*offset),
@@ -277,30 +305,20 @@ impl StoreClock {
     }
 
     /// Begins to believe in an epoch, from its first answer in time.
-    fn adopt(
-        &mut self,
-        epoch: i64,
-        anchor: Anchor,
-        received: Mono,
-        opens: Mono,
-        why: Silence,
-    ) -> Heard {
+    fn adopt(&mut self, epoch: i64, anchor: Anchor, ahead: Duration, received: Mono) {
         self.known = Some(Known {
             epoch,
             since: received,
             current: anchor,
             previous: anchor,
             turned: anchor.sent,
+            ahead: (anchor.sent, ahead),
         });
-        let silence = match why {
-            Silence::NewEpoch => self.silence.max(self.hold),
-            _ => self.silence,
-        };
-        self.fall_silent(opens.max(received.plus(silence)), why)
     }
 
-    /// Never shortens a silence.
-    fn fall_silent(&mut self, until: Mono, why: Silence) -> Heard {
+    /// Never shortens a silence, and none is longer than the longest hold.
+    fn fall_silent(&mut self, from: Mono, lasts: Duration, why: Silence) -> Heard {
+        let until = from.plus(lasts.min(LONGEST_HOLD));
         if until > self.silent.until {
             self.silent = Silent { until, why };
         }

@@ -177,7 +177,7 @@ impl Dialer {
             .set_response_timeout(None)
             .set_pipeline_buffer_size(WAITING);
         let made = MultiplexedConnection::new_with_config(&info, stream, config).await;
-        let (commands, driven) = made.map_err(|e| NoConnection::Refused(e.to_string()))?;
+        let (commands, driven) = made.map_err(|e| NoConnection::Refused(said(&e)))?;
         let mut driver = JoinSet::new();
         driver.spawn(driven);
         let wire = Wire { commands, driver };
@@ -276,8 +276,37 @@ impl Wire {
 /// An error as the node wrote it: its code, then its words.
 pub(crate) fn said(error: &RedisError) -> String {
     match (error.code(), error.detail()) {
-        (Some(code), Some(detail)) => format!("{code} {detail}"),
-        (Some(code), None) => code.to_owned(),
-        (None, _) => error.to_string(),
+        (Some(code), Some(detail)) => shown(code) + " " + &shown(detail),
+        (Some(code), None) => shown(code),
+        (None, _) => shown(&error.to_string()),
+    }
+}
+
+/// A text of a node as logs and `/status` show it: nobody bounds what a node writes.
+pub(crate) fn shown(text: &str) -> String {
+    const LONGEST: usize = 200;
+    let plain = |c: char| if c.is_control() { '?' } else { c };
+    let mut shown: String = text.chars().take(LONGEST).map(plain).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        shown.push_str("..");
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_a_node_is_cut_and_has_no_control_characters() {
+        let reply = format!("-ERR \u{1b}[31m{}\r\n", "\u{e9}".repeat(2_000_000));
+        let error = redis::parse_redis_value(reply.as_bytes())
+            .unwrap()
+            .extract_error()
+            .unwrap_err();
+        let said = said(&error);
+        assert!(said.starts_with("ERR ?[31m\u{e9}"), "{said}");
+        assert!(said.chars().count() < 220, "{}", said.len());
+        assert_eq!(shown("as it is"), "as it is");
     }
 }

@@ -4,13 +4,13 @@
 //! replace a library: that resets what it remembers, which is a hold for everybody.
 
 use crate::store::bucket::Bucket;
-use crate::store::question::{Question, QuestionTerms, Said, SaidValue};
-use crate::store::unanswered::Unanswered;
+use crate::store::question::{BadReply, Question, QuestionTerms, Said, SaidValue};
 use redis::{Cmd, Value, cmd};
 use std::time::Duration;
 
 /// The library of functions, which the store runs.
 const LIBRARY: &str = include_str!("tollgate.lua");
+const LIBRARY_NAME: &str = "tollgate_1";
 const FUNCTION: &str = "tollgate_admit_1";
 
 /// The commands that the function runs for a start and not for a heartbeat, in an order in which
@@ -36,13 +36,14 @@ pub(crate) fn heartbeat() -> Question {
 }
 
 /// The command of a question. `nonce` becomes a part of the name of a store's process that has none
-/// yet.
+/// yet; the answer names `number`.
 pub(crate) fn command(
     bucket: Bucket,
     question: &Question,
     terms: QuestionTerms,
     nonce: &str,
     hold: Duration,
+    number: i64,
 ) -> Cmd {
     let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let mut command = cmd("FCALL");
@@ -57,7 +58,8 @@ pub(crate) fn command(
         .arg(question.n)
         .arg(micros(question.max_delay))
         .arg(nonce)
-        .arg(micros(hold));
+        .arg(micros(hold))
+        .arg(number);
     command
 }
 
@@ -73,22 +75,52 @@ pub(crate) fn is_loaded_already(why: &str) -> bool {
     why.contains("already exists")
 }
 
-/// What the function said.
+/// Asks for the text of the library.
+pub(crate) fn list() -> Cmd {
+    let mut command = cmd("FUNCTION");
+    command.arg("LIST").arg("LIBRARYNAME").arg(LIBRARY_NAME);
+    command.arg("WITHCODE");
+    command
+}
+
+/// Whether the answer to [`list`] has another text than ours, which other rules may stand in.
+pub(crate) fn is_other_library(listed: &Value) -> bool {
+    let Value::Array(libraries) = listed else {
+        return true;
+    };
+    let text = |library: &Value| {
+        let Value::Array(fields) = library else {
+            return None;
+        };
+        let mut pairs = fields.chunks_exact(2);
+        pairs.find_map(|pair| match pair {
+            [Value::BulkString(name), Value::BulkString(text)] if name == b"library_code" => {
+                Some(text.clone())
+            }
+            _ => None,
+        })
+    };
+    let is_ours = |library| text(library).is_some_and(|text| text == LIBRARY.as_bytes());
+    !libraries.iter().all(is_ours)
+}
+
+/// What the function said to the question of this number.
 ///
 /// # Errors
-/// It is none of its answers.
-pub(crate) fn read(value: Value) -> Result<Said, Unanswered> {
+/// It is none of its answers to it.
+pub(crate) fn read(value: Value, asked: &Question, number: i64) -> Result<Said, BadReply> {
+    let nonsense = || BadReply::Nonsense("no list of texts and numbers");
     let Value::Array(values) = value else {
-        return Err(Unanswered::Unreadable);
+        return Err(nonsense());
     };
     let plain = |value| match value {
         Value::Int(number) => Ok(SaidValue::Int(number)),
         Value::BulkString(text) => Ok(SaidValue::Text(text)),
         Value::SimpleString(text) => Ok(SaidValue::Text(text.into_bytes())),
-        _ => Err(Unanswered::Unreadable),
+        _ => Err(nonsense()),
     };
     let values: Vec<SaidValue> = values.into_iter().map(plain).collect::<Result<_, _>>()?;
-    Said::read(&values).map_err(|_| Unanswered::Unreadable)
+    Said::read(&values, asked, number)
 }
 
 #[cfg(test)]
@@ -119,7 +151,8 @@ mod tests {
             Value::Array(vec![Value::Nil]),
             Value::Array(vec![Value::BulkString(b"OK".to_vec())]),
         ] {
-            assert_eq!(read(value), Err(Unanswered::Unreadable));
+            let said = read(value, &heartbeat(), 1);
+            assert!(matches!(said, Err(BadReply::Nonsense(_))), "{said:?}");
         }
     }
 }

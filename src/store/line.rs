@@ -6,11 +6,15 @@
 use crate::model::{Host, Mono};
 use crate::store::breaker::Breaker;
 use crate::store::bucket::Bucket;
+use crate::store::call_faults::{By, CallFaults};
+use crate::store::check_error::NodeFault;
 use crate::store::core::{Core, jitter, nonce};
-use crate::store::dial::{GREETING, NoConnection, Wire, said};
+use crate::store::dial::{GREETING, NoConnection, Wire};
+use crate::store::failure::{Failure, Fault};
 use crate::store::fcall;
-use crate::store::options::NodeAddress;
-use crate::store::question::{Question, QuestionTerms, Said};
+use crate::store::fitness;
+use crate::store::options::{NodeAddress, Topology};
+use crate::store::question::{BadReply, Question, QuestionTerms, Said};
 use crate::store::seek::Seek;
 use crate::store::unanswered::Unanswered;
 use futures_util::future::join_all;
@@ -18,7 +22,7 @@ use parking_lot::Mutex;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -32,6 +36,8 @@ const PROBE: Duration = Duration::from_millis(20);
 /// A heartbeat without an answer for so long ends the connection: a new one passes a cut that was
 /// healed sooner than the packets that the kernel repeats on the old one.
 const SILENCE: Duration = Duration::from_millis(250);
+/// Not sooner after the last look at its fitness, whatever the answers say.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// A connection to one node that is kept open, until this is dropped.
 pub(crate) struct Line {
@@ -50,6 +56,13 @@ struct Way {
     beat: AtomicUsize,
     open: Mutex<Option<Open>>,
     breaker: Mutex<Breaker>,
+    faults: Mutex<CallFaults>,
+    /// The number of the next question.
+    number: AtomicI64,
+    /// An answer belonged to another question: the connection is of no use any more.
+    is_astray: AtomicBool,
+    /// The epoch is another one, so the library may be too.
+    look: AtomicBool,
     /// When the last question was sent.
     sent: AtomicU64,
     /// What was seen last: 0 is an answer, else 1 + the index of an [`Unanswered`].
@@ -72,12 +85,6 @@ struct Open {
     nonce: Arc<str>,
 }
 
-/// Why a question failed, and the words for it.
-struct Failure {
-    reason: Unanswered,
-    words: String,
-}
-
 impl Line {
     /// Begins to keep a connection open on this runtime. `seek` is asked for a look when the node
     /// turns out not to be the primary, or is gone; and before a new connection is used, since a
@@ -96,6 +103,10 @@ impl Line {
             beat: AtomicUsize::new(0),
             open: Mutex::default(),
             breaker: Mutex::new(Breaker::new(core.options.max_delay)),
+            faults: Mutex::default(),
+            number: AtomicI64::new(1),
+            is_astray: AtomicBool::new(false),
+            look: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             state: AtomicUsize::new(usize::MAX),
             load: AtomicBool::new(false),
@@ -149,7 +160,7 @@ impl Line {
         let result = result.unwrap_or_else(|_| Err(late()));
         let is_late = received.since(sent) > budget;
         let result = result.and_then(|said| if is_late { Err(late()) } else { Ok(said) });
-        way.learn(sent, received, &result);
+        way.learn(sent, received, By::Calls(&question.limiter), &result);
         result.map_err(|failure| failure.reason)
     }
 }
@@ -157,15 +168,6 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         self.way.core.board.leave(self.way.place);
-    }
-}
-
-impl From<Unanswered> for Failure {
-    fn from(reason: Unanswered) -> Self {
-        Self {
-            reason,
-            words: reason.to_string(),
-        }
     }
 }
 
@@ -204,7 +206,9 @@ impl Way {
             nonce: nonce(&core.options.replica).into(),
         };
         self.is_standby.store(false, Ordering::Relaxed);
+        self.is_astray.store(false, Ordering::Relaxed);
         *self.breaker.lock() = Breaker::new(core.options.max_delay);
+        self.look(&wire).await?;
         self.touch(&open).await?;
         if self.load.swap(false, Ordering::Relaxed) {
             self.load(&wire).await?;
@@ -218,6 +222,17 @@ impl Way {
         Ok((wire, open))
     }
 
+    /// Looks whether the node is fit still. What makes it unfit makes it away, and is its trouble.
+    async fn look(&self, wire: &Wire) -> Result<(), String> {
+        self.look.store(false, Ordering::Relaxed);
+        let is_fenced = !matches!(self.core.options.topology, Topology::Single);
+        match fitness::look(wire, is_fenced).await {
+            Ok(_) => Ok(()),
+            Err(NodeFault::Broken(why)) => Err(why.to_string()),
+            Err(fault) => Err(format!("it {fault}")),
+        }
+    }
+
     fn want_look(&self) {
         if let Some(seek) = &self.seek {
             seek.want();
@@ -226,8 +241,19 @@ impl Way {
 
     /// Until the connection ends, or must be ended. Says why.
     async fn keep(&self, wire: &mut Wire, open: &Open) -> String {
+        let mut looked = self.core.clock.mono();
         loop {
             let now = self.core.clock.mono();
+            let pause = match self.look.load(Ordering::Relaxed) {
+                true => BETWEEN_LOOKS,
+                false => fitness::LOOK,
+            };
+            if now.since(looked) >= pause {
+                looked = now;
+                if let Err(why) = self.look(wire).await {
+                    return why;
+                }
+            }
             let is_open = self.breaker.lock().is_open(now);
             let pause = if is_open { PROBE } else { HEARTBEAT };
             let woken = tokio::select! {
@@ -237,6 +263,9 @@ impl Way {
             };
             if self.is_standby.load(Ordering::Relaxed) {
                 return Unanswered::NotPrimary.to_string();
+            }
+            if self.is_astray.load(Ordering::Relaxed) {
+                return BadReply::OtherQuestion.to_string();
             }
             let loads = self.load.swap(false, Ordering::Relaxed);
             if loads && let Err(why) = self.load(wire).await {
@@ -262,7 +291,10 @@ impl Way {
     async fn load(&self, wire: &Wire) -> Result<(), String> {
         match wire.call_soon(&fcall::load()).await {
             Ok(_) => Ok(()),
-            Err(NoConnection::Refused(why)) if fcall::is_loaded_already(&why) => Ok(()),
+            // Somebody was faster: another gate, it may be hoped.
+            Err(NoConnection::Refused(why)) if fcall::is_loaded_already(&why) => {
+                self.look(wire).await
+            }
             Err(why) => Err(format!("the function library cannot be loaded: {why}")),
         }
     }
@@ -304,27 +336,33 @@ impl Way {
             .await;
         let received = core.clock.mono();
         let is_late = received.since(sent) > core.options.budget;
-        self.learn(
-            sent,
-            received,
-            &match &result {
-                Ok(_) if is_late => Err(Unanswered::Late.into()),
-                Ok(said) => Ok(said.clone()),
-                Err(failure) => Err(Failure {
-                    reason: failure.reason,
-                    words: failure.words.clone(),
-                }),
-            },
-        );
+        let result = match result {
+            Ok(_) if is_late => Err(Unanswered::Late.into()),
+            result => result,
+        };
+        self.learn(sent, received, By::Heartbeat, &result);
         match result {
-            Ok(said) if !is_late => core.listener.heard(bucket, sent, received, &said),
-            Err(Failure {
-                reason: Unanswered::Lost | Unanswered::NotPrimary,
-                words,
-            }) => return Err(words),
-            Ok(_) | Err(_) => {}
+            Ok(said) => {
+                if let Some(at) = said.on_machine() {
+                    core.board.compare_clocks(self.place, at);
+                }
+                core.listener.heard(bucket, sent, received, &said);
+                Ok(())
+            }
+            Err(
+                Failure {
+                    fault: Fault::Connection,
+                    words,
+                    ..
+                }
+                | Failure {
+                    reason: Unanswered::Lost | Unanswered::NotPrimary,
+                    words,
+                    ..
+                },
+            ) => Err(words),
+            Err(_) => Ok(()),
         }
-        Ok(())
     }
 
     async fn exchange(
@@ -335,18 +373,35 @@ impl Way {
         terms: QuestionTerms,
     ) -> Result<Said, Failure> {
         let hold = self.core.options.hold();
-        let command = fcall::command(bucket, question, terms, &open.nonce, hold);
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let command = fcall::command(bucket, question, terms, &open.nonce, hold, number);
         let mut commands = open.commands.clone();
         let answer: Result<Value, _> = command.query_async(&mut commands).await;
-        let value = answer.map_err(|error| Failure {
-            reason: Unanswered::from(&error),
-            words: said(&error),
+        let value = answer.map_err(|error| Failure::from(&error))?;
+        let said = fcall::read(value, question, number).inspect_err(|bad| {
+            if *bad == BadReply::OtherQuestion {
+                self.end(open);
+            }
         })?;
-        Ok(fcall::read(value)?)
+        if said.epoch().is_some_and(|epoch| epoch != terms.epoch) {
+            self.look.store(true, Ordering::Relaxed);
+        }
+        Ok(said)
+    }
+
+    /// No question is asked on this connection any more.
+    fn end(&self, connection: &Open) {
+        let mut open = self.open.lock();
+        let is_open = |open: &Open| Arc::ptr_eq(&open.nonce, &connection.nonce);
+        if open.as_ref().is_some_and(is_open) {
+            *open = None;
+            self.is_astray.store(true, Ordering::Relaxed);
+            self.wake.notify_one();
+        }
     }
 
     /// What a question taught of the node.
-    fn learn(&self, sent: Mono, now: Mono, result: &Result<Said, Failure>) {
+    fn learn(&self, sent: Mono, now: Mono, by: By<'_>, result: &Result<Said, Failure>) {
         let reason = result.as_ref().err().map(|failure| failure.reason);
         let wakes = match reason {
             Some(Unanswered::Late) => {
@@ -369,6 +424,9 @@ impl Way {
             Some(Unanswered::NotPrimary | Unanswered::Moved | Unanswered::NoStandby)
         ) {
             self.want_look();
+        }
+        if !self.faults.lock().is_news(now, &self.node, by, result) {
+            return;
         }
         let state = reason.map_or(0, |reason| 1 + reason.index());
         let is_new = self.state.swap(state, Ordering::Relaxed) != state;

@@ -20,12 +20,14 @@
 //! 2. A call leaves at (answer received + offset of its start): never before its start and at most
 //!    the budget after it.
 //! 3. When the store's clock jumps forward by more than the budget, each replica that has an anchor
-//!    is answered LATE. It starts nothing for a second, `max_delay` and the budget.
+//!    is answered LATE. It starts nothing for a second, the longest `max_delay` and the budget.
 //! 4. A replica that hears of an epoch for the first time holds by its own clock as well. So a
 //!    clock that jumps during the hold of the store, or before the first anchor, does no harm.
 //! 5. Another process and an empty store hold before their first start. The hold is longer than
 //!    the time that the process before can still grant, plus a second, `max_delay` and the budget.
-//! 6. A window outlives its use, and the store evicts nothing.
+//!    Those are the largest that any gate may have: gates need not have the same settings.
+//! 6. A window outlives its use, and the store evicts nothing; its library is ours. Both are looked
+//!    at for as long as it is asked.
 //!
 //! Two limits are known:
 //! - Two jumps of the store's clock in opposite directions within 100 ms, between two heartbeats,
@@ -36,13 +38,17 @@
 mod asks;
 mod breaker;
 mod bucket;
+mod call_faults;
 mod check;
 mod check_error;
 mod clock;
+mod clock_watch;
 mod cluster;
 mod core;
 mod dial;
+mod failure;
 mod fcall;
+mod fitness;
 mod line;
 mod link;
 mod options;
@@ -66,7 +72,7 @@ pub use status::{Counts, NodeStatus, SAID, StoreListener, StoreStatus};
 pub use unanswered::Unanswered;
 
 pub(crate) use asks::{Asks, NextAsk, Told};
-pub(crate) use clock::{Grant, Heard, NoAnswer, Silence, Silent, StoreClock};
+pub(crate) use clock::{Grant, Heard, NoAnswer, Silence, Silent, StoreClock, StoreNow};
 #[cfg(test)]
 pub(crate) use question::{MOST_STARTS, SaidValue};
 #[cfg(test)]

@@ -2,17 +2,26 @@
 //!
 //! Owns the options of the link. Must never read a file: `config` reads, and maps to these.
 
+use crate::model::{LONGEST_BUDGET, LONGEST_DELAY};
 use secrecy::SecretString;
 use std::fmt;
 use std::time::Duration;
 
-/// A second, which is what a window is worth.
-const SECOND: Duration = Duration::from_secs(1);
-/// What is added to a hold for reading clocks and rounding.
+/// What a window is worth (R4, R5).
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+/// What is added for reading clocks, rounding, and the drift of two clocks over a second.
 const MARGIN: Duration = Duration::from_millis(5);
+/// From a start that some gate was granted until no such start can count any more. The gates need
+/// not have the same settings, so those of the one that asks decide nothing here.
+pub(crate) const UNKNOWN_PAST: Duration = SECOND
+    .saturating_add(LONGEST_DELAY)
+    .saturating_add(LONGEST_BUDGET)
+    .saturating_add(MARGIN);
 /// How long a primary that was cut off from its standbys may still grant, at most, when
 /// `min-replicas-max-lag` is 1: it compares whole seconds and looks once a second.
 const FENCE: Duration = Duration::from_millis(3_040);
+/// No store is told to hold for longer.
+pub(crate) const LONGEST_HOLD: Duration = FENCE.saturating_add(UNKNOWN_PAST);
 
 /// A server of the store, or a sentinel.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -85,10 +94,9 @@ impl StoreOptions {
     /// How long a store that does not know its past grants nothing: until no start of that past
     /// counts, neither one of an old primary that has not noticed yet that it is alone.
     pub fn hold(&self) -> Duration {
-        let unknown = SECOND + self.max_delay + self.budget + MARGIN;
         match self.topology {
-            Topology::Single => unknown,
-            Topology::Sentinel { .. } | Topology::Cluster => FENCE + unknown,
+            Topology::Single => UNKNOWN_PAST,
+            Topology::Sentinel { .. } | Topology::Cluster => LONGEST_HOLD,
         }
     }
 

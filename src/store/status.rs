@@ -5,6 +5,7 @@
 
 use crate::model::{Clock, Mono, Utc};
 use crate::store::bucket::Bucket;
+use crate::store::clock_watch::ClockWatch;
 use crate::store::options::NodeAddress;
 use crate::store::question::{QuestionTerms, Said};
 use crate::store::unanswered::Unanswered;
@@ -112,6 +113,8 @@ pub struct NodeStatus {
     pub since: Utc,
     /// What is wrong with one of those that do not answer.
     pub trouble: Option<String>,
+    /// By how many seconds its clock is ahead of this machine's; `None` before its first answer.
+    pub clock_ahead: Option<f64>,
 }
 
 struct Place {
@@ -170,6 +173,7 @@ impl Place {
 struct Places {
     next: u64,
     all: BTreeMap<u64, Place>,
+    clocks: BTreeMap<NodeAddress, ClockWatch>,
     up: bool,
     since: Utc,
 }
@@ -185,6 +189,7 @@ impl Board {
         let places = Places {
             next: 0,
             all: BTreeMap::new(),
+            clocks: BTreeMap::new(),
             up: false,
             since: clock.utc(),
         };
@@ -218,7 +223,12 @@ impl Board {
     /// The connection is not wanted any more.
     pub(crate) fn leave(&self, number: u64) {
         self.change(|places, _| {
-            places.all.remove(&number);
+            let Some(gone) = places.all.remove(&number) else {
+                return;
+            };
+            if !places.all.values().any(|place| place.node == gone.node) {
+                places.clocks.remove(&gone.node);
+            }
         });
     }
 
@@ -248,6 +258,28 @@ impl Board {
         }
     }
 
+    /// The node of a connection has answered that its machine has this instant.
+    pub(crate) fn compare_clocks(&self, number: u64, at: Utc) {
+        let ahead_us = at.0.saturating_sub(self.clock.utc().0);
+        let places = &mut *self.places.lock();
+        let Some(place) = places.all.get(&number) else {
+            return;
+        };
+        let node = &place.node;
+        let watch = match places.clocks.get_mut(node) {
+            Some(watch) => watch,
+            None => places.clocks.entry(node.clone()).or_default(),
+        };
+        if watch.see(self.clock.mono(), ahead_us) {
+            let ahead = watch.ahead_seconds();
+            tracing::warn!(
+                %node,
+                "the store's clock is {ahead:.3} s ahead of this machine's (negative: behind): \
+                 quotas, days and months go by the store's"
+            );
+        }
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut Places, Utc) -> T) -> T {
         let now = self.clock.utc();
         let places = &mut *self.places.lock();
@@ -270,6 +302,10 @@ impl Board {
                 up: 0,
                 since: place.since,
                 trouble: None,
+                clock_ahead: places
+                    .clocks
+                    .get(&place.node)
+                    .map(ClockWatch::ahead_seconds),
             });
             node.connections += 1;
             node.up += usize::from(place.trouble.is_none());

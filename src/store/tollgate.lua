@@ -7,6 +7,9 @@
 -- A store that replicas of two versions use: the newer one takes over, the older one answers NEWER
 -- and changes nothing, or the two would end each other's epochs for ever. After a way back to the
 -- older version delete the keys `{b}:e`.
+--
+-- Gates refuse a store whose library of this name has another text. So a change of it, be it of a
+-- comment, takes another version, and another name of the library and of the function.
 local VERSION = 1
 local SECOND = 1000000 -- all times are microseconds
 local MOST_STARTS = 256 -- of one question, so that none holds up the store
@@ -15,7 +18,7 @@ local MOST_STARTS = 256 -- of one question, so that none holds up the store
 -- `me` differs from the owner after a restart, a promotion, a flush and a move of the slot.
 local me = nil -- this process and this load of the library
 local last = 0 -- the newest instant that was said
-local shift = 0 -- by how much the machine's clock was set back since
+local shift = 0 -- by how much the machine's clock was set back since: `now - shift` is what it says
 
 -- A clock that is set back stands still, and goes on at once.
 local function clock()
@@ -97,33 +100,35 @@ end
 -- KEYS: 1 `{b}:e`, the epoch of bucket b; 2 `{b}:w:<limiter>:<epoch>`, the window, named with the
 -- epoch that the caller believes in. A window of a dead epoch is never read.
 -- ARGV: 1 epoch, 2 deadline, 3 quota, 4 n, 5 max_delay (at most a second), 6 nonce, which is
--- another one at each connection of each replica, 7 hold.
--- Reply: word, epoch, now, wait, left, offsets of the starts from now. `wait` is the rest of a
--- hold, or how far away the first refused start was (0 = none was refused, -1 = it never comes);
--- `left` is how many more starts would fit beside the last one.
+-- another one at each connection of each replica, 7 hold, 8 the number of the question.
+-- Reply: word, epoch, now, shift, number, wait, left, offsets of the starts from now. `wait` is the
+-- rest of a hold, or how far away the first refused start was (0 = none was refused, -1 = it never
+-- comes); `left` is how many more starts would fit beside the last one; `number` is that of the
+-- question, by which an answer to another one is known.
 redis.register_function('tollgate_admit_1', function(keys, args)
-  local now = clock()
+  local now, number = clock(), tonumber(args[8])
+  local function say(word, epoch, wait) return {word, epoch, now, shift, number, wait, 0} end
   local epoch, opens = epoch_at(keys[1], now, args[6], tonumber(args[7]))
-  if not epoch then return {'NEWER', '0', now, 0, 0} end
-  if now < opens then return {'HOLD', epoch, now, opens - now, 0} end
-  if args[1] ~= epoch then return {'EPOCH', epoch, now, 0, 0} end
-  if now > tonumber(args[2]) then return {'LATE', epoch, now, 0, 0} end
+  if not epoch then return say('NEWER', '0', 0) end
+  if now < opens then return say('HOLD', epoch, opens - now) end
+  if args[1] ~= epoch then return say('EPOCH', epoch, 0) end
+  if now > tonumber(args[2]) then return say('LATE', epoch, 0) end
 
   local key, quota = keys[2], tonumber(args[3])
   local n = math.min(tonumber(args[4]), MOST_STARTS)
-  if n == 0 then return {'OK', epoch, now, 0, 0} end
-  if quota == 0 then return {'OK', epoch, now, -1, 0} end
+  if n == 0 then return say('OK', epoch, 0) end
+  if quota == 0 then return say('OK', epoch, -1) end
   local length = redis.call('LLEN', key)
   local newest = 0
   if length > 0 then newest = tonumber(redis.call('LINDEX', key, -1)) end
 
   local starts, wait
   starts, newest, wait = decide(key, now, quota, n, tonumber(args[5]), length, newest)
-  local reply = {'OK', epoch, now, wait, 0}
+  local reply = say('OK', epoch, wait)
   if #starts == 0 then return reply end
-  for i, start in ipairs(starts) do reply[5 + i] = tonumber(start) - now end
+  for i, start in ipairs(starts) do reply[7 + i] = tonumber(start) - now end
   redis.call('RPUSH', key, unpack(starts))
-  reply[5] = math.max(0, quota - trim(key, length + #starts, newest, #starts + 3))
+  reply[7] = math.max(0, quota - trim(key, length + #starts, newest, #starts + 3))
   -- The window must outlive its use by far, and a renewal at each call would cost a write.
   if redis.call('PTTL', key) < 2500 then redis.call('PEXPIRE', key, 5000) end
   return reply

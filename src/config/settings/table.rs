@@ -9,6 +9,7 @@ use crate::config::Settings;
 use crate::config::settings::setting::{Bounds, Change, Setting, Unwritten};
 use crate::config::settings::{StoreSettings, StoreTopology};
 use crate::config::yaml::{self, Node, Places};
+use crate::model::{LONGEST_BUDGET, LONGEST_DELAY};
 use secrecy::{ExposeSecret, SecretString};
 use std::path::Path;
 use std::sync::LazyLock;
@@ -220,7 +221,7 @@ pub(in crate::config) static TABLE: &[Setting] = &[
     Setting {
         key: "admission.max_delay",
         unwritten: Unwritten::Is("50ms"),
-        bounds: Bounds::Time(Duration::ZERO..=Duration::from_millis(200)),
+        bounds: Bounds::Time(Duration::ZERO..=LONGEST_DELAY),
         change: Change::AtRestart(|s| format!("{:?}", s.max_delay)),
         does: "The longest that a call waits for its turn.",
     },
@@ -335,7 +336,7 @@ pub(in crate::config) static TABLE: &[Setting] = &[
     Setting {
         key: "admission.store.redis.budget",
         unwritten: Unwritten::Is("5ms"),
-        bounds: Bounds::Time(MS..=Duration::from_millis(10)),
+        bounds: Bounds::Time(MS..=LONGEST_BUDGET),
         change: Change::AtRestart(|s| of_store(s, |store| format!("{:?}", store.budget))),
         does: "An answer of the store that takes longer is void. The cap at the upstream is looser by it.",
     },

@@ -28,6 +28,7 @@ pub(super) async fn status(Extracted(admin): App) -> Json<Value> {
                 "up": node.up,
                 "since": told(node.since),
                 "trouble": node.trouble,
+                "clock_ahead_seconds": node.clock_ahead,
             })
         };
         let nodes: Vec<Value> = status.nodes.into_iter().map(node).collect();

@@ -13,10 +13,10 @@ use crate::model::{Clock, Mono, Utc};
 use crate::proxy::admission::{Limiter, Started, Wish};
 use crate::store::{
     BadCertificates, Bucket, Heard, Link, LinkHandle, NextAsk, NoAnswer, Question, QuestionTerms,
-    Said, Silence, Silent, StoreClock, StoreListener, StoreOptions, StoreStatus, Told, Unanswered,
+    Said, Silence, Silent, StoreClock, StoreListener, StoreNow, StoreOptions, StoreStatus, Told,
+    Unanswered,
 };
 use parking_lot::Mutex;
-use std::num::NonZeroI64;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -175,9 +175,9 @@ impl SharedWindows {
         self.link.status()
     }
 
-    /// The instant `now` on the store's clock, by which quotas are in force for all replicas alike;
-    /// `None` while it is not known.
-    pub(crate) fn now_utc(&self, limiter: &Limiter, now: Mono) -> Option<Utc> {
+    /// The instant `now` on the clock of the store's machine, by which quotas are in force for all
+    /// replicas alike; `None` while it is not known.
+    pub(crate) fn now_utc(&self, limiter: &Limiter, now: Mono) -> Option<StoreNow> {
         let calls = limiter.at_store()?;
         let bucket = self.link.bucket_of(calls.name());
         self.clocks.of(bucket)?.lock().now_utc(now)
@@ -215,9 +215,9 @@ impl SharedWindows {
                 self.clock.sleep_until(grant.release).await;
                 let started = Started {
                     start: grant.release,
-                    at: grant.start.at,
+                    at: grant.admitted_at,
                     mode: wish.mode,
-                    store_epoch: NonZeroI64::new(grant.start.epoch),
+                    store_start: Some(grant.start),
                 };
                 StoreVerdict::Started(started, left)
             }

@@ -18,6 +18,8 @@ pub(crate) struct Wish {
     pub quota: u32,
     /// How the account is charged.
     pub mode: Mode,
+    /// The epoch of the store, as far as it is known.
+    pub epoch: i64,
 }
 
 /// The calls of one limiter that wait for the store.
@@ -69,6 +71,7 @@ impl CallsAtStore {
     /// Takes a call in. Whether a task must be made that asks.
     pub(super) fn arrive(&self, wish: Wish, call: oneshot::Sender<Told>) -> Result<bool, Told> {
         let mut state = self.state.lock();
+        state.asks.in_epoch(wish.epoch);
         let arrived = state.asks.arrive(wish.now, wish.quota, call);
         arrived.map_err(|(_, told)| told)?;
         let must_ask = !std::mem::replace(&mut state.is_asked, true);

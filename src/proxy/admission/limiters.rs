@@ -14,6 +14,7 @@ use crate::proxy::admission::calls_at_store::CallsAtStore;
 use crate::proxy::admission::{
     Denied, InForce, Now, Reservation, SECOND, Terms, Verdict, Window, Wish,
 };
+use crate::store::StoreNow;
 use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashSet;
@@ -144,17 +145,18 @@ impl Limiter {
         }
     }
 
-    /// What a call that is decided at `now` may ask the shared store for: `now.utc` is an instant of
-    /// the store's clock. Standing and quota are those at this instant (R6, R9).
-    pub(crate) fn wish(&self, now: Now) -> Result<Wish, Denied> {
+    /// What a call that is decided at `now` may ask the shared store for, which has the instant
+    /// `store` then. Standing and quota are those at this instant (R6, R9).
+    pub(crate) fn wish(&self, now: Mono, store: StoreNow) -> Result<Wish, Denied> {
         let mut state = self.state.lock();
-        let (quota, mode) = state.entitled(now.utc)?;
+        let (quota, mode) = state.entitled(store.utc)?;
         match quota {
-            0 => Err(state.no_quota(now.utc)),
+            0 => Err(state.no_quota(store.utc)),
             quota => Ok(Wish {
-                now: now.mono,
+                now,
                 quota,
                 mode,
+                epoch: store.epoch,
             }),
         }
     }

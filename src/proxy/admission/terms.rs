@@ -1,7 +1,6 @@
 //! The terms that an account has bought in one limiter, and the answers of the window.
 
-use crate::model::{Clock, Mode, Mono, Stop, Utc};
-use std::num::NonZeroI64;
+use crate::model::{Clock, Mode, Mono, Stop, StoreStart, Utc};
 use std::time::Duration;
 
 /// One instant on both clocks: the cap uses `mono`, purchases use `utc`. Read it after the limiter
@@ -180,12 +179,12 @@ pub struct Reservation {
 pub struct Started {
     /// The instant that the window holds.
     pub start: Mono,
-    /// The same instant on the wall clock; on the store's when that decided.
+    /// The same instant on the wall clock; on that of the store's machine when the store decided.
     pub at: Utc,
     /// The mode in force at admission (R3).
     pub mode: Mode,
-    /// The epoch of the shared store, whose clock `at` is of; `None` when this process decided.
-    pub(crate) store_epoch: Option<NonZeroI64>,
+    /// The start as the shared store keeps it; `None` when this process decided.
+    pub(crate) store_start: Option<StoreStart>,
 }
 
 impl Reservation {
@@ -214,7 +213,7 @@ impl Reservation {
             start: self.start,
             at: self.decided.utc.plus(ahead),
             mode: self.mode,
-            store_epoch: None,
+            store_start: None,
         }
     }
 }

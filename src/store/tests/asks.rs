@@ -28,6 +28,7 @@ fn grant(at: u64) -> Grant {
     };
     Grant {
         start,
+        admitted_at: start.at,
         release: ms(at),
     }
 }
@@ -132,6 +133,18 @@ fn another_quota_is_asked_for_at_once_and_an_answer_under_the_one_before_does_no
         "under the quota when it was asked for"
     );
     assert_eq!(asks.next(ms(1_003)).0, NextAsk::Ask { n: 2, quota: 40 });
+}
+
+#[test]
+fn what_was_refused_in_one_epoch_is_asked_for_again_in_the_next_one() {
+    let mut asks = asks(1, 20);
+    asks.in_epoch(7);
+    asked(&mut asks, 1_000);
+    asks.answered(ms(1_001), refusal(&[], 1_650));
+    asks.in_epoch(7);
+    assert!(asks.arrive(ms(1_100), 20, 1).is_err());
+    asks.in_epoch(8);
+    assert!(asks.arrive(ms(1_100), 20, 1).is_ok());
 }
 
 #[test]

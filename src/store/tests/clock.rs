@@ -25,6 +25,7 @@ fn granted(now: Utc, offsets_ms: &[u64]) -> Said {
     Said::Granted {
         epoch: EPOCH,
         now,
+        ahead: Duration::ZERO,
         offsets: offsets_ms
             .iter()
             .map(|ms| Duration::from_millis(*ms))
@@ -45,11 +46,11 @@ fn beat(clock: &mut StoreClock, at: u64, ahead_us: i64) -> Heard {
     clock.heard(sent, Mono(at * MS + 400_000), &granted(now, &[]))
 }
 
-/// A clock that has heard of its epoch at 1 s and may start calls from 2.06 s on.
+/// A clock that has heard of its epoch at 0.8 s and may start calls from 2.02 s on.
 fn open_clock() -> StoreClock {
     let mut clock = new_clock();
-    for nth in 0..12 {
-        beat(&mut clock, 1_000 + nth * 100, 0);
+    for nth in 0..14 {
+        beat(&mut clock, 800 + nth * 100, 0);
     }
     assert!(clock.ask(ms(2_100)).is_ok());
     clock
@@ -67,7 +68,7 @@ fn starts(heard: &Heard) -> usize {
 }
 
 #[test]
-fn a_replica_starts_nothing_before_1060_ms_from_its_first_answer_in_an_epoch() {
+fn a_replica_starts_nothing_before_1215_ms_from_its_first_answer_in_an_epoch() {
     let mut clock = new_clock();
     assert_eq!(clock.ask(ms(900)).unwrap_err().why, Silence::Unknown);
     assert_eq!(
@@ -77,16 +78,17 @@ fn a_replica_starts_nothing_before_1060_ms_from_its_first_answer_in_an_epoch() {
     let said = Said::Epoch {
         epoch: EPOCH,
         now: store_at(ms(1_000)),
+        ahead: Duration::ZERO,
     };
     let heard = clock.heard(ms(999), ms(1_001), &said);
     assert!(is_silent(&heard, Silence::NewEpoch));
-    assert_eq!(clock.ask(ms(2_060)).unwrap_err().until, ms(2_061));
+    assert_eq!(clock.ask(ms(2_215)).unwrap_err().until, ms(2_216));
     assert_eq!(
-        clock.touch(ms(2_060)).epoch,
+        clock.touch(ms(2_215)).epoch,
         EPOCH,
         "a heartbeat may be sent"
     );
-    assert_eq!(clock.ask(ms(2_061)).unwrap().epoch, EPOCH);
+    assert_eq!(clock.ask(ms(2_216)).unwrap().epoch, EPOCH);
 }
 
 #[test]
@@ -94,11 +96,27 @@ fn a_replica_holds_a_new_epoch_itself_for_as_long_as_the_store_is_told_to() {
     let mut clock = StoreClock::new(BUDGET, MAX_DELAY, Duration::from_millis(4_100));
     let now = store_at(ms(1_000));
     // The store says that its hold is over: its clock may have jumped in it.
-    clock.heard(ms(1_000), ms(1_001), &Said::Epoch { epoch: EPOCH, now });
+    clock.heard(
+        ms(1_000),
+        ms(1_001),
+        &Said::Epoch {
+            epoch: EPOCH,
+            now,
+            ahead: Duration::ZERO,
+        },
+    );
     assert_eq!(clock.ask(ms(5_100)).unwrap_err().until, ms(5_101));
     // A jump meanwhile does not shorten it.
     let now = Utc(store_at(ms(1_500)).0 + 5_000_000);
-    clock.heard(ms(1_500), ms(1_501), &Said::Epoch { epoch: EPOCH, now });
+    clock.heard(
+        ms(1_500),
+        ms(1_501),
+        &Said::Epoch {
+            epoch: EPOCH,
+            now,
+            ahead: Duration::ZERO,
+        },
+    );
     assert!(clock.ask(ms(5_100)).is_err() && clock.ask(ms(5_101)).is_ok());
 }
 
@@ -108,6 +126,7 @@ fn a_hold_of_the_store_that_is_longer_counts() {
     let hold = |opens_in, at| Said::Hold {
         epoch: EPOCH,
         now: store_at(ms(at)),
+        ahead: Duration::ZERO,
         opens_in: Duration::from_millis(opens_in),
     };
     clock.heard(ms(1_000), ms(1_001), &hold(4_100, 1_000));
@@ -127,7 +146,7 @@ fn the_deadline_is_the_lowest_anchor_of_the_last_two_seconds_and_the_budget() {
     assert_eq!(deadline(&clock, 2_200), Utc(exact + 200 + 5_000));
     clock.heard(ms(2_160), ms(2_164), &granted(store_at(ms(2_160)), &[]));
     assert_eq!(deadline(&clock, 2_200), Utc(exact + 5_000));
-    assert_eq!(clock.now_utc(ms(2_200)), Some(Utc(exact)));
+    assert_eq!(clock.now_utc(ms(2_200)).unwrap().utc, Utc(exact));
     // It counts while later ones are higher, and on into the next second.
     beat(&mut clock, 2_170, 0);
     assert_eq!(deadline(&clock, 2_200), Utc(exact + 5_000));
@@ -147,6 +166,7 @@ fn a_call_leaves_at_the_receipt_and_its_offset_and_the_next_one_asks_from_the_se
     let said = Said::Granted {
         epoch: EPOCH,
         now,
+        ahead: Duration::ZERO,
         offsets: vec![Duration::ZERO, Duration::from_millis(40)],
         refused_for: Some(wait),
         left: 0,
@@ -197,13 +217,18 @@ fn an_answer_after_the_budget_starts_nothing_and_is_no_anchor() {
 }
 
 #[test]
-fn a_clock_that_jumps_further_than_the_budget_silences_the_replica_for_1060_ms() {
+fn a_clock_that_jumps_further_than_the_budget_silences_the_replica_for_1215_ms() {
     for said in [
-        |now| Said::Late { epoch: EPOCH, now },
+        |now| Said::Late {
+            epoch: EPOCH,
+            now,
+            ahead: Duration::ZERO,
+        },
         |now| granted(now, &[0, 0]),
         |now| Said::Hold {
             epoch: EPOCH,
             now,
+            ahead: Duration::ZERO,
             opens_in: Duration::ZERO,
         },
     ] {
@@ -211,10 +236,10 @@ fn a_clock_that_jumps_further_than_the_budget_silences_the_replica_for_1060_ms()
         let now = Utc(store_at(ms(2_501)).0 + 6_000);
         let heard = clock.heard(ms(2_500), ms(2_502), &said(now));
         assert!(is_silent(&heard, Silence::Jumped), "{heard:?}");
-        assert_eq!(clock.ask(ms(3_561)).unwrap_err().until, ms(3_562));
-        assert!(clock.ask(ms(3_562)).is_ok());
+        assert_eq!(clock.ask(ms(3_716)).unwrap_err().until, ms(3_717));
+        assert!(clock.ask(ms(3_717)).is_ok());
         // The new anchor is the one after the jump.
-        assert_eq!(clock.now_utc(ms(2_500)), Some(now));
+        assert_eq!(clock.now_utc(ms(2_500)).unwrap().utc, now);
     }
     let mut clock = open_clock();
     let now = Utc(store_at(ms(2_501)).0 + 3_000);
@@ -225,14 +250,14 @@ fn a_clock_that_jumps_further_than_the_budget_silences_the_replica_for_1060_ms()
 }
 
 #[test]
-fn a_jump_that_a_late_answer_proves_silences_until_an_answer_in_time_and_1060_ms() {
+fn a_jump_that_a_late_answer_proves_silences_until_an_answer_in_time_and_1215_ms() {
     let mut clock = open_clock();
     let now = Utc(store_at(ms(2_900)).0 + 20_000);
     let heard = clock.heard(ms(2_500), ms(2_900), &granted(now, &[0]));
     assert!(is_silent(&heard, Silence::Jumped));
     assert!(clock.ask(ms(9_000)).is_err(), "there is no anchor");
     beat(&mut clock, 9_000, 20_000);
-    assert!(clock.ask(ms(10_060)).is_err() && clock.ask(ms(10_061)).is_ok());
+    assert!(clock.ask(ms(10_215)).is_err() && clock.ask(ms(10_216)).is_ok());
     // One that may have come so late on its way proves nothing.
     let mut clock = open_clock();
     let heard = clock.heard(ms(2_500), ms(2_900), &granted(store_at(ms(2_899)), &[0]));
@@ -287,6 +312,7 @@ fn an_answer_of_an_epoch_that_has_ended_neither_starts_calls_nor_brings_it_back(
     let next = Said::Hold {
         epoch: EPOCH + 1,
         now: Utc(77),
+        ahead: Duration::ZERO,
         opens_in: Duration::ZERO,
     };
     assert!(is_silent(
@@ -312,6 +338,7 @@ fn what_was_asked_before_a_jump_was_found_starts_nothing_after_it() {
         &Said::Late {
             epoch: EPOCH,
             now: jumped,
+            ahead: Duration::ZERO,
         },
     );
     let heard = clock.heard(ms(2_500), ms(2_502), &granted(now, &[0]));
@@ -326,4 +353,66 @@ fn a_bucket_of_a_newer_version_is_asked_again_after_a_second() {
         Silence::Newer
     ));
     assert!(clock.ask(ms(3_500)).is_err() && clock.ask(ms(3_501)).is_ok());
+}
+
+#[test]
+fn terms_and_the_instant_of_admission_go_by_the_machines_clock_when_it_was_set_back() {
+    let mut clock = open_clock();
+    // The clock that never runs back is 40 days ahead since then.
+    let ahead = Duration::from_secs(40 * 86_400);
+    let now = store_at(ms(2_501));
+    let told = |now, ahead| Said::Granted {
+        epoch: EPOCH,
+        now,
+        ahead,
+        offsets: vec![Duration::from_millis(30)],
+        refused_for: None,
+        left: 3,
+    };
+    let heard = clock.heard(ms(2_500), ms(2_501), &told(now, ahead));
+    let Heard::Grants { grants, .. } = heard else {
+        panic!("{heard:?}");
+    };
+    let start = now.plus(Duration::from_millis(30));
+    assert_eq!(grants[0].start.at, start);
+    assert_eq!(grants[0].admitted_at, Utc(start.0 - 40 * 86_400_000_000));
+    let exact = store_at(ms(2_600)).0;
+    let on_machine = clock.now_utc(ms(2_600)).unwrap().utc.0 + 40 * 86_400_000_000;
+    assert!((on_machine - exact).abs() <= 1_000, "{on_machine} {exact}");
+    assert_eq!(
+        clock.ask(ms(2_600)).unwrap().deadline.0 / 100_000,
+        exact / 100_000
+    );
+    // An answer that comes out of order brings no older state of it.
+    let older = store_at(ms(2_491));
+    clock.heard(ms(2_490), ms(2_502), &told(older, Duration::ZERO));
+    clock.heard(ms(2_490), ms(2_492), &told(older, Duration::ZERO));
+    let again = clock.now_utc(ms(2_600)).unwrap().utc.0 + 40 * 86_400_000_000;
+    assert!((again - exact).abs() <= 1_000, "{again} {exact}");
+}
+
+#[test]
+fn a_replica_is_silent_for_what_any_other_may_have_been_granted_whatever_its_own_settings_are() {
+    let silence = |delay_ms, budget_ms| {
+        let (delay, budget) = (
+            Duration::from_millis(delay_ms),
+            Duration::from_millis(budget_ms),
+        );
+        StoreClock::new(budget, delay, Duration::ZERO).silence
+    };
+    assert_eq!(silence(0, 1), Duration::from_millis(1_215));
+    assert_eq!(silence(0, 1), silence(200, 10));
+}
+
+#[test]
+fn no_answer_silences_for_longer_than_the_longest_hold() {
+    let mut clock = open_clock();
+    let hold = Said::Hold {
+        epoch: EPOCH,
+        now: store_at(ms(2_501)),
+        ahead: Duration::ZERO,
+        opens_in: Duration::from_secs(3_600),
+    };
+    clock.heard(ms(2_500), ms(2_501), &hold);
+    assert_eq!(clock.ask(ms(2_600)).unwrap_err().until, ms(2_501 + 4_255));
 }

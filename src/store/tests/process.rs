@@ -137,6 +137,8 @@ pub(crate) struct StoreProcess {
     admit: mlua::Function,
     /// As that of a replica it is another one at each connection.
     nonce: String,
+    /// The number of the last question.
+    asked: Cell<i64>,
     pub machine: Rc<Machine>,
 }
 
@@ -179,6 +181,7 @@ impl StoreProcess {
             lua,
             admit,
             nonce: format!("replica-{}", machine.loads.get()),
+            asked: Cell::new(0),
             machine: Rc::clone(machine),
         }
     }
@@ -192,7 +195,9 @@ impl StoreProcess {
 
     /// Runs the function.
     pub(crate) fn ask(&self, question: &Question, terms: QuestionTerms, hold_us: i64) -> Said {
-        Said::read(&self.values(question, terms, hold_us)).unwrap()
+        let number = self.asked.get() + 1;
+        let values = self.values(question, terms, hold_us);
+        Said::read(&values, question, number).unwrap()
     }
 
     /// Runs the function and gives the answer as the store gives it.
@@ -208,6 +213,7 @@ impl StoreProcess {
                 .map(|text| self.lua.create_string(text).unwrap());
             self.lua.create_sequence_from(texts).unwrap()
         };
+        self.asked.set(self.asked.get() + 1);
         let QuestionTerms { epoch, deadline } = terms;
         let keys = [
             "{tg}:e".to_owned(),
@@ -221,6 +227,7 @@ impl StoreProcess {
             question.max_delay.as_micros().to_string(),
             self.nonce.clone(),
             hold_us.to_string(),
+            self.asked.get().to_string(),
         ];
         let reply: Table = self.admit.call((strings(&keys), strings(&args))).unwrap();
         let value = |value: Value| match value {

@@ -2,6 +2,7 @@
 //! the window of the proxy, by one suite.
 
 use crate::model::Utc;
+use crate::store::question::BadReply;
 use crate::store::tests::{Machine, StoreProcess};
 use crate::store::{MOST_STARTS, Question, QuestionTerms, Said, SaidValue};
 use proptest::prelude::*;
@@ -71,6 +72,7 @@ fn a_store_that_was_restarted_empty_holds_for_as_long_as_it_is_told() {
         Said::Hold {
             epoch,
             now,
+            ahead: Duration::ZERO,
             opens_in
         }
     );
@@ -216,6 +218,103 @@ fn a_start_costs_few_commands_also_after_a_busy_second() {
     assert_eq!(cost(1), 7);
 }
 
+/// A clock that was set back is told beside the one that never runs back.
+#[test]
+fn an_answer_says_the_clock_of_the_machine_beside_the_one_that_never_runs_back() {
+    let (store, epoch) = open_store();
+    let days = 40 * 86_400_000_000;
+    for (step, ahead) in [
+        (days, 0),
+        (-days, days),
+        (-3_000_000, days + 3_000_000),
+        (7, days + 3_000_000),
+    ] {
+        later(&store, step);
+        let said = ask(&store, epoch, 0);
+        let Said::Granted { now, .. } = said else {
+            panic!("{said:?}");
+        };
+        assert_eq!(said.on_machine(), Some(store.wall()));
+        assert_eq!(now.0 - store.wall().0, ahead);
+    }
+}
+
+/// The answer to a question for three calls of a quota of 20.
+fn read(text: &str) -> Result<Said, BadReply> {
+    let value = |word: &str| match word.strip_prefix('"') {
+        Some(text) => SaidValue::Text(text.as_bytes().to_vec()),
+        None => SaidValue::Int(word.parse().unwrap()),
+    };
+    let values: Vec<SaidValue> = text.split(' ').map(value).collect();
+    let question = Question {
+        limiter: "a/g".into(),
+        quota: 20,
+        n: 3,
+        max_delay: Duration::from_millis(50),
+    };
+    Said::read(&values, &question, 9)
+}
+
+#[test]
+fn an_answer_that_no_sound_store_gives_is_nonsense() {
+    // Word, epoch, now, shift, number, wait, left, offsets.
+    for sound in [
+        "\"OK \"7 1000 0 9 0 17 0 0 50000",
+        "\"OK \"7 1000 999 9 1200000 0 0 0",
+        "\"OK \"7 1000 0 9 50001 0",
+        "\"HOLD \"7 1000 0 9 4255000 0",
+        "\"NEWER \"0 1000 0 9 0 0",
+    ] {
+        assert!(read(sound).is_ok(), "{sound}: {:?}", read(sound));
+    }
+    for (why, said) in [
+        (
+            "a hold that is longer than any",
+            "\"HOLD \"7 1000 0 9 4255001 0",
+        ),
+        (
+            "a start beyond max_delay",
+            "\"OK \"7 1000 0 9 0 17 0 0 50001",
+        ),
+        ("starts that run back", "\"OK \"7 1000 0 9 0 17 0 9 8"),
+        (
+            "more starts than were asked for",
+            "\"OK \"7 1000 0 9 0 16 0 0 0 0",
+        ),
+        ("neither granted nor refused", "\"OK \"7 1000 0 9 0 0 0 0"),
+        (
+            "refused beside all granted",
+            "\"OK \"7 1000 0 9 60000 0 0 0 0",
+        ),
+        ("a start in an hour", "\"OK \"7 1000 0 9 3600000000 0"),
+        (
+            "a start that never comes of a quota",
+            "\"OK \"7 1000 0 9 -1 0",
+        ),
+        ("a start in the past", "\"OK \"7 1000 0 9 -2 0"),
+        ("a refused start that was near", "\"OK \"7 1000 0 9 49999 0"),
+        ("more left than the quota", "\"OK \"7 1000 0 9 0 21 0 0 0"),
+        (
+            "an instant after 2255",
+            "\"OK \"7 9007199254740993 0 9 60000 0",
+        ),
+        ("an instant before 1970", "\"OK \"7 0 0 9 60000 0"),
+        (
+            "a clock that was set forward, not back",
+            "\"OK \"7 1000 -1 9 60000 0",
+        ),
+        (
+            "an epoch of another world",
+            "\"OK \"9007199254740993 1000 0 9 60000 0",
+        ),
+    ] {
+        assert!(read(said).is_err(), "{why}: {:?}", read(said));
+    }
+    for other in ["\"OK \"7 1000 0 8 0 17 0 0 0", "\"NEWER \"0 1000 0 10 0 0"] {
+        assert_eq!(read(other), Err(BadReply::OtherQuestion));
+    }
+}
+
 proptest! {
     /// A store that is none, or a broken one, may say anything.
     #[test]
@@ -232,7 +331,9 @@ proptest! {
         use crate::store::{Asks, StoreClock};
         let mut values = vec![SaidValue::Text(word.as_bytes().to_vec())];
         values.extend(rest);
-        if let Ok(said) = Said::read(&values) {
+        values.insert(4.min(values.len()), SaidValue::Int(9));
+        let asked = Question { limiter: "a/g".into(), quota: 20, n: 3, max_delay: Duration::from_millis(50) };
+        if let Ok(said) = Said::read(&values, &asked, 9) {
             let delay = Duration::from_millis(50);
             let mut clock = StoreClock::new(Duration::from_millis(5), delay, delay);
             let mut asks = Asks::new(delay);

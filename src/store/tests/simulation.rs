@@ -212,7 +212,11 @@ fn found(mutation: Mutation, hold: u64, fault: impl Fn(&mut fastrand::Rng) -> Fa
             seed: *seed,
             replicas: 3,
             quotas: vec![(0, 20)],
-            load: Load::Flood(3),
+            load: match mutation {
+                // The starts ahead of one gate count only where another fills a window at once.
+                Mutation::MixedDelays | Mutation::MixedDelaysOwnHolds => Load::Flood(40),
+                _ => Load::Flood(3),
+            },
             length: at + hold + 2 * SECOND,
             hold,
             faults: vec![(at, fault(random))],
@@ -223,8 +227,8 @@ fn found(mutation: Mutation, hold: u64, fault: impl Fn(&mut fastrand::Rng) -> Fa
     found.count()
 }
 
-const ALONE: u64 = 1_060 * MS;
-const STANDBYS: u64 = 4_100 * MS;
+const ALONE: u64 = 1_215 * MS;
+const STANDBYS: u64 = 4_255 * MS;
 
 fn fail_over(random: &mut fastrand::Rng) -> Fault {
     Fault::FailOver {
@@ -272,6 +276,15 @@ fn without_a_deadline_a_clock_that_jumps_or_runs_fast_is_found_over_the_cap() {
 #[test]
 fn calls_that_start_on_late_answers_are_found_over_the_cap() {
     assert!(found(Mutation::LateAnswers, ALONE, slow) > 0);
+}
+
+/// The settings of gates differ while an operator changes them at one after the other.
+#[test]
+fn gates_whose_longest_delays_differ_keep_the_cap_and_not_when_each_holds_for_its_own() {
+    for fault in [flush, jump] {
+        assert_eq!(found(Mutation::MixedDelays, ALONE, fault), 0);
+    }
+    assert!(found(Mutation::MixedDelaysOwnHolds, ALONE, flush) > 0);
 }
 
 #[test]

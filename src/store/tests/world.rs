@@ -5,7 +5,7 @@
 use crate::model::{Mono, Utc};
 use crate::store::tests::{Machine, StoreProcess};
 use crate::store::{
-    Asks, Heard, NextAsk, NoAnswer, Question, QuestionTerms, Said, StoreClock, Told,
+    Asks, Heard, NextAsk, NoAnswer, Question, QuestionTerms, Said, StoreClock, StoreNow, Told,
 };
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -34,6 +34,10 @@ pub(super) enum Mutation {
     NoDeadline,
     /// An answer starts calls however late it comes.
     LateAnswers,
+    /// None, but half of the gates have the shortest `max_delay` and half the longest.
+    MixedDelays,
+    /// And each holds, and is silent, for its own.
+    MixedDelaysOwnHolds,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -186,7 +190,7 @@ impl World {
                 world.random.u64(0..1_000_000 * SECOND),
                 world.random.i64(-50..=50),
             );
-            let (clock, asks) = world.process_of_a_replica();
+            let (clock, asks) = world.process_of_a_replica(nth);
             world.replicas.push(Replica {
                 clock,
                 asks,
@@ -214,22 +218,39 @@ impl World {
         world.outcome
     }
 
-    fn process_of_a_replica(&self) -> (StoreClock, Asks<u64>) {
+    fn max_delay(&self, replica: usize) -> Duration {
+        match self.scenario.mutation {
+            Mutation::MixedDelays | Mutation::MixedDelaysOwnHolds => {
+                Duration::from_millis([1, 200][replica % 2])
+            }
+            _ => MAX_DELAY,
+        }
+    }
+
+    /// What a replica that reckons with its own settings tells the store to hold for.
+    fn own_hold(&self, replica: usize) -> Duration {
+        Duration::from_secs(1) + self.max_delay(replica) + BUDGET + BUDGET
+    }
+
+    fn process_of_a_replica(&self, replica: usize) -> (StoreClock, Asks<u64>) {
+        let max_delay = self.max_delay(replica);
         let budget = match self.scenario.mutation {
             Mutation::NoDeadline | Mutation::LateAnswers => Duration::from_secs(3_600),
             _ => BUDGET,
         };
         let hold = match self.scenario.mutation {
             Mutation::NoHold | Mutation::NoHoldNoSilence | Mutation::NoSilence => 0,
+            Mutation::MixedDelaysOwnHolds => 0,
             _ => self.scenario.hold,
         };
-        let mut clock = StoreClock::new(budget, MAX_DELAY, Duration::from_nanos(hold));
+        let mut clock = StoreClock::new(budget, max_delay, Duration::from_nanos(hold));
         clock.silence = match self.scenario.mutation {
             Mutation::NoHoldNoSilence | Mutation::NoSilence => Duration::ZERO,
-            Mutation::NoDeadline | Mutation::LateAnswers => Duration::from_millis(1_060),
+            Mutation::NoDeadline | Mutation::LateAnswers => Duration::from_millis(1_215),
+            Mutation::MixedDelaysOwnHolds => self.own_hold(replica),
             _ => clock.silence,
         };
-        (clock, Asks::new(MAX_DELAY))
+        (clock, Asks::new(max_delay))
     }
 
     /// Arrivals begin when every replica has its first anchor for long enough.
@@ -319,8 +340,8 @@ impl World {
         }
     }
 
-    fn quota_at(&self, utc: Option<Utc>) -> u32 {
-        let second = utc.map_or(0, |utc| utc.since(Utc(1_800_000_000_000_000)).as_secs());
+    fn quota_at(&self, utc: Option<StoreNow>) -> u32 {
+        let second = utc.map_or(0, |now| now.utc.since(Utc(1_800_000_000_000_000)).as_secs());
         let quotas = self.scenario.quotas.iter().rev();
         let mut in_force = quotas.filter(|(from, _)| *from <= second);
         in_force.next().unwrap_or(&self.scenario.quotas[0]).1
@@ -365,6 +386,7 @@ impl World {
         let (sent, from) = (self.mono(replica), &self.replicas[replica]);
         let id = self.sent.len();
         let (cut, store) = (from.cut_until > self.now, from.store);
+        let max_delay = self.max_delay(replica);
         self.sent.push(Sent {
             replica,
             replica_life: from.lives,
@@ -374,7 +396,7 @@ impl World {
                 limiter: "x".into(),
                 quota,
                 n,
-                max_delay: MAX_DELAY,
+                max_delay,
             },
             terms,
             sent,
@@ -419,6 +441,7 @@ impl World {
             }
             let hold = match self.scenario.mutation {
                 Mutation::NoHold | Mutation::NoHoldNoSilence => 0,
+                Mutation::MixedDelaysOwnHolds => self.own_hold(sent.replica).as_micros() as u64,
                 _ => self.scenario.hold / US,
             };
             let hold = i64::try_from(hold).unwrap();
@@ -558,7 +581,7 @@ impl World {
             }
             Fault::Slow(lasts, longer) => self.slow = (now + lasts, longer),
             Fault::ReplicaRestart(replica) => {
-                let (clock, asks) = self.process_of_a_replica();
+                let (clock, asks) = self.process_of_a_replica(replica);
                 let replica_state = &mut self.replicas[replica];
                 (replica_state.clock, replica_state.asks) = (clock, asks);
                 replica_state.lives += 1;

@@ -66,8 +66,8 @@ impl Asker {
                 self.believe(*epoch, *now);
             }
             Said::Hold { epoch, now, .. }
-            | Said::Epoch { epoch, now }
-            | Said::Late { epoch, now } => self.believe(*epoch, *now),
+            | Said::Epoch { epoch, now, .. }
+            | Said::Late { epoch, now, .. } => self.believe(*epoch, *now),
             Said::Newer => {}
         }
         Ok(said)

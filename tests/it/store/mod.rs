@@ -2,6 +2,7 @@
 
 mod asker;
 mod checks;
+mod faults;
 mod many;
 mod single;
 mod tls;
