@@ -6,6 +6,7 @@
 
 mod replica;
 mod settler;
+mod standing;
 mod start;
 mod store;
 mod turned_away;

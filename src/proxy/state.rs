@@ -12,6 +12,7 @@ use crate::proxy::client::Client;
 use crate::proxy::identity::hold_down::{HoldDown, Warnings};
 use crate::proxy::places::{Place, Places};
 use crate::proxy::policy::Policy;
+use crate::proxy::standing::{CollectedStanding, HeardStanding};
 use crate::proxy::turned_away::TurnedAway;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// The calls that were turned away since the ledger was last told.
     pub(crate) turned_away: TurnedAway,
+    /// What the collector last said of the accounts.
+    standing: HeardStanding,
     /// Unix time in microseconds; see [`Shared::vouch`].
     vouched: AtomicI64,
 }
@@ -57,6 +60,7 @@ impl Shared {
             ledger,
             metrics,
             turned_away: TurnedAway::default(),
+            standing: HeardStanding::default(),
             vouched: AtomicI64::new(i64::MIN),
         }
     }
@@ -72,6 +76,21 @@ impl Shared {
     /// `at` has come, because a trusted clock has shown it. The wall clock may show less now.
     pub fn vouch(&self, at: Utc) {
         self.vouched.fetch_max(at.0, Ordering::Relaxed);
+    }
+
+    /// Puts in force what the collector says of the accounts, from the next call that is decided.
+    pub(crate) fn hear(&self, said: Arc<CollectedStanding>) {
+        self.standing.hear(&self.limiters, said);
+    }
+
+    /// Puts in force again what the collector said last, and gives it.
+    pub(crate) fn stop_as_heard(&self) -> Option<Arc<CollectedStanding>> {
+        self.standing.again(&self.limiters)
+    }
+
+    /// What the collector last said of the accounts.
+    pub(crate) fn heard(&self) -> Option<Arc<CollectedStanding>> {
+        self.standing.last()
     }
 
     /// The instant up to which payments count (R17): now, or the latest that was vouched for. A
