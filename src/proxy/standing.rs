@@ -9,6 +9,7 @@ use crate::proxy::admission::Limiters;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// The standing of all accounts at an instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,20 +26,24 @@ pub struct CollectedStanding {
 
 /// What was said last; `None` when nothing was.
 #[derive(Debug, Default)]
-pub(crate) struct HeardStanding(Mutex<Option<Arc<CollectedStanding>>>);
+pub(crate) struct HeardStanding {
+    said: Mutex<Option<Arc<CollectedStanding>>>,
+    /// Whether the collector is heard now: else this is what it said before.
+    pub(super) is_current: AtomicBool,
+}
 
 impl HeardStanding {
     /// Puts in force what the collector says, from the next call that is decided.
     pub(super) fn hear(&self, limiters: &Limiters, said: Arc<CollectedStanding>) {
         // Under the lock: of two at once the later one stays in force.
-        let mut heard = self.0.lock();
+        let mut heard = self.said.lock();
         limiters.set_arrears(said.stopped.clone());
         *heard = Some(said);
     }
 
     /// Puts in force again what was said last, and gives it.
     pub(super) fn again(&self, limiters: &Limiters) -> Option<Arc<CollectedStanding>> {
-        let heard = self.0.lock();
+        let heard = self.said.lock();
         let stopped = heard.as_ref().map(|said| said.stopped.clone());
         limiters.set_arrears(stopped.unwrap_or_default());
         heard.clone()
@@ -46,6 +51,6 @@ impl HeardStanding {
 
     /// What was said last.
     pub(super) fn last(&self) -> Option<Arc<CollectedStanding>> {
-        self.0.lock().clone()
+        self.said.lock().clone()
     }
 }

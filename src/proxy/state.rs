@@ -83,6 +83,17 @@ impl Shared {
         self.standing.hear(&self.limiters, said);
     }
 
+    /// Whether the collector is heard now.
+    pub(crate) fn hears_standing(&self) -> bool {
+        self.standing.is_current.load(Ordering::Relaxed)
+    }
+
+    /// Says whether the collector is heard now.
+    pub(crate) fn set_hears_standing(&self, is_current: bool) {
+        self.standing.is_current.store(is_current, Ordering::Relaxed);
+        self.metrics.set_standing_current(is_current);
+    }
+
     /// Puts in force again what the collector said last, and gives it.
     pub(crate) fn stop_as_heard(&self) -> Option<Arc<CollectedStanding>> {
         self.standing.again(&self.limiters)

@@ -1,6 +1,7 @@
 //! The parts that the operators' paths share: the process's state, problems, reads of the ledger.
 
 use crate::billing::books::BooksError;
+use crate::control::collector::Progress;
 use crate::control::reload::Reloader;
 use crate::ledger::{LedgerError, ReadError, Reader};
 use crate::model::{AccountId, Utc};
@@ -45,6 +46,8 @@ pub(super) struct Admin {
     pub(super) replica: String,
     pub(super) started_at: Utc,
     pub(super) state: watch::Receiver<AdminState>,
+    /// How far the collector is; `None` of a gate.
+    pub(super) collector: Option<Arc<Progress>>,
 }
 
 pub(super) type App = Extracted<Arc<Admin>>;

@@ -13,6 +13,7 @@ mod probes;
 mod process;
 mod query;
 mod router;
+mod sources;
 
 pub use listener::CONNECTIONS;
 

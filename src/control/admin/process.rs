@@ -5,6 +5,7 @@ use crate::model::Local;
 use crate::config::told;
 use crate::control::admin::app::{App, problem};
 use crate::control::admin::query::{Parameters, flag, parameters};
+use crate::control::admin::sources::described;
 use crate::control::reload::{Outcome, ReloadOptions};
 use crate::model::COMMIT;
 use crate::store::NodeStatus;
@@ -50,6 +51,16 @@ pub(super) async fn status(Extracted(admin): App) -> Json<Value> {
         },
         "calls": {"pending": shared.metrics.pending.get(), "in_flight": shared.metrics.in_flight.get()},
         "connections": shared.metrics.connections.get(),
+        // How far the records of the gates are collected; null of a gate.
+        "collector": admin.collector.as_ref().map(|of| described(of, &policy.catalog.time_zone)),
+        // Who is stopped, as the collector says it; null when it never said anything.
+        "standing": shared.heard().map(|heard| json!({
+            "generation": heard.generation,
+            "as_of": told(heard.as_of),
+            "stopped": heard.stopped.len(),
+            "balances": heard.balances.len(),
+            "is_current": shared.hears_standing(),
+        })),
         // The shared store; null when this gate decides alone.
         "store": store,
         "ledger": {
