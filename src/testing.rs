@@ -25,7 +25,9 @@ pub mod http {
 }
 pub mod ledger {
     pub use crate::ledger::{
-        ClockWatch, Committed, Entry, Ledger, LedgerOptions, Mismatch, Reader, Record, StoredRecord,
+        ClockWatch, Collected, Committed, Entry, Gap, Ledger, LedgerOptions, Mismatch,
+        OutboxCursor, Range, RangeError, RangeReader, Reader, Record, SourceLedger, StoredRecord,
+        Watermark,
     };
 }
 pub mod metrics {
