@@ -40,6 +40,13 @@ pub mod model {
         VERSION,
     };
 }
+pub mod nats {
+    pub use crate::nats::{
+        BadNatsOptions, Difference, Feed, Fetched, KeyValues, LastRange, LastValue, Nats,
+        NatsAddress, NatsError, NatsLogin, NatsOptions, NatsStatus, Published, Records, SUBJECTS,
+        StreamOptions, Watched,
+    };
+}
 pub mod proxy {
     pub use crate::proxy::{REFUSALS, Retry, UPLOAD_BYTES_PER_SECOND, UPLOAD_GRACE};
     pub mod admission {

@@ -32,4 +32,4 @@ pub(crate) use network::{is_in, network};
 pub(crate) use replica::{BILLS_ELSEWHERE, NO_OUTBOX, ONE_REPLICAS_PART};
 pub(crate) use terms::{COMMIT, Period, RequestIdText, TierBasis};
 pub use time::StoreStart;
-pub(crate) use tls::tls_connector;
+pub(crate) use tls::{tls_config, tls_connector};

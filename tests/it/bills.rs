@@ -322,7 +322,7 @@ async fn a_credit_limit_and_a_late_order_keep_the_service_and_a_manual_adjustmen
     let write = |packs: &str, payments: &str| {
         std::fs::write(house.file("accounts.yaml"), accounts(packs, payments)).unwrap();
     };
-    let now = rfc3339(Clock::default().utc());
+    let now = rfc3339(Utc(Clock::default().utc().0 - 2 * HOUR_US));
     let adjustment = |amount: &str| {
         format!(
             "[]\n    credit_limit: \"27\"\n    adjustments: [{{id: A-1, at: {now}, amount: \"{amount}\", reason: counted twice, by: Li Wei}}]"
