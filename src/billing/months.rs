@@ -19,7 +19,9 @@ pub(crate) fn over_by(
     admitted_before: impl IntoIterator<Item = Option<Utc>>,
 ) -> Option<Utc> {
     let mut marks = admitted_before.into_iter();
-    marks.try_fold(now, |by, at| Some(by.min(Utc(at?.0.saturating_add(GRACE_US)))))
+    marks.try_fold(now, |by, at| {
+        Some(by.min(Utc(at?.0.saturating_add(GRACE_US))))
+    })
 }
 
 /// The oldest month that is not settled; `None` before the first call.

@@ -410,11 +410,12 @@ impl Settler {
             balance: standing.balance.to_string().into(),
             in_arrears: standing.in_arrears,
         };
-        self.standings.send_replace(Arc::new(standings.iter().map(of).collect()));
+        self.standings
+            .send_replace(Arc::new(standings.iter().map(of).collect()));
     }
 
     /// The standing of the accounts that have a debit or an adjustment, now and at each change.
-    pub(crate) fn standings(&self) -> watch::Receiver<Arc<Vec<AccountStanding>>> {
+    pub(in crate::control) fn standings(&self) -> watch::Receiver<Arc<Vec<AccountStanding>>> {
         self.standings.subscribe()
     }
 

@@ -169,7 +169,13 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
 
     let dialer = Arc::new(dialer(&settings, &shared.metrics));
     let (phase, _) = watch::channel(Phase::Serve);
-    let threads = spawn_workers(&settings, listeners, Arc::new(Portal::new(proxy.clone())), &dialer, &phase)?;
+    let threads = spawn_workers(
+        &settings,
+        listeners,
+        Arc::new(Portal::new(proxy.clone())),
+        &dialer,
+        &phase,
+    )?;
     control.push(tokio::spawn(housekeeping(proxy.clone())));
     control.push(tokio::spawn(settler.clone().run()));
     control.extend(delivery_of_events(&settings, &shared, &settler, raised));
@@ -241,7 +247,10 @@ async fn hold(shared: &Shared, locked_at: Mono) {
     }
 }
 
-pub(in crate::control) async fn serve_operators(listener: tokio::net::TcpListener, router: axum::Router) {
+pub(in crate::control) async fn serve_operators(
+    listener: tokio::net::TcpListener,
+    router: axum::Router,
+) {
     if let Err(error) = axum::serve(admin::Bounded::new(listener), router).await {
         tracing::error!(%error, "the admin listener ended");
     }
@@ -427,7 +436,10 @@ pub(in crate::control) fn default_workers() -> usize {
 /// The number of connections that there can be: one descriptor for the client and one for the
 /// upstream of each, some for each worker, and some. Raises the limit of open files as far as it
 /// must.
-pub(in crate::control) fn fit_connections(limits: &Limits, workers: usize) -> Result<usize, StartError> {
+pub(in crate::control) fn fit_connections(
+    limits: &Limits,
+    workers: usize,
+) -> Result<usize, StartError> {
     let connections = limits.connections;
     let spare = SPARE_FILES + WORKER_FILES * workers as u64;
     let needed_for = |connections| connections as u64 * 2 + spare;

@@ -90,7 +90,9 @@ impl Shared {
 
     /// Says whether the collector is heard now.
     pub(crate) fn set_hears_standing(&self, is_current: bool) {
-        self.standing.is_current.store(is_current, Ordering::Relaxed);
+        self.standing
+            .is_current
+            .store(is_current, Ordering::Relaxed);
         self.metrics.set_standing_current(is_current);
     }
 

@@ -19,6 +19,6 @@ pub use table::reference;
 pub use types::Endpoint;
 
 pub(crate) use types::{
-    AdminSettings, EventSettings, LedgerSettings, Limits, Settings, SigningKey, StoreSettings,
-    StoreTopology, UpstreamSettings, WebhookUrl,
+    AdminSettings, EventSettings, LedgerSettings, Limits, OutboxSettings, Settings, SigningKey,
+    StoreSettings, StoreTopology, UpstreamSettings, WebhookUrl,
 };

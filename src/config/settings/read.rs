@@ -79,6 +79,7 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
             ledger: ledger?,
             max_delay,
             store,
+            outbox: None,
             replica: replica?,
             metric_accounts: metric_accounts?,
             events: events?,

@@ -32,6 +32,8 @@ pub struct Settings {
     pub max_delay: Duration,
     /// Where the windows are kept that many replicas share; `None` is in this process.
     pub store: Option<StoreSettings>,
+    /// The outbox.
+    pub outbox: Option<OutboxSettings>,
     /// The name of this replica in records; `None` is the machine's.
     pub replica: Option<String>,
     /// The number of accounts that have metric series of their own; at least 1.
@@ -103,6 +105,10 @@ pub struct LedgerSettings {
     /// Whether `serve` creates a ledger that is not there.
     pub create: bool,
 }
+
+/// Stub.
+#[derive(Clone, Debug)]
+pub struct OutboxSettings {}
 
 /// The section `admission.store.redis`.
 #[derive(Clone, Debug)]

@@ -19,4 +19,4 @@ pub use listener::CONNECTIONS;
 
 pub(crate) use app::AdminState;
 pub(crate) use listener::Bounded;
-pub(crate) use router::router;
+pub(in crate::control) use router::router;

@@ -35,7 +35,7 @@ const QUERIES: usize = 8;
 const RELOADS: usize = 2;
 
 /// Every admin path. `public`: the address of the public listener, for `/status`.
-pub(crate) fn router(
+pub(in crate::control) fn router(
     proxy: Arc<Proxy>,
     reloader: Arc<Reloader>,
     settings: &Settings,

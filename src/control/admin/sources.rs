@@ -73,9 +73,8 @@ pub(super) async fn retire(
         return problem(StatusCode::NOT_FOUND, "no such ledger");
     };
     let shared = admin.shared.clone();
-    let done = tokio::task::spawn_blocking(move || {
-        give_up(&shared.ledger, &id, &why, shared.clock.utc())
-    });
+    let done =
+        tokio::task::spawn_blocking(move || give_up(&shared.ledger, &id, &why, shared.clock.utc()));
     let zone = &admin.shared.policy.load().catalog.time_zone;
     match done.await {
         Ok(Ok(lost)) => Json(json!({
@@ -85,8 +84,12 @@ pub(super) async fn retire(
             "detail": told_lost(&lost, zone),
         }))
         .into_response(),
-        Ok(Err(error @ GiveUpError::Unknown(_))) => problem(StatusCode::NOT_FOUND, &error.to_string()),
-        Ok(Err(error @ GiveUpError::Retired(_))) => problem(StatusCode::CONFLICT, &error.to_string()),
+        Ok(Err(error @ GiveUpError::Unknown(_))) => {
+            problem(StatusCode::NOT_FOUND, &error.to_string())
+        }
+        Ok(Err(error @ GiveUpError::Retired(_))) => {
+            problem(StatusCode::CONFLICT, &error.to_string())
+        }
         Ok(Err(error)) => {
             tracing::error!("a ledger cannot be given up: {error}");
             problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())

@@ -112,7 +112,7 @@ impl Intake {
     async fn open(&self) -> Result<Open, NatsError> {
         let records = self.nats.records(&self.stream).await?;
         let cursors = self.nats.bucket(COLLECTED, self.stream.replicas).await?;
-        let feed = records.feed_anew(READER).await?;
+        let feed = records.feed(READER).await?;
         Ok(Open {
             records,
             cursors,
@@ -127,7 +127,11 @@ impl Intake {
             Some(way) => way,
             None => open.insert(self.open().await.map_err(of_nats)?),
         };
-        let fetched = way.feed.fetch(MESSAGES, BYTES, PATIENCE).await.map_err(of_nats)?;
+        let fetched = way
+            .feed
+            .fetch(MESSAGES, BYTES, PATIENCE)
+            .await
+            .map_err(of_nats)?;
         let Some(last) = fetched.last() else {
             way.is_first_pass = false;
             self.progress.took(0, 0);
@@ -148,14 +152,19 @@ impl Intake {
                 *open = None;
                 return Ok(());
             }
-            self.heal(way, pace, ledger_id, *have).await.map_err(of_nats)?;
+            self.heal(way, pace, ledger_id, *have)
+                .await
+                .map_err(of_nats)?;
         }
         last.done().await.map_err(of_nats)?;
         pace.done = sequence;
         way.is_first_pass &= pending > 0;
         if pace.forgotten_at.elapsed() >= FORGET_EVERY {
             pace.forgotten_at = Instant::now();
-            way.records.forget_before(pace.done).await.map_err(of_nats)?;
+            way.records
+                .forget_before(pace.done)
+                .await
+                .map_err(of_nats)?;
         }
         Ok(())
     }
@@ -168,7 +177,10 @@ impl Intake {
                 Ok(range) if range.ledger_id == message.ledger_id => ranges.push(range),
                 Ok(range) => unread.push((
                     message.ledger_id.clone(),
-                    format!("a message of its subject is of the ledger {}", range.ledger_id),
+                    format!(
+                        "a message of its subject is of the ledger {}",
+                        range.ledger_id
+                    ),
                 )),
                 Err(error) => unread.push((message.ledger_id.clone(), error.to_string())),
             }
@@ -184,7 +196,11 @@ impl Intake {
         }
         for outcome in collected {
             match outcome {
-                Collected::Taken { ledger_id, seq, records } => {
+                Collected::Taken {
+                    ledger_id,
+                    seq,
+                    records,
+                } => {
                     done.records += records;
                     if records > 0 && !broken.contains(&ledger_id) {
                         self.progress.healed(&ledger_id);
@@ -213,7 +229,10 @@ impl Intake {
         if !pace.asks(ledger_id) {
             return Ok(());
         }
-        let (at, times) = pace.asked.entry(ledger_id.to_owned()).or_insert((Instant::now(), 0));
+        let (at, times) = pace
+            .asked
+            .entry(ledger_id.to_owned())
+            .or_insert((Instant::now(), 0));
         (*at, *times) = (Instant::now(), *times + 1);
         if *times >= ASKED_AT_MOST {
             let why = format!(
@@ -237,7 +256,11 @@ impl Pace {
     /// Whether it is time to ask the gate for what is missing.
     fn asks(&self, ledger_id: &str) -> bool {
         self.asked.get(ledger_id).is_none_or(|(at, times)| {
-            let pause = if *times < ASKED_AT_MOST { ASK_AGAIN } else { ASK_LATE };
+            let pause = if *times < ASKED_AT_MOST {
+                ASK_AGAIN
+            } else {
+                ASK_LATE
+            };
             at.elapsed() >= pause
         })
     }

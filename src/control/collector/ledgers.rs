@@ -3,7 +3,7 @@
 //! Owns what is said of what is lost by it. Must never mix the calls that a gate admits with the
 //! records of others.
 
-use crate::ledger::{Ledger, LedgerError, ReadError, Reader, SourceLedger, StoreError};
+use crate::ledger::{Ledger, LedgerError, ReadError, SourceLedger, StoreError};
 use crate::model::{Local, Utc};
 use jiff::tz::TimeZone;
 use std::path::PathBuf;
@@ -85,7 +85,9 @@ pub(crate) fn give_up(
     at: Utc,
 ) -> Result<Lost, GiveUpError> {
     let sources = ledger.reader()?.sources()?;
-    let found = sources.into_iter().find(|source| source.ledger_id == ledger_id);
+    let found = sources
+        .into_iter()
+        .find(|source| source.ledger_id == ledger_id);
     let source = found.ok_or_else(|| GiveUpError::Unknown(ledger_id.to_owned()))?;
     if source.retired.is_some() {
         return Err(GiveUpError::Retired(ledger_id.to_owned()));
@@ -112,7 +114,10 @@ pub(super) fn missing(source: &SourceLedger) -> u64 {
 pub(crate) fn told_lost(lost: &Lost, zone: &TimeZone) -> String {
     let Lost { source, records } = lost;
     let known = match source.admitted_before {
-        Some(at) => format!("every call that it admitted before {} is collected", Local::new(at, zone)),
+        Some(at) => format!(
+            "every call that it admitted before {} is collected",
+            Local::new(at, zone)
+        ),
         None => "of no instant it is known that the calls before it are collected".to_owned(),
     };
     format!(

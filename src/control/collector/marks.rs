@@ -34,7 +34,9 @@ impl Marks {
                 Err(why) => why,
             };
             if !failure.is_empty() && failure != told {
-                tracing::warn!("the watermarks of the gates cannot be kept: {failure}; trying again");
+                tracing::warn!(
+                    "the watermarks of the gates cannot be kept: {failure}; trying again"
+                );
             }
             told = failure;
             self.show().await;
@@ -44,7 +46,11 @@ impl Marks {
 
     async fn read(&self, seen: &mut HashMap<String, u64>) -> Result<(), String> {
         let of_nats = |error: NatsError| error.to_string();
-        let bucket = self.nats.bucket(WATERMARKS, self.replicas).await.map_err(of_nats)?;
+        let bucket = self
+            .nats
+            .bucket(WATERMARKS, self.replicas)
+            .await
+            .map_err(of_nats)?;
         let changed = changed(&bucket, seen).await.map_err(of_nats)?;
         let now = self.shared.clock.utc();
         let mut marks = Vec::new();
@@ -60,7 +66,9 @@ impl Marks {
         }
         let shared = self.shared.clone();
         let kept = tokio::task::spawn_blocking(move || shared.ledger.watermark_of(marks)).await;
-        let kept = kept.map_err(|error| error.to_string()).and_then(|kept| kept.map_err(|error| error.to_string()));
+        let kept = kept
+            .map_err(|error| error.to_string())
+            .and_then(|kept| kept.map_err(|error| error.to_string()));
         // What was not kept is read again.
         kept.inspect_err(|_| seen.clear())
     }

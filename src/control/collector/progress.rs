@@ -72,14 +72,20 @@ impl Progress {
             state.broken.insert(ledger_id.to_owned(), why.to_owned())
         };
         if before.as_deref() != Some(why) {
-            tracing::error!(ledger = ledger_id, "the records of a ledger are not taken: {why}");
+            tracing::error!(
+                ledger = ledger_id,
+                "the records of a ledger are not taken: {why}"
+            );
         }
     }
 
     /// The records of this ledger are taken again.
     pub(super) fn healed(&self, ledger_id: &str) {
         if self.state.lock().broken.remove(ledger_id).is_some() {
-            tracing::info!(ledger = ledger_id, "the records of the ledger are taken again");
+            tracing::info!(
+                ledger = ledger_id,
+                "the records of the ledger are taken again"
+            );
         }
     }
 
@@ -97,7 +103,9 @@ impl Progress {
             ledger: source.ledger_id.clone(),
             replica: source.replica.clone(),
             lag_records: missing(source),
-            lag_seconds: source.admitted_before.map_or(f64::INFINITY, |at| now.since(at).as_secs_f64()),
+            lag_seconds: source
+                .admitted_before
+                .map_or(f64::INFINITY, |at| now.since(at).as_secs_f64()),
         });
         let figures: Vec<SourceFigures> = figures.collect();
         let mut state = self.state.lock();

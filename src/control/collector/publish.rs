@@ -28,8 +28,8 @@ pub(super) struct Publisher {
 #[derive(Default)]
 struct Said {
     generation: u64,
-    /// The hash of each value's accounts, by key.
-    values: HashMap<String, u64>,
+    /// Of each value beside the head the hash of its accounts and its generation, by key.
+    values: HashMap<String, (u64, u64)>,
 }
 
 impl Publisher {
@@ -49,7 +49,9 @@ impl Publisher {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut told, true) {
-                        tracing::warn!("the gates are not told who is stopped: {error}; trying again");
+                        tracing::warn!(
+                            "the gates are not told who is stopped: {error}; trying again"
+                        );
                     }
                     // The bucket may be another one.
                     said = None;
@@ -91,21 +93,30 @@ async fn tell_changed(
     now: Utc,
 ) -> Result<Said, NatsError> {
     let generation = before.generation + 1;
-    let values = messages(standings);
-    let parts = u32::try_from(values.len()).unwrap_or(u32::MAX);
     let mut said = Said {
         generation,
         values: HashMap::new(),
     };
-    for (key, accounts) in values {
-        let mut hasher = DefaultHasher::new();
-        (&accounts, parts).hash(&mut hasher);
-        let hash = hasher.finish();
-        if key == HEAD || before.values.get(&key) != Some(&hash) {
-            let value = StandingMessage::new(generation, now, parts, accounts);
-            bucket.put(&key, value.encode()).await?;
+    let mut others = Vec::new();
+    for (key, accounts) in messages(standings) {
+        if key == HEAD {
+            let head = StandingMessage::new(generation, now, std::mem::take(&mut others), accounts);
+            bucket.put(&key, head.encode()).await?;
+            continue;
         }
-        said.values.insert(key, hash);
+        let mut hasher = DefaultHasher::new();
+        accounts.hash(&mut hasher);
+        let hash = hasher.finish();
+        let written = match before.values.get(&key) {
+            Some((known, written)) if *known == hash => *written,
+            _ => {
+                let value = StandingMessage::new(generation, now, Vec::new(), accounts);
+                bucket.put(&key, value.encode()).await?;
+                generation
+            }
+        };
+        others.push(written);
+        said.values.insert(key, (hash, written));
     }
     Ok(said)
 }

@@ -3,7 +3,7 @@
 //! Owns the order: the ledger's lock, the settler, then what comes from NATS. NATS need not be there:
 //! customers and operators are answered without it.
 
-use crate::config::{Config, Limits, Settings};
+use crate::config::{Config, Limits, OutboxSettings, Settings};
 use crate::control::admin::{self, AdminState};
 use crate::control::collector::intake::Intake;
 use crate::control::collector::marks::Marks;
@@ -42,7 +42,9 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
     } = config;
     let outbox = settings.outbox.clone().ok_or(StartError::NoOutbox)?;
     let stream = stream_options(&outbox);
-    let workers = settings.workers.map_or_else(default_workers, std::num::NonZeroUsize::get);
+    let workers = settings
+        .workers
+        .map_or_else(default_workers, std::num::NonZeroUsize::get);
     settings.limits.connections = fit_connections(&settings.limits, workers)?;
     let metrics = Arc::new(Metrics::new(settings.metric_accounts));
     let ledger = {
@@ -66,7 +68,14 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
     let reloader = Arc::new(Reloader::new(shared.clone(), settler.clone(), written));
     let router = {
         let (proxy, reloader) = (proxy.clone(), reloader.clone());
-        admin::router(proxy, reloader, &settings, public, state_seen, Some(progress.clone()))
+        admin::router(
+            proxy,
+            reloader,
+            &settings,
+            public,
+            state_seen,
+            Some(progress.clone()),
+        )
     };
     let mut control = vec![tokio::spawn(serve_operators(admin_listener, router))];
     let dialer = Arc::new(dialer(&settings, &shared.metrics));
@@ -100,7 +109,11 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
     control.push(tokio::spawn(publisher.run()));
     state.send_replace(AdminState::Serving);
     tracing::info!(%public, %admin, "collecting");
-    let Limits { drain_notice, drain, .. } = settings.limits;
+    let Limits {
+        drain_notice,
+        drain,
+        ..
+    } = settings.limits;
     Ok(Running {
         public,
         admin,
@@ -125,7 +138,9 @@ async fn connected(
     stream: &StreamOptions,
 ) -> Result<Nats, StartError> {
     let options = nats_options(outbox, settings);
-    let nats = Nats::connect(&options).await.map_err(|error| StartError::Nats(error.to_string()))?;
+    let nats = Nats::connect(&options)
+        .await
+        .map_err(|error| StartError::Nats(error.to_string()))?;
     if !nats.connected(LOOK_AT).await {
         tracing::warn!("NATS is not there yet: nothing is collected until it is");
         return Ok(nats);

@@ -4,7 +4,7 @@
 //! Must never leave half a file in the place of a whole one.
 
 use crate::control::standing::message::PartAccounts;
-use crate::control::standing::{Assembly, HEAD, StandingError, StandingMessage};
+use crate::control::standing::{Assembly, StandingError, StandingMessage};
 use crate::model::Stop;
 use crate::proxy::CollectedStanding;
 use std::ffi::OsString;
@@ -50,7 +50,9 @@ impl StandingFile {
             Err(error) => return Err(error.into()),
         };
         // It is written as the one value of a small standing is.
-        Ok(Assembly::default().take(HEAD, &bytes)?)
+        let mut assembly = Assembly::default();
+        assembly.take_head(&bytes)?;
+        Ok(assembly.whole())
     }
 
     /// Puts `standing` into it, durable when this returns. Blocks.
@@ -60,9 +62,13 @@ impl StandingFile {
             accounts.stop(account, Stop::Arrears);
         }
         let balances = standing.balances.iter();
-        accounts.balances = balances.map(|(id, balance)| (id.clone(), balance.clone())).collect();
-        let CollectedStanding { generation, as_of, .. } = *standing;
-        let value = StandingMessage::new(generation, as_of, 1, accounts).encode();
+        accounts.balances = balances
+            .map(|(id, balance)| (id.clone(), balance.clone()))
+            .collect();
+        let CollectedStanding {
+            generation, as_of, ..
+        } = *standing;
+        let value = StandingMessage::new(generation, as_of, Vec::new(), accounts).encode();
         let new = suffixed(&self.path, ".new");
         let mut file = File::create(&new)?;
         file.write_all(&value)?;
@@ -97,7 +103,12 @@ mod tests {
             generation: 7,
             as_of: Utc(1_795_000_000_000_000),
             stopped: [id(1), id(2)].into(),
-            balances: [(id(1), "-0.01".into()), (id(2), "-27.00".into()), (id(3), "5".into())].into(),
+            balances: [
+                (id(1), "-0.01".into()),
+                (id(2), "-27.00".into()),
+                (id(3), "5".into()),
+            ]
+            .into(),
         };
         for _ in 0..2 {
             file.write(&said).unwrap();

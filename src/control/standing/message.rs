@@ -3,14 +3,16 @@
 //! Owns their form. Must never make a value that a server of NATS refuses for its size.
 //!
 //! The accounts are divided among 1, 2, 4 .. parts, each in a value of its own, so that one that
-//! changes does not make all be sent again. The head is the first part, and says how many there
-//! are; it is written after the others. The other values have the number of parts in their names:
-//! those of another number are not read.
+//! changes does not make all be sent again. The head is the first part, and says of each other one
+//! in which generation it was written last; it is written after them. The other values have the
+//! number of parts in their names: those of another number are not read.
 
 use crate::model::{AccountId, Stop, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// The bucket.
+pub(in crate::control) const STANDING: &str = "tollgate_standing";
 /// The key of the head.
 pub(in crate::control) const HEAD: &str = "standing";
 /// The format that this program writes and reads.
@@ -52,21 +54,22 @@ pub(in crate::control) struct StandingMessage {
     pub generation: u64,
     /// Microseconds since the Unix epoch.
     pub as_of: i64,
-    /// The number of parts.
-    pub parts: u32,
+    /// Of the head: the generation of each other part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<u64>,
     #[serde(flatten)]
     pub accounts: PartAccounts,
 }
 
 /// The accounts of a part.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub(in crate::control) struct PartAccounts {
     pub stopped: Vec<StoppedAccount>,
     pub balances: BTreeMap<AccountId, Box<str>>,
 }
 
 /// An account whose paid services are stopped.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub(in crate::control) struct StoppedAccount {
     pub account: AccountId,
     pub why: Box<str>,
@@ -85,14 +88,14 @@ impl StandingMessage {
     pub(in crate::control) fn new(
         generation: u64,
         as_of: Utc,
-        parts: u32,
+        others: Vec<u64>,
         accounts: PartAccounts,
     ) -> Self {
         Self {
             format: FORMAT,
             generation,
             as_of: as_of.0,
-            parts,
+            others,
             accounts,
         }
     }
@@ -114,23 +117,13 @@ impl StandingMessage {
         if format != u64::from(FORMAT) {
             return Err(StandingError::Format(format));
         }
-        let message: Self = serde_json::from_slice(bytes).map_err(malformed)?;
-        match message.parts.is_power_of_two() && message.parts <= MOST_PARTS {
-            true => Ok(message),
-            false => {
-                let why = format!("no standing has {} parts", message.parts);
-                Err(StandingError::Malformed(why))
-            }
-        }
+        serde_json::from_slice(bytes).map_err(malformed)
     }
 }
 
-/// The key of a part.
-pub(super) fn key(part: u32, parts: u32) -> String {
-    match part {
-        0 => HEAD.to_owned(),
-        part => format!("{HEAD}.{parts}.{part}"),
-    }
+/// The key of the nth of so many parts beside the head.
+pub(super) fn key(nth: usize, others: usize) -> String {
+    format!("{HEAD}.{}.{}", others + 1, nth + 1)
 }
 
 /// The accounts in parts, by key, the head last.
@@ -147,17 +140,19 @@ pub(in crate::control) fn messages(standings: &[AccountStanding]) -> Vec<(String
         let balance = standing.balance.clone();
         part.balances.insert(standing.account.clone(), balance);
     }
-    let mut told: Vec<_> = of_parts
-        .into_iter()
-        .enumerate()
-        .map(|(part, mut accounts)| {
-            accounts.stopped.sort_unstable();
-            (key(u32::try_from(part).unwrap_or(0), parts), accounts)
-        })
-        .collect();
     // The head says that the others are there.
-    told.rotate_left(1);
-    told
+    of_parts.rotate_left(1);
+    let others = of_parts.len() - 1;
+    let told = of_parts.into_iter().enumerate().map(|(nth, mut accounts)| {
+        accounts.stopped.sort_unstable();
+        let key = if nth == others {
+            HEAD.to_owned()
+        } else {
+            key(nth, others)
+        };
+        (key, accounts)
+    });
+    told.collect()
 }
 
 /// About so many bytes tell it.
@@ -169,8 +164,11 @@ fn bytes_of(standing: &AccountStanding) -> usize {
 
 /// FNV-1a: stable, so that an account stays in its part.
 fn part_of(account: &AccountId, parts: u32) -> usize {
-    let hash = account.as_str().bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = account
+        .as_str()
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
     (hash % parts) as usize
 }

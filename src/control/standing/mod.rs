@@ -6,10 +6,12 @@
 
 mod assemble;
 mod file;
+mod follow;
 mod message;
 
 pub(in crate::control) use assemble::Assembly;
 pub(in crate::control) use file::StandingFile;
+pub(in crate::control) use follow::{Follower, hear_kept};
 pub(in crate::control) use message::{
-    AccountStanding, HEAD, StandingError, StandingMessage, messages,
+    AccountStanding, HEAD, STANDING, StandingError, StandingMessage, messages,
 };
