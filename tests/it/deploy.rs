@@ -295,7 +295,9 @@ fn the_rules_of_the_collector_fire_for_what_lasts_and_for_each_there_is_a_case()
     let rules = std::fs::read_to_string(deploy("tollgate.rules.yml")).unwrap();
     let (_, rules) = rules.split_once("name: tollgate-collector").unwrap();
     let (rules, _) = rules.split_once("name: tollgate-store").unwrap();
-    let alerts = rules.lines().filter_map(|line| line.split_once("- alert: "));
+    let alerts = rules
+        .lines()
+        .filter_map(|line| line.split_once("- alert: "));
     let alerts: Vec<_> = alerts.collect();
     assert_eq!(alerts.len(), 5);
     for (_, alert) in alerts {
