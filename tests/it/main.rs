@@ -37,6 +37,7 @@ mod keys;
 mod ledger_trouble;
 mod logs;
 mod names;
+mod nats;
 mod pages;
 mod portal;
 mod process;
