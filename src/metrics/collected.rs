@@ -11,7 +11,7 @@ pub struct SourceFigures {
     pub replica: String,
     /// Records that it has told of and that are not collected.
     pub lag_records: u64,
-    /// The age of the instant before which all of it is collected; infinite when none is known.
+    /// The age of the instant before which all of it is collected.
     pub lag_seconds: f64,
 }
 

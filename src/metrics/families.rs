@@ -246,7 +246,7 @@ families! {
         pub(in crate::metrics) collector_lag_records: GaugeVec = "collector_lag_records" ["ledger", "replica"],
             "Records that a ledger has told of and that are not collected; ledgers that were given up left out.";
         pub(in crate::metrics) collector_lag_seconds: GaugeVec = "collector_lag_seconds" ["ledger", "replica"],
-            "Age of the instant before which every call of the ledger is collected; +Inf when none is known. Days and months wait for it.";
+            "Age of the instant before which every call of the ledger is collected; of the ledger's first message while none is known. Days and months wait for it.";
         pub(in crate::metrics) standing_current: GaugeVec = "standing_current" ["from"],
             "1 while the gate hears who is stopped from the collector; 0 while it goes by what it heard last. No series without an outbox.";
     }

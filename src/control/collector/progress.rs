@@ -103,9 +103,10 @@ impl Progress {
             ledger: source.ledger_id.clone(),
             replica: source.replica.clone(),
             lag_records: missing(source),
-            lag_seconds: source
-                .admitted_before
-                .map_or(f64::INFINITY, |at| now.since(at).as_secs_f64()),
+            // One of which nothing is known yet is silent since it was heard of.
+            lag_seconds: now
+                .since(source.admitted_before.unwrap_or(source.first_seen_at))
+                .as_secs_f64(),
         });
         let figures: Vec<SourceFigures> = figures.collect();
         let mut state = self.state.lock();

@@ -22,6 +22,11 @@ impl Assembly {
         bytes: &[u8],
     ) -> Result<Vec<String>, StandingError> {
         let head = StandingMessage::decode(bytes)?;
+        let before = self.head.as_ref().map_or(0, |before| before.generation);
+        if head.generation < before {
+            // Another bucket: its generations began anew.
+            self.others.clear();
+        }
         let keys: Vec<String> = keys(&head).collect();
         self.others.retain(|name, _| keys.contains(name));
         let wanted = keys.into_iter().zip(&head.others);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// After so long a silence the gate does not hear the collector any more: it says something every
 /// five seconds.
-const SILENCE: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_secs(12);
 /// The pause after a try that failed.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -81,14 +81,8 @@ impl Follower {
                     self.hear(heard, is_later, file).await;
                 }
                 Ok(Err(error)) => return error,
-                Err(_) => {
-                    if self.shared.hears_standing() {
-                        tracing::warn!(
-                            "the collector says nothing any more: who was stopped stays so"
-                        );
-                    }
-                    self.shared.set_hears_standing(false);
-                }
+                // The bucket may be another one, whose revisions began anew.
+                Err(_) => return NatsError::Away("it says nothing".to_owned()),
             }
         }
     }
