@@ -10,10 +10,13 @@
 use crate::billing::SettleError;
 use crate::config::{Account, Catalog, Config, Endpoint, Limits, Settings, Written};
 use crate::control::admin::{self, AdminState};
+use crate::control::collector::{WrongLedger, check_gate};
 use crate::control::delivery::Webhook;
+use crate::control::outbox::{self, UnfitOutbox};
 use crate::control::reload::Reloader;
 use crate::control::replica::{replica_name, tell_replica};
 use crate::control::serve::Running;
+use crate::control::standing::hear_kept;
 use crate::control::store::{self, UnfitStore};
 use crate::control::turned_away::keep_turned_away;
 use crate::control::{Settler, delivery};
@@ -87,6 +90,20 @@ pub enum StartError {
     /// The shared store cannot be used.
     #[error(transparent)]
     Store(#[from] UnfitStore),
+    /// The ledger is not one for this process.
+    #[error(transparent)]
+    WrongLedger(#[from] WrongLedger),
+    /// A collector has nothing to collect from.
+    #[error(
+        "`tollgate collect` takes records from NATS, and the settings name none: write `outbox: {{nats: {{servers: [..]}}}}` as the gates have it"
+    )]
+    NoOutbox,
+    /// NATS cannot be used.
+    #[error("`outbox.nats`: {0}")]
+    Nats(String),
+    /// The outbox cannot be used.
+    #[error(transparent)]
+    Outbox(#[from] UnfitOutbox),
     /// The settled months cannot be read.
     #[error("the books cannot be read: {0}")]
     Books(#[from] SettleError),
@@ -130,12 +147,17 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         .map_or_else(default_workers, std::num::NonZeroUsize::get);
     settings.limits.connections = fit_connections(&settings.limits, workers)?;
     tell_replica(&settings);
+    if settings.outbox.is_some() {
+        // The section is the collector's, which has the same file.
+        settings.events = None;
+    }
 
     let metrics = Arc::new(Metrics::new(settings.metric_accounts));
     let ledger = {
         let (settings, clock, metrics) = (settings.clone(), clock.clone(), metrics.clone());
         off_thread(move || open_ledger(&settings, &clock, metrics)).await??
     };
+    check_gate(&ledger)?;
     let locked_at = clock.mono();
     let policy = first_policy(catalog, accounts, &written, &metrics);
 
@@ -145,22 +167,39 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let shared = share(&settings, &clock, policy, ledger, metrics).await?;
     let proxy = Arc::new(Proxy::new(&settings, shared.clone()));
     let raised = Arc::new(Notify::new());
-    let settler = started_settler(&settings, &shared, &raised).await?;
+    let settles = !settings.books_are_elsewhere();
+    let settler = started_settler(&settings, &shared, settles, &raised).await?;
+    let outbox = outbox::outbox(&settings, &shared, &settler).await?;
     let (state, state_seen) = watch::channel(AdminState::Starting);
     let reloader = Arc::new(Reloader::new(shared.clone(), settler.clone(), written));
     let (operators, on_reload) = (proxy.clone(), reloader.clone());
-    let router = admin::router(operators, on_reload, &settings, public, state_seen);
+    let router = admin::router(
+        operators,
+        on_reload,
+        &settings,
+        public,
+        state_seen,
+        None,
+        outbox.clone(),
+    );
     let mut control = vec![tokio::spawn(serve_operators(admin_listener, router))];
 
     hold(&shared, locked_at).await;
 
     let dialer = Arc::new(dialer(&settings, &shared.metrics));
     let (phase, _) = watch::channel(Phase::Serve);
-    let threads = spawn_workers(&settings, listeners, &proxy, &dialer, &phase)?;
+    let threads = spawn_workers(
+        &settings,
+        listeners,
+        Arc::new(Portal::new(proxy.clone())),
+        &dialer,
+        &phase,
+    )?;
     control.push(tokio::spawn(housekeeping(proxy.clone())));
     control.push(tokio::spawn(settler.clone().run()));
     control.extend(delivery_of_events(&settings, &shared, &settler, raised));
     control.push(tokio::spawn(reloader.clone().watch()));
+    let sending = outbox.map(|outbox| outbox::Sending::start(outbox, &mut control));
     state.send_replace(AdminState::Serving);
     tracing::info!(%public, %admin, workers, generation = 1, "serving");
     let Limits {
@@ -175,6 +214,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         reloader,
         settler,
         dialer,
+        sending,
         phase,
         state,
         workers: threads,
@@ -198,13 +238,23 @@ async fn share(
         None => Limiters::default(),
     };
     let shared = Shared::new(clock.clone(), policy, limiters, ledger, metrics);
-    Ok(Arc::new(match windows {
+    let shared = match windows {
         Some(windows) => shared.with_store(windows),
         None => shared,
-    }))
+    };
+    if settings.outbox.is_none() {
+        return Ok(Arc::new(shared));
+    }
+    let (shared, path) = (shared.with_books_elsewhere(), settings.ledger.path.clone());
+    // Before the first call: who was stopped when the collector was last heard stays so.
+    let heard = off_thread(move || {
+        hear_kept(&shared, &path);
+        shared
+    });
+    Ok(Arc::new(heard.await?))
 }
 
-fn first_policy(
+pub(in crate::control) fn first_policy(
     catalog: Catalog,
     accounts: Vec<Account>,
     written: &Written,
@@ -228,28 +278,31 @@ async fn hold(shared: &Shared, locked_at: Mono) {
     }
 }
 
-async fn serve_operators(listener: tokio::net::TcpListener, router: axum::Router) {
+pub(in crate::control) async fn serve_operators(
+    listener: tokio::net::TcpListener,
+    router: axum::Router,
+) {
     if let Err(error) = axum::serve(admin::Bounded::new(listener), router).await {
         tracing::error!(%error, "the admin listener ended");
     }
 }
 
 /// Before the first call: an account in arrears must not be admitted again by a restart.
-async fn started_settler(
+pub(in crate::control) async fn started_settler(
     settings: &Settings,
     shared: &Arc<Shared>,
+    settles: bool,
     raised: &Arc<Notify>,
 ) -> Result<Arc<Settler>, StartError> {
     let (shared, raised) = (shared.clone(), raised.clone());
     let (retain, events) = (settings.ledger.retain_records, settings.events.clone());
-    let settles = settings.store.is_none();
     let start = move || Settler::start(shared, settles, retain, events, raised);
     let settler = off_thread(start).await??;
     Ok(Arc::new(settler))
 }
 
 /// The public listeners, one for each worker, and the operators' one.
-async fn bind(
+pub(in crate::control) async fn bind(
     settings: &Settings,
     workers: usize,
 ) -> Result<(Vec<std::net::TcpListener>, tokio::net::TcpListener), StartError> {
@@ -268,7 +321,7 @@ async fn bind(
 }
 
 /// A disk that does not answer must not keep the control thread from hearing a signal.
-async fn off_thread<T: Send + 'static>(
+pub(in crate::control) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, StartError> {
     let done = tokio::task::spawn_blocking(work).await;
@@ -277,10 +330,10 @@ async fn off_thread<T: Send + 'static>(
 
 /// The workers, each a thread with a runtime, a listener and a pool of upstream connections of its
 /// own.
-fn spawn_workers(
+pub(in crate::control) fn spawn_workers(
     settings: &Settings,
     listeners: Vec<std::net::TcpListener>,
-    proxy: &Arc<Proxy>,
+    portal: Arc<Portal>,
     dialer: &Arc<Dialer>,
     phase: &watch::Sender<Phase>,
 ) -> Result<Vec<std::thread::JoinHandle<()>>, StartError> {
@@ -288,14 +341,13 @@ fn spawn_workers(
         idle_timeout: settings.upstream.idle_timeout,
         max_age: settings.upstream.max_age,
     };
-    let portal = Arc::new(Portal::new(proxy.clone()));
     let mut threads = Vec::new();
     for (index, listener) in listeners.into_iter().enumerate() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let (portal, phase) = (portal.clone(), phase.subscribe());
-        let (dialer, windows) = (dialer.clone(), proxy.shared().windows.clone());
+        let (dialer, windows) = (dialer.clone(), portal.windows());
         let work = move || {
             runtime.block_on(async move {
                 let upstream = Arc::new(Upstream::new(dialer, keep));
@@ -317,7 +369,7 @@ fn spawn_workers(
     Ok(threads)
 }
 
-fn open_ledger(
+pub(in crate::control) fn open_ledger(
     settings: &Settings,
     clock: &Clock,
     metrics: Arc<Metrics>,
@@ -364,7 +416,7 @@ fn open_ledger(
     Ok(ledger)
 }
 
-async fn housekeeping(proxy: Arc<Proxy>) {
+pub(in crate::control) async fn housekeeping(proxy: Arc<Proxy>) {
     tokio::join!(keep_turned_away(proxy.shared().clone()), sweep(proxy));
 }
 
@@ -382,7 +434,7 @@ async fn sweep(proxy: Arc<Proxy>) {
 }
 
 /// Delivers the events that the ledger has, when there is a webhook.
-fn delivery_of_events(
+pub(in crate::control) fn delivery_of_events(
     settings: &Settings,
     shared: &Shared,
     settler: &Arc<Settler>,
@@ -394,7 +446,7 @@ fn delivery_of_events(
     Some(tokio::spawn(deliver))
 }
 
-fn dialer(settings: &Settings, metrics: &Metrics) -> Dialer {
+pub(in crate::control) fn dialer(settings: &Settings, metrics: &Metrics) -> Dialer {
     let Endpoint { host, port } = settings.upstream.endpoint.clone();
     let up = metrics.upstream_up.clone();
     let timeout = settings.upstream.connect_timeout;
@@ -408,14 +460,17 @@ async fn sweep_connections(upstream: Arc<Upstream>) {
     }
 }
 
-fn default_workers() -> usize {
+pub(in crate::control) fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
 /// The number of connections that there can be: one descriptor for the client and one for the
 /// upstream of each, some for each worker, and some. Raises the limit of open files as far as it
 /// must.
-fn fit_connections(limits: &Limits, workers: usize) -> Result<usize, StartError> {
+pub(in crate::control) fn fit_connections(
+    limits: &Limits,
+    workers: usize,
+) -> Result<usize, StartError> {
     let connections = limits.connections;
     let spare = SPARE_FILES + WORKER_FILES * workers as u64;
     let needed_for = |connections| connections as u64 * 2 + spare;

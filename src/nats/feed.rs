@@ -1,13 +1,14 @@
-//! The messages of the stream in their order, for a reader that remembers where it was.
+//! The messages of the stream in their order, from the first: a reader that comes again reads again what
+//! it has not deleted.
 //!
 //! Must never forget a message that its reader has not acknowledged.
 
 use crate::nats::error::NatsError;
 use crate::nats::records::{SUBJECTS, refused, request_error};
-use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::pull::{Batch, Config};
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer};
 use async_nats::jetstream::stream::{ConsumerErrorKind, Stream};
+use async_nats::jetstream::{ErrorCode, Message};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use std::time::Duration;
@@ -55,6 +56,17 @@ impl Feed {
             max_ack_pending: MOST_UNACKED,
             ..Config::default()
         };
+        // Where it was does not count: what it has not acknowledged would come after newer messages.
+        match timeout(ACK_WAIT, stream.delete_consumer(reader)).await {
+            Err(_) => return Err(NatsError::Away("no answer came in time".to_owned())),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => match error.kind() {
+                ConsumerErrorKind::JetStream(fault)
+                    if fault.error_code() == ErrorCode::CONSUMER_NOT_FOUND => {}
+                ConsumerErrorKind::JetStream(fault) => return Err(refused(&fault)),
+                _ => return Err(request_error(name, &error)),
+            },
+        }
         let opened = timeout(ACK_WAIT, stream.get_or_create_consumer(reader, config)).await;
         let opened = opened.map_err(|_| NatsError::Away("no answer came in time".to_owned()))?;
         let consumer = opened.map_err(|error| match error.kind() {

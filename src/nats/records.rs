@@ -155,7 +155,20 @@ impl Records {
             .map_err(|error| request_error(&self.name, &error))
     }
 
-    /// The messages of all ledgers in their order, for the reader of this name, from where it was.
+    /// Deletes the messages of this ledger.
+    ///
+    /// # Errors
+    /// There was no answer.
+    pub async fn forget_ledger(&self, ledger_id: &str) -> Result<(), NatsError> {
+        self.nats.check()?;
+        let subject = format!("{SUBJECTS}.{ledger_id}");
+        let purged = self.stream.purge().filter(subject).await;
+        purged
+            .map(drop)
+            .map_err(|error| request_error(&self.name, &error))
+    }
+
+    /// The messages of all ledgers in their order, from the first, for the reader of this name.
     ///
     /// # Errors
     /// There was no answer.
