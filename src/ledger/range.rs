@@ -8,10 +8,17 @@
 //! has passed [`Range::decode`]: its seqs follow each other, and each row names a series and a run
 //! of the range.
 
+use crate::ledger::schema::LINK_VERSION;
 use serde::{Deserialize, Serialize};
 
 /// The format that this program writes and reads.
 const FORMAT: u8 = 1;
+
+/// Half of all seqs: to count on from one is no overflow.
+const MOST_SEQ: u64 = i64::MAX as u64 / 2;
+
+/// The end of the year 9999, in microseconds since the Unix epoch.
+const MOST_US: i64 = 253_402_300_800_000_000;
 
 /// The most bytes of a message: the most that a server of NATS takes by default.
 const MOST_BYTES: usize = 1 << 20;
@@ -29,6 +36,9 @@ pub struct Range {
     pub first_seq: u64,
     /// The seq of the last.
     pub last_seq: u64,
+    /// The newest record that its ledger needs not send: see
+    /// [`OutboxCursor`](crate::ledger::OutboxCursor).
+    pub collected_seq: u64,
     /// The link before the first.
     pub link_before: [u8; 32],
     /// The link after the last.
@@ -89,6 +99,32 @@ pub(super) struct RangeRow {
     pub(super) store_start_us: Option<i64>,
 }
 
+impl RangeSeries {
+    /// The length of its texts.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = [
+            &self.account,
+            &self.group,
+            &self.action,
+            &self.mode,
+            &self.outcome,
+            &self.reason,
+            &self.key,
+        ];
+        texts.iter().map(|text| text.len() + 1).sum()
+    }
+}
+
+impl RangeRow {
+    fn is_one(&self, series: usize, runs: usize) -> bool {
+        (self.series as usize) < series
+            && (self.run as usize) < runs
+            && (0..MOST_US).contains(&self.admitted_at)
+            && self.start_ns >= 0
+            && self.duration_us >= 0
+    }
+}
+
 /// Why bytes are no range of records.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RangeError {
@@ -124,12 +160,64 @@ impl Range {
         if bytes.len() > MOST_BYTES {
             return Err(RangeError::TooLong(bytes.len()));
         }
-        match bytes.split_first() {
-            Some((&FORMAT, rest)) => {
-                postcard::from_bytes(rest).map_err(|error| RangeError::Malformed(error.to_string()))
+        let malformed = |why: String| Err(RangeError::Malformed(why));
+        let (format, rest) = match bytes.split_first() {
+            Some(parts) => parts,
+            None => return malformed("it is empty".to_owned()),
+        };
+        if *format != FORMAT {
+            return Err(RangeError::Format(*format));
+        }
+        match postcard::take_from_bytes::<Self>(rest) {
+            Err(error) => malformed(error.to_string()),
+            Ok((_, rest)) if !rest.is_empty() => {
+                malformed(format!("{} bytes follow its end", rest.len()))
             }
-            Some((format, _)) => Err(RangeError::Format(*format)),
-            None => Err(RangeError::Malformed("it is empty".to_owned())),
+            Ok((range, _)) => match range.fault() {
+                Some(why) => malformed(why),
+                None => Ok(range),
+            },
         }
     }
+
+    /// What no range can say that a ledger gives out.
+    fn fault(&self) -> Option<String> {
+        let is_id = self.ledger_id.len() == 32
+            && self
+                .ledger_id
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if !is_id {
+            return Some(format!("{:?} is the id of no ledger", self.ledger_id));
+        }
+        let (first, last) = (self.first_seq, self.last_seq);
+        let records = last.checked_sub(first).and_then(|more| more.checked_add(1));
+        if first == 0 || records != Some(self.rows.len() as u64) {
+            let rows = self.rows.len();
+            return Some(format!("it has {rows} records, and says {first} to {last}"));
+        }
+        if last > MOST_SEQ || self.restore_count > MOST_SEQ || self.collected_seq > MOST_SEQ {
+            return Some("a number of it is beyond all that there can be".to_owned());
+        }
+        if !(1..=LINK_VERSION).contains(&self.link_version.into()) {
+            let version = self.link_version;
+            return Some(format!(
+                "its records are linked in version {version}: bring the collector to the version of the gates"
+            ));
+        }
+        if self
+            .restored
+            .is_some_and(|gap| gap.next_seq != first || gap.last_seq >= first)
+        {
+            return Some("it is not the first since the restore that it names".to_owned());
+        }
+        let rows = (first..).zip(&self.rows);
+        let mut strange = rows.filter(|(_, row)| !row.is_one(self.series.len(), self.runs.len()));
+        strange
+            .next()
+            .map(|(seq, _)| format!("record {seq} has a value that no record has"))
+    }
 }
+
+#[cfg(test)]
+mod tests;

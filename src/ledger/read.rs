@@ -7,7 +7,7 @@ use crate::ledger::cursor::Cursor;
 use crate::ledger::error::{ReadError, io_error, named};
 use crate::ledger::header::{self, FileKind};
 use crate::ledger::known::Identity;
-use crate::ledger::queue::LedgerShared;
+use crate::ledger::queue::{HoldsFile, LedgerShared};
 use crate::ledger::rows::{first_kept, last_seq, let_nobody_copy_at_close, signed, unsigned, word};
 use crate::ledger::{LedgerError, rows, running};
 use crate::model::{
@@ -18,8 +18,8 @@ use serde::Serialize;
 use std::fs::{self};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// How long a read waits while the file is being created or recovered by another process.
@@ -165,6 +165,13 @@ impl Reader {
             connection,
             written_here,
         })
+    }
+
+    /// Has `holder` told to let go of the file before it is made sound, where this process does that.
+    pub(super) fn is_kept_by(&self, holder: Weak<dyn HoldsFile>) {
+        if let Some(shared) = &self.written_here {
+            shared.is_held_by(holder);
+        }
     }
 
     /// A transaction for one page of what is read, and the newest seq that it may show.
