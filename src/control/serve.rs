@@ -5,6 +5,7 @@
 
 use crate::control::Settler;
 use crate::control::admin::AdminState;
+use crate::control::outbox::Sending;
 use crate::control::reload::{self, ReloadOptions, Reloader};
 use crate::control::turned_away;
 use crate::ledger::CloseError;
@@ -40,6 +41,7 @@ pub struct Running {
     pub(super) reloader: Arc<Reloader>,
     pub(super) settler: Arc<Settler>,
     pub(super) dialer: Arc<Dialer>,
+    pub(super) sending: Option<Sending>,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) state: watch::Sender<AdminState>,
     pub(super) workers: Vec<std::thread::JoinHandle<()>>,
@@ -101,6 +103,7 @@ impl Running {
         let Self {
             proxy,
             settler,
+            sending,
             phase,
             state,
             workers,
@@ -150,7 +153,14 @@ impl Running {
             turned_away::keep(&told, told.clock.utc());
             ended
         });
-        match tokio::time::timeout(KEEPING, kept).await {
+        // Beside it: this takes no time of its own.
+        let finish = async {
+            if let Some(sending) = sending {
+                sending.finish(KEEPING).await;
+            }
+        };
+        let (kept, ()) = tokio::join!(tokio::time::timeout(KEEPING, kept), finish);
+        match kept {
             Ok(Ok(Ok(()))) => {}
             _ => tracing::warn!("what was seen of the clocks could not be kept at the end"),
         }

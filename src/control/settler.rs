@@ -214,6 +214,11 @@ impl Settler {
         }
     }
 
+    /// Whether the wall clock is trusted now.
+    pub(in crate::control) fn clock_is_trusted(&self) -> bool {
+        self.trust.lock().is_trusted()
+    }
+
     /// Looks each second whether something is to be done, and does it. Runs until it is dropped, or
     /// until the ledger is closed.
     pub(crate) async fn run(self: Arc<Self>) {

@@ -12,9 +12,11 @@ use crate::config::{Account, Catalog, Config, Endpoint, Limits, Settings, Writte
 use crate::control::admin::{self, AdminState};
 use crate::control::collector::{WrongLedger, check_gate};
 use crate::control::delivery::Webhook;
+use crate::control::outbox::{self, UnfitOutbox};
 use crate::control::reload::Reloader;
 use crate::control::replica::{replica_name, tell_replica};
 use crate::control::serve::Running;
+use crate::control::standing::hear_kept;
 use crate::control::store::{self, UnfitStore};
 use crate::control::turned_away::keep_turned_away;
 use crate::control::{Settler, delivery};
@@ -99,6 +101,9 @@ pub enum StartError {
     /// NATS cannot be used.
     #[error("`outbox.nats`: {0}")]
     Nats(String),
+    /// The outbox cannot be used.
+    #[error(transparent)]
+    Outbox(#[from] UnfitOutbox),
     /// The settled months cannot be read.
     #[error("the books cannot be read: {0}")]
     Books(#[from] SettleError),
@@ -142,6 +147,10 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         .map_or_else(default_workers, std::num::NonZeroUsize::get);
     settings.limits.connections = fit_connections(&settings.limits, workers)?;
     tell_replica(&settings);
+    if settings.outbox.is_some() {
+        // The section is the collector's, which has the same file.
+        settings.events = None;
+    }
 
     let metrics = Arc::new(Metrics::new(settings.metric_accounts));
     let ledger = {
@@ -158,11 +167,21 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let shared = share(&settings, &clock, policy, ledger, metrics).await?;
     let proxy = Arc::new(Proxy::new(&settings, shared.clone()));
     let raised = Arc::new(Notify::new());
-    let settler = started_settler(&settings, &shared, settings.store.is_none(), &raised).await?;
+    let settles = !settings.books_are_elsewhere();
+    let settler = started_settler(&settings, &shared, settles, &raised).await?;
+    let outbox = outbox::outbox(&settings, &shared, &settler).await?;
     let (state, state_seen) = watch::channel(AdminState::Starting);
     let reloader = Arc::new(Reloader::new(shared.clone(), settler.clone(), written));
     let (operators, on_reload) = (proxy.clone(), reloader.clone());
-    let router = admin::router(operators, on_reload, &settings, public, state_seen, None);
+    let router = admin::router(
+        operators,
+        on_reload,
+        &settings,
+        public,
+        state_seen,
+        None,
+        outbox.clone(),
+    );
     let mut control = vec![tokio::spawn(serve_operators(admin_listener, router))];
 
     hold(&shared, locked_at).await;
@@ -180,6 +199,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     control.push(tokio::spawn(settler.clone().run()));
     control.extend(delivery_of_events(&settings, &shared, &settler, raised));
     control.push(tokio::spawn(reloader.clone().watch()));
+    let sending = outbox.map(|outbox| outbox::Sending::start(outbox, &mut control));
     state.send_replace(AdminState::Serving);
     tracing::info!(%public, %admin, workers, generation = 1, "serving");
     let Limits {
@@ -194,6 +214,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         reloader,
         settler,
         dialer,
+        sending,
         phase,
         state,
         workers: threads,
@@ -217,10 +238,20 @@ async fn share(
         None => Limiters::default(),
     };
     let shared = Shared::new(clock.clone(), policy, limiters, ledger, metrics);
-    Ok(Arc::new(match windows {
+    let shared = match windows {
         Some(windows) => shared.with_store(windows),
         None => shared,
-    }))
+    };
+    if settings.outbox.is_none() {
+        return Ok(Arc::new(shared));
+    }
+    let (shared, path) = (shared.with_books_elsewhere(), settings.ledger.path.clone());
+    // Before the first call: who was stopped when the collector was last heard stays so.
+    let heard = off_thread(move || {
+        hear_kept(&shared, &path);
+        shared
+    });
+    Ok(Arc::new(heard.await?))
 }
 
 pub(in crate::control) fn first_policy(

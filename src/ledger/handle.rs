@@ -227,6 +227,16 @@ impl Ledger {
         }
     }
 
+    /// The newest durable seq; 0 before the first.
+    pub fn last_seq(&self) -> u64 {
+        u64::try_from(self.shared.last_seq.load(Ordering::Acquire)).unwrap_or(0)
+    }
+
+    /// The slots that are taken: calls in flight and records that are not durable yet.
+    pub fn pending(&self) -> usize {
+        self.shared.pending.load(Ordering::Acquire)
+    }
+
     /// Lets the writer delete the records that were admitted before `keep_from`, oldest first, in
     /// small steps between commits. Records of an unsettled month are kept. It stops at the first
     /// record that must be kept, so that what is kept is always one run of seqs. The rollup keeps

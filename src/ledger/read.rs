@@ -6,6 +6,7 @@
 use crate::ledger::cursor::Cursor;
 use crate::ledger::error::{ReadError, io_error, named};
 use crate::ledger::header::{self, FileKind};
+use crate::ledger::known::Identity;
 use crate::ledger::queue::{HoldsFile, LedgerShared};
 use crate::ledger::rows::{first_kept, last_seq, let_nobody_copy_at_close, signed, unsigned, word};
 use crate::ledger::{LedgerError, rows, running};
@@ -229,6 +230,11 @@ impl Reader {
     pub fn cursor(&self, seq: u64) -> Result<Cursor, ReadError> {
         let restore_count = restore_count(&self.connection)?;
         Ok(Cursor { restore_count, seq })
+    }
+
+    /// The id that the ledger was given when it was made: 32 hex digits.
+    pub fn ledger_id(&self) -> Result<String, ReadError> {
+        Ok(Identity::read(&self.connection)?.ledger_id)
     }
 
     /// The newest seq that was ever given; 0 before the first.

@@ -250,6 +250,16 @@ families! {
         pub(in crate::metrics) standing_current: GaugeVec = "standing_current" ["from"],
             "1 while the gate hears who is stopped from the collector; 0 while it goes by what it heard last. No series without an outbox.";
     }
+    "The outbox" {
+        outbox_up: GaugeVec = "outbox_up" ["stream"],
+            "1 while records are sent to the collector; no series without an outbox.";
+        pub outbox_lag_records: IntGauge = "outbox_lag_records" [],
+            "Durable records that NATS has not acknowledged yet.";
+        pub outbox_lag_seconds: IntGauge = "outbox_lag_seconds" [],
+            "How long the oldest of these may have waited; 0 when there is none.";
+        pub outbox_uncollected_records: IntGauge = "outbox_uncollected_records" [],
+            "Durable records that the collector does not have yet.";
+    }
     "Statements, settlement and events" {
         pub clock_trusted: IntGauge = "clock_trusted" [],
             "1 while the wall clock is trusted: days are sealed and months settled.";
@@ -354,6 +364,12 @@ impl Metrics {
             let gauge = self.store_up.with_label_values(&[&node]);
             gauge.set(f64::from(u8::from(up)));
         }
+    }
+
+    /// Whether records are sent by this stream.
+    pub fn set_outbox_up(&self, stream: &str, is_up: bool) {
+        let gauge = self.outbox_up.with_label_values(&[stream]);
+        gauge.set(f64::from(u8::from(is_up)));
     }
 
     /// Counts an attempt to deliver an event of the type, or that it was given up.
@@ -478,6 +494,7 @@ mod tests {
         metrics.set_sources(vec![source], 0);
         metrics.set_collector_up(true);
         metrics.set_standing_current(true);
+        metrics.set_outbox_up("TOLLGATE_RECORDS", true);
         metrics.set_config_digest("0123456789abcdef");
         let text = String::from_utf8(metrics.expose(Vec::new())).unwrap();
         let mut exposed = 0;

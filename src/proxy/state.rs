@@ -31,6 +31,8 @@ pub struct Shared {
     pub limiters: Limiters,
     /// The windows of the shared store; `None` when this process decides alone.
     pub(crate) windows: Option<Arc<SharedWindows>>,
+    /// The bills are made elsewhere, from the calls of all gates.
+    books_elsewhere: bool,
     /// The records of all admitted calls.
     pub ledger: Ledger,
     /// The figures for the metrics page.
@@ -57,6 +59,7 @@ impl Shared {
             policy: ArcSwap::from_pointee(policy),
             limiters,
             windows: None,
+            books_elsewhere: false,
             ledger,
             metrics,
             turned_away: TurnedAway::default(),
@@ -69,6 +72,14 @@ impl Shared {
     pub(crate) fn with_store(self, windows: Arc<SharedWindows>) -> Self {
         Self {
             windows: Some(windows),
+            ..self
+        }
+    }
+
+    /// The records of this process are collected elsewhere, and the bills made there.
+    pub(crate) fn with_books_elsewhere(self) -> Self {
+        Self {
+            books_elsewhere: true,
             ..self
         }
     }
@@ -158,10 +169,10 @@ impl Proxy {
         &self.shared
     }
 
-    /// Whether this process is one of several replicas (`admission.store`): its ledger has a part of
-    /// the calls, and the bills are made elsewhere.
+    /// Whether this process is one of several replicas (`admission.store`, `outbox`): its ledger has
+    /// a part of the calls, and the bills are made elsewhere.
     pub fn is_replica(&self) -> bool {
-        self.shared.windows.is_some()
+        self.shared.windows.is_some() || self.shared.books_elsewhere
     }
 
     /// How long a client's connection may stay without a request.

@@ -53,6 +53,8 @@ struct Known {
     current: Anchor,
     previous: Anchor,
     turned: Mono,
+    /// The latest instant that an answer has told.
+    reached: Utc,
 }
 
 /// The store's clock was not yet at `at` when the question was sent.
@@ -202,6 +204,12 @@ impl StoreClock {
         self.known.as_ref().map(|known| known.bound(now))
     }
 
+    /// An instant that the store's clock has reached, in the epoch that is known: calls that are
+    /// asked for from now on start after it.
+    pub(crate) fn reached(&self) -> Option<Utc> {
+        self.known.as_ref().map(|known| known.reached)
+    }
+
     /// Takes an answer to a question that was sent at `sent`, read immediately before, and received
     /// at `received`, read immediately after. Any order of answers is safe.
     pub(crate) fn heard(&mut self, sent: Mono, received: Mono, said: &Said) -> Heard {
@@ -229,6 +237,7 @@ impl StoreClock {
                     }
                     return heard;
                 }
+                known.reached = known.reached.max(at);
                 if !in_time {
                     return Heard::AskAgain(NoAnswer::LateAnswer);
                 }
@@ -291,6 +300,7 @@ impl StoreClock {
             current: anchor,
             previous: anchor,
             turned: anchor.sent,
+            reached: anchor.at,
         });
         let silence = match why {
             Silence::NewEpoch => self.silence.max(self.hold),

@@ -11,6 +11,7 @@ use crate::control::admin::probes::{live, ready};
 use crate::control::admin::process::{reload, status};
 use crate::control::admin::sources::{retire, sources};
 use crate::control::collector::Progress;
+use crate::control::outbox::GateOutbox;
 use crate::control::reload::Reloader;
 use crate::control::replica::replica_name;
 use crate::proxy::Proxy;
@@ -42,6 +43,7 @@ pub(in crate::control) fn router(
     public: SocketAddr,
     state: watch::Receiver<AdminState>,
     collector: Option<Arc<Progress>>,
+    outbox: Option<Arc<GateOutbox>>,
 ) -> Router {
     let guard: guard::Guard = Arc::new(settings.admin.token.clone());
     let admin = Arc::new(Admin {
@@ -50,6 +52,7 @@ pub(in crate::control) fn router(
         started_at: proxy.shared().clock.utc(),
         state,
         collector,
+        outbox,
         shared: proxy.shared().clone(),
         proxy,
         reloader,

@@ -75,6 +75,7 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
             public,
             state_seen,
             Some(progress.clone()),
+            None,
         )
     };
     let mut control = vec![tokio::spawn(serve_operators(admin_listener, router))];
@@ -121,6 +122,7 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
         reloader,
         settler,
         dialer,
+        sending: None,
         phase,
         state,
         workers: threads,
