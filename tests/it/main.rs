@@ -13,6 +13,7 @@ mod bills;
 mod browser;
 mod build;
 mod cap;
+mod collect;
 mod connections;
 mod crash;
 mod debits;

@@ -110,5 +110,6 @@ fn watermark(ledger_id: String, value: WatermarkValue, now: Utc) -> Watermark {
         replica: value.replica,
         at: value.at.min(now),
         seq: value.seq,
+        collected_seq: value.collected_seq,
     }
 }

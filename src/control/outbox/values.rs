@@ -20,6 +20,8 @@ pub(in crate::control) struct WatermarkValue {
     pub at: Utc,
     /// .. is at this seq or before.
     pub seq: u64,
+    /// The newest record that need not be sent.
+    pub collected_seq: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -28,6 +30,7 @@ struct WrittenWatermark {
     /// Microseconds since the Unix epoch.
     admitted_before_us: i64,
     seq: u64,
+    collected_seq: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -41,6 +44,7 @@ impl WatermarkValue {
             replica: self.replica.clone(),
             admitted_before_us: self.at.0,
             seq: self.seq,
+            collected_seq: self.collected_seq,
         };
         // Numbers and a text can always be written to memory.
         serde_json::to_vec(&written).unwrap_or_default()
@@ -53,6 +57,7 @@ impl WatermarkValue {
             replica: written.replica,
             at: Utc(written.admitted_before_us),
             seq: written.seq,
+            collected_seq: written.collected_seq,
         })
     }
 }
@@ -78,6 +83,7 @@ mod tests {
             replica: "gate \"1\"".to_owned(),
             at: Utc(1_800_000_000_000_001),
             seq: u64::MAX,
+            collected_seq: 3,
         };
         assert_eq!(WatermarkValue::decode(&value.encode()), Ok(value));
         assert_eq!(collected_seq(&collected_value(7)), Ok(7));

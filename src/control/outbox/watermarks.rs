@@ -58,5 +58,6 @@ fn watermark(of: &GateOutbox) -> Option<WatermarkValue> {
         replica: of.replica.clone(),
         at,
         seq,
+        collected_seq: of.progress.read().collected_seq,
     })
 }
