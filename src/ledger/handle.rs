@@ -234,7 +234,7 @@ impl Ledger {
 
     /// The slots that are taken: calls in flight and records that are not durable yet.
     pub fn pending(&self) -> usize {
-        self.shared.pending.load(Ordering::Acquire)
+        self.shared.pending.count()
     }
 
     /// Lets the writer delete the records that were admitted before `keep_from`, oldest first, in

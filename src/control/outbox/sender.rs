@@ -119,14 +119,15 @@ impl<'a> RecordSender<'a> {
         self.position = Some(position);
         loop {
             let now = self.of.shared.clock.mono();
-            if self.of.shared.ledger.last_seq() <= position.after {
+            let newest = self.of.shared.ledger.last_seq();
+            if newest <= position.after {
                 self.of.progress.sent(position.after, Some(now));
                 return self.look(position, now).await;
             }
             let Some((range, bytes)) = self.read(position.after).await? else {
                 return self.look(position, now).await;
             };
-            let is_last = range.records() < RECORDS;
+            let is_last = range.last_seq >= newest;
             position = Position {
                 behind: self.publish(position.behind, bytes).await?,
                 after: range.last_seq,

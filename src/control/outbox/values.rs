@@ -20,7 +20,7 @@ pub(in crate::control) struct WatermarkValue {
     pub at: Utc,
     /// .. is at this seq or before.
     pub seq: u64,
-    /// The newest record that the gate needs not send.
+    /// The newest record that need not be sent.
     pub collected_seq: u64,
 }
 
@@ -30,7 +30,6 @@ struct WrittenWatermark {
     /// Microseconds since the Unix epoch.
     admitted_before_us: i64,
     seq: u64,
-    #[serde(default)]
     collected_seq: u64,
 }
 
@@ -84,7 +83,7 @@ mod tests {
             replica: "gate \"1\"".to_owned(),
             at: Utc(1_800_000_000_000_001),
             seq: u64::MAX,
-            collected_seq: 5,
+            collected_seq: 3,
         };
         assert_eq!(WatermarkValue::decode(&value.encode()), Ok(value));
         assert_eq!(collected_seq(&collected_value(7)), Ok(7));
