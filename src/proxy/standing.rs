@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 
 /// The standing of all accounts at an instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CollectedStanding {
+pub(crate) struct CollectedStanding {
     /// It rises each time the collector says it.
     pub generation: u64,
     /// When it was so, by the collector's clock.
