@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The rooms from the ground up: each may know only those that stand lower, and not its neighbours.
 const STOREYS: &[&[&str]] = &[
     &["model"],
-    &["config", "http", "ledger", "metrics", "store"],
+    &["config", "http", "ledger", "metrics", "nats", "store"],
     &["billing", "proxy"],
     &["portal"],
     &["control"],
@@ -30,7 +30,11 @@ const DOORS: &[(&str, &[&str])] = &[
         "tokio_rustls",
         &["model/tls", "control/delivery", "store/dial"],
     ),
-    ("rustls_native_certs", &["control/delivery", "store/dial"]),
+    ("async_nats", &["nats"]),
+    (
+        "rustls_native_certs",
+        &["control/delivery", "store/dial", "nats/connection"],
+    ),
     ("httparse", &["http"]),
     ("hyper::server", &["cli/demo/sample"]),
     (

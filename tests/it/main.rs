@@ -38,6 +38,7 @@ mod ledger_trouble;
 mod logs;
 mod names;
 mod nats;
+mod outbox;
 mod pages;
 mod portal;
 mod process;
