@@ -67,7 +67,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "http/sockets",
             "model/background",
             "control/replica",
-            "control/start",
+            "control/open_files",
             "cli",
         ],
     ),

@@ -12,6 +12,7 @@ use crate::config::{Account, Catalog, Config, Endpoint, Limits, Settings, Writte
 use crate::control::admin::{self, AdminState};
 use crate::control::collector::{WrongLedger, check_gate};
 use crate::control::delivery::Webhook;
+use crate::control::open_files::{TooFewFiles, fit_connections};
 use crate::control::outbox::{self, UnfitOutbox};
 use crate::control::reload::Reloader;
 use crate::control::replica::{replica_name, tell_replica};
@@ -20,7 +21,6 @@ use crate::control::standing::hear_kept;
 use crate::control::store::{self, UnfitStore};
 use crate::control::turned_away::keep_turned_away;
 use crate::control::{Settler, delivery};
-use crate::http::PIPES;
 use crate::ledger::{Committed, Ledger, LedgerError, LedgerOptions};
 use crate::metrics::Metrics;
 use crate::model::{Clock, Durability, Mono, Outcome};
@@ -30,7 +30,6 @@ use crate::proxy::listener::{self, Phase};
 use crate::proxy::policy::Policy;
 use crate::proxy::upstream::{Dialer, Keep, Upstream};
 use crate::proxy::{Proxy, Shared, Worker};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -40,13 +39,6 @@ use tokio::task::JoinHandle;
 
 /// Room in the ledger's queue beyond the calls that are connected: records of clients that hung up.
 const PENDING_BEYOND_CONNECTIONS: usize = 65_536;
-/// File descriptors beyond those of connections: ledger, listeners, runtimes, logs; the admin
-/// listener's connections; the two ends of each pipe.
-const SPARE_FILES: u64 = 128 + admin::CONNECTIONS as u64 + 2 * PIPES as u64;
-/// Those of a worker: its listener, four of its runtime, and a connection that it has accepted and
-/// that waits for a place.
-const WORKER_FILES: u64 = 6;
-
 /// Why the gate did not start.
 #[derive(thiserror::Error, Debug)]
 pub enum StartError {
@@ -72,21 +64,8 @@ pub enum StartError {
         cause: io::Error,
     },
     /// Too few file descriptors.
-    #[error(
-        "limits.connections: {connections} needs {needed} open files and the system allows {allowed}; raise the limit \
-         to at least {needed} (`ulimit -n {needed}`, or LimitNOFILE={needed} in the systemd unit){}",
-        lower_remedy(*fits)
-    )]
-    Files {
-        /// `limits.connections`; 1 when it adapts and not even one would fit.
-        connections: usize,
-        /// RLIMIT_NOFILE that it needs.
-        needed: u64,
-        /// The hard limit.
-        allowed: u64,
-        /// The number of connections that would fit; 0 when none does.
-        fits: u64,
-    },
+    #[error(transparent)]
+    Files(#[from] TooFewFiles),
     /// The shared store cannot be used.
     #[error(transparent)]
     Store(#[from] UnfitStore),
@@ -110,13 +89,6 @@ pub enum StartError {
     /// The system refused a thread or a runtime.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
-}
-
-fn lower_remedy(fits: u64) -> String {
-    match fits {
-        0 => String::new(),
-        fits => format!(" or lower limits.connections to {fits}"),
-    }
 }
 
 fn listen_remedy(cause: &io::Error) -> &'static str {
@@ -462,52 +434,4 @@ async fn sweep_connections(upstream: Arc<Upstream>) {
 
 pub(in crate::control) fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
-}
-
-/// The number of connections that there can be: one descriptor for the client and one for the
-/// upstream of each, some for each worker, and some. Raises the limit of open files as far as it
-/// must.
-pub(in crate::control) fn fit_connections(
-    limits: &Limits,
-    workers: usize,
-) -> Result<usize, StartError> {
-    let connections = limits.connections;
-    let spare = SPARE_FILES + WORKER_FILES * workers as u64;
-    let needed_for = |connections| connections as u64 * 2 + spare;
-    let needed = needed_for(connections);
-    let limit = getrlimit(Resource::Nofile);
-    let current = limit.current.unwrap_or(u64::MAX);
-    let raise = |current: u64| {
-        // Root may raise the hard limit too.
-        let maximum = limit.maximum.map(|maximum| maximum.max(current));
-        let raised = Rlimit {
-            current: Some(current),
-            maximum,
-        };
-        setrlimit(Resource::Nofile, raised).is_ok()
-    };
-    if current >= needed || raise(needed) {
-        return Ok(connections);
-    }
-    let most = limit.maximum.unwrap_or(current);
-    let allowed = if raise(most) { most } else { current };
-    let fits = allowed.saturating_sub(spare) / 2;
-    if !limits.connections_adapt || fits == 0 {
-        let connections = if limits.connections_adapt {
-            1
-        } else {
-            connections
-        };
-        return Err(StartError::Files {
-            connections,
-            needed: needed_for(connections),
-            allowed,
-            fits,
-        });
-    }
-    tracing::warn!(
-        "the system allows {allowed} open files: {fits} connections instead of {connections}; raise the limit \
-         (`ulimit -n {needed}`, or LimitNOFILE={needed} in the systemd unit) or write `limits: {{connections: {fits}}}`"
-    );
-    Ok(usize::try_from(fits).unwrap_or(usize::MAX))
 }

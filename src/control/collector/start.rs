@@ -3,18 +3,20 @@
 //! Owns the order: the ledger's lock, the settler, then what comes from NATS. NATS need not be there:
 //! customers and operators are answered without it.
 
-use crate::config::{Config, Limits, OutboxSettings, Settings};
+use crate::config::{Account, Catalog, Config, Limits, OutboxSettings, Settings, Written};
+use crate::control::Settler;
 use crate::control::admin::{self, AdminState};
 use crate::control::collector::intake::Intake;
 use crate::control::collector::marks::Marks;
 use crate::control::collector::publish::Publisher;
 use crate::control::collector::{Progress, check_collected};
+use crate::control::open_files::fit_connections;
 use crate::control::outbox::{nats_options, stream_options};
 use crate::control::reload::Reloader;
 use crate::control::serve::Running;
 use crate::control::start::{
-    StartError, bind, default_workers, delivery_of_events, dialer, first_policy, fit_connections,
-    housekeeping, off_thread, open_ledger, serve_operators, spawn_workers, started_settler,
+    StartError, bind, default_workers, delivery_of_events, dialer, first_policy, housekeeping,
+    off_thread, open_ledger, serve_operators, spawn_workers, started_settler,
 };
 use crate::metrics::Metrics;
 use crate::model::Clock;
@@ -26,6 +28,7 @@ use crate::proxy::{Proxy, Shared};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 
 /// How long the start waits for NATS, to look at what is there.
 const LOOK_AT: Duration = Duration::from_secs(5);
@@ -33,36 +36,23 @@ const LOOK_AT: Duration = Duration::from_secs(5);
 /// Starts the collector on the calling runtime, which becomes its control thread. Returns when it
 /// works.
 pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError> {
-    let Config {
-        mut settings,
-        catalog,
-        accounts,
-        written,
-        ..
-    } = config;
+    let mut settings = config.settings;
     let outbox = settings.outbox.clone().ok_or(StartError::NoOutbox)?;
     let stream = stream_options(&outbox);
     let workers = settings
         .workers
         .map_or_else(default_workers, std::num::NonZeroUsize::get);
     settings.limits.connections = fit_connections(&settings.limits, workers)?;
-    let metrics = Arc::new(Metrics::new(settings.metric_accounts));
-    let ledger = {
-        let (settings, clock, metrics) = (settings.clone(), clock.clone(), metrics.clone());
-        off_thread(move || open_ledger(&settings, &clock, metrics)).await??
-    };
-    check_collected(&ledger)?;
-    let policy = first_policy(catalog, accounts, &written, &metrics);
+    let sold = (config.catalog, config.accounts);
+    let written = config.written;
+    let shared = share(&settings, &clock, sold, &written).await?;
     let (listeners, admin_listener) = bind(&settings, workers).await?;
     let (public, admin) = (listeners[0].local_addr()?, admin_listener.local_addr()?);
-    let limiters = Limiters::default();
-    let shared = Shared::new(clock.clone(), policy, limiters, ledger, metrics.clone());
-    let shared = Arc::new(shared);
     let proxy = Arc::new(Proxy::new(&settings, shared.clone()));
     let raised = Arc::new(Notify::new());
     let settler = started_settler(&settings, &shared, true, &raised).await?;
     let nats = connected(&settings, &outbox, &stream).await?;
-    let progress = Arc::new(Progress::new(nats.clone(), metrics));
+    let progress = Arc::new(Progress::new(nats.clone(), shared.metrics.clone()));
 
     let (state, state_seen) = watch::channel(AdminState::Starting);
     let reloader = Arc::new(Reloader::new(shared.clone(), settler.clone(), written));
@@ -87,27 +77,7 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
     control.push(tokio::spawn(settler.clone().run()));
     control.extend(delivery_of_events(&settings, &shared, &settler, raised));
     control.push(tokio::spawn(reloader.clone().watch()));
-    let intake = Intake {
-        shared: shared.clone(),
-        nats: nats.clone(),
-        stream: stream.clone(),
-        progress: progress.clone(),
-    };
-    let marks = Marks {
-        shared,
-        nats: nats.clone(),
-        replicas: stream.replicas,
-        progress,
-    };
-    let publisher = Publisher {
-        settler: settler.clone(),
-        clock,
-        nats,
-        replicas: stream.replicas,
-    };
-    control.push(tokio::spawn(intake.run()));
-    control.push(tokio::spawn(marks.run()));
-    control.push(tokio::spawn(publisher.run()));
+    control.extend(work(&shared, &settler, &nats, &stream, &progress));
     state.send_replace(AdminState::Serving);
     tracing::info!(%public, %admin, "collecting");
     let Limits {
@@ -130,6 +100,58 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
         drain_notice,
         drain,
     })
+}
+
+/// The state of the process, with the collected ledger.
+async fn share(
+    settings: &Settings,
+    clock: &Clock,
+    (catalog, accounts): (Catalog, Vec<Account>),
+    written: &Written,
+) -> Result<Arc<Shared>, StartError> {
+    let metrics = Arc::new(Metrics::new(settings.metric_accounts));
+    let ledger = {
+        let (settings, clock, metrics) = (settings.clone(), clock.clone(), metrics.clone());
+        off_thread(move || open_ledger(&settings, &clock, metrics)).await??
+    };
+    check_collected(&ledger)?;
+    let policy = first_policy(catalog, accounts, written, &metrics);
+    let limiters = Limiters::default();
+    let shared = Shared::new(clock.clone(), policy, limiters, ledger, metrics);
+    Ok(Arc::new(shared))
+}
+
+/// Begins what comes from NATS and goes there.
+fn work(
+    shared: &Arc<Shared>,
+    settler: &Arc<Settler>,
+    nats: &Nats,
+    stream: &StreamOptions,
+    progress: &Arc<Progress>,
+) -> [JoinHandle<()>; 3] {
+    let intake = Intake {
+        shared: shared.clone(),
+        nats: nats.clone(),
+        stream: stream.clone(),
+        progress: progress.clone(),
+    };
+    let marks = Marks {
+        shared: shared.clone(),
+        nats: nats.clone(),
+        replicas: stream.replicas,
+        progress: progress.clone(),
+    };
+    let publisher = Publisher {
+        settler: settler.clone(),
+        clock: shared.clock.clone(),
+        nats: nats.clone(),
+        replicas: stream.replicas,
+    };
+    [
+        tokio::spawn(intake.run()),
+        tokio::spawn(marks.run()),
+        tokio::spawn(publisher.run()),
+    ]
 }
 
 /// The connection. Where NATS answers in time, what is there is looked at: a stream that does not fit
