@@ -393,10 +393,7 @@ async fn a_gate_with_an_outbox_keeps_no_books_and_says_who_does() {
     let (code, _, body) = get_as(&house, "/v1/statements", RETAIL_KEY).await;
     let body = String::from_utf8_lossy(&body).into_owned();
     assert_ne!(code, StatusCode::OK, "{body}");
-    assert!(
-        body.contains("The bills are made elsewhere"),
-        "{body}"
-    );
+    assert!(body.contains("The bills are made elsewhere"), "{body}");
     drop(gate);
     for command in [
         ["statement", "--account", "1250000002"].as_slice(),
