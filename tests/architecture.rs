@@ -97,7 +97,7 @@ const FUNCTION_LINES: usize = 70;
 const LONGER_FUNCTIONS: &[(&str, &str)] = &[];
 
 /// The most rooms, the tests and benches counted as one each, and the most floors.
-const MOST_ROOMS: usize = 14;
+const MOST_ROOMS: usize = 15;
 const MOST_FLOORS: usize = 7;
 
 fn root() -> &'static Path {

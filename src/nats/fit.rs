@@ -73,97 +73,71 @@ fn common() -> Config {
 /// What is there and what must be, in the order of weight. What loses or changes no message is not
 /// compared.
 pub(in crate::nats) fn differences(is: &Config, must_be: &Config) -> Vec<Difference> {
-    let mut found = Vec::new();
-    let mut compare = |what: &'static str, is: String, must_be: String| {
-        if is != must_be {
-            found.push(Difference { what, is, must_be });
-        }
-    };
-    let texts = |subjects: &[String]| subjects.join(" ");
-    compare("subjects", texts(&is.subjects), texts(&must_be.subjects));
-    let word = |storage| match storage {
+    let pairs = told(is).into_iter().zip(told(must_be));
+    let differ = pairs.filter(|((_, is), (_, must_be))| is != must_be);
+    differ
+        .map(|((what, is), (_, must_be))| Difference { what, is, must_be })
+        .collect()
+}
+
+/// What of a stream is compared, as it is told.
+fn told(of: &Config) -> [(&'static str, String); 16] {
+    let flag = |flag: bool| if flag { "on" } else { "off" }.to_owned();
+    let others = of.mirror.is_some() || of.sources.as_ref().is_some_and(|from| !from.is_empty());
+    [
+        ("subjects", of.subjects.join(" ")),
+        ("storage", storage(of.storage).to_owned()),
+        ("retention", retention(of.retention).to_owned()),
+        ("discard", discard(of.discard).to_owned()),
+        ("max_bytes", limit(of.max_bytes)),
+        ("max_msgs", limit(of.max_messages)),
+        ("max_msgs_per_subject", limit(of.max_messages_per_subject)),
+        ("max_msg_size", limit(of.max_message_size.into())),
+        ("max_age", age(of.max_age)),
+        ("replicas", of.num_replicas.to_string()),
+        ("allow_direct", flag(of.allow_direct)),
+        ("no_ack", flag(of.no_ack)),
+        ("sealed", flag(of.sealed)),
+        ("deny_purge", flag(of.deny_purge)),
+        ("a mirror or a copy of another stream", flag(others)),
+        ("subject_transform", flag(of.subject_transform.is_some())),
+    ]
+}
+
+const NO_LIMIT: &str = "without a limit";
+
+fn limit(most: i64) -> String {
+    match most {
+        ..=0 => NO_LIMIT.to_owned(),
+        most => most.to_string(),
+    }
+}
+
+fn age(most: Duration) -> String {
+    match most.is_zero() {
+        true => NO_LIMIT.to_owned(),
+        false => format!("{most:?}"),
+    }
+}
+
+const fn storage(storage: StorageType) -> &'static str {
+    match storage {
         StorageType::File => "file",
         StorageType::Memory => "memory",
-    };
-    compare(
-        "storage",
-        word(is.storage).into(),
-        word(must_be.storage).into(),
-    );
-    let word = |retention| match retention {
+    }
+}
+
+const fn retention(retention: RetentionPolicy) -> &'static str {
+    match retention {
         RetentionPolicy::Limits => "limits",
         RetentionPolicy::Interest => "interest",
         RetentionPolicy::WorkQueue => "workqueue",
-    };
-    compare(
-        "retention",
-        word(is.retention).into(),
-        word(must_be.retention).into(),
-    );
-    let word = |discard| match discard {
+    }
+}
+
+const fn discard(discard: DiscardPolicy) -> &'static str {
+    match discard {
         DiscardPolicy::New => "new",
         DiscardPolicy::Old => "old",
-    };
-    // A bucket with one value a key discards the old one all the same.
-    compare(
-        "discard",
-        word(is.discard).into(),
-        word(must_be.discard).into(),
-    );
-    let bytes = |bytes: i64| match bytes {
-        ..=0 => "without a limit".to_owned(),
-        bytes => bytes.to_string(),
-    };
-    compare("max_bytes", bytes(is.max_bytes), bytes(must_be.max_bytes));
-    let count = |count: i64| match count {
-        ..=0 => "without a limit".to_owned(),
-        count => count.to_string(),
-    };
-    compare(
-        "max_msgs",
-        count(is.max_messages),
-        count(must_be.max_messages),
-    );
-    compare(
-        "max_msgs_per_subject",
-        count(is.max_messages_per_subject),
-        count(must_be.max_messages_per_subject),
-    );
-    let size = |size: i32| count(size.into());
-    compare(
-        "max_msg_size",
-        size(is.max_message_size),
-        size(must_be.max_message_size),
-    );
-    let age = |age: Duration| match age.is_zero() {
-        true => "without a limit".to_owned(),
-        false => format!("{age:?}"),
-    };
-    compare("max_age", age(is.max_age), age(must_be.max_age));
-    compare(
-        "replicas",
-        is.num_replicas.to_string(),
-        must_be.num_replicas.to_string(),
-    );
-    let flag = |flag: bool| if flag { "on" } else { "off" }.to_owned();
-    compare(
-        "allow_direct",
-        flag(is.allow_direct),
-        flag(must_be.allow_direct),
-    );
-    compare("no_ack", flag(is.no_ack), flag(false));
-    compare("sealed", flag(is.sealed), flag(false));
-    compare("deny_purge", flag(is.deny_purge), flag(false));
-    let others = is.mirror.is_some() || is.sources.as_ref().is_some_and(|from| !from.is_empty());
-    compare(
-        "a mirror or a copy of another stream",
-        flag(others),
-        flag(false),
-    );
-    compare(
-        "subject_transform",
-        flag(is.subject_transform.is_some()),
-        flag(false),
-    );
-    found
+    }
 }

@@ -299,7 +299,7 @@ fn the_rules_of_the_collector_fire_for_what_lasts_and_for_each_there_is_a_case()
         .lines()
         .filter_map(|line| line.split_once("- alert: "));
     let alerts: Vec<_> = alerts.collect();
-    assert_eq!(alerts.len(), 5);
+    assert_eq!(alerts.len(), 6);
     for (_, alert) in alerts {
         assert!(cases.contains(&format!("alertname: {alert}")), "{alert}");
     }

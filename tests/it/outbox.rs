@@ -397,7 +397,7 @@ async fn a_gate_with_an_outbox_keeps_no_books_and_says_who_does() {
     drop(gate);
     for command in [
         ["statement", "--account", "1250000002"].as_slice(),
-        &["report"],
+        &["report", "--month", "2026-10"],
     ] {
         let said = house.run(command);
         assert_eq!(said.code, Some(3), "{said:?}");

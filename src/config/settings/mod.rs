@@ -6,6 +6,7 @@
 mod addresses;
 mod events;
 mod outbox;
+mod outbox_rows;
 mod read;
 pub(in crate::config) mod restart;
 mod section;

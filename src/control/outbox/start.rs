@@ -5,7 +5,9 @@
 
 use crate::config::Settings;
 use crate::control::Settler;
-use crate::control::outbox::{GateOutbox, OutboxProgress, nats_options, stream_options};
+use crate::control::outbox::gate::GateOutbox;
+use crate::control::outbox::options::{nats_options, stream_options};
+use crate::control::outbox::status::OutboxProgress;
 use crate::control::replica::replica_name;
 use crate::ledger::{LedgerError, ReadError};
 use crate::nats::{BadNatsOptions, Nats, NatsError};
