@@ -23,6 +23,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rust_decimal", &["config", "billing", "control/settler"]),
     ("prometheus", &["metrics"]),
     ("rusqlite", &["ledger"]),
+    ("postcard", &["ledger/range"]),
     ("hyper::client", &["control/delivery"]),
     // The name of a setting, and of the server that the demo starts.
     ("redis", &["store", "config/settings", "cli/demo"]),

@@ -7,7 +7,7 @@ use crate::ledger::header::{self, FileKind};
 use crate::ledger::job::{Frozen, Job};
 use crate::ledger::options::LedgerOptions;
 use crate::ledger::pace::Pace;
-use crate::ledger::queue::{CLOSED, HEALTHY, LedgerShared};
+use crate::ledger::queue::{CLOSED, HEALTHY, LedgerShared, TakenSlot};
 use crate::ledger::running::FactGuard;
 use crate::ledger::stall::watch;
 use crate::ledger::store::Store;
@@ -180,7 +180,12 @@ impl Ledger {
         }
         let colour = shared.pending.take(shared.pending_limit);
         let colour = colour.ok_or(Trouble::Full)?;
-        Ok(Slot(Some((shared.clone(), colour))))
+        Ok(Slot(Some(TakenSlot {
+            // After the slot: who gets the new colour sees when it was turned.
+            turned_at: Utc(shared.turned_at_us.load(Ordering::SeqCst)),
+            shared: shared.clone(),
+            colour,
+        })))
     }
 
     /// The real path of the file, for a [`Reader`].

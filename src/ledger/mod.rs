@@ -62,6 +62,7 @@ mod running;
 mod schema;
 mod seal;
 mod source_chain;
+mod sources;
 mod stall;
 mod store;
 mod told;

@@ -45,6 +45,8 @@ pub(super) struct LedgerShared {
     /// Tells the thread that watches the disk that the writer has ended.
     pub(super) watch: Condvar,
     pub(super) last_seq: AtomicI64,
+    /// The instant of the newest turn of the slots' colour; the least of all before the first.
+    pub(super) turned_at_us: AtomicI64,
     /// The newest seq when the ledger was opened, and the newest record: a restore leaves seqs out.
     opened_with: (i64, i64),
     pub(super) last_commit_at_us: AtomicI64,
@@ -109,6 +111,7 @@ impl LedgerShared {
             wake: Condvar::new(),
             watch: Condvar::new(),
             last_seq: AtomicI64::new(last_seq),
+            turned_at_us: AtomicI64::new(i64::MIN),
             opened_with: (last_seq, last_record),
             last_commit_at_us: AtomicI64::new(i64::MIN),
             holders: Mutex::default(),
@@ -179,7 +182,33 @@ impl LedgerShared {
 /// Capacity for one record. Dropping it gives the capacity back.
 #[must_use = "a slot that is dropped records nothing"]
 #[derive(Debug)]
-pub struct Slot(pub(super) Option<(Arc<LedgerShared>, Colour)>);
+pub struct Slot(pub(super) Option<TakenSlot>);
+
+#[derive(Debug)]
+pub(super) struct TakenSlot {
+    pub(super) shared: Arc<LedgerShared>,
+    pub(super) colour: Colour,
+    /// The instant of the newest turn when it was taken.
+    pub(super) turned_at: Utc,
+}
+
+/// By more than this a record is never dated later: then the wall clock was set back.
+const DATED_LATER: Duration = Duration::from_secs(10);
+
+impl TakenSlot {
+    /// The gate reads the time some microseconds before it takes the slot, and counts on from the
+    /// arrival of the call. A call that takes its slot after a turn was not admitted before it.
+    fn dated(&self, record: Record) -> Record {
+        let behind = self.turned_at.since(record.admitted_at);
+        match behind.is_zero() || behind > DATED_LATER {
+            true => record,
+            false => Record {
+                admitted_at: self.turned_at,
+                ..record
+            },
+        }
+    }
+}
 
 impl Slot {
     /// Hands the record to the writer. Never waits for the disk, so it may be called from a `drop`.
@@ -187,20 +216,22 @@ impl Slot {
     /// When the ledger is in trouble the commit is [`NotDurable`] at once, and the record is kept
     /// as `gate_failed` until it can be written.
     pub fn commit(mut self, record: Record) -> Commit {
-        let Some((shared, colour)) = self.0.take() else {
+        let Some(slot) = self.0.take() else {
             return Commit::known(Err(NotDurable));
         };
+        let record = slot.dated(record);
+        let shared = &slot.shared;
         let mut queue = shared.queue.lock();
         match shared.health.load(Ordering::Acquire) {
             HEALTHY => {}
             CLOSED => {
                 drop(queue);
-                self.0 = Some((shared, colour));
+                self.0 = Some(slot);
                 return Commit::known(Err(NotDurable));
             }
             _ => {
                 queue.records.push(record.into_gate_failed());
-                queue.colours.push(colour);
+                queue.colours.push(slot.colour);
                 return Commit::known(Err(NotDurable));
             }
         }
@@ -209,7 +240,7 @@ impl Slot {
             queue.oldest = Some(record.start.plus(record.duration));
         }
         queue.records.push(record);
-        queue.colours.push(colour);
+        queue.colours.push(slot.colour);
         let commit = match shared.durability {
             Durability::Strict => Commit::waiting(queue.batch.clone()),
             Durability::Relaxed => Commit::known(Ok(())),
@@ -229,8 +260,8 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some((shared, colour)) = self.0.take() {
-            shared.pending.give_back(colour);
+        if let Some(slot) = self.0.take() {
+            slot.shared.pending.give_back(slot.colour);
         }
     }
 }

@@ -5,12 +5,12 @@
 //! is made sound after an error of the disk.
 
 use crate::ledger::chain::{self, Digests, Link, Linked};
-use crate::ledger::collected::outbox;
 use crate::ledger::queue::HoldsFile;
 use crate::ledger::range::{RangeRow, RangeRun, RangeSeries};
 use crate::ledger::restores;
 use crate::ledger::rows::{FastMap, signed};
 use crate::ledger::schema::LINK_VERSION;
+use crate::ledger::sources::outbox;
 use crate::ledger::{LedgerError, Range, ReadError, Reader};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension};

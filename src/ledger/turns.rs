@@ -2,13 +2,14 @@
 //!
 //! Owns the turns of the two colours that slots have. Must never be asked on the way of a call.
 //!
-//! A call takes its slot before it gets its `admitted_at`, and its slot comes back when its record
-//! is durable or when it left none. So at a turn the time is read first: what was admitted before
-//! that instant has a slot of the colour that ends there. When the last of these is back, the
+//! A slot comes back when its record is durable or when it left none. At a turn the time is read
+//! first, and no call that takes its slot after the turn is dated before that instant. So what was
+//! admitted before it has a slot of the colour that ends there. When the last of these is back, the
 //! newest durable record is read, and all of theirs are at or before it.
 
 use crate::ledger::queue::LedgerShared;
 use crate::model::Utc;
+use std::sync::atomic::Ordering;
 
 #[derive(Default, Debug)]
 pub(super) struct Turns {
@@ -27,7 +28,9 @@ impl Turns {
     ) -> Option<(Utc, u64)> {
         self.find(shared);
         if self.turned_at.is_none() {
-            self.turned_at = Some(now());
+            let turned_at = now();
+            self.turned_at = Some(turned_at);
+            shared.turned_at_us.store(turned_at.0, Ordering::SeqCst);
             shared.pending.turn();
             // Where no call is in flight.
             self.find(shared);

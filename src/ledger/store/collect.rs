@@ -187,6 +187,12 @@ impl Taking<'_> {
         state.restore_count = signed(range.restore_count);
         state.first_seq.get_or_insert(source_first);
         (state.seq, state.link) = (signed(range.last_seq), range.link_after);
+        self.touch(range);
+        Ok(())
+    }
+
+    fn touch(&mut self, range: &Range) {
+        let ledger_id = &range.ledger_id;
         match self.touched.iter_mut().find(|(id, _)| id == ledger_id) {
             Some((_, replica)) => replica.clone_from(&range.replica),
             None => {
@@ -194,7 +200,6 @@ impl Taking<'_> {
                 self.touched.push(touched);
             }
         }
-        Ok(())
     }
 
     /// Notes how far the sources have come of which records were taken.

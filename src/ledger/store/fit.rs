@@ -106,7 +106,8 @@ fn repeat(
         .prepare_cached(
             "SELECT coalesce(sum(min(source_last, ?3) - max(source_first, ?2) + 1), 0),
                     max(link) FILTER (WHERE source_last = ?3)
-             FROM collected WHERE source = ?1 AND source_first <= ?3 AND source_last >= ?2",
+             FROM collected WHERE source = ?1 AND source_first <= ?3 AND source_last >= ?2 AND source_first >=
+               coalesce((SELECT max(source_first) FROM collected WHERE source = ?1 AND source_first <= ?2), ?2)",
         )?
         .query_row(params![state.source, first, last], |row| {
             Ok((row.get(0)?, row.get(1)?))

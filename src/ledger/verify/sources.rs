@@ -98,6 +98,10 @@ impl SourceWalk {
             return misfit("collected", key(page, row)?, why);
         }
         let expected = self.at.unwrap_or(0) + 1;
+        if self.at.is_some() && row.first_seq < expected {
+            let why = format!("record {} here is in another one", row.first_seq);
+            return misfit("collected", key(page, row)?, why);
+        }
         // What was deleted meanwhile was looked at or not.
         if row.first_seq <= expected.max(first_kept) || restored(page, expected, row.first_seq)? {
             return Ok(());
