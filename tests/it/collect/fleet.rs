@@ -62,7 +62,7 @@ impl Member {
 /// Three gates, their collector and NATS.
 pub struct Fleet {
     pub nats: NatsServer,
-    pub upstream: Upstream,
+    _upstream: Upstream,
     pub gates: Vec<Member>,
     pub collector: Member,
 }
@@ -89,7 +89,7 @@ impl Fleet {
             gates: gates.into(),
             collector,
             nats,
-            upstream,
+            _upstream: upstream,
         }
     }
 
