@@ -212,7 +212,7 @@ async fn stays_stopped(fleet: &mut Fleet) {
     fleet.nats.restart();
     fleet.nats.ready().await;
     let paid = bills::rfc3339(Utc(Clock::default().utc().0 - 60_000_000));
-    let payment = format!("[{{order: T-1, at: {paid}, amount: \"1000\", fund: cash}}]");
+    let payment = format!("[{{order: T-1, at: {paid}, amount: \"1000\"}}]");
     let files = bills::accounts("[]", &payment);
     std::fs::write(fleet.collector.sandbox.file("accounts.yaml"), files).unwrap();
     let (done, told) = post_reload(fleet.collector.sandbox.admin, "").await;
