@@ -164,7 +164,7 @@ const CHANGES: &[(&str, &str, &str)] = &[
         "max_bytes: 9GiB",
         "max_bytes: 8GiB",
     ),
-    ("outbox.nats.replicas", "replicas: 3", "replicas: 5"),
+    ("outbox.nats.replicas", "replicas: 3}}", "replicas: 5}}"),
     (
         "ledger.when_missing",
         "when_missing: create",
