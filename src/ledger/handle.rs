@@ -7,7 +7,8 @@ use crate::ledger::header::{self, FileKind};
 use crate::ledger::job::{Frozen, Job};
 use crate::ledger::options::LedgerOptions;
 use crate::ledger::pace::Pace;
-use crate::ledger::queue::{CLOSED, HEALTHY, LedgerShared, TakenSlot};
+use crate::ledger::pending::Colour;
+use crate::ledger::queue::{CLOSED, HEALTHY, LedgerShared, SlotHome};
 use crate::ledger::running::FactGuard;
 use crate::ledger::stall::watch;
 use crate::ledger::store::Store;
@@ -62,6 +63,8 @@ pub(crate) fn create(path: &Path) -> Result<(), LedgerError> {
 #[derive(Debug)]
 pub struct Ledger {
     pub(super) shared: Arc<LedgerShared>,
+    /// Where slots come from, by colour.
+    slots: [Arc<SlotHome>; 2],
     path: PathBuf,
     wal_path: PathBuf,
     created_at: Utc,
@@ -153,6 +156,10 @@ impl Ledger {
             stall_after(&options, pace),
         )?;
         Ok(Self {
+            slots: Colour::BOTH.map(|colour| {
+                let shared = shared.clone();
+                Arc::new(SlotHome { shared, colour })
+            }),
             shared,
             wal_path: suffixed(&path, "-wal"),
             path,
@@ -180,12 +187,7 @@ impl Ledger {
         }
         let colour = shared.pending.take(shared.pending_limit);
         let colour = colour.ok_or(Trouble::Full)?;
-        Ok(Slot(Some(TakenSlot {
-            // After the slot: who gets the new colour sees when it was turned.
-            turned_at: Utc(shared.turned_at_us.load(Ordering::SeqCst)),
-            shared: shared.clone(),
-            colour,
-        })))
+        Ok(Slot(Some(self.slots[colour as usize].clone())))
     }
 
     /// The real path of the file, for a [`Reader`].

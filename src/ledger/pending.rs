@@ -27,6 +27,16 @@ pub(super) enum Colour {
 }
 
 impl Colour {
+    /// In the order of their numbers.
+    pub(super) const BOTH: [Self; 2] = [Self::Even, Self::Odd];
+
+    fn other(self) -> Self {
+        match self {
+            Self::Even => Self::Odd,
+            Self::Odd => Self::Even,
+        }
+    }
+
     fn one(self) -> u64 {
         match self {
             Self::Even => 1,
@@ -89,6 +99,11 @@ impl Pending {
         Colour::Even.count(state) + Colour::Odd.count(state)
     }
 
+    /// The colour that is not the current one.
+    pub(super) fn next(&self) -> Colour {
+        Colour::current(self.0.load(Ordering::SeqCst)).other()
+    }
+
     /// Makes the other colour the current one.
     pub(super) fn turn(&self) {
         self.0.fetch_xor(CURRENT, Ordering::SeqCst);
@@ -97,10 +112,7 @@ impl Pending {
     /// Whether all slots are back that were taken before the last turn.
     pub(super) fn others_are_back(&self) -> bool {
         let state = self.0.load(Ordering::SeqCst);
-        match Colour::current(state) {
-            Colour::Even => Colour::Odd.count(state) == 0,
-            Colour::Odd => Colour::Even.count(state) == 0,
-        }
+        Colour::current(state).other().count(state) == 0
     }
 }
 

@@ -45,8 +45,9 @@ pub(super) struct LedgerShared {
     /// Tells the thread that watches the disk that the writer has ended.
     pub(super) watch: Condvar,
     pub(super) last_seq: AtomicI64,
-    /// The instant of the newest turn of the slots' colour; the least of all before the first.
-    pub(super) turned_at_us: AtomicI64,
+    /// Since when each colour is the current one, or was; the least of all before the first turn to
+    /// it. It does not change while a slot of that colour is out.
+    pub(super) current_since_us: [AtomicI64; 2],
     /// The newest seq when the ledger was opened, and the newest record: a restore leaves seqs out.
     opened_with: (i64, i64),
     pub(super) last_commit_at_us: AtomicI64,
@@ -111,7 +112,7 @@ impl LedgerShared {
             wake: Condvar::new(),
             watch: Condvar::new(),
             last_seq: AtomicI64::new(last_seq),
-            turned_at_us: AtomicI64::new(i64::MIN),
+            current_since_us: [const { AtomicI64::new(i64::MIN) }; 2],
             opened_with: (last_seq, last_record),
             last_commit_at_us: AtomicI64::new(i64::MIN),
             holders: Mutex::default(),
@@ -182,28 +183,30 @@ impl LedgerShared {
 /// Capacity for one record. Dropping it gives the capacity back.
 #[must_use = "a slot that is dropped records nothing"]
 #[derive(Debug)]
-pub struct Slot(pub(super) Option<TakenSlot>);
+pub struct Slot(pub(super) Option<Arc<SlotHome>>);
 
+/// Where the slots of one colour come from. A slot is no more than a pointer: it lies in the future
+/// of each call.
 #[derive(Debug)]
-pub(super) struct TakenSlot {
+pub(super) struct SlotHome {
     pub(super) shared: Arc<LedgerShared>,
     pub(super) colour: Colour,
-    /// The instant of the newest turn when it was taken.
-    pub(super) turned_at: Utc,
 }
 
 /// By more than this a record is never dated later: then the wall clock was set back.
 const DATED_LATER: Duration = Duration::from_secs(10);
 
-impl TakenSlot {
+impl SlotHome {
     /// The gate reads the time some microseconds before it takes the slot, and counts on from the
     /// arrival of the call. A call that takes its slot after a turn was not admitted before it.
     fn dated(&self, record: Record) -> Record {
-        let behind = self.turned_at.since(record.admitted_at);
+        let since = &self.shared.current_since_us[self.colour as usize];
+        let since = Utc(since.load(Ordering::SeqCst));
+        let behind = since.since(record.admitted_at);
         match behind.is_zero() || behind > DATED_LATER {
             true => record,
             false => Record {
-                admitted_at: self.turned_at,
+                admitted_at: since,
                 ..record
             },
         }

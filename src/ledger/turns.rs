@@ -30,7 +30,9 @@ impl Turns {
         if self.turned_at.is_none() {
             let turned_at = now();
             self.turned_at = Some(turned_at);
-            shared.turned_at_us.store(turned_at.0, Ordering::SeqCst);
+            // No slot of that colour is out.
+            let since = &shared.current_since_us[shared.pending.next() as usize];
+            since.store(turned_at.0, Ordering::SeqCst);
             shared.pending.turn();
             // Where no call is in flight.
             self.find(shared);
