@@ -75,8 +75,9 @@ pub(super) async fn retire(
     let shared = admin.shared.clone();
     let done =
         tokio::task::spawn_blocking(move || give_up(&shared.ledger, &id, &why, shared.clock.utc()));
+    let done = done.await;
     let zone = &admin.shared.policy.load().catalog.time_zone;
-    match done.await {
+    match done {
         Ok(Ok(lost)) => Json(json!({
             "outcome": "retired",
             "ledger": lost.source.ledger_id,

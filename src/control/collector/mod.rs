@@ -1,7 +1,7 @@
 //! The collector: the records of many gates in one ledger, which is settled as that of one gate is.
 //!
-//! Owns the order of its work: what has come is written before anybody is told that it has. Must
-//! never admit a call, nor count a record twice.
+//! Owns the order of its work: what has come is written before anybody is told that it has.
+//! Must never admit a call, nor count a record twice.
 
 mod intake;
 mod ledgers;

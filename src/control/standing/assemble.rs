@@ -4,7 +4,7 @@
 
 use crate::control::standing::message::key;
 use crate::control::standing::{StandingError, StandingMessage};
-use crate::model::{AccountId, Utc};
+use crate::model::Utc;
 use crate::proxy::CollectedStanding;
 use std::collections::HashMap;
 
@@ -57,12 +57,13 @@ impl Assembly {
         let all = || self.others.values().chain([head]);
         let stopped = all().flat_map(|message| &message.accounts.stopped);
         let balances = all().flat_map(|message| &message.accounts.balances);
-        let owned = |(id, balance): (&AccountId, &Box<str>)| (id.clone(), balance.clone());
         Some(CollectedStanding {
             generation: head.generation,
             as_of: Utc(head.as_of),
             stopped: stopped.map(|stopped| stopped.account.clone()).collect(),
-            balances: balances.map(owned).collect(),
+            balances: balances
+                .map(|(id, balance)| (id.clone(), balance.clone()))
+                .collect(),
         })
     }
 
@@ -81,6 +82,7 @@ fn keys(head: &StandingMessage) -> impl Iterator<Item = String> + use<> {
 mod tests {
     use super::*;
     use crate::control::standing::{AccountStanding, HEAD, messages};
+    use crate::model::AccountId;
     use proptest::prelude::*;
 
     fn standings(accounts: &[(u32, i64, bool)]) -> Vec<AccountStanding> {
