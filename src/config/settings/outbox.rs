@@ -52,7 +52,7 @@ fn nats(item: Item<'_>) -> Option<OutboxSettings> {
     if settings.ca.is_some() && !settings.tls {
         return ca_at.refuse("is used only with `tls: true`: write it, or take `ca` out");
     }
-    if settings.replicas % 2 == 0 {
+    if settings.replicas.is_multiple_of(2) {
         return replicas_at.refuse(format!(
             "{} servers are no safer than {}: write an odd number",
             settings.replicas,
