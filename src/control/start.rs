@@ -107,13 +107,7 @@ fn listen_remedy(cause: &io::Error) -> &'static str {
 /// Starts the gate on the calling runtime, which becomes its control thread; calls run on threads
 /// of their own. Returns when the first call can be accepted.
 pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
-    let Config {
-        mut settings,
-        catalog,
-        accounts,
-        written,
-        ..
-    } = config;
+    let (mut settings, written) = (config.settings, config.written);
     let workers = settings
         .workers
         .map_or_else(default_workers, std::num::NonZeroUsize::get);
@@ -124,19 +118,13 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         settings.events = None;
     }
 
-    let metrics = Arc::new(Metrics::new(settings.metric_accounts));
-    let ledger = {
-        let (settings, clock, metrics) = (settings.clone(), clock.clone(), metrics.clone());
-        off_thread(move || open_ledger(&settings, &clock, metrics)).await??
-    };
-    check_gate(&ledger)?;
+    let sold = (config.catalog, config.accounts);
+    let opened = opened(&settings, &clock, sold, &written, check_gate).await?;
     let locked_at = clock.mono();
-    let policy = first_policy(catalog, accounts, &written, &metrics);
-
     let (listeners, admin_listener) = bind(&settings, workers).await?;
     let (public, admin) = (listeners[0].local_addr()?, admin_listener.local_addr()?);
 
-    let shared = share(&settings, &clock, policy, ledger, metrics).await?;
+    let shared = share(&settings, &clock, opened).await?;
     let proxy = Arc::new(Proxy::new(&settings, shared.clone()));
     let raised = Arc::new(Notify::new());
     let settles = !settings.books_are_elsewhere();
@@ -144,29 +132,18 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let outbox = outbox::outbox(&settings, &shared, &settler).await?;
     let (state, state_seen) = watch::channel(AdminState::Starting);
     let reloader = Arc::new(Reloader::new(shared.clone(), settler.clone(), written));
-    let (operators, on_reload) = (proxy.clone(), reloader.clone());
-    let router = admin::router(
-        operators,
-        on_reload,
-        &settings,
-        public,
-        state_seen,
-        None,
-        outbox.clone(),
-    );
+    let router = {
+        let (proxy, reloader, outbox) = (proxy.clone(), reloader.clone(), outbox.clone());
+        admin::router(proxy, reloader, &settings, public, state_seen, None, outbox)
+    };
     let mut control = vec![tokio::spawn(serve_operators(admin_listener, router))];
 
     hold(&shared, locked_at).await;
 
     let dialer = Arc::new(dialer(&settings, &shared.metrics));
     let (phase, _) = watch::channel(Phase::Serve);
-    let threads = spawn_workers(
-        &settings,
-        listeners,
-        Arc::new(Portal::new(proxy.clone())),
-        &dialer,
-        &phase,
-    )?;
+    let portal = Arc::new(Portal::new(proxy.clone()));
+    let threads = spawn_workers(&settings, listeners, portal, &dialer, &phase)?;
     control.push(tokio::spawn(housekeeping(proxy.clone())));
     control.push(tokio::spawn(settler.clone().run()));
     control.extend(delivery_of_events(&settings, &shared, &settler, raised));
@@ -196,13 +173,29 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     })
 }
 
+/// The ledger, which is locked and passes the check, and what is sold.
+pub(in crate::control) async fn opened(
+    settings: &Settings,
+    clock: &Clock,
+    (catalog, accounts): (Catalog, Vec<Account>),
+    written: &Written,
+    check: fn(&Ledger) -> Result<(), WrongLedger>,
+) -> Result<(Ledger, Policy, Arc<Metrics>), StartError> {
+    let metrics = Arc::new(Metrics::new(settings.metric_accounts));
+    let ledger = {
+        let (settings, clock, metrics) = (settings.clone(), clock.clone(), metrics.clone());
+        off_thread(move || open_ledger(&settings, &clock, metrics)).await??
+    };
+    check(&ledger)?;
+    let policy = first_policy(catalog, accounts, written, &metrics);
+    Ok((ledger, policy, metrics))
+}
+
 /// The state of the process, with the windows of the shared store when there is one.
 async fn share(
     settings: &Settings,
     clock: &Clock,
-    policy: Policy,
-    ledger: Ledger,
-    metrics: Arc<Metrics>,
+    (ledger, policy, metrics): (Ledger, Policy, Arc<Metrics>),
 ) -> Result<Arc<Shared>, StartError> {
     let windows = store::windows(settings, clock, &metrics).await?;
     let limiters = match &windows {
@@ -226,7 +219,7 @@ async fn share(
     Ok(Arc::new(heard.await?))
 }
 
-pub(in crate::control) fn first_policy(
+fn first_policy(
     catalog: Catalog,
     accounts: Vec<Account>,
     written: &Written,
@@ -341,7 +334,7 @@ pub(in crate::control) fn spawn_workers(
     Ok(threads)
 }
 
-pub(in crate::control) fn open_ledger(
+fn open_ledger(
     settings: &Settings,
     clock: &Clock,
     metrics: Arc<Metrics>,

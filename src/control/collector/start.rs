@@ -3,7 +3,7 @@
 //! Owns the order: the ledger's lock, the settler, then what comes from NATS. NATS need not be there:
 //! customers and operators are answered without it.
 
-use crate::config::{Account, Catalog, Config, Limits, OutboxSettings, Settings, Written};
+use crate::config::{Config, Limits, OutboxSettings, Settings};
 use crate::control::Settler;
 use crate::control::admin::{self, AdminState};
 use crate::control::collector::intake::Intake;
@@ -15,10 +15,9 @@ use crate::control::outbox::{nats_options, stream_options};
 use crate::control::reload::Reloader;
 use crate::control::serve::Running;
 use crate::control::start::{
-    StartError, bind, default_workers, delivery_of_events, dialer, first_policy, housekeeping,
-    off_thread, open_ledger, serve_operators, spawn_workers, started_settler,
+    StartError, bind, default_workers, delivery_of_events, dialer, housekeeping, opened,
+    serve_operators, spawn_workers, started_settler,
 };
-use crate::metrics::Metrics;
 use crate::model::Clock;
 use crate::nats::{Nats, NatsError, StreamOptions};
 use crate::portal::Portal;
@@ -45,7 +44,10 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
     settings.limits.connections = fit_connections(&settings.limits, workers)?;
     let sold = (config.catalog, config.accounts);
     let written = config.written;
-    let shared = share(&settings, &clock, sold, &written).await?;
+    let (ledger, policy, metrics) =
+        opened(&settings, &clock, sold, &written, check_collected).await?;
+    let limiters = Limiters::default();
+    let shared = Arc::new(Shared::new(clock, policy, limiters, ledger, metrics));
     let (listeners, admin_listener) = bind(&settings, workers).await?;
     let (public, admin) = (listeners[0].local_addr()?, admin_listener.local_addr()?);
     let proxy = Arc::new(Proxy::new(&settings, shared.clone()));
@@ -100,25 +102,6 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
         drain_notice,
         drain,
     })
-}
-
-/// The state of the process, with the collected ledger.
-async fn share(
-    settings: &Settings,
-    clock: &Clock,
-    (catalog, accounts): (Catalog, Vec<Account>),
-    written: &Written,
-) -> Result<Arc<Shared>, StartError> {
-    let metrics = Arc::new(Metrics::new(settings.metric_accounts));
-    let ledger = {
-        let (settings, clock, metrics) = (settings.clone(), clock.clone(), metrics.clone());
-        off_thread(move || open_ledger(&settings, &clock, metrics)).await??
-    };
-    check_collected(&ledger)?;
-    let policy = first_policy(catalog, accounts, written, &metrics);
-    let limiters = Limiters::default();
-    let shared = Shared::new(clock.clone(), policy, limiters, ledger, metrics);
-    Ok(Arc::new(shared))
 }
 
 /// Begins what comes from NATS and goes there.
