@@ -21,6 +21,7 @@ use crate::ledger::{
 use crate::model::{Clock, Durability, Utc};
 use parking_lot::Mutex;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -142,13 +143,7 @@ impl Ledger {
             checkpointer,
             Box::new(on_commit),
         );
-        let (end, ended) = sync_channel(1);
-        let writer = thread("ledger")
-            // Nobody may wait for the end any more.
-            .spawn(move || {
-                let _ = end.send(writer.run());
-            })
-            .map_err(io_error(&path))?;
+        let (writer, ended) = start_writer(writer).map_err(io_error(&path))?;
         start_watch(
             shared.clone(),
             path.clone(),
@@ -353,6 +348,16 @@ impl Ledger {
 
 fn thread(name: &str) -> std::thread::Builder {
     std::thread::Builder::new().name(name.into())
+}
+
+/// Starts the thread that writes. It gives the number of unrecorded calls when it ends.
+fn start_writer(writer: Writer) -> io::Result<(JoinHandle<()>, Receiver<usize>)> {
+    let (end, ended) = sync_channel(1);
+    let writer = thread("ledger").spawn(move || {
+        // Nobody may wait for the end any more.
+        let _ = end.send(writer.run());
+    });
+    Ok((writer?, ended))
 }
 
 /// How long a record may wait before that is trouble.

@@ -3,9 +3,8 @@
 //! Must never give an older value after a newer one of the same bucket.
 
 use crate::nats::connection::{ANSWER, Nats};
-use crate::nats::error::NatsError;
+use crate::nats::error::{NatsError, request_error};
 use crate::nats::fit;
-use crate::nats::records::request_error;
 use async_nats::jetstream::kv::{Operation, Store, Watch};
 use bytes::Bytes;
 use futures_util::StreamExt;

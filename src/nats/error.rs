@@ -59,3 +59,24 @@ fn remedy(stream: &str) -> String {
          what was not collected is sent again"
     )
 }
+
+pub(in crate::nats) fn refused(fault: &async_nats::jetstream::Error) -> NatsError {
+    NatsError::Refused {
+        code: fault.error_code().0,
+        why: fault.to_string(),
+    }
+}
+
+/// An error of which nothing is known but its text.
+pub(in crate::nats) fn request_error(name: &str, error: &dyn std::error::Error) -> NatsError {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    match text.contains("no responders") || text.contains("stream not found") {
+        true => NatsError::Gone(format!("the stream {name}")),
+        false => NatsError::Away(text),
+    }
+}

@@ -3,8 +3,8 @@
 //!
 //! Must never forget a message that its reader has not acknowledged.
 
-use crate::nats::error::NatsError;
-use crate::nats::records::{SUBJECTS, refused, request_error};
+use crate::nats::error::{NatsError, refused, request_error};
+use crate::nats::options::SUBJECTS;
 use async_nats::jetstream::consumer::pull::{Batch, Config};
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer};
 use async_nats::jetstream::stream::{ConsumerErrorKind, Stream};

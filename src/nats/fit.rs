@@ -2,8 +2,7 @@
 //!
 //! Owns the comparison with what is there. Must never find fit what may lose a message.
 
-use crate::nats::options::StreamOptions;
-use crate::nats::records::SUBJECTS;
+use crate::nats::options::{SUBJECTS, StreamOptions};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use std::fmt;
 use std::time::Duration;

@@ -5,6 +5,9 @@
 use secrecy::SecretString;
 use std::fmt;
 
+/// What the subjects of records begin with; then comes the id of the ledger.
+pub const SUBJECTS: &str = "tollgate.records";
+
 /// A server of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NatsAddress {

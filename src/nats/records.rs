@@ -4,19 +4,16 @@
 //! behind one that its sender does not know.
 
 use crate::nats::connection::Nats;
-use crate::nats::error::NatsError;
+use crate::nats::error::{NatsError, refused, request_error};
 use crate::nats::feed::Feed;
 use crate::nats::fit;
-use crate::nats::options::StreamOptions;
+use crate::nats::options::{SUBJECTS, StreamOptions};
 use async_nats::HeaderMap;
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_EXPECTED_STREAM};
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, LastRawMessageErrorKind, Stream};
 use bytes::Bytes;
-
-/// What the subjects of records begin with; then comes the id of the ledger.
-pub const SUBJECTS: &str = "tollgate.records";
 
 /// JetStream's codes for a stream that has no room, for whichever reason.
 const NO_ROOM: [u64; 4] = [10_023, 10_047, 10_077, 10_122];
@@ -190,26 +187,5 @@ fn gone_or_refused(name: &str, fault: &async_nats::jetstream::Error) -> NatsErro
     match fault.error_code() == ErrorCode::STREAM_NOT_FOUND {
         true => NatsError::Gone(format!("the stream {name}")),
         false => refused(fault),
-    }
-}
-
-pub(in crate::nats) fn refused(fault: &async_nats::jetstream::Error) -> NatsError {
-    NatsError::Refused {
-        code: fault.error_code().0,
-        why: fault.to_string(),
-    }
-}
-
-/// An error of which nothing is known but its text.
-pub(in crate::nats) fn request_error(name: &str, error: &dyn std::error::Error) -> NatsError {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    match text.contains("no responders") || text.contains("stream not found") {
-        true => NatsError::Gone(format!("the stream {name}")),
-        false => NatsError::Away(text),
     }
 }

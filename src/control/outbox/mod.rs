@@ -1,7 +1,7 @@
 //! The outbox: the records of this gate's ledger go to the collector, by NATS.
 //!
-//! Owns from where on they are sent, and what the gate says of its own ledger each second. Must
-//! never be on the way of a call, take a record for sent that NATS has not acknowledged, or let one
+//! Owns from where on they are sent, and what the gate says of its own ledger each second.
+//! Must never be on the way of a call, take a record for sent that NATS has not acknowledged, or let one
 //! be deleted that the collector has not.
 
 mod collected;
