@@ -59,7 +59,7 @@ pub enum Command {
     /// settings, catalogue and accounts, and a ledger of its own. Its public listener answers the
     /// customers' own endpoints and takes no calls. Signals are those of `serve`.
     #[command(
-        after_help = "Examples:\n  tollgate collect --config config/tollgate.yaml\n  tollgate collect retire 00112233445566778899aabbccddeeff --why \"its disk is lost\""
+        after_help = "Examples:\n  tollgate collect --config config/tollgate.yaml\n  tollgate collect retire 00112233445566778899aabbccddeeff --why disk-lost"
     )]
     Collect(CollectFlags),
     /// Read the configuration and say what was understood, or every mistake with its place.

@@ -20,7 +20,7 @@ pub enum CollectCommand {
     /// Says what is given up. While the collector runs, ask it instead: POST /v1/sources/LEDGER/retire?why=TEXT
     /// at its admin address.
     #[command(
-        after_help = "Example:\n  tollgate collect retire 00112233445566778899aabbccddeeff --why \"its disk is lost\""
+        after_help = "Example:\n  tollgate collect retire 00112233445566778899aabbccddeeff --why disk-lost"
     )]
     Retire(RetireFlags),
 }
