@@ -281,7 +281,7 @@ fn the_rules_of_the_store_fire_for_what_lasts_and_not_for_one_failover() {
         .lines()
         .filter_map(|line| line.split_once("- alert: "))
         .collect();
-    assert_eq!(alerts.len(), 4);
+    assert_eq!(alerts.len(), 5);
     for (_, alert) in alerts {
         assert!(cases.contains(&format!("alertname: {alert}")), "{alert}");
     }
