@@ -54,6 +54,7 @@ const ELSEWHERE: [(&str, &str); 19] = [
         "it needs systemd as process 1; tests/it/deploy.rs reads the unit",
     ),
     ("tollgate serve", "it is started here"),
+    ("tollgate collect", "tests/it/collect starts it, with gates and NATS"),
     (
         "tollgate verify --checkpoint HEAD",
         "tests/it/bills.rs: a head has to be sealed first",
