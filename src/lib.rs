@@ -16,6 +16,7 @@ mod http;
 mod ledger;
 mod metrics;
 mod model;
+mod nats;
 mod portal;
 mod proxy;
 mod store;

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(flags) => cli::serve(flags)?,
+        Command::Collect(flags) => cli::collect(flags)?,
         Command::Check(flags) => cli::check(&flags)?,
         Command::Key(command) => cli::key(command)?,
         Command::Demo(flags) => cli::demo::demo(flags)?,

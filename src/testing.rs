@@ -7,7 +7,7 @@ pub mod config {
     pub use crate::config::{Account, Config, Credential, Endpoint, Key, Service, load, reference};
 }
 pub mod control {
-    pub use crate::control::start;
+    pub use crate::control::{collect, start};
     pub mod admin {
         pub use crate::control::admin::CONNECTIONS;
     }
@@ -25,7 +25,9 @@ pub mod http {
 }
 pub mod ledger {
     pub use crate::ledger::{
-        ClockWatch, Committed, Entry, Ledger, LedgerOptions, Mismatch, Reader, Record, StoredRecord,
+        ClockWatch, Collected, Committed, Entry, Gap, Ledger, LedgerOptions, Mismatch,
+        OutboxCursor, Range, RangeError, RangeReader, Reader, Record, SourceLedger, StoredRecord,
+        Watermark,
     };
 }
 pub mod metrics {
@@ -36,6 +38,13 @@ pub mod model {
         AccountId, Action, Bill, Clock, Durability, EventType, Fund, GroupId, KeyId, Mode, Mono,
         Month, Mover, Origin, Outcome, Reason, RequestId, Stop, StoreStart, Threshold, Utc,
         VERSION,
+    };
+}
+pub mod nats {
+    pub use crate::nats::{
+        BadNatsOptions, Difference, Feed, Fetched, KeyValues, LastRange, LastValue, Nats,
+        NatsAddress, NatsError, NatsLogin, NatsOptions, NatsStatus, Published, Records, SUBJECTS,
+        StreamOptions, Watched,
     };
 }
 pub mod proxy {

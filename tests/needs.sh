@@ -21,6 +21,7 @@ need systemd-analyze systemd  # reads deploy/'s unit
 need redis-server redis-server   # holds the windows of replicas; redis-cli comes along
 need redis-sentinel redis-sentinel   # says which server is the primary
 need faketime faketime        # sets the clock of a store
+need nats-server nats-server   # carries records
 need openssl openssl          # makes the certificates of a store
 [ -d /usr/share/fonts/opentype/noto ] || missing+=(fonts-noto-cjk)   # the page is in Chinese too
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)

@@ -167,6 +167,11 @@ pub(crate) fn balance(account: Option<&Account>, debited: Decimal, paid_by: Utc)
     billing::balance(payments.chain(adjustments), debited, paid_by)
 }
 
+/// The balance of an account from which nothing was debited.
+pub(crate) fn undebited(account: &Account, paid_by: Utc) -> Decimal {
+    balance(Some(account), Decimal::ZERO, paid_by)
+}
+
 /// Whether something is owed.
 pub(crate) fn is_debt(balance: Decimal) -> bool {
     balance < Decimal::ZERO

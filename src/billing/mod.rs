@@ -49,8 +49,8 @@ pub(crate) use inputs::{
     MonthAgain, PackOrder, PaymentInput, PriceTerms, QpsOrder, money,
 };
 pub(crate) use months::{
-    closing_day, debit_from, due, furthest, keep_from, last_day_over, newest, next_seal, to_debit,
-    told, unsettled,
+    closing_day, debit_from, due, furthest, keep_from, last_day_over, newest, next_seal, over_by,
+    to_debit, told, unsettled,
 };
 pub(crate) use notice::{Notice, notices};
 pub(crate) use packs::{PackState, boundaries, pack_in_use};

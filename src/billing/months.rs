@@ -10,6 +10,20 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use std::time::Duration;
 
+/// The instant by which days and months are over (R16): now; where the records of other ledgers are
+/// collected, an hour after the instant before which every call of each of them is collected, if
+/// that comes first. `admitted_before`: that instant of each ledger that is waited for. `None` when
+/// it is not known of one: then nothing is over.
+pub(crate) fn over_by(
+    now: Utc,
+    admitted_before: impl IntoIterator<Item = Option<Utc>>,
+) -> Option<Utc> {
+    let mut marks = admitted_before.into_iter();
+    marks.try_fold(now, |by, at| {
+        Some(by.min(Utc(at?.0.saturating_add(GRACE_US))))
+    })
+}
+
 /// The oldest month that is not settled; `None` before the first call.
 pub(crate) fn unsettled(reader: &Reader, zone: &TimeZone) -> Result<Option<Month>, ReadError> {
     Ok(match reader.last_settlement()? {
@@ -162,6 +176,7 @@ mod tests {
     use super::*;
     use crate::ledger::{Entry, Ledger, LedgerOptions, Record};
     use crate::model::{Clock, *};
+    use proptest::prelude::*;
     use std::path::Path;
 
     fn utc(text: &str) -> Utc {
@@ -216,6 +231,30 @@ mod tests {
         );
         let november = Month::parse("2026-11").unwrap();
         assert_eq!(november.last_day().to_string(), "2026-11-30");
+    }
+
+    proptest! {
+        /// Against the rule as R16 says it: an hour has gone since the end, by the clock, and every
+        /// ledger has passed the end.
+        #[test]
+        fn a_day_of_many_ledgers_is_over_an_hour_after_its_end_when_each_of_them_has_passed_it(
+            // Around the turn of a month, in minutes.
+            now in -200_i64..400,
+            marks in prop::collection::vec(prop::option::of(-400_i64..400), 0..5),
+        ) {
+            const MINUTE_US: i64 = 60_000_000;
+            let zone = TimeZone::get("Asia/Shanghai").unwrap();
+            let end = utc("2026-10-31T16:00:00Z");
+            let at = |minutes: i64| Utc(end.0 + minutes * MINUTE_US);
+            let by = over_by(at(now), marks.iter().map(|mark| mark.map(at)));
+            let is_over = now >= 60 && marks.iter().all(|mark| mark.is_some_and(|mark| mark >= 0));
+            let last_day = "2026-10-31".parse::<Date>().unwrap();
+            prop_assert_eq!(by.is_some_and(|by| last_day_over(by, &zone) >= last_day), is_over);
+            let october = Month::parse("2026-10").unwrap();
+            let due_from = october.bounds(&zone).1.0 + GRACE_US;
+            prop_assert_eq!(by.is_some_and(|by| due_from <= by.0), is_over);
+            prop_assert!(by.is_none_or(|by| by <= at(now)), "a watermark that is ahead ends nothing");
+        }
     }
 
     /// A ledger with calls at these instants.

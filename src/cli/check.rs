@@ -141,6 +141,15 @@ fn write_settings(out: &mut dyn Write, settings: &Settings) -> io::Result<()> {
         settings.ledger.path.display(),
         settings.ledger.durability
     )?;
+    if let Some(outbox) = &settings.outbox {
+        let servers: Vec<String> = outbox.servers.iter().map(ToString::to_string).collect();
+        writeln!(
+            out,
+            "  outbox     {}, stream {}: `tollgate collect` keeps the books",
+            servers.join(", "),
+            outbox.stream
+        )?;
+    }
     if let Some(store) = &settings.store {
         let nodes: Vec<String> = store.nodes.iter().map(ToString::to_string).collect();
         writeln!(
@@ -148,10 +157,12 @@ fn write_settings(out: &mut dyn Write, settings: &Settings) -> io::Result<()> {
             "  store      {}: one of several replicas; days are sealed here, and the books are kept elsewhere",
             nodes.join(", ")
         )?;
-        writeln!(
-            out,
-            "             no outbox: the records stay at this replica, and nobody collects them for the bills"
-        )?;
+        if settings.outbox.is_none() {
+            writeln!(
+                out,
+                "             no outbox: the records stay at this replica, and nobody collects them for the bills"
+            )?;
+        }
     }
     if let Some(events) = &settings.events {
         writeln!(out, "  events     {}", events.webhook)?;

@@ -4,6 +4,7 @@
 
 use crate::billing::Goods;
 use crate::cli::config_flag::ConfigFlag;
+use crate::cli::flags_collect::CollectFlags;
 use crate::cli::flags_key::KeyCommand;
 use crate::cli::output::{AnswerFormat, Format, RecordsFormat};
 use crate::cli::values::{account_id, event_state, group_id, head, month_digest, up_to};
@@ -51,6 +52,16 @@ pub enum Command {
     /// drain at once. SIGUSR1, SIGUSR2 and SIGALRM are ignored, with a line in the log.
     #[command(after_help = "Example:\n  tollgate serve --config config/tollgate.yaml")]
     Serve(ConfigFlag),
+    /// Collect the records of many gates in one ledger, settle them, and tell the gates who is
+    /// stopped.
+    ///
+    /// The gates send their records over NATS (`outbox` in the settings). The collector has the same
+    /// settings, catalogue and accounts, and a ledger of its own. Its public listener answers the
+    /// customers' own endpoints and takes no calls. Signals are those of `serve`.
+    #[command(
+        after_help = "Examples:\n  tollgate collect --config config/tollgate.yaml\n  tollgate collect retire 00112233445566778899aabbccddeeff --why disk-lost"
+    )]
+    Collect(CollectFlags),
     /// Read the configuration and say what was understood, or every mistake with its place.
     #[command(
         after_help = "Examples:\n  tollgate check\n  tollgate check --config new/tollgate.yaml --against config/tollgate.yaml"

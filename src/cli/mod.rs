@@ -5,10 +5,12 @@
 
 mod backup;
 mod check;
+mod collect;
 mod completions;
 mod config_flag;
 mod events;
 mod flags;
+mod flags_collect;
 mod flags_key;
 mod key;
 mod logging;
@@ -30,6 +32,7 @@ pub mod demo;
 pub use crate::config::Mistakes;
 pub use backup::backup;
 pub use check::check;
+pub use collect::collect;
 pub use completions::{completions, man};
 pub use config_flag::ConfigFlag;
 pub use events::events;
@@ -38,6 +41,7 @@ pub use flags::{
     PriceFlags, RecordsFlags, RefundFlags, ReportFlags, RestoreFlags, StatementFlags, UsageFlags,
     VerifyFlags, parse,
 };
+pub use flags_collect::{CollectCommand, CollectFlags, RetireFlags};
 pub use flags_key::{KeyCommand, KeyKind, RotateFlags};
 pub use key::key;
 pub use output::tell;

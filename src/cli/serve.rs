@@ -33,9 +33,26 @@ const ENDING: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the gate cannot start, or when the ledger was not closed whole.
 pub fn serve(flags: ConfigFlag) -> anyhow::Result<()> {
-    // The guard writes what is left of the log when the gate has ended.
+    run_process(Process::Gate, flags.config)
+}
+
+/// The processes that run until a signal ends them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Process {
+    /// `tollgate serve`.
+    Gate,
+    /// `tollgate collect`.
+    Collector,
+}
+
+/// Runs it until a signal ends it and the drain is over.
+///
+/// # Errors
+/// When it cannot start, or when the ledger was not closed whole.
+pub(super) fn run_process(process: Process, config: PathBuf) -> anyhow::Result<()> {
+    // The guard writes what is left of the log when the process has ended.
     let (_flushed, dropped) = log_to_stderr(Level::INFO)?;
-    control_thread(run(dropped, flags.config))
+    control_thread(run(process, dropped, config))
 }
 
 /// Runs `work` on a runtime of this thread alone. Calls run on the workers' runtimes.
@@ -52,7 +69,7 @@ pub(crate) fn control_thread(work: impl Future<Output = anyhow::Result<()>>) -> 
     done
 }
 
-async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
+async fn run(process: Process, dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
     // Listened for before the start: the default action of a signal would end the process half-way.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut stop = StopSignals::listen()?;
@@ -66,7 +83,10 @@ async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
     let start = async {
         // A file system that does not answer must not keep the process from hearing a signal.
         let config = read_files(&clock, move || load(&path)).await??;
-        anyhow::Ok(control::start(config, clock.clone()).await?)
+        anyhow::Ok(match process {
+            Process::Gate => control::start(config, clock.clone()).await?,
+            Process::Collector => control::collect(config, clock.clone()).await?,
+        })
     };
     let running = tokio::select! {
         running = start => running?,
@@ -76,7 +96,9 @@ async fn run(dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
             return Ok(());
         }
     };
-    tokio::spawn(running.watch_upstream());
+    if process == Process::Gate {
+        tokio::spawn(running.watch_upstream());
+    }
     let signal = until_stopped(&running, &dropped, &mut hangup, &mut stop).await;
     tracing::info!("{signal}: draining");
     running

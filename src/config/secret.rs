@@ -14,13 +14,16 @@ use std::io::Read;
 /// The most bytes of a file that holds a secret: far more than any key, far less than a wrong file.
 const MAX_SECRET_BYTES: u64 = 4096;
 
+/// Takes the text of a secret, or refuses it with a sentence that begins as it is told.
+type ReadSecret = fn(Item<'_>, &dyn Display, &str) -> Option<SecretString>;
+
 impl Item<'_> {
     /// A literal, `{env: NAME}`, or `{file: PATH}` (relative to this file). One newline at the end
     /// is not part of it, whichever it is; one that [`oddity`] finds odd is refused. No message
     /// repeats it.
     pub(in crate::config) fn secret(self) -> Option<SecretString> {
         let Value::Map(map) = &self.node.value else {
-            return self.one_line("the text", self.text()?);
+            return self.one_line(&"the text", self.text()?);
         };
         // Not through `fields`: its messages repeat keys, and `{hunter2}` is a map to YAML.
         if let [(key, node)] = map.as_slice()
@@ -28,16 +31,41 @@ impl Item<'_> {
         {
             let item = Item { node, ..self };
             match key.as_str() {
-                "file" => return item.secret_file(),
-                "env" => return item.secret_env(),
+                "file" => {
+                    return item.secret_file(|item, whence, text| item.one_line(whence, text));
+                }
+                "env" => return item.secret_env(|item, whence, text| item.one_line(whence, text)),
                 _ => {}
             }
         }
         self.refuse("give the text itself, {file: PATH} or {env: NAME}")
     }
 
+    /// A text of many lines: `{file: PATH}` or `{env: NAME}`. No message repeats it.
+    pub(in crate::config) fn secret_lines(self) -> Option<SecretString> {
+        if let Value::Map(map) = &self.node.value
+            && let [(key, node)] = map.as_slice()
+            && let Value::Text(key) = &key.value
+        {
+            let item = Item { node, ..self };
+            match key.as_str() {
+                "file" => return item.secret_file(|item, whence, text| item.lines(whence, text)),
+                "env" => return item.secret_env(|item, whence, text| item.lines(whence, text)),
+                _ => {}
+            }
+        }
+        self.refuse("give {file: PATH} or {env: NAME}")
+    }
+
+    fn lines(self, whence: &dyn Display, text: &str) -> Option<SecretString> {
+        match text.trim().is_empty() {
+            true => self.refuse(format!("{whence} is empty")),
+            false => Some(SecretString::from(text)),
+        }
+    }
+
     /// `whence` begins the sentence that says what is wrong.
-    fn one_line(self, whence: impl Display, text: &str) -> Option<SecretString> {
+    fn one_line(self, whence: &dyn Display, text: &str) -> Option<SecretString> {
         let secret = text.strip_suffix('\n').unwrap_or(text);
         let secret = secret.strip_suffix('\r').unwrap_or(secret);
         if secret.is_empty() {
@@ -49,16 +77,16 @@ impl Item<'_> {
         }
     }
 
-    fn secret_env(self) -> Option<SecretString> {
+    fn secret_env(self, read: ReadSecret) -> Option<SecretString> {
         let name = self.text()?;
         let whence = format!("the environment variable {}", quoted(name));
         match std::env::var(name) {
-            Ok(value) => self.one_line(whence, &value),
+            Ok(value) => read(self, &whence, &value),
             Err(_) => self.refuse(format!("{whence} is not set, or not text")),
         }
     }
 
-    fn secret_file(self) -> Option<SecretString> {
+    fn secret_file(self, read_text: ReadSecret) -> Option<SecretString> {
         let path = self.source.beside(self.text()?);
         let shown = path.display();
         let seen = stamp(&path);
@@ -93,7 +121,7 @@ impl Item<'_> {
         let Ok(text) = String::from_utf8(bytes) else {
             return self.refuse(format!("{shown} is not UTF-8 text"));
         };
-        let secret = self.one_line(&shown, &text)?;
+        let secret = read_text(self, &shown, &text)?;
         use std::os::unix::fs::PermissionsExt;
         let mode = metadata.permissions().mode() & 0o777;
         if mode & 0o007 != 0 {

@@ -4,8 +4,12 @@
 //! Owns when each of these happens. Must never be on the way of a call, nor decide a rule: the
 //! rules are the rooms' below.
 
+mod collector;
+mod open_files;
+mod outbox;
 mod replica;
 mod settler;
+mod standing;
 mod start;
 mod store;
 mod turned_away;
@@ -15,6 +19,8 @@ pub(crate) mod delivery;
 pub(crate) mod reload;
 pub(crate) mod serve;
 
+pub use collector::collect;
 pub use start::start;
 
+pub(crate) use collector::{give_up, told_lost};
 pub(crate) use settler::{EVIDENCE, Settler};

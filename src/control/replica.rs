@@ -16,8 +16,15 @@ pub(in crate::control) fn replica_name(settings: &Settings) -> String {
     })
 }
 
-/// Says at the start what is not done here with a shared store.
+/// Says at the start what is not done here by one of several gates.
 pub(super) fn tell_replica(settings: &Settings) {
+    if settings.outbox.is_some() {
+        tracing::info!(
+            replica = replica_name(settings),
+            "the books are kept by the collector: days are sealed here; no month is fixed or debited, and no event is raised"
+        );
+        return;
+    }
     if settings.store.is_none() {
         return;
     }

@@ -5,6 +5,7 @@
 
 use crate::control::Settler;
 use crate::control::admin::AdminState;
+use crate::control::outbox::Sending;
 use crate::control::reload::{self, ReloadOptions, Reloader};
 use crate::control::turned_away;
 use crate::ledger::CloseError;
@@ -40,6 +41,7 @@ pub struct Running {
     pub(super) reloader: Arc<Reloader>,
     pub(super) settler: Arc<Settler>,
     pub(super) dialer: Arc<Dialer>,
+    pub(super) sending: Option<Sending>,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) state: watch::Sender<AdminState>,
     pub(super) workers: Vec<std::thread::JoinHandle<()>>,
@@ -101,6 +103,7 @@ impl Running {
         let Self {
             proxy,
             settler,
+            sending,
             phase,
             state,
             workers,
@@ -142,18 +145,7 @@ impl Running {
             // may be in a call to the disk.
             let _ = tokio::time::timeout(ABANDONING, ended).await;
         }
-        // What was turned away, and what was seen of the clocks, for the next start. Without it that goes on from what was
-        // kept a minute ago.
-        let told = proxy.shared().clone();
-        let kept = tokio::task::spawn_blocking(move || {
-            let ended = settler.end();
-            turned_away::keep(&told, told.clock.utc());
-            ended
-        });
-        match tokio::time::timeout(KEEPING, kept).await {
-            Ok(Ok(Ok(()))) => {}
-            _ => tracing::warn!("what was seen of the clocks could not be kept at the end"),
-        }
+        keep_the_last(&proxy, settler, sending).await;
         let (is_closed, closed) = tokio::sync::oneshot::channel();
         let closing = proxy.clone();
         // Not on the pool, whose threads may all wait for a disk: there it would never begin.
@@ -165,5 +157,26 @@ impl Running {
         closed.unwrap_or(Err(CloseError::WriterDied))?;
         tracing::info!("drained");
         Ok(())
+    }
+}
+
+/// What was turned away, and what was seen of the clocks, for the next start. Without it that goes on
+/// from what was kept a minute ago. Beside it the last records are sent.
+async fn keep_the_last(proxy: &Proxy, settler: Arc<Settler>, sending: Option<Sending>) {
+    let told = proxy.shared().clone();
+    let kept = tokio::task::spawn_blocking(move || {
+        let ended = settler.end();
+        turned_away::keep(&told, told.clock.utc());
+        ended
+    });
+    let finish = async {
+        if let Some(sending) = sending {
+            sending.finish(KEEPING).await;
+        }
+    };
+    let (kept, ()) = tokio::join!(tokio::time::timeout(KEEPING, kept), finish);
+    match kept {
+        Ok(Ok(Ok(()))) => {}
+        _ => tracing::warn!("what was seen of the clocks could not be kept at the end"),
     }
 }

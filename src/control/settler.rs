@@ -28,6 +28,7 @@ mod packs;
 mod pass;
 mod raise;
 mod replica;
+mod sources;
 mod standing;
 mod statements;
 mod tell_standing;
@@ -38,6 +39,7 @@ use crate::billing::{self, SettleError, balances, furthest, newest, told};
 use crate::config::EventSettings;
 use crate::control::settler::standing::{Standing, ToldStandings};
 use crate::control::settler::trust::Trust;
+use crate::control::standing::AccountStanding;
 use crate::ledger::{Entry, Reader, StoreError, Trouble};
 use crate::metrics::PackFigures;
 use crate::model::{AccountId, Local, Mono, Month, Stop, Utc, run_low_priority};
@@ -51,7 +53,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// The target of the log lines that are evidence: a sealed day's head, a settled month's digest.
 /// A kept log holds the ledger to them, so they are written at every level.
@@ -87,6 +89,8 @@ pub(crate) struct Settler {
     trust: Mutex<Trust>,
     /// The accounts whose entries a reload changed, until the next pass looks at them.
     entered: Mutex<BTreeSet<AccountId>>,
+    /// The standing of the accounts, for the gates whose records are collected here.
+    standings: watch::Sender<Arc<Vec<AccountStanding>>>,
     state: Mutex<SettlerState>,
 }
 
@@ -110,6 +114,8 @@ struct SettlerState {
     next_keep: Mono,
     /// The month that waits because nothing but the clock says that it is over; for the log.
     waiting: Option<Month>,
+    /// The month that waits for ledgers that have not passed its end; for the log.
+    held_up: Option<Month>,
     /// The newest seq that the last pass saw; `None` before the first.
     seen: Option<u64>,
     /// Accounts that the last pass could not look at.
@@ -171,6 +177,7 @@ impl Settler {
                 next_prune: Mono::default(),
                 next_keep: Mono::default(),
                 waiting: None,
+                held_up: None,
                 seen: None,
                 unseen: BTreeSet::new(),
                 packs: BTreeMap::new(),
@@ -180,6 +187,7 @@ impl Settler {
                 ends: HashSet::new(),
             }),
             entered: Mutex::default(),
+            standings: watch::Sender::default(),
             shared,
             settles,
             retain,
@@ -204,6 +212,11 @@ impl Settler {
         if self.settles {
             self.entered.lock().extend(accounts);
         }
+    }
+
+    /// Whether the wall clock is trusted now.
+    pub(in crate::control) fn clock_is_trusted(&self) -> bool {
+        self.trust.lock().is_trusted()
     }
 
     /// Looks each second whether something is to be done, and does it. Runs until it is dropped, or
@@ -333,6 +346,11 @@ impl Settler {
     /// Stops whose balance is below zero, lets go on whose is not any more (R17).
     fn stop_for_arrears(&self, state: &mut SettlerState) {
         let policy = self.shared.policy.load_full();
+        if !self.settles {
+            self.stop_as_heard(&policy);
+            state.generation = policy.generation;
+            return;
+        }
         let paid_by = self.shared.paid_by();
         if state.generation != policy.generation {
             state.credits.clear();
@@ -340,8 +358,7 @@ impl Settler {
         let mut balances = Vec::new();
         let (mut stopped, mut next_payment) = (HashSet::new(), Utc(i64::MAX));
         let mut standings = HashMap::new();
-        // A replica has no debits: what is adjusted here is the rest of a balance that it lacks.
-        let adjusted = policy.accounts().filter(|_| self.settles);
+        let adjusted = policy.accounts();
         let adjusted = adjusted.filter(|account| !account.adjustments.is_empty());
         let adjusted = adjusted.filter(|account| !state.debits.contains_key(&account.id));
         let adjusted = adjusted.map(|account| (account.id.clone(), Decimal::ZERO));
@@ -369,21 +386,44 @@ impl Settler {
             standings.insert(id.clone(), standing);
             balances.push((id, balance.to_f64().unwrap_or(f64::NAN)));
         }
-        let by_the_files = policy.accounts().filter(|account| {
-            let mut services = account.services.iter();
-            services.any(|service| service.stopped == Some(Stop::Arrears))
-                && !stopped.contains(&account.id)
-        });
-        let in_arrears = stopped.len() + by_the_files.count();
+        let in_arrears = stopped.len() + stopped_by_files(&policy, &stopped);
         self.shared.metrics.set_balances(balances, in_arrears);
         self.shared.limiters.set_arrears(stopped);
-        state.standings = standings;
+        if state.standings != standings {
+            self.publish(&standings);
+            state.standings = standings;
+        }
         state.generation = policy.generation;
         state.next_payment = next_payment;
     }
 }
 
 impl Settler {
+    /// Stops who is in arrears as the collector last said: nobody when it has said nothing.
+    fn stop_as_heard(&self, policy: &Policy) {
+        let heard = self.shared.stop_as_heard();
+        let stopped = heard.as_ref().map(|heard| &heard.stopped);
+        let none = HashSet::new();
+        let stopped = stopped.unwrap_or(&none);
+        let in_arrears = stopped.len() + stopped_by_files(policy, stopped);
+        self.shared.metrics.set_balances(Vec::new(), in_arrears);
+    }
+
+    fn publish(&self, standings: &HashMap<AccountId, Standing>) {
+        let of = |(account, standing): (&AccountId, &Standing)| AccountStanding {
+            account: account.clone(),
+            balance: standing.balance.to_string().into(),
+            in_arrears: standing.in_arrears,
+        };
+        self.standings
+            .send_replace(Arc::new(standings.iter().map(of).collect()));
+    }
+
+    /// The standing of the accounts that have a debit or an adjustment, now and at each change.
+    pub(in crate::control) fn standings(&self) -> watch::Receiver<Arc<Vec<AccountStanding>>> {
+        self.standings.subscribe()
+    }
+
     /// What late entries take back of the account's debts (R17). Nothing when it cannot be read.
     fn credits(&self, state: &mut SettlerState, policy: &Policy, id: &AccountId) -> Decimal {
         if let Some(known) = state.credits.get(id) {
@@ -410,6 +450,16 @@ impl Settler {
             }
         }
     }
+}
+
+/// The accounts that the files stop for arrears, those in `others` left out.
+fn stopped_by_files(policy: &Policy, others: &HashSet<AccountId>) -> usize {
+    let by_the_files = policy.accounts().filter(|account| {
+        let mut services = account.services.iter();
+        services.any(|service| service.stopped == Some(Stop::Arrears))
+            && !others.contains(&account.id)
+    });
+    by_the_files.count()
 }
 
 fn tell_trust(is_trusted: bool) {

@@ -10,14 +10,17 @@
 use crate::billing::SettleError;
 use crate::config::{Account, Catalog, Config, Endpoint, Limits, Settings, Written};
 use crate::control::admin::{self, AdminState};
+use crate::control::collector::{WrongLedger, check_gate};
 use crate::control::delivery::Webhook;
+use crate::control::open_files::{TooFewFiles, fit_connections};
+use crate::control::outbox::{self, UnfitOutbox};
 use crate::control::reload::Reloader;
 use crate::control::replica::{replica_name, tell_replica};
 use crate::control::serve::Running;
+use crate::control::standing::hear_kept;
 use crate::control::store::{self, UnfitStore};
 use crate::control::turned_away::keep_turned_away;
 use crate::control::{Settler, delivery};
-use crate::http::PIPES;
 use crate::ledger::{Committed, Ledger, LedgerError, LedgerOptions};
 use crate::metrics::Metrics;
 use crate::model::{Clock, Durability, Mono, Outcome, PART_WITHOUT_STORE};
@@ -27,7 +30,6 @@ use crate::proxy::listener::{self, Phase};
 use crate::proxy::policy::Policy;
 use crate::proxy::upstream::{Dialer, Keep, Upstream};
 use crate::proxy::{Proxy, Shared, Worker};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -37,13 +39,6 @@ use tokio::task::JoinHandle;
 
 /// Room in the ledger's queue beyond the calls that are connected: records of clients that hung up.
 const PENDING_BEYOND_CONNECTIONS: usize = 65_536;
-/// File descriptors beyond those of connections: ledger, listeners, runtimes, logs; the admin
-/// listener's connections; the two ends of each pipe.
-const SPARE_FILES: u64 = 128 + admin::CONNECTIONS as u64 + 2 * PIPES as u64;
-/// Those of a worker: its listener, four of its runtime, and a connection that it has accepted and
-/// that waits for a place.
-const WORKER_FILES: u64 = 6;
-
 /// Why the gate did not start.
 #[derive(thiserror::Error, Debug)]
 pub enum StartError {
@@ -72,24 +67,25 @@ pub enum StartError {
         cause: io::Error,
     },
     /// Too few file descriptors.
-    #[error(
-        "limits.connections: {connections} needs {needed} open files and the system allows {allowed}; raise the limit \
-         to at least {needed} (`ulimit -n {needed}`, or LimitNOFILE={needed} in the systemd unit){}",
-        lower_remedy(*fits)
-    )]
-    Files {
-        /// `limits.connections`; 1 when it adapts and not even one would fit.
-        connections: usize,
-        /// RLIMIT_NOFILE that it needs.
-        needed: u64,
-        /// The hard limit.
-        allowed: u64,
-        /// The number of connections that would fit; 0 when none does.
-        fits: u64,
-    },
+    #[error(transparent)]
+    Files(#[from] TooFewFiles),
     /// The shared store cannot be used.
     #[error(transparent)]
     Store(#[from] UnfitStore),
+    /// The ledger is not one for this process.
+    #[error(transparent)]
+    WrongLedger(#[from] WrongLedger),
+    /// A collector has nothing to collect from.
+    #[error(
+        "`tollgate collect` takes records from NATS, and the settings name none: write `outbox: {{nats: {{servers: [..]}}}}` as the gates have it"
+    )]
+    NoOutbox,
+    /// NATS cannot be used.
+    #[error("`outbox.nats`: {0}")]
+    Nats(String),
+    /// The outbox cannot be used.
+    #[error(transparent)]
+    Outbox(#[from] UnfitOutbox),
     /// The settled months cannot be read.
     #[error("the books cannot be read: {0}")]
     Books(SettleError),
@@ -111,13 +107,6 @@ impl From<io::Error> for StartError {
     }
 }
 
-fn lower_remedy(fits: u64) -> String {
-    match fits {
-        0 => String::new(),
-        fits => format!(" or lower limits.connections to {fits}"),
-    }
-}
-
 fn listen_remedy(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::AddrInUse => {
@@ -134,49 +123,48 @@ fn listen_remedy(cause: &io::Error) -> &'static str {
 /// Starts the gate on the calling runtime, which becomes its control thread; calls run on threads
 /// of their own. Returns when the first call can be accepted.
 pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
-    let Config {
-        mut settings,
-        catalog,
-        accounts,
-        written,
-        ..
-    } = config;
+    let (mut settings, written) = (config.settings, config.written);
     let workers = settings
         .workers
         .map_or_else(default_workers, std::num::NonZeroUsize::get);
     settings.limits.connections = fit_connections(&settings.limits, workers)?;
     tell_replica(&settings);
+    if settings.outbox.is_some() {
+        // The section is the collector's, which has the same file.
+        settings.events = None;
+    }
 
-    let metrics = Arc::new(Metrics::new(settings.metric_accounts));
-    let ledger = {
-        let (settings, clock, metrics) = (settings.clone(), clock.clone(), metrics.clone());
-        off_thread(move || open_ledger(&settings, &clock, metrics)).await??
-    };
+    let sold = (config.catalog, config.accounts);
+    let opened = opened(&settings, &clock, sold, &written, check_gate).await?;
     let locked_at = clock.mono();
-    let policy = first_policy(catalog, accounts, &written, &metrics);
-
     let (listeners, admin_listener) = bind(&settings, workers).await?;
     let (public, admin) = (listeners[0].local_addr()?, admin_listener.local_addr()?);
 
-    let shared = share(&settings, &clock, policy, ledger, metrics).await?;
+    let shared = share(&settings, &clock, opened).await?;
     let proxy = Arc::new(Proxy::new(&settings, shared.clone()));
     let raised = Arc::new(Notify::new());
-    let settler = started_settler(&settings, &shared, &raised).await?;
+    let settles = !settings.books_are_elsewhere();
+    let settler = started_settler(&settings, &shared, settles, &raised).await?;
+    let outbox = outbox::outbox(&settings, &shared, &settler).await?;
     let (state, state_seen) = watch::channel(AdminState::Starting);
     let reloader = Arc::new(Reloader::new(shared.clone(), settler.clone(), written));
-    let (operators, on_reload) = (proxy.clone(), reloader.clone());
-    let router = admin::router(operators, on_reload, &settings, public, state_seen);
+    let router = {
+        let (proxy, reloader, outbox) = (proxy.clone(), reloader.clone(), outbox.clone());
+        admin::router(proxy, reloader, &settings, public, state_seen, None, outbox)
+    };
     let mut control = vec![tokio::spawn(serve_operators(admin_listener, router))];
 
     hold(&shared, locked_at).await;
 
     let dialer = Arc::new(dialer(&settings, &shared.metrics));
     let (phase, _) = watch::channel(Phase::Serve);
-    let threads = spawn_workers(&settings, listeners, &proxy, &dialer, &phase)?;
+    let portal = Arc::new(Portal::new(proxy.clone()));
+    let threads = spawn_workers(&settings, listeners, portal, &dialer, &phase)?;
     control.push(tokio::spawn(housekeeping(proxy.clone())));
     control.push(tokio::spawn(settler.clone().run()));
     control.extend(delivery_of_events(&settings, &shared, &settler, raised));
     control.push(tokio::spawn(reloader.clone().watch()));
+    let sending = outbox.map(|outbox| outbox::Sending::start(outbox, &mut control));
     state.send_replace(AdminState::Serving);
     tracing::info!(%public, %admin, workers, generation = 1, "serving");
     let Limits {
@@ -191,6 +179,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         reloader,
         settler,
         dialer,
+        sending,
         phase,
         state,
         workers: threads,
@@ -200,13 +189,29 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     })
 }
 
+/// The ledger, which is locked and passes the check, and what is sold.
+pub(in crate::control) async fn opened(
+    settings: &Settings,
+    clock: &Clock,
+    (catalog, accounts): (Catalog, Vec<Account>),
+    written: &Written,
+    check: fn(&Ledger) -> Result<(), WrongLedger>,
+) -> Result<(Ledger, Policy, Arc<Metrics>), StartError> {
+    let metrics = Arc::new(Metrics::new(settings.metric_accounts));
+    let ledger = {
+        let (settings, clock, metrics) = (settings.clone(), clock.clone(), metrics.clone());
+        off_thread(move || open_ledger(&settings, &clock, metrics)).await??
+    };
+    check(&ledger)?;
+    let policy = first_policy(catalog, accounts, written, &metrics);
+    Ok((ledger, policy, metrics))
+}
+
 /// The state of the process, with the windows of the shared store when there is one.
 async fn share(
     settings: &Settings,
     clock: &Clock,
-    policy: Policy,
-    ledger: Ledger,
-    metrics: Arc<Metrics>,
+    (ledger, policy, metrics): (Ledger, Policy, Arc<Metrics>),
 ) -> Result<Arc<Shared>, StartError> {
     let windows = store::windows(settings, clock, &metrics).await?;
     let limiters = match &windows {
@@ -214,10 +219,20 @@ async fn share(
         None => Limiters::default(),
     };
     let shared = Shared::new(clock.clone(), policy, limiters, ledger, metrics);
-    Ok(Arc::new(match windows {
+    let shared = match windows {
         Some(windows) => shared.with_store(windows),
         None => shared,
-    }))
+    };
+    if settings.outbox.is_none() {
+        return Ok(Arc::new(shared));
+    }
+    let (shared, path) = (shared.with_books_elsewhere(), settings.ledger.path.clone());
+    // Before the first call: who was stopped when the collector was last heard stays so.
+    let heard = off_thread(move || {
+        hear_kept(&shared, &path);
+        shared
+    });
+    Ok(Arc::new(heard.await?))
 }
 
 fn first_policy(
@@ -244,28 +259,31 @@ async fn hold(shared: &Shared, locked_at: Mono) {
     }
 }
 
-async fn serve_operators(listener: tokio::net::TcpListener, router: axum::Router) {
+pub(in crate::control) async fn serve_operators(
+    listener: tokio::net::TcpListener,
+    router: axum::Router,
+) {
     if let Err(error) = axum::serve(admin::Bounded::new(listener), router).await {
         tracing::error!(%error, "the admin listener ended");
     }
 }
 
 /// Before the first call: an account in arrears must not be admitted again by a restart.
-async fn started_settler(
+pub(in crate::control) async fn started_settler(
     settings: &Settings,
     shared: &Arc<Shared>,
+    settles: bool,
     raised: &Arc<Notify>,
 ) -> Result<Arc<Settler>, StartError> {
     let (shared, raised) = (shared.clone(), raised.clone());
     let (retain, events) = (settings.ledger.retain_records, settings.events.clone());
-    let settles = settings.store.is_none();
     let start = move || Settler::start(shared, settles, retain, events, raised);
     let settler = off_thread(start).await??;
     Ok(Arc::new(settler))
 }
 
 /// The public listeners, one for each worker, and the operators' one.
-async fn bind(
+pub(in crate::control) async fn bind(
     settings: &Settings,
     workers: usize,
 ) -> Result<(Vec<std::net::TcpListener>, tokio::net::TcpListener), StartError> {
@@ -284,7 +302,7 @@ async fn bind(
 }
 
 /// A disk that does not answer must not keep the control thread from hearing a signal.
-async fn off_thread<T: Send + 'static>(
+pub(in crate::control) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, StartError> {
     let done = tokio::task::spawn_blocking(work).await;
@@ -293,10 +311,10 @@ async fn off_thread<T: Send + 'static>(
 
 /// The workers, each a thread with a runtime, a listener and a pool of upstream connections of its
 /// own.
-fn spawn_workers(
+pub(in crate::control) fn spawn_workers(
     settings: &Settings,
     listeners: Vec<std::net::TcpListener>,
-    proxy: &Arc<Proxy>,
+    portal: Arc<Portal>,
     dialer: &Arc<Dialer>,
     phase: &watch::Sender<Phase>,
 ) -> Result<Vec<std::thread::JoinHandle<()>>, StartError> {
@@ -304,14 +322,13 @@ fn spawn_workers(
         idle_timeout: settings.upstream.idle_timeout,
         max_age: settings.upstream.max_age,
     };
-    let portal = Arc::new(Portal::new(proxy.clone()));
     let mut threads = Vec::new();
     for (index, listener) in listeners.into_iter().enumerate() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let (portal, phase) = (portal.clone(), phase.subscribe());
-        let (dialer, windows) = (dialer.clone(), proxy.shared().windows.clone());
+        let (dialer, windows) = (dialer.clone(), portal.windows());
         let work = move || {
             runtime.block_on(async move {
                 let upstream = Arc::new(Upstream::new(dialer, keep));
@@ -381,9 +398,10 @@ fn open_ledger(
     Ok(ledger)
 }
 
-/// A gate without a store settles the months of its ledger, so the ledger must not be a part.
+/// A gate without a store and an outbox settles the months of its ledger, so the ledger must not be a
+/// part.
 fn check_whole(settings: &Settings, ledger: &Ledger) -> Result<(), StartError> {
-    if settings.store.is_some() {
+    if settings.books_are_elsewhere() {
         return Ok(());
     }
     let reader = ledger.reader().map_err(SettleError::from)?;
@@ -393,7 +411,7 @@ fn check_whole(settings: &Settings, ledger: &Ledger) -> Result<(), StartError> {
     }
 }
 
-async fn housekeeping(proxy: Arc<Proxy>) {
+pub(in crate::control) async fn housekeeping(proxy: Arc<Proxy>) {
     tokio::join!(keep_turned_away(proxy.shared().clone()), sweep(proxy));
 }
 
@@ -411,7 +429,7 @@ async fn sweep(proxy: Arc<Proxy>) {
 }
 
 /// Delivers the events that the ledger has, when there is a webhook.
-fn delivery_of_events(
+pub(in crate::control) fn delivery_of_events(
     settings: &Settings,
     shared: &Shared,
     settler: &Arc<Settler>,
@@ -423,7 +441,7 @@ fn delivery_of_events(
     Some(tokio::spawn(deliver))
 }
 
-fn dialer(settings: &Settings, metrics: &Metrics) -> Dialer {
+pub(in crate::control) fn dialer(settings: &Settings, metrics: &Metrics) -> Dialer {
     let Endpoint { host, port } = settings.upstream.endpoint.clone();
     let up = metrics.upstream_up.clone();
     let timeout = settings.upstream.connect_timeout;
@@ -437,51 +455,6 @@ async fn sweep_connections(upstream: Arc<Upstream>) {
     }
 }
 
-fn default_workers() -> usize {
+pub(in crate::control) fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
-}
-
-/// The number of connections that there can be: one descriptor for the client and one for the
-/// upstream of each, some for each worker, and some. Raises the limit of open files as far as it
-/// must.
-fn fit_connections(limits: &Limits, workers: usize) -> Result<usize, StartError> {
-    let connections = limits.connections;
-    let spare = SPARE_FILES + WORKER_FILES * workers as u64;
-    let needed_for = |connections| connections as u64 * 2 + spare;
-    let needed = needed_for(connections);
-    let limit = getrlimit(Resource::Nofile);
-    let current = limit.current.unwrap_or(u64::MAX);
-    let raise = |current: u64| {
-        // Root may raise the hard limit too.
-        let maximum = limit.maximum.map(|maximum| maximum.max(current));
-        let raised = Rlimit {
-            current: Some(current),
-            maximum,
-        };
-        setrlimit(Resource::Nofile, raised).is_ok()
-    };
-    if current >= needed || raise(needed) {
-        return Ok(connections);
-    }
-    let most = limit.maximum.unwrap_or(current);
-    let allowed = if raise(most) { most } else { current };
-    let fits = allowed.saturating_sub(spare) / 2;
-    if !limits.connections_adapt || fits == 0 {
-        let connections = if limits.connections_adapt {
-            1
-        } else {
-            connections
-        };
-        return Err(StartError::Files {
-            connections,
-            needed: needed_for(connections),
-            allowed,
-            fits,
-        });
-    }
-    tracing::warn!(
-        "the system allows {allowed} open files: {fits} connections instead of {connections}; raise the limit \
-         (`ulimit -n {needed}`, or LimitNOFILE={needed} in the systemd unit) or write `limits: {{connections: {fits}}}`"
-    );
-    Ok(usize::try_from(fits).unwrap_or(usize::MAX))
 }

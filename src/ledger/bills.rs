@@ -113,6 +113,23 @@ pub enum StoreError {
         /// The newest day that is sealed.
         sealed: String,
     },
+    /// Records of other ledgers were to be collected in one that has some of its own.
+    #[error(
+        "this ledger has recorded calls of its own, and others cannot be collected in it: name a new file in `ledger: {{path: ..}}` \
+         of the collector"
+    )]
+    OwnCalls,
+    /// More is said to be collected than there is.
+    #[error(
+        "records up to {seq} of this ledger are said to be collected, and it ends with {last}: another one has the same id, or an \
+         older copy of it was put in its place. Stop the gate and put the newest copy back with `tollgate restore`"
+    )]
+    Ahead {
+        /// The seq that is said.
+        seq: u64,
+        /// The newest.
+        last: u64,
+    },
     /// The file cannot be written.
     #[error(transparent)]
     Ledger(#[from] LedgerError),

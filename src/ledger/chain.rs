@@ -51,14 +51,14 @@ pub(super) fn is_of_store(connection: &Connection, from: i64) -> Result<bool, ru
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Linked {
     pub(super) seq: i64,
-    id: [u8; 16],
+    pub(super) id: [u8; 16],
     pub(super) series: i64,
     pub(super) admitted_at: i64,
-    start_ns: i64,
+    pub(super) start_ns: i64,
     pub(super) run: i64,
-    status: Option<i64>,
-    duration_us: i64,
-    store: (Option<i64>, Option<i64>),
+    pub(super) status: Option<i64>,
+    pub(super) duration_us: i64,
+    pub(super) store: (Option<i64>, Option<i64>),
 }
 
 impl Linked {
@@ -160,25 +160,33 @@ impl Digests {
     }
 }
 
-/// Each text after its length, so that no two lists of texts give the same bytes.
 fn digest(row: &Row<'_>, version: i64) -> Result<TextsDigest, rusqlite::Error> {
+    let mut texts = [""; 8];
+    for (column, text) in (1..).zip(&mut texts) {
+        *text = row.get_ref(column)?.as_str()?;
+    }
+    Ok(digest_of(&texts, row.get(0)?, version))
+}
+
+/// Of `account`, `group`, `action`, `mode`, `outcome`, `reason`, `replica` and `key`. Each text after
+/// its length, so that no two lists of texts give the same bytes.
+pub(super) fn digest_of(texts: &[&str; 8], billable: i64, version: i64) -> TextsDigest {
     let mut hash = Sha256::new();
     let texts = match version {
         // Without the key.
-        1 => 1..=7,
-        _ => 1..=8,
+        1 => &texts[..7],
+        _ => &texts[..],
     };
-    for column in texts {
-        let text = row.get_ref(column)?.as_str()?;
+    for text in texts {
         let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
         hash.update(length.to_be_bytes());
         hash.update(text);
     }
-    hash.update(row.get::<_, i64>(0)?.to_be_bytes());
+    hash.update(billable.to_be_bytes());
     let whole: [u8; 32] = hash.finalize().into();
     let mut texts = TextsDigest::default();
     texts.copy_from_slice(&whole[..16]);
-    Ok(texts)
+    texts
 }
 
 /// The newest link and the seq that it stands after.

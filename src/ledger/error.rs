@@ -367,6 +367,14 @@ pub enum ReadError {
         /// The oldest seq that has not been deleted.
         first_kept: u64,
     },
+    /// The disk has failed, and the ledger is made sound.
+    #[error(
+        "the disk has failed, so this reader was closed: open another one when the ledger has been made sound"
+    )]
+    Closed,
+    /// A record is neither there nor deleted.
+    #[error("record {0} of the ledger is missing (`tollgate verify` says more)")]
+    Missing(u64),
     /// The ledger holds a word that this program does not know.
     #[error("the ledger holds something that this tollgate does not understand: {0}")]
     Unknown(String),

@@ -7,10 +7,12 @@ use crate::ledger::header::{self, FileKind};
 use crate::ledger::job::{Frozen, Job};
 use crate::ledger::options::LedgerOptions;
 use crate::ledger::pace::Pace;
-use crate::ledger::queue::{CLOSED, HEALTHY, LedgerShared};
+use crate::ledger::pending::Colour;
+use crate::ledger::queue::{CLOSED, HEALTHY, LedgerShared, SlotHome};
 use crate::ledger::running::FactGuard;
 use crate::ledger::stall::watch;
 use crate::ledger::store::Store;
+use crate::ledger::turns::Turns;
 use crate::ledger::writer::{WriteTarget, Writer};
 use crate::ledger::{
     CloseError, Committed, Entry, LedgerError, Reader, Seal, Slot, StoreError, Trouble, repair,
@@ -19,6 +21,7 @@ use crate::ledger::{
 use crate::model::{Clock, Durability, Utc};
 use parking_lot::Mutex;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -61,9 +64,12 @@ pub(crate) fn create(path: &Path) -> Result<(), LedgerError> {
 #[derive(Debug)]
 pub struct Ledger {
     pub(super) shared: Arc<LedgerShared>,
+    /// Where slots come from, by colour.
+    slots: [Arc<SlotHome>; 2],
     path: PathBuf,
     wal_path: PathBuf,
     created_at: Utc,
+    pub(super) turns: Mutex<Turns>,
     /// One chore of the biller at a time: the others wait for it here.
     chores: Mutex<()>,
     /// One day is sealed at a time: it takes two chores, and what lies between.
@@ -118,7 +124,11 @@ impl Ledger {
             pace,
         };
         let (created_at, known) = (store.created_at()?, store.known()?);
-        let shared = Arc::new(LedgerShared::new(&options, store.next_seq() - 1));
+        let shared = Arc::new(LedgerShared::new(
+            &options,
+            store.next_seq() - 1,
+            store.last_record()?,
+        ));
         let written = running::written(&path, known.identity.clone(), shared.clone());
         let failed = {
             let shared = shared.clone();
@@ -133,13 +143,7 @@ impl Ledger {
             checkpointer,
             Box::new(on_commit),
         );
-        let (end, ended) = sync_channel(1);
-        let writer = thread("ledger")
-            // Nobody may wait for the end any more.
-            .spawn(move || {
-                let _ = end.send(writer.run());
-            })
-            .map_err(io_error(&path))?;
+        let (writer, ended) = start_writer(writer).map_err(io_error(&path))?;
         start_watch(
             shared.clone(),
             path.clone(),
@@ -147,10 +151,15 @@ impl Ledger {
             stall_after(&options, pace),
         )?;
         Ok(Self {
+            slots: Colour::BOTH.map(|colour| {
+                let shared = shared.clone();
+                Arc::new(SlotHome { shared, colour })
+            }),
             shared,
             wal_path: suffixed(&path, "-wal"),
             path,
             created_at,
+            turns: Mutex::default(),
             chores: Mutex::default(),
             sealing: Mutex::default(),
             lock: Mutex::new(Some(RunningWriter {
@@ -171,13 +180,9 @@ impl Ledger {
             CLOSED => return Err(Trouble::Closed),
             _ => return Err(Trouble::Failing),
         }
-        shared
-            .pending
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |pending| {
-                (pending < shared.pending_limit).then_some(pending + 1)
-            })
-            .map_err(|_| Trouble::Full)?;
-        Ok(Slot(Some(shared.clone())))
+        let colour = shared.pending.take(shared.pending_limit);
+        let colour = colour.ok_or(Trouble::Full)?;
+        Ok(Slot(Some(self.slots[colour as usize].clone())))
     }
 
     /// The real path of the file, for a [`Reader`].
@@ -214,7 +219,7 @@ impl Ledger {
         let size = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
         let last_commit_at_us = self.shared.last_commit_at_us.load(Ordering::Acquire);
         LedgerStats {
-            pending: self.shared.pending.load(Ordering::Acquire),
+            pending: self.shared.pending.count(),
             bytes: size(&self.path),
             wal_bytes: size(&self.wal_path),
             free_bytes: rustix::fs::statvfs(&self.path)
@@ -222,6 +227,16 @@ impl Ledger {
             last_seq: u64::try_from(self.shared.last_seq.load(Ordering::Acquire)).unwrap_or(0),
             last_commit_at: (last_commit_at_us != i64::MIN).then_some(Utc(last_commit_at_us)),
         }
+    }
+
+    /// The newest durable seq; 0 before the first.
+    pub fn last_seq(&self) -> u64 {
+        u64::try_from(self.shared.last_seq.load(Ordering::Acquire)).unwrap_or(0)
+    }
+
+    /// The slots that are taken: calls in flight and records that are not durable yet.
+    pub fn pending(&self) -> usize {
+        self.shared.pending.count()
     }
 
     /// Lets the writer delete the records that were admitted before `keep_from`, oldest first, in
@@ -278,7 +293,7 @@ impl Ledger {
     }
 
     /// Asks the writer for a chore, and waits until it was done between two commits.
-    fn ask<T>(
+    pub(super) fn ask<T>(
         &self,
         chore: impl FnOnce(SyncSender<Result<T, StoreError>>) -> Job,
     ) -> Result<T, StoreError> {
@@ -324,7 +339,7 @@ impl Ledger {
             Err(RecvTimeoutError::Timeout) => {
                 // The lock stays with the process: its writer may still write.
                 std::mem::forget(running);
-                let pending = self.shared.pending.load(Ordering::Acquire);
+                let pending = self.shared.pending.count();
                 Err(CloseError::DiskHangs(pending))
             }
         }
@@ -333,6 +348,16 @@ impl Ledger {
 
 fn thread(name: &str) -> std::thread::Builder {
     std::thread::Builder::new().name(name.into())
+}
+
+/// Starts the thread that writes. It gives the number of unrecorded calls when it ends.
+fn start_writer(writer: Writer) -> io::Result<(JoinHandle<()>, Receiver<usize>)> {
+    let (end, ended) = sync_channel(1);
+    let writer = thread("ledger").spawn(move || {
+        // Nobody may wait for the end any more.
+        let _ = end.send(writer.run());
+    });
+    Ok((writer?, ended))
 }
 
 /// How long a record may wait before that is trouble.

@@ -1,9 +1,11 @@
-//! The jobs that the writer's thread does for the biller between two commits.
+//! The jobs that the writer's thread does for the biller, the collector and the outbox between two
+//! commits.
 //!
 //! Owns the list of such jobs. Must never leave the thread that asked without an answer.
 
 use crate::ledger::chain::Link;
-use crate::ledger::{Entry, Seal, StoreError, Trouble};
+use crate::ledger::{Collected, Entry, Range, Seal, StoreError, Trouble, Watermark};
+use crate::model::Utc;
 use std::sync::mpsc::SyncSender;
 
 /// A job for the writer, with the channel for its answer.
@@ -23,6 +25,29 @@ pub(super) enum Job {
         entries: Vec<Entry>,
         reply: SyncSender<Result<(), StoreError>>,
     },
+    Collect {
+        ranges: Vec<Range>,
+        reply: SyncSender<Result<Vec<Collected>, StoreError>>,
+    },
+    Note {
+        note: Note,
+        reply: SyncSender<Result<bool, StoreError>>,
+    },
+}
+
+/// What is noted of one ledger's records in another.
+#[derive(Debug)]
+pub(super) enum Note {
+    /// What sources have told of their records.
+    Watermarks(Vec<Watermark>),
+    /// A source was given up.
+    Retired {
+        ledger_id: String,
+        why: String,
+        at: Utc,
+    },
+    /// The records of this ledger up to here are in the collected one.
+    Collected(u64),
 }
 
 impl Job {
@@ -33,6 +58,8 @@ impl Job {
             Self::Freeze { reply, .. } => drop(reply.send(Err(trouble.into()))),
             Self::Seal { reply, .. } => drop(reply.send(Err(trouble.into()))),
             Self::Keep { reply, .. } => drop(reply.send(Err(trouble.into()))),
+            Self::Collect { reply, .. } => drop(reply.send(Err(trouble.into()))),
+            Self::Note { reply, .. } => drop(reply.send(Err(trouble.into()))),
         }
     }
 }

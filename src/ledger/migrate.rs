@@ -81,10 +81,10 @@ pub(super) fn change(
     Ok(transaction.commit()?)
 }
 
-/// A notice that was not sent yet becomes an event; one that was sent is known, and not raised
-/// again.
+/// A notice of schema 3 or 4 that was not sent yet becomes an event; one that was sent is known, and
+/// not raised again.
 fn notices_to_events(transaction: &Connection, found: i32) -> Result<(), LedgerError> {
-    if found < 3 {
+    if !(3..5).contains(&found) {
         return Ok(());
     }
     let mut select = transaction.prepare(

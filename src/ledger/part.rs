@@ -10,12 +10,15 @@ impl Reader {
     /// admitted: bills that are made of them here would leave out the calls of the others.
     ///
     /// The newest record tells it. A process has a shared store from its start to its end, and no
-    /// process without one writes behind such records.
+    /// process without one writes behind such records. So does the outbox: what was collected is
+    /// billed there. A ledger in which others are collected has all calls.
     pub(crate) fn is_one_replicas_part(&self) -> Result<bool, ReadError> {
-        let sql = "SELECT store_epoch IS NOT NULL FROM raw
-                   WHERE seq > (SELECT coalesce(max(through_seq), 0) FROM settlements)
-                   ORDER BY seq DESC LIMIT 1";
-        let newest = self.one(sql, &[], |row| Ok(row.get(0)?))?;
-        Ok(newest.unwrap_or(false))
+        let sql = "WITH fixed AS (SELECT coalesce(max(through_seq), 0) AS seq FROM settlements)
+                   SELECT NOT EXISTS (SELECT 1 FROM sources)
+                      AND (EXISTS (SELECT 1 FROM outbox, fixed WHERE collected_seq > fixed.seq)
+                           OR coalesce((SELECT store_epoch IS NOT NULL FROM raw, fixed WHERE raw.seq > fixed.seq
+                                        ORDER BY raw.seq DESC LIMIT 1), 0))";
+        let part = self.one(sql, &[], |row| Ok(row.get(0)?))?;
+        Ok(part.unwrap_or(false))
     }
 }

@@ -4,13 +4,14 @@
 
 use crate::ledger::commit::Batch;
 use crate::ledger::job::Job;
+use crate::ledger::pending::{Colour, Pending};
 use crate::ledger::record::Record;
 use crate::ledger::uncertain::Uncertain;
 use crate::ledger::{Commit, LedgerError, LedgerOptions, NotDurable};
 use crate::model::{Durability, Mono, Outcome, Utc};
 use parking_lot::{Condvar, Mutex};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 pub(super) const HEALTHY: u8 = 0;
@@ -35,7 +36,7 @@ pub(super) struct LedgerShared {
     pub(super) durability: Durability,
     /// Slots that are out. Only grows below `pending_limit`, so that the queue needs no bound of
     /// its own.
-    pub(super) pending: AtomicUsize,
+    pub(super) pending: Pending,
     /// Changes only under the lock of `queue`.
     pub(super) health: AtomicU8,
     pub(super) queue: Mutex<RecordQueue>,
@@ -44,12 +45,27 @@ pub(super) struct LedgerShared {
     /// Tells the thread that watches the disk that the writer has ended.
     pub(super) watch: Condvar,
     pub(super) last_seq: AtomicI64,
+    /// Since when each colour is the current one, or was; the least of all before the first turn to
+    /// it. It does not change while a slot of that colour is out.
+    pub(super) current_since_us: [AtomicI64; 2],
+    /// The newest seq when the ledger was opened, and the newest record: a restore leaves seqs out.
+    opened_with: (i64, i64),
     pub(super) last_commit_at_us: AtomicI64,
+    /// What holds the file open for longer than one query.
+    holders: Mutex<Vec<Weak<dyn HoldsFile>>>,
+}
+
+/// Something of this process that keeps the ledger's file open between queries.
+pub(super) trait HoldsFile: std::fmt::Debug + Send + Sync {
+    /// Lets go of the file, which must be written again as a whole.
+    fn let_go(&self);
 }
 
 #[derive(Debug)]
 pub(super) struct RecordQueue {
     pub(super) records: Vec<Record>,
+    /// The colours of their slots.
+    pub(super) colours: Vec<Colour>,
     /// The batch of the records that are queued now.
     pub(super) batch: Arc<Batch>,
     /// The end of the oldest queued call that was not told an error: its record waits since then.
@@ -72,15 +88,17 @@ pub(super) struct RecordQueue {
 }
 
 impl LedgerShared {
-    /// The state of a ledger that was just opened. Its newest record is `last_seq`.
-    pub(super) fn new(options: &LedgerOptions, last_seq: i64) -> Self {
+    /// The state of a ledger that was just opened. Its newest seq is `last_seq`, and its newest record
+    /// `last_record`.
+    pub(super) fn new(options: &LedgerOptions, last_seq: i64, last_record: i64) -> Self {
         Self {
             pending_limit: options.pending_limit,
             durability: options.durability,
-            pending: AtomicUsize::new(0),
+            pending: Pending::default(),
             health: AtomicU8::new(HEALTHY),
             queue: Mutex::new(RecordQueue {
                 records: Vec::new(),
+                colours: Vec::new(),
                 batch: Batch::new(),
                 oldest: None,
                 writing: None,
@@ -94,7 +112,10 @@ impl LedgerShared {
             wake: Condvar::new(),
             watch: Condvar::new(),
             last_seq: AtomicI64::new(last_seq),
+            current_since_us: [const { AtomicI64::new(i64::MIN) }; 2],
+            opened_with: (last_seq, last_record),
             last_commit_at_us: AtomicI64::new(i64::MIN),
+            holders: Mutex::default(),
         }
     }
 
@@ -125,6 +146,33 @@ impl LedgerShared {
         self.ask(&mut queue);
     }
 
+    /// The newest durable record. It is not the newest seq as long as there is none since a restore.
+    pub(super) fn last_record(&self) -> u64 {
+        let last_seq = self.last_seq.load(Ordering::SeqCst);
+        let (opened_with, last_record) = self.opened_with;
+        let last = if last_seq == opened_with {
+            last_record
+        } else {
+            last_seq
+        };
+        u64::try_from(last).unwrap_or(0)
+    }
+
+    /// Remembers what is to let go of the file before a repair.
+    pub(super) fn is_held_by(&self, holder: Weak<dyn HoldsFile>) {
+        let mut holders = self.holders.lock();
+        holders.retain(|holder| holder.strong_count() > 0);
+        holders.push(holder);
+    }
+
+    /// Makes all let go of the file that keep it open. A repair needs it for itself.
+    pub(super) fn let_go_of_the_file(&self) {
+        let holders = std::mem::take(&mut *self.holders.lock());
+        for holder in holders.iter().filter_map(Weak::upgrade) {
+            holder.let_go();
+        }
+    }
+
     /// Wakes the writer for something else than a commit.
     pub(super) fn ask(&self, queue: &mut RecordQueue) {
         queue.asked = true;
@@ -135,7 +183,35 @@ impl LedgerShared {
 /// Capacity for one record. Dropping it gives the capacity back.
 #[must_use = "a slot that is dropped records nothing"]
 #[derive(Debug)]
-pub struct Slot(pub(super) Option<Arc<LedgerShared>>);
+pub struct Slot(pub(super) Option<Arc<SlotHome>>);
+
+/// Where the slots of one colour come from. A slot is no more than a pointer: it lies in the future
+/// of each call.
+#[derive(Debug)]
+pub(super) struct SlotHome {
+    pub(super) shared: Arc<LedgerShared>,
+    pub(super) colour: Colour,
+}
+
+/// By more than this a record is never dated later: then the wall clock was set back.
+const DATED_LATER: Duration = Duration::from_secs(10);
+
+impl SlotHome {
+    /// The gate reads the time some microseconds before it takes the slot, and counts on from the
+    /// arrival of the call. A call that takes its slot after a turn was not admitted before it.
+    fn dated(&self, record: Record) -> Record {
+        let since = &self.shared.current_since_us[self.colour as usize];
+        let since = Utc(since.load(Ordering::SeqCst));
+        let behind = since.since(record.admitted_at);
+        match behind.is_zero() || behind > DATED_LATER {
+            true => record,
+            false => Record {
+                admitted_at: since,
+                ..record
+            },
+        }
+    }
+}
 
 impl Slot {
     /// Hands the record to the writer. Never waits for the disk, so it may be called from a `drop`.
@@ -143,19 +219,22 @@ impl Slot {
     /// When the ledger is in trouble the commit is [`NotDurable`] at once, and the record is kept
     /// as `gate_failed` until it can be written.
     pub fn commit(mut self, record: Record) -> Commit {
-        let Some(shared) = self.0.take() else {
+        let Some(slot) = self.0.take() else {
             return Commit::known(Err(NotDurable));
         };
+        let record = slot.dated(record);
+        let shared = &slot.shared;
         let mut queue = shared.queue.lock();
         match shared.health.load(Ordering::Acquire) {
             HEALTHY => {}
             CLOSED => {
                 drop(queue);
-                self.0 = Some(shared);
+                self.0 = Some(slot);
                 return Commit::known(Err(NotDurable));
             }
             _ => {
                 queue.records.push(record.into_gate_failed());
+                queue.colours.push(slot.colour);
                 return Commit::known(Err(NotDurable));
             }
         }
@@ -164,6 +243,7 @@ impl Slot {
             queue.oldest = Some(record.start.plus(record.duration));
         }
         queue.records.push(record);
+        queue.colours.push(slot.colour);
         let commit = match shared.durability {
             Durability::Strict => Commit::waiting(queue.batch.clone()),
             Durability::Relaxed => Commit::known(Ok(())),
@@ -183,9 +263,8 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(shared) = self.0.take() {
-            let pending = shared.pending.fetch_sub(1, Ordering::AcqRel);
-            debug_assert!(pending >= 1, "it was out");
+        if let Some(slot) = self.0.take() {
+            slot.shared.pending.give_back(slot.colour);
         }
     }
 }

@@ -6,7 +6,8 @@
 use crate::ledger::cursor::Cursor;
 use crate::ledger::error::{ReadError, io_error, named};
 use crate::ledger::header::{self, FileKind};
-use crate::ledger::queue::LedgerShared;
+use crate::ledger::known::Identity;
+use crate::ledger::queue::{HoldsFile, LedgerShared};
 use crate::ledger::rows::{first_kept, last_seq, let_nobody_copy_at_close, signed, unsigned, word};
 use crate::ledger::{LedgerError, rows, running};
 use crate::model::{
@@ -17,8 +18,8 @@ use serde::Serialize;
 use std::fs::{self};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// How long a read waits while the file is being created or recovered by another process.
@@ -166,6 +167,13 @@ impl Reader {
         })
     }
 
+    /// Has `holder` told to let go of the file before it is made sound, where this process does that.
+    pub(super) fn is_kept_by(&self, holder: Weak<dyn HoldsFile>) {
+        if let Some(shared) = &self.written_here {
+            shared.is_held_by(holder);
+        }
+    }
+
     /// A transaction for one page of what is read, and the newest seq that it may show.
     pub(super) fn page(&self) -> Result<(Transaction<'_>, i64), rusqlite::Error> {
         // Before the transaction sees the file: a correction that comes in between is not in what
@@ -222,6 +230,11 @@ impl Reader {
     pub fn cursor(&self, seq: u64) -> Result<Cursor, ReadError> {
         let restore_count = restore_count(&self.connection)?;
         Ok(Cursor { restore_count, seq })
+    }
+
+    /// The id that the ledger was given when it was made: 32 hex digits.
+    pub fn ledger_id(&self) -> Result<String, ReadError> {
+        Ok(Identity::read(&self.connection)?.ledger_id)
     }
 
     /// The newest seq that was ever given; 0 before the first.

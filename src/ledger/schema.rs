@@ -9,10 +9,10 @@ use rusqlite::{Connection, Transaction};
 pub(super) const APPLICATION_ID: i32 = 0x746f_6c6c;
 
 /// The schema that this program reads and writes. Newer is refused, older is migrated.
-pub(super) const VERSION: i32 = 5;
+pub(super) const VERSION: i32 = 6;
 
 /// Those that [`crate::ledger::migrate`] makes it of.
-pub(super) const OLDER: [i32; 3] = [2, 3, 4];
+pub(super) const OLDER: [i32; 4] = [2, 3, 4, 5];
 
 /// How records are linked today. Version 1, up to schema 4, knew neither keys nor a shared store.
 /// The version of each step of the roll-up stands beside its link.
@@ -21,9 +21,11 @@ pub(super) const LINK_VERSION: i64 = 2;
 /// Records.
 const RECORDS: &str = r#"
 CREATE TABLE runs (
-    run        INTEGER PRIMARY KEY,
-    replica    TEXT NOT NULL,
-    opened_at  INTEGER NOT NULL
+    run         INTEGER PRIMARY KEY,
+    replica     TEXT NOT NULL,
+    opened_at   INTEGER NOT NULL,
+    source      INTEGER,
+    source_run  INTEGER
 ) STRICT;
 
 CREATE TABLE series (
@@ -211,10 +213,51 @@ CREATE TABLE turned_away (
 ) STRICT, WITHOUT ROWID;
 "#;
 
+/// The ledgers whose records are collected here, and how far this one's own are collected elsewhere.
+const SOURCES: &str = r#"
+CREATE TABLE sources (
+    source         INTEGER PRIMARY KEY,
+    ledger_id      TEXT NOT NULL UNIQUE,
+    replica        TEXT NOT NULL,
+    restore_count  INTEGER NOT NULL,
+    first_seq      INTEGER,
+    seq            INTEGER NOT NULL,
+    link           BLOB,
+    told_us        INTEGER,
+    told_seq       INTEGER,
+    awaited_us     INTEGER,
+    awaited_seq    INTEGER,
+    reached_us     INTEGER,
+    first_seen_at  INTEGER NOT NULL,
+    retired_at     INTEGER,
+    retired_why    TEXT
+) STRICT;
+CREATE INDEX runs_of_sources ON runs (source, source_run) WHERE source IS NOT NULL;
+
+CREATE TABLE collected (
+    first_seq      INTEGER PRIMARY KEY,
+    last_seq       INTEGER NOT NULL,
+    source         INTEGER NOT NULL,
+    source_first   INTEGER NOT NULL,
+    source_last    INTEGER NOT NULL,
+    restore_count  INTEGER NOT NULL,
+    left_after     INTEGER,
+    link_before    BLOB NOT NULL,
+    link           BLOB NOT NULL,
+    version        INTEGER NOT NULL
+) STRICT;
+CREATE INDEX collected_of_source ON collected (source, source_first);
+
+CREATE TABLE outbox (
+    one            INTEGER PRIMARY KEY CHECK (one = 1),
+    collected_seq  INTEGER NOT NULL
+) STRICT;
+"#;
+
 /// Makes an empty file a ledger, as a whole or not at all.
 pub(super) fn create(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {RECORDS} {RECORD_VIEWS} {HOURS} {ROLLUP_VIEW} {BILLS} {EVENTS} {IDENTITY} {CLOCK}
+        "BEGIN IMMEDIATE; {RECORDS} {RECORD_VIEWS} {HOURS} {ROLLUP_VIEW} {BILLS} {EVENTS} {IDENTITY} {CLOCK} {SOURCES}
          INSERT INTO links VALUES (0, zeroblob(32), zeroblob(0), {LINK_VERSION});
          PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
     ))
@@ -223,6 +266,19 @@ pub(super) fn create(connection: &Connection) -> Result<(), rusqlite::Error> {
 /// Makes the tables of schema `found`, one of [`OLDER`], those of [`VERSION`], inside a
 /// transaction. The chain of a ledger of schema 2 begins with the first record that is kept.
 pub(super) fn migrate(transaction: &Transaction<'_>, found: i32) -> Result<(), rusqlite::Error> {
+    if found < 5 {
+        migrate_to_5(transaction, found)?;
+    }
+    transaction.execute_batch(&format!(
+        "ALTER TABLE runs ADD COLUMN source INTEGER;
+         ALTER TABLE runs ADD COLUMN source_run INTEGER;
+         {SOURCES}
+         PRAGMA user_version = {VERSION};"
+    ))
+}
+
+/// Makes the tables of schema 2, 3 or 4 those of schema 5.
+fn migrate_to_5(transaction: &Transaction<'_>, found: i32) -> Result<(), rusqlite::Error> {
     // The views name columns that change.
     transaction.execute_batch("DROP VIEW rollup; DROP VIEW tail; DROP VIEW records;")?;
     match found {
@@ -271,7 +327,6 @@ pub(super) fn migrate(transaction: &Transaction<'_>, found: i32) -> Result<(), r
            ALTER TABLE newer_series RENAME TO series;
            ALTER TABLE raw ADD COLUMN store_epoch INTEGER;
            ALTER TABLE raw ADD COLUMN store_start_us INTEGER;
-           {RECORD_VIEWS} {ROLLUP_VIEW} {EVENTS}
-           PRAGMA user_version = {VERSION};"#
+           {RECORD_VIEWS} {ROLLUP_VIEW} {EVENTS}"#
     ))
 }

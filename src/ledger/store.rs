@@ -8,16 +8,23 @@
 //!   the process.
 
 mod chores;
+mod collect;
+mod fit;
+mod notes;
 mod series;
+mod sources;
 
 use crate::ledger::chain::{self, Digests, Link};
 use crate::ledger::error::named;
 use crate::ledger::files::LedgerFiles;
 use crate::ledger::header::{self, FileKind};
 use crate::ledger::known::KnownLedger;
+use crate::ledger::restores;
 use crate::ledger::rows::{let_nobody_copy_at_close, newest_seq};
 use crate::ledger::schema;
-use crate::ledger::store::series::SeriesCache;
+use crate::ledger::source_chain::SourceLinks;
+use crate::ledger::store::series::{SeriesCache, SeriesKey};
+use crate::ledger::store::sources::SourceCache;
 use crate::ledger::uncertain::Uncertain;
 use crate::ledger::{LedgerError, Record, migrate};
 use crate::model::{Outcome, Reason, RequestId, Utc};
@@ -55,6 +62,8 @@ pub(super) struct Store {
     of_store: bool,
     digests: Digests,
     series: SeriesCache,
+    sources: SourceCache,
+    source_links: SourceLinks,
 }
 
 impl Store {
@@ -108,6 +117,8 @@ impl Store {
             digests: Digests::default(),
             connection,
             series: SeriesCache::default(),
+            sources: SourceCache::default(),
+            source_links: SourceLinks::default(),
         })
     }
 
@@ -138,7 +149,7 @@ impl Store {
 
     /// When the first process opened it.
     pub(super) fn created_at(&self) -> Result<Utc, rusqlite::Error> {
-        let opened_at = "SELECT min(opened_at) FROM runs";
+        let opened_at = "SELECT min(opened_at) FROM runs WHERE source IS NULL";
         self.connection
             .query_row(opened_at, [], |row| Ok(Utc(row.get(0)?)))
     }
@@ -156,6 +167,12 @@ impl Store {
     /// The seq of the next record.
     pub(super) fn next_seq(&self) -> i64 {
         self.next_seq
+    }
+
+    /// The newest record. It is not the newest seq as long as there is none since a restore.
+    pub(super) fn last_record(&self) -> Result<i64, rusqlite::Error> {
+        Ok(restores::left_after(&self.connection, self.next_seq)?
+            .map_or(self.next_seq - 1, |gap| gap.last_seq))
     }
 
     /// The number of records that are not rolled up.
@@ -177,7 +194,7 @@ impl Store {
         )?;
         for record in records {
             let id = record.id.0.as_bytes();
-            let series = self.series.id(&self.connection, record)?;
+            let series = self.series.id(&self.connection, &SeriesKey::of(record))?;
             let (at, status) = (record.admitted_at.0, record.status);
             let start_ns = i64::try_from(record.start.0).unwrap_or(i64::MAX);
             let duration_us = i64::try_from(record.duration.as_micros()).unwrap_or(i64::MAX);
@@ -231,7 +248,7 @@ impl Store {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         for (seq, record) in (first_seq..).zip(records) {
-            let series = self.series.id(&transaction, record)?;
+            let series = self.series.id(&transaction, &SeriesKey::of(record))?;
             transaction
                 .prepare_cached("UPDATE raw SET series = ?2, status = ?3 WHERE seq = ?1")?
                 .execute(params![seq, series, record.status])?;

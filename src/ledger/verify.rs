@@ -16,6 +16,7 @@ mod bounds;
 mod days;
 mod finding;
 mod seals;
+mod sources;
 mod walk;
 
 use crate::ledger::chain::{self, Link};
@@ -56,6 +57,7 @@ impl Reader {
         self.every_record_is_counted()?;
         self.sealed_rows_are_unchanged()?;
         self.every_hour_ends_where_it_does()?;
+        self.sources_follow()?;
         let page = self.connection.unchecked_transaction()?;
         walk.seals_follow(&page)?;
         drop(page);

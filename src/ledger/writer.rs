@@ -21,6 +21,7 @@
 //! call. Their records become `gate_failed` when the late commit succeeds after all.
 
 mod chores;
+mod collect;
 mod trouble;
 mod unavailable;
 
@@ -31,6 +32,7 @@ use crate::ledger::known::KnownLedger;
 use crate::ledger::pace::{
     COPY_ASKED_AGAIN, GROUP_INTERVAL, GROUP_RECORDS, Load, NextCommit, POLL, Pace, REST,
 };
+use crate::ledger::pending::Colour;
 use crate::ledger::queue::{CLOSED, HEALTHY, LedgerShared, RecordQueue, STALLED, Writing};
 use crate::ledger::stall::CloseOnDrop;
 use crate::ledger::store::Store;
@@ -83,6 +85,8 @@ pub(super) struct Writer {
     on_commit: Box<dyn Fn(&Committed) + Send>,
     /// Records that were taken from the queue and are not known to be in the ledger.
     held: Vec<Record>,
+    /// The colours of their slots.
+    colours: Vec<Colour>,
     uncertain: Option<UncertainBatch>,
     trouble: Option<Unavailable>,
     /// A job that was taken from the queue. It is done when no commit waits.
@@ -118,6 +122,7 @@ impl Writer {
             checkpointer,
             on_commit,
             held: Vec::new(),
+            colours: Vec::new(),
             uncertain: None,
             trouble: None,
             chore: None,
@@ -234,7 +239,7 @@ impl Writer {
             return Task::Job;
         }
         if let Some(close_by) = close_by {
-            let pending = shared.pending.load(Ordering::Acquire);
+            let pending = shared.pending.count();
             if pending == 0 || now >= close_by {
                 shared.health.store(CLOSED, Ordering::Release);
                 return Task::End(pending);
@@ -277,8 +282,9 @@ impl Writer {
         if self.held.is_empty() {
             // Both keep the room that they once needed.
             std::mem::swap(&mut self.held, &mut queue.records);
+            std::mem::swap(&mut self.colours, &mut queue.colours);
         } else {
-            self.held.append(&mut queue.records);
+            self.hold(queue);
         }
         let batch = std::mem::replace(&mut queue.batch, Batch::new());
         let next_seq = self.shared.last_seq.load(Ordering::Acquire) + 1;
@@ -289,6 +295,12 @@ impl Writer {
         });
         self.prunes = queue.keep_from.is_some();
         Decision::new(batch)
+    }
+
+    /// Holds what is queued behind what is held.
+    fn hold(&mut self, queue: &mut RecordQueue) {
+        self.held.append(&mut queue.records);
+        self.colours.append(&mut queue.colours);
     }
 
     /// Writes what is held. On an error its calls are still to be told so.
@@ -373,8 +385,9 @@ impl Writer {
         shared
             .last_commit_at_us
             .store(self.clock.utc().0, Ordering::Release);
-        let pending = shared.pending.fetch_sub(batch.records, Ordering::AcqRel);
-        debug_assert!(pending >= batch.records, "each record has a slot");
+        // After the seq: who sees that a slot is back must see its record.
+        shared.pending.give_all_back(&self.colours[..batch.records]);
+        self.colours.drain(..batch.records);
         // A commit writes the page that it begins in, and some eighty rows fill one.
         self.wal_pages += 1 + batch.records.div_ceil(64);
         (self.on_commit)(&committed);

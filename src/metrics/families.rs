@@ -236,6 +236,32 @@ families! {
         pub ledger_created: IntGauge = "ledger_created_timestamp_seconds" [],
             "When the ledger was created. A recent time tells of a ledger that is not the old one.";
     }
+    "The collector and the standing" {
+        pub(in crate::metrics) collector_up: GaugeVec = "collector_up" ["to"],
+            "1 while `tollgate collect` has a connection to NATS; no series of a gate.";
+        pub collector_records: IntCounter = "collector_records_total" [],
+            "Records of gates that were taken into the collected ledger.";
+        pub collector_gaps: IntCounter = "collector_gaps_total" [],
+            "Times that records were missing on the way, and a gate was to send them again.";
+        pub(in crate::metrics) collector_broken: GaugeVec = "collector_broken_ledgers" ["to"],
+            "Ledgers whose records are not taken: the log says why; no series of a gate.";
+        pub(in crate::metrics) collector_lag_records: GaugeVec = "collector_lag_records" ["ledger", "replica"],
+            "Records that a ledger has told of and that are not collected; ledgers that were given up left out.";
+        pub(in crate::metrics) collector_lag_seconds: GaugeVec = "collector_lag_seconds" ["ledger", "replica"],
+            "Age of the instant before which every call of the ledger is collected; of the ledger's first message while none is known. Days and months wait for it.";
+        pub(in crate::metrics) standing_current: GaugeVec = "standing_current" ["from"],
+            "1 while the gate hears who is stopped from the collector; 0 while it goes by what it heard last. No series without an outbox.";
+    }
+    "The outbox" {
+        outbox_up: GaugeVec = "outbox_up" ["stream"],
+            "1 while records are sent to the collector; no series without an outbox.";
+        pub outbox_lag_records: IntGauge = "outbox_lag_records" [],
+            "Durable records that NATS has not acknowledged yet.";
+        pub outbox_lag_seconds: IntGauge = "outbox_lag_seconds" [],
+            "How long the oldest of these may have waited; 0 when there is none.";
+        pub outbox_uncollected_records: IntGauge = "outbox_uncollected_records" [],
+            "Durable records that the collector does not have yet.";
+    }
     "Statements, settlement and events" {
         pub clock_trusted: IntGauge = "clock_trusted" [],
             "1 while the wall clock is trusted: days are sealed and months settled.";
@@ -348,6 +374,12 @@ impl Metrics {
         }
     }
 
+    /// Whether records are sent by this stream.
+    pub fn set_outbox_up(&self, stream: &str, is_up: bool) {
+        let gauge = self.outbox_up.with_label_values(&[stream]);
+        gauge.set(f64::from(u8::from(is_up)));
+    }
+
     /// Counts an attempt to deliver an event of the type, or that it was given up.
     pub fn event(&self, r#type: &str, outcome: EventOutcome) {
         let labels = [r#type, outcome.as_str()];
@@ -452,6 +484,7 @@ impl Shape for ByOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::SourceFigures;
 
     #[test]
     fn every_family_that_is_exposed_is_of_the_table_with_its_kind_and_help() {
@@ -460,6 +493,16 @@ mod tests {
         metrics.head_refused("tls");
         metrics.store_hold("held");
         metrics.set_store_nodes([("store:6379".to_owned(), true, Some(-0.5))].into_iter());
+        let source = SourceFigures {
+            ledger: "0".repeat(32),
+            replica: "gate-1".to_owned(),
+            lag_records: 3,
+            lag_seconds: 1.5,
+        };
+        metrics.set_sources(vec![source], 0);
+        metrics.set_collector_up(true);
+        metrics.set_standing_current(true);
+        metrics.set_outbox_up("TOLLGATE_RECORDS", true);
         metrics.set_config_digest("0123456789abcdef");
         let text = String::from_utf8(metrics.expose(Vec::new())).unwrap();
         let mut exposed = 0;

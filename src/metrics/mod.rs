@@ -4,10 +4,12 @@
 //! and never make a series from something that a client chose.
 
 mod accounts;
+mod collected;
 mod families;
 mod series;
 
 pub use families::{FAMILIES, Metrics};
 
 pub(crate) use accounts::{AccountFigures, PackFigures};
+pub(crate) use collected::SourceFigures;
 pub(crate) use families::{Decision, EventOutcome, IntCounter};

@@ -33,4 +33,4 @@ pub(crate) use replica::{BILLS_ELSEWHERE, NO_OUTBOX, ONE_REPLICAS_PART, PART_WIT
 pub(crate) use terms::{COMMIT, Period, RequestIdText, TierBasis};
 pub use time::StoreStart;
 pub(crate) use time::{LONGEST_BUDGET, LONGEST_DELAY};
-pub(crate) use tls::tls_connector;
+pub(crate) use tls::{tls_config, tls_connector};

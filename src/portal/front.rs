@@ -9,6 +9,7 @@ use crate::model::{AccountId, Endpoint, Utc};
 use crate::portal::form::other_methods;
 use crate::portal::limits::{Limits, QUESTIONS_A_SECOND};
 use crate::portal::parameters::Parameters;
+use crate::proxy::admission::SharedWindows;
 use crate::proxy::listener::{BoxedAnswer, Front};
 use crate::proxy::policy::{KeyBar, KnownAccount, ProvenKey};
 use crate::proxy::{
@@ -31,6 +32,8 @@ const PART: &str = "x-tollgate-part: one-replica\r\n";
 #[derive(Clone)]
 pub(crate) struct Portal {
     pub(super) proxy: Arc<Proxy>,
+    /// Whether requests that are for no endpoint of its own are calls; else they are refused.
+    takes_calls: bool,
     /// One permit for each question that reads the ledger now.
     questions: Arc<Semaphore>,
     /// One permit for each page of an export that is read now.
@@ -116,10 +119,34 @@ impl Portal {
     pub(crate) fn new(proxy: Arc<Proxy>) -> Self {
         Self {
             proxy,
+            takes_calls: true,
             questions: Arc::new(Semaphore::new(AT_ONCE)),
             pages: Arc::new(Semaphore::new(PAGES_AT_ONCE)),
             limits: Arc::default(),
         }
+    }
+
+    /// A portal that takes no calls.
+    pub(crate) fn without_calls(proxy: Arc<Proxy>) -> Self {
+        Self {
+            takes_calls: false,
+            ..Self::new(proxy)
+        }
+    }
+
+    /// The windows of the shared store, of which each worker has a connection.
+    pub(crate) fn windows(&self) -> Option<Arc<SharedWindows>> {
+        self.proxy.shared().windows.clone()
+    }
+
+    async fn no_call(
+        self,
+        client: Arc<Client>,
+        head: Box<RequestHead>,
+        body: RequestBody,
+    ) -> Answer<Relay> {
+        let request = OwnRequest::new(&self.proxy, &client, &head, body);
+        request.answer(Err(Refusal::NoCallsHere)).await
     }
 
     async fn own(
@@ -234,7 +261,8 @@ impl Front for Portal {
     ) -> BoxedAnswer {
         match Asked::of(&head) {
             Some(asked) => Box::pin(self.clone().own(asked, client.clone(), head, body)),
-            None => Front::answer(&self.proxy, worker, client, head, body),
+            None if self.takes_calls => Front::answer(&self.proxy, worker, client, head, body),
+            None => Box::pin(self.clone().no_call(client.clone(), head, body)),
         }
     }
 }

@@ -1,14 +1,15 @@
 //! `GET /v1/quota`: a customer sees its own quota, live, with its own credential.
 
+use crate::billing::balances::undebited;
 use crate::ledger::{KeysUsed, Reader, TurnedAwayLine};
 use crate::model::{
-    AccountId, BILLS_ELSEWHERE, GroupId, Local, Mode, Month, ONE_REPLICAS_PART, Utc,
+    AccountId, BILLS_ELSEWHERE, GroupId, Local, Mode, Month, ONE_REPLICAS_PART, Stop, Utc,
 };
 use crate::portal::form::Said;
 use crate::portal::front::{Portal, Question, Source, Unread};
 use crate::proxy::admission::Now;
 use crate::proxy::identity::CredentialFailure;
-use crate::proxy::{Refusal, THROTTLED};
+use crate::proxy::{CollectedStanding, Refusal, THROTTLED};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
@@ -41,9 +42,10 @@ impl Portal {
         let paid_by = self.proxy.shared().paid_by();
         let account = &question.account;
         let is_replica = self.proxy.is_replica();
+        let heard = self.proxy.shared().heard();
         let told = self.read(account, move |source| {
             let books = match is_replica {
-                true => counted(source)?,
+                true => counted(source, heard.as_deref(), paid_by)?,
                 false => settled(source, paid_by)?,
             };
             told(source, books)
@@ -127,8 +129,13 @@ fn settled(source: &Source<'_>, paid_by: Utc) -> Result<ShownBooks, Unread> {
     })
 }
 
-/// What one of several replicas knows: the calls that it admitted, and nothing of money.
-fn counted(source: &Source<'_>) -> Result<ShownBooks, Unread> {
+/// What one of several replicas knows: the calls that it admitted, and of money what the collector
+/// said last.
+fn counted(
+    source: &Source<'_>,
+    heard: Option<&CollectedStanding>,
+    paid_by: Utc,
+) -> Result<ShownBooks, Unread> {
     let Source { books, account } = source;
     let zone = &books.catalog.time_zone;
     let month = Month::of(books.now, zone);
@@ -155,14 +162,30 @@ fn counted(source: &Source<'_>) -> Result<ShownBooks, Unread> {
     });
     Ok(ShownBooks {
         services: services.collect(),
-        standing: json!({
-            "balance": null,
-            "in_arrears": null,
-            "due_so_far": null,
-            "books": BILLS_ELSEWHERE,
-            "part": ONE_REPLICAS_PART,
-        }),
+        standing: standing(source, heard, paid_by),
         arrears_since: None,
+    })
+}
+
+/// The balance and whether it stops the account, as the collector said last; nothing of it when it
+/// has said nothing.
+fn standing(source: &Source<'_>, heard: Option<&CollectedStanding>, paid_by: Utc) -> Value {
+    let Source { books, account } = source;
+    let mut services = account.services.iter();
+    let by_files = services.any(|service| service.stopped == Some(Stop::Arrears));
+    let balance = heard.map(|heard| match heard.balances.get(&account.id) {
+        Some(balance) => balance.to_string(),
+        // It was never debited: what it paid is left.
+        None => undebited(account, paid_by).to_string(),
+    });
+    let zone = &books.catalog.time_zone;
+    json!({
+        "balance": balance,
+        "in_arrears": heard.map(|heard| by_files || heard.stopped.contains(&account.id)),
+        "as_of": heard.map(|heard| Local::new(heard.as_of, zone)),
+        "due_so_far": null,
+        "books": BILLS_ELSEWHERE,
+        "part": ONE_REPLICAS_PART,
     })
 }
 

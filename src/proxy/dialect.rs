@@ -273,6 +273,7 @@ mod tests {
             Refusal::TooManyQuestions,
             Refusal::ExportRuns,
             Refusal::CannotAnswer,
+            Refusal::NoCallsHere,
         ]);
         refusals
     }

@@ -98,6 +98,8 @@ pub(crate) enum Refusal {
     Question(BadQuestion),
     /// The ledger cannot be asked now.
     CannotAnswer,
+    /// A call, where only the own endpoints are.
+    NoCallsHere,
     /// Admitted, and no connection to the upstream.
     UpstreamUnreachable,
     /// Admitted, and the upstream broke off before its answer.
@@ -384,6 +386,9 @@ refusals! {
         Self::CannotAnswer =>
             "cannot_answer", "ServiceUnavailable", SERVICE_UNAVAILABLE "Service unavailable", Retry::Safe(1),
             ("The question cannot be answered now; ask again. Calls are not held up by that.");
+        Self::NoCallsHere =>
+            "no_calls_here", "UnsupportedOperation", NOT_FOUND "No calls here", Retry::Never,
+            ("No calls are taken at this address; send them to a gate. Here are /v1/quota, /v1/usage, /v1/statements and /v1/records.");
         // Not 404: of a month it says that nothing was called in it. Not 5xx: it would be asked again.
         Self::Question(failure @ BadQuestion::BillsElsewhere) =>
             "bills_elsewhere", "UnsupportedOperation", CONFLICT "Bills are made elsewhere", Retry::Never,

@@ -12,6 +12,7 @@ use crate::proxy::client::Client;
 use crate::proxy::identity::hold_down::{HoldDown, Warnings};
 use crate::proxy::places::{Place, Places};
 use crate::proxy::policy::Policy;
+use crate::proxy::standing::{CollectedStanding, HeardStanding};
 use crate::proxy::turned_away::TurnedAway;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -30,12 +31,16 @@ pub struct Shared {
     pub limiters: Limiters,
     /// The windows of the shared store; `None` when this process decides alone.
     pub(crate) windows: Option<Arc<SharedWindows>>,
+    /// The bills are made elsewhere, from the calls of all gates.
+    books_elsewhere: bool,
     /// The records of all admitted calls.
     pub ledger: Ledger,
     /// The figures for the metrics page.
     pub metrics: Arc<Metrics>,
     /// The calls that were turned away since the ledger was last told.
     pub(crate) turned_away: TurnedAway,
+    /// What the collector last said of the accounts.
+    standing: HeardStanding,
     /// Unix time in microseconds; see [`Shared::vouch`].
     vouched: AtomicI64,
 }
@@ -54,9 +59,11 @@ impl Shared {
             policy: ArcSwap::from_pointee(policy),
             limiters,
             windows: None,
+            books_elsewhere: false,
             ledger,
             metrics,
             turned_away: TurnedAway::default(),
+            standing: HeardStanding::default(),
             vouched: AtomicI64::new(i64::MIN),
         }
     }
@@ -69,9 +76,45 @@ impl Shared {
         }
     }
 
+    /// The records of this process are collected elsewhere, and the bills made there.
+    pub(crate) fn with_books_elsewhere(self) -> Self {
+        Self {
+            books_elsewhere: true,
+            ..self
+        }
+    }
+
     /// `at` has come, because a trusted clock has shown it. The wall clock may show less now.
     pub fn vouch(&self, at: Utc) {
         self.vouched.fetch_max(at.0, Ordering::Relaxed);
+    }
+
+    /// Puts in force what the collector says of the accounts, from the next call that is decided.
+    pub(crate) fn hear(&self, said: Arc<CollectedStanding>) {
+        self.standing.hear(&self.limiters, said);
+    }
+
+    /// Whether the collector is heard now.
+    pub(crate) fn hears_standing(&self) -> bool {
+        self.standing.is_current.load(Ordering::Relaxed)
+    }
+
+    /// Says whether the collector is heard now.
+    pub(crate) fn set_hears_standing(&self, is_current: bool) {
+        self.standing
+            .is_current
+            .store(is_current, Ordering::Relaxed);
+        self.metrics.set_standing_current(is_current);
+    }
+
+    /// Puts in force again what the collector said last, and gives it.
+    pub(crate) fn stop_as_heard(&self) -> Option<Arc<CollectedStanding>> {
+        self.standing.again(&self.limiters)
+    }
+
+    /// What the collector last said of the accounts.
+    pub(crate) fn heard(&self) -> Option<Arc<CollectedStanding>> {
+        self.standing.last()
     }
 
     /// The instant up to which payments count (R17): now, or the latest that was vouched for. A
@@ -126,10 +169,10 @@ impl Proxy {
         &self.shared
     }
 
-    /// Whether this process is one of several replicas (`admission.store`): its ledger has a part of
-    /// the calls, and the bills are made elsewhere.
+    /// Whether this process is one of several replicas (`admission.store`, `outbox`): its ledger has
+    /// a part of the calls, and the bills are made elsewhere.
     pub fn is_replica(&self) -> bool {
-        self.shared.windows.is_some()
+        self.shared.windows.is_some() || self.shared.books_elsewhere
     }
 
     /// How long a client's connection may stay without a request.

@@ -50,6 +50,8 @@ struct Known {
     turned: Mono,
     /// By how much the store's clock is ahead of that of its machine, and the question that said it.
     ahead: (Mono, Duration),
+    /// The latest instant that an answer has told.
+    reached: Utc,
 }
 
 /// What is known of the store at an instant.
@@ -216,6 +218,14 @@ impl StoreClock {
         })
     }
 
+    /// An instant that the clock of the store's machine has reached, in the epoch that is known:
+    /// calls that are asked for from now on are dated after it, unless that clock is set back.
+    pub(crate) fn reached(&self) -> Option<Utc> {
+        let known = self.known.as_ref()?;
+        let (_, ahead) = known.ahead;
+        Some(known.reached.before(ahead))
+    }
+
     /// Takes an answer to a question that was sent at `sent`, read immediately before, and received
     /// at `received`, read immediately after. Any order of answers is safe.
     pub(crate) fn heard(&mut self, sent: Mono, received: Mono, said: &Said) -> Heard {
@@ -248,6 +258,7 @@ impl StoreClock {
                     self.adopt(epoch, anchor, ahead, received);
                     return self.fall_silent(received, self.silence.max(opens_in), Silence::Jumped);
                 }
+                known.reached = known.reached.max(at);
                 if !in_time {
                     return Heard::AskAgain(NoAnswer::LateAnswer);
                 }
@@ -313,6 +324,7 @@ impl StoreClock {
             previous: anchor,
             turned: anchor.sent,
             ahead: (anchor.sent, ahead),
+            reached: anchor.at,
         });
     }
 

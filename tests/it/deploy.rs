@@ -281,7 +281,25 @@ fn the_rules_of_the_store_fire_for_what_lasts_and_not_for_one_failover() {
         .lines()
         .filter_map(|line| line.split_once("- alert: "))
         .collect();
-    assert_eq!(alerts.len(), 4);
+    assert_eq!(alerts.len(), 5);
+    for (_, alert) in alerts {
+        assert!(cases.contains(&format!("alertname: {alert}")), "{alert}");
+    }
+}
+
+#[test]
+fn the_rules_of_the_collector_fire_for_what_lasts_and_for_each_there_is_a_case() {
+    let tests = deploy("collector.rules.test.yml");
+    run("promtool", &["test", "rules", tests.to_str().unwrap()]);
+    let cases = std::fs::read_to_string(tests).unwrap();
+    let rules = std::fs::read_to_string(deploy("tollgate.rules.yml")).unwrap();
+    let (_, rules) = rules.split_once("name: tollgate-collector").unwrap();
+    let (rules, _) = rules.split_once("name: tollgate-store").unwrap();
+    let alerts = rules
+        .lines()
+        .filter_map(|line| line.split_once("- alert: "));
+    let alerts: Vec<_> = alerts.collect();
+    assert_eq!(alerts.len(), 6);
     for (_, alert) in alerts {
         assert!(cases.contains(&format!("alertname: {alert}")), "{alert}");
     }
@@ -329,6 +347,7 @@ fn every_metric_in_the_rules_exists() {
         "tollgate.rules.test.yml",
         "settlement.rules.test.yml",
         "store.rules.test.yml",
+        "collector.rules.test.yml",
     ]
     .map(|file| std::fs::read_to_string(deploy(file)).unwrap())
     .concat();

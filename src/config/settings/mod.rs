@@ -5,6 +5,8 @@
 
 mod addresses;
 mod events;
+mod outbox;
+mod outbox_rows;
 mod read;
 pub(in crate::config) mod restart;
 mod section;
@@ -19,6 +21,6 @@ pub use table::reference;
 pub use types::Endpoint;
 
 pub(crate) use types::{
-    AdminSettings, EventSettings, LedgerSettings, Limits, Settings, SigningKey, StoreSettings,
-    StoreTopology, UpstreamSettings, WebhookUrl,
+    AdminSettings, EventSettings, LedgerSettings, Limits, OutboxLogin, OutboxSettings, Settings,
+    SigningKey, StoreSettings, StoreTopology, UpstreamSettings, WebhookUrl,
 };

@@ -6,6 +6,7 @@
 use crate::config::reader::Item;
 use crate::config::settings::addresses::{address, endpoint, leads_to, network};
 use crate::config::settings::events::events;
+use crate::config::settings::outbox::outbox;
 use crate::config::settings::section::Section;
 use crate::config::settings::store::admission;
 use crate::config::settings::{AdminSettings, LedgerSettings, Limits, Settings, UpstreamSettings};
@@ -23,7 +24,7 @@ const NOTICES: &str = "is replaced by `events`, whose posts are signed: write \
 /// Why a replica has no `events`. A warning would be read by nobody until the first notice (R14) is
 /// missed.
 const EVENTS_OF_A_REPLICA: &str = "nothing would be posted: `admission.store` makes this gate one of several replicas, and \
-    none of them knows all calls, so none raises events; take `events` out";
+    none of them knows all calls, so none raises events; take `events` out, or write `outbox` and let `tollgate collect` post them";
 
 /// Where the other two files are, as far as it is known.
 #[derive(Default)]
@@ -57,12 +58,13 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
     };
     let ledger = top.required_section("ledger", "{path: ../var/ledger.db}", ledger);
     let admission = admission(top.section("admission"));
+    let outbox = top.optional_section("outbox", outbox);
     let replica = top.optional("replica", |item| item.line().map(str::to_owned));
     let metric_accounts = alone(top.section("metrics"), |fields| fields.count("accounts"));
     top.forbid("notices", NOTICES);
     let events_at = top.written("events");
     let events = top.optional_section("events", events);
-    if let (Some(item), Some((_, Some(_)))) = (events_at, &admission) {
+    if let (Some(item), Some((_, Some(_))), Some(None)) = (events_at, &admission, &outbox) {
         item.refuse::<()>(EVENTS_OF_A_REPLICA);
     }
     let trusted_proxies = top.value("trusted_proxies", |item| item.each(network));
@@ -79,6 +81,7 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
             ledger: ledger?,
             max_delay,
             store,
+            outbox: outbox?,
             replica: replica?,
             metric_accounts: metric_accounts?,
             events: events?,

@@ -4,6 +4,7 @@
 
 use crate::config::Settings;
 use crate::config::reader::{spelled, spelled_size};
+use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -92,4 +93,15 @@ impl Change {
         };
         (before != after).then_some((before, after))
     }
+}
+
+/// The values of a secret.
+pub(in crate::config) const SECRET: Bounds = Bounds::Text("text, `{file: PATH}` or `{env: NAME}`");
+
+/// A secret as [`Change::Secret`] compares it.
+pub(in crate::config) fn secret(secret: Option<&SecretString>) -> Vec<&[u8]> {
+    secret
+        .map(|s| s.expose_secret().as_bytes())
+        .into_iter()
+        .collect()
 }

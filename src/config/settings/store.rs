@@ -129,23 +129,26 @@ fn node(item: Item<'_>) -> Option<Endpoint> {
             scheme
         ));
     }
-    item.parsed(WHAT, |text| {
-        let (host, port) = text.rsplit_once(':')?;
-        let port = port.parse().ok().filter(|port| *port != 0)?;
-        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-        let host = match bare {
-            Some(address) => address.parse::<std::net::Ipv6Addr>().ok()?.to_string(),
-            None if host.contains(':') => return None,
-            None => host.to_owned(),
-        };
-        let is_name = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
-        (!host.is_empty() && host.chars().all(is_name)).then_some(Endpoint { host, port })
-    })
+    item.parsed(WHAT, host_and_port)
+}
+
+/// `HOST:PORT`, an IPv6 address in brackets.
+pub(in crate::config) fn host_and_port(text: &str) -> Option<Endpoint> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    let host = match bare {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().ok()?.to_string(),
+        None if host.contains(':') => return None,
+        None => host.to_owned(),
+    };
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
+    (!host.is_empty() && host.chars().all(is_name)).then_some(Endpoint { host, port })
 }
 
 /// The certificates of a file (PEM), read now: a file that is not there is told with the others'
 /// mistakes.
-fn certificates(item: Item<'_>) -> Option<Vec<u8>> {
+pub(in crate::config) fn certificates(item: Item<'_>) -> Option<Vec<u8>> {
     let text = item.text()?;
     let path: PathBuf = item.source.beside(text);
     let shown = quoted(text);

@@ -6,11 +6,12 @@
 //! that the reader does not accept.
 
 use crate::config::Settings;
-use crate::config::settings::setting::{Bounds, Change, Setting, Unwritten};
+use crate::config::settings::outbox_rows;
+use crate::config::settings::setting::{Bounds, Change, SECRET, Setting, Unwritten, secret};
 use crate::config::settings::{StoreSettings, StoreTopology};
 use crate::config::yaml::{self, Node, Places};
 use crate::model::{LONGEST_BUDGET, LONGEST_DELAY};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -75,18 +76,9 @@ const KIB: u64 = 1 << 10;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 
-const SECRET: Bounds = Bounds::Text("text, `{file: PATH}` or `{env: NAME}`");
-
 /// How a setting of the store is told; "none" without a store.
 fn of_store(settings: &Settings, told: fn(&StoreSettings) -> String) -> String {
     settings.store.as_ref().map_or("none".to_owned(), told)
-}
-
-fn secret(secret: Option<&SecretString>) -> Vec<&[u8]> {
-    secret
-        .map(|s| s.expose_secret().as_bytes())
-        .into_iter()
-        .collect()
 }
 
 /// In the order of the reference.
@@ -340,6 +332,16 @@ pub(in crate::config) static TABLE: &[Setting] = &[
         change: Change::AtRestart(|s| of_store(s, |store| format!("{:?}", store.budget))),
         does: "An answer of the store that takes longer is void. The cap at the upstream is looser by it.",
     },
+    outbox_rows::SERVERS,
+    outbox_rows::USERNAME,
+    outbox_rows::PASSWORD,
+    outbox_rows::CREDENTIALS,
+    outbox_rows::NKEY,
+    outbox_rows::TLS,
+    outbox_rows::CA,
+    outbox_rows::STREAM,
+    outbox_rows::MAX_BYTES,
+    outbox_rows::REPLICAS,
     Setting {
         key: "replica",
         unwritten: Unwritten::Nothing,

@@ -32,16 +32,26 @@ pub struct Settings {
     pub max_delay: Duration,
     /// Where the windows are kept that many replicas share; `None` is in this process.
     pub store: Option<StoreSettings>,
+    /// Where records are sent to be collected; `None` is nowhere.
+    pub outbox: Option<OutboxSettings>,
     /// The name of this replica in records; `None` is the machine's.
     pub replica: Option<String>,
     /// The number of accounts that have metric series of their own; at least 1.
     pub metric_accounts: usize,
-    /// Where events are posted (R14, R16); `None` is nowhere, as it is with [`Self::store`].
+    /// Where events are posted (R14, R16); `None` is nowhere. With
+    /// [`Self::outbox`] only the collector posts them.
     pub events: Option<EventSettings>,
     /// What holds everything finite (P7).
     pub limits: Limits,
     /// Peers whose `X-Forwarded-For` names the real peer.
     pub trusted_proxies: Vec<IpNet>,
+}
+
+impl Settings {
+    /// The bills are made elsewhere: this gate is one of several, or its records are collected.
+    pub fn books_are_elsewhere(&self) -> bool {
+        self.store.is_some() || self.outbox.is_some()
+    }
 }
 
 /// The `admin` section.
@@ -142,6 +152,44 @@ pub enum StoreTopology {
     },
     /// The nodes of a Cluster themselves.
     Cluster,
+}
+
+/// The section `outbox.nats`.
+#[derive(Clone, Debug)]
+pub struct OutboxSettings {
+    /// The servers that are tried; at least one.
+    pub servers: Vec<Endpoint>,
+    /// Who this gate is for them.
+    pub login: OutboxLogin,
+    /// They are spoken to over TLS.
+    pub tls: bool,
+    /// Certificates (PEM) of which one must have signed theirs; `None` is those that the machine
+    /// trusts.
+    pub ca: Option<Vec<u8>>,
+    /// The name of the stream.
+    pub stream: String,
+    /// The most bytes of the stream.
+    pub max_bytes: u64,
+    /// The servers that keep each message; odd.
+    pub replicas: usize,
+}
+
+/// Who a gate is for NATS.
+#[derive(Clone, Debug)]
+pub enum OutboxLogin {
+    /// Nobody in particular.
+    Nobody,
+    /// A user with a password.
+    User {
+        /// The name.
+        username: String,
+        /// The password.
+        password: SecretString,
+    },
+    /// The text of a credentials file.
+    Credentials(SecretString),
+    /// The seed of a key.
+    NkeySeed(SecretString),
 }
 
 /// The `events` section.

@@ -126,6 +126,7 @@ pages! {
     the_upstream_is_one_plain_endpoint_without_a_path: "the_upstream";
     trusted_proxies_are_networks: "trusted_proxies";
     a_store_is_one_server_or_sentinels_or_a_cluster: "store";
+    an_outbox_has_servers_and_one_way_to_say_who_the_gate_is: "outbox";
     missing_files_are_mistakes_of_the_lines_that_name_them: "files";
     an_empty_or_shapeless_file_is_a_mistake: "shapes";
     punctuation_of_another_keyboard_in_a_value_is_said_beside_it: "punctuation";

@@ -44,9 +44,10 @@ fn said_of(key: &str, value: &str) -> Vec<String> {
     });
     // What makes sense only beside another key.
     let beside = match key {
-        "admission.store.redis.ca" => Some("tls: true"),
-        "admission.store.redis.username" => Some("password: x"),
+        "admission.store.redis.ca" | "outbox.nats.ca" => Some("tls: true"),
+        "admission.store.redis.username" | "outbox.nats.username" => Some("password: x"),
         "admission.store.redis.sentinel_username" => Some("sentinel: x, sentinel_password: x"),
+        "outbox.nats.password" => Some("username: x"),
         key if key.contains(".sentinel_") => Some("sentinel: x"),
         _ => None,
     };
@@ -87,7 +88,11 @@ fn the_reader_accepts_every_key_of_the_table_with_its_default() {
             (Unwritten::Is(text) | Unwritten::Refused(text), _) => text.to_owned(),
             (Unwritten::Nothing, Bounds::Time(range)) => format!("{:?}", range.start()),
             (Unwritten::Nothing, Bounds::Text("a path")) => "any.pem".to_owned(),
-            (Unwritten::Nothing, _) => "\"100\"".to_owned(),
+            (Unwritten::Nothing, _) => match setting.key {
+                "outbox.nats.credentials" => "{file: any.pem}".to_owned(),
+                "outbox.nats.nkey" => "SUx".to_owned(),
+                _ => "\"100\"".to_owned(),
+            },
         };
         assert_eq!(said_of(setting.key, &value), [""; 0], "{}", setting.key);
     }

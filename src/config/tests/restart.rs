@@ -18,6 +18,13 @@ fn with_store() -> String {
     )
 }
 
+/// The section `outbox`, with one way to say who we are.
+fn with_outbox(login: &str) -> String {
+    format!(
+        "outbox: {{nats: {{servers: [\"nats://nats-1:4222\"], {login}, tls: true, stream: RECORDS, max_bytes: 9GiB, replicas: 3}}}}\n"
+    )
+}
+
 /// A key, and what is changed for it in the shipped file with [`EVENTS`] or a store.
 const CHANGES: &[(&str, &str, &str)] = &[
     ("listen", "listen: 127.0.0.1:8080", "listen: 127.0.0.1:8081"),
@@ -140,6 +147,24 @@ const CHANGES: &[(&str, &str, &str)] = &[
         "trusted_proxies: []",
         "trusted_proxies: [10.0.0.0/8]",
     ),
+    ("outbox.nats.servers", "nats-1:4222", "nats-2:4222"),
+    ("outbox.nats.username", "username: n,", "username: m,"),
+    ("outbox.nats.password", "s3cr3t-7", "s3cr3t-8"),
+    ("outbox.nats.credentials", "nats-1.creds", "nats-2.creds"),
+    ("outbox.nats.nkey", "SUs3cr3t-1", "SUs3cr3t-2"),
+    ("outbox.nats.tls", "tls: true, stream", "tls: false, stream"),
+    (
+        "outbox.nats.ca",
+        "tls: true, stream",
+        "tls: true, ca: store.pem, stream",
+    ),
+    ("outbox.nats.stream", "stream: RECORDS", "stream: OTHERS"),
+    (
+        "outbox.nats.max_bytes",
+        "max_bytes: 9GiB",
+        "max_bytes: 8GiB",
+    ),
+    ("outbox.nats.replicas", "replicas: 3}}", "replicas: 5}}"),
     (
         "ledger.when_missing",
         "when_missing: create",
@@ -154,13 +179,26 @@ fn every_setting_that_changed_is_named_and_no_token_is_shown() {
     let text = fs::read_to_string(&path).unwrap();
     // One of several replicas has no events.
     let shared = text.replace("admission: {max_delay: 50ms}", &with_store());
-    let alone = text + EVENTS;
+    let outbox = |login: &str| format!("{text}{}", with_outbox(login));
+    let by_user = outbox("username: n, password: s3cr3t-7");
+    let by_file = outbox("credentials: {file: nats-1.creds}");
+    let by_key = outbox("nkey: SUs3cr3t-1");
+    let alone = format!("{text}{EVENTS}");
     let certificate = "-----BEGIN CERTIFICATE-----\n";
     shipped.files.write("store.pem", certificate);
+    shipped
+        .files
+        .write("nats-1.creds", "-----BEGIN\ns3cr3t-1\n");
+    shipped
+        .files
+        .write("nats-2.creds", "-----BEGIN\ns3cr3t-2\n");
     for (key, from, to) in CHANGES {
-        let text = match key.starts_with("events") {
-            true => &alone,
-            false => &shared,
+        let text = match *key {
+            key if key.starts_with("events") => &alone,
+            "outbox.nats.credentials" => &by_file,
+            "outbox.nats.nkey" => &by_key,
+            key if key.starts_with("outbox") => &by_user,
+            _ => &shared,
         };
         fs::write(&path, text).unwrap();
         let old = shipped.files.load().unwrap();

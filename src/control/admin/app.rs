@@ -1,6 +1,8 @@
 //! The parts that the operators' paths share: the process's state, problems, reads of the ledger.
 
 use crate::billing::books::BooksError;
+use crate::control::collector::Progress;
+use crate::control::outbox::GateOutbox;
 use crate::control::reload::Reloader;
 use crate::ledger::{LedgerError, ReadError, Reader};
 use crate::model::{AccountId, Utc};
@@ -44,7 +46,11 @@ pub(super) struct Admin {
     /// The name of this process in records.
     pub(super) replica: String,
     pub(super) started_at: Utc,
+    /// `None` of a gate whose records stay here.
+    pub(super) outbox: Option<Arc<GateOutbox>>,
     pub(super) state: watch::Receiver<AdminState>,
+    /// How far the collector is; `None` of a gate.
+    pub(super) collector: Option<Arc<Progress>>,
 }
 
 pub(super) type App = Extracted<Arc<Admin>>;

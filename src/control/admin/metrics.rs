@@ -27,6 +27,14 @@ pub(super) async fn metrics(Extracted(admin): App) -> Response {
     metrics
         .config_generation
         .set(whole(shared.policy.load().generation));
+    if let Some(outbox) = &admin.outbox {
+        let (records, waited) = outbox.progress.lag(ledger.last_seq);
+        metrics.outbox_lag_records.set(whole(records));
+        metrics.outbox_lag_seconds.set(whole(waited.as_secs()));
+        let collected = outbox.progress.read().collected_seq;
+        let uncollected = ledger.last_seq.saturating_sub(collected);
+        metrics.outbox_uncollected_records.set(whole(uncollected));
+    }
     let expiring = shared.policy.load().expiring(shared.clock.utc());
     metrics.keys_expiring.set(whole(expiring as u64));
     let text = metrics.expose(figures(shared));

@@ -13,9 +13,10 @@ mod probes;
 mod process;
 mod query;
 mod router;
+mod sources;
 
 pub use listener::CONNECTIONS;
 
 pub(crate) use app::AdminState;
 pub(crate) use listener::Bounded;
-pub(crate) use router::router;
+pub(in crate::control) use router::router;

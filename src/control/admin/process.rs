@@ -5,6 +5,8 @@ use crate::model::Local;
 use crate::config::told;
 use crate::control::admin::app::{App, problem};
 use crate::control::admin::query::{Parameters, flag, parameters};
+use crate::control::admin::sources::described;
+use crate::control::outbox::GateOutbox;
 use crate::control::reload::{Outcome, ReloadOptions};
 use crate::model::COMMIT;
 use crate::store::NodeStatus;
@@ -12,6 +14,7 @@ use axum::Json;
 use axum::extract::State as Extracted;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 pub(super) async fn status(Extracted(admin): App) -> Json<Value> {
@@ -51,8 +54,20 @@ pub(super) async fn status(Extracted(admin): App) -> Json<Value> {
         },
         "calls": {"pending": shared.metrics.pending.get(), "in_flight": shared.metrics.in_flight.get()},
         "connections": shared.metrics.connections.get(),
+        // How far the records of the gates are collected; null of a gate.
+        "collector": admin.collector.as_ref().map(|of| described(of, &policy.catalog.time_zone)),
+        // Who is stopped, as the collector says it; null when it never said anything.
+        "standing": shared.heard().map(|heard| json!({
+            "generation": heard.generation,
+            "as_of": told(heard.as_of),
+            "stopped": heard.stopped.len(),
+            "balances": heard.balances.len(),
+            "is_current": shared.hears_standing(),
+        })),
         // The shared store; null when this gate decides alone.
         "store": store,
+        // How far the records are on their way to the collector; null when they stay here.
+        "outbox": admin.outbox.as_ref().map(|outbox| sending(outbox, &policy.catalog.time_zone)),
         "ledger": {
             "path": shared.ledger.path().display().to_string(),
             "healthy": shared.ledger.healthy(),
@@ -64,6 +79,23 @@ pub(super) async fn status(Extracted(admin): App) -> Json<Value> {
             "free_bytes": ledger.free_bytes,
         },
     }))
+}
+
+fn sending(outbox: &GateOutbox, zone: &TimeZone) -> Value {
+    let (nats, state) = (outbox.nats.status(), outbox.progress.read());
+    let (records, waited) = outbox.progress.lag(outbox.shared.ledger.last_seq());
+    json!({
+        "up": state.trouble.is_none(),
+        "since": Local::new(state.since, zone),
+        "trouble": state.trouble,
+        "nats": {"up": nats.up, "server": nats.server, "trouble": nats.trouble},
+        "stream": outbox.stream.stream,
+        "ledger_id": outbox.ledger_id,
+        "sent_seq": state.sent_seq,
+        "collected_seq": state.collected_seq,
+        "lag_records": records,
+        "lag_seconds": waited.as_secs(),
+    })
 }
 
 pub(super) async fn reload(Extracted(admin): App, query: Parameters) -> Response {

@@ -9,6 +9,9 @@ use crate::control::admin::calls::{records, usage};
 use crate::control::admin::metrics::metrics;
 use crate::control::admin::probes::{live, ready};
 use crate::control::admin::process::{reload, status};
+use crate::control::admin::sources::{retire, sources};
+use crate::control::collector::Progress;
+use crate::control::outbox::GateOutbox;
 use crate::control::reload::Reloader;
 use crate::control::replica::replica_name;
 use crate::proxy::Proxy;
@@ -33,12 +36,14 @@ const QUERIES: usize = 8;
 const RELOADS: usize = 2;
 
 /// Every admin path. `public`: the address of the public listener, for `/status`.
-pub(crate) fn router(
+pub(in crate::control) fn router(
     proxy: Arc<Proxy>,
     reloader: Arc<Reloader>,
     settings: &Settings,
     public: SocketAddr,
     state: watch::Receiver<AdminState>,
+    collector: Option<Arc<Progress>>,
+    outbox: Option<Arc<GateOutbox>>,
 ) -> Router {
     let guard: guard::Guard = Arc::new(settings.admin.token.clone());
     let admin = Arc::new(Admin {
@@ -46,6 +51,8 @@ pub(crate) fn router(
         replica: replica_name(settings),
         started_at: proxy.shared().clock.utc(),
         state,
+        collector,
+        outbox,
         shared: proxy.shared().clone(),
         proxy,
         reloader,
@@ -55,7 +62,9 @@ pub(crate) fn router(
         .route("/v1/records", get(records))
         .route("/v1/statements/{id}", get(statement))
         .route("/v1/accounts", get(accounts))
-        .route("/v1/accounts/{id}", get(account));
+        .route("/v1/accounts/{id}", get(account))
+        .route("/v1/sources", get(sources))
+        .route("/v1/sources/{id}/retire", post(retire));
     let reloads = Router::new().route("/v1/reload", post(reload));
     let paths = Router::new()
         .route("/", get(index))
@@ -141,5 +150,7 @@ async fn index() -> &'static str {
      GET /v1/accounts/ID                   one account: modes, quotas in force, live use, what is left and owed\n\
      GET /v1/statements/ID?month=2026-11   a month's statement, as it was fixed or as it stands\n\
      GET /v1/usage?month=2026-11&account=  a month's counts\n\
+     GET /v1/sources                       of a collector: the ledgers that it collects\n\
+     POST /v1/sources/ID/retire?why=       of a collector: give up a ledger; days and months do not wait for it any more\n\
      GET /v1/records?after=CURSOR&limit=N  records after a cursor, as JSON lines; the next one is in Next-Cursor\n"
 }

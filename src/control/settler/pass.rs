@@ -31,9 +31,12 @@ impl Settler {
         let told = self.tell_statements(&reader, &policy, state);
         let mut settled = Ok(());
         if is_trusted {
-            settled = self
-                .seal_days(&reader, zone, now)
-                .and_then(|()| self.settle_due(&reader, &policy, state, now));
+            settled = match self.over_by(&reader, zone, state, now) {
+                Ok(Some(over_by)) => self
+                    .seal_days(&reader, zone, over_by)
+                    .and_then(|()| self.settle_due(&reader, &policy, state, (now, over_by))),
+                other => other.map(drop),
+            };
             // Months that are settled are debited, whatever hinders the next one.
             settled = settled.and(self.debit_due(&reader, &policy, state, now));
         }
@@ -74,7 +77,7 @@ impl Settler {
         reader: &Reader,
         policy: &Policy,
         state: &mut SettlerState,
-        now: Utc,
+        (now, over_by): (Utc, Utc),
     ) -> Result<(), SettleError> {
         let zone = &policy.catalog.time_zone;
         if let Some(begun) = reader.last_settlement()?
@@ -84,7 +87,7 @@ impl Settler {
         }
         let mut settled = Ok(());
         while settled.is_ok()
-            && let Some(month) = due(reader, zone, now)?
+            && let Some(month) = due(reader, zone, over_by)?
         {
             let (_, end) = month.bounds(zone);
             let is_begun = reader.settlement(&month.to_string())?.is_some();
@@ -166,15 +169,15 @@ impl Settler {
         Ok(())
     }
 
-    /// Seals yesterday, when it has been over for long enough. Days on which the gate did not run
+    /// Seals the day before `over_by`, when it has been over for long enough. Days on which the gate did not run
     /// have no seal of their own: the next one covers them.
     pub(super) fn seal_days(
         &self,
         reader: &Reader,
         zone: &TimeZone,
-        now: Utc,
+        over_by: Utc,
     ) -> Result<(), SettleError> {
-        let day = last_day_over(now, zone);
+        let day = last_day_over(over_by, zone);
         let sealed = reader.last_day()?;
         if reader.last_seq()? == 0 || sealed.is_some_and(|sealed| sealed.day >= day.to_string()) {
             return Ok(());

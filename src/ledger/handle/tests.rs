@@ -1415,7 +1415,7 @@ fn a_newer_schema_is_refused_by_writer_and_reader_and_left_as_it_is() {
     assert!(
         matches!(
             refused,
-            Err(LedgerError::OtherVersion { found: 6, known: 5 })
+            Err(LedgerError::OtherVersion { found: 7, known: 6 })
         ),
         "{refused:?}"
     );

@@ -141,6 +141,18 @@ fn ledger_of_schema_4(bench: &Bench) {
     old.execute_batch(include_str!("schema_4.sql")).unwrap();
 }
 
+/// The seals and the link that a tollgate of that time published of [`ledger_of_schema_5`].
+const HEADS_OF_SCHEMA_5: [&str; 3] = [
+    "af2fb528e51b6bb800d67f5e890df69c537de29dda6f0c4a2caa354a98f28abf",
+    "febd7e5acd5c0cb54a4d947ce917ec1963ad8aa46cebd42fe58c204eab0336bb",
+    "6fb57946f043eeed9ad0f46faf329528e2047d71146dc4d2bf30606c8fdcf7a5",
+];
+
+fn ledger_of_schema_5(bench: &Bench) {
+    let old = Connection::open(bench.path()).unwrap();
+    old.execute_batch(include_str!("schema_5.sql")).unwrap();
+}
+
 fn head(hex_text: &str) -> Link {
     hex::decode(hex_text).unwrap().try_into().unwrap()
 }
@@ -222,6 +234,32 @@ fn a_ledger_of_schema_4_keeps_its_records_seals_and_debits_and_its_notices_becom
     assert!(version.starts_with("raw 74"), "{version}");
 }
 
+#[test]
+fn a_ledger_of_schema_5_keeps_its_records_and_seals_and_is_the_source_of_nothing_yet() {
+    let bench = Bench::new();
+    ledger_of_schema_5(&bench);
+    let before = old_records(&bench.path());
+    assert_eq!(before.len(), 63);
+    let ledger = bench.open();
+    assert_eq!(old_records(&bench.path()), before);
+    let copy = suffixed(&bench.path(), ".schema-5.bak");
+    assert_eq!(old_records(&copy), before);
+    for published in HEADS_OF_SCHEMA_5 {
+        let verified = bench.reader().verify(Some(head(published))).unwrap();
+        assert_eq!(verified.last_seq, 63);
+    }
+    assert!(bench.reader().sources().unwrap().is_empty());
+    // It settled a month alone.
+    assert_eq!(bench.reader().outbox().unwrap().collected_seq, 40);
+    crate::ledger::handle::tests::commit(&ledger, record(4_000)).unwrap();
+    let seal = ledger.seal("2026-11-26").unwrap();
+    drop(ledger);
+    bench.reader().verify(Some(seal.head)).unwrap();
+    // A second start finds nothing to bring up to date.
+    drop(bench.open());
+    assert!(!suffixed(&bench.path(), ".schema-6.bak").exists());
+}
+
 /// Writes a ledger of schema 2 with 5,000 records, the last 10 of them not rolled up, and the first
 /// `pruned` deleted. Its WAL was not copied into the file.
 fn old_ledger(bench: &Bench, pruned: i64) -> Connection {
@@ -285,9 +323,10 @@ fn a_ledger_that_was_brought_up_to_date_has_the_tables_of_a_new_one() {
         rows.map(Result::unwrap).collect()
     };
     let (new, two, three) = (Bench::new(), Bench::new(), Bench::new());
-    let four = Bench::new();
+    let (four, five) = (Bench::new(), Bench::new());
     ledger_of_schema_4(&four);
-    drop(four.store());
+    ledger_of_schema_5(&five);
+    drop((four.store(), five.store()));
     drop(old_ledger(&two, 7));
     ledger_of_schema_3(&three);
     drop((new.store(), two.store(), three.store()));
@@ -295,6 +334,7 @@ fn a_ledger_that_was_brought_up_to_date_has_the_tables_of_a_new_one() {
     assert_eq!(tables(&two), tables(&new));
     assert_eq!(tables(&three), tables(&new));
     assert_eq!(tables(&four), tables(&new));
+    assert_eq!(tables(&five), tables(&new));
 }
 
 fn copy_of(bench: &Bench) -> PathBuf {
@@ -435,7 +475,7 @@ fn whatever_has_the_name_of_the_copy_is_not_overwritten_and_the_copy_gets_anothe
 
 #[test]
 fn a_file_of_schema_1_or_of_a_newer_one_is_refused_and_left_as_it_is() {
-    for version in [1, 6] {
+    for version in [1, 7] {
         let bench = Bench::new();
         let old = old_ledger(&bench, 0);
         old.pragma_update(None, "user_version", version).unwrap();
@@ -446,7 +486,7 @@ fn a_file_of_schema_1_or_of_a_newer_one_is_refused_and_left_as_it_is() {
             Reader::open(&bench.path()).err(),
         ] {
             assert!(
-                matches!(refused, Some(LedgerError::OtherVersion { found, known: 5 }) if found == version),
+                matches!(refused, Some(LedgerError::OtherVersion { found, known: 6 }) if found == version),
                 "{refused:?}"
             );
         }

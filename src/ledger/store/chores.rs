@@ -2,7 +2,7 @@
 //! pruning.
 //!
 //! Owns the order of what is written in each. Must never delete a record that is on no settled
-//! statement.
+//! statement and in no collected ledger.
 
 use crate::ledger::bills::{self, Entry, Seal, StoreError};
 use crate::ledger::chain::{self, Link};
@@ -144,8 +144,8 @@ impl Store {
     }
 
     /// Deletes the oldest records in one small step, up to the first that was admitted at
-    /// `keep_from` or later, and none that is not on a settled month's statements. `true` when
-    /// there may be more to delete.
+    /// `keep_from` or later, and none that is neither on a settled month's statements nor collected
+    /// elsewhere. `true` when there may be more to delete.
     ///
     /// A link is kept for each step of the roll-up, so whole steps go at a time. `first_kept`
     /// passes over all records of a step at once; the records before it are deleted bit by bit.
@@ -167,7 +167,8 @@ impl Store {
             let step: Option<(i64, bool)> = transaction
                 .prepare_cached(
                     "SELECT last_seq,
-                            last_seq <= (SELECT coalesce(max(through_seq), 0) FROM settlements WHERE settled_at IS NOT NULL)
+                            last_seq <= max((SELECT coalesce(max(through_seq), 0) FROM settlements WHERE settled_at IS NOT NULL),
+                                            coalesce((SELECT collected_seq FROM outbox), 0))
                             AND NOT EXISTS (SELECT 1 FROM raw WHERE seq >= ?1 AND seq <= last_seq AND admitted_at >= ?2)
                      FROM links WHERE last_seq >= ?1 ORDER BY last_seq LIMIT 1",
                 )?
@@ -191,6 +192,9 @@ impl Store {
                 .execute([first_kept])?;
             transaction
                 .prepare_cached("DELETE FROM links WHERE last_seq < ?1 - 1")?
+                .execute([first_kept])?;
+            transaction
+                .prepare_cached("DELETE FROM collected WHERE first_seq < ?1 AND last_seq < ?1")?
                 .execute([first_kept])?;
             transaction.commit()?;
         }

@@ -26,8 +26,34 @@ struct Series {
     id: i64,
 }
 
+/// The series of a record that somebody else owns.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SeriesKey<'r> {
+    pub(super) account: &'r AccountId,
+    pub(super) group: &'r GroupId,
+    pub(super) action: &'r Action,
+    pub(super) mode: Mode,
+    pub(super) outcome: Outcome,
+    pub(super) reason: Reason,
+    pub(super) key: &'r KeyId,
+}
+
+impl<'r> SeriesKey<'r> {
+    pub(super) fn of(record: &'r Record) -> Self {
+        Self {
+            account: &record.account,
+            group: &record.group,
+            action: &record.action,
+            mode: record.mode,
+            outcome: record.outcome,
+            reason: record.reason,
+            key: &record.key,
+        }
+    }
+}
+
 impl Series {
-    fn of(record: &Record, id: i64) -> Self {
+    fn of(record: &SeriesKey<'_>, id: i64) -> Self {
         Self {
             account: record.account.clone(),
             group: record.group.clone(),
@@ -40,11 +66,11 @@ impl Series {
         }
     }
 
-    fn has(&self, record: &Record) -> bool {
-        self.account == record.account
-            && self.action == record.action
-            && self.group == record.group
-            && self.key == record.key
+    fn has(&self, record: &SeriesKey<'_>) -> bool {
+        self.account == *record.account
+            && self.action == *record.action
+            && self.group == *record.group
+            && self.key == *record.key
             && (self.mode, self.outcome, self.reason)
                 == (record.mode, record.outcome, record.reason)
     }
@@ -71,14 +97,9 @@ impl SeriesCache {
     pub(super) fn id(
         &mut self,
         connection: &Connection,
-        record: &Record,
+        record: &SeriesKey<'_>,
     ) -> Result<i64, rusqlite::Error> {
-        let hash = hash(
-            &self.hasher,
-            &record.account,
-            &record.action,
-            record.outcome,
-        );
+        let hash = hash(&self.hasher, record.account, record.action, record.outcome);
         if let Some(series) = self.table.find(hash, |series| series.has(record)) {
             return Ok(series.id);
         }
@@ -93,7 +114,7 @@ impl SeriesCache {
     }
 }
 
-fn read_or_insert(connection: &Connection, record: &Record) -> Result<i64, rusqlite::Error> {
+fn read_or_insert(connection: &Connection, record: &SeriesKey<'_>) -> Result<i64, rusqlite::Error> {
     let texts = params![
         record.account.as_str(),
         record.group.as_str(),
@@ -102,7 +123,7 @@ fn read_or_insert(connection: &Connection, record: &Record) -> Result<i64, rusql
         record.outcome.as_str(),
         record.reason.as_str(),
         record.key.as_str(),
-        record.billable(),
+        record.reason == Reason::Billable,
     ];
     connection
         .prepare_cached(

@@ -12,12 +12,13 @@ pub(super) fn bounds(page: &Connection) -> Result<(i64, i64), rusqlite::Error> {
 }
 
 /// The bounds must be such as the writer makes them: records are deleted only when they are on a
-/// settled month's statements, and what is sealed is frozen.
+/// settled month's statements or collected in another ledger, and what is sealed is frozen.
 pub(super) fn only_settled_records_are_gone(page: &Connection) -> Result<(), Mismatch> {
     let (first_kept, floor, settled, frozen, sealed, rolled_up): (i64, i64, i64, i64, i64, i64) = page
         .query_row(
             "SELECT first_kept, floor,
-                    (SELECT coalesce(max(through_seq), 0) FROM settlements WHERE settled_at IS NOT NULL), frozen,
+                    max((SELECT coalesce(max(through_seq), 0) FROM settlements WHERE settled_at IS NOT NULL),
+                        coalesce((SELECT collected_seq FROM outbox), 0)), frozen,
                     (SELECT coalesce(max(last_seq), 0) FROM days WHERE hours IS NOT NULL), rolled_up FROM bounds",
             [],
             |row| {
@@ -33,7 +34,7 @@ pub(super) fn only_settled_records_are_gone(page: &Connection) -> Result<(), Mis
         )?;
     if first_kept - 1 > settled.max(floor - 1) {
         let why = format!(
-            "records up to {} are gone, and only those up to {settled} are on a settled month's statements",
+            "records up to {} are gone, and only those up to {settled} are on a settled month's statements or collected elsewhere",
             first_kept - 1
         );
         return misfit("bounds", "first_kept", why);

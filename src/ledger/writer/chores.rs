@@ -16,7 +16,7 @@ use std::sync::mpsc::SyncSender;
 
 impl Writer {
     /// Lets `write` use the file, opened again when it must be.
-    fn with_store<T, E: From<LedgerError>>(
+    pub(super) fn with_store<T, E: From<LedgerError>>(
         &mut self,
         write: impl FnOnce(&mut Store) -> Result<T, E>,
     ) -> Result<T, E> {
@@ -64,10 +64,12 @@ impl Writer {
                 let kept = self.with_store(|store| store.keep(&entries));
                 self.reply(reply, kept)
             }
+            Job::Collect { ranges, reply } => self.collect(&ranges, reply),
+            Job::Note { note, reply } => self.note(&note, reply),
         }
     }
 
-    fn reply<T>(
+    pub(super) fn reply<T>(
         &mut self,
         reply: SyncSender<Result<T, StoreError>>,
         done: Result<T, StoreError>,

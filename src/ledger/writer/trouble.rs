@@ -95,7 +95,7 @@ impl Writer {
         let close_by = {
             let mut queue = shared.queue.lock();
             queue.asked = false;
-            self.held.append(&mut queue.records);
+            self.hold(&mut queue);
             self.close_by(&queue, now)
         };
         let last_try =
@@ -107,7 +107,7 @@ impl Writer {
                 let _queue = shared.queue.lock();
                 shared.health.store(CLOSED, Ordering::Release);
             }
-            let unrecorded = shared.pending.load(Ordering::Acquire);
+            let unrecorded = shared.pending.count();
             self.checkpointer.stop();
             if trouble.orphan.is_some() {
                 tracing::error!(
@@ -172,6 +172,7 @@ impl Writer {
             trouble.orphan = None;
         }
         if let Some(repair) = &mut trouble.repair {
+            self.shared.let_go_of_the_file();
             repair.run(Some(&self.known))?;
             trouble.repair = None;
         }

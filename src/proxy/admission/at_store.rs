@@ -75,6 +75,12 @@ impl StoreClocks {
         }
     }
 
+    /// What the slowest clock of the store's nodes has reached; `None` when one is not known.
+    fn reached(&self) -> Option<Utc> {
+        let each = self.buckets.iter().map(|bucket| bucket.lock().reached());
+        each.reduce(|one, other| Some(one?.min(other?))).flatten()
+    }
+
     fn of(&self, bucket: Bucket) -> Option<&Mutex<StoreClock>> {
         self.buckets.get(usize::from(bucket.number()))
     }
@@ -168,6 +174,12 @@ impl SharedWindows {
                 false => self.clock.sleep(OPENS_LOOK).await,
             }
         }
+    }
+
+    /// An instant that the store's clock has reached: calls that are asked for from now on start after
+    /// it. `None` while that is not known.
+    pub(crate) fn reached(&self) -> Option<Utc> {
+        self.clocks.reached()
     }
 
     /// Whether the store answers.

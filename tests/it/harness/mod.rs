@@ -3,6 +3,7 @@
 
 mod cut;
 mod gate;
+mod nats;
 mod process;
 mod requests;
 mod samples;
@@ -13,6 +14,7 @@ mod wire;
 
 pub use cut::*;
 pub use gate::*;
+pub use nats::*;
 pub use process::*;
 pub use requests::*;
 pub use samples::*;

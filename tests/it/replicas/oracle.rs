@@ -49,7 +49,8 @@ impl Starts {
                 }
                 let epoch = record.store_epoch.expect("the store decided");
                 let store_us = record.store_start_us.unwrap();
-                assert_eq!(record.admitted_at.0, store_us, "admitted at its start");
+                // They differ by how much the clock of the store's machine was set back.
+                assert!(record.admitted_at.0 <= store_us, "admitted at its start");
                 starts.push(Start {
                     replica: at,
                     store_us,

@@ -67,7 +67,7 @@ impl Newer {
         let (limiter, epoch) = (&self.limiter, &self.epoch);
         let question = format!(
             "FCALL tollgate_admit_2 2 {{tg}}:e {{tg}}:w:{limiter}:{epoch} {epoch} {} {QUOTA} 1 50000 \
-             newer 1065000\r\n",
+             newer 1215000 7\r\n",
             i64::MAX / 1_024,
         );
         self.store.write_all(question.as_bytes()).await.unwrap();
@@ -93,7 +93,7 @@ impl Newer {
             self.epochs.push(values[1].clone());
         }
         self.epoch = values[1].clone();
-        let offsets = (values[0] == "OK").then_some(5..values.len());
+        let offsets = (values[0] == "OK").then_some(7..values.len());
         let starts = offsets
             .into_iter()
             .flatten()

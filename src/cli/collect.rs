@@ -1,0 +1,60 @@
+//! `tollgate collect`: the process that collects the records of many gates, and what is done with its
+//! ledger while it does not run.
+//!
+//! Owns what is printed of a ledger that is given up. Must never write to a ledger that a process has
+//! open.
+
+use crate::cli::flags_collect::{CollectCommand, CollectFlags, RetireFlags};
+use crate::cli::output::{load, print};
+use crate::cli::serve::{Process, run_process};
+use crate::control::{give_up, told_lost};
+use crate::ledger::{Ledger, LedgerError, LedgerOptions};
+use crate::model::{Clock, Durability};
+use anyhow::{Context, bail};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long the ledger may take to close.
+const CLOSING: Duration = Duration::from_secs(30);
+
+/// Runs the collector until a signal ends it, or the subcommand.
+///
+/// # Errors
+/// When the collector cannot start, when the ledger was not closed whole, or when the subcommand
+/// fails.
+pub fn collect(flags: CollectFlags) -> anyhow::Result<()> {
+    match flags.command {
+        None => run_process(Process::Collector, flags.config.config),
+        Some(CollectCommand::Retire(retired)) => retire(&flags.config.config, &retired),
+    }
+}
+
+fn retire(path: &Path, flags: &RetireFlags) -> anyhow::Result<()> {
+    if flags.why.trim().is_empty() {
+        bail!("--why is empty: say why the ledger is given up, for whoever asks later");
+    }
+    let config = load(path)?;
+    let settings = &config.settings;
+    let clock = Clock::default();
+    let options = LedgerOptions {
+        path: settings.ledger.path.clone(),
+        durability: Durability::Strict,
+        replica: "tollgate collect retire".to_owned(),
+        create: false,
+        pending_limit: 1,
+        stall_after: settings.ledger.stall_after,
+    };
+    let ledger = match Ledger::open(options, clock.clone(), |_| ()) {
+        Err(LedgerError::Locked(_)) => bail!(
+            "the collector runs and has the ledger open; ask it: curl -X POST 'http://{}/v1/sources/{}/retire?why=..'",
+            settings.admin.listen,
+            flags.ledger
+        ),
+        opened => opened?,
+    };
+    let lost = give_up(&ledger, &flags.ledger, &flags.why, clock.utc());
+    let closed = ledger.close(CLOSING);
+    let lost = lost?;
+    closed.context("the ledger was not closed whole")?;
+    print(|out| writeln!(out, "{}", told_lost(&lost, &config.catalog.time_zone)))
+}

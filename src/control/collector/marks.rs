@@ -1,0 +1,115 @@
+//! What the ledgers say of themselves each second: all that was admitted before T is at seq s or
+//! before.
+//!
+//! Must never keep an instant that has not come: a gate whose clock was ahead and is set right would
+//! be silent for so long, and nobody would see it.
+
+use crate::control::collector::progress::Progress;
+use crate::control::outbox::{WATERMARKS, WatermarkValue};
+use crate::ledger::Watermark;
+use crate::model::Utc;
+use crate::nats::{KeyValues, Nats, NatsError};
+use crate::proxy::Shared;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the bucket is read.
+const EVERY: Duration = Duration::from_secs(1);
+
+pub(super) struct Marks {
+    pub shared: Arc<Shared>,
+    pub nats: Nats,
+    pub replicas: usize,
+    pub progress: Arc<Progress>,
+}
+
+impl Marks {
+    /// Reads the bucket each second. Runs until it is dropped.
+    pub(super) async fn run(self) {
+        let (mut seen, mut told) = (HashMap::new(), String::new());
+        loop {
+            let failure = match self.read(&mut seen).await {
+                Ok(()) => String::new(),
+                Err(why) => why,
+            };
+            if !failure.is_empty() && failure != told {
+                tracing::warn!(
+                    "the watermarks of the gates cannot be kept: {failure}; trying again"
+                );
+            }
+            told = failure;
+            self.show().await;
+            self.shared.clock.sleep(EVERY).await;
+        }
+    }
+
+    async fn read(&self, seen: &mut HashMap<String, u64>) -> Result<(), String> {
+        let of_nats = |error: NatsError| error.to_string();
+        let bucket = self
+            .nats
+            .bucket(WATERMARKS, self.replicas)
+            .await
+            .map_err(of_nats)?;
+        let changed = changed(&bucket, seen).await.map_err(of_nats)?;
+        let now = self.shared.clock.utc();
+        let mut marks = Vec::new();
+        for (ledger_id, revision, bytes) in changed {
+            seen.insert(ledger_id.clone(), revision);
+            match WatermarkValue::decode(&bytes) {
+                Ok(value) => marks.push(watermark(ledger_id, value, now)),
+                Err(why) => tracing::warn!(ledger = ledger_id, "a watermark cannot be read: {why}"),
+            }
+        }
+        if marks.is_empty() {
+            return Ok(());
+        }
+        let shared = self.shared.clone();
+        let kept = tokio::task::spawn_blocking(move || shared.ledger.watermark_of(marks)).await;
+        let kept = kept
+            .map_err(|error| error.to_string())
+            .and_then(|kept| kept.map_err(|error| error.to_string()));
+        // What was not kept is read again.
+        kept.inspect_err(|_| seen.clear())
+    }
+
+    async fn show(&self) {
+        let (shared, progress) = (self.shared.clone(), self.progress.clone());
+        let shown = tokio::task::spawn_blocking(move || {
+            if let Ok(reader) = shared.ledger.reader() {
+                progress.read(&reader, shared.clock.utc());
+            }
+        });
+        if let Err(error) = shown.await {
+            tracing::error!(%error, "how far the collector is cannot be shown");
+        }
+    }
+}
+
+/// The values that changed since they were seen.
+async fn changed(
+    bucket: &KeyValues,
+    seen: &HashMap<String, u64>,
+) -> Result<Vec<(String, u64, bytes::Bytes)>, NatsError> {
+    let mut changed = Vec::new();
+    for key in bucket.keys().await? {
+        if let Some(value) = bucket.get(&key).await?
+            && seen.get(&key) != Some(&value.revision)
+        {
+            changed.push((key, value.revision, value.bytes));
+        }
+    }
+    Ok(changed)
+}
+
+/// As it is kept: not beyond the collector's own now. What the gate admits once its clock is right
+/// is then not before the instant either.
+fn watermark(ledger_id: String, value: WatermarkValue, now: Utc) -> Watermark {
+    Watermark {
+        ledger_id,
+        replica: value.replica,
+        at: value.at.min(now),
+        seq: value.seq,
+        collected_seq: value.collected_seq,
+    }
+}

@@ -1,0 +1,117 @@
+//! How far the collector is: for `/status`, the metrics and the log.
+//!
+//! Must never be what anything is decided by.
+
+use crate::control::collector::ledgers::missing;
+use crate::ledger::{Reader, SourceLedger};
+use crate::metrics::{Metrics, SourceFigures};
+use crate::model::Utc;
+use crate::nats::{Nats, NatsStatus};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What is known of the work.
+pub(in crate::control) struct Progress {
+    nats: Nats,
+    metrics: Arc<Metrics>,
+    state: Mutex<ProgressState>,
+}
+
+#[derive(Default)]
+struct ProgressState {
+    sources: Vec<SourceLedger>,
+    /// The ledgers whose records are not taken, and why.
+    broken: BTreeMap<String, String>,
+    /// Records taken since the start.
+    records: u64,
+    /// The messages that wait at NATS.
+    waiting: u64,
+}
+
+/// What is shown.
+pub(in crate::control) struct Shown {
+    pub nats: NatsStatus,
+    pub sources: Vec<SourceLedger>,
+    pub broken: BTreeMap<String, String>,
+    pub records: u64,
+    pub waiting: u64,
+}
+
+impl Progress {
+    pub(super) fn new(nats: Nats, metrics: Arc<Metrics>) -> Self {
+        Self {
+            nats,
+            metrics,
+            state: Mutex::default(),
+        }
+    }
+
+    pub(in crate::control) fn shown(&self) -> Shown {
+        let state = self.state.lock();
+        Shown {
+            nats: self.nats.status(),
+            sources: state.sources.clone(),
+            broken: state.broken.clone(),
+            records: state.records,
+            waiting: state.waiting,
+        }
+    }
+
+    pub(super) fn took(&self, records: u64, waiting: u64) {
+        let mut state = self.state.lock();
+        state.records += records;
+        state.waiting = waiting;
+        self.metrics.collector_records.inc_by(records);
+    }
+
+    /// The records of this ledger are not taken. Says so once.
+    pub(super) fn broke(&self, ledger_id: &str, why: &str) {
+        let before = {
+            let mut state = self.state.lock();
+            state.broken.insert(ledger_id.to_owned(), why.to_owned())
+        };
+        if before.as_deref() != Some(why) {
+            tracing::error!(
+                ledger = ledger_id,
+                "the records of a ledger are not taken: {why}"
+            );
+        }
+    }
+
+    /// The records of this ledger are taken again.
+    pub(super) fn healed(&self, ledger_id: &str) {
+        if self.state.lock().broken.remove(ledger_id).is_some() {
+            tracing::info!(
+                ledger = ledger_id,
+                "the records of the ledger are taken again"
+            );
+        }
+    }
+
+    /// Reads what the ledger has of its sources. Blocks.
+    pub(super) fn read(&self, reader: &Reader, now: Utc) {
+        let sources = match reader.sources() {
+            Ok(sources) => sources,
+            Err(error) => {
+                tracing::warn!("how far the ledgers are collected cannot be read: {error}");
+                return;
+            }
+        };
+        let figures = sources.iter().filter(|source| source.retired.is_none());
+        let figures = figures.map(|source| SourceFigures {
+            ledger: source.ledger_id.clone(),
+            replica: source.replica.clone(),
+            lag_records: missing(source),
+            // One of which nothing is known yet is silent since it was heard of.
+            lag_seconds: now
+                .since(source.admitted_before.unwrap_or(source.first_seen_at))
+                .as_secs_f64(),
+        });
+        let figures: Vec<SourceFigures> = figures.collect();
+        let mut state = self.state.lock();
+        self.metrics.set_sources(figures, state.broken.len());
+        self.metrics.set_collector_up(self.nats.status().up);
+        state.sources = sources;
+    }
+}

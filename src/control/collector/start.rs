@@ -1,0 +1,165 @@
+//! Starts the collector.
+//!
+//! Owns the order: the ledger's lock, the settler, then what comes from NATS. NATS need not be there:
+//! customers and operators are answered without it.
+
+use crate::config::{Config, Limits, OutboxSettings, Settings};
+use crate::control::Settler;
+use crate::control::admin::{self, AdminState};
+use crate::control::collector::intake::Intake;
+use crate::control::collector::marks::Marks;
+use crate::control::collector::publish::Publisher;
+use crate::control::collector::{Progress, check_collected};
+use crate::control::open_files::fit_connections;
+use crate::control::outbox::{nats_options, stream_options};
+use crate::control::reload::Reloader;
+use crate::control::serve::Running;
+use crate::control::start::{
+    StartError, bind, default_workers, delivery_of_events, dialer, housekeeping, opened,
+    serve_operators, spawn_workers, started_settler,
+};
+use crate::model::Clock;
+use crate::nats::{Nats, NatsError, StreamOptions};
+use crate::portal::Portal;
+use crate::proxy::admission::Limiters;
+use crate::proxy::listener::Phase;
+use crate::proxy::{Proxy, Shared};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+/// How long the start waits for NATS, to look at what is there.
+const LOOK_AT: Duration = Duration::from_secs(5);
+
+/// Starts the collector on the calling runtime, which becomes its control thread. Returns when it
+/// works.
+pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError> {
+    let mut settings = config.settings;
+    let outbox = settings.outbox.clone().ok_or(StartError::NoOutbox)?;
+    let stream = stream_options(&outbox);
+    let workers = settings
+        .workers
+        .map_or_else(default_workers, std::num::NonZeroUsize::get);
+    settings.limits.connections = fit_connections(&settings.limits, workers)?;
+    let sold = (config.catalog, config.accounts);
+    let written = config.written;
+    let (ledger, policy, metrics) =
+        opened(&settings, &clock, sold, &written, check_collected).await?;
+    let limiters = Limiters::default();
+    let shared = Arc::new(Shared::new(clock, policy, limiters, ledger, metrics));
+    let (listeners, admin_listener) = bind(&settings, workers).await?;
+    let (public, admin) = (listeners[0].local_addr()?, admin_listener.local_addr()?);
+    let proxy = Arc::new(Proxy::new(&settings, shared.clone()));
+    let raised = Arc::new(Notify::new());
+    let settler = started_settler(&settings, &shared, true, &raised).await?;
+    let nats = connected(&settings, &outbox, &stream).await?;
+    let progress = Arc::new(Progress::new(nats.clone(), shared.metrics.clone()));
+
+    let (state, state_seen) = watch::channel(AdminState::Starting);
+    let reloader = Arc::new(Reloader::new(shared.clone(), settler.clone(), written));
+    let router = {
+        let (proxy, reloader) = (proxy.clone(), reloader.clone());
+        admin::router(
+            proxy,
+            reloader,
+            &settings,
+            public,
+            state_seen,
+            Some(progress.clone()),
+            None,
+        )
+    };
+    let mut control = vec![tokio::spawn(serve_operators(admin_listener, router))];
+    let dialer = Arc::new(dialer(&settings, &shared.metrics));
+    let (phase, _) = watch::channel(Phase::Serve);
+    let portal = Arc::new(Portal::without_calls(proxy.clone()));
+    let threads = spawn_workers(&settings, listeners, portal, &dialer, &phase)?;
+    control.push(tokio::spawn(housekeeping(proxy.clone())));
+    control.push(tokio::spawn(settler.clone().run()));
+    control.extend(delivery_of_events(&settings, &shared, &settler, raised));
+    control.push(tokio::spawn(reloader.clone().watch()));
+    control.extend(work(&shared, &settler, &nats, &stream, &progress));
+    state.send_replace(AdminState::Serving);
+    tracing::info!(%public, %admin, "collecting");
+    let Limits {
+        drain_notice,
+        drain,
+        ..
+    } = settings.limits;
+    Ok(Running {
+        public,
+        admin,
+        proxy,
+        reloader,
+        settler,
+        dialer,
+        sending: None,
+        phase,
+        state,
+        workers: threads,
+        control,
+        drain_notice,
+        drain,
+    })
+}
+
+/// Begins what comes from NATS and goes there.
+fn work(
+    shared: &Arc<Shared>,
+    settler: &Arc<Settler>,
+    nats: &Nats,
+    stream: &StreamOptions,
+    progress: &Arc<Progress>,
+) -> [JoinHandle<()>; 3] {
+    let intake = Intake {
+        shared: shared.clone(),
+        nats: nats.clone(),
+        stream: stream.clone(),
+        progress: progress.clone(),
+    };
+    let marks = Marks {
+        shared: shared.clone(),
+        nats: nats.clone(),
+        replicas: stream.replicas,
+        progress: progress.clone(),
+    };
+    let publisher = Publisher {
+        settler: settler.clone(),
+        clock: shared.clock.clone(),
+        nats: nats.clone(),
+        replicas: stream.replicas,
+    };
+    [
+        tokio::spawn(intake.run()),
+        tokio::spawn(marks.run()),
+        tokio::spawn(publisher.run()),
+    ]
+}
+
+/// The connection. Where NATS answers in time, what is there is looked at: a stream that does not fit
+/// is told at once, and not found in the log a day later.
+async fn connected(
+    settings: &Settings,
+    outbox: &OutboxSettings,
+    stream: &StreamOptions,
+) -> Result<Nats, StartError> {
+    let options = nats_options(outbox, settings);
+    let nats = Nats::connect(&options)
+        .await
+        .map_err(|error| StartError::Nats(error.to_string()))?;
+    if !nats.connected(LOOK_AT).await {
+        tracing::warn!("NATS is not there yet: nothing is collected until it is");
+        return Ok(nats);
+    }
+    match nats.records(stream).await {
+        Err(error @ (NatsError::Unfit { .. } | NatsError::Refused { .. })) => {
+            Err(StartError::Nats(error.to_string()))
+        }
+        Err(error) => {
+            tracing::warn!("the stream of records cannot be looked at: {error}");
+            Ok(nats)
+        }
+        Ok(_) => Ok(nats),
+    }
+}

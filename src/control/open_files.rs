@@ -1,0 +1,83 @@
+//! How many connections there can be by the limit of open files, which is raised where it may be.
+
+use crate::config::Limits;
+use crate::control::admin;
+use crate::http::PIPES;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// File descriptors beyond those of connections: ledger, listeners, runtimes, logs; the admin
+/// listener's connections; the two ends of each pipe.
+const SPARE_FILES: u64 = 128 + admin::CONNECTIONS as u64 + 2 * PIPES as u64;
+/// Those of a worker: its listener, four of its runtime, and a connection that it has accepted and
+/// that waits for a place.
+const WORKER_FILES: u64 = 6;
+
+/// Too few file descriptors.
+#[derive(thiserror::Error, Debug)]
+#[error(
+        "limits.connections: {connections} needs {needed} open files and the system allows {allowed}; raise the limit \
+         to at least {needed} (`ulimit -n {needed}`, or LimitNOFILE={needed} in the systemd unit){}",
+        lower_remedy(*fits)
+    )]
+pub struct TooFewFiles {
+    /// `limits.connections`; 1 when it adapts and not even one would fit.
+    connections: usize,
+    /// RLIMIT_NOFILE that it needs.
+    needed: u64,
+    /// The hard limit.
+    allowed: u64,
+    /// The number of connections that would fit; 0 when none does.
+    fits: u64,
+}
+
+fn lower_remedy(fits: u64) -> String {
+    match fits {
+        0 => String::new(),
+        fits => format!(" or lower limits.connections to {fits}"),
+    }
+}
+
+/// The number of connections that there can be: one descriptor for the client and one for the
+/// upstream of each, some for each worker, and some. Raises the limit of open files as far as it
+/// must.
+pub(super) fn fit_connections(limits: &Limits, workers: usize) -> Result<usize, TooFewFiles> {
+    let connections = limits.connections;
+    let spare = SPARE_FILES + WORKER_FILES * workers as u64;
+    let needed_for = |connections| connections as u64 * 2 + spare;
+    let needed = needed_for(connections);
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.current.unwrap_or(u64::MAX);
+    let raise = |current: u64| {
+        // Root may raise the hard limit too.
+        let maximum = limit.maximum.map(|maximum| maximum.max(current));
+        let raised = Rlimit {
+            current: Some(current),
+            maximum,
+        };
+        setrlimit(Resource::Nofile, raised).is_ok()
+    };
+    if current >= needed || raise(needed) {
+        return Ok(connections);
+    }
+    let most = limit.maximum.unwrap_or(current);
+    let allowed = if raise(most) { most } else { current };
+    let fits = allowed.saturating_sub(spare) / 2;
+    if !limits.connections_adapt || fits == 0 {
+        let connections = if limits.connections_adapt {
+            1
+        } else {
+            connections
+        };
+        return Err(TooFewFiles {
+            connections,
+            needed: needed_for(connections),
+            allowed,
+            fits,
+        });
+    }
+    tracing::warn!(
+        "the system allows {allowed} open files: {fits} connections instead of {connections}; raise the limit \
+         (`ulimit -n {needed}`, or LimitNOFILE={needed} in the systemd unit) or write `limits: {{connections: {fits}}}`"
+    );
+    Ok(usize::try_from(fits).unwrap_or(usize::MAX))
+}

@@ -1,0 +1,51 @@
+//! Hears what the collector has, and lets the ledger delete no more than that.
+//!
+//! Must never take more for collected than this ledger has.
+
+use crate::control::outbox::gate::GateOutbox;
+use crate::control::outbox::values::{COLLECTED, collected_seq};
+use crate::nats::NatsError;
+use std::time::Duration;
+
+/// The pause after something that did not work.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Hears it for ever.
+pub(super) async fn hear_collected(of: &GateOutbox) {
+    loop {
+        // That NATS is away is told by the sender.
+        if let Err(error) = hear(of).await {
+            tracing::debug!("what is collected is not heard: {error}");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn hear(of: &GateOutbox) -> Result<(), NatsError> {
+    let bucket = of.nats.bucket(COLLECTED, of.stream.replicas).await?;
+    let mut watched = bucket.watch(&of.ledger_id);
+    loop {
+        let value = watched.next().await?;
+        let seq = match collected_seq(&value.bytes) {
+            Ok(seq) if seq <= of.shared.ledger.last_seq() => seq,
+            Ok(seq) => {
+                tracing::error!(
+                    "the collector says that it has record {seq} of this ledger, which ends before: it is not believed"
+                );
+                continue;
+            }
+            Err(why) => {
+                tracing::error!("what the collector has cannot be read: {why}");
+                continue;
+            }
+        };
+        let shared = of.shared.clone();
+        let kept = tokio::task::spawn_blocking(move || shared.ledger.collected(seq)).await;
+        match kept {
+            Ok(Ok(())) => of.progress.collected(seq),
+            // It is said again with the next records.
+            Ok(Err(error)) => tracing::debug!("what is collected is not kept: {error}"),
+            Err(error) => tracing::error!(%error, "what is collected is not kept"),
+        }
+    }
+}

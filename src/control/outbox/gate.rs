@@ -1,0 +1,19 @@
+//! What the parts of an outbox share.
+
+use crate::control::Settler;
+use crate::control::outbox::status::OutboxProgress;
+use crate::nats::{Nats, StreamOptions};
+use crate::proxy::Shared;
+use std::sync::Arc;
+
+/// What the parts of an outbox share.
+pub(in crate::control) struct GateOutbox {
+    pub shared: Arc<Shared>,
+    /// Knows whether the wall clock is trusted.
+    pub settler: Arc<Settler>,
+    pub nats: Nats,
+    pub stream: StreamOptions,
+    pub ledger_id: String,
+    pub replica: String,
+    pub progress: Arc<OutboxProgress>,
+}

@@ -1,0 +1,147 @@
+//! A gate hears from the collector who is stopped, and keeps what it heard.
+//!
+//! Must never let somebody go on because the collector is silent.
+
+use crate::control::standing::{Assembly, HEAD, STANDING, StandingFile};
+use crate::nats::{KeyValues, Nats, NatsError, Watched};
+use crate::proxy::{CollectedStanding, Shared};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// After so long a silence the gate does not hear the collector any more: it says something every
+/// five seconds.
+const SILENCE: Duration = Duration::from_secs(12);
+/// The pause after a try that failed.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Puts in force what was heard last, by an earlier process too. Blocks.
+pub(in crate::control) fn hear_kept(shared: &Shared, ledger: &Path) {
+    let file = StandingFile::beside(ledger);
+    match file.read() {
+        Ok(Some(kept)) => {
+            tracing::info!(
+                generation = kept.generation,
+                stopped = kept.stopped.len(),
+                "who is stopped is known from before, until the collector is heard"
+            );
+            shared.hear(Arc::new(kept));
+        }
+        Ok(None) => {}
+        Err(error) => tracing::error!(
+            "{} cannot be read: {error}. Nobody is stopped for arrears until the collector is heard",
+            file.path().display()
+        ),
+    }
+    shared.set_hears_standing(false);
+}
+
+/// Hears the collector.
+pub(in crate::control) struct Follower {
+    pub shared: Arc<Shared>,
+    pub nats: Nats,
+    pub replicas: usize,
+}
+
+impl Follower {
+    /// Hears it for ever. Runs until it is dropped.
+    pub(in crate::control) async fn run(self) {
+        let file = StandingFile::beside(self.shared.ledger.path());
+        let mut told = String::new();
+        loop {
+            let failure = match self.follow(&file).await {
+                NatsError::Away(why) => why,
+                other => other.to_string(),
+            };
+            self.shared.set_hears_standing(false);
+            if failure != told {
+                tracing::warn!("the collector is not heard: {failure}. Who was stopped stays so");
+                told = failure;
+            }
+            self.shared.clock.sleep(PAUSE).await;
+        }
+    }
+
+    /// Ends with an error alone.
+    async fn follow(&self, file: &StandingFile) -> NatsError {
+        let bucket = match self.nats.bucket(STANDING, self.replicas).await {
+            Ok(bucket) => bucket,
+            Err(error) => return error,
+        };
+        let (mut watched, mut assembly) = (bucket.watch(HEAD), Assembly::default());
+        let mut before = None;
+        loop {
+            let next =
+                tokio::time::timeout(SILENCE, self.next(&mut watched, &bucket, &mut assembly));
+            match next.await {
+                Ok(Ok(heard)) => {
+                    // The first was perhaps said long ago: the next ones are said now.
+                    let is_later = before.is_some_and(|before| heard.generation > before);
+                    before = Some(heard.generation);
+                    self.hear(heard, is_later, file).await;
+                }
+                Ok(Err(error)) => return error,
+                // The bucket may be another one, whose revisions began anew.
+                Err(_) => return NatsError::Away("it says nothing".to_owned()),
+            }
+        }
+    }
+
+    /// The next standing that is there whole.
+    async fn next(
+        &self,
+        watched: &mut Watched,
+        bucket: &KeyValues,
+        assembly: &mut Assembly,
+    ) -> Result<CollectedStanding, NatsError> {
+        loop {
+            let head = watched.next().await?;
+            let wanted = match assembly.take_head(&head.bytes) {
+                Ok(wanted) => wanted,
+                Err(error) => return Err(unread(HEAD, &error)),
+            };
+            for key in wanted {
+                if let Some(part) = bucket.get(&key).await? {
+                    let taken = assembly.take_part(key.clone(), &part.bytes);
+                    taken.map_err(|error| unread(&key, &error))?;
+                }
+            }
+            if let Some(whole) = assembly.whole() {
+                return Ok(whole);
+            }
+        }
+    }
+
+    async fn hear(&self, heard: CollectedStanding, is_later: bool, file: &StandingFile) {
+        if is_later && !self.shared.hears_standing() {
+            tracing::info!(stopped = heard.stopped.len(), "the collector is heard");
+        }
+        let known = self.shared.heard();
+        let is_same = known.is_some_and(|known| {
+            known.stopped == heard.stopped && known.balances == heard.balances
+        });
+        let heard = Arc::new(heard);
+        let (shared, file) = (self.shared.clone(), file.clone());
+        let kept = tokio::task::spawn_blocking(move || {
+            // In force first: the disk may be slow.
+            shared.hear(heard.clone());
+            if is_later {
+                shared.set_hears_standing(true);
+            }
+            match is_same && file.path().exists() {
+                true => Ok(()),
+                false => file.write(&heard),
+            }
+        });
+        let failure = match kept.await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        tracing::error!("who is stopped cannot be kept beside the ledger: {failure}");
+    }
+}
+
+fn unread(key: &str, error: &dyn std::fmt::Display) -> NatsError {
+    NatsError::Away(format!("what it says ({key}) cannot be read: {error}"))
+}

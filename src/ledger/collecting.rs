@@ -1,0 +1,58 @@
+//! The handle of a ledger as one of many: its records are sent to another, or others' are collected
+//! in it.
+
+use crate::ledger::job::{Job, Note};
+use crate::ledger::{Collected, Ledger, Range, StoreError, Watermark};
+use crate::model::Utc;
+
+impl Ledger {
+    /// Takes the records of these ranges into this ledger, in one transaction; says of each range
+    /// what became of it. Blocks. After an error nothing is known: collect the same ranges again,
+    /// no record is taken twice.
+    ///
+    /// # Errors
+    /// [`StoreError::OwnCalls`] when this ledger has recorded calls of its own.
+    pub fn collect(&self, ranges: Vec<Range>) -> Result<Vec<Collected>, StoreError> {
+        self.ask(|reply| Job::Collect { ranges, reply })
+    }
+
+    /// Keeps what ledgers have told of their records. A watermark only grows. A ledger that nobody
+    /// has heard of is known from here on. Blocks.
+    pub fn watermark_of(&self, watermarks: Vec<Watermark>) -> Result<(), StoreError> {
+        self.note(Note::Watermarks(watermarks)).map(drop)
+    }
+
+    /// Gives up a source: nothing waits for it any more. Its records are still taken when they come.
+    /// `false` when there is no such source, or it was given up before. Blocks.
+    pub fn retire(&self, ledger_id: &str, why: &str, at: Utc) -> Result<bool, StoreError> {
+        self.note(Note::Retired {
+            ledger_id: ledger_id.to_owned(),
+            why: why.to_owned(),
+            at,
+        })
+    }
+
+    /// Notes that the records of this ledger up to `seq` are collected, so that they may be deleted.
+    /// The number only grows. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Ahead`] when there is no such record: another ledger has the id of this one.
+    pub fn collected(&self, seq: u64) -> Result<(), StoreError> {
+        self.note(Note::Collected(seq)).map(drop)
+    }
+
+    fn note(&self, note: Note) -> Result<bool, StoreError> {
+        self.ask(|reply| Job::Note { note, reply })
+    }
+
+    /// An instant and a seq of which this holds: every call that was admitted before the instant is
+    /// recorded at that seq or before, and durable, or it left no record. `None` before the first is
+    /// known. To be asked each second; both only grow. `now` gives the time by the clock that gives
+    /// records their `admitted_at`, which must not be set back.
+    pub fn watermark(&self, now: impl FnOnce() -> Utc) -> Option<(Utc, u64)> {
+        self.turns.lock().look(&self.shared, now)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,366 @@
+-- A ledger of schema 5 as a tollgate of that time left it: 63 records, two sealed days, one settled month.
+CREATE TABLE runs (
+    run        INTEGER PRIMARY KEY,
+    replica    TEXT NOT NULL,
+    opened_at  INTEGER NOT NULL
+) STRICT;
+INSERT INTO runs VALUES(1,'gate-1',1796060336645495);
+CREATE TABLE series (
+    id        INTEGER PRIMARY KEY,
+    account   TEXT NOT NULL,
+    "group"   TEXT NOT NULL,
+    action    TEXT NOT NULL,
+    mode      TEXT NOT NULL,
+    outcome   TEXT NOT NULL,
+    billable  INTEGER NOT NULL,
+    reason    TEXT NOT NULL,
+    key       TEXT NOT NULL,
+    UNIQUE (account, "group", action, mode, outcome, reason, key)
+) STRICT;
+INSERT INTO series VALUES(1,'a5','portrait-segmentation','SegmentCustomizedPortraitPic','qps','client_closed',0,'upstream_failed','k');
+INSERT INTO series VALUES(2,'a4','portrait-segmentation','SegmentCustomizedPortraitPic','qps','gate_failed',0,'gate_failed','k');
+INSERT INTO series VALUES(3,'a3','portrait-segmentation','SegmentPortraitPic','per_call','client_closed',0,'upstream_failed','k');
+INSERT INTO series VALUES(4,'a2','portrait-segmentation','SegmentPortraitPic','per_call','client_closed',0,'upstream_failed','k');
+INSERT INTO series VALUES(5,'a6','portrait-segmentation','SegmentCustomizedPortraitPic','free','client_incomplete',0,'free','k');
+INSERT INTO series VALUES(6,'a4','portrait-segmentation','SegmentPortraitPic','qps','gate_failed',0,'gate_failed','k');
+INSERT INTO series VALUES(7,'a4','portrait-segmentation','SegmentPortraitPic','per_call','client_closed',0,'upstream_failed','k');
+INSERT INTO series VALUES(8,'a3','portrait-segmentation','SegmentCustomizedPortraitPic','free','client_closed',0,'free','k');
+INSERT INTO series VALUES(9,'a2','portrait-segmentation','SegmentCustomizedPortraitPic','per_call','client_incomplete',0,'client_incomplete','k');
+INSERT INTO series VALUES(10,'a1','portrait-segmentation','SegmentPortraitPic','free','client_closed',0,'free','k');
+INSERT INTO series VALUES(11,'a0','portrait-segmentation','SegmentPortraitPic','free','client_incomplete',0,'free','k');
+INSERT INTO series VALUES(12,'a6','portrait-segmentation','SegmentCustomizedPortraitPic','qps','client_closed',0,'upstream_failed','k');
+INSERT INTO series VALUES(13,'a5','portrait-segmentation','SegmentCustomizedPortraitPic','per_call','client_closed',0,'upstream_failed','k');
+INSERT INTO series VALUES(14,'a2','portrait-segmentation','SegmentPortraitPic','free','client_closed',0,'free','k');
+INSERT INTO series VALUES(15,'a1','portrait-segmentation','SegmentPortraitPic','free','client_incomplete',0,'free','k');
+INSERT INTO series VALUES(16,'a0','portrait-segmentation','SegmentCustomizedPortraitPic','qps','client_closed',0,'upstream_failed','k');
+INSERT INTO series VALUES(17,'a6','portrait-segmentation','SegmentCustomizedPortraitPic','per_call','upstream_failed',0,'upstream_failed','k');
+INSERT INTO series VALUES(18,'a5','portrait-segmentation','SegmentPortraitPic','qps','client_incomplete',0,'client_incomplete','k');
+INSERT INTO series VALUES(19,'a4','portrait-segmentation','SegmentPortraitPic','per_call','upstream_failed',0,'upstream_failed','k');
+INSERT INTO series VALUES(20,'a3','portrait-segmentation','SegmentCustomizedPortraitPic','per_call','client_incomplete',0,'client_incomplete','k');
+INSERT INTO series VALUES(21,'a2','portrait-segmentation','SegmentCustomizedPortraitPic','free','client_incomplete',0,'free','k');
+INSERT INTO series VALUES(22,'a2','portrait-segmentation','SegmentPortraitPic','qps','upstream_failed',0,'upstream_failed','k');
+INSERT INTO series VALUES(23,'a6','portrait-segmentation','SegmentPortraitPic','qps','client_incomplete',0,'client_incomplete','k');
+INSERT INTO series VALUES(24,'a5','portrait-segmentation','SegmentCustomizedPortraitPic','per_call','upstream_failed',0,'upstream_failed','k');
+INSERT INTO series VALUES(25,'a4','portrait-segmentation','SegmentCustomizedPortraitPic','per_call','client_incomplete',0,'client_incomplete','k');
+INSERT INTO series VALUES(26,'a5','portrait-segmentation','SegmentCustomizedPortraitPic','free','answered',0,'free','k');
+INSERT INTO series VALUES(27,'a1','portrait-segmentation','SegmentCustomizedPortraitPic','qps','client_incomplete',0,'client_incomplete','k');
+INSERT INTO series VALUES(28,'a0','portrait-segmentation','SegmentCustomizedPortraitPic','qps','upstream_failed',0,'upstream_failed','k');
+INSERT INTO series VALUES(29,'a0','portrait-segmentation','SegmentPortraitPic','per_call','client_incomplete',0,'client_incomplete','k');
+INSERT INTO series VALUES(30,'a5','portrait-segmentation','SegmentCustomizedPortraitPic','per_call','answered',0,'server_error','k');
+INSERT INTO series VALUES(31,'a5','portrait-segmentation','SegmentCustomizedPortraitPic','free','upstream_failed',0,'free','k');
+INSERT INTO series VALUES(32,'a2','portrait-segmentation','SegmentPortraitPic','free','answered',0,'free','k');
+INSERT INTO series VALUES(33,'a1','portrait-segmentation','SegmentPortraitPic','qps','upstream_failed',0,'upstream_failed','k');
+INSERT INTO series VALUES(34,'a1','portrait-segmentation','SegmentCustomizedPortraitPic','per_call','answered',1,'','k');
+INSERT INTO series VALUES(35,'a6','portrait-segmentation','SegmentPortraitPic','per_call','answered',1,'','k');
+INSERT INTO series VALUES(36,'a4','portrait-segmentation','SegmentPortraitPic','free','upstream_failed',0,'free','k');
+INSERT INTO series VALUES(37,'a2','portrait-segmentation','SegmentPortraitPic','qps','answered',1,'','k');
+INSERT INTO series VALUES(38,'a1','portrait-segmentation','SegmentPortraitPic','qps','answered',1,'','k');
+INSERT INTO series VALUES(39,'a1','portrait-segmentation','SegmentPortraitPic','per_call','gate_failed',0,'gate_failed','k');
+INSERT INTO series VALUES(40,'a5','portrait-segmentation','SegmentCustomizedPortraitPic','per_call','answered',1,'','k');
+INSERT INTO series VALUES(41,'a3','portrait-segmentation','SegmentCustomizedPortraitPic','qps','gate_failed',0,'gate_failed','k');
+INSERT INTO series VALUES(42,'a1','portrait-segmentation','SegmentCustomizedPortraitPic','qps','answered',0,'server_error','k');
+INSERT INTO series VALUES(43,'a2','portrait-segmentation','SegmentPortraitPic','per_call','gate_failed',0,'gate_failed','k');
+INSERT INTO series VALUES(44,'a5','portrait-segmentation','SegmentPortraitPic','per_call','answered',1,'','k');
+INSERT INTO series VALUES(45,'a0','portrait-segmentation','SegmentCustomizedPortraitPic','per_call','gate_failed',0,'gate_failed','k');
+INSERT INTO series VALUES(46,'a6','portrait-segmentation','SegmentCustomizedPortraitPic','free','gate_failed',0,'gate_failed','k');
+INSERT INTO series VALUES(47,'a2','portrait-segmentation','SegmentCustomizedPortraitPic','free','answered',0,'free','k');
+INSERT INTO series VALUES(48,'a1','portrait-segmentation','SegmentPortraitPic','per_call','answered',1,'','k');
+INSERT INTO series VALUES(49,'a0','portrait-segmentation','SegmentPortraitPic','free','gate_failed',0,'gate_failed','k');
+INSERT INTO series VALUES(50,'a6','portrait-segmentation','SegmentPortraitPic','free','client_closed',0,'free','k');
+INSERT INTO series VALUES(51,'a5','portrait-segmentation','SegmentCustomizedPortraitPic','qps','gate_failed',0,'gate_failed','k');
+INSERT INTO series VALUES(52,'a4','portrait-segmentation','SegmentCustomizedPortraitPic','per_call','client_closed',0,'upstream_failed','k');
+INSERT INTO series VALUES(53,'a3','portrait-segmentation','SegmentPortraitPic','qps','gate_failed',0,'gate_failed','k');
+INSERT INTO series VALUES(54,'a1','portrait-segmentation','SegmentCustomizedPortraitPic','per_call','client_closed',0,'upstream_failed','k');
+CREATE TABLE raw (
+    seq          INTEGER PRIMARY KEY,
+    id           BLOB NOT NULL,
+    series       INTEGER NOT NULL,
+    admitted_at  INTEGER NOT NULL,
+    start_ns     INTEGER NOT NULL,
+    run          INTEGER NOT NULL,
+    status       INTEGER,
+    duration_us     INTEGER NOT NULL,
+    store_epoch     INTEGER,
+    store_start_us  INTEGER
+) STRICT;
+INSERT INTO raw VALUES(1,X'00000000000000000000000000000001',1,1795507200941487,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(2,X'00000000000000000000000000000002',2,1795528800446083,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(3,X'00000000000000000000000000000003',3,1795509000950679,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(4,X'00000000000000000000000000000004',4,1795530600938923,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(5,X'00000000000000000000000000000005',5,1795496400443519,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(6,X'00000000000000000000000000000006',1,1795518000948115,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(7,X'00000000000000000000000000000007',6,1795483800452711,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(8,X'00000000000000000000000000000008',7,1795505400957307,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(9,X'00000000000000000000000000000009',8,1795485600461903,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(10,X'0000000000000000000000000000000a',9,1795507200450147,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(11,X'0000000000000000000000000000000b',10,1795527000954743,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(12,X'0000000000000000000000000000000c',11,1795494600459340,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(13,X'0000000000000000000000000000000d',12,1795514400963936,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(14,X'0000000000000000000000000000000e',13,1795482000468532,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(15,X'0000000000000000000000000000000f',9,1795516200973128,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(16,X'00000000000000000000000000000010',14,1795483800961372,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(17,X'00000000000000000000000000000011',15,1795503600465968,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(18,X'00000000000000000000000000000012',16,1795525200970564,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(19,X'00000000000000000000000000000013',17,1795491000475160,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(20,X'00000000000000000000000000000014',18,1795512600979756,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(21,X'00000000000000000000000000000015',19,1795494600484352,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(22,X'00000000000000000000000000000016',20,1795514400472596,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(23,X'00000000000000000000000000000017',21,1795482000977192,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(24,X'00000000000000000000000000000018',22,1795501800481788,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(25,X'00000000000000000000000000000019',23,1795523400986384,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(26,X'0000000000000000000000000000001a',24,1795489200490980,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(27,X'0000000000000000000000000000001b',25,1795525200995576,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(28,X'0000000000000000000000000000001c',26,1795496400126355,7000000000,1,404,1234,NULL,NULL);
+INSERT INTO raw VALUES(29,X'0000000000000000000000000000001d',22,1795512600488416,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(30,X'0000000000000000000000000000001e',27,1795478400993012,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(31,X'0000000000000000000000000000001f',28,1795500000497608,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(32,X'00000000000000000000000000000020',29,1795519800002205,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(33,X'00000000000000000000000000000021',30,1795498200287709,7000000000,1,500,1234,NULL,NULL);
+INSERT INTO raw VALUES(34,X'00000000000000000000000000000022',31,1795521600495045,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(35,X'00000000000000000000000000000023',32,1795480200952250,7000000000,1,500,1234,NULL,NULL);
+INSERT INTO raw VALUES(36,X'00000000000000000000000000000024',33,1795509000504237,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(37,X'00000000000000000000000000000025',34,1795501800100439,7000000000,1,200,1234,NULL,NULL);
+INSERT INTO raw VALUES(38,X'00000000000000000000000000000026',35,1795512600932710,7000000000,1,200,1234,NULL,NULL);
+INSERT INTO raw VALUES(39,X'00000000000000000000000000000027',31,1795478400018025,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(40,X'00000000000000000000000000000028',26,1795494600597251,7000000000,1,200,1234,NULL,NULL);
+INSERT INTO raw VALUES(41,X'00000000000000000000000000000029',36,1795519800510865,7000000000,1,NULL,1234,2,1795478400000000);
+INSERT INTO raw VALUES(42,X'0000000000000000000000000000002a',37,1795516200261793,7000000000,1,404,1234,2,1795478400000000);
+INSERT INTO raw VALUES(43,X'0000000000000000000000000000002b',38,1795527000094063,7000000000,1,404,1234,2,1795478400000000);
+INSERT INTO raw VALUES(44,X'0000000000000000000000000000002c',39,1795527000024653,7000000000,1,NULL,1234,2,1795478400000000);
+INSERT INTO raw VALUES(45,X'0000000000000000000000000000002d',40,1795494600242253,7000000000,1,404,1234,2,1795478400000000);
+INSERT INTO raw VALUES(46,X'0000000000000000000000000000002e',36,1795528800517493,7000000000,1,NULL,1234,2,1795478400000000);
+INSERT INTO raw VALUES(47,X'0000000000000000000000000000002f',41,1795496400022089,7000000000,1,NULL,1234,2,1795478400000000);
+INSERT INTO raw VALUES(48,X'00000000000000000000000000000030',42,1795487400739065,7000000000,1,500,1234,2,1795478400000000);
+INSERT INTO raw VALUES(49,X'00000000000000000000000000000031',43,1795483800031281,7000000000,1,NULL,1234,2,1795478400000000);
+INSERT INTO raw VALUES(50,X'00000000000000000000000000000032',44,1795509000403606,7000000000,1,200,1234,2,1795478400000000);
+INSERT INTO raw VALUES(51,X'00000000000000000000000000000033',45,1795485600040474,7000000000,1,NULL,1234,2,1795478400000000);
+INSERT INTO raw VALUES(52,X'00000000000000000000000000000034',46,1795507200028718,7000000000,1,NULL,1234,2,1795478400000000);
+INSERT INTO raw VALUES(53,X'00000000000000000000000000000035',47,1795503600384066,7000000000,1,200,1234,2,1795478400000000);
+INSERT INTO raw VALUES(54,X'00000000000000000000000000000036',6,1795494600037910,7000000000,1,NULL,1234,2,1795478400000000);
+INSERT INTO raw VALUES(55,X'00000000000000000000000000000037',48,1795525200048608,7000000000,1,200,1234,2,1795478400000000);
+INSERT INTO raw VALUES(56,X'00000000000000000000000000000038',45,1795482000047102,7000000000,1,NULL,1234,2,1795478400000000);
+INSERT INTO raw VALUES(57,X'00000000000000000000000000000039',49,1795516200551698,7000000000,1,NULL,1234,2,1795478400000000);
+INSERT INTO raw VALUES(58,X'0000000000000000000000000000003a',50,1795483800539942,7000000000,1,NULL,1234,2,1795478400000000);
+INSERT INTO raw VALUES(59,X'0000000000000000000000000000003b',51,1795503600044538,7000000000,1,NULL,1234,2,1795478400000000);
+INSERT INTO raw VALUES(60,X'0000000000000000000000000000003c',52,1795525200549134,7000000000,1,NULL,1234,2,1795478400000000);
+INSERT INTO raw VALUES(61,X'0000000000000000000000000000003d',53,1795491000053730,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(62,X'0000000000000000000000000000003e',43,1795512600558326,7000000000,1,NULL,1234,NULL,NULL);
+INSERT INTO raw VALUES(63,X'0000000000000000000000000000003f',54,1795492800062922,7000000000,1,NULL,1234,NULL,NULL);
+CREATE TABLE bounds (
+    one        INTEGER PRIMARY KEY CHECK (one = 1),
+    first_kept INTEGER NOT NULL,
+    rolled_up  INTEGER NOT NULL,
+    frozen     INTEGER NOT NULL DEFAULT 0,
+    floor      INTEGER NOT NULL DEFAULT 1
+) STRICT;
+INSERT INTO bounds VALUES(1,1,63,60,1);
+CREATE TABLE hours (
+    hour       INTEGER NOT NULL,
+    series     INTEGER NOT NULL,
+    calls      INTEGER NOT NULL,
+    first_seq  INTEGER NOT NULL,
+    last_seq   INTEGER NOT NULL,
+    PRIMARY KEY (hour, series, first_seq)
+) STRICT, WITHOUT ROWID;
+INSERT INTO hours VALUES(498744,27,1,30,30);
+INSERT INTO hours VALUES(498744,31,1,39,39);
+INSERT INTO hours VALUES(498744,32,1,35,35);
+INSERT INTO hours VALUES(498745,6,1,7,7);
+INSERT INTO hours VALUES(498745,13,1,14,14);
+INSERT INTO hours VALUES(498745,14,1,16,16);
+INSERT INTO hours VALUES(498745,21,1,23,23);
+INSERT INTO hours VALUES(498745,43,1,49,49);
+INSERT INTO hours VALUES(498745,45,1,56,56);
+INSERT INTO hours VALUES(498745,50,1,58,58);
+INSERT INTO hours VALUES(498746,8,1,9,9);
+INSERT INTO hours VALUES(498746,42,1,48,48);
+INSERT INTO hours VALUES(498746,45,1,51,51);
+INSERT INTO hours VALUES(498747,17,1,19,19);
+INSERT INTO hours VALUES(498747,24,1,26,26);
+INSERT INTO hours VALUES(498747,53,1,61,61);
+INSERT INTO hours VALUES(498748,6,1,54,54);
+INSERT INTO hours VALUES(498748,11,1,12,12);
+INSERT INTO hours VALUES(498748,19,1,21,21);
+INSERT INTO hours VALUES(498748,26,1,40,40);
+INSERT INTO hours VALUES(498748,40,1,45,45);
+INSERT INTO hours VALUES(498748,54,1,63,63);
+INSERT INTO hours VALUES(498749,5,1,5,5);
+INSERT INTO hours VALUES(498749,26,1,28,28);
+INSERT INTO hours VALUES(498749,30,1,33,33);
+INSERT INTO hours VALUES(498749,41,1,47,47);
+INSERT INTO hours VALUES(498750,22,1,24,24);
+INSERT INTO hours VALUES(498750,28,1,31,31);
+INSERT INTO hours VALUES(498750,34,1,37,37);
+INSERT INTO hours VALUES(498751,7,1,8,8);
+INSERT INTO hours VALUES(498751,15,1,17,17);
+INSERT INTO hours VALUES(498751,47,1,53,53);
+INSERT INTO hours VALUES(498751,51,1,59,59);
+INSERT INTO hours VALUES(498752,1,1,1,1);
+INSERT INTO hours VALUES(498752,3,1,3,3);
+INSERT INTO hours VALUES(498752,9,1,10,10);
+INSERT INTO hours VALUES(498752,33,1,36,36);
+INSERT INTO hours VALUES(498752,44,1,50,50);
+INSERT INTO hours VALUES(498752,46,1,52,52);
+INSERT INTO hours VALUES(498753,18,1,20,20);
+INSERT INTO hours VALUES(498753,22,1,29,29);
+INSERT INTO hours VALUES(498753,35,1,38,38);
+INSERT INTO hours VALUES(498753,43,1,62,62);
+INSERT INTO hours VALUES(498754,9,1,15,15);
+INSERT INTO hours VALUES(498754,12,1,13,13);
+INSERT INTO hours VALUES(498754,20,1,22,22);
+INSERT INTO hours VALUES(498754,37,1,42,42);
+INSERT INTO hours VALUES(498754,49,1,57,57);
+INSERT INTO hours VALUES(498755,1,1,6,6);
+INSERT INTO hours VALUES(498755,29,1,32,32);
+INSERT INTO hours VALUES(498755,36,1,41,41);
+INSERT INTO hours VALUES(498756,23,1,25,25);
+INSERT INTO hours VALUES(498756,31,1,34,34);
+INSERT INTO hours VALUES(498757,10,1,11,11);
+INSERT INTO hours VALUES(498757,16,1,18,18);
+INSERT INTO hours VALUES(498757,25,1,27,27);
+INSERT INTO hours VALUES(498757,38,1,43,43);
+INSERT INTO hours VALUES(498757,39,1,44,44);
+INSERT INTO hours VALUES(498757,48,1,55,55);
+INSERT INTO hours VALUES(498757,52,1,60,60);
+INSERT INTO hours VALUES(498758,2,1,2,2);
+INSERT INTO hours VALUES(498758,4,1,4,4);
+INSERT INTO hours VALUES(498758,36,1,46,46);
+CREATE TABLE hour_ends (
+    hour      INTEGER PRIMARY KEY,
+    last_seq  INTEGER NOT NULL
+) STRICT;
+INSERT INTO hour_ends VALUES(498744,39);
+INSERT INTO hour_ends VALUES(498745,58);
+INSERT INTO hour_ends VALUES(498746,51);
+INSERT INTO hour_ends VALUES(498747,61);
+INSERT INTO hour_ends VALUES(498748,63);
+INSERT INTO hour_ends VALUES(498749,47);
+INSERT INTO hour_ends VALUES(498750,37);
+INSERT INTO hour_ends VALUES(498751,59);
+INSERT INTO hour_ends VALUES(498752,52);
+INSERT INTO hour_ends VALUES(498753,62);
+INSERT INTO hour_ends VALUES(498754,57);
+INSERT INTO hour_ends VALUES(498755,41);
+INSERT INTO hour_ends VALUES(498756,34);
+INSERT INTO hour_ends VALUES(498757,60);
+INSERT INTO hour_ends VALUES(498758,46);
+CREATE TABLE links (
+    last_seq  INTEGER PRIMARY KEY,
+    link      BLOB NOT NULL,
+    marks     BLOB NOT NULL,
+    version   INTEGER NOT NULL
+) STRICT;
+INSERT INTO links VALUES(0,X'0000000000000000000000000000000000000000000000000000000000000000',X'',2);
+INSERT INTO links VALUES(7,X'91a26cc4732f148b7b37c97a2bbaca87d965ffa960d94ad4f86e956b7ebe1f51',X'2053f44dafc040f4a1cf7c128c959208dd56dd9c9277cee60cec2a561e6b41cfaa61733422beef7cb1dd5c8ca03e0d3691a26cc4732f148b',2);
+INSERT INTO links VALUES(14,X'a91d71690ed6fa6092eb129aa483ba23b435004af0f55e23b3193369f8c62cff',X'1cfb5762e533862c27899a8d6e33a3d04883b05128de01271acff43a7be61b9abd919652bf1a54ded46cfed339c2a82aa91d71690ed6fa60',2);
+INSERT INTO links VALUES(21,X'e8f09f28213fe9c2e354b56b4f59a27734db4269f1970d0b0cb6540eecdaacfe',X'a81c9a296e384868a31f127df66e444926a44603cca557d33f72bec3ad61ca67ce5a797fe1fcbf856cfdf0015836bd8ce8f09f28213fe9c2',2);
+INSERT INTO links VALUES(28,X'e1ed5d86b16a49a3ae5228ae741d1f0477fad42407018c57e714782c5a404325',X'22c6780d65ab521ab84778a1dac40ad317e7a6024cdb2ada4456ef3d4ebaa6fe6cba1643ddbf5f9dc4a4ed0398492207e1ed5d86b16a49a3',2);
+INSERT INTO links VALUES(35,X'90fcda16b47f254412fb6ccb7174f1db1587ecda783e888e362a84b219054fd5',X'0bc67843b55247b92f436f2ce42355f2c63989798999da1bc07639136b51c041e6e2efca34f3b077ab928a9b31f3bb6c90fcda16b47f2544',2);
+INSERT INTO links VALUES(40,X'758be21d6114bbff9f4e8364e1f5a72713d23348ad39cf9ccc6b52136d3ab508',X'f604597553202c16d6c237d8c1411a54a5f7e0a7ef690445f2a1606f44e3ee30758be21d6114bbff',2);
+INSERT INTO links VALUES(47,X'd3d14a6013240d7e9a019c220863448fb43917ff237ddf95139dc9e368737d46',X'0d1808cadee5d4cfaa10bf03eb0215e2e8ae25dcb39a9e4c49d2d26e9692eb41cc3079803925c5e1999680165e9e97f2d3d14a6013240d7e',2);
+INSERT INTO links VALUES(54,X'84959b4caaa741cb906526f5f7de568ecf7d25224c3e6e34893aa863f5fdbbca',X'09a1511200d7a1c00a5ad11d401d400a5fa7c84db5b9b723233465bfd5f57a4a36ad6895e31a810a11fc1285db5def5e84959b4caaa741cb',2);
+INSERT INTO links VALUES(60,X'24c0179eac19cbc69a0896ac7ea8ef6680ab243b8eff7a409ed9d78e3f5d2df8',X'2c8f9f63ecf4ce2f68c98690d0bee87a1b2c7550b52431e33f4e4d7b787c5933979674fe2ffc033d24c0179eac19cbc6',2);
+INSERT INTO links VALUES(63,X'6fb57946f043eeed9ad0f46faf329528e2047d71146dc4d2bf30606c8fdcf7a5',X'423da70ce4ede9d72f730ebbaefed3c46fb57946f043eeed',2);
+CREATE TABLE days (
+    day        TEXT PRIMARY KEY,
+    first_seq  INTEGER NOT NULL,
+    last_seq   INTEGER NOT NULL,
+    head       BLOB NOT NULL,
+    link       BLOB,
+    first_kept INTEGER,
+    hours      BLOB,
+    debits     TEXT
+) STRICT, WITHOUT ROWID;
+INSERT INTO days VALUES('2026-11-24',1,40,X'af2fb528e51b6bb800d67f5e890df69c537de29dda6f0c4a2caa354a98f28abf',X'758be21d6114bbff9f4e8364e1f5a72713d23348ad39cf9ccc6b52136d3ab508',1,X'51ee19c4ac412658062ba0ab027e56fc89edf063635ab654f0679e7caaddcf7e',NULL);
+INSERT INTO days VALUES('2026-11-25',41,60,X'febd7e5acd5c0cb54a4d947ce917ec1963ad8aa46cebd42fe58c204eab0336bb',X'24c0179eac19cbc69a0896ac7ea8ef6680ab243b8eff7a409ed9d78e3f5d2df8',1,X'bd58c86109a090b8cc795439796e1b68a6cc3164691578a9cccb28919467853d','2026-10 1795478400000000');
+CREATE TABLE settlements (
+    month        TEXT PRIMARY KEY,
+    through_seq  INTEGER NOT NULL,
+    head         BLOB NOT NULL,
+    fixed_at     INTEGER NOT NULL,
+    settled_at   INTEGER,
+    digest       BLOB,
+    late_months  INTEGER,
+    debited_at   INTEGER
+) STRICT, WITHOUT ROWID;
+INSERT INTO settlements VALUES('2026-10',40,X'af2fb528e51b6bb800d67f5e890df69c537de29dda6f0c4a2caa354a98f28abf',1795478400000000,1795478400000000,X'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855',NULL,1795478400000000);
+CREATE TABLE statements (
+    month      TEXT NOT NULL,
+    account    TEXT NOT NULL,
+    due        TEXT NOT NULL,
+    inputs     TEXT NOT NULL,
+    statement  TEXT NOT NULL,
+    PRIMARY KEY (month, account)
+) STRICT;
+CREATE TABLE events (
+    place          INTEGER PRIMARY KEY,
+    id             TEXT NOT NULL UNIQUE,
+    account        TEXT NOT NULL,
+    type           TEXT NOT NULL,
+    raised_at      INTEGER NOT NULL,
+    body           TEXT NOT NULL,
+    failing_since  INTEGER,
+    sent_at        INTEGER,
+    passed_at      INTEGER
+) STRICT;
+CREATE TABLE turned_away (
+    account  TEXT NOT NULL,
+    hour     INTEGER NOT NULL,
+    "group"  TEXT NOT NULL,
+    reason   TEXT NOT NULL,
+    calls    INTEGER NOT NULL,
+    PRIMARY KEY (account, hour, "group", reason)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE identity (
+    one            INTEGER PRIMARY KEY CHECK (one = 1),
+    ledger_id      TEXT NOT NULL,
+    restore_count  INTEGER NOT NULL
+) STRICT;
+INSERT INTO identity VALUES(1,'b00cf71e987f44dbedc91eaba6caedf7',0);
+CREATE TABLE restores (
+    restore_count  INTEGER PRIMARY KEY,
+    last_seq       INTEGER NOT NULL,
+    next_seq       INTEGER NOT NULL,
+    restored_at    INTEGER NOT NULL
+) STRICT;
+CREATE TABLE seals (
+    place  INTEGER PRIMARY KEY,
+    what   TEXT NOT NULL UNIQUE,
+    head   BLOB NOT NULL
+) STRICT;
+INSERT INTO seals VALUES(1,'day 2026-11-24',X'af2fb528e51b6bb800d67f5e890df69c537de29dda6f0c4a2caa354a98f28abf');
+INSERT INTO seals VALUES(2,'month 2026-10',X'0b6df31d3b710b68b68bf7d2388c231767a6f80843fda12c6627ad14c4c0265b');
+INSERT INTO seals VALUES(3,'day 2026-11-25',X'febd7e5acd5c0cb54a4d947ce917ec1963ad8aa46cebd42fe58c204eab0336bb');
+CREATE TABLE clock (
+    one              INTEGER PRIMARY KEY CHECK (one = 1),
+    boot             TEXT NOT NULL,
+    mono_ns          INTEGER NOT NULL,
+    utc_us           INTEGER NOT NULL,
+    in_step_us       INTEGER NOT NULL,
+    trusted_us       INTEGER NOT NULL,
+    known_us         INTEGER NOT NULL,
+    fixed_unseen_us  INTEGER
+) STRICT;
+CREATE INDEX hours_in_order ON hours (first_seq);
+CREATE INDEX hour_ends_in_order ON hour_ends (last_seq);
+CREATE INDEX statements_of_account ON statements (account, month, due);
+CREATE INDEX events_unsent ON events (place) WHERE sent_at IS NULL AND passed_at IS NULL;
+CREATE VIEW records AS
+SELECT raw.seq,
+       lower(substr(hex(raw.id), 1, 8) || '-' || substr(hex(raw.id), 9, 4) || '-' || substr(hex(raw.id), 13, 4)
+             || '-' || substr(hex(raw.id), 17, 4) || '-' || substr(hex(raw.id), 21)) AS id,
+       account, "group", action, mode, admitted_at, start_ns, raw.run, outcome, status, billable, reason,
+       duration_us, replica, key, store_epoch, store_start_us
+FROM raw CROSS JOIN series ON series.id = raw.series CROSS JOIN runs ON runs.run = raw.run;
+
+CREATE VIEW tail AS
+SELECT admitted_at / 3600000000 AS hour, series, 1 AS calls, seq AS first_seq, seq AS last_seq
+FROM raw WHERE seq > (SELECT rolled_up FROM bounds);
+CREATE VIEW rollup AS
+SELECT account, "group", action, mode, outcome, billable, reason, hour, calls, first_seq, last_seq, key
+FROM hours CROSS JOIN series ON series.id = hours.series
+UNION ALL
+SELECT account, "group", action, mode, outcome, billable, reason, hour, calls, first_seq, last_seq, key
+FROM tail CROSS JOIN series ON series.id = tail.series;
+PRAGMA application_id = 0x746f6c6c;
+PRAGMA user_version = 5;

@@ -1,0 +1,101 @@
+//! The SQL of what is noted of one ledger's records in another.
+
+use crate::ledger::StoreError;
+use crate::ledger::job::Note;
+use crate::ledger::rows::signed;
+use crate::ledger::store::Store;
+use crate::ledger::store::sources::{Watermarks, first_seen};
+use crate::model::Utc;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+
+impl Store {
+    /// Writes a note down; whether it says something new.
+    pub(in crate::ledger) fn note(&mut self, note: &Note, now: Utc) -> Result<bool, StoreError> {
+        if let Note::Collected(seq) = note
+            && signed(*seq) >= self.next_seq
+        {
+            return Err(StoreError::Ahead {
+                seq: *seq,
+                last: u64::try_from(self.next_seq - 1).unwrap_or(0),
+            });
+        }
+        let own_calls = self.next_seq > 1;
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let changed = match note {
+            Note::Collected(seq) => collected(&transaction, signed(*seq))?,
+            Note::Retired { ledger_id, why, at } => retire(&transaction, ledger_id, why, at.0)?,
+            Note::Watermarks(watermarks) => {
+                if own_calls && !collects(&transaction)? {
+                    return Err(StoreError::OwnCalls);
+                }
+                for mark in watermarks {
+                    first_seen(&transaction, &mark.ledger_id, &mark.replica, now.0)?;
+                    let (source, begun, seq) = source(&transaction, &mark.ledger_id)?;
+                    let mut marks = Watermarks::read(&transaction, source)?;
+                    let needs_none = !begun && mark.seq <= mark.collected_seq;
+                    marks.tell(mark.at.0, if needs_none { 0 } else { signed(mark.seq) });
+                    marks.come_to(seq);
+                    marks.write(&transaction, source)?;
+                    transaction
+                        .prepare_cached("UPDATE sources SET replica = ?2 WHERE source = ?1")?
+                        .execute(params![source, mark.replica])?;
+                }
+                !watermarks.is_empty()
+            }
+        };
+        transaction.commit()?;
+        self.files.still_there()?;
+        Ok(changed)
+    }
+}
+
+fn collects(connection: &Connection) -> Result<bool, rusqlite::Error> {
+    connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM sources)")?
+        .query_row([], |row| row.get(0))
+}
+
+/// A source, whether records of it were collected, and up to which seq.
+fn source(connection: &Connection, ledger_id: &str) -> Result<(i64, bool, i64), rusqlite::Error> {
+    connection
+        .prepare_cached(
+            "SELECT source, first_seq IS NOT NULL, seq FROM sources WHERE ledger_id = ?1",
+        )?
+        .query_row([ledger_id], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+}
+
+fn collected(connection: &Connection, seq: i64) -> Result<bool, rusqlite::Error> {
+    let changed = connection
+        .prepare_cached(
+            "INSERT INTO outbox (one, collected_seq) VALUES (1, ?1)
+             ON CONFLICT DO UPDATE SET collected_seq = excluded.collected_seq
+             WHERE excluded.collected_seq > collected_seq",
+        )?
+        .execute([seq])?;
+    Ok(changed > 0)
+}
+
+fn retire(
+    connection: &Connection,
+    ledger_id: &str,
+    why: &str,
+    at: i64,
+) -> Result<bool, rusqlite::Error> {
+    let retired: Option<Option<i64>> = connection
+        .prepare_cached("SELECT retired_at FROM sources WHERE ledger_id = ?1")?
+        .query_row([ledger_id], |row| row.get(0))
+        .optional()?;
+    if retired != Some(None) {
+        return Ok(false);
+    }
+    connection
+        .prepare_cached(
+            "UPDATE sources SET retired_at = ?2, retired_why = ?3 WHERE ledger_id = ?1",
+        )?
+        .execute(params![ledger_id, at, why])?;
+    Ok(true)
+}

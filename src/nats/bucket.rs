@@ -1,0 +1,166 @@
+//! A bucket: the last value of each of some keys.
+//!
+//! Must never give an older value after a newer one of the same bucket.
+
+use crate::nats::connection::{ANSWER, Nats};
+use crate::nats::error::{NatsError, request_error};
+use crate::nats::fit;
+use async_nats::jetstream::kv::{Operation, Store, Watch};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// A watched key is asked for so often, though nothing seems to have changed.
+const LOOK: Duration = Duration::from_secs(5);
+/// The pause before a watch is begun again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A bucket.
+#[derive(Clone)]
+pub struct KeyValues {
+    nats: Nats,
+    name: String,
+    store: Store,
+}
+
+/// The last value of a key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LastValue {
+    /// It grows with each value of the bucket, as long as that is not deleted.
+    pub revision: u64,
+    /// The value.
+    pub bytes: Bytes,
+}
+
+impl Nats {
+    /// The bucket of this name: makes it where it is not there, else compares it.
+    ///
+    /// # Errors
+    /// It is not what it must be, or there was no answer.
+    pub async fn bucket(&self, name: &str, replicas: usize) -> Result<KeyValues, NatsError> {
+        self.fit_stream(fit::bucket(name, replicas)).await?;
+        let store = self.jetstream.get_key_value(name).await;
+        Ok(KeyValues {
+            nats: self.clone(),
+            name: name.to_owned(),
+            store: store.map_err(|error| request_error(name, &error))?,
+        })
+    }
+}
+
+impl KeyValues {
+    /// Puts a value in place of the last one, and gives its revision.
+    ///
+    /// # Errors
+    /// There was no answer that says whether it is stored.
+    pub async fn put(&self, key: &str, value: Vec<u8>) -> Result<u64, NatsError> {
+        let subject = format!("$KV.{}.{key}", self.name);
+        self.nats.store(subject, None, value.into()).await
+    }
+
+    /// The last value of the key.
+    ///
+    /// # Errors
+    /// There was no answer.
+    pub async fn get(&self, key: &str) -> Result<Option<LastValue>, NatsError> {
+        self.nats.check()?;
+        let entry = timeout(ANSWER, self.store.entry(key)).await;
+        let entry = entry.map_err(|_| NatsError::Away("no answer came in time".to_owned()))?;
+        let entry = entry.map_err(|error| request_error(&self.name, &error))?;
+        let put = entry.filter(|entry| entry.operation == Operation::Put);
+        Ok(put.map(|entry| LastValue {
+            revision: entry.revision,
+            bytes: entry.value,
+        }))
+    }
+
+    /// The keys that have a value.
+    ///
+    /// # Errors
+    /// There was no answer.
+    pub async fn keys(&self) -> Result<Vec<String>, NatsError> {
+        self.nats.check()?;
+        let read = async {
+            let mut keys = self
+                .store
+                .keys()
+                .await
+                .map_err(|error| request_error(&self.name, &error))?;
+            let mut found = Vec::new();
+            while let Some(key) = keys.next().await {
+                found.push(key.map_err(|error| request_error(&self.name, &error))?);
+            }
+            Ok(found)
+        };
+        let read = timeout(ANSWER, read).await;
+        read.map_err(|_| NatsError::Away("no answer came in time".to_owned()))?
+    }
+
+    /// The values of the key, from the last one on.
+    pub fn watch(&self, key: &str) -> Watched {
+        Watched {
+            of: self.clone(),
+            key: key.to_owned(),
+            watch: None,
+            seen: 0,
+        }
+    }
+}
+
+/// The values of one key as they come.
+pub struct Watched {
+    of: KeyValues,
+    key: String,
+    watch: Option<Watch>,
+    /// The revision that was given last.
+    seen: u64,
+}
+
+impl Watched {
+    /// Waits for the next value. A value that was replaced meanwhile is left out. It can be dropped
+    /// and called again.
+    ///
+    /// # Errors
+    /// The bucket is gone: it must be opened again. Without a connection it waits.
+    pub async fn next(&mut self) -> Result<LastValue, NatsError> {
+        loop {
+            if self.watch.is_none() {
+                match timeout(ANSWER, self.of.store.watch_with_history(&self.key)).await {
+                    Ok(Ok(watch)) => self.watch = Some(watch),
+                    Ok(Err(error)) => match request_error(&self.of.name, &error) {
+                        NatsError::Gone(what) => return Err(NatsError::Gone(what)),
+                        _ => tokio::time::sleep(PAUSE).await,
+                    },
+                    Err(_) => {}
+                }
+            }
+            // The client begins a watch again by itself. Not trusted with that: it is looked, too.
+            let told = match &mut self.watch {
+                Some(watch) => timeout(LOOK, watch.next()).await,
+                None => Ok(None),
+            };
+            let value = match told {
+                Ok(Some(Ok(entry))) if entry.operation == Operation::Put => Some(LastValue {
+                    revision: entry.revision,
+                    bytes: entry.value,
+                }),
+                Ok(Some(Ok(_))) => None,
+                Ok(Some(Err(_)) | None) => {
+                    self.watch = None;
+                    tokio::time::sleep(PAUSE).await;
+                    None
+                }
+                Err(_) => match self.of.get(&self.key).await {
+                    Ok(value) => value,
+                    Err(NatsError::Gone(what)) => return Err(NatsError::Gone(what)),
+                    Err(_) => None,
+                },
+            };
+            if let Some(value) = value.filter(|value| value.revision > self.seen) {
+                self.seen = value.revision;
+                return Ok(value);
+            }
+        }
+    }
+}
