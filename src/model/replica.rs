@@ -13,4 +13,4 @@ pub(crate) const BILLS_ELSEWHERE: &str = "the bills, the balance and what is lef
 /// Of a ledger that a replica wrote, and that a gate without a store must not go on with.
 pub(crate) const PART_WITHOUT_STORE: &str = "its newest calls were admitted with a shared store by one of several replicas, or are sent to a \
      collector, and the settings have neither `admission.store` nor `outbox`: a gate that decides alone would bill this part of the calls \
-     as if it were all of them. Put the section back, or give this gate a ledger of its own: a new path as `ledger.path`";
+     as if it were all of them. Put the section `admission.store` back (or `outbox`), or give this gate a ledger of its own: a new path as `ledger.path`";

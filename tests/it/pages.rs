@@ -31,7 +31,7 @@ const VALUES: [(&str, &str); 6] = [
 
 /// Commands that are not run here, or all that begin so when there is a blank at the end; and what
 /// checks them instead.
-const ELSEWHERE: [(&str, &str); 19] = [
+const ELSEWHERE: [(&str, &str); 20] = [
     ("make demo", "tests/it/demo.rs runs the demo"),
     ("make demo ", "the same"),
     ("make demo-replicas", "tests/it/demo.rs runs it"),
@@ -54,6 +54,10 @@ const ELSEWHERE: [(&str, &str); 19] = [
         "it needs systemd as process 1; tests/it/deploy.rs reads the unit",
     ),
     ("tollgate serve", "it is started here"),
+    (
+        "tollgate collect",
+        "tests/it/collect starts it, with gates and NATS",
+    ),
     (
         "tollgate verify --checkpoint HEAD",
         "tests/it/bills.rs: a head has to be sealed first",
