@@ -15,6 +15,7 @@ need sqlite3 sqlite3          # reads the ledger as a biller would
 need prlimit util-linux       # bounds what a gate may write
 need ip iproute2              # gives a gate a network with a silent name server
 need promtool prometheus      # reads deploy/'s rules, and scrapes a gate
+need nginx nginx              # reads deploy/balancer.conf, and sends calls by it
 need amtool prometheus-alertmanager   # reads deploy/'s ways to people
 need chromium chromium          # shows and prints the page of a statement
 need systemd-analyze systemd  # reads deploy/'s unit

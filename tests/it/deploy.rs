@@ -9,14 +9,14 @@ use tollgate::testing::ledger::{Ledger, LedgerOptions, Record};
 use tollgate::testing::metrics::FAMILIES;
 use tollgate::testing::model::{Clock, *};
 
-fn deploy(file: &str) -> PathBuf {
+pub fn deploy(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("deploy")
         .join(file)
 }
 
 /// Runs a Debian program; its absence is a failure with the remedy.
-fn run(program: &str, arguments: &[&str]) -> String {
+pub fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program)
         .args(arguments)
         .output()
@@ -115,131 +115,6 @@ fn check_may_not_read(house: &Sandbox, file: &str, named_in: &str) {
     );
     assert!(said.err.contains(&told), "{}", said.err);
     assert!(said.err.contains(named_in), "{}", said.err);
-}
-
-/// The documents of a YAML file.
-fn documents(file: &str) -> Vec<serde_yaml::Value> {
-    let text = std::fs::read_to_string(deploy(file)).unwrap();
-    let documents = text.split("\n---\n").map(|document| {
-        serde_yaml::from_str(document).unwrap_or_else(|error| panic!("{file}: {error}"))
-    });
-    // Before the first one stand comments.
-    let documents = documents.filter(|document: &serde_yaml::Value| !document.is_null());
-    documents.collect()
-}
-
-/// The one of this kind and name.
-fn object<'d>(documents: &'d [serde_yaml::Value], kind: &str, name: &str) -> &'d serde_yaml::Value {
-    let is_it = |it: &&serde_yaml::Value| {
-        it["kind"].as_str() == Some(kind) && it["metadata"]["name"].as_str() == Some(name)
-    };
-    let found = documents.iter().find(is_it);
-    found.unwrap_or_else(|| panic!("no {kind} {name}"))
-}
-
-/// Checks a `tollgate.yaml` with the shipped catalogue and accounts, where the containers have them.
-fn check_settings(settings: &str) {
-    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
-    let dir = tempfile::tempdir().unwrap();
-    let secrets = dir.path().join("secrets");
-    for folder in [dir.path().to_owned(), dir.path().join("sold")] {
-        std::fs::create_dir_all(&folder).unwrap();
-        for file in ["catalog.yaml", "accounts.yaml"] {
-            std::fs::copy(config.join(file), folder.join(file)).unwrap();
-        }
-    }
-    std::fs::create_dir(&secrets).unwrap();
-    for secret in ["admin.token", "store.password"] {
-        std::fs::write(secrets.join(secret), "0123456789abcdef0123456789abcdef\n").unwrap();
-    }
-    let path = dir.path().join("tollgate.yaml");
-    let settings = settings.replace("/run/secrets", secrets.to_str().unwrap());
-    assert!(settings.contains("  store:"), "{settings}");
-    std::fs::write(&path, settings).unwrap();
-    let checked = said(
-        Command::new(env!("CARGO_BIN_EXE_tollgate"))
-            .args(["check", "--config"])
-            .arg(path)
-            .stdin(Stdio::null()),
-    );
-    assert_eq!(checked.code, Some(0), "{}", checked.err);
-}
-
-#[test]
-fn the_three_gates_of_the_compose_file_have_one_store_and_a_ledger_each() {
-    let [compose] = &documents("compose.yaml")[..] else {
-        panic!("one document");
-    };
-    check_settings(compose["configs"]["tollgate"]["content"].as_str().unwrap());
-    for (gate, ledger) in [1, 2, 3].map(|n| (format!("gate-{n}"), format!("ledger-{n}"))) {
-        let service = &compose["services"][gate.as_str()];
-        assert_eq!(service["hostname"].as_str(), Some(gate.as_str()));
-        let volumes = serde_yaml::to_string(&service["volumes"]).unwrap();
-        assert!(
-            volumes.contains(&format!("{ledger}:/var/lib/tollgate")),
-            "{volumes}"
-        );
-        assert!(
-            compose["volumes"].get(ledger.as_str()).is_some(),
-            "{ledger}"
-        );
-    }
-    let store = compose["services"]["store"]["command"].as_sequence();
-    let store: Vec<&str> = store.unwrap().iter().filter_map(|it| it.as_str()).collect();
-    for setting in [
-        ["--save", ""],
-        ["--appendonly", "no"],
-        ["--maxmemory-policy", "noeviction"],
-    ] {
-        assert!(store.windows(2).any(|words| words == setting), "{store:?}");
-    }
-}
-
-#[test]
-fn the_gates_on_kubernetes_pass_the_check_and_their_store_has_what_it_must_have() {
-    let gate = documents("kubernetes/gate.yaml");
-    let store = documents("kubernetes/store.yaml");
-    for document in gate.iter().chain(&store) {
-        for key in ["apiVersion", "kind"] {
-            assert!(document[key].is_string(), "{document:?}");
-        }
-        assert!(document["metadata"]["name"].is_string(), "{document:?}");
-    }
-    let settings = object(&gate, "ConfigMap", "tollgate");
-    check_settings(settings["data"]["tollgate.yaml"].as_str().unwrap());
-    for (documents, name, probed) in [(&gate, "tollgate", "/readyz"), (&store, "store", "")] {
-        let set = &object(documents, "StatefulSet", name)["spec"];
-        assert_eq!(set["replicas"].as_u64(), Some(3));
-        let budget = object(documents, "PodDisruptionBudget", name);
-        assert_eq!(budget["spec"]["maxUnavailable"].as_u64(), Some(1));
-        let container = &set["template"]["spec"]["containers"][0];
-        let probe = &container["readinessProbe"]["httpGet"]["path"];
-        assert_eq!(probe.as_str().unwrap_or_default(), probed);
-    }
-    let config = &object(&store, "ConfigMap", "store")["data"];
-    let lines: Vec<&str> = config["store.conf"].as_str().unwrap().lines().collect();
-    for setting in [
-        "save \"\"",
-        "appendonly no",
-        "maxmemory-policy noeviction",
-        "min-replicas-to-write 1",
-        "min-replicas-max-lag 1",
-    ] {
-        assert!(lines.contains(&setting), "{setting}");
-    }
-    // Which rights a user needs is told by the program, by the page and by the file alike.
-    let program = include_str!("../../src/store/check_error.rs").replace("\\\n", "");
-    let program: Vec<&str> = program.split_whitespace().collect();
-    let rights = program.join(" ");
-    let (_, rights) = rights.split_once("give it the rights `").unwrap();
-    let (rights, _) = rights.split_once('`').unwrap();
-    let page = std::fs::read_to_string(deploy("README.md")).unwrap();
-    assert!(page.contains(rights), "{rights}");
-    let script = config["store.sh"].as_str().unwrap();
-    assert!(
-        script.contains(&format!("+config|get {rights}\"")),
-        "{rights}"
-    );
 }
 
 #[test]

@@ -19,6 +19,8 @@ mod crash;
 mod debits;
 mod demo;
 mod deploy;
+mod deploy_balancer;
+mod deploy_many;
 mod endurance;
 mod events;
 mod exports;
