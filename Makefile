@@ -10,7 +10,8 @@ NODE  := target/node
 demo:
 	@cargo run --locked --bin tollgate -- demo $(ARGS)
 
-# Three gates that hold each account to one quota, by a redis-server of the demo's own. One is killed, one is added.
+# Three gates that hold each account to one quota, by a redis-server of the demo's own. One is killed, one is added. Their
+# records are collected by a nats-server of the demo's own, for one bill.
 demo-replicas:
 	@cargo run --locked --bin tollgate -- demo --replicas 3 $(ARGS)
 

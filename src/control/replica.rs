@@ -3,7 +3,6 @@
 //! Owns what it is called when the settings do not say. Must never fail: a name is a convenience.
 
 use crate::config::Settings;
-use crate::model::NO_OUTBOX;
 
 /// The setting `replica`, or the machine's host name; never empty.
 pub(in crate::control) fn replica_name(settings: &Settings) -> String {
@@ -31,7 +30,7 @@ pub(super) fn tell_replica(settings: &Settings) {
     tracing::warn!(
         replica = replica_name(settings),
         ledger = %settings.ledger.path.display(),
-        "{NO_OUTBOX}: this gate is one of several replicas, and the records of the calls that it admits stay in its \
+        "a store without an outbox: this gate is one of several replicas, and the records of the calls that it admits stay in its \
          own ledger. Nobody collects them for the bills, so none is deleted: the ledger grows. Days are sealed here; no month is \
          fixed or debited, no event is raised, and only `stopped:` in the accounts stops a customer"
     );

@@ -29,7 +29,7 @@ pub(crate) use endpoint::Endpoint;
 pub(crate) use local::Local;
 pub(crate) use lookup::Host;
 pub(crate) use network::{is_in, network};
-pub(crate) use replica::{BILLS_ELSEWHERE, NO_OUTBOX, ONE_REPLICAS_PART, PART_WITHOUT_STORE};
+pub(crate) use replica::{BILLS_ELSEWHERE, ONE_NATS_SERVER, ONE_REPLICAS_PART, PART_WITHOUT_STORE};
 pub(crate) use terms::{COMMIT, Period, RequestIdText, TierBasis};
 pub use time::StoreStart;
 pub(crate) use time::{LONGEST_BUDGET, LONGEST_DELAY};

@@ -3,8 +3,8 @@
 //!
 //! Owns these sentences. Must never say where the other replicas are.
 
-/// The begin of the warning that nobody collects the records.
-pub(crate) const NO_OUTBOX: &str = "a store without an outbox";
+/// The begin of the warning that NATS keeps the records on one disk.
+pub(crate) const ONE_NATS_SERVER: &str = "one server of NATS keeps each message";
 /// Of counts and records.
 pub(crate) const ONE_REPLICAS_PART: &str =
     "one of several gates: these are the calls that this one admitted";

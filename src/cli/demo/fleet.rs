@@ -10,14 +10,23 @@ use crate::cli::demo::servers::GateServer;
 use crate::cli::demo::table::Table;
 use anyhow::{Context, bail};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// How often it is looked, 50 ms apart, whether the last calls have ended.
+const LOOKS_AT_REST: u32 = 100;
+/// How often it is looked, 50 ms apart, whether all records are collected: 20 seconds.
+const LOOKS_AT_COLLECTED: u32 = 400;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 /// Follows the gates from outside.
 pub(super) struct Fleet {
     gates: Vec<Followed>,
+    collector: Follower,
     /// Over the ledgers of all gates, by the store's clock.
     cap: CapCheck,
     table: Table,
@@ -33,13 +42,17 @@ struct Followed {
     metrics: Samples,
     /// What it said when the table was drawn last.
     drawn: Samples,
+    /// How many of its records the collector has.
+    collected: u64,
     is_killed: bool,
 }
 
 impl Fleet {
-    pub(super) fn new(terminal: bool) -> Self {
+    /// `collector` is where the collector answers operators.
+    pub(super) fn new(terminal: bool, collector: SocketAddr) -> Self {
         Self {
             gates: Vec::new(),
+            collector: Follower::new(collector),
             cap: CapCheck::default(),
             table: Table::new(terminal),
             drawn_at: Instant::now(),
@@ -52,6 +65,7 @@ impl Fleet {
             follower: Follower::new(gate.admin),
             metrics: Samples::default(),
             drawn: Samples::default(),
+            collected: 0,
             is_killed: false,
         });
     }
@@ -86,12 +100,29 @@ impl Fleet {
         Ok(out.flush()?)
     }
 
-    async fn look(&mut self) -> anyhow::Result<()> {
+    /// Asks all that run.
+    pub(super) async fn look(&mut self) -> anyhow::Result<()> {
         for gate in self.gates.iter_mut().filter(|gate| !gate.is_killed) {
             let seen = gate.follower.look().await;
             let (metrics, records) = seen.with_context(|| format!("{} is away", gate.name))?;
             gate.metrics = metrics;
             see(&mut self.cap, &records, &gate.metrics)?;
+        }
+        self.look_at_collected().await
+    }
+
+    async fn look_at_collected(&mut self) -> anyhow::Result<()> {
+        let told = self.collector.get("/v1/sources").await;
+        let told: Value = serde_json::from_str(&told.context("the collector is away")?)?;
+        let sources: BTreeMap<&str, u64> = told["sources"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|source| Some((source["replica"].as_str()?, source["seq"].as_u64()?)))
+            .collect();
+        for gate in &mut self.gates {
+            // The ledgers of the demo are new: the newest seq is the number of records.
+            gate.collected = sources.get(gate.name.as_str()).copied().unwrap_or(0);
         }
         Ok(())
     }
@@ -100,14 +131,21 @@ impl Fleet {
         let seconds = self.drawn_at.elapsed().as_secs_f64().max(0.001);
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
         let mut lines = format!(
-            "{:<16} {:>10} {:>11} {:>9} {:>9} {:>9} {:>8}\n",
-            "gate", "admitted/s", "throttled/s", "refused/s", "admitted", "throttled", "refused"
+            "{:<16} {:>10} {:>11} {:>9} {:>9} {:>9} {:>8} {:>9}\n",
+            "gate",
+            "admitted/s",
+            "throttled/s",
+            "refused/s",
+            "admitted",
+            "throttled",
+            "refused",
+            "collected"
         );
-        let mut all = ([0.0; 3], [0; 3]);
+        let mut all = ([0.0; 3], [0; 4]);
         for gate in &self.gates {
-            let counts = DECISIONS.map(|decision| gate.metrics.decided(decision));
-            let rates = DECISIONS
-                .map(|decision| rate(gate.metrics.decided(decision), gate.drawn.decided(decision)));
+            let [admitted, throttled, refused] = DECISIONS.map(|it| gate.metrics.decided(it));
+            let counts = [admitted, throttled, refused, gate.collected];
+            let rates = DECISIONS.map(|it| rate(gate.metrics.decided(it), gate.drawn.decided(it)));
             let name = match gate.is_killed {
                 true => format!("{} (killed)", gate.name),
                 false => gate.name.clone(),
@@ -161,23 +199,41 @@ impl Fleet {
         services
     }
 
-    /// Waits until the gates are at rest. Then checks P1 over all ledgers, P4 at each gate that
-    /// runs, and that a killed one left no record out. With `must_show` it is an error too when
-    /// nothing was admitted or nothing throttled.
-    pub(super) async fn check_promises(
-        &mut self,
-        out: &mut impl Write,
-        must_show: bool,
-    ) -> anyhow::Result<()> {
+    /// Waits until the gates are at rest.
+    pub(super) async fn rest(&mut self) -> anyhow::Result<()> {
         self.look().await?;
-        for _ in 0..100 {
+        for _ in 0..LOOKS_AT_REST {
             let mut running = self.gates.iter().filter(|gate| !gate.is_killed);
             if running.all(|gate| gate.metrics.is_at_rest()) {
                 break;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(BETWEEN_LOOKS).await;
             self.look().await?;
         }
+        Ok(())
+    }
+
+    /// Waits until the collector has the records of all gates, or much longer than that takes.
+    pub(super) async fn until_collected(&mut self) -> anyhow::Result<()> {
+        for _ in 0..LOOKS_AT_COLLECTED {
+            self.look_at_collected().await?;
+            let mut gates = self.gates.iter();
+            if gates.all(|gate| gate.collected >= gate.follower.cursor()) {
+                break;
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+        Ok(())
+    }
+
+    /// Checks of gates at rest P1 over all ledgers, P4 at each gate that runs, that a killed one left
+    /// no record out, and that all records are collected. With `must_show` it is an error too when
+    /// nothing was admitted or nothing throttled.
+    pub(super) fn check_promises(
+        &mut self,
+        out: &mut impl Write,
+        must_show: bool,
+    ) -> anyhow::Result<()> {
         self.draw(out)?;
         let broken = self.broken_promises(must_show);
         if !broken.is_empty() {
@@ -207,6 +263,14 @@ impl Fleet {
                 )?,
             }
         }
+        let of_each: Vec<String> = self
+            .gates
+            .iter()
+            .map(|gate| format!("{} {}", gate.name, gate.collected))
+            .collect();
+        let all: u64 = self.gates.iter().map(|gate| gate.collected).sum();
+        let of_each = of_each.join(", ");
+        writeln!(out, "collected: all {all} records: {of_each}")?;
         Ok(())
     }
 
@@ -216,6 +280,12 @@ impl Fleet {
         for gate in &self.gates {
             let (name, in_ledger) = (&gate.name, gate.follower.cursor());
             let recorded = gate.metrics.sum("tollgate_records_total");
+            if gate.collected != in_ledger {
+                broken.push(format!(
+                    "{name}: collected {}, in the ledger {in_ledger}",
+                    gate.collected
+                ));
+            }
             if !gate.is_killed {
                 let not_conserved = gate.metrics.not_conserved(in_ledger);
                 broken.extend(not_conserved.into_iter().map(|it| format!("{name}: {it}")));
@@ -243,11 +313,11 @@ fn write_row(
     lines: &mut String,
     name: &str,
     [admitted_rate, throttled_rate, refused_rate]: [f64; 3],
-    [admitted, throttled, refused]: [u64; 3],
+    [admitted, throttled, refused, collected]: [u64; 4],
 ) -> std::fmt::Result {
     writeln!(
         lines,
-        "{name:<16} {admitted_rate:>10.1} {throttled_rate:>11.1} {refused_rate:>9.1} {admitted:>9} {throttled:>9} {refused:>8}"
+        "{name:<16} {admitted_rate:>10.1} {throttled_rate:>11.1} {refused_rate:>9.1} {admitted:>9} {throttled:>9} {refused:>8} {collected:>9}"
     )
 }
 

@@ -3,9 +3,11 @@
 //! Owns nothing that the gate uses. Must never compute a figure apart: like an operator it
 //! reads the gate's metrics and ledger over HTTP.
 //!
-//! `tollgate demo --replicas 3` (`replicas.rs`) runs gates as processes beside one store: as an
-//! operator would, with files of settings and `tollgate serve`.
+//! `tollgate demo --replicas 3` (`replicas.rs`) runs gates as processes beside one store, and the
+//! collector of their records: as an operator would, with files of settings, `tollgate serve` and
+//! `tollgate collect`.
 
+mod bill;
 mod cap;
 mod exposition;
 mod fetch;

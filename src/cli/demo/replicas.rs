@@ -3,13 +3,14 @@
 //! Owns what happens when. Must never do to a gate what an operator could not do: they are
 //! processes with files of settings.
 
+use crate::cli::demo::bill::{compare_ledgers, write_ledger};
 use crate::cli::demo::fleet::Fleet;
 use crate::cli::demo::sample::{
     CONNECTIONS, Calling, SHOWN_AFTER, WORK, about, sample_upstream, start_calling,
 };
 use crate::cli::demo::scratch::Scratch;
-use crate::cli::demo::servers::{GateServer, StoreServer};
-use crate::config;
+use crate::cli::demo::servers::{GateServer, RecordServer, StoreServer};
+use crate::config::{self, Config};
 use crate::control::reload::read_files;
 use crate::ledger;
 use crate::model::Clock;
@@ -30,21 +31,36 @@ struct Site {
     directory: PathBuf,
     upstream: SocketAddr,
     store: StoreServer,
-    catalog: PathBuf,
-    accounts: PathBuf,
-    max_delay: Duration,
+    nats: RecordServer,
+    config: Config,
+    /// The files of what is sold and of who bought it.
+    sold: [PathBuf; 2],
 }
 
 impl Site {
     /// Starts a gate with a ledger of its own.
     async fn gate(&self, number: u8) -> anyhow::Result<GateServer> {
-        let name = format!("gate-{number}");
+        self.start("serve", format!("gate-{number}")).await
+    }
+
+    /// Starts the collector, with a ledger of its own.
+    async fn collector(&self) -> anyhow::Result<GateServer> {
+        self.start("collect", "collector".to_owned()).await
+    }
+
+    fn ledger(&self, name: &str) -> PathBuf {
+        self.directory.join(name).join("ledger.db")
+    }
+
+    async fn start(&self, subcommand: &str, name: String) -> anyhow::Result<GateServer> {
         let directory = self.directory.join(&name);
         std::fs::create_dir(&directory)?;
-        let ledger = directory.join("ledger.db");
+        let ledger = self.ledger(&name);
         // `serve` warns when it has to make a ledger. Here it is meant.
         ledger::create(&ledger)?;
         let path = directory.join("tollgate.yaml");
+        let [catalog, accounts] = &self.sold;
+        let max_delay = self.config.settings.max_delay.as_millis();
         // JSON is YAML.
         let settings = json!({
             "listen": "127.0.0.1:0",
@@ -52,18 +68,22 @@ impl Site {
             "workers": 1,
             "replica": name,
             "upstream": {"endpoints": [format!("http://{}", self.upstream)]},
-            "catalog": self.catalog,
-            "accounts": self.accounts,
+            "catalog": catalog,
+            "accounts": accounts,
             "ledger": {"path": ledger},
             "admission": {
-                "max_delay": format!("{}ms", self.max_delay.as_millis()),
+                "max_delay": format!("{max_delay}ms"),
                 // The longest: clients, gates, store and upstream share one machine.
                 "store": {"redis": {"nodes": [self.store.address.to_string()], "budget": "10ms"}},
             },
+            "outbox": {"nats": {
+                "servers": [format!("nats://{}", self.nats.address)],
+                "max_bytes": "64MiB",
+            }},
             "limits": {"connections": CONNECTIONS, "drain_notice": "0ms"},
         });
         std::fs::write(&path, format!("{settings:#}\n"))?;
-        GateServer::start(name, path).await
+        GateServer::start(subcommand, name, path).await
     }
 }
 
@@ -82,15 +102,16 @@ pub(super) async fn show_replicas(
     let scratch = Scratch::new()?;
     let set_up = async {
         let site = site(config_path, scratch.path()).await?;
+        let collector = site.collector().await?;
         let gates = try_join_all((1..=count).map(|number| site.gate(number))).await?;
-        anyhow::Ok((site, gates))
+        anyhow::Ok((site, collector, gates))
     };
-    let (site, gates) = tokio::select! {
+    let (site, collector, gates) = tokio::select! {
         set_up = set_up => set_up?,
         // What was started by now ends when it is dropped.
         () = &mut stop => return Ok(()),
     };
-    write_introduction(&mut out, config_path, &site, &gates)?;
+    write_introduction(&mut out, config_path, &site, &collector, &gates)?;
     let end = async {
         tokio::select! {
             () = tokio::time::sleep(duration.unwrap_or(Duration::MAX / 4)) => {}
@@ -99,14 +120,16 @@ pub(super) async fn show_replicas(
     };
     let length = duration.unwrap_or(USUAL_DURATION);
     let mut show = Show {
-        fleet: Fleet::new(out.is_terminal()),
+        fleet: Fleet::new(out.is_terminal(), collector.admin),
         calling: start_calling(gates.iter().map(|gate| gate.public).collect()),
         began: Instant::now(),
         gates,
+        killed: None,
+        collector,
     };
     show.gates.iter().for_each(|gate| show.fleet.add(gate));
     show.play(&mut out, &site, count, length, end).await?;
-    show.close(&mut out).await
+    show.close(&mut out, &site).await
 }
 
 async fn site(config_path: &Path, directory: &Path) -> anyhow::Result<Site> {
@@ -117,13 +140,14 @@ async fn site(config_path: &Path, directory: &Path) -> anyhow::Result<Site> {
         let found = std::fs::canonicalize(path);
         found.with_context(|| format!("{}", path.display()))
     };
+    let sold = [absolute(catalog)?, absolute(accounts)?];
     Ok(Site {
         directory: directory.to_owned(),
         upstream: sample_upstream().await?,
         store: StoreServer::start(directory).await?,
-        catalog: absolute(catalog)?,
-        accounts: absolute(accounts)?,
-        max_delay: config.settings.max_delay,
+        nats: RecordServer::start(&directory.join("nats")).await?,
+        config,
+        sold,
     })
 }
 
@@ -131,6 +155,7 @@ fn write_introduction(
     out: &mut impl Write,
     config_path: &Path,
     site: &Site,
+    collector: &GateServer,
     gates: &[GateServer],
 ) -> std::io::Result<()> {
     let (served, count) = (config_path.display(), gates.len());
@@ -151,6 +176,12 @@ fn write_introduction(
         )?;
     }
     writeln!(out, "  store    {} (redis-server)", site.store.address)?;
+    writeln!(out, "  nats     {} (nats-server)", site.nats.address)?;
+    let GateServer { public, admin, .. } = collector;
+    writeln!(
+        out,
+        "  collector http://{public} (the gates' ledgers http://{admin}/v1/sources)"
+    )?;
     writeln!(
         out,
         "  upstream http://{} (answers after {WORK:?})",
@@ -164,8 +195,8 @@ fn write_introduction(
         out,
         "Each client sends its calls to the gates in turn. quota: calls a second that the account\n\
          may make at all gates together; peak: the most starts in any one second, over the ledgers of\n\
-         all gates by the store's clock. Each gate has the records of its own calls; nobody collects\n\
-         them for bills here. Ctrl-C ends the demo.\n"
+         all gates by the store's clock. Each gate has the records of its own calls, and sends them to\n\
+         the collector, which has one ledger of all; collected: how many it has. Ctrl-C ends the demo.\n"
     )
 }
 
@@ -174,6 +205,8 @@ struct Show {
     fleet: Fleet,
     calling: Calling,
     gates: Vec<GateServer>,
+    killed: Option<GateServer>,
+    collector: GateServer,
     began: Instant,
 }
 
@@ -229,6 +262,8 @@ impl Show {
         if self.gates.len() < 2 {
             return Ok(());
         }
+        // What it says last, its quotas among it: on a slow machine it was not asked before.
+        self.fleet.look().await?;
         let mut gate = self.gates.remove(1);
         gate.kill();
         self.call_all();
@@ -237,7 +272,9 @@ impl Show {
             gate.name
         );
         self.say(out, &told)?;
-        self.fleet.take_ledger(&gate).await
+        self.fleet.take_ledger(&gate).await?;
+        self.killed = Some(gate);
+        Ok(())
     }
 
     fn add(&mut self, out: &mut impl Write, gate: GateServer) -> anyhow::Result<()> {
@@ -251,14 +288,48 @@ impl Show {
         Ok(())
     }
 
-    /// Lets the last calls end, says whether the promises were kept, and drains the gates.
-    async fn close(mut self, out: &mut impl Write) -> anyhow::Result<()> {
+    /// Lets the last calls end, says whether the promises were kept, drains all, and writes what is
+    /// billed.
+    async fn close(mut self, out: &mut impl Write, site: &Site) -> anyhow::Result<()> {
         let must_show = self.began.elapsed() >= SHOWN_AFTER;
+        let second = self.began.elapsed().as_secs_f64();
         self.calling.end().await;
-        let promises = self.fleet.check_promises(out, must_show).await;
+        self.fleet.rest().await?;
+        let mut names: Vec<String> = self.gates.iter().map(|gate| gate.name.clone()).collect();
+        if let Some(killed) = self.killed.take() {
+            let name = &killed.name;
+            let told = format!(
+                "--- {second:.1} s: no more calls; {name} is started again: what is left in its \
+                 ledger goes to the collector ---"
+            );
+            self.fleet.say(out, &told)?;
+            names.push(name.clone());
+            self.gates.push(killed.started_again().await?);
+        }
+        self.fleet.until_collected().await?;
+        let promises = self.fleet.check_promises(out, must_show);
         for gate in self.gates {
             gate.end().await?;
         }
-        promises
+        let collected = site.ledger(&self.collector.name);
+        self.collector.end().await?;
+        promises?;
+        names.sort();
+        let ledgers: Vec<(String, PathBuf)> = names
+            .into_iter()
+            .map(|name| (name.clone(), site.ledger(&name)))
+            .collect();
+        let Config {
+            catalog, accounts, ..
+        } = &site.config;
+        let now = Clock::default().utc();
+        compare_ledgers(out, &ledgers, &collected, catalog, now)?;
+        writeln!(
+            out,
+            "\nFrom the collected ledger, over all gates. The month is still open, so the statements are\n\
+             as they stand now. The collector fixes them after its end, and a fresh one trusts its clock\n\
+             after an hour at the earliest: a demo closes no month."
+        )?;
+        write_ledger(out, &collected, catalog, accounts, now)
     }
 }

@@ -1,7 +1,6 @@
 //! `tollgate demo` from its start to its end.
 
-use crate::billing::books::Books;
-use crate::billing::text;
+use crate::cli::demo::bill::write_ledger;
 use crate::cli::demo::replicas::show_replicas;
 use crate::cli::demo::sample::{
     CONNECTIONS, SHOWN_AFTER, WORK, about, sample_upstream, start_calling,
@@ -11,13 +10,12 @@ use crate::cli::demo::watch::Watch;
 use crate::cli::flags::DemoFlags;
 use crate::cli::logging::log_to_stderr;
 use crate::cli::serve::{StopSignals, control_thread, ignore_harmless_signals};
-use crate::cli::usage::usage_table;
-use crate::config::{self, Account, Catalog, Config, Endpoint};
+use crate::config::{self, Config, Endpoint};
 use crate::control;
 use crate::control::reload::read_files;
 use crate::control::serve::Running;
-use crate::ledger::{self, Reader};
-use crate::model::{Clock, Month, Utc};
+use crate::ledger;
+use crate::model::Clock;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -167,35 +165,4 @@ async fn watch_calls(
     let must_show = clock.mono().since(began) >= SHOWN_AFTER;
     calling.end().await;
     Ok(watch.check_promises(out, must_show).await)
-}
-
-/// The month's counts, and the statements of the accounts that pay by the call.
-fn write_ledger(
-    out: &mut impl Write,
-    ledger: &Path,
-    catalog: &Catalog,
-    accounts: &[Account],
-    now: Utc,
-) -> anyhow::Result<()> {
-    let month = Month::of(now, &catalog.time_zone);
-    let (from, until) = month.bounds(&catalog.time_zone);
-    let reader = Reader::open(ledger)?;
-    let lines = reader.usage(from, until, None, 0..=u64::MAX)?;
-    writeln!(out)?;
-    usage_table(out, month, &lines)?;
-    let orders = Books {
-        catalog,
-        reader: &reader,
-        now,
-    };
-    for account in accounts {
-        let statement = orders.statement(account.into(), month)?;
-        // A statement without charged calls has nothing to show.
-        let mut charged = statement.groups.iter().filter_map(|g| g.per_call.as_ref());
-        if charged.any(|per_call| per_call.billable > 0) {
-            writeln!(out)?;
-            text::table(out, &statement)?;
-        }
-    }
-    Ok(())
 }

@@ -1,9 +1,9 @@
-//! The processes of `tollgate demo --replicas`: the store and the gates.
+//! The processes of `tollgate demo --replicas`: the store, NATS, the gates and their collector.
 //!
 //! Owns their start and their end. Must never leave one behind.
 
 use crate::cli::output::tell;
-use crate::model::NO_OUTBOX;
+use crate::model::ONE_NATS_SERVER;
 use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -22,7 +22,7 @@ const STORE_PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
 const PORTS_TRIED: u32 = 5;
 /// How often is looked whether a process does what it was asked to do.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// The store listens within this many looks, or it does not work.
+/// A server listens within this many looks, or it does not work.
 const LOOKS_AT_A_START: u32 = 500;
 /// A gate drains within this many looks.
 const LOOKS_AT_A_DRAIN: u32 = 1_000;
@@ -60,27 +60,38 @@ pub(super) struct StoreServer {
 impl StoreServer {
     /// Starts one that keeps nothing on disk and forgets nothing in memory.
     pub(super) async fn start(directory: &Path) -> anyhow::Result<Self> {
-        for _ in 0..PORTS_TRIED {
-            let socket = TcpSocket::new_v4()?;
-            socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
-            let address = socket.local_addr()?;
-            drop(socket);
-            let mut server = spawn_store(directory, address)?;
-            for _ in 0..LOOKS_AT_A_START {
-                if server.0.try_wait()?.is_some() {
-                    break;
-                }
-                if TcpStream::connect(address).await.is_ok() {
-                    return Ok(Self {
-                        address,
-                        _server: server,
-                    });
-                }
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-        }
-        bail!("the store does not start: see whether `redis-server --port 6390` does, and why not")
+        let listening = listening(|address| spawn_store(directory, address)).await?;
+        let (address, server) = listening.context(
+            "the store does not start: see whether `redis-server --port 6390` does, and why not",
+        )?;
+        Ok(Self {
+            address,
+            _server: server,
+        })
     }
+}
+
+/// Starts a server at a free port, and waits until it takes connections. `None`: it does at none.
+async fn listening(
+    spawn: impl Fn(SocketAddr) -> anyhow::Result<Server>,
+) -> anyhow::Result<Option<(SocketAddr, Server)>> {
+    for _ in 0..PORTS_TRIED {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        let address = socket.local_addr()?;
+        drop(socket);
+        let mut server = spawn(address)?;
+        for _ in 0..LOOKS_AT_A_START {
+            if server.0.try_wait()?.is_some() {
+                break;
+            }
+            if TcpStream::connect(address).await.is_ok() {
+                return Ok(Some((address, server)));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+    Ok(None)
 }
 
 fn spawn_store(directory: &Path, address: SocketAddr) -> anyhow::Result<Server> {
@@ -107,7 +118,45 @@ fn spawn_store(directory: &Path, address: SocketAddr) -> anyhow::Result<Server> 
     )
 }
 
-/// A gate: `tollgate serve` on files of settings of its own.
+/// NATS with JetStream, by which the gates send their records.
+pub(super) struct RecordServer {
+    /// Where it listens.
+    pub(super) address: SocketAddr,
+    _server: Server,
+}
+
+impl RecordServer {
+    /// Starts one that keeps its messages in the directory.
+    pub(super) async fn start(directory: &Path) -> anyhow::Result<Self> {
+        let listening = listening(|address| spawn_nats(directory, address)).await?;
+        let (address, server) = listening.context(
+            "NATS does not start: see whether `nats-server -js -p 4290` does, and why not",
+        )?;
+        Ok(Self {
+            address,
+            _server: server,
+        })
+    }
+}
+
+fn spawn_nats(directory: &Path, address: SocketAddr) -> anyhow::Result<Server> {
+    let mut command = Command::new("nats-server");
+    command
+        .args(["-a", "127.0.0.1", "-p", &address.port().to_string()])
+        .args(["-js", "-sd"])
+        .arg(directory)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    match Server::start(&mut command) {
+        Err(error) if error.kind() == ErrorKind::NotFound => bail!(
+            "there is no nats-server, by which the gates send their records to the collector: install \
+             it (`apt-get install nats-server`), or run the demo of one gate, `tollgate demo`"
+        ),
+        started => started.context("cannot start nats-server"),
+    }
+}
+
+/// A gate, `tollgate serve`, or their collector, `tollgate collect`, on files of settings of its own.
 pub(super) struct GateServer {
     pub(super) name: String,
     pub(super) public: SocketAddr,
@@ -117,18 +166,22 @@ pub(super) struct GateServer {
 }
 
 impl GateServer {
-    /// Starts it, and waits until it accepts calls. What it warns of goes to standard error.
-    pub(super) async fn start(name: String, settings: PathBuf) -> anyhow::Result<Self> {
+    /// Starts the subcommand, and waits until it is ready. What it warns of goes to standard error.
+    pub(super) async fn start(
+        subcommand: &str,
+        name: String,
+        settings: PathBuf,
+    ) -> anyhow::Result<Self> {
         let mut command = own_program()?;
         command
-            .args(["serve", "--config"])
+            .args([subcommand, "--config"])
             .arg(&settings)
             // The line that tells its addresses is of this level.
             .env("TOLLGATE_LOG", "info")
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let mut server = Server::start(&mut command)?;
-        let log = server.0.stderr.take().context("a gate without a log")?;
+        let log = server.0.stderr.take().context("a process without a log")?;
         let (serving, served) = oneshot::channel();
         let named = name.clone();
         std::thread::spawn(move || pass_on(&named, log, serving));
@@ -142,6 +195,11 @@ impl GateServer {
             settings,
             server,
         })
+    }
+
+    /// Starts a gate that was killed again, with the ledger that it left.
+    pub(super) async fn started_again(self) -> anyhow::Result<Self> {
+        Self::start("serve", self.name, self.settings).await
     }
 
     /// As `kill -9` does.
@@ -189,7 +247,7 @@ fn own_program() -> anyhow::Result<Command> {
     Ok(Command::new(std::env::current_exe()?))
 }
 
-/// Reads the log of a gate: tells where it serves, and passes on what it warns of.
+/// Reads the log of a process: tells where it serves, and passes on what it warns of.
 fn pass_on(name: &str, log: impl Read, serving: oneshot::Sender<[SocketAddr; 2]>) {
     let mut serving = Some(serving);
     for line in BufReader::new(log).lines() {
@@ -199,14 +257,14 @@ fn pass_on(name: &str, log: impl Read, serving: oneshot::Sender<[SocketAddr; 2]>
             tell(format_args!("{name}: {line}"));
             continue;
         };
-        // The demo itself says that its records are collected by nobody.
+        // Nothing of the demo is to outlast a power cut.
         let message = event["message"].as_str().unwrap_or_default();
-        let is_said = message.starts_with(NO_OUTBOX);
+        let is_said = message.starts_with(ONE_NATS_SERVER);
         if event["level"] != "INFO" && event["level"] != "DEBUG" && !is_said {
             tell(format_args!("{name}: {line}"));
         }
         let address = |key: &str| event[key].as_str()?.parse().ok();
-        if event["message"] == "serving"
+        if (message == "serving" || message == "collecting")
             && let Some(addresses) = address("public").zip(address("admin"))
             && let Some(serving) = serving.take()
         {

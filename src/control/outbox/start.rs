@@ -10,6 +10,7 @@ use crate::control::outbox::options::{nats_options, stream_options};
 use crate::control::outbox::status::OutboxProgress;
 use crate::control::replica::replica_name;
 use crate::ledger::{LedgerError, ReadError};
+use crate::model::ONE_NATS_SERVER;
 use crate::nats::{BadNatsOptions, Nats, NatsError};
 use crate::proxy::Shared;
 use std::sync::Arc;
@@ -64,7 +65,7 @@ pub(in crate::control) async fn outbox(
     }
     if stream.replicas == 1 {
         tracing::warn!(
-            "one server of NATS keeps each message (`outbox.nats.replicas: 1`), and by default it syncs its disk every two minutes: \
+            "{ONE_NATS_SERVER} (`outbox.nats.replicas: 1`), and by default it syncs its disk every two minutes: \
              after a power cut there, what was not collected is sent again from this ledger. `sync_interval: always` or a cluster \
              avoids that"
         );
