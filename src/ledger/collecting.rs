@@ -47,8 +47,8 @@ impl Ledger {
 
     /// An instant and a seq of which this holds: every call that was admitted before the instant is
     /// recorded at that seq or before, and durable, or it left no record. `None` before the first is
-    /// known. To be asked each second; both only grow. `now` gives the time by the clock that gives
-    /// records their `admitted_at`, which must not be set back.
+    /// known, and after the clock was set back. To be asked each second; else both only grow. `now`
+    /// gives the time by the clock that gives records their `admitted_at`.
     pub fn watermark(&self, now: impl FnOnce() -> Utc) -> Option<(Utc, u64)> {
         self.turns.lock().look(&self.shared, now)
     }

@@ -45,9 +45,11 @@ impl Turns {
             return;
         };
         self.turned_at = None;
-        // A clock that was set back says nothing new.
-        if self.found.is_none_or(|(before, _)| before < turned_at) {
-            self.found = Some((turned_at, shared.last_record()));
+        match self.found {
+            // The clock was set back: calls are admitted before what was found.
+            Some((before, _)) if turned_at < before => self.found = None,
+            Some((before, _)) if turned_at == before => {}
+            _ => self.found = Some((turned_at, shared.last_record())),
         }
     }
 }

@@ -104,6 +104,7 @@ impl KeyValues {
             key: key.to_owned(),
             watch: None,
             seen: 0,
+            older: 0,
         }
     }
 }
@@ -115,9 +116,23 @@ pub struct Watched {
     watch: Option<Watch>,
     /// The revision that was given last.
     seen: u64,
+    /// How often in a row a look has found an older one.
+    older: u32,
 }
 
 impl Watched {
+    /// Whether a value is another one than that which was given last. A bucket that was made again
+    /// counts from one. A look may be answered by a server that is behind: it is believed at its
+    /// second time.
+    fn is_new(&mut self, revision: u64, is_looked: bool) -> bool {
+        let is_older = revision < self.seen && is_looked;
+        self.older = if is_older { self.older + 1 } else { 0 };
+        match is_older {
+            true => self.older > 1,
+            false => revision != self.seen,
+        }
+    }
+
     /// Waits for the next value. A value that was replaced meanwhile is left out. It can be dropped
     /// and called again.
     ///
@@ -140,6 +155,7 @@ impl Watched {
                 Some(watch) => timeout(LOOK, watch.next()).await,
                 None => Ok(None),
             };
+            let is_looked = told.is_err();
             let value = match told {
                 Ok(Some(Ok(entry))) if entry.operation == Operation::Put => Some(LastValue {
                     revision: entry.revision,
@@ -157,7 +173,9 @@ impl Watched {
                     Err(_) => None,
                 },
             };
-            if let Some(value) = value.filter(|value| value.revision > self.seen) {
+            if let Some(value) = value
+                && self.is_new(value.revision, is_looked)
+            {
                 self.seen = value.revision;
                 return Ok(value);
             }

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// How often the bucket is read.
 const EVERY: Duration = Duration::from_secs(1);
+/// By so much the clocks of a gate and of the collector may differ without a word.
+const AHEAD: Duration = Duration::from_secs(2);
 
 pub(super) struct Marks {
     pub shared: Arc<Shared>,
@@ -57,7 +59,22 @@ impl Marks {
         for (ledger_id, revision, bytes) in changed {
             seen.insert(ledger_id.clone(), revision);
             match WatermarkValue::decode(&bytes) {
-                Ok(value) => marks.push(watermark(ledger_id, value, now)),
+                Ok(mut value) => {
+                    if value.at.since(now) > AHEAD {
+                        // Once, and not again with a later now: its gate may have been set right since,
+                        // and have admitted calls before that instant.
+                        value.at = now;
+                        seen.remove(&ledger_id);
+                        let written = bucket.put(&ledger_id, value.encode()).await;
+                        seen.insert(ledger_id.clone(), written.map_err(of_nats)?);
+                        tracing::warn!(
+                            ledger = ledger_id,
+                            replica = value.replica,
+                            "the clock of a gate is ahead of the collector's: it is not believed beyond now"
+                        );
+                    }
+                    marks.push(watermark(ledger_id, value, now));
+                }
                 Err(why) => tracing::warn!(ledger = ledger_id, "a watermark cannot be read: {why}"),
             }
         }

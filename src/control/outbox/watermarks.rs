@@ -1,6 +1,7 @@
 //! Says each second up to when this ledger is whole: months are closed by that.
 //!
-//! Must never say it by a clock that is not trusted, nor of an instant that has not come.
+//! Must never say it by a clock that is not trusted, of an instant that has not come, nor of a ledger
+//! that cannot be sent.
 
 use crate::control::outbox::gate::GateOutbox;
 use crate::control::outbox::values::{WATERMARKS, WatermarkValue};
@@ -44,6 +45,12 @@ fn watermark(of: &GateOutbox) -> Option<WatermarkValue> {
     if !of.settler.clock_is_trusted() {
         return None;
     }
+    let progress = of.progress.read();
+    // Nor of a ledger that cannot be sent: it may be an older copy, whose records the collector takes
+    // for others that it has.
+    if progress.trouble.is_some() {
+        return None;
+    }
     // Records carry the start by the store's clock where there is a store.
     let reached = match &of.shared.windows {
         Some(windows) => windows.reached()?.min(clock.utc()),
@@ -58,6 +65,6 @@ fn watermark(of: &GateOutbox) -> Option<WatermarkValue> {
         replica: of.replica.clone(),
         at,
         seq,
-        collected_seq: of.progress.read().collected_seq,
+        collected_seq: progress.collected_seq,
     })
 }

@@ -162,7 +162,13 @@ impl Settler {
         let started = self.shared.clock.mono();
         if started >= state.next_prune {
             state.next_prune = started.plus(PRUNE_EVERY);
-            let unsettled = unsettled(reader, zone)?.unwrap_or_else(|| Month::of(now, zone));
+            // A gate that settles no month keeps what is neither collected nor billed (the ledger's own
+            // rule), and of the rest the months that may be disputed.
+            let unsettled = match self.settles {
+                true => unsettled(reader, zone)?,
+                false => None,
+            };
+            let unsettled = unsettled.unwrap_or_else(|| Month::of(now, zone));
             let keep_from = keep_from(now, self.retain, unsettled, zone);
             self.shared.ledger.prune(keep_from);
         }
