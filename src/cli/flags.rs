@@ -174,8 +174,8 @@ pub struct DemoFlags {
     /// End after so many seconds; without it, at Ctrl-C.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=86_400), value_name = "N")]
     pub(crate) seconds: Option<u64>,
-    /// Run so many gates as processes beside one store, a redis-server of the demo's own. One of
-    /// them is killed on the way, and another one is added.
+    /// Run so many gates as processes beside one store and one collector, with a redis-server and a
+    /// nats-server of the demo's own. One gate is killed on the way, and another one is added.
     #[arg(long, value_parser = clap::value_parser!(u8).range(2..=9), value_name = "N")]
     pub(crate) replicas: Option<u8>,
 }
