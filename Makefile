@@ -28,13 +28,16 @@ quick:
 	cargo test --locked --lib --bins --test architecture
 
 # What is too long for every change: ten thousand reloads under load, 200 rounds on a disk whose syncs fail, 300 histories of
-# late orders, 10,000 runs of replicas and their store in every fault, three gates on a store for 20 s a drill, and, as root on a machine with loop devices, 50 rounds on a file system whose backing store runs full.
+# late orders, 10,000 runs of replicas and their store in every fault, three gates on a store for 20 s a drill, a million records collected,
+# gates, collector and NATS killed for a minute, and, as root on a machine with loop devices, 50 rounds on a file system whose
+# backing store runs full.
 torture:
 	TORTURE_RELOADS=10000 cargo test --locked --test it -- --nocapture endurance::a_thousand_reloads
 	TORTURE_DISK_ROUNDS=200 cargo test --locked --lib -- --nocapture ledger::handle::tests::after_failed_syncs
 	LAW_CASES=300 cargo test --locked --lib -- --nocapture billing::entries::tests::totals_so_far
 	STORE_SEEDS=10000 cargo test --locked --lib -- --nocapture store::tests::simulation::replicas_of_one_store
 	REPLICAS_SECONDS=20 cargo test --locked --test it -- --nocapture replicas::
+	cargo test --release --locked --lib -- --ignored --nocapture ledger::collecting::tests::a_great_many
 	COLLECT_SECONDS=60 cargo test --locked --test it -- --nocapture collect::kills
 	cargo build --locked
 	if [ $$(id -u) = 0 ] && [ -e /dev/loop-control ]; then tests/disk/real_eio.py target/debug/tollgate 50; \

@@ -80,9 +80,6 @@ pub enum StartError {
         "`tollgate collect` takes records from NATS, and the settings name none: write `outbox: {{nats: {{servers: [..]}}}}` as the gates have it"
     )]
     NoOutbox,
-    /// NATS cannot be used.
-    #[error("`outbox.nats`: {0}")]
-    Nats(String),
     /// The outbox cannot be used.
     #[error(transparent)]
     Outbox(#[from] UnfitOutbox),

@@ -70,7 +70,7 @@ impl Marks {
                         tracing::warn!(
                             ledger = ledger_id,
                             replica = value.replica,
-                            "the clock of a gate is ahead of the collector's: it is not believed beyond now"
+                            "the clock of a gate is ahead of the collector's: its watermark is taken as one of now. Compare both clocks with NTP"
                         );
                     }
                     marks.push(watermark(ledger_id, value, now));

@@ -3,7 +3,7 @@
 //! Owns the order: the ledger's lock, the settler, then what comes from NATS. NATS need not be there:
 //! customers and operators are answered without it.
 
-use crate::config::{Config, Limits, OutboxSettings, Settings};
+use crate::config::{Config, Limits};
 use crate::control::Settler;
 use crate::control::admin::{self, AdminState};
 use crate::control::collector::intake::Intake;
@@ -11,7 +11,7 @@ use crate::control::collector::marks::Marks;
 use crate::control::collector::publish::Publisher;
 use crate::control::collector::{Progress, check_collected};
 use crate::control::open_files::fit_connections;
-use crate::control::outbox::{nats_options, stream_options};
+use crate::control::outbox::connected;
 use crate::control::reload::Reloader;
 use crate::control::serve::Running;
 use crate::control::start::{
@@ -19,25 +19,20 @@ use crate::control::start::{
     serve_operators, spawn_workers, started_settler,
 };
 use crate::model::Clock;
-use crate::nats::{Nats, NatsError, StreamOptions};
+use crate::nats::{Nats, StreamOptions};
 use crate::portal::Portal;
 use crate::proxy::admission::Limiters;
 use crate::proxy::listener::Phase;
 use crate::proxy::{Proxy, Shared};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
-
-/// How long the start waits for NATS, to look at what is there.
-const LOOK_AT: Duration = Duration::from_secs(5);
 
 /// Starts the collector on the calling runtime, which becomes its control thread. Returns when it
 /// works.
 pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError> {
     let mut settings = config.settings;
     let outbox = settings.outbox.clone().ok_or(StartError::NoOutbox)?;
-    let stream = stream_options(&outbox);
     let workers = settings
         .workers
         .map_or_else(default_workers, std::num::NonZeroUsize::get);
@@ -53,7 +48,7 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
     let proxy = Arc::new(Proxy::new(&settings, shared.clone()));
     let raised = Arc::new(Notify::new());
     let settler = started_settler(&settings, &shared, true, &raised).await?;
-    let nats = connected(&settings, &outbox, &stream).await?;
+    let (nats, stream) = connected(&outbox, &settings, "nothing is collected until it is").await?;
     let progress = Arc::new(Progress::new(nats.clone(), shared.metrics.clone()));
 
     let (state, state_seen) = watch::channel(AdminState::Starting);
@@ -135,31 +130,4 @@ fn work(
         tokio::spawn(marks.run()),
         tokio::spawn(publisher.run()),
     ]
-}
-
-/// The connection. Where NATS answers in time, what is there is looked at: a stream that does not fit
-/// is told at once, and not found in the log a day later.
-async fn connected(
-    settings: &Settings,
-    outbox: &OutboxSettings,
-    stream: &StreamOptions,
-) -> Result<Nats, StartError> {
-    let options = nats_options(outbox, settings);
-    let nats = Nats::connect(&options)
-        .await
-        .map_err(|error| StartError::Nats(error.to_string()))?;
-    if !nats.connected(LOOK_AT).await {
-        tracing::warn!("NATS is not there yet: nothing is collected until it is");
-        return Ok(nats);
-    }
-    match nats.records(stream).await {
-        Err(error @ (NatsError::Unfit { .. } | NatsError::Refused { .. })) => {
-            Err(StartError::Nats(error.to_string()))
-        }
-        Err(error) => {
-            tracing::warn!("the stream of records cannot be looked at: {error}");
-            Ok(nats)
-        }
-        Ok(_) => Ok(nats),
-    }
 }

@@ -15,7 +15,6 @@ mod watermarks;
 mod work;
 
 pub(in crate::control) use gate::GateOutbox;
-pub(in crate::control) use options::{nats_options, stream_options};
-pub(in crate::control) use start::{UnfitOutbox, outbox};
+pub(in crate::control) use start::{UnfitOutbox, connected, outbox};
 pub(in crate::control) use values::{COLLECTED, WATERMARKS, WatermarkValue, collected_value};
 pub(in crate::control) use work::Sending;

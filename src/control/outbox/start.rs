@@ -3,7 +3,7 @@
 //! Owns what of NATS must be so before the first call. Must never keep a gate from starting because
 //! NATS is away.
 
-use crate::config::Settings;
+use crate::config::{OutboxSettings, Settings};
 use crate::control::Settler;
 use crate::control::outbox::gate::GateOutbox;
 use crate::control::outbox::options::{nats_options, stream_options};
@@ -11,7 +11,7 @@ use crate::control::outbox::status::OutboxProgress;
 use crate::control::replica::replica_name;
 use crate::ledger::{LedgerError, ReadError};
 use crate::model::ONE_NATS_SERVER;
-use crate::nats::{BadNatsOptions, Nats, NatsError};
+use crate::nats::{BadNatsOptions, Nats, NatsError, StreamOptions};
 use crate::proxy::Shared;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,8 +39,32 @@ pub enum UnfitOutbox {
     System(#[from] tokio::task::JoinError),
 }
 
-/// The outbox, when the settings have one. Where NATS answers in time the stream is looked at: one
-/// that does not fit is told at once, and not found in the log a day later.
+/// The connection, for a gate and for the collector. Where NATS answers in time the stream is looked
+/// at: one that does not fit is told at once, and not found in the log a day later. `waits`: what
+/// becomes of the records until it is there.
+pub(in crate::control) async fn connected(
+    written: &OutboxSettings,
+    settings: &Settings,
+    waits: &str,
+) -> Result<(Nats, StreamOptions), UnfitOutbox> {
+    let stream = stream_options(written);
+    let nats = Nats::connect(&nats_options(written, settings)).await?;
+    if !nats.connected(LOOK_AT).await {
+        let trouble = nats.status().trouble.unwrap_or_default();
+        tracing::warn!("NATS is not there yet ({trouble}): {waits}");
+        return Ok((nats, stream));
+    }
+    match nats.records(&stream).await {
+        Ok(_) => {}
+        Err(error @ (NatsError::Unfit { .. } | NatsError::Refused { .. })) => {
+            return Err(UnfitOutbox::Unfit(error));
+        }
+        Err(error) => tracing::warn!("the stream of records cannot be looked at: {error}"),
+    }
+    Ok((nats, stream))
+}
+
+/// The outbox, when the settings have one.
 pub(in crate::control) async fn outbox(
     settings: &Settings,
     shared: &Arc<Shared>,
@@ -49,20 +73,7 @@ pub(in crate::control) async fn outbox(
     let Some(written) = &settings.outbox else {
         return Ok(None);
     };
-    let stream = stream_options(written);
-    let nats = Nats::connect(&nats_options(written, settings)).await?;
-    if !nats.connected(LOOK_AT).await {
-        let trouble = nats.status().trouble.unwrap_or_default();
-        tracing::warn!("NATS is not there yet ({trouble}): records wait in the ledger");
-    } else {
-        match nats.records(&stream).await {
-            Ok(_) => {}
-            Err(error @ (NatsError::Unfit { .. } | NatsError::Refused { .. })) => {
-                return Err(UnfitOutbox::Unfit(error));
-            }
-            Err(error) => tracing::warn!("the stream of records cannot be looked at: {error}"),
-        }
-    }
+    let (nats, stream) = connected(written, settings, "records wait in the ledger").await?;
     if stream.replicas == 1 {
         tracing::warn!(
             "{ONE_NATS_SERVER} (`outbox.nats.replicas: 1`), and by default it syncs its disk every two minutes: \

@@ -884,8 +884,7 @@ fn collects_on_a_failing_disk(disk: &Disk, seed: u64) {
     }
 }
 
-/// Prints what a million records cost, to be run by hand: `cargo test --release --lib -- --ignored
-/// --nocapture a_great_many`.
+/// Prints what a million records cost, in `make torture`.
 #[test]
 #[ignore = "it measures, and takes a minute"]
 fn a_great_many_records_are_read_and_collected() {
