@@ -1244,8 +1244,9 @@ fn in_trouble_a_record_keeps_its_slot_until_it_is_written() {
     }
     assert_eq!(ledger.stats().pending, 2);
     disk.refuse_writes(0);
-    eventually("healthy", || ledger.healthy());
-    assert_eq!(ledger.stats().pending, 0);
+    // The second record may come while the first is written, and is then in the batch after it.
+    eventually("written", || ledger.stats().pending == 0);
+    assert!(ledger.healthy());
     assert_eq!(bench.all().len(), 2);
 }
 
