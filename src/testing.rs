@@ -25,7 +25,7 @@ pub mod http {
 }
 pub mod ledger {
     pub use crate::ledger::{
-        ClockWatch, Collected, Committed, Entry, Gap, Ledger, LedgerOptions, Mismatch,
+        ClockWatch, Collected, CollectedBy, Committed, Entry, Gap, Ledger, LedgerOptions, Mismatch,
         OutboxCursor, Range, RangeError, RangeReader, Reader, Record, SourceLedger, StoredRecord,
         Watermark,
     };

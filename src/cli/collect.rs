@@ -6,8 +6,9 @@
 
 use crate::cli::flags_collect::{CollectCommand, CollectFlags, RetireFlags};
 use crate::cli::output::{load, print};
-use crate::cli::serve::{Process, run_process};
-use crate::control::{give_up, told_lost};
+use crate::cli::serve::{Process, control_thread, run_process};
+use crate::config::Settings;
+use crate::control::{adopt as adopt_ledger, give_up, told_lost};
 use crate::ledger::{Ledger, LedgerError, LedgerOptions};
 use crate::model::{Clock, Durability};
 use anyhow::{Context, bail};
@@ -26,6 +27,7 @@ pub fn collect(flags: CollectFlags) -> anyhow::Result<()> {
     match flags.command {
         None => run_process(Process::Collector, flags.config.config),
         Some(CollectCommand::Retire(retired)) => retire(&flags.config.config, &retired),
+        Some(CollectCommand::Adopt) => adopt(&flags.config.config),
     }
 }
 
@@ -36,15 +38,7 @@ fn retire(path: &Path, flags: &RetireFlags) -> anyhow::Result<()> {
     let config = load(path)?;
     let settings = &config.settings;
     let clock = Clock::default();
-    let options = LedgerOptions {
-        path: settings.ledger.path.clone(),
-        durability: Durability::Strict,
-        replica: "tollgate collect retire".to_owned(),
-        create: false,
-        pending_limit: 1,
-        stall_after: settings.ledger.stall_after,
-    };
-    let ledger = match Ledger::open(options, clock.clone(), |_| ()) {
+    let ledger = match opened(settings, "tollgate collect retire", &clock) {
         Err(LedgerError::Locked(_)) => bail!(
             "the collector runs and has the ledger open; ask it: curl -X POST 'http://{}/v1/sources/{}/retire?why=..'",
             settings.admin.listen,
@@ -57,4 +51,49 @@ fn retire(path: &Path, flags: &RetireFlags) -> anyhow::Result<()> {
     let lost = lost?;
     closed.context("the ledger was not closed whole")?;
     print(|out| writeln!(out, "{}", told_lost(&lost, &config.catalog.time_zone)))
+}
+
+fn adopt(path: &Path) -> anyhow::Result<()> {
+    let config = load(path)?;
+    let settings = &config.settings;
+    let clock = Clock::default();
+    let ledger = match opened(settings, "tollgate collect adopt", &clock) {
+        Err(LedgerError::Locked(_)) => {
+            bail!("a collector has the ledger open: stop it first")
+        }
+        opened => opened?,
+    };
+    let adopted = control_thread(async {
+        let by = ledger.reader()?.collected_by()?;
+        let before = adopt_ledger(settings, &by, clock).await?;
+        print(|out| match before {
+            Some(before) => writeln!(
+                out,
+                "the records of the gates are collected in the ledger {} now; before it was {before}. Start `tollgate collect`: the \
+                 gates send again what they still have",
+                by.ledger_id
+            ),
+            None => writeln!(
+                out,
+                "the records of the gates are collected in the ledger {} now; nobody has collected them before",
+                by.ledger_id
+            ),
+        })
+    });
+    let closed = ledger.close(CLOSING);
+    adopted?;
+    closed.context("the ledger was not closed whole").map(drop)
+}
+
+/// Opens the ledger of a collector that does not run.
+fn opened(settings: &Settings, replica: &str, clock: &Clock) -> Result<Ledger, LedgerError> {
+    let options = LedgerOptions {
+        path: settings.ledger.path.clone(),
+        durability: Durability::Strict,
+        replica: replica.to_owned(),
+        create: false,
+        pending_limit: 1,
+        stall_after: settings.ledger.stall_after,
+    };
+    Ledger::open(options, clock.clone(), |_| ())
 }

@@ -23,6 +23,13 @@ pub enum CollectCommand {
         after_help = "Example:\n  tollgate collect retire 00112233445566778899aabbccddeeff --why disk-lost"
     )]
     Retire(RetireFlags),
+    /// Put this ledger in the place of the one that the gates' records were collected in.
+    ///
+    /// For a collected ledger that is lost for good: begin with its newest backup (`tollgate restore`, which needs no
+    /// adopting), or with an empty ledger. Months that the lost one has closed are not known to an empty one, and are
+    /// closed again with the records that the gates still have. The collector that is replaced must not run.
+    #[command(after_help = "Example:\n  tollgate collect adopt --config config/tollgate.yaml")]
+    Adopt,
 }
 
 /// The flags of `tollgate collect retire`.

@@ -22,5 +22,5 @@ pub(crate) mod serve;
 pub use collector::collect;
 pub use start::start;
 
-pub(crate) use collector::{give_up, told_lost};
+pub(crate) use collector::{adopt, give_up, told_lost};
 pub(crate) use settler::{EVIDENCE, Settler};

@@ -10,7 +10,7 @@
 use crate::billing::SettleError;
 use crate::config::{Account, Catalog, Config, Endpoint, Limits, Settings, Written};
 use crate::control::admin::{self, AdminState};
-use crate::control::collector::{WrongLedger, check_gate};
+use crate::control::collector::{ClaimError, WrongLedger, check_gate};
 use crate::control::delivery::Webhook;
 use crate::control::open_files::{TooFewFiles, fit_connections};
 use crate::control::outbox::{self, UnfitOutbox};
@@ -83,6 +83,9 @@ pub enum StartError {
     /// The outbox cannot be used.
     #[error(transparent)]
     Outbox(#[from] UnfitOutbox),
+    /// The records are collected elsewhere.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// The settled months cannot be read.
     #[error("the books cannot be read: {0}")]
     Books(SettleError),

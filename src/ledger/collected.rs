@@ -68,9 +68,18 @@ pub struct Watermark {
     pub at: Utc,
     /// .. is at this seq or before.
     pub seq: u64,
-    /// The newest record that the ledger needs not send: see [`OutboxCursor`]. A ledger that has sent
-    /// none, and needs not, is waited for no longer.
-    pub collected_seq: u64,
+    /// The newest record that was billed in that ledger itself: see [`OutboxCursor`]. A ledger that
+    /// has sent none, and needs not, is waited for no longer.
+    pub billed_seq: u64,
+}
+
+/// The ledger into which the records of others are collected, as those are told of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CollectedBy {
+    /// Its id: 32 hex digits.
+    pub ledger_id: String,
+    /// How often it was restored. It may lack records that it had before.
+    pub restore_count: u64,
 }
 
 /// How far the records of this ledger have come on their way to the collected one.
@@ -79,4 +88,7 @@ pub struct OutboxCursor {
     /// The newest record that need not be sent: it is collected, or it was billed while this ledger
     /// was alone, or it was deleted.
     pub collected_seq: u64,
+    /// The newest record that is billed here: on the statements of a month that was fixed while this
+    /// ledger was alone, or deleted before there were statements. No collected ledger may have it.
+    pub billed_seq: u64,
 }

@@ -2,7 +2,7 @@
 //! in it.
 
 use crate::ledger::job::{Job, Note};
-use crate::ledger::{Collected, Ledger, Range, StoreError, Watermark};
+use crate::ledger::{Collected, CollectedBy, Ledger, Range, StoreError, Watermark};
 use crate::model::Utc;
 
 impl Ledger {
@@ -32,13 +32,14 @@ impl Ledger {
         })
     }
 
-    /// Notes that the records of this ledger up to `seq` are collected, so that they may be deleted.
-    /// The number only grows. Blocks.
+    /// Notes that the records of this ledger up to `seq` are collected in that one, so that they may
+    /// be deleted. The number only grows, unless that ledger is another one than before or was
+    /// restored: it lacks what it does not say that it has. Blocks.
     ///
     /// # Errors
     /// [`StoreError::Ahead`] when there is no such record: another ledger has the id of this one.
-    pub fn collected(&self, seq: u64) -> Result<(), StoreError> {
-        self.note(Note::Collected(seq)).map(drop)
+    pub fn collected(&self, seq: u64, by: CollectedBy) -> Result<(), StoreError> {
+        self.note(Note::Collected { seq, by }).map(drop)
     }
 
     fn note(&self, note: Note) -> Result<bool, StoreError> {

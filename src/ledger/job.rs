@@ -4,7 +4,7 @@
 //! Owns the list of such jobs. Must never leave the thread that asked without an answer.
 
 use crate::ledger::chain::Link;
-use crate::ledger::{Collected, Entry, Range, Seal, StoreError, Trouble, Watermark};
+use crate::ledger::{Collected, CollectedBy, Entry, Range, Seal, StoreError, Trouble, Watermark};
 use crate::model::Utc;
 use std::sync::mpsc::SyncSender;
 
@@ -46,8 +46,8 @@ pub(super) enum Note {
         why: String,
         at: Utc,
     },
-    /// The records of this ledger up to here are in the collected one.
-    Collected(u64),
+    /// The records of this ledger up to here are in that one.
+    Collected { seq: u64, by: CollectedBy },
 }
 
 impl Job {

@@ -76,9 +76,10 @@ mod watch;
 mod writer;
 
 pub use bills::Entry;
-pub use collected::{Collected, OutboxCursor, SourceLedger, Watermark};
+pub use collected::{Collected, CollectedBy, OutboxCursor, SourceLedger, Watermark};
 pub use handle::Ledger;
 pub use queue::Committed;
+pub(crate) use range::is_ledger_id;
 pub use range::{Gap, Range, RangeError};
 pub use range_reader::RangeReader;
 pub use read::{Reader, StoredRecord};

@@ -15,7 +15,7 @@ impl Reader {
     pub(crate) fn is_one_replicas_part(&self) -> Result<bool, ReadError> {
         let sql = "WITH fixed AS (SELECT coalesce(max(through_seq), 0) AS seq FROM settlements)
                    SELECT NOT EXISTS (SELECT 1 FROM sources)
-                      AND (EXISTS (SELECT 1 FROM outbox, fixed WHERE collected_seq > fixed.seq)
+                      AND (EXISTS (SELECT 1 FROM outbox, fixed WHERE most_seq > fixed.seq)
                            OR coalesce((SELECT store_epoch IS NOT NULL FROM raw, fixed WHERE raw.seq > fixed.seq
                                         ORDER BY raw.seq DESC LIMIT 1), 0))";
         let part = self.one(sql, &[], |row| Ok(row.get(0)?))?;

@@ -36,9 +36,9 @@ pub struct Range {
     pub first_seq: u64,
     /// The seq of the last.
     pub last_seq: u64,
-    /// The newest record that its ledger needs not send: see
+    /// The newest record that was billed in its ledger itself: see
     /// [`OutboxCursor`](crate::ledger::OutboxCursor).
-    pub collected_seq: u64,
+    pub billed_seq: u64,
     /// The link before the first.
     pub link_before: [u8; 32],
     /// The link after the last.
@@ -182,12 +182,7 @@ impl Range {
 
     /// What no range can say that a ledger gives out.
     fn fault(&self) -> Option<String> {
-        let is_id = self.ledger_id.len() == 32
-            && self
-                .ledger_id
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if !is_id {
+        if !is_ledger_id(&self.ledger_id) {
             return Some(format!("{:?} is the id of no ledger", self.ledger_id));
         }
         let (first, last) = (self.first_seq, self.last_seq);
@@ -196,7 +191,7 @@ impl Range {
             let rows = self.rows.len();
             return Some(format!("it has {rows} records, and says {first} to {last}"));
         }
-        if last > MOST_SEQ || self.restore_count > MOST_SEQ || self.collected_seq > MOST_SEQ {
+        if last > MOST_SEQ || self.restore_count > MOST_SEQ || self.billed_seq > MOST_SEQ {
             return Some("a number of it is beyond all that there can be".to_owned());
         }
         if !(1..=LINK_VERSION).contains(&self.link_version.into()) {
@@ -217,6 +212,12 @@ impl Range {
             .next()
             .map(|(seq, _)| format!("record {seq} has a value that no record has"))
     }
+}
+
+/// Whether a ledger can have this id: 32 hex digits.
+pub(crate) fn is_ledger_id(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    text.len() == 32 && bytes.all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]

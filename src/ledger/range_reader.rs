@@ -140,7 +140,7 @@ impl RangeReader {
                 restore_count: restores::count_at(page, first_seq)?,
                 first_seq,
                 last_seq: first_seq,
-                collected_seq: outbox(page)?.collected_seq,
+                billed_seq: outbox(page)?.billed_seq,
                 link_before,
                 link_after: link_before,
                 link_version: u8::try_from(version).unwrap_or(u8::MAX),

@@ -250,7 +250,10 @@ CREATE INDEX collected_of_source ON collected (source, source_first);
 
 CREATE TABLE outbox (
     one            INTEGER PRIMARY KEY CHECK (one = 1),
-    collected_seq  INTEGER NOT NULL
+    collected_seq  INTEGER NOT NULL,
+    most_seq       INTEGER NOT NULL,
+    ledger_id      TEXT    NOT NULL,
+    restore_count  INTEGER NOT NULL
 ) STRICT;
 "#;
 

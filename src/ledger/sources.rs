@@ -1,7 +1,8 @@
 //! Reading what is known of the ledgers whose records are collected here, and how far this one's own
 //! are collected elsewhere.
 
-use crate::ledger::collected::{OutboxCursor, SourceLedger};
+use crate::ledger::collected::{CollectedBy, OutboxCursor, SourceLedger};
+use crate::ledger::read::restore_count;
 use crate::ledger::rows::unsigned;
 use crate::ledger::{ReadError, Reader};
 use crate::model::Utc;
@@ -56,6 +57,14 @@ impl Reader {
         })
     }
 
+    /// This ledger, as those are told of it whose records it collects.
+    pub fn collected_by(&self) -> Result<CollectedBy, ReadError> {
+        Ok(CollectedBy {
+            ledger_id: self.ledger_id()?,
+            restore_count: restore_count(&self.connection)?,
+        })
+    }
+
     /// Where the outbox of this ledger goes on.
     pub fn outbox(&self) -> Result<OutboxCursor, ReadError> {
         Ok(outbox(&self.connection)?)
@@ -66,13 +75,15 @@ impl Reader {
 pub(super) fn outbox(connection: &Connection) -> Result<OutboxCursor, rusqlite::Error> {
     connection
         .prepare_cached(
-            "SELECT max(first_kept - 1, coalesce((SELECT collected_seq FROM outbox), 0),
-                        (SELECT coalesce(max(through_seq), 0) FROM settlements WHERE settled_at IS NOT NULL))
-             FROM bounds",
+            "WITH billed AS (SELECT max(floor - 1, (SELECT coalesce(max(through_seq), 0) FROM settlements
+                                                     WHERE settled_at IS NOT NULL)) AS seq FROM bounds)
+             SELECT max(first_kept - 1, coalesce((SELECT collected_seq FROM outbox), 0), billed.seq), billed.seq
+             FROM bounds, billed",
         )?
         .query_row([], |row| {
             Ok(OutboxCursor {
                 collected_seq: unsigned(row, 0)?,
+                billed_seq: unsigned(row, 1)?,
             })
         })
 }

@@ -5,6 +5,7 @@
 use crate::nats::connection::{ANSWER, Nats};
 use crate::nats::error::{NatsError, request_error};
 use crate::nats::fit;
+use crate::nats::records::{WRONG_LAST, behind};
 use async_nats::jetstream::kv::{Operation, Store, Watch};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -57,6 +58,28 @@ impl KeyValues {
     pub async fn put(&self, key: &str, value: Vec<u8>) -> Result<u64, NatsError> {
         let subject = format!("$KV.{}.{key}", self.name);
         self.nats.store(subject, None, value.into()).await
+    }
+
+    /// Puts a value in place of the one of this revision, 0 is none, and gives its own; `None` when
+    /// another value is there. After an error it may have been stored.
+    ///
+    /// # Errors
+    /// There was no answer that says whether it is stored.
+    pub async fn replace(
+        &self,
+        key: &str,
+        revision: u64,
+        value: Vec<u8>,
+    ) -> Result<Option<u64>, NatsError> {
+        let subject = format!("$KV.{}.{key}", self.name);
+        let stored = self
+            .nats
+            .store(subject, Some(behind(revision)), value.into());
+        match stored.await {
+            Ok(revision) => Ok(Some(revision)),
+            Err(NatsError::Refused { code, .. }) if code == WRONG_LAST => Ok(None),
+            Err(other) => Err(other),
+        }
     }
 
     /// The last value of the key.

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 /// JetStream's codes for a stream that has no room, for whichever reason.
 const NO_ROOM: [u64; 4] = [10_023, 10_047, 10_077, 10_122];
-const WRONG_LAST: u64 = 10_071;
+pub(in crate::nats) const WRONG_LAST: u64 = 10_071;
 
 /// What became of a message.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -104,8 +104,7 @@ impl Records {
         after: u64,
         bytes: Vec<u8>,
     ) -> Result<Published, NatsError> {
-        let mut headers = HeaderMap::new();
-        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, after.to_string());
+        let mut headers = behind(after);
         headers.insert(NATS_EXPECTED_STREAM, self.name.as_str());
         let subject = format!("{SUBJECTS}.{ledger_id}");
         match self.nats.store(subject, Some(headers), bytes.into()).await {
@@ -173,6 +172,13 @@ impl Records {
         self.nats.check()?;
         Feed::open(&self.stream, &self.name, reader).await
     }
+}
+
+/// Has the server store a message only as the next of its subject after that sequence.
+pub(in crate::nats) fn behind(sequence: u64) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, sequence.to_string());
+    headers
 }
 
 fn create_error(kind: &CreateStreamErrorKind, error: &dyn std::fmt::Display) -> NatsError {

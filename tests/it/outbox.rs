@@ -96,7 +96,9 @@ impl Collecting {
                 let Collected::Taken { ledger_id, seq, .. } = collected else {
                     panic!("{collected:?} of {:?}", self.came);
                 };
-                let value = format!("{{\"seq\":{seq}}}");
+                let value = format!(
+                    r#"{{"seq":{seq},"collected_in":"00112233445566778899aabbccddeeff","restore_count":0}}"#
+                );
                 cursors.put(&ledger_id, value.into()).await.unwrap();
             }
             last.done().await.unwrap();

@@ -46,6 +46,8 @@ pub(super) fn described(collector: &Progress, zone: &TimeZone) -> Value {
     let sources: Vec<Value> = shown.sources.iter().map(source).collect();
     json!({
         "nats": {"up": shown.nats.up, "server": shown.nats.server, "trouble": shown.nats.trouble},
+        // Why nothing is collected here: another process does, or NATS is away.
+        "waits": shown.waits,
         "records": shown.records,
         "messages_waiting": shown.waiting,
         "broken": shown.broken,

@@ -11,13 +11,16 @@
 //! is collected.
 
 use crate::control::collector::progress::Progress;
-use crate::control::outbox::{COLLECTED, collected_value};
-use crate::ledger::{Collected, Range};
+use crate::control::outbox::{COLLECTED, CollectedValue};
+use crate::ledger::{
+    Collected, CollectedBy, Ledger, LedgerError, Range, ReadError, StoreError, is_ledger_id,
+};
 use crate::nats::{Feed, Fetched, KeyValues, Nats, NatsError, Records, StreamOptions};
 use crate::proxy::Shared;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// The reader's name at NATS.
@@ -44,6 +47,10 @@ pub(super) struct Intake {
     pub nats: Nats,
     pub stream: StreamOptions,
     pub progress: Arc<Progress>,
+    /// This ledger, as the gates are told of it.
+    pub by: CollectedBy,
+    /// Whether this process is the one that collects.
+    pub held: watch::Receiver<bool>,
 }
 
 /// The way to the messages, as long as it holds.
@@ -60,7 +67,7 @@ struct Open {
 struct Done {
     /// The newest collected record by ledger.
     cursors: BTreeMap<String, u64>,
-    /// The ledgers of which records are missing, and the newest record that is there.
+    /// The ledgers of which records are missing, or came damaged, and the newest record that is there.
     gaps: BTreeMap<String, u64>,
     /// The ledgers of which new records were taken.
     healed: BTreeSet<String>,
@@ -80,7 +87,7 @@ struct Pace {
 
 impl Intake {
     /// Takes what comes. Runs until it is dropped.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let now = Instant::now();
         let mut pace = Pace {
             asked: HashMap::new(),
@@ -91,6 +98,12 @@ impl Intake {
         };
         let (mut open, mut told) = (None, String::new());
         loop {
+            if !*self.held.borrow() {
+                open = None;
+                if self.held.wait_for(|held| *held).await.is_err() {
+                    return;
+                }
+            }
             let taken = self.take(&mut open, &mut pace).await;
             if self.shared.ledger.is_closed() {
                 return;
@@ -143,8 +156,7 @@ impl Intake {
         pace.tell(done.records);
         pace.asked.retain(|ledger, _| !done.healed.contains(ledger));
         for (ledger_id, seq) in &done.cursors {
-            let value = collected_value(*seq);
-            way.cursors.put(ledger_id, value).await.map_err(of_nats)?;
+            self.tell(way, ledger_id, *seq).await.map_err(of_nats)?;
         }
         for (ledger_id, have) in &done.gaps {
             if pace.asks(ledger_id) && !way.is_first_pass {
@@ -175,6 +187,10 @@ impl Intake {
         for message in fetched {
             match Range::decode(&message.bytes) {
                 Ok(range) if range.ledger_id == message.ledger_id => ranges.push(range),
+                _ if !is_ledger_id(&message.ledger_id) => tracing::warn!(
+                    "a message of the subject {:?} is no ledger's, and is left out",
+                    message.ledger_id
+                ),
                 Ok(range) => unread.push((
                     message.ledger_id.clone(),
                     format!(
@@ -186,13 +202,22 @@ impl Intake {
             }
         }
         let shared = self.shared.clone();
-        let collected = tokio::task::spawn_blocking(move || shared.ledger.collect(ranges)).await;
-        let collected = collected.map_err(|error| error.to_string())?;
-        let collected = collected.map_err(|error| error.to_string())?;
+        let collected = tokio::task::spawn_blocking(move || {
+            let collected = shared.ledger.collect(ranges)?;
+            let have: HashMap<String, u64> = match unread.is_empty() {
+                true => HashMap::new(),
+                false => cursors(&shared.ledger)?,
+            };
+            Ok::<_, CollectError>((collected, unread, have))
+        });
+        let collected = collected.await.map_err(|error| error.to_string())?;
+        let (collected, unread, have) = collected.map_err(|error| error.to_string())?;
         let mut done = Done::default();
         let broken: BTreeSet<String> = unread.iter().map(|(ledger, _)| ledger.clone()).collect();
         for (ledger, why) in unread {
             self.progress.broke(&ledger, &why);
+            let have = have.get(&ledger).copied().unwrap_or(0);
+            done.gaps.insert(ledger, have);
         }
         for outcome in collected {
             match outcome {
@@ -209,10 +234,16 @@ impl Intake {
                     done.gaps.remove(&ledger_id);
                     done.cursors.insert(ledger_id, seq);
                 }
-                // Nothing of such a ledger is taken, and what it sends is not waited for.
-                Collected::Gap { ledger_id, .. } if broken.contains(&ledger_id) => {}
                 Collected::Gap { ledger_id, have } => drop(done.gaps.insert(ledger_id, have)),
-                Collected::Broken { ledger_id, why, .. } => self.progress.broke(&ledger_id, &why),
+                // Perhaps it was damaged on its way: its gate is asked for it again.
+                Collected::Broken {
+                    ledger_id,
+                    have,
+                    why,
+                } => {
+                    self.progress.broke(&ledger_id, &why);
+                    done.gaps.insert(ledger_id, have);
+                }
             }
         }
         Ok(done)
@@ -247,9 +278,35 @@ impl Intake {
             "records of a ledger are missing on the way: its gate is to send again what follows"
         );
         self.shared.metrics.collector_gaps.inc();
-        way.cursors.put(ledger_id, collected_value(have)).await?;
+        self.tell(way, ledger_id, have).await?;
         way.records.forget_ledger(ledger_id).await
     }
+
+    /// Tells a gate what is collected of its ledger.
+    async fn tell(&self, way: &Open, ledger_id: &str, seq: u64) -> Result<(), NatsError> {
+        let value = CollectedValue {
+            seq,
+            by: self.by.clone(),
+        };
+        way.cursors.put(ledger_id, value.encode()).await.map(drop)
+    }
+}
+
+/// How far each ledger is collected.
+pub(super) fn cursors(ledger: &Ledger) -> Result<HashMap<String, u64>, CollectError> {
+    let sources = ledger.reader()?.sources()?.into_iter();
+    Ok(sources.map(|of| (of.ledger_id, of.seq)).collect())
+}
+
+/// Why nothing of some messages is done.
+#[derive(thiserror::Error, Debug)]
+pub(super) enum CollectError {
+    #[error(transparent)]
+    Open(#[from] LedgerError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }
 
 impl Pace {

@@ -6,13 +6,14 @@
 
 use crate::control::collector::progress::Progress;
 use crate::control::outbox::{WATERMARKS, WatermarkValue};
-use crate::ledger::Watermark;
+use crate::ledger::{Watermark, is_ledger_id};
 use crate::model::Utc;
 use crate::nats::{KeyValues, Nats, NatsError};
 use crate::proxy::Shared;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How often the bucket is read.
 const EVERY: Duration = Duration::from_secs(1);
@@ -24,6 +25,8 @@ pub(super) struct Marks {
     pub nats: Nats,
     pub replicas: usize,
     pub progress: Arc<Progress>,
+    /// Whether this process is the one that collects.
+    pub held: watch::Receiver<bool>,
 }
 
 impl Marks {
@@ -31,9 +34,10 @@ impl Marks {
     pub(super) async fn run(self) {
         let (mut seen, mut told) = (HashMap::new(), String::new());
         loop {
-            let failure = match self.read(&mut seen).await {
-                Ok(()) => String::new(),
-                Err(why) => why,
+            let held = *self.held.borrow();
+            let failure = match held {
+                true => self.read(&mut seen).await.err().unwrap_or_default(),
+                false => String::new(),
             };
             if !failure.is_empty() && failure != told {
                 tracing::warn!(
@@ -110,7 +114,8 @@ async fn changed(
 ) -> Result<Vec<(String, u64, bytes::Bytes)>, NatsError> {
     let mut changed = Vec::new();
     for key in bucket.keys().await? {
-        if let Some(value) = bucket.get(&key).await?
+        if is_ledger_id(&key)
+            && let Some(value) = bucket.get(&key).await?
             && seen.get(&key) != Some(&value.revision)
         {
             changed.push((key, value.revision, value.bytes));
@@ -127,6 +132,6 @@ fn watermark(ledger_id: String, value: WatermarkValue, now: Utc) -> Watermark {
         replica: value.replica,
         at: value.at.min(now),
         seq: value.seq,
-        collected_seq: value.collected_seq,
+        billed_seq: value.billed_seq,
     }
 }

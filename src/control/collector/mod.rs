@@ -3,6 +3,7 @@
 //! Owns the order of its work: what has come is written before anybody is told that it has.
 //! Must never admit a call, nor count a record twice.
 
+mod claim;
 mod intake;
 mod ledgers;
 mod marks;
@@ -10,8 +11,10 @@ mod progress;
 mod publish;
 mod start;
 
+pub(crate) use start::adopt;
 pub use start::collect;
 
+pub(in crate::control) use claim::ClaimError;
 pub(crate) use ledgers::{GiveUpError, give_up, told_lost};
 pub(in crate::control) use ledgers::{WrongLedger, check_collected, check_gate};
 pub(in crate::control) use progress::Progress;

@@ -27,6 +27,8 @@ struct ProgressState {
     records: u64,
     /// The messages that wait at NATS.
     waiting: u64,
+    /// Why this process takes nothing; `None` while it does.
+    waits: Option<String>,
 }
 
 /// What is shown.
@@ -36,6 +38,7 @@ pub(in crate::control) struct Shown {
     pub broken: BTreeMap<String, String>,
     pub records: u64,
     pub waiting: u64,
+    pub waits: Option<String>,
 }
 
 impl Progress {
@@ -55,7 +58,13 @@ impl Progress {
             broken: state.broken.clone(),
             records: state.records,
             waiting: state.waiting,
+            waits: state.waits.clone(),
         }
+    }
+
+    /// Why this process takes nothing, or that it does.
+    pub(super) fn waits(&self, why: Option<String>) {
+        self.state.lock().waits = why;
     }
 
     pub(super) fn took(&self, records: u64, waiting: u64) {
@@ -111,7 +120,8 @@ impl Progress {
         let figures: Vec<SourceFigures> = figures.collect();
         let mut state = self.state.lock();
         self.metrics.set_sources(figures, state.broken.len());
-        self.metrics.set_collector_up(self.nats.status().up);
+        let works = self.nats.status().up && state.waits.is_none();
+        self.metrics.set_collector_up(works);
         state.sources = sources;
     }
 }

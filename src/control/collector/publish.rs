@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// The head is told so often though nothing has changed: a gate knows by it that it hears the
 /// collector.
@@ -22,22 +23,31 @@ pub(super) struct Publisher {
     pub clock: Clock,
     pub nats: Nats,
     pub replicas: usize,
+    /// Whether this process is the one that collects.
+    pub held: watch::Receiver<bool>,
 }
 
 /// What was told last.
-#[derive(Default)]
 struct Said {
     generation: u64,
+    /// The revision of the head.
+    revision: u64,
     /// Of each value beside the head the hash of its accounts and its generation, by key.
     values: HashMap<String, (u64, u64)>,
 }
 
 impl Publisher {
     /// Tells it for ever. Runs until it is dropped.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let mut standings = self.settler.standings();
         let (mut said, mut told) = (None, false);
         loop {
+            if !*self.held.borrow() {
+                said = None;
+                if self.held.wait_for(|held| *held).await.is_err() {
+                    return;
+                }
+            }
             let now = standings.borrow_and_update().clone();
             match self.tell(&mut said, &now).await {
                 Ok(()) => {
@@ -69,21 +79,28 @@ impl Publisher {
         let bucket = self.nats.bucket(STANDING, self.replicas).await?;
         let before = match said.take() {
             Some(before) => before,
-            None => Said {
-                generation: generation(&bucket).await?,
-                values: HashMap::new(),
-            },
+            None => {
+                let (generation, revision) = last_told(&bucket).await?;
+                Said {
+                    generation,
+                    revision,
+                    values: HashMap::new(),
+                }
+            }
         };
         *said = Some(tell_changed(&bucket, before, standings, self.clock.utc()).await?);
         Ok(())
     }
 }
 
-/// The generation that was told last, perhaps by an earlier process.
-async fn generation(bucket: &KeyValues) -> Result<u64, NatsError> {
-    let last = bucket.get(HEAD).await?;
-    let last = last.and_then(|value| StandingMessage::decode(&value.bytes).ok());
-    Ok(last.map_or(0, |message| message.generation))
+/// The generation that was told last, perhaps by an earlier process, and the revision of its head.
+async fn last_told(bucket: &KeyValues) -> Result<(u64, u64), NatsError> {
+    let Some(last) = bucket.get(HEAD).await? else {
+        return Ok((0, 0));
+    };
+    let message = StandingMessage::decode(&last.bytes);
+    let generation = message.map_or(0, |message| message.generation);
+    Ok((generation, last.revision))
 }
 
 async fn tell_changed(
@@ -92,16 +109,23 @@ async fn tell_changed(
     standings: &[AccountStanding],
     now: Utc,
 ) -> Result<Said, NatsError> {
-    let generation = before.generation + 1;
+    // Someone else may have written a last number there. Gates take a lower one for a new beginning.
+    let generation = before.generation.checked_add(1).unwrap_or(1);
     let mut said = Said {
         generation,
+        revision: before.revision,
         values: HashMap::new(),
     };
     let mut others = Vec::new();
     for (key, accounts) in messages(standings) {
         if key == HEAD {
             let head = StandingMessage::new(generation, now, std::mem::take(&mut others), accounts);
-            bucket.put(&key, head.encode()).await?;
+            // Only behind the head that is known: a process that has lost the claim and does not know
+            // it yet must not say who goes on.
+            let written = bucket.replace(&key, said.revision, head.encode()).await?;
+            said.revision = written.ok_or_else(|| {
+                NatsError::Away("another process tells the standing as well".to_owned())
+            })?;
             continue;
         }
         let mut hasher = DefaultHasher::new();

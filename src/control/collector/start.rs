@@ -3,21 +3,24 @@
 //! Owns the order: the ledger's lock, the settler, then what comes from NATS. NATS need not be there:
 //! customers and operators are answered without it.
 
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, Settings};
 use crate::control::Settler;
 use crate::control::admin::{self, AdminState};
+use crate::control::collector::claim::{Claim, Holding};
 use crate::control::collector::intake::Intake;
 use crate::control::collector::marks::Marks;
 use crate::control::collector::publish::Publisher;
-use crate::control::collector::{Progress, check_collected};
+use crate::control::collector::{ClaimError, Progress, WrongLedger, check_collected};
 use crate::control::open_files::fit_connections;
 use crate::control::outbox::connected;
 use crate::control::reload::Reloader;
+use crate::control::replica::replica_name;
 use crate::control::serve::Running;
 use crate::control::start::{
-    StartError, bind, default_workers, delivery_of_events, dialer, housekeeping, opened,
-    serve_operators, spawn_workers, started_settler,
+    StartError, bind, default_workers, delivery_of_events, dialer, housekeeping, off_thread,
+    opened, serve_operators, spawn_workers, started_settler,
 };
+use crate::ledger::CollectedBy;
 use crate::model::Clock;
 use crate::nats::{Nats, StreamOptions};
 use crate::portal::Portal;
@@ -49,7 +52,8 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
     let raised = Arc::new(Notify::new());
     let settler = started_settler(&settings, &shared, true, &raised).await?;
     let (nats, stream) = connected(&outbox, &settings, "nothing is collected until it is").await?;
-    let progress = Arc::new(Progress::new(nats.clone(), shared.metrics.clone()));
+    let holding = claimed(&settings, &shared, &nats, &stream).await?;
+    let progress = holding.progress.clone();
 
     let (state, state_seen) = watch::channel(AdminState::Starting);
     let reloader = Arc::new(Reloader::new(shared.clone(), settler.clone(), written));
@@ -74,7 +78,7 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
     control.push(tokio::spawn(settler.clone().run()));
     control.extend(delivery_of_events(&settings, &shared, &settler, raised));
     control.push(tokio::spawn(reloader.clone().watch()));
-    control.extend(work(&shared, &settler, &nats, &stream, &progress));
+    control.extend(work(&settler, &stream, holding));
     state.send_replace(AdminState::Serving);
     tracing::info!(%public, %admin, "collecting");
     let Limits {
@@ -99,33 +103,83 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
     })
 }
 
-/// Begins what comes from NATS and goes there.
-fn work(
+/// The claim of this ledger. Where NATS is there, whether it may be the collected one: else the process
+/// ends at once with the reason, and is not found idle a day later.
+async fn claimed(
+    settings: &Settings,
     shared: &Arc<Shared>,
-    settler: &Arc<Settler>,
     nats: &Nats,
     stream: &StreamOptions,
-    progress: &Arc<Progress>,
-) -> [JoinHandle<()>; 3] {
+) -> Result<Holding, StartError> {
+    let of = shared.clone();
+    let by = off_thread(move || Ok::<_, WrongLedger>(of.ledger.reader()?.collected_by()?));
+    let by = by.await??;
+    let (replica, path) = (replica_name(settings), settings.ledger.path.as_path());
+    let clock = shared.clock.clone();
+    let claim = Claim::new(nats.clone(), stream.replicas, clock, &by, (&replica, path));
+    match claim.look().await {
+        Ok(()) | Err(ClaimError::Nats(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(Holding {
+        claim,
+        shared: shared.clone(),
+        by,
+        progress: Arc::new(Progress::new(nats.clone(), shared.metrics.clone())),
+        held: watch::Sender::new(false),
+    })
+}
+
+/// Makes the ledger of these settings, which this process has open, the collected one, whichever was it
+/// before, and says which.
+///
+/// # Errors
+/// NATS does not answer, or another process collects now.
+pub(crate) async fn adopt(
+    settings: &Settings,
+    by: &CollectedBy,
+    clock: Clock,
+) -> Result<Option<String>, StartError> {
+    let outbox = settings.outbox.clone().ok_or(StartError::NoOutbox)?;
+    let (nats, stream) = connected(&outbox, settings, "nothing can be adopted without it").await?;
+    let (replica, path) = (replica_name(settings), settings.ledger.path.as_path());
+    let claim = Claim::new(nats, stream.replicas, clock, by, (&replica, path));
+    Ok(claim.adopt().await?)
+}
+
+/// Begins what comes from NATS and goes there.
+fn work(settler: &Arc<Settler>, stream: &StreamOptions, holding: Holding) -> [JoinHandle<()>; 4] {
+    let Holding {
+        shared,
+        progress,
+        by,
+        ..
+    } = &holding;
+    let (nats, held) = (holding.claim.nats(), holding.held.subscribe());
     let intake = Intake {
         shared: shared.clone(),
         nats: nats.clone(),
         stream: stream.clone(),
         progress: progress.clone(),
+        by: by.clone(),
+        held: held.clone(),
     };
     let marks = Marks {
         shared: shared.clone(),
         nats: nats.clone(),
         replicas: stream.replicas,
         progress: progress.clone(),
+        held: held.clone(),
     };
     let publisher = Publisher {
         settler: settler.clone(),
         clock: shared.clock.clone(),
         nats: nats.clone(),
         replicas: stream.replicas,
+        held: held.clone(),
     };
     [
+        tokio::spawn(holding.run()),
         tokio::spawn(intake.run()),
         tokio::spawn(marks.run()),
         tokio::spawn(publisher.run()),

@@ -3,7 +3,7 @@
 //! Must never take more for collected than this ledger has.
 
 use crate::control::outbox::gate::GateOutbox;
-use crate::control::outbox::values::{COLLECTED, collected_seq};
+use crate::control::outbox::values::{COLLECTED, CollectedValue};
 use crate::nats::NatsError;
 use std::time::Duration;
 
@@ -26,9 +26,9 @@ async fn hear(of: &GateOutbox) -> Result<(), NatsError> {
     let mut watched = bucket.watch(&of.ledger_id);
     loop {
         let value = watched.next().await?;
-        let seq = match collected_seq(&value.bytes) {
-            Ok(seq) if seq <= of.shared.ledger.last_seq() => seq,
-            Ok(seq) => {
+        let CollectedValue { seq, by } = match CollectedValue::decode(&value.bytes) {
+            Ok(value) if value.seq <= of.shared.ledger.last_seq() => value,
+            Ok(CollectedValue { seq, .. }) => {
                 tracing::error!(
                     "the collector says that it has record {seq} of this ledger, which ends before: it is not believed"
                 );
@@ -40,7 +40,7 @@ async fn hear(of: &GateOutbox) -> Result<(), NatsError> {
             }
         };
         let shared = of.shared.clone();
-        let kept = tokio::task::spawn_blocking(move || shared.ledger.collected(seq)).await;
+        let kept = tokio::task::spawn_blocking(move || shared.ledger.collected(seq, by)).await;
         match kept {
             Ok(Ok(())) => of.progress.collected(seq),
             // It is said again with the next records.

@@ -15,5 +15,7 @@ pub(in crate::control) struct GateOutbox {
     pub stream: StreamOptions,
     pub ledger_id: String,
     pub replica: String,
+    /// The newest record that is billed in this ledger itself, and never sent.
+    pub billed_seq: u64,
     pub progress: Arc<OutboxProgress>,
 }

@@ -16,5 +16,5 @@ mod work;
 
 pub(in crate::control) use gate::GateOutbox;
 pub(in crate::control) use start::{UnfitOutbox, connected, outbox};
-pub(in crate::control) use values::{COLLECTED, WATERMARKS, WatermarkValue, collected_value};
+pub(in crate::control) use values::{COLLECTED, CollectedValue, WATERMARKS, WatermarkValue};
 pub(in crate::control) use work::Sending;

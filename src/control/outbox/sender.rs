@@ -12,7 +12,7 @@
 //!   message on when the collector has all before it, else from what it has.
 
 use crate::control::outbox::gate::GateOutbox;
-use crate::control::outbox::values::{COLLECTED, collected_seq};
+use crate::control::outbox::values::{COLLECTED, CollectedValue};
 use crate::ledger::{Range, RangeReader, ReadError};
 use crate::model::Mono;
 use crate::nats::{KeyValues, NatsError, Published, Records};
@@ -168,9 +168,12 @@ impl<'a> RecordSender<'a> {
             return Ok(());
         }
         self.looked_at = now;
-        match self.find_position().await? {
-            found if found.behind == position.behind => Ok(()),
-            _ => Err(Stopped::Lost),
+        let found = self.find_position().await?;
+        // The collector may have been put back to a backup, and say that it has less.
+        let is_asked = found.after < position.after && !self.told_missing;
+        match found.behind == position.behind && !is_asked {
+            true => Ok(()),
+            false => Err(Stopped::Lost),
         }
     }
 
@@ -189,19 +192,21 @@ impl<'a> RecordSender<'a> {
             }),
         };
         let told = way.cursors.get(&id).await?;
-        let told = told.and_then(|value| collected_seq(&value.bytes).ok());
+        let told = told.and_then(|value| CollectedValue::decode(&value.bytes).ok());
         let kept = self.of.progress.read().collected_seq;
         let last = match way.records.last(&id).await? {
             None => None,
-            Some(last) => {
-                let range = Range::decode(&last.bytes);
-                let range = range.map_err(|error| {
-                    Stopped::Trouble(format!("the last message of this ledger: {error}"))
-                })?;
-                Some((range.last_seq, last.sequence))
-            }
+            Some(last) => match Range::decode(&last.bytes) {
+                Ok(range) => Some((range.last_seq, last.sequence)),
+                // Not of this program, or damaged: what the collector lacks is sent behind it.
+                Err(error) => {
+                    tracing::warn!("the last message of this ledger cannot be read: {error}");
+                    Some((0, last.sequence))
+                }
+            },
         };
-        let position = position(last, told, kept);
+        let mut position = position(last, told.map(|told| told.seq), kept);
+        position.after = position.after.max(self.of.billed_seq);
         if position.after > self.of.shared.ledger.last_seq() {
             return Err(Stopped::Trouble(format!(
                 "NATS has record {} of this ledger, which itself ends at {}: another gate runs with a copy of it, or an older \

@@ -84,9 +84,10 @@ pub(in crate::control) async fn outbox(
     let of = shared.clone();
     let read = tokio::task::spawn_blocking(move || {
         let reader = of.ledger.reader()?;
-        Ok::<_, UnfitOutbox>((reader.ledger_id()?, reader.outbox()?.collected_seq))
+        Ok::<_, UnfitOutbox>((reader.ledger_id()?, reader.outbox()?))
     });
-    let (ledger_id, collected) = read.await??;
+    let (ledger_id, cursor) = read.await??;
+    let collected = cursor.collected_seq;
     let (clock, metrics) = (shared.clock.clone(), shared.metrics.clone());
     let progress = OutboxProgress::new(clock, metrics, &stream.stream, collected);
     tracing::info!(
@@ -102,6 +103,7 @@ pub(in crate::control) async fn outbox(
         stream,
         ledger_id,
         replica: replica_name(settings),
+        billed_seq: cursor.billed_seq,
         progress: Arc::new(progress),
     })))
 }

@@ -3,6 +3,7 @@
 //! Owns their form: JSON, so that an operator can read it (`nats kv get tollgate_watermarks ID`).
 //! Must never panic on what others have written.
 
+use crate::ledger::CollectedBy;
 use crate::model::Utc;
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +21,8 @@ pub(in crate::control) struct WatermarkValue {
     pub at: Utc,
     /// .. is at this seq or before.
     pub seq: u64,
-    /// The newest record that need not be sent.
-    pub collected_seq: u64,
+    /// The newest record that is billed in that ledger itself.
+    pub billed_seq: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -30,12 +31,23 @@ struct WrittenWatermark {
     /// Microseconds since the Unix epoch.
     admitted_before_us: i64,
     seq: u64,
-    collected_seq: u64,
+    billed_seq: u64,
+}
+
+/// What the collector has of a ledger.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::control) struct CollectedValue {
+    /// The newest record of it that is collected.
+    pub seq: u64,
+    /// Where.
+    pub by: CollectedBy,
 }
 
 #[derive(Serialize, Deserialize)]
 struct WrittenCollected {
     seq: u64,
+    collected_in: String,
+    restore_count: u64,
 }
 
 impl WatermarkValue {
@@ -44,7 +56,7 @@ impl WatermarkValue {
             replica: self.replica.clone(),
             admitted_before_us: self.at.0,
             seq: self.seq,
-            collected_seq: self.collected_seq,
+            billed_seq: self.billed_seq,
         };
         // Numbers and a text can always be written to memory.
         serde_json::to_vec(&written).unwrap_or_default()
@@ -57,20 +69,32 @@ impl WatermarkValue {
             replica: written.replica,
             at: Utc(written.admitted_before_us),
             seq: written.seq,
-            collected_seq: written.collected_seq,
+            billed_seq: written.billed_seq,
         })
     }
 }
 
-/// The newest record of a ledger that is collected.
-pub(in crate::control) fn collected_value(seq: u64) -> Vec<u8> {
-    serde_json::to_vec(&WrittenCollected { seq }).unwrap_or_default()
-}
+impl CollectedValue {
+    pub(in crate::control) fn encode(&self) -> Vec<u8> {
+        let written = WrittenCollected {
+            seq: self.seq,
+            collected_in: self.by.ledger_id.clone(),
+            restore_count: self.by.restore_count,
+        };
+        serde_json::to_vec(&written).unwrap_or_default()
+    }
 
-/// Reads a [`collected_value`].
-pub(super) fn collected_seq(bytes: &[u8]) -> Result<u64, String> {
-    let written: Result<WrittenCollected, _> = serde_json::from_slice(bytes);
-    Ok(written.map_err(|error| error.to_string())?.seq)
+    pub(in crate::control) fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let written: WrittenCollected =
+            serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        Ok(Self {
+            seq: written.seq,
+            by: CollectedBy {
+                ledger_id: written.collected_in,
+                restore_count: written.restore_count,
+            },
+        })
+    }
 }
 
 #[cfg(test)]
@@ -83,12 +107,19 @@ mod tests {
             replica: "gate \"1\"".to_owned(),
             at: Utc(1_800_000_000_000_001),
             seq: u64::MAX,
-            collected_seq: 3,
+            billed_seq: 3,
         };
         assert_eq!(WatermarkValue::decode(&value.encode()), Ok(value));
-        assert_eq!(collected_seq(&collected_value(7)), Ok(7));
+        let value = CollectedValue {
+            seq: 7,
+            by: CollectedBy {
+                ledger_id: "00112233445566778899aabbccddeeff".to_owned(),
+                restore_count: 1,
+            },
+        };
+        assert_eq!(CollectedValue::decode(&value.encode()), Ok(value));
         for bytes in [&b""[..], b"7", b"{}", b"{\"seq\":-1}", b"\xff"] {
-            assert!(collected_seq(bytes).is_err());
+            assert!(CollectedValue::decode(bytes).is_err());
             assert!(WatermarkValue::decode(bytes).is_err());
         }
     }

@@ -65,6 +65,6 @@ fn watermark(of: &GateOutbox) -> Option<WatermarkValue> {
         replica: of.replica.clone(),
         at,
         seq,
-        collected_seq: progress.collected_seq,
+        billed_seq: of.billed_seq,
     })
 }

@@ -7,8 +7,8 @@ use crate::ledger::handle::tests::{
 use crate::ledger::restore::restore;
 use crate::ledger::store::Store;
 use crate::ledger::{
-    Collected, Range, RangeReader, ReadError, Reader, Record, SourceLedger, StoreError,
-    StoredRecord, Watermark, backup,
+    Collected, CollectedBy, Range, RangeReader, ReadError, Reader, Record, SourceLedger,
+    StoreError, StoredRecord, Watermark, backup,
 };
 use crate::model::{Mono, Outcome, Reason, RequestId, StoreStart, Utc};
 use std::path::Path;
@@ -546,7 +546,7 @@ fn watermark(ledger_id: &str, at: i64, seq: u64) -> Watermark {
         replica: "gate-1".to_owned(),
         at: Utc(DAY.0 + at),
         seq,
-        collected_seq: 0,
+        billed_seq: 0,
     }
 }
 
@@ -588,11 +588,14 @@ fn all_calls_before_an_instant_are_collected_when_every_ledger_has_told_so_and_c
     one.record(1);
     ledger.collect(vec![one.range(10, 5)]).unwrap();
     assert_eq!(before(), Some(20));
-    // It only grows.
+    // Its clock went back: it admits calls from before what it told.
     ledger
-        .watermark_of(vec![watermark(&one.id(), 7, 2)])
+        .watermark_of(vec![watermark(&one.id(), 7, 11)])
         .unwrap();
-    assert_eq!(before(), Some(20));
+    assert_eq!(before(), Some(7));
+    ledger
+        .watermark_of(vec![watermark(&one.id(), 20, 11)])
+        .unwrap();
     close(&ledger);
     let ledger = bench.open();
     assert_eq!(before(), Some(20));
@@ -623,7 +626,7 @@ fn a_ledger_that_has_nothing_to_send_is_not_waited_for() {
     let ledger = bench.open();
     let id = "0123456789abcdef0123456789abcdef";
     let billed_already = Watermark {
-        collected_seq: 500,
+        billed_seq: 500,
         ..watermark(id, 5, 500)
     };
     ledger.watermark_of(vec![billed_already.clone()]).unwrap();
@@ -638,6 +641,76 @@ fn a_ledger_that_has_nothing_to_send_is_not_waited_for() {
     assert_eq!(before(), Some(Utc(DAY.0 + 5)));
 }
 
+fn collected_by(restore_count: u64) -> CollectedBy {
+    CollectedBy {
+        ledger_id: "fedcba9876543210fedcba9876543210".to_owned(),
+        restore_count,
+    }
+}
+
+#[test]
+fn what_a_restored_collector_lacks_is_not_deleted_though_it_had_it_before() {
+    let mut bench = Bench::new();
+    bench.pace.roll_up = 5;
+    let ledger = bench.open();
+    bench.commit_all(&ledger, (1..=40).map(varied));
+    eventually("rolled up", || bench.rolled_up() >= 38);
+    ledger.collected(30, collected_by(0)).unwrap();
+    ledger.collected(4, collected_by(1)).unwrap();
+    let far = Utc(DAY.0 * 2);
+    ledger.prune(far);
+    ledger.keep(Vec::new()).unwrap();
+    assert_eq!(bench.reader().first_kept_seq().unwrap(), 1);
+    assert_eq!(bench.reader().outbox().unwrap().collected_seq, 4);
+    // Another ledger in its place says what it has, too.
+    let another = CollectedBy {
+        ledger_id: "0123456789abcdef0123456789abcdef".to_owned(),
+        restore_count: 0,
+    };
+    ledger.collected(40, another.clone()).unwrap();
+    ledger.prune(far);
+    eventually("pruned", || bench.reader().first_kept_seq().unwrap() > 30);
+    // What is deleted was collected, also when it is collected no more.
+    ledger.collected(0, collected_by(2)).unwrap();
+    bench.reader().verify(None).unwrap();
+}
+
+#[test]
+fn the_first_range_of_a_ledger_begins_behind_what_it_has_billed_itself_and_nowhere_else() {
+    let mut gate = Gate::new(1);
+    gate.record(20);
+    let bench = Bench::new();
+    let ledger = bench.open();
+    let id = gate.id();
+    // An older backup of the collected ledger does not know the gate: that its gate was told of
+    // collected records, and deleted them, does not make them billed.
+    let gap = ledger.collect(vec![gate.range(10, 10)]).unwrap();
+    let from_the_first = Collected::Gap {
+        ledger_id: id.clone(),
+        have: 0,
+    };
+    assert_eq!(gap, [from_the_first]);
+    // What is on statements of its own is taken neither in part nor as a whole.
+    let billed = Range {
+        billed_seq: 5,
+        ..gate.range(0, 10)
+    };
+    let told = ledger.collect(vec![billed]).unwrap();
+    assert!(
+        matches!(&told[..], [Collected::Broken { why, .. }] if why.contains("their own ledger")),
+        "{told:?}"
+    );
+    let behind = Range {
+        billed_seq: 5,
+        ..gate.range(5, 15)
+    };
+    let told = ledger.collect(vec![behind]).unwrap();
+    assert!(
+        matches!(&told[..], [Collected::Taken { records: 15, .. }]),
+        "{told:?}"
+    );
+}
+
 #[test]
 fn records_that_are_collected_elsewhere_may_be_deleted_and_no_others() {
     let mut bench = Bench::new();
@@ -649,10 +722,10 @@ fn records_that_are_collected_elsewhere_may_be_deleted_and_no_others() {
     ledger.prune(far);
     ledger.keep(Vec::new()).unwrap();
     assert_eq!(bench.reader().first_kept_seq().unwrap(), 1);
-    ledger.collected(23).unwrap();
-    ledger.collected(7).unwrap();
+    ledger.collected(23, collected_by(0)).unwrap();
+    ledger.collected(7, collected_by(0)).unwrap();
     assert_eq!(bench.reader().outbox().unwrap().collected_seq, 23);
-    let ahead = ledger.collected(41).unwrap_err();
+    let ahead = ledger.collected(41, collected_by(0)).unwrap_err();
     assert!(
         matches!(ahead, StoreError::Ahead { seq: 41, last: 40 }),
         "{ahead}"
@@ -671,13 +744,13 @@ fn records_that_are_collected_elsewhere_may_be_deleted_and_no_others() {
     );
     let range = reader.next(23, 100).unwrap().unwrap();
     assert_eq!(
-        (range.first_seq, range.records(), range.collected_seq),
-        (24, 17, 23)
+        (range.first_seq, range.records(), range.billed_seq),
+        (24, 17, 0)
     );
     // Who deletes more is found.
     bench
         .sql()
-        .execute("UPDATE outbox SET collected_seq = 3", [])
+        .execute("UPDATE outbox SET most_seq = 3", [])
         .unwrap();
     let found = bench.reader().verify(None).unwrap_err().to_string();
     assert!(found.contains("collected elsewhere"), "{found}");
@@ -706,7 +779,7 @@ fn of_a_collected_ledger_old_records_are_deleted_with_their_ranges_and_the_rest_
         .unwrap();
     bench
         .sql()
-        .execute("INSERT INTO outbox VALUES (1, 38)", [])
+        .execute("INSERT INTO outbox VALUES (1, 38, 38, '', 0)", [])
         .unwrap();
     let mut store = bench.store();
     while store.prune(Utc(DAY.0 * 2)).unwrap() {}

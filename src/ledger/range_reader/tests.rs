@@ -151,8 +151,10 @@ fn records_of_an_older_schema_are_sent_as_they_were_linked_and_in_ranges_of_thei
     let collector = Bench::new();
     let mut store = collector.store();
     let (mut after, mut versions) = (0, Vec::new());
-    while let Some(range) = reader.next(after, 500).unwrap() {
+    while let Some(mut range) = reader.next(after, 500).unwrap() {
         after = range.last_seq;
+        // Its gate would not send what is on its own statements.
+        range.billed_seq = 0;
         versions.push(range.link_version);
         let collected = store.collect(&[range], DAY).unwrap().ranges;
         assert!(

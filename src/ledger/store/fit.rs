@@ -9,6 +9,7 @@ use crate::ledger::rows::{FastMap, signed};
 use crate::ledger::source_chain::SourceLinks;
 use crate::ledger::store::sources::SourceState;
 use rusqlite::{Connection, OptionalExtension, params};
+use std::cmp::Ordering;
 
 /// What is to be done with a range.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,10 +81,19 @@ fn before_the_first(first_known: i64) -> String {
     format!("it begins before record {first_known}, the first that was collected of its ledger")
 }
 
-/// The first range of a ledger. Nothing before it may be on its way.
+/// The first range of a ledger. It begins behind what was billed in that ledger itself: neither what
+/// its gate believes to be collected nor what it has deleted counts, for this may be an older backup of
+/// the collected ledger.
 fn begin(range: &Range) -> Fit {
-    if range.first_seq > range.collected_seq.saturating_add(1) {
-        return Fit::Gap(range.collected_seq);
+    match range.first_seq.cmp(&range.billed_seq.saturating_add(1)) {
+        Ordering::Greater => return Fit::Gap(range.billed_seq),
+        Ordering::Less => {
+            return Fit::Broken(format!(
+                "its records up to {} are on the statements of their own ledger",
+                range.billed_seq
+            ));
+        }
+        Ordering::Equal => {}
     }
     match relink(range, None) {
         Ok(_) => Fit::Take {

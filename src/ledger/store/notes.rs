@@ -1,17 +1,17 @@
 //! The SQL of what is noted of one ledger's records in another.
 
-use crate::ledger::StoreError;
 use crate::ledger::job::Note;
 use crate::ledger::rows::signed;
 use crate::ledger::store::Store;
 use crate::ledger::store::sources::{Watermarks, first_seen};
+use crate::ledger::{CollectedBy, StoreError};
 use crate::model::Utc;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 impl Store {
     /// Writes a note down; whether it says something new.
     pub(in crate::ledger) fn note(&mut self, note: &Note, now: Utc) -> Result<bool, StoreError> {
-        if let Note::Collected(seq) = note
+        if let Note::Collected { seq, .. } = note
             && signed(*seq) >= self.next_seq
         {
             return Err(StoreError::Ahead {
@@ -24,7 +24,7 @@ impl Store {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let changed = match note {
-            Note::Collected(seq) => collected(&transaction, signed(*seq))?,
+            Note::Collected { seq, by } => collected(&transaction, signed(*seq), by)?,
             Note::Retired { ledger_id, why, at } => retire(&transaction, ledger_id, why, at.0)?,
             Note::Watermarks(watermarks) => {
                 if own_calls && !collects(&transaction)? {
@@ -34,7 +34,7 @@ impl Store {
                     first_seen(&transaction, &mark.ledger_id, &mark.replica, now.0)?;
                     let (source, begun, seq) = source(&transaction, &mark.ledger_id)?;
                     let mut marks = Watermarks::read(&transaction, source)?;
-                    let needs_none = !begun && mark.seq <= mark.collected_seq;
+                    let needs_none = !begun && mark.seq <= mark.billed_seq;
                     marks.tell(mark.at.0, if needs_none { 0 } else { signed(mark.seq) });
                     marks.come_to(seq);
                     marks.write(&transaction, source)?;
@@ -68,14 +68,16 @@ fn source(connection: &Connection, ledger_id: &str) -> Result<(i64, bool, i64), 
         })
 }
 
-fn collected(connection: &Connection, seq: i64) -> Result<bool, rusqlite::Error> {
+fn collected(connection: &Connection, seq: i64, by: &CollectedBy) -> Result<bool, rusqlite::Error> {
     let changed = connection
         .prepare_cached(
-            "INSERT INTO outbox (one, collected_seq) VALUES (1, ?1)
-             ON CONFLICT DO UPDATE SET collected_seq = excluded.collected_seq
-             WHERE excluded.collected_seq > collected_seq",
+            "INSERT INTO outbox (one, collected_seq, most_seq, ledger_id, restore_count) VALUES (1, ?1, ?1, ?2, ?3)
+             ON CONFLICT DO UPDATE SET collected_seq = excluded.collected_seq, most_seq = max(most_seq, excluded.most_seq),
+                                       ledger_id = excluded.ledger_id, restore_count = excluded.restore_count
+             WHERE excluded.collected_seq > collected_seq OR excluded.ledger_id <> ledger_id
+                OR excluded.restore_count <> restore_count",
         )?
-        .execute([seq])?;
+        .execute(params![seq, by.ledger_id, signed(by.restore_count)])?;
     Ok(changed > 0)
 }
 

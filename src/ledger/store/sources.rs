@@ -161,11 +161,14 @@ impl Watermarks {
             .map(drop)
     }
 
-    /// The source has told another. An older one says nothing.
+    /// The source has told another. An older instant says that its clock went back: it admits calls
+    /// from before what it told, and nothing that it told of later instants holds any more.
     pub(super) fn tell(&mut self, at: i64, seq: i64) {
-        if self.told.is_none_or(|(before, _)| before < at) {
-            self.told = Some((at, seq));
+        if self.told.is_some_and(|(before, _)| at < before) {
+            self.awaited = None;
+            self.reached = self.reached.map(|reached| reached.min(at));
         }
+        self.told = Some((at, seq));
     }
 
     /// The records of the source are collected up to `seq`.
@@ -205,12 +208,19 @@ mod tests {
     }
 
     #[test]
-    fn a_watermark_that_is_older_than_one_before_says_nothing() {
+    fn a_watermark_that_is_older_than_one_before_takes_that_back() {
         let mut marks = Watermarks::default();
         marks.tell(5, 10);
         marks.come_to(10);
-        marks.tell(4, 10);
-        marks.come_to(10);
         assert_eq!(marks.reached, Some(5));
+        // Records of before 5 may have come behind 10.
+        marks.tell(3, 12);
+        marks.come_to(11);
+        assert_eq!(marks.reached, Some(3));
+        marks.tell(4, 12);
+        marks.come_to(11);
+        assert_eq!(marks.reached, Some(3));
+        marks.come_to(12);
+        assert_eq!(marks.reached, Some(4));
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn only_settled_records_are_gone(page: &Connection) -> Result<(), Mis
         .query_row(
             "SELECT first_kept, floor,
                     max((SELECT coalesce(max(through_seq), 0) FROM settlements WHERE settled_at IS NOT NULL),
-                        coalesce((SELECT collected_seq FROM outbox), 0)), frozen,
+                        coalesce((SELECT most_seq FROM outbox), 0)), frozen,
                     (SELECT coalesce(max(last_seq), 0) FROM days WHERE hours IS NOT NULL), rolled_up FROM bounds",
             [],
             |row| {

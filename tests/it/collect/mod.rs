@@ -3,7 +3,9 @@
 //! `COLLECT_SECONDS` makes the drill of the kills that long.
 
 mod clocks;
+mod damaged;
 mod fleet;
 mod kills;
 mod months;
 mod refused;
+mod restored;

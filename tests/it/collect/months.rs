@@ -35,7 +35,7 @@ fn knows_a_lost_one(collector: &Member) {
             replica: "gate-lost".to_owned(),
             at: into_last_month(9 * 86_400_000_000),
             seq: 0,
-            collected_seq: 0,
+            billed_seq: 0,
         }])
         .unwrap();
     ledger.close(Duration::from_secs(60)).unwrap();

@@ -30,7 +30,7 @@ fn collects(house: &Sandbox) {
         replica: "gate-0".to_owned(),
         at: into_last_month(0),
         seq: 7,
-        collected_seq: 0,
+        billed_seq: 0,
     };
     ledger.watermark_of(vec![mark]).unwrap();
     ledger.close(Duration::from_secs(60)).unwrap();
