@@ -1,32 +1,9 @@
 //! Messages that were changed on their way, and others' messages.
 
-use crate::collect::fleet::{Fleet, answered};
+use crate::collect::fleet::{Fleet, answered, ledger_id};
 use crate::harness::*;
 use std::time::Duration;
-use tollgate::testing::ledger::{Range, Reader};
-use tollgate::testing::nats::{Nats, NatsAddress, NatsLogin, NatsOptions, Records, StreamOptions};
-
-/// Who can write to the stream of the fleet beside its gates.
-async fn stream(fleet: &Fleet) -> Records {
-    let options = NatsOptions {
-        servers: vec![NatsAddress {
-            host: "127.0.0.1".to_owned(),
-            port: fleet.nats.port,
-        }],
-        name: "a test".to_owned(),
-        login: NatsLogin::Nobody,
-        tls: false,
-        ca: None,
-    };
-    let nats = Nats::connect(&options).await.unwrap();
-    assert!(nats.connected(Duration::from_secs(5)).await);
-    let stream = StreamOptions {
-        stream: "TOLLGATE_RECORDS".to_owned(),
-        max_bytes: 64 << 20,
-        replicas: 1,
-    };
-    nats.records(&stream).await.unwrap()
-}
+use tollgate::testing::ledger::Range;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_was_changed_or_is_no_range_is_asked_for_again_of_a_gate_that_is_idle() {
@@ -35,12 +12,8 @@ async fn a_message_that_was_changed_or_is_no_range_is_asked_for_again_of_a_gate_
         gate.start().await;
         answered(gate).await;
     }
-    let records = stream(&fleet).await;
-    let ids = fleet.gates.iter().map(|gate| {
-        let ledger = Reader::open(&gate.sandbox.ledger()).unwrap();
-        ledger.ledger_id().unwrap()
-    });
-    let ids: Vec<String> = ids.collect();
+    let records = fleet.stream().await;
+    let ids: Vec<String> = fleet.gates.iter().map(ledger_id).collect();
     // Each gate has sent its record, and calls no more. Of the first the message is changed, the
     // second's is no range, and behind the third's comes one.
     for (nth, id) in ids.iter().enumerate() {

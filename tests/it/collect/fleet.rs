@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 use tollgate::testing::ledger::{Reader, SourceLedger, StoredRecord};
+use tollgate::testing::nats::{Nats, Records};
 
 /// The line of the settings that has nothing to do with an outbox, which stands behind it then.
 pub const ALONE: &str = "admission: {max_delay: 50ms}";
@@ -102,6 +103,13 @@ impl Fleet {
         }
     }
 
+    /// The stream, as the gates and the collector have it.
+    pub async fn stream(&self) -> Records {
+        let nats = Nats::connect(&self.nats.options()).await.unwrap();
+        assert!(nats.connected(Duration::from_secs(5)).await);
+        nats.records(&stream_options(64 << 20)).await.unwrap()
+    }
+
     /// Waits until each record of each gate is collected.
     pub async fn collected(&self) {
         let mut missing = String::new();
@@ -188,6 +196,12 @@ pub fn sources(ledger: &Path) -> Vec<SourceLedger> {
         Ok(reader) => reader.sources().unwrap(),
         Err(_) => Vec::new(),
     }
+}
+
+/// The id of a gate's ledger.
+pub fn ledger_id(gate: &Member) -> String {
+    let ledger = Reader::open(&gate.sandbox.ledger()).unwrap();
+    ledger.ledger_id().unwrap()
 }
 
 /// How a call of the customer is answered.

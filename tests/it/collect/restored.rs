@@ -1,10 +1,9 @@
 //! A collected ledger that is another one than before: put back to a backup, or new.
 
-use crate::collect::fleet::{Fleet, Member, answered, sources};
+use crate::collect::fleet::{Fleet, Member, answered, ledger_id, sources};
 use crate::harness::*;
 use serde_json::Value;
 use std::path::Path;
-use std::time::Duration;
 
 /// Some calls at one gate, all of them recorded.
 async fn calls(gate: &Member, count: usize) {
@@ -42,9 +41,12 @@ async fn a_backup_from_before_a_gate_was_heard_gets_all_its_records_though_it_is
     calls(&fleet.gates[1], 30).await;
     calls(&fleet.gates[0], 5).await;
     fleet.collected().await;
-    // What is collected is deleted at NATS within some seconds, which this shall not depend on.
-    tokio::time::sleep(Duration::from_secs(6)).await;
     fleet.collector.stop().await;
+    // What is collected is deleted at NATS in the end.
+    let stream = fleet.stream().await;
+    for gate in &fleet.gates {
+        stream.forget_ledger(&ledger_id(gate)).await.unwrap();
+    }
     run(
         &fleet.collector,
         &["restore", "--from", backup.to_str().unwrap()],
