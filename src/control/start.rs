@@ -17,7 +17,7 @@ use crate::control::outbox::{self, UnfitOutbox};
 use crate::control::reload::Reloader;
 use crate::control::replica::{replica_name, tell_replica};
 use crate::control::serve::Running;
-use crate::control::standing::hear_kept;
+use crate::control::standing::{UnreadStanding, hear_kept};
 use crate::control::store::{self, UnfitStore};
 use crate::control::turned_away::keep_turned_away;
 use crate::control::{Settler, delivery};
@@ -83,6 +83,9 @@ pub enum StartError {
     /// The outbox cannot be used.
     #[error(transparent)]
     Outbox(#[from] UnfitOutbox),
+    /// Who is stopped cannot be known.
+    #[error(transparent)]
+    Standing(#[from] UnreadStanding),
     /// The records are collected elsewhere.
     #[error(transparent)]
     Claim(#[from] ClaimError),
@@ -229,10 +232,10 @@ async fn share(
     let (shared, path) = (shared.with_books_elsewhere(), settings.ledger.path.clone());
     // Before the first call: who was stopped when the collector was last heard stays so.
     let heard = off_thread(move || {
-        hear_kept(&shared, &path);
-        shared
+        hear_kept(&shared, &path)?;
+        Ok::<_, UnreadStanding>(shared)
     });
-    Ok(Arc::new(heard.await?))
+    Ok(Arc::new(heard.await??))
 }
 
 fn first_policy(

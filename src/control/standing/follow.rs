@@ -2,10 +2,11 @@
 //!
 //! Must never let somebody go on because the collector is silent.
 
+use crate::control::standing::file::StandingFileError;
 use crate::control::standing::{Assembly, HEAD, STANDING, StandingFile};
 use crate::nats::{KeyValues, Nats, NatsError, Watched};
 use crate::proxy::{CollectedStanding, Shared};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +16,20 @@ const SILENCE: Duration = Duration::from_secs(12);
 /// The pause after a try that failed.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// What was heard last cannot be known.
+#[derive(thiserror::Error, Debug)]
+#[error(
+    "{} cannot be read: {cause}. It says who is stopped for arrears, and a start without it would let them go on. Delete it when the \
+     collector is heard: it says so again within seconds",
+    path.display()
+)]
+pub struct UnreadStanding {
+    path: PathBuf,
+    cause: StandingFileError,
+}
+
 /// Puts in force what was heard last, by an earlier process too. Blocks.
-pub(in crate::control) fn hear_kept(shared: &Shared, ledger: &Path) {
+pub(in crate::control) fn hear_kept(shared: &Shared, ledger: &Path) -> Result<(), UnreadStanding> {
     let file = StandingFile::beside(ledger);
     match file.read() {
         Ok(Some(kept)) => {
@@ -28,12 +41,15 @@ pub(in crate::control) fn hear_kept(shared: &Shared, ledger: &Path) {
             shared.hear(Arc::new(kept));
         }
         Ok(None) => {}
-        Err(error) => tracing::error!(
-            "{} cannot be read: {error}. Nobody is stopped for arrears until the collector is heard",
-            file.path().display()
-        ),
+        Err(cause) => {
+            return Err(UnreadStanding {
+                path: file.path().to_owned(),
+                cause,
+            });
+        }
     }
     shared.set_hears_standing(false);
+    Ok(())
 }
 
 /// Hears the collector.

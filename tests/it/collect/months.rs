@@ -207,6 +207,22 @@ async fn stays_stopped(fleet: &mut Fleet) {
     let heard = scrape(fleet.gates[0].sandbox.admin).await;
     assert_eq!(heard.sum("tollgate_standing_current", &[]), 0);
 
+    // Nor does a start from a damaged file.
+    fleet.gates[1].kill();
+    let mut kept = fleet.gates[1].sandbox.ledger().into_os_string();
+    kept.push("-standing");
+    let whole = std::fs::read(&kept).unwrap();
+    std::fs::write(&kept, &whole[..whole.len() / 2]).unwrap();
+    let refused = fleet.gates[1].sandbox.run(&["serve"]);
+    assert_eq!(refused.code, Some(1), "{}", refused.err);
+    assert!(
+        refused.err.contains("who is stopped for arrears"),
+        "{}",
+        refused.err
+    );
+    std::fs::remove_file(&kept).unwrap();
+    fleet.gates[1].start().await;
+
     fleet.nats.restart();
     fleet.nats.ready().await;
     let paid = bills::rfc3339(Utc(Clock::default().utc().0 - 60_000_000));
