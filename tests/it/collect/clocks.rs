@@ -16,7 +16,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const YEAR_US: i64 = 365 * 86_400_000_000;
 
 /// The settings of a gate with an outbox to this server, in this process.
-fn collected_over(nats: &NatsServer, name: &str) -> impl FnOnce(&mut Config) {
+pub fn collected_over(nats: &NatsServer, name: &str) -> impl FnOnce(&mut Config) {
     let house = Sandbox::new(
         ([127, 0, 0, 1], 9).into(),
         &[(ALONE, &outbox(nats.port, name))],

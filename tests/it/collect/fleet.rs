@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 use tollgate::testing::ledger::{Reader, SourceLedger, StoredRecord};
-use tollgate::testing::nats::{Nats, Records};
+use tollgate::testing::nats::Records;
 
 /// The line of the settings that has nothing to do with an outbox, which stands behind it then.
 pub const ALONE: &str = "admission: {max_delay: 50ms}";
@@ -105,8 +105,7 @@ impl Fleet {
 
     /// The stream, as the gates and the collector have it.
     pub async fn stream(&self) -> Records {
-        let nats = Nats::connect(&self.nats.options()).await.unwrap();
-        assert!(nats.connected(Duration::from_secs(5)).await);
+        let nats = connected(&self.nats).await;
         nats.records(&stream_options(64 << 20)).await.unwrap()
     }
 

@@ -5,6 +5,7 @@
 mod clocks;
 mod damaged;
 mod fleet;
+mod kept;
 mod kills;
 mod months;
 mod refused;

@@ -4,7 +4,8 @@
 use super::{eventually, free_port};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use tollgate::testing::nats::{NatsAddress, NatsLogin, NatsOptions, StreamOptions};
+use std::time::Duration;
+use tollgate::testing::nats::{Nats, NatsAddress, NatsLogin, NatsOptions, StreamOptions};
 
 /// A NATS server.
 pub struct NatsServer {
@@ -103,6 +104,13 @@ impl Drop for NatsServer {
             eprintln!("{:?}:\n{}", self.program, self.log());
         }
     }
+}
+
+/// A connection to it that is there.
+pub async fn connected(server: &NatsServer) -> Nats {
+    let nats = Nats::connect(&server.options()).await.unwrap();
+    assert!(nats.connected(Duration::from_secs(5)).await);
+    nats
 }
 
 /// A stream that the settings ask for when they say nothing of it but its size.
