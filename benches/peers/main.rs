@@ -12,6 +12,7 @@
 //! - `workers`    G: two workers beside one
 //! - `ledger`     calls of 1,000 accounts beside those of one
 //! - `store`      what a store that replicas share adds to a call
+//! - `outbox`     what sending the records to a collector adds to a call
 //! - `soak`       H: an hour at half load (ROUNDS is the minutes here); fails when memory grows
 //!
 //! Two cores are needed: a server has one worker on core 0, the load and the upstream have core 1.
@@ -29,6 +30,7 @@
 mod accounts;
 mod cases;
 mod load;
+mod outbox;
 mod servers;
 mod soak;
 mod store;
@@ -38,7 +40,7 @@ mod upstream;
 use cases::Bench;
 use std::fs::read_to_string;
 
-const CASES: [&str; 9] = [
+const CASES: [&str; 10] = [
     "admitted",
     "throttled",
     "unknown",
@@ -48,6 +50,7 @@ const CASES: [&str; 9] = [
     "workers",
     "ledger",
     "store",
+    "outbox",
 ];
 /// Only when it is asked for.
 const SOAK: &str = "soak";
@@ -91,6 +94,7 @@ fn main() {
                 "workers" => bench.workers().await,
                 "ledger" => bench.ledger().await,
                 "store" => store::run(&bench).await,
+                "outbox" => outbox::run(&bench).await,
                 _ => soak::run(rounds.unwrap_or(60)).await,
             }
         }
@@ -112,6 +116,7 @@ fn print_machine() {
         ("nginx", "nginx-light"),
         ("haproxy", "haproxy"),
         ("redis-server", "redis-server"),
+        ("nats-server", "nats-server"),
     ] {
         match servers::version(peer) {
             Some(version) => println!("peer      {version}"),

@@ -10,6 +10,7 @@ use crate::accounts;
 use crate::load::{Connection, Load};
 use crate::upstream::Upstream;
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -53,6 +54,10 @@ pub(crate) struct Gate {
     pub cores: &'static str,
     /// The store that decides; without one the gate does.
     pub store: Option<SocketAddr>,
+    /// The NATS server that records are sent by.
+    pub outbox: Option<SocketAddr>,
+    /// `serve`, or `collect`.
+    pub command: &'static str,
 }
 
 impl Gate {
@@ -61,6 +66,8 @@ impl Gate {
         workers: 1,
         cores: "0",
         store: None,
+        outbox: None,
+        command: "serve",
     };
     pub(crate) const RELAXED: Self = Self {
         durability: "relaxed",
@@ -92,6 +99,8 @@ impl Drop for Server {
 #[derive(Clone, Copy)]
 pub(crate) struct Figure {
     pub cpu_us: f64,
+    /// Of it, what a gate's threads spent that do not answer calls.
+    pub behind_us: f64,
     pub per_second: f64,
     pub p50_us: f64,
     pub p99_us: f64,
@@ -99,6 +108,41 @@ pub(crate) struct Figure {
     pub calls: usize,
     /// Of them, those that the store did not decide in time.
     pub undecided: u64,
+}
+
+/// Processor time of threads so far, in nanoseconds, by their ids.
+#[derive(Default)]
+pub(crate) struct Spent(HashMap<u32, ThreadSpent>);
+
+/// What one thread has spent.
+#[derive(Clone, Copy)]
+struct ThreadSpent {
+    nanoseconds: u64,
+    /// It is one of a gate's that answer calls.
+    is_worker: bool,
+}
+
+impl Spent {
+    /// What was spent since then. Threads that ended meanwhile are left out: the gate's have had
+    /// nothing to do for ten seconds by then.
+    pub(crate) fn since(&self, before: &Self) -> Duration {
+        self.sum_since(before, |_| true)
+    }
+
+    /// The same without the threads of a gate that answer calls: the ledger's, and what is done behind
+    /// it.
+    pub(crate) fn behind_since(&self, before: &Self) -> Duration {
+        self.sum_since(before, |thread| !thread.is_worker)
+    }
+
+    fn sum_since(&self, before: &Self, counts: impl Fn(&ThreadSpent) -> bool) -> Duration {
+        let counted = self.0.iter().filter(|(_, thread)| counts(thread));
+        let spent = counted.map(|(id, thread)| {
+            let earlier = before.0.get(id).map_or(0, |thread| thread.nanoseconds);
+            thread.nanoseconds - earlier
+        });
+        Duration::from_nanos(spent.sum())
+    }
 }
 
 /// Runs a load on `address`, which leads to `upstream`; `server` is whose processor time it costs.
@@ -118,7 +162,10 @@ pub(crate) async fn measure(
     let (cpu_before, reached_before) = (server.map(Server::cpu), upstream.answered());
     let answers = load.run(name, connections, lasting).await;
     tokio::time::sleep(SETTLED).await;
-    let cpu = server.map(Server::cpu).unwrap_or_default() - cpu_before.unwrap_or_default();
+    let cpu_after = server.map(Server::cpu).unwrap_or_default();
+    let cpu_before = cpu_before.unwrap_or_default();
+    let cpu = cpu_after.since(&cpu_before);
+    let behind = cpu_after.behind_since(&cpu_before);
     assert_eq!(
         upstream.answered() - reached_before,
         answers.admitted,
@@ -129,6 +176,7 @@ pub(crate) async fn measure(
     }
     Figure {
         cpu_us: cpu.as_secs_f64() * 1e6 / answers.calls() as f64,
+        behind_us: behind.as_secs_f64() * 1e6 / answers.calls() as f64,
         per_second: answers.calls() as f64 / answers.took.as_secs_f64(),
         p50_us: answers.within_us(0.5),
         p99_us: answers.within_us(0.99),
@@ -157,8 +205,11 @@ impl Server {
         let store = gate.store.map_or(String::new(), |store| {
             format!("admission: {{store: {{redis: {{nodes: [\"{store}\"]}}}}}}\n")
         });
+        let outbox = gate.outbox.map_or(String::new(), |nats| {
+            format!("outbox: {{nats: {{servers: [\"nats://{nats}\"], max_bytes: 1GiB}}}}\n")
+        });
         let settings = format!(
-            "{store}listen: {address}\nworkers: {}\nadmin: {{listen: \"{admin}\"}}\n\
+            "{store}{outbox}listen: {address}\nworkers: {}\nadmin: {{listen: \"{admin}\"}}\n\
              upstream: {{endpoints: [\"http://{}\"]}}\ncatalog: catalog.yaml\naccounts: accounts.yaml\n\
              ledger: {{path: ledger.db, when_missing: create, durability: {}}}\ntrusted_proxies: [127.0.0.0/8]\n\
              limits: {{connections: 1000, body_memory: 2GiB}}\n",
@@ -167,7 +218,7 @@ impl Server {
         let file = dir.path().join("tollgate.yaml");
         std::fs::write(&file, settings).unwrap();
         let mut command = pinned(env!("CARGO_BIN_EXE_tollgate"), gate.cores);
-        command.args(["serve", "--config"]).arg(file);
+        command.args([gate.command, "--config"]).arg(file);
         Self::started(name, address, Some(admin), &mut command, dir).await
     }
 
@@ -268,6 +319,19 @@ impl Server {
         Some(Self::started("redis", address, None, &mut command, dir).await)
     }
 
+    /// What carries the records of gates to their collector.
+    pub(crate) async fn nats() -> Option<Self> {
+        version("nats-server")?;
+        let dir = tempfile::tempdir().unwrap();
+        let address = free_address();
+        let mut command = pinned("nats-server", "0");
+        command
+            .args(["-a", "127.0.0.1", "-p", &address.port().to_string(), "-js"])
+            .arg("-sd")
+            .arg(dir.path());
+        Some(Self::started("nats", address, None, &mut command, dir).await)
+    }
+
     async fn started(
         name: &'static str,
         address: SocketAddr,
@@ -306,18 +370,10 @@ impl Server {
     }
 
     /// Processor time of the process, its threads and its children so far.
-    pub(crate) fn cpu(&self) -> Duration {
-        fn of(pid: u32) -> u64 {
-            let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
-            let of_task = |task: std::fs::DirEntry| -> u64 {
-                let stat = std::fs::read_to_string(task.path().join("schedstat")).ok();
-                stat.and_then(|stat| stat.split(' ').next()?.parse().ok())
-                    .unwrap_or(0)
-            };
-            let own: u64 = tasks.into_iter().flatten().flatten().map(of_task).sum();
-            own + children(pid).into_iter().map(of).sum::<u64>()
-        }
-        Duration::from_nanos(of(self.child.id()))
+    pub(crate) fn cpu(&self) -> Spent {
+        let own = self.child.id();
+        let all = std::iter::once(own).chain(children(own));
+        Spent(all.flat_map(threads).collect())
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -423,6 +479,25 @@ fn pinned(program: &str, cores: &str) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", cores, program]);
     command
+}
+
+fn threads(pid: u32) -> Vec<(u32, ThreadSpent)> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let of_task = |task: std::fs::DirEntry| {
+        let spent = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+        let thread = ThreadSpent {
+            nanoseconds: spent.split(' ').next()?.parse().ok()?,
+            is_worker: name.starts_with("worker"),
+        };
+        Some((task.file_name().to_str()?.parse().ok()?, thread))
+    };
+    tasks
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(of_task)
+        .collect()
 }
 
 fn children(pid: u32) -> Vec<u32> {

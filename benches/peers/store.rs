@@ -146,7 +146,7 @@ async fn measure_asking(
     let before = gate.series(SERIES).await;
     let cpu_before = redis.cpu();
     let figure = measure(load, gate, bench, lasting).await;
-    let store_cpu = redis.cpu() - cpu_before;
+    let store_cpu = redis.cpu().since(&cpu_before);
     let after = gate.series(SERIES).await;
     let [questions, late, seconds, answers] = std::array::from_fn(|nth| after[nth] - before[nth]);
     let calls = figure.calls as f64;
