@@ -175,3 +175,6 @@ fn priced(inputs: Inputs) -> Result<Inputs, BooksError> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;

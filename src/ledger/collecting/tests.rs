@@ -957,6 +957,17 @@ fn collects_on_a_failing_disk(disk: &Disk, seed: u64) {
     }
 }
 
+/// A line of `/proc/self/status`.
+fn resident_kb(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap()
+}
+
 /// Prints what a million records cost, in `make torture`.
 #[test]
 #[ignore = "it measures, and takes a minute"]
@@ -989,15 +1000,26 @@ fn a_great_many_records_are_read_and_collected() {
     let mut bench = Bench::new();
     bench.pace = crate::ledger::pace::Pace::REAL;
     let ledger = bench.open();
+    // Here all messages are in memory, which is none of the collector's.
+    let (before, mut most) = (resident_kb("VmRSS:"), Vec::new());
     let started = clock.mono();
-    for group in messages.chunks(16) {
-        let ranges = group.iter().map(|bytes| Range::decode(bytes).unwrap());
-        ledger.collect(ranges.collect()).unwrap();
+    for quarter in messages.chunks(messages.len().div_ceil(4)) {
+        // So that the most is that of this quarter.
+        std::fs::write("/proc/self/clear_refs", "5").unwrap();
+        for group in quarter.chunks(16) {
+            let ranges = group.iter().map(|bytes| Range::decode(bytes).unwrap());
+            ledger.collect(ranges.collect()).unwrap();
+        }
+        most.push(resident_kb("VmHWM:").saturating_sub(before));
     }
     close(&ledger);
     println!(
-        "collected, linked and rolled up: {:?}",
+        "collected, linked and rolled up: {:?}; the most memory that it took in each quarter, in KiB: {most:?}",
         clock.mono().since(started)
+    );
+    assert!(
+        most[3] <= most[0] + (8 << 10),
+        "memory grows with the records: {most:?}"
     );
     assert_eq!(bench.reader().last_seq().unwrap(), RECORDS);
     let started = clock.mono();
