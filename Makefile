@@ -29,7 +29,8 @@ quick:
 
 # What is too long for every change: ten thousand reloads under load, 200 rounds on a disk whose syncs fail, 300 histories of
 # late orders, 10,000 runs of replicas and their store in every fault, three gates on a store for 20 s a drill, a million records collected,
-# gates, collector and NATS killed for a minute, and, as root on a machine with loop devices, 50 rounds on a file system whose
+# 200 histories of months over three gates, gates, collector and NATS killed a hundred times, the outbox and the collector on the other
+# NATS server each, and, as root on a machine with loop devices, 50 rounds on a file system whose
 # backing store runs full.
 torture:
 	TORTURE_RELOADS=10000 cargo test --locked --test it -- --nocapture endurance::a_thousand_reloads
@@ -38,7 +39,10 @@ torture:
 	STORE_SEEDS=10000 cargo test --locked --lib -- --nocapture store::tests::simulation::replicas_of_one_store
 	REPLICAS_SECONDS=20 cargo test --locked --test it -- --nocapture replicas::
 	cargo test --release --locked --lib -- --ignored --nocapture ledger::collecting::tests::a_great_many
-	COLLECT_SECONDS=60 cargo test --locked --test it -- --nocapture collect::kills
+	MONTHS_CASES=200 cargo test --release --locked --lib -- --nocapture billing::settlement::tests::calls_of_any_months
+	COLLECT_KILLS=100 cargo test --locked --test it -- --nocapture collect::kills
+	NATS_SERVER=wheel cargo test --locked --test it -- --nocapture collect::
+	NATS_SERVER=debian cargo test --locked --test it -- --nocapture outbox::
 	cargo build --locked
 	if [ $$(id -u) = 0 ] && [ -e /dev/loop-control ]; then tests/disk/real_eio.py target/debug/tollgate 50; \
 	else echo "skipped: tests/disk/real_eio.py needs root and loop devices"; fi
@@ -79,7 +83,7 @@ reference:
 	UPDATE_PAGES=1 cargo test --locked --lib -- config::tests::reference
 	UPDATE_PAGES=1 cargo test --locked --test it -- reference::
 
-# What a call costs, part by part, beside the peers, and with a shared store: benches/README.md. Two quiet cores, some
+# What a call costs, part by part, beside the peers, with a shared store and with an outbox: benches/README.md. Two quiet cores, some
 # twenty minutes.
 # Rounds and cases of the peers: make bench ARGS="3 admitted bodies"
 bench:

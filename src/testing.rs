@@ -43,8 +43,8 @@ pub mod model {
 pub mod nats {
     pub use crate::nats::{
         BadNatsOptions, Difference, Feed, Fetched, KeyValues, LastRange, LastValue, Nats,
-        NatsAddress, NatsError, NatsLogin, NatsOptions, NatsStatus, Published, Records, SUBJECTS,
-        StreamOptions, Watched,
+        NatsAddress, NatsCertificate, NatsError, NatsLogin, NatsOptions, NatsStatus, Published,
+        Records, SUBJECTS, StreamOptions, Watched,
     };
 }
 pub mod proxy {

@@ -33,4 +33,4 @@ pub(crate) use replica::{BILLS_ELSEWHERE, ONE_NATS_SERVER, ONE_REPLICAS_PART, PA
 pub(crate) use terms::{COMMIT, Period, RequestIdText, TierBasis};
 pub use time::StoreStart;
 pub(crate) use time::{LONGEST_BUDGET, LONGEST_DELAY};
-pub(crate) use tls::{tls_config, tls_connector};
+pub(crate) use tls::{tls_config, tls_config_of, tls_connector};

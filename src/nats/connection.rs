@@ -2,15 +2,15 @@
 //!
 //! Owns what is known of it. Must never end because a server does not answer.
 
-use crate::model::tls_config;
-use crate::nats::error::{BadNatsOptions, NatsError};
+use crate::model::{tls_config, tls_config_of};
+use crate::nats::error::{BadNatsOptions, NatsError, with_remedy};
 use crate::nats::options::{NatsAddress, NatsLogin, NatsOptions};
 use async_nats::client::Request;
 use async_nats::connection::State;
 use async_nats::jetstream::{Context, ContextBuilder};
-use async_nats::rustls::RootCertStore;
-use async_nats::rustls::pki_types::CertificateDer;
 use async_nats::rustls::pki_types::pem::PemObject;
+use async_nats::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use async_nats::rustls::{ClientConfig, RootCertStore};
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, RequestErrorKind, ServerAddr};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -56,7 +56,7 @@ impl Nats {
     /// The options cannot be used.
     pub async fn connect(options: &NatsOptions) -> Result<Self, BadNatsOptions> {
         let trouble = Arc::new(Mutex::new(Some("not connected yet".to_owned())));
-        let told = trouble.clone();
+        let (told, is_tls) = (trouble.clone(), options.tls);
         let mut connect = ConnectOptions::new()
             .name(&options.name)
             .retry_on_initial_connect()
@@ -66,7 +66,7 @@ impl Nats {
             .request_timeout(Some(ANSWER))
             .reconnect_delay_callback(pause)
             .event_callback(move |event| {
-                hear(&told, event);
+                hear(&told, event, is_tls);
                 async {}
             });
         connect = match &options.login {
@@ -81,8 +81,7 @@ impl Nats {
             NatsLogin::NkeySeed(seed) => connect.nkey(seed.expose_secret().to_owned()),
         };
         if options.tls {
-            let config = tls_config(roots(options.ca.as_deref())?);
-            connect = connect.require_tls(true).tls_client_config(config);
+            connect = connect.require_tls(true).tls_client_config(tls(options)?);
         }
         let servers = options.servers.iter().map(|server| {
             let address: ServerAddr = format!("nats://{server}")
@@ -208,13 +207,13 @@ fn no_connection() -> String {
     "there is no connection".to_owned()
 }
 
-fn hear(trouble: &Mutex<Option<String>>, event: Event) {
+fn hear(trouble: &Mutex<Option<String>>, event: Event, is_tls: bool) {
     let now = match event {
         Event::Connected => None,
         Event::Disconnected => Some("the connection ended".to_owned()),
         Event::Closed => Some("the connection was closed".to_owned()),
-        Event::ServerError(error) => Some(error.to_string()),
-        Event::ClientError(error) => Some(error.to_string()),
+        Event::ServerError(error) => Some(with_remedy(error.to_string(), is_tls)),
+        Event::ClientError(error) => Some(with_remedy(error.to_string(), is_tls)),
         Event::LameDuckMode | Event::Draining | Event::SlowConsumer(_) => return,
     };
     let before = std::mem::replace(&mut *trouble.lock(), now.clone());
@@ -235,6 +234,20 @@ fn pause(attempts: usize) -> Duration {
     // Without random bits the pauses are equal, which is no harm to this one.
     let chance = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
     pause.mul_f64(0.5 + chance / 2.0)
+}
+
+fn tls(options: &NatsOptions) -> Result<ClientConfig, BadNatsOptions> {
+    let roots = roots(options.ca.as_deref())?;
+    let Some(shown) = &options.certificate else {
+        return Ok(tls_config(roots));
+    };
+    let chain = CertificateDer::pem_slice_iter(&shown.chain).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| BadNatsOptions(format!("`certificate`: {error}")))?;
+    // Not the error's own text: it might repeat the key.
+    let key = PrivateKeyDer::from_pem_slice(shown.key.expose_secret().as_bytes())
+        .map_err(|_| BadNatsOptions("`key` is no key in PEM".to_owned()))?;
+    tls_config_of(roots, chain, key)
+        .map_err(|error| BadNatsOptions(format!("`certificate` and `key`: {error}")))
 }
 
 fn roots(ca: Option<&[u8]>) -> Result<RootCertStore, BadNatsOptions> {

@@ -43,6 +43,26 @@ pub enum NatsError {
 #[error("{0}")]
 pub struct BadNatsOptions(pub(in crate::nats) String);
 
+/// What may be done about a connection that is refused: the client says little more than the kind.
+/// What TLS fails of is told as an error of input and output.
+pub(in crate::nats) fn with_remedy(why: String, is_tls: bool) -> String {
+    let said = why.to_ascii_lowercase();
+    let is_refused = said.contains("tls error") || said.contains("io error");
+    let remedy = if said.contains("authorization violation") {
+        "NATS does not know us: compare `username` and `password`, `credentials` or `nkey` with its users"
+    } else if said.contains("signing nonce") {
+        "`nkey`, or the seed in `credentials`, is no seed of a user's key"
+    } else if is_refused && is_tls {
+        "is a server there that speaks TLS? Then `ca` must have signed its certificate, which must name the host in `servers`; a \
+         server that wants a certificate takes only a `certificate` whose authority it knows"
+    } else if is_refused {
+        "is a server there? One that speaks TLS needs `tls: true`"
+    } else {
+        return why;
+    };
+    format!("{why}: {remedy}")
+}
+
 fn listed(differences: &[Difference]) -> String {
     let mut text = String::new();
     for (n, difference) in differences.iter().enumerate() {

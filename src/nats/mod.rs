@@ -36,5 +36,5 @@ pub use connection::{Nats, NatsStatus};
 pub use error::{BadNatsOptions, NatsError};
 pub use feed::{Feed, Fetched};
 pub use fit::Difference;
-pub use options::{NatsAddress, NatsLogin, NatsOptions, SUBJECTS, StreamOptions};
+pub use options::{NatsAddress, NatsCertificate, NatsLogin, NatsOptions, SUBJECTS, StreamOptions};
 pub use records::{LastRange, Published, Records};

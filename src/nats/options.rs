@@ -44,6 +44,15 @@ pub enum NatsLogin {
     NkeySeed(SecretString),
 }
 
+/// Who we are for a server that wants to see a certificate.
+#[derive(Clone, Debug)]
+pub struct NatsCertificate {
+    /// The certificate (PEM), and those between it and what the server trusts.
+    pub chain: Vec<u8>,
+    /// Its key (PEM).
+    pub key: SecretString,
+}
+
 /// What the stream and the buckets must be.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StreamOptions {
@@ -67,6 +76,8 @@ pub struct NatsOptions {
     /// Certificates (PEM) of which one must have signed the server's; those that the machine trusts
     /// when there are none.
     pub ca: Option<Vec<u8>>,
+    /// What is shown to a server that asks who we are; nothing when there is none.
+    pub certificate: Option<NatsCertificate>,
     /// The name under which the operator of NATS sees this connection.
     pub name: String,
 }

@@ -40,6 +40,7 @@ mod ledger_trouble;
 mod logs;
 mod names;
 mod nats;
+mod nats_access;
 mod outbox;
 mod pages;
 mod portal;

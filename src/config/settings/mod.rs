@@ -21,6 +21,7 @@ pub use table::reference;
 pub use types::Endpoint;
 
 pub(crate) use types::{
-    AdminSettings, EventSettings, LedgerSettings, Limits, OutboxLogin, OutboxSettings, Settings,
-    SigningKey, StoreSettings, StoreTopology, UpstreamSettings, WebhookUrl,
+    AdminSettings, EventSettings, LedgerSettings, Limits, OutboxCertificate, OutboxLogin,
+    OutboxSettings, Settings, SigningKey, StoreSettings, StoreTopology, UpstreamSettings,
+    WebhookUrl,
 };

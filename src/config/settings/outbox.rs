@@ -5,7 +5,7 @@
 use crate::config::reader::{Item, quoted};
 use crate::config::settings::section::Section;
 use crate::config::settings::store::{certificates, host_and_port};
-use crate::config::settings::{Endpoint, OutboxLogin, OutboxSettings};
+use crate::config::settings::{Endpoint, OutboxCertificate, OutboxLogin, OutboxSettings};
 use std::net::IpAddr;
 
 /// The port of a server that is written without one.
@@ -32,6 +32,8 @@ fn nats(item: Item<'_>) -> Option<OutboxSettings> {
     let tls = fields.value("tls", Item::flag);
     let ca_at = fields.written("ca").unwrap_or(item);
     let ca = fields.optional("ca", certificates);
+    let certificate_at = fields.written("certificate").unwrap_or(item);
+    let certificate = certificate(&mut fields);
     let stream = fields.value("stream", stream);
     let max_bytes = fields.size("max_bytes");
     let replicas_at = fields.written("replicas").unwrap_or(item);
@@ -42,6 +44,7 @@ fn nats(item: Item<'_>) -> Option<OutboxSettings> {
         login: login?,
         tls: tls?,
         ca: ca?,
+        certificate: certificate?,
         stream: stream?,
         max_bytes: max_bytes?,
         replicas: replicas?,
@@ -51,6 +54,11 @@ fn nats(item: Item<'_>) -> Option<OutboxSettings> {
     }
     if settings.ca.is_some() && !settings.tls {
         return ca_at.refuse("is used only with `tls: true`: write it, or take `ca` out");
+    }
+    if settings.certificate.is_some() && !settings.tls {
+        return certificate_at.refuse(
+            "is used only with `tls: true`: write it, or take `certificate` and `key` out",
+        );
     }
     if settings.replicas.is_multiple_of(2) {
         return replicas_at.refuse(format!(
@@ -70,6 +78,22 @@ fn nats(item: Item<'_>) -> Option<OutboxSettings> {
         servers_at.warn("records, and a password, go over the network in clear text: write `tls: true`, unless nobody else can listen there");
     }
     Some(settings)
+}
+
+/// Both the certificate and its key, or neither.
+fn certificate(fields: &mut Section<'_>) -> Option<Option<OutboxCertificate>> {
+    let item = fields.of;
+    let chain = fields.optional("certificate", certificates);
+    let key_at = fields.written("key").unwrap_or(item);
+    let key = fields.optional("key", Item::secret_lines);
+    match (chain?, key?) {
+        (None, None) => Some(None),
+        (Some(chain), Some(key)) => Some(Some(OutboxCertificate { chain, key })),
+        (Some(_), None) => {
+            item.refuse("`certificate` needs its `key`, such as `key: {file: secrets/nats.key}`")
+        }
+        (None, Some(_)) => key_at.refuse("is the key of no `certificate`: write that beside it"),
+    }
 }
 
 /// At most one way to say who we are.

@@ -101,6 +101,38 @@ pub(super) const CA: Setting = Setting {
     does: "Certificates in PEM of which one must have signed NATS's; without it those that the machine trusts.",
 };
 
+pub(super) const CERTIFICATE: Setting = Setting {
+    key: "outbox.nats.certificate",
+    unwritten: Unwritten::Nothing,
+    bounds: Bounds::Text("a path"),
+    change: Change::PartlyTold(
+        |s| {
+            of_outbox(s, |outbox| match outbox.certificate {
+                Some(_) => "a file".to_owned(),
+                None => "none".to_owned(),
+            })
+        },
+        |s| {
+            of_outbox(s, |outbox| {
+                let chain = outbox.certificate.as_ref().map(|shown| &*shown.chain);
+                String::from_utf8_lossy(chain.unwrap_or_default()).into_owned()
+            })
+        },
+    ),
+    does: "The certificate in PEM that is shown to a NATS which wants one (`verify: true` there), with those that signed it.",
+};
+
+pub(super) const KEY: Setting = Setting {
+    key: "outbox.nats.key",
+    unwritten: Unwritten::Nothing,
+    bounds: Bounds::Text("`{file: PATH}` or `{env: NAME}`"),
+    change: Change::Secret(|s| {
+        let shown = s.outbox.as_ref().and_then(|it| it.certificate.as_ref());
+        secret(shown.map(|shown| &shown.key))
+    }),
+    does: "The key of `certificate`, in PEM.",
+};
+
 pub(super) const STREAM: Setting = Setting {
     key: "outbox.nats.stream",
     unwritten: Unwritten::Is("TOLLGATE_RECORDS"),

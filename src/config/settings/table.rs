@@ -339,6 +339,8 @@ pub(in crate::config) static TABLE: &[Setting] = &[
     outbox_rows::NKEY,
     outbox_rows::TLS,
     outbox_rows::CA,
+    outbox_rows::CERTIFICATE,
+    outbox_rows::KEY,
     outbox_rows::STREAM,
     outbox_rows::MAX_BYTES,
     outbox_rows::REPLICAS,

@@ -166,12 +166,23 @@ pub struct OutboxSettings {
     /// Certificates (PEM) of which one must have signed theirs; `None` is those that the machine
     /// trusts.
     pub ca: Option<Vec<u8>>,
+    /// What they are shown when they ask who this gate is.
+    pub certificate: Option<OutboxCertificate>,
     /// The name of the stream.
     pub stream: String,
     /// The most bytes of the stream.
     pub max_bytes: u64,
     /// The servers that keep each message; odd.
     pub replicas: usize,
+}
+
+/// A gate's own certificate for NATS.
+#[derive(Clone, Debug)]
+pub struct OutboxCertificate {
+    /// The certificate (PEM), with those that signed it.
+    pub chain: Vec<u8>,
+    /// Its key (PEM).
+    pub key: SecretString,
 }
 
 /// Who a gate is for NATS.

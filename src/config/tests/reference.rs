@@ -48,6 +48,8 @@ fn said_of(key: &str, value: &str) -> Vec<String> {
         "admission.store.redis.username" | "outbox.nats.username" => Some("password: x"),
         "admission.store.redis.sentinel_username" => Some("sentinel: x, sentinel_password: x"),
         "outbox.nats.password" => Some("username: x"),
+        "outbox.nats.certificate" => Some("tls: true, key: {file: any.pem}"),
+        "outbox.nats.key" => Some("tls: true, certificate: any.pem"),
         key if key.contains(".sentinel_") => Some("sentinel: x"),
         _ => None,
     };
@@ -89,7 +91,7 @@ fn the_reader_accepts_every_key_of_the_table_with_its_default() {
             (Unwritten::Nothing, Bounds::Time(range)) => format!("{:?}", range.start()),
             (Unwritten::Nothing, Bounds::Text("a path")) => "any.pem".to_owned(),
             (Unwritten::Nothing, _) => match setting.key {
-                "outbox.nats.credentials" => "{file: any.pem}".to_owned(),
+                "outbox.nats.credentials" | "outbox.nats.key" => "{file: any.pem}".to_owned(),
                 "outbox.nats.nkey" => "SUx".to_owned(),
                 _ => "\"100\"".to_owned(),
             },

@@ -158,6 +158,16 @@ const CHANGES: &[(&str, &str, &str)] = &[
         "tls: true, stream",
         "tls: true, ca: store.pem, stream",
     ),
+    (
+        "outbox.nats.certificate",
+        "certificate: gate-1.pem",
+        "certificate: gate-2.pem",
+    ),
+    (
+        "outbox.nats.key",
+        "key: {file: nats-1",
+        "key: {file: nats-2",
+    ),
     ("outbox.nats.stream", "stream: RECORDS", "stream: OTHERS"),
     (
         "outbox.nats.max_bytes",
@@ -182,10 +192,14 @@ fn every_setting_that_changed_is_named_and_no_token_is_shown() {
     let outbox = |login: &str| format!("{text}{}", with_outbox(login));
     let by_user = outbox("username: n, password: s3cr3t-7");
     let by_file = outbox("credentials: {file: nats-1.creds}");
+    let by_certificate = outbox("certificate: gate-1.pem, key: {file: nats-1.creds}");
     let by_key = outbox("nkey: SUs3cr3t-1");
     let alone = format!("{text}{EVENTS}");
     let certificate = "-----BEGIN CERTIFICATE-----\n";
     shipped.files.write("store.pem", certificate);
+    shipped.files.write("gate-1.pem", certificate);
+    let renewed = format!("{certificate}again\n");
+    shipped.files.write("gate-2.pem", &renewed);
     shipped
         .files
         .write("nats-1.creds", "-----BEGIN\ns3cr3t-1\n");
@@ -196,6 +210,7 @@ fn every_setting_that_changed_is_named_and_no_token_is_shown() {
         let text = match *key {
             key if key.starts_with("events") => &alone,
             "outbox.nats.credentials" => &by_file,
+            "outbox.nats.certificate" | "outbox.nats.key" => &by_certificate,
             "outbox.nats.nkey" => &by_key,
             key if key.starts_with("outbox") => &by_user,
             _ => &shared,

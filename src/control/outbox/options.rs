@@ -2,7 +2,7 @@
 
 use crate::config::{Endpoint, OutboxLogin, OutboxSettings, Settings};
 use crate::control::replica::replica_name;
-use crate::nats::{NatsAddress, NatsLogin, NatsOptions, StreamOptions};
+use crate::nats::{NatsAddress, NatsCertificate, NatsLogin, NatsOptions, StreamOptions};
 
 /// How NATS is reached.
 pub(in crate::control) fn nats_options(
@@ -26,6 +26,10 @@ pub(in crate::control) fn nats_options(
         },
         tls: written.tls,
         ca: written.ca.clone(),
+        certificate: written.certificate.as_ref().map(|shown| NatsCertificate {
+            chain: shown.chain.clone(),
+            key: shown.key.clone(),
+        }),
         name: format!("tollgate {}", replica_name(settings)),
     }
 }

@@ -98,7 +98,7 @@ async fn known(collector: &Collector, gates: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_whose_clock_is_a_year_ahead_closes_no_month() {
-    let nats = NatsServer::debian(&[]);
+    let nats = NatsServer::chosen(NatsServer::debian);
     nats.ready().await;
     let upstream = Upstream::after(Duration::ZERO).await;
     let gate = Gate::start_with(upstream.address, |config| {
@@ -128,7 +128,7 @@ async fn a_collector_whose_clock_is_a_year_ahead_closes_no_month() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gate_whose_clock_is_a_year_ahead_closes_no_month() {
-    let nats = NatsServer::debian(&[]);
+    let nats = NatsServer::chosen(NatsServer::debian);
     nats.ready().await;
     let upstream = Upstream::after(Duration::ZERO).await;
     let (clock, mover) = Clock::movable();

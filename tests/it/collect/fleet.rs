@@ -60,10 +60,20 @@ impl Member {
     }
 }
 
+fn member(sandbox: Sandbox, nats: u16, name: &str, command: &'static str) -> Member {
+    sandbox.edit("tollgate.yaml", ALONE, &outbox(nats, name));
+    sandbox.edit("tollgate.yaml", "workers: auto", "workers: 1");
+    Member {
+        sandbox,
+        process: None,
+        command,
+    }
+}
+
 /// Three gates, their collector and NATS.
 pub struct Fleet {
     pub nats: NatsServer,
-    _upstream: Upstream,
+    upstream: Upstream,
     pub gates: Vec<Member>,
     pub collector: Member,
 }
@@ -71,27 +81,29 @@ pub struct Fleet {
 impl Fleet {
     /// Directories for all; nothing but NATS runs.
     pub async fn new(house: impl Fn(SocketAddr) -> Sandbox) -> Self {
-        let nats = NatsServer::debian(&[]);
+        Self::on(NatsServer::chosen(NatsServer::debian), house).await
+    }
+
+    /// The same on this server.
+    pub async fn on(nats: NatsServer, house: impl Fn(SocketAddr) -> Sandbox) -> Self {
         nats.ready().await;
         let upstream = Upstream::after(Duration::from_millis(1)).await;
-        let member = |name: &str, command| {
-            let sandbox = house(upstream.address);
-            sandbox.edit("tollgate.yaml", ALONE, &outbox(nats.port, name));
-            sandbox.edit("tollgate.yaml", "workers: auto", "workers: 1");
-            Member {
-                sandbox,
-                process: None,
-                command,
-            }
-        };
+        let member =
+            |name: &str, command| member(house(upstream.address), nats.port, name, command);
         let gates = [0, 1, 2].map(|nth| member(&format!("gate-{nth}"), "serve"));
         let collector = member("collector", "collect");
         Self {
             gates: gates.into(),
             collector,
             nats,
-            _upstream: upstream,
+            upstream,
         }
+    }
+
+    /// A second one, with a ledger of its own; it does not run.
+    pub fn another_collector(&self) -> Member {
+        let sandbox = Sandbox::new(self.upstream.address, &[]);
+        member(sandbox, self.nats.port, "collector-2", "collect")
     }
 
     /// Starts all that do not run.

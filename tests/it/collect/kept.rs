@@ -26,7 +26,7 @@ async fn pass(gate: &Gate, time: Duration) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gate_deletes_old_records_that_are_collected_and_no_others() {
-    let nats = NatsServer::debian(&[]);
+    let nats = NatsServer::chosen(NatsServer::debian);
     nats.ready().await;
     let upstream = Upstream::after(Duration::ZERO).await;
     let mut ledger = None;

@@ -5,12 +5,11 @@ use crate::harness::*;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
-/// How long the drill is: short unless `COLLECT_SECONDS` is set.
-fn length() -> Duration {
-    let long = std::env::var("COLLECT_SECONDS").ok();
-    Duration::from_secs(long.map_or(12, |seconds| seconds.parse().unwrap()))
+/// How often something is killed: few times unless `COLLECT_KILLS` is set.
+fn kills_in_all() -> usize {
+    let many = std::env::var("COLLECT_KILLS").ok();
+    many.map_or(20, |kills| kills.parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,25 +33,25 @@ async fn after_kill_9_of_gates_collector_and_nats_the_collected_records_are_thos
             callers.spawn(keep_calling(public, || segment(RETAIL_KEY), pace, told));
         }
     }
-    let (until, mut kills) = (Instant::now() + length(), [0; 3]);
-    while Instant::now() < until {
-        tokio::time::sleep(Duration::from_millis(random.u64(50..700))).await;
-        let victim = random.usize(0..5);
+    let mut kills = [0; 3];
+    for _ in 0..kills_in_all() {
+        tokio::time::sleep(Duration::from_millis(random.u64(20..700))).await;
+        let victim = random.usize(0..6);
         match victim {
-            0..3 => {
-                fleet.gates[victim].start().await;
-                kills[0] += 1;
-            }
-            3 => {
-                fleet.collector.start().await;
-                kills[1] += 1;
-            }
-            _ => {
-                fleet.nats.restart();
-                kills[2] += 1;
-            }
+            0..3 => fleet.gates[victim].kill(),
+            3 | 4 => fleet.collector.kill(),
+            _ => fleet.nats.kill(),
+        }
+        kills[[0, 0, 0, 1, 1, 2][victim]] += 1;
+        // Others may be killed before it is back.
+        if random.bool() {
+            tokio::time::sleep(Duration::from_millis(random.u64(0..500))).await;
+            fleet.nats.start_again();
+            fleet.start().await;
         }
     }
+    fleet.nats.start_again();
+    fleet.start().await;
     callers.shutdown().await;
     fleet.nats.ready().await;
     fleet.collected().await;
@@ -67,7 +66,13 @@ async fn after_kill_9_of_gates_collector_and_nats_the_collected_records_are_thos
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_in_a_stream_that_is_deleted_while_gates_and_collector_run_is_sent_again() {
-    let mut fleet = Fleet::new(|upstream| Sandbox::new(upstream, &[])).await;
+    for nats in NatsServer::each(&[]) {
+        stream_is_deleted(nats).await;
+    }
+}
+
+async fn stream_is_deleted(nats: NatsServer) {
+    let mut fleet = Fleet::on(nats, |upstream| Sandbox::new(upstream, &[])).await;
     for gate in &mut fleet.gates {
         gate.start().await;
     }

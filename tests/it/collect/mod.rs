@@ -1,12 +1,14 @@
 //! The records of many gates in one ledger: real gates, a real collector, a real NATS.
 //!
-//! `COLLECT_SECONDS` makes the drill of the kills that long.
+//! `COLLECT_KILLS` makes the drill of the kills so long, and `NATS_SERVER` chooses the server.
 
 mod clocks;
+mod cut_off;
 mod damaged;
-mod fleet;
+pub mod fleet;
 mod kept;
 mod kills;
 mod months;
 mod refused;
 mod restored;
+mod two;

@@ -14,10 +14,12 @@ use tollgate::testing::model::{Clock, Durability, Mode, Reason, Utc};
 
 /// A ledger that nobody hears any more.
 const LOST: &str = "0123456789abcdef0123456789abcdef";
-const CALLS: i64 = 2_400;
+pub(super) const CALLS: i64 = 2_400;
 
 /// The nth call of last month, one a second.
-fn calls(nth: impl Fn(i64) -> bool) -> impl Iterator<Item = tollgate::testing::ledger::Record> {
+pub(super) fn calls(
+    nth: impl Fn(i64) -> bool,
+) -> impl Iterator<Item = tollgate::testing::ledger::Record> {
     (0..CALLS).filter(move |n| nth(*n)).map(|n| {
         let at = into_last_month(n * 1_000_000);
         call(CUSTOMER, at, Mode::PerCall, Reason::Billable)
@@ -25,14 +27,14 @@ fn calls(nth: impl Fn(i64) -> bool) -> impl Iterator<Item = tollgate::testing::l
 }
 
 /// The collector's ledger, as a process leaves it that has run here for days: it trusts its clock, and
-/// knows of a ledger that was heard last in the midst of last month.
-fn knows_a_lost_one(collector: &Member) {
+/// knows of this ledger, which was heard last in the midst of last month.
+pub(super) fn knows(collector: &Member, ledger_id: &str, replica: &str) {
     seed(&collector.sandbox.ledger(), []);
     let ledger = open(collector);
     ledger
         .watermark_of(vec![Watermark {
-            ledger_id: LOST.to_owned(),
-            replica: "gate-lost".to_owned(),
+            ledger_id: ledger_id.to_owned(),
+            replica: replica.to_owned(),
             at: into_last_month(9 * 86_400_000_000),
             seq: 0,
             billed_seq: 0,
@@ -69,13 +71,13 @@ async fn admin(member: &Member, path: &str) -> Value {
 }
 
 /// The statement of last month at the collector's admin address.
-async fn statement(collector: &Member) -> Value {
+pub(super) async fn statement(collector: &Member) -> Value {
     let path = format!("/v1/statements/{CUSTOMER}?month={}", last_month());
     admin(collector, &path).await
 }
 
 /// What one gate bills that saw all calls.
-async fn of_one_gate() -> Value {
+pub(super) async fn of_one_gate() -> Value {
     let upstream = Upstream::after(Duration::ZERO).await;
     let house = bills::house(upstream.address, "[]", "[]");
     seed(&house.ledger(), calls(|_| true));
@@ -84,7 +86,7 @@ async fn of_one_gate() -> Value {
 }
 
 /// A statement without what differs by the ledger that it was fixed in.
-fn comparable(mut statement: Value) -> Value {
+pub(super) fn comparable(mut statement: Value) -> Value {
     statement["fixed"] = Value::Null;
     statement
 }
@@ -96,7 +98,7 @@ async fn a_month_closes_when_each_ledger_has_passed_it_and_who_owes_by_it_is_sto
     for (nth, gate) in (0..).zip(&fleet.gates) {
         seed(&gate.sandbox.ledger(), calls(|n| n % 3 == nth));
     }
-    knows_a_lost_one(&fleet.collector);
+    knows(&fleet.collector, LOST, "gate-lost");
     fleet.start().await;
     fleet.collected().await;
     for gate in &fleet.gates {

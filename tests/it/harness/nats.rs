@@ -28,6 +28,16 @@ impl NatsServer {
         Self::start(&root.join("target/venv/bin/nats-server"), args)
     }
 
+    /// This one, or the one that `NATS_SERVER` names (`debian`, `wheel`): a long run tries both.
+    pub fn chosen(usual: fn(&[&str]) -> Self) -> Self {
+        match std::env::var("NATS_SERVER").ok().as_deref() {
+            None => usual(&[]),
+            Some("debian") => Self::debian(&[]),
+            Some("wheel") => Self::wheel(&[]),
+            Some(other) => panic!("NATS_SERVER={other}: write debian or wheel"),
+        }
+    }
+
     /// Both.
     pub fn each(args: &[&str]) -> [Self; 2] {
         [Self::debian(args), Self::wheel(args)]
@@ -74,6 +84,13 @@ impl NatsServer {
         self.child = spawn(&self.program, &self.args, self.dir.path());
     }
 
+    /// Starts it unless it runs.
+    pub fn start_again(&mut self) {
+        if self.child.try_wait().unwrap().is_some() {
+            self.restart();
+        }
+    }
+
     /// Deletes all that it has stored. It must not run.
     pub fn delete_store(&self) {
         std::fs::remove_dir_all(self.dir.path().join("store")).unwrap();
@@ -92,6 +109,7 @@ impl NatsServer {
             login: NatsLogin::Nobody,
             tls: false,
             ca: None,
+            certificate: None,
             name: "test".to_owned(),
         }
     }
