@@ -39,6 +39,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(10);
 const ASKED_AT_MOST: u32 = 6;
 /// A gate that does not have it any more is asked again after this time.
 const ASK_LATE: Duration = Duration::from_secs(600);
+/// A gate is told at most so often what is collected: it writes that down each time.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
 /// How often the log says how many records came.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
@@ -81,6 +83,9 @@ struct Pace {
     forgotten_at: Instant,
     /// The last message that is done with.
     done: u64,
+    /// What is collected and was not told yet, by ledger.
+    untold: BTreeMap<String, u64>,
+    cursors_told_at: Instant,
     told_at: Instant,
     taken: u64,
 }
@@ -93,6 +98,8 @@ impl Intake {
             asked: HashMap::new(),
             forgotten_at: now,
             done: 0,
+            untold: BTreeMap::new(),
+            cursors_told_at: now,
             told_at: now,
             taken: 0,
         };
@@ -148,15 +155,16 @@ impl Intake {
         let Some(last) = fetched.last() else {
             way.is_first_pass = false;
             self.progress.took(0, 0);
-            return Ok(());
+            return self.tell_all(way, pace).await.map_err(of_nats);
         };
         let (sequence, pending) = (last.sequence, last.pending);
         let done = self.collect(&fetched).await?;
         self.progress.took(done.records, pending);
         pace.tell(done.records);
         pace.asked.retain(|ledger, _| !done.healed.contains(ledger));
-        for (ledger_id, seq) in &done.cursors {
-            self.tell(way, ledger_id, *seq).await.map_err(of_nats)?;
+        pace.untold.extend(done.cursors);
+        if pace.cursors_told_at.elapsed() >= TOLD_EVERY {
+            self.tell_all(way, pace).await.map_err(of_nats)?;
         }
         for (ledger_id, have) in &done.gaps {
             if pace.asks(ledger_id) && !way.is_first_pass {
@@ -278,8 +286,19 @@ impl Intake {
             "records of a ledger are missing on the way: its gate is to send again what follows"
         );
         self.shared.metrics.collector_gaps.inc();
+        pace.untold.remove(ledger_id);
         self.tell(way, ledger_id, have).await?;
         way.records.forget_ledger(ledger_id).await
+    }
+
+    /// Tells the gates what they were not told yet.
+    async fn tell_all(&self, way: &Open, pace: &mut Pace) -> Result<(), NatsError> {
+        while let Some((ledger_id, seq)) = pace.untold.first_key_value() {
+            self.tell(way, ledger_id, *seq).await?;
+            pace.untold.pop_first();
+        }
+        pace.cursors_told_at = Instant::now();
+        Ok(())
     }
 
     /// Tells a gate what is collected of its ledger.

@@ -46,7 +46,10 @@ impl Progress {
         Self {
             nats,
             metrics,
-            state: Mutex::default(),
+            state: Mutex::new(ProgressState {
+                waits: Some("whether another process collects is not known yet".to_owned()),
+                ..ProgressState::default()
+            }),
         }
     }
 

@@ -21,8 +21,8 @@ use std::time::Duration;
 /// The most records of a message, and its most bytes.
 const RECORDS: usize = 500;
 const BYTES: usize = 256 << 10;
-/// Records are gathered so long.
-const GATHER: Duration = Duration::from_millis(100);
+/// Records are gathered so long: each message costs a wake-up of some threads, and nobody waits for it.
+const GATHER: Duration = Duration::from_millis(500);
 /// The pause after something that did not work.
 const PAUSE: Duration = Duration::from_secs(1);
 /// So often it is looked whether the stream still has what was sent last.
