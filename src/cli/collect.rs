@@ -9,7 +9,7 @@ use crate::cli::output::{load, print};
 use crate::cli::serve::{Process, control_thread, run_process};
 use crate::config::Settings;
 use crate::control::{adopt as adopt_ledger, give_up, told_lost};
-use crate::ledger::{Ledger, LedgerError, LedgerOptions};
+use crate::ledger::{Ledger, LedgerError, LedgerOptions, is_ledger_id};
 use crate::model::{Clock, Durability};
 use anyhow::{Context, bail};
 use std::path::Path;
@@ -27,7 +27,7 @@ pub fn collect(flags: CollectFlags) -> anyhow::Result<()> {
     match flags.command {
         None => run_process(Process::Collector, flags.config.config),
         Some(CollectCommand::Retire(retired)) => retire(&flags.config.config, &retired),
-        Some(CollectCommand::Adopt) => adopt(&flags.config.config),
+        Some(CollectCommand::Adopt(adopted)) => adopt(&flags.config.config, &adopted.replaces),
     }
 }
 
@@ -53,7 +53,12 @@ fn retire(path: &Path, flags: &RetireFlags) -> anyhow::Result<()> {
     print(|out| writeln!(out, "{}", told_lost(&lost, &config.catalog.time_zone)))
 }
 
-fn adopt(path: &Path) -> anyhow::Result<()> {
+fn adopt(path: &Path, replaces: &[String]) -> anyhow::Result<()> {
+    if let Some(other) = replaces.iter().find(|id| !is_ledger_id(id)) {
+        bail!(
+            "--replaces {other}: the id of a ledger is 32 hex digits, as the log of a gate has it"
+        );
+    }
     let config = load(path)?;
     let settings = &config.settings;
     let clock = Clock::default();
@@ -64,20 +69,22 @@ fn adopt(path: &Path) -> anyhow::Result<()> {
         opened => opened?,
     };
     let adopted = control_thread(async {
-        let by = ledger.reader()?.collected_by()?;
-        let before = adopt_ledger(settings, &by, clock).await?;
-        print(|out| match before {
-            Some(before) => writeln!(
+        let adopted = adopt_ledger(settings, &ledger, replaces, clock).await?;
+        print(|out| {
+            writeln!(
                 out,
-                "the records of the gates are collected in the ledger {} now; before it was {before}. Start `tollgate collect`: the \
-                 gates send again what they still have",
-                by.ledger_id
-            ),
-            None => writeln!(
-                out,
-                "the records of the gates are collected in the ledger {} now; nobody has collected them before",
-                by.ledger_id
-            ),
+                "the records of the gates are collected in the ledger {} now. Start `tollgate collect`: the gates send again what they \
+                 still have",
+                adopted.ledger_id
+            )?;
+            for before in &adopted.replaces {
+                writeln!(
+                    out,
+                    "it is in the place of the ledger {before}. A month that this one has closed and the new one has not is closed and \
+                     debited again: compare it with the statements that were sent. Until then whoever was stopped for arrears stays so"
+                )?;
+            }
+            Ok(())
         })
     });
     let closed = ledger.close(CLOSING);

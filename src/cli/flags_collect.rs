@@ -25,11 +25,20 @@ pub enum CollectCommand {
     Retire(RetireFlags),
     /// Put this ledger in the place of the one that the gates' records were collected in.
     ///
-    /// For a collected ledger that is lost for good: begin with its newest backup (`tollgate restore`, which needs no
-    /// adopting), or with an empty ledger. Months that the lost one has closed are not known to an empty one, and are
-    /// closed again with the records that the gates still have. The collector that is replaced must not run.
+    /// For a collected ledger that is lost for good: begin with its newest backup (`tollgate restore`), or with an empty
+    /// ledger. Months that the lost one has closed and this one has not are closed and debited again, of the records
+    /// that the gates still have; until then whoever was stopped for arrears stays so. The collector that is replaced
+    /// must not run.
     #[command(after_help = "Example:\n  tollgate collect adopt --config config/tollgate.yaml")]
-    Adopt,
+    Adopt(AdoptFlags),
+}
+
+/// The flags of `tollgate collect adopt`.
+#[derive(Args)]
+pub struct AdoptFlags {
+    /// The id of a lost ledger, beside the one that NATS names: the gates tell it in their logs when NATS has lost it, too.
+    #[arg(long, value_name = "LEDGER")]
+    pub(crate) replaces: Vec<String>,
 }
 
 /// The flags of `tollgate collect retire`.

@@ -52,6 +52,7 @@ use rust_decimal::prelude::ToPrimitive;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
@@ -91,6 +92,9 @@ pub(crate) struct Settler {
     entered: Mutex<BTreeSet<AccountId>>,
     /// The standing of the accounts, for the gates whose records are collected here.
     standings: watch::Sender<Arc<Vec<AccountStanding>>>,
+    /// Days, months and events may come of this ledger now. Not in a collector that does not know yet
+    /// whom it waits for, or while another one works.
+    may_close: AtomicBool,
     state: Mutex<SettlerState>,
 }
 
@@ -188,6 +192,7 @@ impl Settler {
             }),
             entered: Mutex::default(),
             standings: watch::Sender::default(),
+            may_close: AtomicBool::new(true),
             shared,
             settles,
             retain,
@@ -211,6 +216,14 @@ impl Settler {
         // A replica looks at no orders.
         if self.settles {
             self.entered.lock().extend(accounts);
+        }
+    }
+
+    /// Whether days, months and events may come of this ledger from here on. Blocks.
+    pub(in crate::control) fn let_close(&self, may_close: bool) {
+        if self.may_close.swap(may_close, Ordering::SeqCst) != may_close {
+            // The last pass may have been no more than a look.
+            self.state.lock().next_pass = Mono::default();
         }
     }
 

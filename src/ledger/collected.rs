@@ -64,8 +64,9 @@ pub struct Watermark {
     pub ledger_id: String,
     /// The name of the replica that writes it.
     pub replica: String,
-    /// All that was admitted before this instant ..
-    pub at: Utc,
+    /// All that was admitted before this instant .. `None`: its clock is not trusted, or it knows of
+    /// no instant yet. It is known from here on, and waited for.
+    pub at: Option<Utc>,
     /// .. is at this seq or before.
     pub seq: u64,
     /// The newest record that was billed in that ledger itself: see [`OutboxCursor`]. A ledger that
@@ -83,7 +84,7 @@ pub struct CollectedBy {
 }
 
 /// How far the records of this ledger have come on their way to the collected one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OutboxCursor {
     /// The newest record that need not be sent: it is collected, or it was billed while this ledger
     /// was alone, or it was deleted.
@@ -91,4 +92,6 @@ pub struct OutboxCursor {
     /// The newest record that is billed here: on the statements of a month that was fixed while this
     /// ledger was alone, or deleted before there were statements. No collected ledger may have it.
     pub billed_seq: u64,
+    /// The id of the ledger that said so last; empty before.
+    pub collected_in: String,
 }

@@ -32,9 +32,21 @@ impl Ledger {
         })
     }
 
+    /// Notes that records of this ledger are sent to another from here on: what it bills alone later
+    /// could be billed there as well. Blocks.
+    pub fn sends(&self) -> Result<(), StoreError> {
+        self.note(Note::Sends).map(drop)
+    }
+
+    /// Notes that this ledger is put in the place of those in which records were collected before.
+    /// Blocks.
+    pub fn adopt(&self, ledger_ids: Vec<String>, at: Utc) -> Result<(), StoreError> {
+        self.note(Note::Adopted { ledger_ids, at }).map(drop)
+    }
+
     /// Notes that the records of this ledger up to `seq` are collected in that one, so that they may
-    /// be deleted. The number only grows, unless that ledger is another one than before or was
-    /// restored: it lacks what it does not say that it has. Blocks.
+    /// be deleted, and none beyond it: that ledger may have been put back to a backup, and lack what
+    /// it had. Blocks.
     ///
     /// # Errors
     /// [`StoreError::Ahead`] when there is no such record: another ledger has the id of this one.

@@ -46,6 +46,10 @@ pub(super) enum Note {
         why: String,
         at: Utc,
     },
+    /// Records of this ledger are sent to another from here on.
+    Sends,
+    /// This ledger is put in the place of these.
+    Adopted { ledger_ids: Vec<String>, at: Utc },
     /// The records of this ledger up to here are in that one.
     Collected { seq: u64, by: CollectedBy },
 }

@@ -255,6 +255,11 @@ CREATE TABLE outbox (
     ledger_id      TEXT    NOT NULL,
     restore_count  INTEGER NOT NULL
 ) STRICT;
+
+CREATE TABLE adopted (
+    ledger_id   TEXT PRIMARY KEY,
+    adopted_at  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 "#;
 
 /// Makes an empty file a ledger, as a whole or not at all.

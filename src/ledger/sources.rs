@@ -65,6 +65,15 @@ impl Reader {
         })
     }
 
+    /// The ids of the ledgers in whose place this one was put.
+    pub fn adopted(&self) -> Result<Vec<String>, ReadError> {
+        let mut select = self
+            .connection
+            .prepare_cached("SELECT ledger_id FROM adopted ORDER BY ledger_id")?;
+        let ids = select.query_map([], |row| row.get(0))?;
+        Ok(ids.collect::<Result<_, _>>()?)
+    }
+
     /// Where the outbox of this ledger goes on.
     pub fn outbox(&self) -> Result<OutboxCursor, ReadError> {
         Ok(outbox(&self.connection)?)
@@ -77,13 +86,15 @@ pub(super) fn outbox(connection: &Connection) -> Result<OutboxCursor, rusqlite::
         .prepare_cached(
             "WITH billed AS (SELECT max(floor - 1, (SELECT coalesce(max(through_seq), 0) FROM settlements
                                                      WHERE settled_at IS NOT NULL)) AS seq FROM bounds)
-             SELECT max(first_kept - 1, coalesce((SELECT collected_seq FROM outbox), 0), billed.seq), billed.seq
+             SELECT max(first_kept - 1, coalesce((SELECT collected_seq FROM outbox), 0), billed.seq), billed.seq,
+                    coalesce((SELECT ledger_id FROM outbox), '')
              FROM bounds, billed",
         )?
         .query_row([], |row| {
             Ok(OutboxCursor {
                 collected_seq: unsigned(row, 0)?,
                 billed_seq: unsigned(row, 1)?,
+                collected_in: row.get(2)?,
             })
         })
 }

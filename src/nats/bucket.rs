@@ -87,15 +87,27 @@ impl KeyValues {
     /// # Errors
     /// There was no answer.
     pub async fn get(&self, key: &str) -> Result<Option<LastValue>, NatsError> {
+        let (revision, value) = self.last(key).await?;
+        Ok(value.map(|bytes| LastValue { revision, bytes }))
+    }
+
+    /// The revision of the key, 0 before its first value, and that value. A key that was deleted has a
+    /// revision and no value.
+    ///
+    /// # Errors
+    /// There was no answer.
+    pub async fn last(&self, key: &str) -> Result<(u64, Option<Bytes>), NatsError> {
         self.nats.check()?;
         let entry = timeout(ANSWER, self.store.entry(key)).await;
         let entry = entry.map_err(|_| NatsError::Away("no answer came in time".to_owned()))?;
         let entry = entry.map_err(|error| request_error(&self.name, &error))?;
-        let put = entry.filter(|entry| entry.operation == Operation::Put);
-        Ok(put.map(|entry| LastValue {
-            revision: entry.revision,
-            bytes: entry.value,
-        }))
+        Ok(match entry {
+            None => (0, None),
+            Some(entry) => {
+                let is_put = entry.operation == Operation::Put;
+                (entry.revision, is_put.then_some(entry.value))
+            }
+        })
     }
 
     /// The keys that have a value.

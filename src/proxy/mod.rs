@@ -46,7 +46,7 @@ pub(crate) use own::{Asked, OwnRequest};
 pub(crate) use places::Place;
 pub(crate) use question::{BadQuestion, CursorText};
 pub(crate) use refusal::Refusal;
-pub(crate) use standing::CollectedStanding;
+pub(crate) use standing::{CollectedBooks, CollectedStanding};
 pub(crate) use state::{Proxy, Shared, counts};
 pub(crate) use turned_away::THROTTLED;
 pub(crate) use worker::Worker;

@@ -7,9 +7,23 @@
 use crate::model::{AccountId, Utc};
 use crate::proxy::admission::Limiters;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+
+/// The ledger whose standing it is, and what that knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CollectedBooks {
+    /// Its id; empty where that is not known.
+    pub collected_in: String,
+    /// The ids of the ledgers in whose place an operator has put it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<String>,
+    /// The newest month that it has debited, as in `2026-11`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub debited: Option<String>,
+}
 
 /// The standing of all accounts at an instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +32,8 @@ pub(crate) struct CollectedStanding {
     pub generation: u64,
     /// When it was so, by the collector's clock.
     pub as_of: Utc,
+    /// By which ledger.
+    pub books: CollectedBooks,
     /// The accounts whose paid services are stopped (R17).
     pub stopped: HashSet<AccountId>,
     /// The balances of the accounts that have a debit or an adjustment.

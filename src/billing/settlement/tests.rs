@@ -246,7 +246,7 @@ impl Gate {
         let watermark = Watermark {
             ledger_id: self.ledger_id.clone(),
             replica: self.replica.clone(),
-            at: Utc(running.fold(now, i64::min)),
+            at: Some(Utc(running.fold(now, i64::min))),
             seq,
             billed_seq: 0,
         };

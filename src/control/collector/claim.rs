@@ -12,14 +12,15 @@
 //!   lacks would be billed again or not at all. `tollgate collect adopt` says that this is wanted.
 
 use crate::control::collector::Progress;
-use crate::control::collector::intake::cursors;
-use crate::control::outbox::{COLLECTED, CollectedValue};
-use crate::ledger::{CollectedBy, is_ledger_id};
+use crate::control::collector::intake::{CollectError, cursors as cursors_of};
+use crate::control::outbox::{COLLECTED, CollectedValue, WATERMARKS};
+use crate::ledger::{CollectedBy, Ledger, StoreError, Watermark, is_ledger_id};
 use crate::model::Clock;
 use crate::nats::{KeyValues, Nats, NatsError};
 use crate::proxy::Shared;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,6 +43,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 struct Holder {
     ledger_id: String,
     restore_count: u64,
+    /// The newest record of it: an older copy has less.
+    seq: u64,
     /// Another one each time that a process starts.
     process: String,
     /// Where its ledger is, for whoever looks for it.
@@ -69,14 +72,30 @@ pub enum ClaimError {
     },
     /// A newer state of the same ledger was in use.
     #[error(
-        "this ledger was in use after restore {known}, and the file at its path is from before: an older copy was put in its place. \
-         Put back the newer one; `tollgate restore` puts a backup in its place safely, and `tollgate collect adopt` says that this one \
-         is to be used all the same"
+        "this ledger was in use with record {known}, after restore {restore_count}, and the file at its path ends at {own}: an older copy \
+         was put in its place. Put back the newer one, or a backup with `tollgate restore`. If this is the newest that there is: \
+         `tollgate collect adopt`"
     )]
     Older {
-        /// The number of its newest restore.
+        /// Its newest record.
         known: u64,
+        /// The number of its newest restore.
+        restore_count: u64,
+        /// The newest record of the file.
+        own: u64,
     },
+    /// Who collects is not known.
+    #[error(
+        "what NATS says of the collected ledger (key `collector` of the bucket {COLLECTED}) cannot be read: {0}. If this ledger is the one: \
+         `tollgate collect adopt`"
+    )]
+    Unreadable(String),
+    /// The ledger cannot be read or written.
+    #[error("{0}")]
+    Ledger(String),
+    /// The ledger that is adopted cannot be written.
+    #[error("the ledger cannot be written: {0}")]
+    Store(#[from] StoreError),
     /// Another process works.
     #[error("another process collects these records now ({0}): stop it first")]
     Held(String),
@@ -109,6 +128,7 @@ impl Claim {
             own: Holder {
                 ledger_id: by.ledger_id.clone(),
                 restore_count: by.restore_count,
+                seq: 0,
                 process: uuid::Uuid::now_v7().to_string(),
                 place: format!("{replica}:{}", path.display()),
                 file: file(path),
@@ -124,64 +144,105 @@ impl Claim {
         self.nats.bucket(COLLECTED, self.replicas).await
     }
 
-    /// Whether this ledger may be the collected one, as far as NATS says now.
-    pub(super) async fn look(&self) -> Result<(), ClaimError> {
-        let (found, _) = read(&self.bucket().await?).await?;
-        found.map_or(Ok(()), |found| self.may_follow(&found))
+    /// Whether this ledger, which ends at `seq`, may be the collected one, as far as NATS says now.
+    pub(super) async fn look(&self, seq: u64) -> Result<(), ClaimError> {
+        let bucket = self.bucket().await?;
+        let (found, _) = read(&bucket).await?;
+        match found? {
+            Some(found) => self.may_follow(&found, seq),
+            None => self.is_named(&named(&bucket).await?),
+        }
     }
 
-    fn may_follow(&self, found: &Holder) -> Result<(), ClaimError> {
-        if found.ledger_id != self.own.ledger_id {
-            return Err(ClaimError::Other {
-                ledger_id: found.ledger_id.clone(),
-                place: found.place.clone(),
-                own: self.own.ledger_id.clone(),
-            });
+    fn may_follow(&self, found: &Holder, seq: u64) -> Result<(), ClaimError> {
+        let own = &self.own;
+        if found.ledger_id != own.ledger_id {
+            return Err(self.another(found.ledger_id.clone(), found.place.clone()));
         }
-        match found.restore_count > self.own.restore_count {
+        match (found.restore_count, found.seq) > (own.restore_count, seq) {
             true => Err(ClaimError::Older {
-                known: found.restore_count,
+                known: found.seq,
+                restore_count: found.restore_count,
+                own: seq,
             }),
             false => Ok(()),
         }
     }
 
+    fn another(&self, ledger_id: String, place: String) -> ClaimError {
+        ClaimError::Other {
+            ledger_id,
+            place,
+            own: self.own.ledger_id.clone(),
+        }
+    }
+
+    /// Whether no other ledger is named by what the gates read: the key may have been deleted.
+    fn is_named(&self, named: &BTreeSet<String>) -> Result<(), ClaimError> {
+        let mut others = named.iter().filter(|id| **id != self.own.ledger_id);
+        match others.next() {
+            Some(other) => Err(self.another(other.clone(), "its place is not known".to_owned())),
+            None => Ok(()),
+        }
+    }
+
     /// Takes it, and gives the revision of its value. `None` when another process was faster.
-    async fn take(&self, bucket: &KeyValues, adopts: bool) -> Result<Option<u64>, ClaimError> {
+    async fn take(
+        &self,
+        bucket: &KeyValues,
+        seq: u64,
+        adopts: bool,
+    ) -> Result<Option<u64>, ClaimError> {
         let (found, revision) = read(bucket).await?;
-        if let Some(found) = found.filter(|found| found.process != self.own.process) {
-            if !adopts {
-                self.may_follow(&found)?;
-            }
-            // Of the file that this process has locked there is no other holder.
-            if found.file.is_none() || found.file != self.own.file {
-                self.clock.sleep(SILENCE).await;
-                let (now, later) = read(bucket).await?;
-                if later != revision {
-                    return Err(ClaimError::Held(now.unwrap_or(found).place));
-                }
+        let found = match found {
+            Err(_) if adopts => None,
+            found => found?,
+        };
+        match &found {
+            _ if adopts => {}
+            Some(found) => self.may_follow(found, seq)?,
+            None => self.is_named(&named(bucket).await?)?,
+        }
+        // Of the file that this process has locked there is no other holder.
+        let is_own = found.as_ref().is_some_and(|found| {
+            found.process == self.own.process || found.file.is_some() && found.file == self.own.file
+        });
+        if !is_own && revision > 0 {
+            self.clock.sleep(SILENCE).await;
+            let (now, later) = read(bucket).await?;
+            if later != revision {
+                let now = now.ok().flatten().map(|now| now.place);
+                return Err(ClaimError::Held(now.unwrap_or_default()));
             }
         }
         Ok(bucket
-            .replace(COLLECTOR, revision, self.own.encode())
+            .replace(COLLECTOR, revision, self.own.at(seq))
             .await?)
     }
 
-    /// Makes this ledger the collected one, whichever was it before. Says which.
-    pub(super) async fn adopt(&self) -> Result<Option<String>, ClaimError> {
+    /// Makes this ledger the collected one, whichever was it before. Gives the ids of the ledgers that
+    /// are named as such.
+    pub(super) async fn adopt(&self, seq: u64) -> Result<BTreeSet<String>, ClaimError> {
         let bucket = self.bucket().await?;
         let (before, _) = read(&bucket).await?;
-        match self.take(&bucket, true).await? {
-            Some(_) => Ok(before.map(|before| format!("{} ({})", before.ledger_id, before.place))),
+        let mut named = named(&bucket).await?;
+        named.extend(before.ok().flatten().map(|before| before.ledger_id));
+        match self.take(&bucket, seq, true).await? {
+            Some(_) => Ok(named),
             None => Err(ClaimError::Held("another one".to_owned())),
         }
     }
 }
 
 impl Holder {
-    fn encode(&self) -> Vec<u8> {
-        // Texts and a number can always be written to memory.
-        serde_json::to_vec(self).unwrap_or_default()
+    /// The value, when the ledger ends at `seq`.
+    fn at(&self, seq: u64) -> Vec<u8> {
+        let value = Self {
+            seq,
+            ..self.clone()
+        };
+        // Texts and numbers can always be written to memory.
+        serde_json::to_vec(&value).unwrap_or_default()
     }
 }
 
@@ -192,16 +253,28 @@ fn file(path: &Path) -> Option<String> {
     Some(format!("{} {}:{}", boot.trim(), file.dev(), file.ino()))
 }
 
-/// The holder, when there is one whose value can be read, and the revision of the value.
-async fn read(bucket: &KeyValues) -> Result<(Option<Holder>, u64), NatsError> {
-    let Some(value) = bucket.get(COLLECTOR).await? else {
-        return Ok((None, 0));
-    };
-    let holder = serde_json::from_slice(&value.bytes);
-    let holder = holder.inspect_err(|error| {
-        tracing::warn!("who collects cannot be read at NATS, and is written anew: {error}");
-    });
-    Ok((holder.ok(), value.revision))
+/// The holder, when there is one, and the revision of the key.
+async fn read(bucket: &KeyValues) -> Result<(Result<Option<Holder>, ClaimError>, u64), NatsError> {
+    let (revision, value) = bucket.last(COLLECTOR).await?;
+    let holder = value.map(|bytes| serde_json::from_slice(&bytes));
+    let holder = holder
+        .transpose()
+        .map_err(|error| ClaimError::Unreadable(error.to_string()));
+    Ok((holder, revision))
+}
+
+/// The ledgers that are named to gates as the one in which their records are.
+async fn named(bucket: &KeyValues) -> Result<BTreeSet<String>, NatsError> {
+    let mut named = BTreeSet::new();
+    for key in bucket.keys().await? {
+        if is_ledger_id(&key)
+            && let Some(value) = bucket.get(&key).await?
+            && let Ok(value) = CollectedValue::decode(&value.bytes)
+        {
+            named.insert(value.by.ledger_id);
+        }
+    }
+    Ok(named)
 }
 
 /// Holds the claim, and tells the rest of the process whether it does.
@@ -235,7 +308,8 @@ impl Holding {
     /// Ends when another process has it.
     async fn hold(&self, told: &mut String) -> Result<(), ClaimError> {
         let bucket = self.claim.bucket().await?;
-        let Some(mut revision) = self.claim.take(&bucket, false).await? else {
+        let seq = || self.shared.ledger.last_seq();
+        let Some(mut revision) = self.claim.take(&bucket, seq(), false).await? else {
             return Ok(());
         };
         self.tell_gates(&bucket).await?;
@@ -245,12 +319,12 @@ impl Holding {
         for beat in 1_u32.. {
             self.claim.clock.sleep(HEARTBEAT).await;
             let own = &self.claim.own;
-            let replaced = bucket.replace(COLLECTOR, revision, own.encode()).await?;
+            let replaced = bucket.replace(COLLECTOR, revision, own.at(seq())).await?;
             revision = match replaced {
                 Some(revision) => revision,
                 // The last one may have been stored though its answer did not come.
                 None => match read(&bucket).await? {
-                    (Some(found), revision) if found == *own => revision,
+                    (Ok(Some(found)), revision) if found.process == own.process => revision,
                     _ => return Ok(()),
                 },
             };
@@ -264,37 +338,55 @@ impl Holding {
     /// Corrects what the gates read of what is collected, where it is not so: an older state of this
     /// ledger had more, another ledger had it, or somebody else wrote there.
     async fn tell_gates(&self, bucket: &KeyValues) -> Result<(), ClaimError> {
-        let mut found = HashMap::new();
-        for key in bucket.keys().await? {
-            if is_ledger_id(&key)
-                && let Some(value) = bucket.get(&key).await?
-            {
-                found.insert(key, value);
-            }
+        let mut found: HashMap<String, (u64, Option<Bytes>)> = HashMap::new();
+        let cursors = bucket.keys().await?;
+        let watermarks = self
+            .claim
+            .nats
+            .bucket(WATERMARKS, self.claim.replicas)
+            .await?;
+        let keys = cursors.into_iter().chain(watermarks.keys().await?);
+        for key in keys.filter(|key| is_ledger_id(key)) {
+            let last = bucket.last(&key).await?;
+            found.insert(key, last);
         }
         // Read after them, so that nothing newer is written over.
         let shared = self.shared.clone();
-        let sources = tokio::task::spawn_blocking(move || cursors(&shared.ledger));
-        let Ok(Ok(sources)) = sources.await else {
-            // A ledger in trouble: its writer tells it, and they are compared again.
-            return Ok(());
-        };
-        let mut collected: HashMap<String, u64> = found.keys().map(|id| (id.clone(), 0)).collect();
-        collected.extend(sources);
+        let ids: Vec<String> = found.keys().cloned().collect();
+        let known = tokio::task::spawn_blocking(move || {
+            heard_of(&shared.ledger, ids)?;
+            cursors_of(&shared.ledger)
+        });
+        let known = known
+            .await
+            .map_err(|error| ClaimError::Unreadable(error.to_string()))?;
+        let collected = known.map_err(|error| ClaimError::Ledger(error.to_string()))?;
         for (id, seq) in collected {
             let value = CollectedValue {
                 seq,
                 by: self.by.clone(),
             };
-            let (bytes, revision) = match found.get(&id) {
-                Some(last) => (&last.bytes[..], last.revision),
-                None => (&[][..], 0),
+            let (revision, bytes) = match found.remove(&id) {
+                Some(last) => last,
+                None => bucket.last(&id).await?,
             };
-            if bytes != value.encode() {
+            if bytes.as_deref() != Some(&*value.encode()) {
                 // Where another value came meanwhile, that is a newer one.
                 bucket.replace(&id, revision, value.encode()).await?;
             }
         }
         Ok(())
     }
+}
+
+/// Makes all of these ledgers known: days and months wait for each.
+fn heard_of(ledger: &Ledger, ids: Vec<String>) -> Result<(), CollectError> {
+    let marks = ids.into_iter().map(|ledger_id| Watermark {
+        ledger_id,
+        replica: "unknown".to_owned(),
+        at: None,
+        seq: 0,
+        billed_seq: 0,
+    });
+    Ok(ledger.watermark_of(marks.collect())?)
 }

@@ -223,9 +223,17 @@ impl Intake {
         let mut done = Done::default();
         let broken: BTreeSet<String> = unread.iter().map(|(ledger, _)| ledger.clone()).collect();
         for (ledger, why) in unread {
-            self.progress.broke(&ledger, &why);
-            let have = have.get(&ledger).copied().unwrap_or(0);
-            done.gaps.insert(ledger, have);
+            match have.get(&ledger) {
+                Some(have) => {
+                    let why = format!("{why}; or a message was damaged");
+                    self.progress.came_damaged(&ledger, &why);
+                    done.gaps.insert(ledger, *have);
+                }
+                None => tracing::warn!(
+                    ledger,
+                    "a message of a ledger that nobody has heard of is left out: {why}"
+                ),
+            }
         }
         for outcome in collected {
             match outcome {
@@ -275,8 +283,7 @@ impl Intake {
         (*at, *times) = (Instant::now(), *times + 1);
         if *times >= ASKED_AT_MOST {
             let why = format!(
-                "those after {have} are missing, and its gate does not send them: perhaps it has deleted them. Put the newest backup of \
-                 the collected ledger back, or give the ledger up and start the gate with a new one"
+                "those after {have} do not come whole: the log of its gate and `outbox` in the gate's /status say why"
             );
             self.progress.broke(ledger_id, &why);
         }

@@ -34,7 +34,7 @@ pub enum WrongLedger {
 /// Refuses a ledger in which a gate wrote.
 pub(in crate::control) fn check_collected(ledger: &Ledger) -> Result<(), WrongLedger> {
     let reader = ledger.reader()?;
-    match reader.sources()?.is_empty() && reader.last_seq()? > 0 {
+    match reader.has_own_calls()? {
         true => Err(WrongLedger::OfAGate(ledger.path().to_owned())),
         false => Ok(()),
     }

@@ -4,6 +4,7 @@
 //! Must never keep an instant that has not come: a gate whose clock was ahead and is set right would
 //! be silent for so long, and nobody would see it.
 
+use crate::control::Settler;
 use crate::control::collector::progress::Progress;
 use crate::control::outbox::{WATERMARKS, WatermarkValue};
 use crate::ledger::{Watermark, is_ledger_id};
@@ -25,6 +26,8 @@ pub(super) struct Marks {
     pub nats: Nats,
     pub replicas: usize,
     pub progress: Arc<Progress>,
+    /// Closes nothing before it is known whom it waits for.
+    pub settler: Arc<Settler>,
     /// Whether this process is the one that collects.
     pub held: watch::Receiver<bool>,
 }
@@ -33,12 +36,24 @@ impl Marks {
     /// Reads the bucket each second. Runs until it is dropped.
     pub(super) async fn run(self) {
         let (mut seen, mut told) = (HashMap::new(), String::new());
+        let mut may_close = false;
         loop {
             let held = *self.held.borrow();
             let failure = match held {
                 true => self.read(&mut seen).await.err().unwrap_or_default(),
                 false => String::new(),
             };
+            // Once all were read it is known whom days and months wait for: those of whom nothing
+            // comes later hold them up by what is kept of them.
+            let may_close_now = held && (may_close || failure.is_empty());
+            if may_close != may_close_now {
+                may_close = may_close_now;
+                let settler = self.settler.clone();
+                let told = tokio::task::spawn_blocking(move || settler.let_close(may_close));
+                if let Err(error) = told.await {
+                    tracing::error!(%error, "the settler is not told whether it may close");
+                }
+            }
             if !failure.is_empty() && failure != told {
                 tracing::warn!(
                     "the watermarks of the gates cannot be kept: {failure}; trying again"
@@ -64,10 +79,10 @@ impl Marks {
             seen.insert(ledger_id.clone(), revision);
             match WatermarkValue::decode(&bytes) {
                 Ok(mut value) => {
-                    if value.at.since(now) > AHEAD {
+                    if value.at.is_some_and(|at| at.since(now) > AHEAD) {
                         // Once, and not again with a later now: its gate may have been set right since,
                         // and have admitted calls before that instant.
-                        value.at = now;
+                        value.at = Some(now);
                         seen.remove(&ledger_id);
                         let written = bucket.put(&ledger_id, value.encode()).await;
                         seen.insert(ledger_id.clone(), written.map_err(of_nats)?);
@@ -130,7 +145,7 @@ fn watermark(ledger_id: String, value: WatermarkValue, now: Utc) -> Watermark {
     Watermark {
         ledger_id,
         replica: value.replica,
-        at: value.at.min(now),
+        at: value.at.map(|at| at.min(now)),
         seq: value.seq,
         billed_seq: value.billed_seq,
     }

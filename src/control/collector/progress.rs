@@ -8,8 +8,12 @@ use crate::metrics::{Metrics, SourceFigures};
 use crate::model::Utc;
 use crate::nats::{Nats, NatsStatus};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The log is told of a ledger's troubles so often at most.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// What is known of the work.
 pub(in crate::control) struct Progress {
@@ -23,6 +27,10 @@ struct ProgressState {
     sources: Vec<SourceLedger>,
     /// The ledgers whose records are not taken, and why.
     broken: BTreeMap<String, String>,
+    /// Those of them of which messages were damaged, and nothing else is known.
+    damaged: BTreeSet<String>,
+    /// When the log was last told of a ledger's trouble, and whether of the one that it has now.
+    told: BTreeMap<String, (Instant, bool)>,
     /// Records taken since the start.
     records: u64,
     /// The messages that wait at NATS.
@@ -77,13 +85,27 @@ impl Progress {
         self.metrics.collector_records.inc_by(records);
     }
 
-    /// The records of this ledger are not taken. Says so once.
+    /// A message of this ledger is none, and is asked for again.
+    pub(super) fn came_damaged(&self, ledger_id: &str, why: &str) {
+        self.state.lock().damaged.insert(ledger_id.to_owned());
+        self.broke(ledger_id, why);
+    }
+
+    /// The records of this ledger are not taken. Says so once, and of a new reason once a minute.
     pub(super) fn broke(&self, ledger_id: &str, why: &str) {
-        let before = {
+        let is_told = {
             let mut state = self.state.lock();
-            state.broken.insert(ledger_id.to_owned(), why.to_owned())
+            let before = state.broken.insert(ledger_id.to_owned(), why.to_owned());
+            let told = state.told.get(ledger_id);
+            let is_late = told.is_none_or(|(at, _)| at.elapsed() >= TELL_AGAIN);
+            let is_told = before.as_deref() != Some(why) && is_late;
+            if is_told {
+                let now = (Instant::now(), true);
+                state.told.insert(ledger_id.to_owned(), now);
+            }
+            is_told
         };
-        if before.as_deref() != Some(why) {
+        if is_told {
             tracing::error!(
                 ledger = ledger_id,
                 "the records of a ledger are not taken: {why}"
@@ -93,7 +115,14 @@ impl Progress {
 
     /// The records of this ledger are taken again.
     pub(super) fn healed(&self, ledger_id: &str) {
-        if self.state.lock().broken.remove(ledger_id).is_some() {
+        let (was_broken, is_told) = {
+            let mut state = self.state.lock();
+            state.damaged.remove(ledger_id);
+            let told = state.told.get_mut(ledger_id);
+            let is_told = told.is_some_and(|(_, is_told)| std::mem::take(is_told));
+            (state.broken.remove(ledger_id).is_some(), is_told)
+        };
+        if was_broken && is_told {
             tracing::info!(
                 ledger = ledger_id,
                 "the records of the ledger are taken again"
@@ -122,6 +151,15 @@ impl Progress {
         });
         let figures: Vec<SourceFigures> = figures.collect();
         let mut state = self.state.lock();
+        // Damaged messages of a ledger of which nothing is missing: there is nothing to come.
+        for source in &sources {
+            if missing(source) == 0 && source.watermark.is_some() {
+                let id = &source.ledger_id;
+                if state.damaged.remove(id) {
+                    state.broken.remove(id);
+                }
+            }
+        }
         self.metrics.set_sources(figures, state.broken.len());
         let works = self.nats.status().up && state.waits.is_none();
         self.metrics.set_collector_up(works);

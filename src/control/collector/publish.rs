@@ -3,9 +3,12 @@
 //! Must never tell a standing that the settler has not decided.
 
 use crate::control::Settler;
+use crate::control::collector::WrongLedger;
 use crate::control::standing::{AccountStanding, HEAD, STANDING, StandingMessage, messages};
+use crate::ledger::CollectedBy;
 use crate::model::{Clock, Utc};
 use crate::nats::{KeyValues, Nats, NatsError};
+use crate::proxy::{CollectedBooks, Shared};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -20,9 +23,12 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) struct Publisher {
     pub settler: Arc<Settler>,
+    pub shared: Arc<Shared>,
     pub clock: Clock,
     pub nats: Nats,
     pub replicas: usize,
+    /// This ledger, as the gates are told of it.
+    pub by: CollectedBy,
     /// Whether this process is the one that collects.
     pub held: watch::Receiver<bool>,
 }
@@ -41,6 +47,7 @@ impl Publisher {
     pub(super) async fn run(mut self) {
         let mut standings = self.settler.standings();
         let (mut said, mut told) = (None, false);
+        let mut books = self.books().await;
         loop {
             if !*self.held.borrow() {
                 said = None;
@@ -49,9 +56,12 @@ impl Publisher {
                 }
             }
             let now = standings.borrow_and_update().clone();
-            match self.tell(&mut said, &now).await {
+            match self.tell(&mut said, &now, &books).await {
                 Ok(()) => {
                     told = false;
+                    // Told with the standing of the next time: who is stopped by a month is decided after
+                    // that is debited.
+                    books = self.books().await;
                     tokio::select! {
                         _ = standings.changed() => {}
                         () = self.clock.sleep(HEARTBEAT) => {}
@@ -75,6 +85,7 @@ impl Publisher {
         &self,
         said: &mut Option<Said>,
         standings: &[AccountStanding],
+        books: &CollectedBooks,
     ) -> Result<(), NatsError> {
         let bucket = self.nats.bucket(STANDING, self.replicas).await?;
         let before = match said.take() {
@@ -88,25 +99,46 @@ impl Publisher {
                 }
             }
         };
-        *said = Some(tell_changed(&bucket, before, standings, self.clock.utc()).await?);
+        if !*self.held.borrow() {
+            return Ok(());
+        }
+        let now = self.clock.utc();
+        *said = Some(tell_changed(&bucket, before, (standings, books), now).await?);
         Ok(())
+    }
+
+    /// What this ledger knows. Where that cannot be read it knows less, and lets nobody go on.
+    async fn books(&self) -> CollectedBooks {
+        let shared = self.shared.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let reader = shared.ledger.reader()?;
+            let debited = reader.settlements()?.into_iter();
+            let debited = debited.filter(|of| of.debited_at.is_some());
+            Ok::<_, WrongLedger>((reader.adopted()?, debited.map(|of| of.month).max()))
+        });
+        let (replaces, debited) = match read.await {
+            Ok(Ok(read)) => read,
+            _ => Default::default(),
+        };
+        CollectedBooks {
+            collected_in: self.by.ledger_id.clone(),
+            replaces,
+            debited,
+        }
     }
 }
 
 /// The generation that was told last, perhaps by an earlier process, and the revision of its head.
 async fn last_told(bucket: &KeyValues) -> Result<(u64, u64), NatsError> {
-    let Some(last) = bucket.get(HEAD).await? else {
-        return Ok((0, 0));
-    };
-    let message = StandingMessage::decode(&last.bytes);
-    let generation = message.map_or(0, |message| message.generation);
-    Ok((generation, last.revision))
+    let (revision, last) = bucket.last(HEAD).await?;
+    let message = last.and_then(|bytes| StandingMessage::decode(&bytes).ok());
+    Ok((message.map_or(0, |message| message.generation), revision))
 }
 
 async fn tell_changed(
     bucket: &KeyValues,
     before: Said,
-    standings: &[AccountStanding],
+    (standings, books): (&[AccountStanding], &CollectedBooks),
     now: Utc,
 ) -> Result<Said, NatsError> {
     // Someone else may have written a last number there. Gates take a lower one for a new beginning.
@@ -120,6 +152,7 @@ async fn tell_changed(
     for (key, accounts) in messages(standings) {
         if key == HEAD {
             let head = StandingMessage::new(generation, now, std::mem::take(&mut others), accounts);
+            let head = head.of(books.clone());
             // Only behind the head that is known: a process that has lost the claim and does not know
             // it yet must not say who goes on.
             let written = bucket.replace(&key, said.revision, head.encode()).await?;

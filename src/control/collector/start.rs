@@ -20,7 +20,7 @@ use crate::control::start::{
     StartError, bind, default_workers, delivery_of_events, dialer, housekeeping, off_thread,
     opened, serve_operators, spawn_workers, started_settler,
 };
-use crate::ledger::CollectedBy;
+use crate::ledger::Ledger;
 use crate::model::Clock;
 use crate::nats::{Nats, StreamOptions};
 use crate::portal::Portal;
@@ -51,6 +51,8 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
     let proxy = Arc::new(Proxy::new(&settings, shared.clone()));
     let raised = Arc::new(Notify::new());
     let settler = started_settler(&settings, &shared, true, &raised).await?;
+    // Until it is known whom days and months wait for.
+    settler.let_close(false);
     let (nats, stream) = connected(&outbox, &settings, "nothing is collected until it is").await?;
     let holding = claimed(&settings, &shared, &nats, &stream).await?;
     let progress = holding.progress.clone();
@@ -117,7 +119,7 @@ async fn claimed(
     let (replica, path) = (replica_name(settings), settings.ledger.path.as_path());
     let clock = shared.clock.clone();
     let claim = Claim::new(nats.clone(), stream.replicas, clock, &by, (&replica, path));
-    match claim.look().await {
+    match claim.look(shared.ledger.last_seq()).await {
         Ok(()) | Err(ClaimError::Nats(_)) => {}
         Err(error) => return Err(error.into()),
     }
@@ -135,16 +137,39 @@ async fn claimed(
 ///
 /// # Errors
 /// NATS does not answer, or another process collects now.
+///
+/// `replaces`: ids of ledgers that are lost, beside those that NATS names.
 pub(crate) async fn adopt(
     settings: &Settings,
-    by: &CollectedBy,
+    ledger: &Ledger,
+    replaces: &[String],
     clock: Clock,
-) -> Result<Option<String>, StartError> {
+) -> Result<Adopted, StartError> {
     let outbox = settings.outbox.clone().ok_or(StartError::NoOutbox)?;
+    check_collected(ledger)?;
+    let by = ledger.reader().map_err(WrongLedger::from)?.collected_by();
+    let by = by.map_err(WrongLedger::from)?;
     let (nats, stream) = connected(&outbox, settings, "nothing can be adopted without it").await?;
     let (replica, path) = (replica_name(settings), settings.ledger.path.as_path());
-    let claim = Claim::new(nats, stream.replicas, clock, by, (&replica, path));
-    Ok(claim.adopt().await?)
+    let now = clock.utc();
+    let claim = Claim::new(nats, stream.replicas, clock, &by, (&replica, path));
+    let mut before = claim.adopt(ledger.last_seq()).await?;
+    before.extend(replaces.iter().cloned());
+    before.retain(|id| *id != by.ledger_id);
+    let adopted = ledger.adopt(before.iter().cloned().collect(), now);
+    adopted.map_err(ClaimError::from)?;
+    Ok(Adopted {
+        ledger_id: by.ledger_id,
+        replaces: before.into_iter().collect(),
+    })
+}
+
+/// What was adopted.
+pub(crate) struct Adopted {
+    /// The id of the ledger that is the collected one now.
+    pub ledger_id: String,
+    /// The ids of those in whose place it is.
+    pub replaces: Vec<String>,
 }
 
 /// Begins what comes from NATS and goes there.
@@ -169,10 +194,13 @@ fn work(settler: &Arc<Settler>, stream: &StreamOptions, holding: Holding) -> [Jo
         nats: nats.clone(),
         replicas: stream.replicas,
         progress: progress.clone(),
+        settler: settler.clone(),
         held: held.clone(),
     };
     let publisher = Publisher {
         settler: settler.clone(),
+        shared: shared.clone(),
+        by: by.clone(),
         clock: shared.clock.clone(),
         nats: nats.clone(),
         replicas: stream.replicas,

@@ -39,6 +39,13 @@ async fn hear(of: &GateOutbox) -> Result<(), NatsError> {
                 continue;
             }
         };
+        // Until its standing was heard, and by that whether an operator has put it there.
+        if !of.known.is(&by.ledger_id) {
+            return Err(NatsError::Away(format!(
+                "it is told of the ledger {}",
+                by.ledger_id
+            )));
+        }
         let shared = of.shared.clone();
         let kept = tokio::task::spawn_blocking(move || shared.ledger.collected(seq, by)).await;
         match kept {

@@ -2,6 +2,7 @@
 
 use crate::control::Settler;
 use crate::control::outbox::status::OutboxProgress;
+use crate::control::standing::KnownCollector;
 use crate::nats::{Nats, StreamOptions};
 use crate::proxy::Shared;
 use std::sync::Arc;
@@ -18,4 +19,6 @@ pub(in crate::control) struct GateOutbox {
     /// The newest record that is billed in this ledger itself, and never sent.
     pub billed_seq: u64,
     pub progress: Arc<OutboxProgress>,
+    /// Whose word on what is collected is believed.
+    pub known: Arc<KnownCollector>,
 }

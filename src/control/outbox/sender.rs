@@ -65,8 +65,6 @@ pub(super) struct RecordSender<'a> {
     position: Option<Position>,
     reader: Option<RangeReader>,
     looked_at: Mono,
-    /// Records are missing in the ledger, and it was said.
-    told_missing: bool,
 }
 
 impl<'a> RecordSender<'a> {
@@ -77,7 +75,6 @@ impl<'a> RecordSender<'a> {
             position: None,
             reader: None,
             looked_at: Mono(0),
-            told_missing: false,
         }
     }
 
@@ -170,7 +167,7 @@ impl<'a> RecordSender<'a> {
         self.looked_at = now;
         let found = self.find_position().await?;
         // The collector may have been put back to a backup, and say that it has less.
-        let is_asked = found.after < position.after && !self.told_missing;
+        let is_asked = found.after < position.after;
         match found.behind == position.behind && !is_asked {
             true => Ok(()),
             false => Err(Stopped::Lost),
@@ -193,6 +190,7 @@ impl<'a> RecordSender<'a> {
         };
         let told = way.cursors.get(&id).await?;
         let told = told.and_then(|value| CollectedValue::decode(&value.bytes).ok());
+        let told = told.filter(|told| self.of.known.is(&told.by.ledger_id));
         let kept = self.of.progress.read().collected_seq;
         let last = match way.records.last(&id).await? {
             None => None,
@@ -252,26 +250,16 @@ impl<'a> RecordSender<'a> {
                 self.reader = Some(reader);
                 Ok(read)
             }
-            Ok(Err(NotRead::Deleted { first })) => {
-                self.tell_missing(after, first);
-                if let Some(position) = &mut self.position {
-                    position.after = first.saturating_sub(1).max(after);
-                }
-                Ok(None)
-            }
+            // What follows would not be taken either.
+            Ok(Err(NotRead::Deleted { first })) => Err(Stopped::Trouble(format!(
+                "the collector lacks the records {} to {}, which this ledger has deleted: put a newer backup of the collected ledger \
+                 back, or give this ledger up (`tollgate collect retire {}`) and let this gate begin a new one",
+                after + 1,
+                first.saturating_sub(1),
+                self.of.ledger_id
+            ))),
             Ok(Err(NotRead::Other(why))) => Err(Stopped::Trouble(format!("the ledger: {why}"))),
             Err(error) => Err(Stopped::Trouble(error.to_string())),
-        }
-    }
-
-    fn tell_missing(&mut self, after: u64, first: u64) {
-        if !std::mem::replace(&mut self.told_missing, true) {
-            tracing::error!(
-                "the collector lacks the records {} to {}, which this ledger has deleted: restore the collected ledger from a newer \
-                 backup. What follows is sent",
-                after + 1,
-                first.saturating_sub(1)
-            );
         }
     }
 }

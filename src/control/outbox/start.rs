@@ -9,7 +9,8 @@ use crate::control::outbox::gate::GateOutbox;
 use crate::control::outbox::options::{nats_options, stream_options};
 use crate::control::outbox::status::OutboxProgress;
 use crate::control::replica::replica_name;
-use crate::ledger::{LedgerError, ReadError};
+use crate::control::standing::KnownCollector;
+use crate::ledger::{LedgerError, ReadError, StoreError};
 use crate::model::ONE_NATS_SERVER;
 use crate::nats::{BadNatsOptions, Nats, NatsError, StreamOptions};
 use crate::proxy::Shared;
@@ -34,6 +35,9 @@ pub enum UnfitOutbox {
     /// The ledger cannot be read.
     #[error("the outbox: {0}")]
     Read(#[from] ReadError),
+    /// The ledger cannot be written.
+    #[error("the outbox: {0}")]
+    Store(#[from] StoreError),
     /// The thread that reads it ended.
     #[error("the outbox: {0}")]
     System(#[from] tokio::task::JoinError),
@@ -83,6 +87,8 @@ pub(in crate::control) async fn outbox(
     }
     let of = shared.clone();
     let read = tokio::task::spawn_blocking(move || {
+        // Before the first is sent: who takes the outbox out later must know.
+        of.ledger.sends()?;
         let reader = of.ledger.reader()?;
         Ok::<_, UnfitOutbox>((reader.ledger_id()?, reader.outbox()?))
     });
@@ -105,5 +111,6 @@ pub(in crate::control) async fn outbox(
         replica: replica_name(settings),
         billed_seq: cursor.billed_seq,
         progress: Arc::new(progress),
+        known: Arc::new(KnownCollector::new(cursor.collected_in)),
     })))
 }

@@ -17,8 +17,8 @@ pub(in crate::control) const COLLECTED: &str = "tollgate_collected";
 pub(in crate::control) struct WatermarkValue {
     /// The name of the replica.
     pub replica: String,
-    /// All that was admitted before it ..
-    pub at: Utc,
+    /// All that was admitted before it .. `None` while that cannot be said of any instant.
+    pub at: Option<Utc>,
     /// .. is at this seq or before.
     pub seq: u64,
     /// The newest record that is billed in that ledger itself.
@@ -28,8 +28,8 @@ pub(in crate::control) struct WatermarkValue {
 #[derive(Serialize, Deserialize)]
 struct WrittenWatermark {
     replica: String,
-    /// Microseconds since the Unix epoch.
-    admitted_before_us: i64,
+    /// Microseconds since the Unix epoch; null while no instant is known.
+    admitted_before_us: Option<i64>,
     seq: u64,
     billed_seq: u64,
 }
@@ -54,7 +54,7 @@ impl WatermarkValue {
     pub(in crate::control) fn encode(&self) -> Vec<u8> {
         let written = WrittenWatermark {
             replica: self.replica.clone(),
-            admitted_before_us: self.at.0,
+            admitted_before_us: self.at.map(|at| at.0),
             seq: self.seq,
             billed_seq: self.billed_seq,
         };
@@ -67,7 +67,7 @@ impl WatermarkValue {
             serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         Ok(Self {
             replica: written.replica,
-            at: Utc(written.admitted_before_us),
+            at: written.admitted_before_us.map(Utc),
             seq: written.seq,
             billed_seq: written.billed_seq,
         })
@@ -105,7 +105,7 @@ mod tests {
     fn what_one_writes_the_other_reads_and_other_bytes_are_refused() {
         let value = WatermarkValue {
             replica: "gate \"1\"".to_owned(),
-            at: Utc(1_800_000_000_000_001),
+            at: Some(Utc(1_800_000_000_000_001)),
             seq: u64::MAX,
             billed_seq: 3,
         };

@@ -1,10 +1,11 @@
-//! Says each second up to when this ledger is whole: months are closed by that.
+//! Says each second that this ledger is there, and up to when it is whole: months are closed by that.
 //!
-//! Must never say it by a clock that is not trusted, of an instant that has not come, nor of a ledger
+//! Must never say an instant by a clock that is not trusted, one that has not come, nor one of a ledger
 //! that cannot be sent.
 
 use crate::control::outbox::gate::GateOutbox;
 use crate::control::outbox::values::{WATERMARKS, WatermarkValue};
+use crate::model::Utc;
 use crate::nats::{KeyValues, NatsError};
 use std::time::Duration;
 
@@ -29,9 +30,7 @@ pub(super) async fn say_watermarks(of: &GateOutbox) {
 
 /// Says it once.
 pub(super) async fn say(of: &GateOutbox, bucket: &mut Option<KeyValues>) -> Result<(), NatsError> {
-    let Some(value) = watermark(of) else {
-        return Ok(());
-    };
+    let value = watermark(of);
     let bucket = match bucket {
         Some(bucket) => bucket,
         None => bucket.insert(of.nats.bucket(WATERMARKS, of.stream.replicas).await?),
@@ -39,16 +38,23 @@ pub(super) async fn say(of: &GateOutbox, bucket: &mut Option<KeyValues>) -> Resu
     bucket.put(&of.ledger_id, value.encode()).await.map(drop)
 }
 
-/// What is known of the ledger; `None` when there is nothing to be said.
-fn watermark(of: &GateOutbox) -> Option<WatermarkValue> {
-    let clock = &of.shared.clock;
-    if !of.settler.clock_is_trusted() {
-        return None;
+/// What is known of the ledger. The collector waits for one that can say nothing more than its name.
+fn watermark(of: &GateOutbox) -> WatermarkValue {
+    let known = instant(of);
+    WatermarkValue {
+        replica: of.replica.clone(),
+        at: known.map(|(at, _)| at),
+        seq: known.map_or_else(|| of.shared.ledger.last_seq(), |(_, seq)| seq),
+        billed_seq: of.billed_seq,
     }
-    let progress = of.progress.read();
-    // Nor of a ledger that cannot be sent: it may be an older copy, whose records the collector takes
-    // for others that it has.
-    if progress.trouble.is_some() {
+}
+
+/// All that was admitted before the instant is at this seq or before; `None` when nothing can be said.
+fn instant(of: &GateOutbox) -> Option<(Utc, u64)> {
+    let clock = &of.shared.clock;
+    // A ledger that cannot be sent may be an older copy, whose records the collector takes for others
+    // that it has.
+    if !of.settler.clock_is_trusted() || of.progress.read().trouble.is_some() {
         return None;
     }
     // Records carry the start by the store's clock where there is a store.
@@ -60,11 +66,5 @@ fn watermark(of: &GateOutbox) -> Option<WatermarkValue> {
         Some(_) => reached,
         None => clock.utc(),
     };
-    let (at, seq) = of.shared.ledger.watermark(now)?;
-    Some(WatermarkValue {
-        replica: of.replica.clone(),
-        at,
-        seq,
-        billed_seq: of.billed_seq,
-    })
+    of.shared.ledger.watermark(now)
 }

@@ -63,6 +63,7 @@ impl Sending {
             shared: outbox.shared.clone(),
             nats: outbox.nats.clone(),
             replicas: outbox.stream.replicas,
+            known: outbox.known.clone(),
         };
         tasks.push(tokio::spawn(follower.run()));
         let work = tokio::spawn(outbox.clone().run());

@@ -10,6 +10,7 @@ use crate::ledger::{Entry, Reader, Seal};
 use crate::model::{Local, Month, Utc};
 use crate::proxy::policy::Policy;
 use jiff::tz::TimeZone;
+use std::sync::atomic::Ordering;
 
 impl Settler {
     pub(super) fn pass(&self, state: &mut SettlerState) -> Result<(), SettleError> {
@@ -23,6 +24,9 @@ impl Settler {
         }
         let last_seal = reader.last_day()?;
         let shown = self.show(&reader, zone, now);
+        if !self.may_close.load(Ordering::SeqCst) {
+            return shown;
+        }
         let (is_trusted, may_delete) = {
             let trust = self.trust.lock();
             (trust.is_trusted(), trust.may_delete())

@@ -60,6 +60,7 @@ impl Assembly {
         Some(CollectedStanding {
             generation: head.generation,
             as_of: Utc(head.as_of),
+            books: head.books.clone(),
             stopped: stopped.map(|stopped| stopped.account.clone()).collect(),
             balances: balances
                 .map(|(id, balance)| (id.clone(), balance.clone()))

@@ -68,7 +68,8 @@ impl StandingFile {
         let CollectedStanding {
             generation, as_of, ..
         } = *standing;
-        let value = StandingMessage::new(generation, as_of, Vec::new(), accounts).encode();
+        let value = StandingMessage::new(generation, as_of, Vec::new(), accounts);
+        let value = value.of(standing.books.clone()).encode();
         let new = suffixed(&self.path, ".new");
         let mut file = File::create(&new)?;
         file.write_all(&value)?;
@@ -91,6 +92,7 @@ fn suffixed(path: &Path, suffix: &str) -> PathBuf {
 mod tests {
     use super::*;
     use crate::model::{AccountId, Utc};
+    use crate::proxy::CollectedBooks;
 
     #[test]
     fn what_was_said_last_is_read_again_and_a_file_that_is_none_is_told() {
@@ -102,6 +104,11 @@ mod tests {
         let mut said = CollectedStanding {
             generation: 7,
             as_of: Utc(1_795_000_000_000_000),
+            books: CollectedBooks {
+                collected_in: "00112233445566778899aabbccddeeff".to_owned(),
+                replaces: vec!["ffeeddccbbaa99887766554433221100".to_owned()],
+                debited: Some("2026-10".to_owned()),
+            },
             stopped: [id(1), id(2)].into(),
             balances: [
                 (id(1), "-0.01".into()),

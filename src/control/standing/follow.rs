@@ -3,7 +3,7 @@
 //! Must never let somebody go on because the collector is silent.
 
 use crate::control::standing::file::StandingFileError;
-use crate::control::standing::{Assembly, HEAD, STANDING, StandingFile};
+use crate::control::standing::{Assembly, HEAD, KnownCollector, STANDING, StandingFile};
 use crate::nats::{KeyValues, Nats, NatsError, Watched};
 use crate::proxy::{CollectedStanding, Shared};
 use std::path::{Path, PathBuf};
@@ -57,6 +57,8 @@ pub(in crate::control) struct Follower {
     pub shared: Arc<Shared>,
     pub nats: Nats,
     pub replicas: usize,
+    /// Whom this gate believes.
+    pub known: Arc<KnownCollector>,
 }
 
 impl Follower {
@@ -91,10 +93,16 @@ impl Follower {
                 tokio::time::timeout(SILENCE, self.next(&mut watched, &bucket, &mut assembly));
             match next.await {
                 Ok(Ok(heard)) => {
+                    if let Err(why) = self.known.believe(&heard.books) {
+                        return NatsError::Away(why);
+                    }
                     // The first was perhaps said long ago: the next ones are said now.
                     let is_later = before.is_some_and(|before| heard.generation > before);
                     before = Some(heard.generation);
-                    self.hear(heard, is_later, file).await;
+                    let known = self.shared.heard();
+                    if let Some(heard) = in_force(known.as_deref(), heard, is_later) {
+                        self.hear(heard, is_later, file).await;
+                    }
                 }
                 Ok(Err(error)) => return error,
                 // The bucket may be another one, whose revisions began anew.
@@ -134,7 +142,9 @@ impl Follower {
         }
         let known = self.shared.heard();
         let is_same = known.is_some_and(|known| {
-            known.stopped == heard.stopped && known.balances == heard.balances
+            known.stopped == heard.stopped
+                && known.balances == heard.balances
+                && known.books == heard.books
         });
         let heard = Arc::new(heard);
         let (shared, file) = (self.shared.clone(), file.clone());
@@ -158,6 +168,74 @@ impl Follower {
     }
 }
 
+/// What is in force when `heard` comes after `known`; `None`: what was. `is_later`: it is said now, and
+/// was not there already.
+///
+/// NATS may have been put back to an older state: what it has then is not believed before the
+/// collector says it again. And a collected ledger that lacks a month, since it is new or was put back
+/// to a backup, does not know who is in arrears by it: whoever was stopped stays so until it has
+/// debited that month, too.
+fn in_force(
+    known: Option<&CollectedStanding>,
+    heard: CollectedStanding,
+    is_later: bool,
+) -> Option<CollectedStanding> {
+    let Some(known) = known else {
+        return Some(heard);
+    };
+    if !is_later && heard.as_of < known.as_of {
+        return None;
+    }
+    if heard.books.debited >= known.books.debited {
+        return Some(heard);
+    }
+    let mut heard = heard;
+    heard.stopped.extend(known.stopped.iter().cloned());
+    heard.books.debited.clone_from(&known.books.debited);
+    Some(heard)
+}
+
 fn unread(key: &str, error: &dyn std::fmt::Display) -> NatsError {
     NatsError::Away(format!("what it says ({key}) cannot be read: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{AccountId, Utc};
+    use crate::proxy::CollectedBooks;
+
+    fn said(as_of: i64, debited: Option<&str>, stopped: &[&str]) -> CollectedStanding {
+        CollectedStanding {
+            as_of: Utc(as_of),
+            books: CollectedBooks {
+                debited: debited.map(str::to_owned),
+                ..CollectedBooks::default()
+            },
+            stopped: stopped.iter().filter_map(|id| AccountId::new(id)).collect(),
+            ..CollectedStanding::default()
+        }
+    }
+
+    #[test]
+    fn an_older_standing_counts_only_when_it_is_said_again() {
+        let known = said(9, None, &["1"]);
+        assert_eq!(in_force(Some(&known), said(8, None, &[]), false), None);
+        let again = in_force(Some(&known), said(8, None, &[]), true).unwrap();
+        assert!(again.stopped.is_empty());
+        assert!(in_force(Some(&known), said(9, None, &[]), false).is_some());
+        assert!(in_force(None, said(8, None, &[]), false).is_some());
+    }
+
+    #[test]
+    fn who_was_stopped_stays_so_until_the_month_is_debited_again() {
+        let known = said(1, Some("2026-10"), &["1"]);
+        let mut now = known.clone();
+        for debited in [None, Some("2026-08"), Some("2026-09")] {
+            now = in_force(Some(&now), said(2, debited, &["2"]), true).unwrap();
+            assert_eq!(now.stopped.len(), 2);
+        }
+        now = in_force(Some(&now), said(3, Some("2026-10"), &["2"]), true).unwrap();
+        assert_eq!(now.stopped.len(), 1);
+    }
 }

@@ -8,6 +8,7 @@
 //! number of parts in their names: those of another number are not read.
 
 use crate::model::{AccountId, Stop, Utc};
+use crate::proxy::CollectedBooks;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -54,6 +55,9 @@ pub(in crate::control) struct StandingMessage {
     pub generation: u64,
     /// Microseconds since the Unix epoch.
     pub as_of: i64,
+    /// Of the head: by which ledger.
+    #[serde(default)]
+    pub books: CollectedBooks,
     /// Of the head: the generation of each other part.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<u64>,
@@ -95,9 +99,15 @@ impl StandingMessage {
             format: FORMAT,
             generation,
             as_of: as_of.0,
+            books: CollectedBooks::default(),
             others,
             accounts,
         }
+    }
+
+    /// As the head of these books.
+    pub(in crate::control) fn of(self, books: CollectedBooks) -> Self {
+        Self { books, ..self }
     }
 
     /// The bytes of the value.

@@ -7,11 +7,13 @@
 mod assemble;
 mod file;
 mod follow;
+mod known;
 mod message;
 
 pub(in crate::control) use assemble::Assembly;
 pub(in crate::control) use file::StandingFile;
 pub(in crate::control) use follow::{Follower, UnreadStanding, hear_kept};
+pub(in crate::control) use known::KnownCollector;
 pub(in crate::control) use message::{
     AccountStanding, HEAD, STANDING, StandingError, StandingMessage, messages,
 };

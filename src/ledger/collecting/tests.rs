@@ -544,7 +544,7 @@ fn watermark(ledger_id: &str, at: i64, seq: u64) -> Watermark {
     Watermark {
         ledger_id: ledger_id.to_owned(),
         replica: "gate-1".to_owned(),
-        at: Utc(DAY.0 + at),
+        at: Some(Utc(DAY.0 + at)),
         seq,
         billed_seq: 0,
     }
@@ -633,7 +633,7 @@ fn a_ledger_that_has_nothing_to_send_is_not_waited_for() {
     let before = || bench.reader().all_admitted_before().unwrap();
     assert_eq!(before(), Some(Utc(DAY.0 + 5)));
     let one_more = Watermark {
-        at: Utc(DAY.0 + 6),
+        at: Some(Utc(DAY.0 + 6)),
         seq: 501,
         ..billed_already
     };
@@ -671,8 +671,41 @@ fn what_a_restored_collector_lacks_is_not_deleted_though_it_had_it_before() {
     ledger.prune(far);
     eventually("pruned", || bench.reader().first_kept_seq().unwrap() > 30);
     // What is deleted was collected, also when it is collected no more.
-    ledger.collected(0, collected_by(2)).unwrap();
+    ledger.collected(0, another).unwrap();
     bench.reader().verify(None).unwrap();
+}
+
+#[test]
+fn a_ledger_that_was_ever_sent_elsewhere_is_one_gates_part_though_nobody_answered_yet() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    let is_part = || bench.reader().is_one_replicas_part().unwrap();
+    bench.commit_all(&ledger, (1..=3).map(varied));
+    assert!(!is_part());
+    ledger.sends().unwrap();
+    assert!(is_part());
+    assert_eq!(bench.reader().outbox().unwrap().collected_seq, 0);
+}
+
+#[test]
+fn a_ledger_is_known_and_waited_for_before_it_knows_of_any_instant() {
+    let bench = Bench::new();
+    let ledger = bench.open();
+    let id = "0123456789abcdef0123456789abcdef";
+    let before = || bench.reader().all_admitted_before().unwrap();
+    let other = "00112233445566778899aabbccddeeff";
+    ledger.watermark_of(vec![watermark(other, 9, 0)]).unwrap();
+    assert_eq!(before(), Some(Utc(DAY.0 + 9)));
+    let silent = Watermark {
+        at: None,
+        ..watermark(id, 0, 5)
+    };
+    ledger.watermark_of(vec![silent.clone()]).unwrap();
+    assert_eq!(before(), None);
+    ledger.watermark_of(vec![watermark(id, 7, 0)]).unwrap();
+    // What it said stands while its clock is not trusted.
+    ledger.watermark_of(vec![silent]).unwrap();
+    assert_eq!(before(), Some(Utc(DAY.0 + 7)));
 }
 
 #[test]
@@ -723,7 +756,6 @@ fn records_that_are_collected_elsewhere_may_be_deleted_and_no_others() {
     ledger.keep(Vec::new()).unwrap();
     assert_eq!(bench.reader().first_kept_seq().unwrap(), 1);
     ledger.collected(23, collected_by(0)).unwrap();
-    ledger.collected(7, collected_by(0)).unwrap();
     assert_eq!(bench.reader().outbox().unwrap().collected_seq, 23);
     let ahead = ledger.collected(41, collected_by(0)).unwrap_err();
     assert!(

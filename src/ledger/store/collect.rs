@@ -4,6 +4,7 @@
 //! never write one without the other.
 
 use crate::ledger::chain::Link;
+use crate::ledger::part::has_own_calls;
 use crate::ledger::range::{Range, RangeRow, RangeSeries};
 use crate::ledger::rows::signed;
 use crate::ledger::source_chain::SourceLinks;
@@ -36,10 +37,7 @@ impl Store {
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let collects: bool = transaction
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM sources)")?
-            .query_row([], |row| row.get(0))?;
-        if !collects && self.next_seq > 1 {
+        if has_own_calls(&transaction)? {
             return Err(StoreError::OwnCalls);
         }
         let mut taking = Taking {

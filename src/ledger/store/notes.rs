@@ -1,6 +1,7 @@
 //! The SQL of what is noted of one ledger's records in another.
 
 use crate::ledger::job::Note;
+use crate::ledger::part::has_own_calls;
 use crate::ledger::rows::signed;
 use crate::ledger::store::Store;
 use crate::ledger::store::sources::{Watermarks, first_seen};
@@ -19,23 +20,32 @@ impl Store {
                 last: u64::try_from(self.next_seq - 1).unwrap_or(0),
             });
         }
-        let own_calls = self.next_seq > 1;
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let changed = match note {
+            Note::Sends => sends(&transaction)?,
+            Note::Adopted { ledger_ids, at } => {
+                if has_own_calls(&transaction)? {
+                    return Err(StoreError::OwnCalls);
+                }
+                adopt(&transaction, ledger_ids, at.0)?
+            }
             Note::Collected { seq, by } => collected(&transaction, signed(*seq), by)?,
             Note::Retired { ledger_id, why, at } => retire(&transaction, ledger_id, why, at.0)?,
             Note::Watermarks(watermarks) => {
-                if own_calls && !collects(&transaction)? {
+                if has_own_calls(&transaction)? {
                     return Err(StoreError::OwnCalls);
                 }
                 for mark in watermarks {
                     first_seen(&transaction, &mark.ledger_id, &mark.replica, now.0)?;
                     let (source, begun, seq) = source(&transaction, &mark.ledger_id)?;
+                    let Some(at) = mark.at else {
+                        continue;
+                    };
                     let mut marks = Watermarks::read(&transaction, source)?;
                     let needs_none = !begun && mark.seq <= mark.billed_seq;
-                    marks.tell(mark.at.0, if needs_none { 0 } else { signed(mark.seq) });
+                    marks.tell(at.0, if needs_none { 0 } else { signed(mark.seq) });
                     marks.come_to(seq);
                     marks.write(&transaction, source)?;
                     transaction
@@ -51,10 +61,25 @@ impl Store {
     }
 }
 
-fn collects(connection: &Connection) -> Result<bool, rusqlite::Error> {
-    connection
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM sources)")?
-        .query_row([], |row| row.get(0))
+fn sends(connection: &Connection) -> Result<bool, rusqlite::Error> {
+    let changed = connection
+        .prepare_cached(
+            "INSERT INTO outbox (one, collected_seq, most_seq, ledger_id, restore_count) VALUES (1, 0, 0, '', 0)
+             ON CONFLICT DO NOTHING",
+        )?
+        .execute([])?;
+    Ok(changed > 0)
+}
+
+fn adopt(connection: &Connection, ledger_ids: &[String], at: i64) -> Result<bool, rusqlite::Error> {
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO adopted (ledger_id, adopted_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+    )?;
+    let mut changed = 0;
+    for ledger_id in ledger_ids {
+        changed += insert.execute(params![ledger_id, at])?;
+    }
+    Ok(changed > 0)
 }
 
 /// A source, whether records of it were collected, and up to which seq.
@@ -74,7 +99,7 @@ fn collected(connection: &Connection, seq: i64, by: &CollectedBy) -> Result<bool
             "INSERT INTO outbox (one, collected_seq, most_seq, ledger_id, restore_count) VALUES (1, ?1, ?1, ?2, ?3)
              ON CONFLICT DO UPDATE SET collected_seq = excluded.collected_seq, most_seq = max(most_seq, excluded.most_seq),
                                        ledger_id = excluded.ledger_id, restore_count = excluded.restore_count
-             WHERE excluded.collected_seq > collected_seq OR excluded.ledger_id <> ledger_id
+             WHERE excluded.collected_seq <> collected_seq OR excluded.ledger_id <> ledger_id
                 OR excluded.restore_count <> restore_count",
         )?
         .execute(params![seq, by.ledger_id, signed(by.restore_count)])?;

@@ -35,7 +35,7 @@ pub(super) fn knows(collector: &Member, ledger_id: &str, replica: &str) {
         .watermark_of(vec![Watermark {
             ledger_id: ledger_id.to_owned(),
             replica: replica.to_owned(),
-            at: into_last_month(9 * 86_400_000_000),
+            at: Some(into_last_month(9 * 86_400_000_000)),
             seq: 0,
             billed_seq: 0,
         }])

@@ -28,7 +28,7 @@ fn collects(house: &Sandbox) {
     let mark = Watermark {
         ledger_id: LEDGER.to_owned(),
         replica: "gate-0".to_owned(),
-        at: into_last_month(0),
+        at: Some(into_last_month(0)),
         seq: 7,
         billed_seq: 0,
     };
