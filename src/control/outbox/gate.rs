@@ -19,3 +19,10 @@ pub(in crate::control) struct GateOutbox {
     pub billed_seq: u64,
     pub progress: Arc<OutboxProgress>,
 }
+
+impl GateOutbox {
+    /// The connection, and how many servers keep a bucket.
+    pub(in crate::control) fn nats(&self) -> (Nats, usize) {
+        (self.nats.clone(), self.stream.replicas)
+    }
+}
