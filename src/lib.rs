@@ -14,6 +14,7 @@ mod config;
 mod control;
 mod http;
 mod ledger;
+mod licence;
 mod metrics;
 mod model;
 mod nats;

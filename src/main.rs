@@ -43,6 +43,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Collect(flags) => cli::collect(flags)?,
         Command::Check(flags) => cli::check(&flags)?,
         Command::Key(command) => cli::key(command)?,
+        Command::Licence(command) => cli::licence(&command)?,
         Command::Demo(flags) => cli::demo::demo(flags)?,
         Command::Usage(flags) => cli::usage(&flags)?,
         Command::Statement(flags) => cli::statement(&flags)?,

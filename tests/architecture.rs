@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const STOREYS: &[&[&str]] = &[
     &["model"],
     &["config", "http", "ledger", "metrics", "nats", "store"],
-    &["billing", "proxy"],
+    &["billing", "licence", "proxy"],
     &["portal"],
     &["control"],
     &["cli"],
@@ -56,7 +56,11 @@ const DOORS: &[(&str, &[&str])] = &[
         "hmac",
         &["proxy/identity/tc3", "cli/demo/sample", "control/delivery"],
     ),
-    ("base64", &["config/settings", "control/delivery"]),
+    ("jsonwebtoken", &["licence"]),
+    (
+        "base64",
+        &["config/settings", "config/catalog", "control/delivery"],
+    ),
     ("socket2", &["proxy/listener", "http/sockets"]),
     (
         "rustix",
@@ -98,7 +102,7 @@ const FUNCTION_LINES: usize = 70;
 const LONGER_FUNCTIONS: &[(&str, &str)] = &[];
 
 /// The most rooms, the tests and benches counted as one each, and the most floors.
-const MOST_ROOMS: usize = 15;
+const MOST_ROOMS: usize = 16;
 const MOST_FLOORS: usize = 7;
 
 fn root() -> &'static Path {

@@ -25,6 +25,7 @@ need faketime faketime        # sets the clock of a store
 need nats-server nats-server   # carries records
 need openssl openssl          # makes the certificates of a store
 [ -d /usr/share/fonts/opentype/noto ] || missing+=(fonts-noto-cjk)   # the page is in Chinese too
+[ -f /usr/include/rhonabwy.h ] || missing+=(librhonabwy-dev)   # verifies grants in C
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 
 [ ${#missing[@]} -eq 0 ] && exit 0

@@ -15,7 +15,7 @@ use crate::billing::count::{count, empty_group};
 use crate::billing::entries::{FixedMonths, Found, states};
 use crate::billing::history::{Carried, amount, parse};
 use crate::billing::late::{Used, refuse_used};
-use crate::billing::orders::{OrderStates, Refused, order, packs, purchases};
+use crate::billing::orders::{OrderStates, Refused, licences, order, packs, purchases};
 use crate::billing::window::SealedWindow;
 use crate::billing::{
     self, BalanceInputs, GroupInputs, Inputs, LateEntries, ManualAdjustment, PackOrder,
@@ -292,6 +292,9 @@ impl Books<'_> {
             until,
             counted_until,
             groups,
+            licences: sold
+                .account
+                .map_or_else(Vec::new, |account| licences(account, from, until)),
             on_no_statement: 0,
             balance: None,
         })
@@ -347,7 +350,8 @@ impl Books<'_> {
                 let mut packs = service.packs.iter();
                 packs.any(|p| in_month(p.delivered) || p.refunded.is_some_and(in_month))
                     || service.qps_purchases.iter().any(|q| in_month(q.from))
-            }) || account.adjustments.iter().any(|a| in_month(a.at))
+            }) || account.licences.iter().any(|l| in_month(l.from))
+                || account.adjustments.iter().any(|a| in_month(a.at))
                 || account.payments.iter().any(|p| in_month(p.at))
         };
         for account in accounts {

@@ -11,8 +11,8 @@ use crate::billing::statement::{
     StatementLine,
 };
 use crate::billing::{
-    BalanceInputs, Calls, GroupInputs, Inputs, LateEntries, MonthAgain, PackOrder, PriceTerms,
-    QpsOrder, money,
+    BalanceInputs, Calls, GroupInputs, Inputs, LateEntries, LicenceInput, MonthAgain, PackOrder,
+    PriceTerms, QpsOrder, money,
 };
 use crate::model::{Fund, Local, Mode, Reason, Utc};
 use jiff::tz::TimeZone;
@@ -32,7 +32,9 @@ pub fn statement(inputs: &Inputs) -> Statement {
         .collect();
     let lines = groups.iter().flat_map(|group| &group.lines);
     let adjustments = groups.iter().flat_map(|group| &group.adjustments);
+    let licences = licences(inputs, &zone);
     let paid = groups.iter().flat_map(|group| &group.paid);
+    let paid = paid.chain(&licences);
     // R13: the total is the sum of the rounded lines, not the rounded sum.
     let due = sum(lines
         .map(|line| line.amount)
@@ -49,6 +51,7 @@ pub fn statement(inputs: &Inputs) -> Statement {
         due,
         paid_when_ordered: sum(paid.map(|line| line.amount)),
         groups,
+        licences,
         on_no_statement: inputs.on_no_statement,
         balance: inputs
             .balance
@@ -301,19 +304,7 @@ fn paid_lines(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> Vec<Paid
     let in_month = |at: Utc| inputs.from <= at && at < inputs.until;
     let mut paid = Vec::new();
     let mut line = |at: Utc, order: &str, kind, what, funds: Vec<(Fund, Decimal)>| {
-        let mut by_fund = BTreeMap::new();
-        for (fund, amount) in &funds {
-            let of: &mut Decimal = by_fund.entry(*fund).or_default();
-            *of = crate::billing::money(of.saturating_add(*amount));
-        }
-        let line = PaidLine {
-            order: order.to_owned(),
-            kind,
-            what,
-            at: Local::new(at, zone),
-            amount: sum(funds.into_iter().map(|(_, amount)| amount)),
-            funds: by_fund,
-        };
+        let line = paid_line(Local::new(at, zone), order, kind, what, funds);
         paid.push((at, line));
     };
     let LateEntries {
@@ -350,6 +341,44 @@ fn paid_lines(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> Vec<Paid
     }
     paid.sort_by_key(|(at, _)| *at);
     paid.into_iter().map(|(_, line)| line).collect()
+}
+
+/// R19: licences were paid when ordered, like packs and QPS.
+fn licences(inputs: &Inputs, zone: &TimeZone) -> Vec<PaidLine> {
+    let mut orders: Vec<_> = inputs.licences.iter().collect();
+    orders.sort_by_key(|order| order.from);
+    let line = |of: &LicenceInput| {
+        let what = format!(
+            "licence of {} until {}",
+            of.package,
+            Local::new(of.until, zone)
+        );
+        let at = Local::new(of.from, zone);
+        paid_line(at, &of.order, PaidKind::Licence, what, of.paid.clone())
+    };
+    orders.into_iter().map(line).collect()
+}
+
+fn paid_line(
+    at: Local,
+    order: &str,
+    kind: PaidKind,
+    what: String,
+    funds: Vec<(Fund, Decimal)>,
+) -> PaidLine {
+    let mut by_fund = BTreeMap::new();
+    for (fund, amount) in &funds {
+        let of: &mut Decimal = by_fund.entry(*fund).or_default();
+        *of = money(of.saturating_add(*amount));
+    }
+    PaidLine {
+        order: order.to_owned(),
+        kind,
+        what,
+        at,
+        amount: sum(funds.into_iter().map(|(_, amount)| amount)),
+        funds: by_fund,
+    }
 }
 
 fn packs_named(pack: &PackOrder) -> String {

@@ -3,7 +3,7 @@
 //! Shows what a [`Statement`] says. Must never compute an amount.
 
 use crate::billing::statement::{PaymentLine, StatementBalance};
-use crate::billing::{GroupStatement, PaidKind, Statement, money};
+use crate::billing::{GroupStatement, PaidKind, PaidLine, Statement, money};
 use rust_decimal::Decimal;
 use std::io::{self, Write};
 
@@ -45,6 +45,7 @@ pub(crate) fn csv_rows(out: &mut dyn Write, statement: &Statement) -> io::Result
         call_rows(&mut put, group)?;
         amount_rows(&mut put, group)?;
     }
+    paid_rows(&mut |row, cells| put(None, row, cells), &statement.licences)?;
     if statement.on_no_statement > 0 {
         let cells = Cells {
             calls: statement.on_no_statement.to_string(),
@@ -148,9 +149,14 @@ fn amount_rows(put: &mut Put<'_>, group: &GroupStatement) -> io::Result<()> {
         };
         put("adjustment", cells)?;
     }
-    for line in &group.paid {
+    paid_rows(put, &group.paid)
+}
+
+/// What was paid when ordered, of a group or of licences.
+fn paid_rows(put: &mut Put<'_>, paid: &[PaidLine]) -> io::Result<()> {
+    for line in paid {
         let row = match line.kind {
-            PaidKind::Packs | PaidKind::Qps => "paid",
+            PaidKind::Packs | PaidKind::Qps | PaidKind::Licence => "paid",
             PaidKind::PaidBack => "paid_back",
         };
         let cells = Cells {

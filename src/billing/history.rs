@@ -102,7 +102,7 @@ impl Carried {
                 (PaidKind::PaidBack, Some(at)) => {
                     self.paid_back.entry(order).or_insert(at);
                 }
-                (PaidKind::PaidBack | PaidKind::Qps, _) => {}
+                (PaidKind::PaidBack | PaidKind::Qps | PaidKind::Licence, _) => {}
             }
         }
     }

@@ -1,6 +1,8 @@
 //! All that a statement is computed from, and how money is rounded.
 
-use crate::model::{AccountId, Action, Fund, GroupId, KeyId, Mode, Origin, Reason, TierBasis, Utc};
+use crate::model::{
+    AccountId, Action, Fund, GroupId, KeyId, Mode, Origin, Package, Reason, TierBasis, Utc,
+};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +29,9 @@ pub struct Inputs {
     pub counted_until: Utc,
     /// The groups that the account opened or called, in the catalogue's order.
     pub groups: Vec<GroupInputs>,
+    /// The orders of licences for apps that begin in the month: paid when ordered (R19).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub licences: Vec<LicenceInput>,
     /// Calls of the account that are on no statement: they came later than an older rule allowed,
     /// which some months were fixed by. Nothing is due for them.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -210,6 +215,21 @@ pub struct QpsOrder {
     /// The instant from which the quota is in force.
     pub from: Utc,
     /// The instant at which the purchase ends.
+    pub until: Utc,
+    /// The amount that each fund paid.
+    pub paid: Vec<(Fund, Decimal)>,
+}
+
+/// An order of a licence as far as a statement shows it (R19).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LicenceInput {
+    /// The order's id.
+    pub order: String,
+    /// The app that it is for.
+    pub package: Package,
+    /// The instant from which the licence is in force.
+    pub from: Utc,
+    /// The instant at which it ends.
     pub until: Utc,
     /// The amount that each fund paid.
     pub paid: Vec<(Fund, Decimal)>,

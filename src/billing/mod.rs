@@ -45,8 +45,8 @@ pub use compute::statement;
 pub(crate) use conflicts::conflicts;
 pub(crate) use history::amount;
 pub(crate) use inputs::{
-    BalanceInputs, Calls, GroupInputs, Interval, KeyCalls, LateEntries, ManualAdjustment,
-    MonthAgain, PackOrder, PaymentInput, PriceTerms, QpsOrder, money,
+    BalanceInputs, Calls, GroupInputs, Interval, KeyCalls, LateEntries, LicenceInput,
+    ManualAdjustment, MonthAgain, PackOrder, PaymentInput, PriceTerms, QpsOrder, money,
 };
 pub(crate) use months::{
     closing_day, debit_from, due, furthest, keep_from, last_day_over, newest, next_seal, over_by,
@@ -58,7 +58,9 @@ pub(crate) use price::{Goods, Quote, list_price, off_the_list};
 pub(crate) use refund::{NotRefundable, Refund, RefundRule, Standing, refund};
 pub(crate) use report::{Report, fixed_sum};
 pub(crate) use settlement::{SettleError, settle_month};
-pub(crate) use statement::{Fixed, FreeUse, GroupStatement, PaidKind, PerCallUse, Statement};
+pub(crate) use statement::{
+    Fixed, FreeUse, GroupStatement, PaidKind, PaidLine, PerCallUse, Statement,
+};
 pub(crate) use verify::{
     VerifiedMonth, check_digests, check_settlement, check_time_zone, verify_statements,
 };

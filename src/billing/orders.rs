@@ -3,8 +3,8 @@
 //! Owns which of them belong to a month. Must never say what they cover.
 
 use crate::billing::late::Used;
-use crate::billing::{MonthAgain, PackOrder, QpsOrder, Statement};
-use crate::config::{Pack, Service};
+use crate::billing::{LicenceInput, MonthAgain, PackOrder, QpsOrder, Statement};
+use crate::config::{Account, Pack, Service};
 use crate::model::Utc;
 use std::collections::HashMap;
 
@@ -139,6 +139,21 @@ pub(super) fn purchases(service: &Service, from: Utc, until: Utc) -> Vec<QpsOrde
             from: purchase.from,
             until: purchase.until,
             paid: purchase.paid.funds().collect(),
+        })
+        .collect()
+}
+
+/// The licences that begin in the month (R19).
+pub(super) fn licences(account: &Account, from: Utc, until: Utc) -> Vec<LicenceInput> {
+    let orders = account.licences.iter();
+    let of_the_month = orders.filter(|order| from <= order.from && order.from < until);
+    of_the_month
+        .map(|order| LicenceInput {
+            order: order.order.to_string(),
+            package: order.package.clone(),
+            from: order.from,
+            until: order.until,
+            paid: order.paid.funds().collect(),
         })
         .collect()
 }

@@ -153,7 +153,7 @@ pub(crate) fn list_price(
 /// A sentence for each order of the account that was bought for something else than the price list
 /// says, and that gives no reason for it (R11, R15).
 pub(crate) fn off_the_list(catalog: &Catalog, account: &Account) -> Vec<String> {
-    let mut said = Vec::new();
+    let mut said = licences_off_the_list(catalog, account);
     for service in &account.services {
         let group = catalog.groups.iter().find(|g| g.id == service.group);
         let Some(Charging::Paid { per_call, qps }) = group.map(|group| &group.charging) else {
@@ -174,6 +174,24 @@ pub(crate) fn off_the_list(catalog: &Catalog, account: &Account) -> Vec<String> 
         }
     }
     said
+}
+
+/// The same of licences (R19): a year of an app has one price.
+fn licences_off_the_list(catalog: &Catalog, account: &Account) -> Vec<String> {
+    let year = catalog.licences.as_ref().map(|terms| terms.year);
+    let orders = account.licences.iter().filter(|of| of.discount.is_none());
+    let differ = orders.filter_map(|of| {
+        let paid = sum(of.paid.funds().map(|(_, amount)| amount));
+        let (_, listed) = exact(year?, u64::from(of.years)).ok()?;
+        (listed != paid).then(|| {
+            format!(
+                "{}: licence {} was paid with {paid}, and by the price list it costs {listed}: correct `paid`, or write why \
+                 at the order, as in `discount: {{reason: the price of before}}`",
+                account.id, of.order
+            )
+        })
+    });
+    differ.collect()
 }
 
 /// The orders that were bought and have no discount.

@@ -4,7 +4,7 @@
 
 use crate::billing::books::{AccountRef, Books, BooksError};
 use crate::billing::entered_late::{EnteredBefore, EnteredLate};
-use crate::billing::{PackState, PaidKind, Statement, balances, calls_on_none, unpaid};
+use crate::billing::{PackState, PaidKind, PaidLine, Statement, balances, calls_on_none, unpaid};
 use crate::config::Account;
 use crate::ledger::{Reader, Settlement, StoredStatement};
 use crate::model::{AccountId, Fund, GroupId, Local, Month, Reason, Utc};
@@ -297,18 +297,24 @@ impl Report {
             for calls in &group.not_billable {
                 *figures.not_billable.entry(calls.reason).or_default() += calls.calls;
             }
-            for line in &group.paid {
-                let kind = match line.kind {
-                    PaidKind::Packs => "packs",
-                    PaidKind::Qps => "qps",
-                    PaidKind::PaidBack => "paid_back",
-                };
-                let funds = self.paid.entry(kind).or_default();
-                for (fund, amount) in &line.funds {
-                    *funds.entry(*fund).or_default() += amount;
-                }
-            }
+            self.add_paid(&group.paid);
             self.void.free_calls += group.per_call.as_ref().map_or(0, |of| of.free.left);
+        }
+        self.add_paid(&statement.licences);
+    }
+
+    fn add_paid(&mut self, paid: &[PaidLine]) {
+        for line in paid {
+            let kind = match line.kind {
+                PaidKind::Packs => "packs",
+                PaidKind::Qps => "qps",
+                PaidKind::PaidBack => "paid_back",
+                PaidKind::Licence => "licences",
+            };
+            let funds = self.paid.entry(kind).or_default();
+            for (fund, amount) in &line.funds {
+                *funds.entry(*fund).or_default() += amount;
+            }
         }
     }
 

@@ -27,10 +27,14 @@ pub struct Statement {
     pub counted_until: Local,
     /// The groups, in the order of the catalogue.
     pub groups: Vec<GroupStatement>,
+    /// Licences for apps, which were paid when ordered, by time (R19).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub licences: Vec<PaidLine>,
     /// Due at settlement (R16): the sum of all groups' rounded lines (R13) and adjustments. Below
     /// zero it is a credit.
     pub due: Decimal,
-    /// Paid when ordered, less what was paid back: the sum of all groups' paid lines (R16).
+    /// Paid when ordered, less what was paid back: the sum of all groups' paid lines (R16) and of
+    /// the licences (R19).
     pub paid_when_ordered: Decimal,
     /// Calls of the account that are on no statement and cost nothing; as
     /// [`Inputs`](crate::billing::Inputs) has them.
@@ -56,7 +60,7 @@ impl Statement {
         let balance = self.balance.as_ref();
         let has_entry =
             balance.is_some_and(|of| !of.payments.is_empty() || !of.adjustments.is_empty());
-        self.groups.iter().all(is_empty) && !has_entry
+        self.groups.iter().all(is_empty) && self.licences.is_empty() && !has_entry
     }
 }
 
@@ -298,4 +302,6 @@ pub enum PaidKind {
     Qps,
     /// An order of packs that was paid back (R18).
     PaidBack,
+    /// An order of a licence for an app (R19).
+    Licence,
 }

@@ -107,6 +107,7 @@ fn inputs(groups: Vec<GroupInputs>) -> Inputs {
         on_no_statement: 0,
         balance: None,
         groups,
+        licences: Vec::new(),
     }
 }
 

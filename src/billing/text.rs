@@ -3,7 +3,7 @@
 //! Shows what a [`Statement`] says. Must never compute an amount.
 
 use crate::billing::statement::{ManualLine, PaymentLine, StatementBalance};
-use crate::billing::{GroupStatement, PerCallUse, Statement, money};
+use crate::billing::{GroupStatement, PaidLine, PerCallUse, Statement, money};
 use crate::model::Mode;
 use std::io::{self, Write};
 
@@ -35,6 +35,10 @@ pub(crate) fn table(out: &mut dyn Write, statement: &Statement) -> io::Result<()
     for group in &statement.groups {
         writeln!(out, "\n{} {}", group.group, group.title)?;
         group_tables(out, group)?;
+    }
+    if !statement.licences.is_empty() {
+        writeln!(out, "\nlicences for apps (R19)")?;
+        paid_table(&statement.licences).write(out, "paid when ordered")?;
     }
     if statement.on_no_statement > 0 {
         writeln!(
@@ -126,8 +130,13 @@ fn amount_tables(out: &mut dyn Write, group: &GroupStatement) -> io::Result<()> 
     }
     adjusted.write(out, "adjustments of fixed months (R16)")?;
 
+    paid_table(&group.paid).write(out, "paid when ordered")
+}
+
+/// What was paid when ordered, of a group or of licences.
+fn paid_table(lines: &[PaidLine]) -> Table {
     let mut paid = Table::new(&["<order", "<what", "<at", "<funds", ">amount"]);
-    for line in &group.paid {
+    for line in lines {
         let funds: Vec<String> = line
             .funds
             .iter()
@@ -141,7 +150,7 @@ fn amount_tables(out: &mut dyn Write, group: &GroupStatement) -> io::Result<()> 
             &money(line.amount),
         ]);
     }
-    paid.write(out, "paid when ordered")
+    paid
 }
 
 /// The balance before and after, with what changed it. Reasons may be of any script, so they stand

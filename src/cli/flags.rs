@@ -6,6 +6,7 @@ use crate::billing::Goods;
 use crate::cli::config_flag::ConfigFlag;
 use crate::cli::flags_collect::CollectFlags;
 use crate::cli::flags_key::KeyCommand;
+use crate::cli::flags_licence::LicenceCommand;
 use crate::cli::output::{AnswerFormat, Format, RecordsFormat};
 use crate::cli::values::{account_id, event_state, group_id, head, month_digest, up_to};
 use crate::config;
@@ -73,6 +74,12 @@ pub enum Command {
         after_help = "Examples:\n  tollgate key new --kind api-key\n  tollgate key rotate --account 1250000001 --key main"
     )]
     Key(KeyCommand),
+    /// Print, apply for and revoke licences for client apps, at the gate that runs.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  tollgate licence list\n  tollgate licence apply --account 1250000001 --package com.example.camera"
+    )]
+    Licence(LicenceCommand),
     /// Show the gate at work: a sample upstream, sample clients in both modes and dialects, a live
     /// table.
     ///

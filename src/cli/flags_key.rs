@@ -4,6 +4,7 @@ use crate::cli::config_flag::ConfigFlag;
 use crate::cli::values::{account_id, key_name, overlap};
 use crate::model::{AccountId, KeyId};
 use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The kinds of credential.
@@ -14,6 +15,8 @@ pub enum KeyKind {
     Tc3,
     #[allow(missing_docs, reason = "the flag's help explains both")]
     ApiKey,
+    #[allow(missing_docs, reason = "the flag's help explains both")]
+    App,
 }
 
 /// What `tollgate key` makes.
@@ -21,11 +24,17 @@ pub enum KeyKind {
 pub enum KeyCommand {
     /// Print a fresh credential: what the customer gets, shown this once, and the line for
     /// accounts.yaml.
-    #[command(after_help = "Examples:\n  tollgate key new\n  tollgate key new --kind api-key")]
+    #[command(
+        after_help = "Examples:\n  tollgate key new --kind api-key\n  tollgate key new --licence secrets/licence.pem"
+    )]
     New {
-        /// A TC3 pair as the vendor's SDKs sign with, or an API key for plain HTTP.
+        /// A TC3 pair as the vendor's SDKs sign with, an API key for plain HTTP, or a licence key
+        /// that stands in an app.
         #[arg(long, value_enum, default_value_t = KeyKind::Tc3)]
         kind: KeyKind,
+        /// Instead make a key that signs grants of licences, in this new file.
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["kind", "name"])]
+        licence: Option<PathBuf>,
         /// The name of the key, which its calls are counted under.
         #[arg(long, value_name = "NAME", value_parser = key_name)]
         name: Option<KeyId>,

@@ -4,6 +4,7 @@
 //! one that is in the files.
 
 use crate::cli::flags_key::{KeyCommand, KeyKind, RotateFlags};
+use crate::cli::key_licence::new_licence_key;
 use crate::cli::output::{load, print};
 use crate::config::{Account, Credential, Key};
 use crate::model::{Clock, KeyId, Local, Utc};
@@ -26,7 +27,11 @@ const ID_LETTERS: usize = 32;
 /// such key to rotate.
 pub fn key(command: KeyCommand) -> anyhow::Result<()> {
     match command {
-        KeyCommand::New { kind, name } => {
+        KeyCommand::New {
+            licence: Some(path),
+            ..
+        } => new_licence_key(&path),
+        KeyCommand::New { kind, name, .. } => {
             let made = NewKey::of(kind).context("the system's random source")?;
             print(|out| write!(out, "{}", fresh(&made, name)))
         }
@@ -47,6 +52,9 @@ fn fresh(made: &NewKey, name: Option<KeyId>) -> String {
         }
         NewKey::ApiKey { .. } => {
             "# Put the line under the account's `keys`; it holds the key's hash only."
+        }
+        NewKey::App { .. } => {
+            "# Put the line under the account's `licence_keys`, with `packages: [..]` to bind it to apps."
         }
     };
     format!("{}{where_to}\n{line}", made.for_the_customer())
@@ -169,6 +177,11 @@ enum NewKey {
         /// The provider keeps it too: a signature is verified with it.
         secret_key: String,
     },
+    /// A licence key, which stands in an app (R19).
+    App {
+        /// `tl_` and letters.
+        key: String,
+    },
     /// For `Authorization: Bearer` or `X-Api-Key`. The provider keeps the hash only.
     ApiKey {
         /// The secret that the customer sends: `tg_` and letters.
@@ -181,6 +194,7 @@ impl NewKey {
         match kind {
             KeyKind::Tc3 => Self::tc3(),
             KeyKind::ApiKey => Self::api_key(),
+            KeyKind::App => Self::app(),
         }
     }
 
@@ -194,6 +208,7 @@ impl NewKey {
             Self::ApiKey { key } => {
                 format!("api_key_sha256: {}", hex::encode(Sha256::digest(key)))
             }
+            Self::App { key } => format!("sha256: {}", hex::encode(Sha256::digest(key))),
         }
     }
 
@@ -204,11 +219,21 @@ impl NewKey {
                 "# Give the customer the new id and secret. This is the only time that they are shown.\n"
                     .to_owned()
             }
+            Self::App { key } => format!(
+                "# Put this key into the app. Whoever has the app has it: it obtains grants and nothing else.\n\
+                 #   {key}\n"
+            ),
             Self::ApiKey { key } => format!(
                 "# Give the customer this key. It is shown this once and cannot be found out again:\n\
                  #   {key}\n"
             ),
         }
+    }
+
+    fn app() -> Result<Self, getrandom::Error> {
+        Ok(Self::App {
+            key: format!("tl_{}", letters(SECRET_LETTERS)?),
+        })
     }
 
     /// From the system's random source; an error when there is none.

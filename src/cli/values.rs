@@ -1,7 +1,7 @@
 //! The values of flags: text to what it stands for, or what to write instead.
 
 use crate::ledger::EventState;
-use crate::model::{AccountId, GroupId, KeyId, Month};
+use crate::model::{AccountId, GroupId, KeyId, Month, Package};
 use clap::builder::{PossibleValuesParser, RangedI64ValueParser, TypedValueParser};
 use std::time::Duration;
 
@@ -16,6 +16,11 @@ pub(crate) fn group_id(text: &str) -> Result<GroupId, String> {
 
 pub(crate) fn account_id(text: &str) -> Result<AccountId, String> {
     AccountId::new(text).ok_or_else(|| "an id is 1 to 32 letters, digits, `_` or `-`".into())
+}
+
+pub(crate) fn package(text: &str) -> Result<Package, String> {
+    let wrong = "a package is up to 128 letters, digits, `_` and `-` in parts between dots";
+    Package::new(text).ok_or_else(|| wrong.into())
 }
 
 pub(crate) fn key_name(text: &str) -> Result<KeyId, String> {

@@ -3,15 +3,16 @@
 //! Owns the sentences that `check --against`, a dry run and a reload's report print. Pure. Must
 //! never show a secret, and never leave out a difference that moves money or calls.
 
+use crate::config::changed_licences::{account_licences, catalog_licences};
+use crate::config::changed_orders::{discount, list, orders, paid, time};
 use crate::config::{
-    Account, Catalog, Charging, Config, Credential, Group, Key, Pack, PackPrice, Paid, PerCall,
-    QpsPrice, QpsPurchase, Service, Tier,
+    Account, Catalog, Charging, Config, Credential, Group, Key, Pack, PackPrice, PerCall, QpsPrice,
+    QpsPurchase, Service, Tier,
 };
 use crate::model::{Mode, Origin, TierBasis, Utc};
 use jiff::tz::TimeZone;
 use secrecy::ExposeSecret;
 use std::collections::BTreeMap;
-use std::fmt::Display;
 
 /// Every difference from what was sold to what `new` sells as of `now`, a sentence each: first the
 /// catalogue's, then by account. Empty when nothing is different.
@@ -79,6 +80,7 @@ fn catalog(said: &mut Vec<String>, old: &Catalog, new: &Catalog) {
         list(&old.host_aliases),
         list(&new.host_aliases),
     );
+    catalog_licences(said, old, new);
     for group in &old.groups {
         match new.groups.iter().find(|later| later.id == group.id) {
             None => said.push(format!("catalog {} removed", group.id)),
@@ -196,11 +198,6 @@ fn terms(compare: &mut impl FnMut(&str, String, String), a: &PerCall, b: &PerCal
     );
 }
 
-fn list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
-    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
-    format!("[{}]", items.join(", "))
-}
-
 /// The two catalogues, and when.
 struct Both<'c> {
     old: &'c Catalog,
@@ -267,6 +264,7 @@ impl Both<'_> {
                 format!("{} at {at} by {}: {}", a.amount, a.by, a.reason)
             },
         );
+        account_licences(said, old, new, &self.new.time_zone);
     }
 
     fn service(&self, said: &mut Vec<String>, what: &str, old: &Service, new: &Service) {
@@ -374,18 +372,6 @@ fn changed_key(said: &mut Vec<String>, what: &str, old: &Key, new: &Key, zone: &
     }
 }
 
-/// By which funds an order was paid.
-fn paid(paid: &Paid) -> String {
-    let used: Vec<String> = paid
-        .funds()
-        .map(|(fund, amount)| format!("{amount} {fund}"))
-        .collect();
-    match used.is_empty() {
-        true => "paid nothing".to_owned(),
-        false => format!("paid {}", used.join(" + ")),
-    }
-}
-
 /// All that an order of packs has.
 fn pack(p: &Pack, zone: &TimeZone) -> String {
     let (from, until) = (time(p.delivered, zone), time(p.expires, zone));
@@ -414,45 +400,6 @@ fn pack(p: &Pack, zone: &TimeZone) -> String {
     described
 }
 
-/// Why an order was not paid at its list price.
-fn discount(reason: Option<&str>) -> String {
-    reason.map_or_else(String::new, |reason| format!(", discount: {reason}"))
-}
-
-/// What was ordered, by order id: added, removed, changed. `describe` tells all that an order has.
-fn orders<T>(
-    said: &mut Vec<String>,
-    whose: impl Display,
-    kind: &str,
-    old: &[T],
-    new: &[T],
-    order: impl Fn(&T) -> &str,
-    describe: impl Fn(&T) -> String,
-) {
-    for item in old {
-        let id = order(item);
-        match new.iter().find(|later| order(later) == id) {
-            None => said.push(format!("{whose}: {kind} {id} removed ({})", describe(item))),
-            Some(later) => {
-                let (before, after) = (describe(item), describe(later));
-                if before != after {
-                    said.push(format!("{whose}: {kind} {id} changed ({before} → {after})"));
-                }
-            }
-        }
-    }
-    for item in new
-        .iter()
-        .filter(|item| old.iter().all(|earlier| order(earlier) != order(item)))
-    {
-        said.push(format!(
-            "{whose}: {kind} {} added ({})",
-            order(item),
-            describe(item)
-        ));
-    }
-}
-
 /// The quota in force at `now` (R4–R6), of a service in good standing.
 fn quota(service: &Service, catalog: &Catalog, now: Utc) -> u32 {
     let charging = catalog
@@ -472,13 +419,4 @@ fn quota(service: &Service, catalog: &Catalog, now: Utc) -> u32 {
         }
         (Some(Charging::Paid { per_call, .. }), _) => per_call.qps,
     }
-}
-
-/// RFC 3339 in the catalogue's zone, as the files have it.
-fn time(at: Utc, zone: &TimeZone) -> String {
-    let Ok(timestamp) = jiff::Timestamp::from_microsecond(at.0) else {
-        return String::new();
-    };
-    let offset = zone.to_offset(timestamp);
-    timestamp.display_with_offset(offset).to_string()
 }

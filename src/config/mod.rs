@@ -18,6 +18,8 @@
 
 mod accounts;
 mod catalog;
+mod changed_licences;
+mod changed_orders;
 mod changes;
 mod load;
 mod mistakes;
@@ -39,8 +41,12 @@ pub use settings::{Endpoint, reference};
 
 #[cfg(test)]
 pub(crate) use accounts::{Adjustment, Payment};
+pub(crate) use accounts::{LicenceKey, LicenceOrder};
 pub(crate) use accounts::{MAX_DAYS, MAX_MONTHS, MAX_PACKS, Pack, Paid, QpsPurchase};
-pub(crate) use catalog::{Catalog, Charging, Group, MAX_QPS, PackPrice, PerCall, QpsPrice, Tier};
+pub(crate) use catalog::{
+    Catalog, Charging, Group, LicencePublicKey, LicenceSigningKey, LicenceTerms, MAX_QPS,
+    PackPrice, PerCall, QpsPrice, Tier,
+};
 pub(crate) use changes::changes;
 pub(crate) use load::load_watched;
 pub(crate) use mistakes::{Mistake, told};

@@ -57,6 +57,25 @@ impl Item<'_> {
         self.refuse("give {file: PATH} or {env: NAME}")
     }
 
+    /// A private key, of many lines: `{file: PATH}` or `{env: NAME}`. A file that every user of the
+    /// machine may read is refused.
+    pub(in crate::config) fn private_key(self) -> Option<SecretString> {
+        if let Value::Map(map) = &self.node.value
+            && let [(key, node)] = map.as_slice()
+            && let Value::Text(key) = &key.value
+            && key == "file"
+        {
+            let item = Item { node, ..self };
+            let (text, open) =
+                item.read_secret_file(|item, whence, text| item.lines(whence, text))?;
+            return match open {
+                Some(open) => item.refuse(open),
+                None => Some(text),
+            };
+        }
+        self.secret_lines()
+    }
+
     fn lines(self, whence: &dyn Display, text: &str) -> Option<SecretString> {
         match text.trim().is_empty() {
             true => self.refuse(format!("{whence} is empty")),
@@ -87,6 +106,15 @@ impl Item<'_> {
     }
 
     fn secret_file(self, read_text: ReadSecret) -> Option<SecretString> {
+        let (secret, open) = self.read_secret_file(read_text)?;
+        if let Some(open) = open {
+            self.warn(open);
+        }
+        Some(secret)
+    }
+
+    /// The secret, and the sentence that says that others can read it.
+    fn read_secret_file(self, read_text: ReadSecret) -> Option<(SecretString, Option<String>)> {
         let path = self.source.beside(self.text()?);
         let shown = path.display();
         let seen = stamp(&path);
@@ -124,12 +152,12 @@ impl Item<'_> {
         let secret = read_text(self, &shown, &text)?;
         use std::os::unix::fs::PermissionsExt;
         let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o007 != 0 {
-            self.warn(format!(
+        let open = (mode & 0o007 != 0).then(|| {
+            format!(
                 "{shown} is open to every user of this machine (mode {mode:03o}): chmod o= {shown}"
-            ));
-        }
-        Some(secret)
+            )
+        });
+        Some((secret, open))
     }
 }
 

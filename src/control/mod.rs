@@ -5,6 +5,7 @@
 //! rules are the rooms' below.
 
 mod collector;
+mod licences;
 mod open_files;
 mod outbox;
 mod replica;

@@ -9,6 +9,7 @@ use crate::control::outbox::Sending;
 use crate::control::reload::{self, ReloadOptions, Reloader};
 use crate::control::turned_away;
 use crate::ledger::CloseError;
+use crate::portal::LicenceDesk;
 use crate::proxy::Proxy;
 use crate::proxy::listener::Phase;
 use crate::proxy::upstream::Dialer;
@@ -38,6 +39,7 @@ pub struct Running {
     pub admin: SocketAddr,
     /// The state that the workers share.
     pub proxy: Arc<Proxy>,
+    pub(super) desk: Arc<LicenceDesk>,
     pub(super) reloader: Arc<Reloader>,
     pub(super) settler: Arc<Settler>,
     pub(super) dialer: Arc<Dialer>,
@@ -102,6 +104,7 @@ impl Running {
     pub async fn drain(self, hurry: impl Future<Output = &'static str>) -> Result<(), CloseError> {
         let Self {
             proxy,
+            desk,
             settler,
             sending,
             phase,
@@ -145,7 +148,7 @@ impl Running {
             // may be in a call to the disk.
             let _ = tokio::time::timeout(ABANDONING, ended).await;
         }
-        keep_the_last(&proxy, settler, sending).await;
+        keep_the_last(&proxy, &desk, settler, sending).await;
         let (is_closed, closed) = tokio::sync::oneshot::channel();
         let closing = proxy.clone();
         // Not on the pool, whose threads may all wait for a disk: there it would never begin.
@@ -162,7 +165,12 @@ impl Running {
 
 /// What was turned away, and what was seen of the clocks, for the next start. Without it that goes on
 /// from what was kept a minute ago. Beside it the last records are sent.
-async fn keep_the_last(proxy: &Proxy, settler: Arc<Settler>, sending: Option<Sending>) {
+async fn keep_the_last(
+    proxy: &Proxy,
+    desk: &LicenceDesk,
+    settler: Arc<Settler>,
+    sending: Option<Sending>,
+) {
     let told = proxy.shared().clone();
     let kept = tokio::task::spawn_blocking(move || {
         let ended = settler.end();
@@ -174,7 +182,8 @@ async fn keep_the_last(proxy: &Proxy, settler: Arc<Settler>, sending: Option<Sen
             sending.finish(KEEPING).await;
         }
     };
-    let (kept, ()) = tokio::join!(tokio::time::timeout(KEEPING, kept), finish);
+    let counts = tokio::time::timeout(KEEPING, desk.settle());
+    let (kept, (), _) = tokio::join!(tokio::time::timeout(KEEPING, kept), finish, counts);
     match kept {
         Ok(Ok(Ok(()))) => {}
         _ => tracing::warn!("what was seen of the clocks could not be kept at the end"),

@@ -12,8 +12,9 @@ use crate::config::{Account, Catalog, Config, Endpoint, Limits, Settings, Writte
 use crate::control::admin::{self, AdminState};
 use crate::control::collector::{ClaimError, WrongLedger, check_gate};
 use crate::control::delivery::Webhook;
+use crate::control::licences::{portal, settle_licences};
 use crate::control::open_files::{TooFewFiles, fit_connections};
-use crate::control::outbox::{self, UnfitOutbox};
+use crate::control::outbox::{self, GateOutbox, UnfitOutbox};
 use crate::control::reload::Reloader;
 use crate::control::replica::{replica_name, tell_replica};
 use crate::control::serve::Running;
@@ -24,9 +25,9 @@ use crate::control::{Settler, delivery};
 use crate::ledger::{Committed, Ledger, LedgerError, LedgerOptions};
 use crate::metrics::Metrics;
 use crate::model::{Clock, Durability, Mono, Outcome, PART_WITHOUT_STORE};
-use crate::portal::Portal;
+use crate::portal::{Portal, UnreadLicences};
 use crate::proxy::admission::{Limiters, SECOND};
-use crate::proxy::listener::{self, Phase};
+use crate::proxy::listener::{self, Front, Phase};
 use crate::proxy::policy::Policy;
 use crate::proxy::upstream::{Dialer, Keep, Upstream};
 use crate::proxy::{Proxy, Shared, Worker};
@@ -89,6 +90,9 @@ pub enum StartError {
     /// The records are collected elsewhere.
     #[error(transparent)]
     Claim(#[from] ClaimError),
+    /// What the ledger has of licences cannot be read.
+    #[error("the licences cannot be read: {0}")]
+    Licences(UnreadLicences),
     /// The settled months cannot be read.
     #[error("the books cannot be read: {0}")]
     Books(SettleError),
@@ -101,6 +105,12 @@ pub enum StartError {
 impl From<SettleError> for StartError {
     fn from(error: SettleError) -> Self {
         Self::Books(error)
+    }
+}
+
+impl From<UnreadLicences> for StartError {
+    fn from(error: UnreadLicences) -> Self {
+        Self::Licences(error)
     }
 }
 
@@ -149,11 +159,15 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let settles = !settings.books_are_elsewhere();
     let settler = started_settler(&settings, &shared, settles, &raised).await?;
     let outbox = outbox::outbox(&settings, &shared, &settler).await?;
+    let nats = outbox.as_deref().map(GateOutbox::nats);
+    let portal = portal(&proxy, nats, true).await?;
     let (state, state_seen) = watch::channel(AdminState::Starting);
     let reloader = Arc::new(Reloader::new(shared.clone(), settler.clone(), written));
     let router = {
-        let (proxy, reloader, outbox) = (proxy.clone(), reloader.clone(), outbox.clone());
-        admin::router(proxy, reloader, &settings, public, state_seen, None, outbox)
+        let (portal, reloader, outbox) = (portal.clone(), reloader.clone(), outbox.clone());
+        admin::router(
+            portal, reloader, &settings, public, state_seen, None, outbox,
+        )
     };
     let mut control = vec![tokio::spawn(serve_operators(admin_listener, router))];
 
@@ -161,9 +175,8 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
 
     let dialer = Arc::new(dialer(&settings, &shared.metrics));
     let (phase, _) = watch::channel(Phase::Serve);
-    let portal = Arc::new(Portal::new(proxy.clone()));
-    let threads = spawn_workers(&settings, listeners, portal, &dialer, &phase)?;
-    control.push(tokio::spawn(housekeeping(proxy.clone())));
+    let threads = spawn_workers(&settings, listeners, &portal, &dialer, &phase)?;
+    control.push(tokio::spawn(housekeeping(portal.clone())));
     control.push(tokio::spawn(settler.clone().run()));
     control.extend(delivery_of_events(&settings, &shared, &settler, raised));
     control.push(tokio::spawn(reloader.clone().watch()));
@@ -179,6 +192,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         public,
         admin,
         proxy,
+        desk: portal.desk().clone(),
         reloader,
         settler,
         dialer,
@@ -317,7 +331,7 @@ pub(in crate::control) async fn off_thread<T: Send + 'static>(
 pub(in crate::control) fn spawn_workers(
     settings: &Settings,
     listeners: Vec<std::net::TcpListener>,
-    portal: Arc<Portal>,
+    portal: &Arc<Portal>,
     dialer: &Arc<Dialer>,
     phase: &watch::Sender<Phase>,
 ) -> Result<Vec<std::thread::JoinHandle<()>>, StartError> {
@@ -414,8 +428,10 @@ fn check_whole(settings: &Settings, ledger: &Ledger) -> Result<(), StartError> {
     }
 }
 
-pub(in crate::control) async fn housekeeping(proxy: Arc<Proxy>) {
-    tokio::join!(keep_turned_away(proxy.shared().clone()), sweep(proxy));
+pub(in crate::control) async fn housekeeping(portal: Arc<Portal>) {
+    let (proxy, desk) = (portal.proxy().clone(), portal.desk().clone());
+    let turned_away = keep_turned_away(proxy.shared().clone());
+    tokio::join!(turned_away, sweep(proxy), settle_licences(desk));
 }
 
 /// Once a second: what is past is forgotten.

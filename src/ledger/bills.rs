@@ -10,6 +10,7 @@
 
 use crate::ledger::chain::Link;
 use crate::ledger::event::{self, EventEntry};
+use crate::ledger::licences::{self, LicenceEntry};
 use crate::ledger::rows::{signed, unsigned};
 use crate::ledger::seal::{self, Before};
 use crate::ledger::watch::{self, ClockWatch};
@@ -94,6 +95,8 @@ pub enum Entry {
         /// The number of calls.
         calls: u64,
     },
+    /// What is kept of licences (R19).
+    Licence(LicenceEntry),
     /// The newest state of the clocks. It replaces the one before.
     Clock(ClockWatch),
 }
@@ -313,6 +316,7 @@ pub(super) fn insert(connection: &Connection, entry: &Entry) -> Result<(), rusql
         ),
         Entry::Clock(seen) => watch::replace(connection, seen),
         Entry::Event(entry) => event::insert(connection, entry),
+        Entry::Licence(entry) => licences::insert(connection, entry),
         Entry::TurnedAway {
             account,
             hour,

@@ -4,8 +4,10 @@
 //! Owns the list of such jobs. Must never leave the thread that asked without an answer.
 
 use crate::ledger::chain::Link;
-use crate::ledger::{Collected, CollectedBy, Entry, Range, Seal, StoreError, Trouble, Watermark};
-use crate::model::Utc;
+use crate::ledger::{
+    Collected, CollectedBy, Entry, Range, Seal, StoreError, TrialPlace, Trouble, Watermark,
+};
+use crate::model::{AccountId, Package, Utc};
 use std::sync::mpsc::SyncSender;
 
 /// A job for the writer, with the channel for its answer.
@@ -28,6 +30,13 @@ pub(super) enum Job {
     Collect {
         ranges: Vec<Range>,
         reply: SyncSender<Result<Vec<Collected>, StoreError>>,
+    },
+    Apply {
+        /// The account and the app.
+        of: (AccountId, Package),
+        apps: u32,
+        at: Utc,
+        reply: SyncSender<Result<TrialPlace, StoreError>>,
     },
     Note {
         note: Note,
@@ -63,6 +72,7 @@ impl Job {
             Self::Seal { reply, .. } => drop(reply.send(Err(trouble.into()))),
             Self::Keep { reply, .. } => drop(reply.send(Err(trouble.into()))),
             Self::Collect { reply, .. } => drop(reply.send(Err(trouble.into()))),
+            Self::Apply { reply, .. } => drop(reply.send(Err(trouble.into()))),
             Self::Note { reply, .. } => drop(reply.send(Err(trouble.into()))),
         }
     }

@@ -262,10 +262,39 @@ CREATE TABLE adopted (
 ) STRICT, WITHOUT ROWID;
 "#;
 
+/// Licences for apps: who applied for a trial, what was revoked, how many grants were given out.
+const LICENCES: &str = r#"
+CREATE TABLE licence_trials (
+    account     TEXT NOT NULL,
+    place       INTEGER NOT NULL,
+    package     TEXT NOT NULL,
+    applied_at  INTEGER NOT NULL,
+    PRIMARY KEY (account, place),
+    UNIQUE (account, package)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE licence_revocations (
+    account     TEXT NOT NULL,
+    package     TEXT NOT NULL,
+    revoked_at  INTEGER NOT NULL,
+    why         TEXT NOT NULL,
+    PRIMARY KEY (account, package)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE licence_grants (
+    account  TEXT NOT NULL,
+    day      TEXT NOT NULL,
+    package  TEXT NOT NULL,
+    kind     TEXT NOT NULL,
+    grants   INTEGER NOT NULL,
+    PRIMARY KEY (account, day, package, kind)
+) STRICT, WITHOUT ROWID;
+"#;
+
 /// Makes an empty file a ledger, as a whole or not at all.
 pub(super) fn create(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {RECORDS} {RECORD_VIEWS} {HOURS} {ROLLUP_VIEW} {BILLS} {EVENTS} {IDENTITY} {CLOCK} {SOURCES}
+        "BEGIN IMMEDIATE; {RECORDS} {RECORD_VIEWS} {HOURS} {ROLLUP_VIEW} {BILLS} {EVENTS} {IDENTITY} {CLOCK} {SOURCES} {LICENCES}
          INSERT INTO links VALUES (0, zeroblob(32), zeroblob(0), {LINK_VERSION});
          PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
     ))
@@ -280,7 +309,7 @@ pub(super) fn migrate(transaction: &Transaction<'_>, found: i32) -> Result<(), r
     transaction.execute_batch(&format!(
         "ALTER TABLE runs ADD COLUMN source INTEGER;
          ALTER TABLE runs ADD COLUMN source_run INTEGER;
-         {SOURCES}
+         {SOURCES} {LICENCES}
          PRAGMA user_version = {VERSION};"
     ))
 }

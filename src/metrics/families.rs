@@ -2,7 +2,7 @@
 //! the reference in `deploy/README.md` are made from it.
 
 use crate::metrics::series::AccountSeries;
-use crate::model::{COMMIT, EventType, Mode, Outcome};
+use crate::model::{COMMIT, EventType, LicenceKind, Mode, Outcome};
 use parking_lot::Mutex;
 /// A counter that was resolved once and is kept where it counts.
 pub(crate) use prometheus::IntCounter;
@@ -278,6 +278,14 @@ families! {
         events: IntCounterVec = "events_total" ["type", "outcome"],
             "Attempts to deliver events to the webhook: `delivered` or `failed`; and events that were given up: `passed`.";
     }
+    "Licences for apps" {
+        pub(in crate::metrics) licence_grants: IntCounterVec = "licence_grants_total" ["kind"],
+            "Grants that were given out to devices, by the kind of the licence.";
+        pub(in crate::metrics) licence_refusals: IntCounterVec = "licence_refusals_total" ["reason"],
+            "Requests for grants and trials that were refused.";
+        pub licence_trials: IntCounter = "licence_trials_total" [],
+            "Applications for a trial that were accepted.";
+    }
     "The gate itself" {
         pub config_generation: IntGauge = "config_generation" [],
             "The policy generation in force. Each replica counts its own.";
@@ -306,6 +314,9 @@ impl Metrics {
         // Each from the start: a series that begins at 1 has not risen, for Prometheus.
         for outcome in Outcome::ALL {
             metrics.records.with_label_values(&[outcome.as_str()]);
+        }
+        for kind in LicenceKind::ALL {
+            metrics.licence_grants(kind);
         }
         for r#type in EventType::ALL {
             for outcome in EventOutcome::ALL {
@@ -492,6 +503,7 @@ mod tests {
         // Their reasons are those of other rooms.
         metrics.head_refused("tls");
         metrics.store_hold("held");
+        metrics.licence_refused("trial_limit");
         metrics.set_store_nodes([("store:6379".to_owned(), true, Some(-0.5))].into_iter());
         let source = SourceFigures {
             ledger: "0".repeat(32),

@@ -6,6 +6,7 @@
 mod accounts;
 mod collected;
 mod families;
+mod licences;
 mod series;
 
 pub use families::{FAMILIES, Metrics};

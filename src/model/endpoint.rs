@@ -14,28 +14,44 @@ pub(crate) enum Endpoint {
     Statement,
     /// The records of a month.
     Records,
+    /// The account's licences for apps.
+    Licences,
+    /// A grant for a device of an app, or a trial.
+    Authorize,
+    /// The public keys of grants. Anybody may ask.
+    Keys,
 }
 
 /// Under this path stand the statements, each by its month.
 const STATEMENTS: &str = "/v1/statements/";
 
+/// Where the public keys of grants are looked for (RFC 8615, RFC 7517).
+const KEYS: &str = "/.well-known/jwks.json";
+
 impl Endpoint {
-    /// Every endpoint.
-    pub(crate) const ALL: [Self; 5] = [
+    /// Every endpoint that has an action.
+    pub(crate) const ALL: [Self; 7] = [
         Self::Quota,
         Self::Usage,
         Self::Statements,
         Self::Statement,
         Self::Records,
+        Self::Licences,
+        Self::Authorize,
     ];
 
     /// The endpoint of a path, and the rest of the path where that names a month.
     pub(crate) fn of_path(path: &str) -> Option<(Self, Option<&str>)> {
+        if path == KEYS {
+            return Some((Self::Keys, None));
+        }
         match path.strip_prefix("/v1/")? {
             "quota" => Some((Self::Quota, None)),
             "usage" => Some((Self::Usage, None)),
             "statements" => Some((Self::Statements, None)),
             "records" => Some((Self::Records, None)),
+            "licences" => Some((Self::Licences, None)),
+            "licences/authorize" => Some((Self::Authorize, None)),
             _ => Some((Self::Statement, Some(path.strip_prefix(STATEMENTS)?))),
         }
     }
@@ -54,12 +70,18 @@ impl Endpoint {
             Self::Statements => "DescribeStatements",
             Self::Statement => "DescribeStatement",
             Self::Records => "DescribeRecords",
+            Self::Licences => "DescribeLicences",
+            Self::Authorize => "AuthorizeLicence",
+            Self::Keys => "",
         }
     }
 
     /// The name of the answer in the vendor's envelope.
     pub(crate) fn answer(self) -> &'static str {
-        self.action().trim_start_matches("Describe")
+        match self {
+            Self::Authorize => "Grant",
+            _ => self.action().trim_start_matches("Describe"),
+        }
     }
 }
 
@@ -79,6 +101,10 @@ mod tests {
                 Some((Endpoint::Statement, Some("2026-11"))),
             ),
             ("/v1/statements/", Some((Endpoint::Statement, Some("")))),
+            ("/v1/licences", Some((Endpoint::Licences, None))),
+            ("/v1/licences/authorize", Some((Endpoint::Authorize, None))),
+            ("/.well-known/jwks.json", Some((Endpoint::Keys, None))),
+            ("/.well-known/", None),
             ("/v1/quota/", None),
             ("/v1/statementsx", None),
             ("/v1/portrait/segment", None),

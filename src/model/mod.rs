@@ -6,6 +6,7 @@
 mod background;
 mod clock;
 mod endpoint;
+mod licence;
 mod local;
 mod lookup;
 mod month;
@@ -26,6 +27,7 @@ pub use time::{Mono, Utc};
 pub(crate) use background::{run_low_priority, run_when_idle};
 pub(crate) use clock::Timer;
 pub(crate) use endpoint::Endpoint;
+pub(crate) use licence::{LicenceKind, Package};
 pub(crate) use local::Local;
 pub(crate) use lookup::Host;
 pub(crate) use network::{is_in, network};

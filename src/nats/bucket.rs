@@ -60,6 +60,16 @@ impl KeyValues {
         self.nats.store(subject, None, value.into()).await
     }
 
+    /// Puts the first value of a key; `false` where it has one already, which stays. The server
+    /// compares before it stores, so of many at once one succeeds.
+    ///
+    /// # Errors
+    /// There was no answer that says whether it is stored. To ask again is safe where the value
+    /// tells who wrote it.
+    pub async fn create(&self, key: &str, value: Vec<u8>) -> Result<bool, NatsError> {
+        Ok(self.replace(key, 0, value).await?.is_some())
+    }
+
     /// Puts a value in place of the one of this revision, 0 is none, and gives its own; `None` when
     /// another value is there. After an error it may have been stored.
     ///

@@ -6,7 +6,7 @@
 use crate::http::Fields;
 use crate::http::h1::{Answer, RequestHead};
 use crate::http::names::X_REQUEST_ID;
-use crate::model::RequestIdText;
+use crate::model::{Endpoint, RequestIdText};
 use crate::portal::words::Language;
 use crate::proxy::{Asked, BadQuestion, OwnBody, Relay};
 use http::{Method, StatusCode};
@@ -161,7 +161,12 @@ impl Said {
         };
         let lines = answer.lines();
         lines.fixed(self.format.content_type());
-        lines.fixed("cache-control: no-store\r\nx-content-type-options: nosniff\r\n");
+        lines.fixed(match asked.endpoint {
+            // Devices of all customers ask for them, and a new key signs a day after it is there.
+            Endpoint::Keys => "cache-control: public, max-age=300\r\n",
+            _ => "cache-control: no-store\r\n",
+        });
+        lines.fixed("x-content-type-options: nosniff\r\n");
         if !asked.is_action {
             lines.fixed("vary: accept, accept-language\r\n");
             if let Some(file) = self.file {
@@ -185,9 +190,10 @@ fn enveloped(name: &str, body: &[u8], id: &RequestIdText) -> Vec<u8> {
 
 /// The methods of an endpoint; `Some` when the request has another one.
 pub(super) fn other_methods(head: &RequestHead, asked: &Asked) -> Option<Vec<Method>> {
-    let methods = match asked.is_action {
-        true => [Method::GET, Method::POST],
-        false => [Method::GET, Method::HEAD],
+    let methods: &[Method] = match (asked.endpoint, asked.is_action) {
+        (Endpoint::Authorize, _) => &[Method::POST],
+        (_, true) => &[Method::GET, Method::POST],
+        (_, false) => &[Method::GET, Method::HEAD],
     };
     (!methods.contains(&head.method)).then(|| methods.into())
 }

@@ -7,7 +7,8 @@ use crate::http::names::X_TC_ACTION;
 use crate::ledger::{ReadError, Reader};
 use crate::model::{AccountId, Endpoint, Utc};
 use crate::portal::form::other_methods;
-use crate::portal::limits::{Limits, QUESTIONS_A_SECOND};
+use crate::portal::licence_desk::LicenceDesk;
+use crate::portal::limits::{Limits, PeerLimits, QUESTIONS_A_SECOND};
 use crate::portal::parameters::Parameters;
 use crate::proxy::admission::SharedWindows;
 use crate::proxy::listener::{BoxedAnswer, Front};
@@ -39,6 +40,9 @@ pub(crate) struct Portal {
     /// One permit for each page of an export that is read now.
     pub(super) pages: Arc<Semaphore>,
     pub(super) limits: Arc<Limits>,
+    /// Those who ask for grants, by address.
+    pub(super) peers: Arc<PeerLimits>,
+    pub(super) desk: Arc<LicenceDesk>,
 }
 
 /// A question of a proven account.
@@ -116,22 +120,29 @@ impl Unread {
 
 impl Portal {
     /// A portal in front of this proxy.
-    pub(crate) fn new(proxy: Arc<Proxy>) -> Self {
+    pub(crate) fn new(proxy: Arc<Proxy>, desk: Arc<LicenceDesk>) -> Self {
         Self {
             proxy,
             takes_calls: true,
             questions: Arc::new(Semaphore::new(AT_ONCE)),
             pages: Arc::new(Semaphore::new(PAGES_AT_ONCE)),
             limits: Arc::default(),
+            peers: Arc::default(),
+            desk,
         }
     }
 
     /// A portal that takes no calls.
-    pub(crate) fn without_calls(proxy: Arc<Proxy>) -> Self {
+    pub(crate) fn without_calls(proxy: Arc<Proxy>, desk: Arc<LicenceDesk>) -> Self {
         Self {
             takes_calls: false,
-            ..Self::new(proxy)
+            ..Self::new(proxy, desk)
         }
+    }
+
+    /// What is known of licences.
+    pub(crate) fn desk(&self) -> &Arc<LicenceDesk> {
+        &self.desk
     }
 
     /// The windows of the shared store, of which each worker has a connection.
@@ -175,6 +186,15 @@ impl Portal {
         if !asked.is_action && head.fields.contains(X_TC_ACTION) {
             return Err(Refusal::ActionMismatch);
         }
+        match asked.endpoint {
+            Endpoint::Keys => return Ok(self.jwks()?.answer(asked, &request.context.id_text())),
+            // Gates give out grants.
+            Endpoint::Authorize | Endpoint::Licences if !self.takes_calls => {
+                return Err(Refusal::NoCallsHere);
+            }
+            Endpoint::Authorize => return self.authorize(request, head, asked).await,
+            _ => {}
+        }
         let key = Arc::new(request.prove(asked).await?);
         let account = key.account().clone();
         let left = self.limits.ask(&account.id, &self.proxy.shared().clock);
@@ -199,6 +219,9 @@ impl Portal {
             Endpoint::Statements => self.statements(&question).await,
             Endpoint::Statement => self.statement(&question).await,
             Endpoint::Records => self.records(&question).await,
+            Endpoint::Licences | Endpoint::Authorize | Endpoint::Keys => {
+                self.licences(&question).await
+            }
         };
         let mut answer = said?.answer(asked, &request.context.id_text());
         if self.proxy.is_replica() {

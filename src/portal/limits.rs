@@ -3,10 +3,11 @@
 //! Owns the limits of questions and exports. Must never touch the account's quota. Bounded: an
 //! account that has not asked for a second is forgotten.
 
-use crate::model::{AccountId, Clock};
+use crate::model::{AccountId, Clock, network};
 use crate::proxy::admission::{Verdict, Window};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,42 @@ struct Accounts {
 struct Asked {
     window: Window,
     exports: bool,
+}
+
+/// The most requests for grants from one address in a second. The refusal names the number.
+const GRANTS_A_SECOND: u32 = 50;
+/// Addresses that are told apart. While there are more in a second, the others share one place.
+const PEERS: usize = 65_536;
+
+/// The addresses that asked for grants in the last second: a licence key is public, so the account
+/// is no measure of who asks.
+#[derive(Default)]
+pub(super) struct PeerLimits(Mutex<Peers>);
+
+#[derive(Default)]
+struct Peers {
+    asked: HashMap<IpAddr, Window>,
+    sweep_at: usize,
+}
+
+impl PeerLimits {
+    /// Whether another request may come from the address now; an IPv6 /64 is one.
+    pub(super) fn ask(&self, peer: IpAddr, clock: &Clock) -> bool {
+        let mut peers = self.0.lock();
+        let now = clock.mono();
+        let Peers { asked, sweep_at } = &mut *peers;
+        if asked.len() >= (*sweep_at).max(SWEEP_AT) {
+            asked.retain(|_, window| !window.is_past(now));
+            *sweep_at = asked.len() * 2;
+        }
+        let mut peer = network(peer);
+        if asked.len() >= PEERS && !asked.contains_key(&peer) {
+            peer = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        }
+        let window = asked.entry(peer).or_default();
+        let verdict = window.decide(GRANTS_A_SECOND, now, Duration::ZERO);
+        matches!(verdict, Verdict::Admit(_))
+    }
 }
 
 /// An export that runs. Another one of its account may begin when it is dropped.
@@ -92,6 +129,19 @@ mod tests {
         assert_eq!(limits.ask(&account(2), &clock), Some(4));
         mover.advance(Duration::from_millis(1_100));
         assert_eq!(limits.ask(&account(1), &clock), Some(4));
+    }
+
+    #[test]
+    fn fifty_requests_a_second_for_grants_are_let_in_from_one_address_and_another_is_not_held_up() {
+        let (clock, mover) = Clock::movable();
+        let limits = PeerLimits::default();
+        let peer = |text: &str| text.parse().unwrap();
+        let let_in = (0..60).filter(|_| limits.ask(peer("2001:db8::1"), &clock));
+        assert_eq!(let_in.count(), 50);
+        assert!(!limits.ask(peer("2001:db8::2"), &clock), "the same /64");
+        assert!(limits.ask(peer("192.0.2.1"), &clock));
+        mover.advance(Duration::from_millis(1_100));
+        assert!(limits.ask(peer("2001:db8::2"), &clock));
     }
 
     #[test]

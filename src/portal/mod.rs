@@ -10,6 +10,9 @@
 mod form;
 mod front;
 mod html;
+mod licence_counts;
+mod licence_desk;
+mod licences;
 mod limits;
 mod page;
 mod parameters;
@@ -20,3 +23,5 @@ mod usage;
 mod words;
 
 pub(crate) use front::Portal;
+pub(crate) use licence_desk::{LicenceDesk, TrialPlaces, UnreadLicences};
+pub(crate) use licences::{described, licence_of, sold};

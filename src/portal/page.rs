@@ -3,14 +3,15 @@
 //! Shows what a [`Statement`] says. Must never compute an amount, nor leave out a part that this
 //! file does not know: such a part is shown as it stands.
 
-use crate::billing::{GroupStatement, PerCallUse, Statement, money};
+use crate::billing::{GroupStatement, PaidLine, PerCallUse, Statement, money};
 use crate::model::Mode;
 use crate::portal::html::{Column, Html, number, text};
 use crate::portal::words::{Language, Words};
 use serde_json::Value;
 
 /// The parts of a statement, and of a group, that have a place of their own below.
-const PARTS: [&str; 15] = [
+const PARTS: [&str; 16] = [
+    "licences",
     "balance",
     "account",
     "name",
@@ -70,7 +71,11 @@ pub(super) fn statement_page(statement: &Statement, json: &str, language: Langua
             unknown(&mut page, whole, &GROUP_PARTS, words);
         }
     }
-    if statement.groups.is_empty() {
+    if !statement.licences.is_empty() {
+        page.section(words.licences);
+        paid_table(&mut page, &statement.licences, words);
+    }
+    if statement.groups.is_empty() && statement.licences.is_empty() {
         page.line(words.nothing);
     }
     unknown(&mut page, &whole, &PARTS, words);
@@ -263,7 +268,12 @@ fn amounts(page: &mut Html, group: &GroupStatement, words: &Words) {
         number(words.amount),
     ];
     page.table(words.adjustments, &columns, &adjusted.collect::<Vec<_>>());
-    let paid = group.paid.iter().map(|line| {
+    paid_table(page, &group.paid, words);
+}
+
+/// What was paid when ordered, of a group or of licences.
+fn paid_table(page: &mut Html, lines: &[PaidLine], words: &Words) {
+    let paid = lines.iter().map(|line| {
         vec![
             line.order.clone(),
             line.what.clone(),

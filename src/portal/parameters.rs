@@ -23,7 +23,15 @@ struct Known {
 
 fn known(endpoint: Endpoint) -> Known {
     let (by_path, of_path, by_action, of_action): (&[_], _, &[_], _) = match endpoint {
-        Endpoint::Quota | Endpoint::Statements => (&[], "none", &[], "none"),
+        Endpoint::Quota | Endpoint::Statements | Endpoint::Licences | Endpoint::Keys => {
+            (&[], "none", &[], "none")
+        }
+        Endpoint::Authorize => (
+            &["package", "device", "sdk", "apply"],
+            "package, device, sdk and apply",
+            &["package", "device", "sdk", "apply"],
+            "Package, Device, Sdk and Apply",
+        ),
         Endpoint::Usage => (
             &["month", "by"],
             "month and by",
@@ -60,7 +68,8 @@ impl Parameters {
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             parameters.put(asked, &name, value.into_owned())?;
         }
-        if asked.is_action && !body.trim_ascii().is_empty() {
+        let reads_body = asked.is_action || asked.endpoint == Endpoint::Authorize;
+        if reads_body && !body.trim_ascii().is_empty() {
             let Texts(body) = serde_json::from_slice(body).map_err(|_| BadQuestion::Unreadable)?;
             for (name, value) in body {
                 parameters.put(asked, &name, value)?;

@@ -116,6 +116,11 @@ impl<'p> RequestContext<'p> {
         }
     }
 
+    /// The address that sent it: the client's, or the one that a trusted proxy names.
+    pub(crate) fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
     /// The name of the request, as its answer says it.
     pub(crate) fn id_text(&self) -> RequestIdText {
         self.id_text

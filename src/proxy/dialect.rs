@@ -162,6 +162,7 @@ mod tests {
     use super::*;
     use crate::model::{AccountId, GroupId, Mode, Stop};
     use crate::proxy::body::UploadFailure;
+    use crate::proxy::licence::LicenceRefusal;
     use crate::proxy::policy::KeyBar;
     use crate::proxy::question::{BadQuestion, CursorText};
     use crate::proxy::refusal::{REFUSALS, RefusalRow, Retry};
@@ -258,6 +259,7 @@ mod tests {
             BadQuestion::Unreadable,
             BadQuestion::Unknown("month"),
             BadQuestion::Twice("month"),
+            BadQuestion::Missing("device", "package, device and sdk"),
             BadQuestion::Month,
             BadQuestion::Value("by", "day"),
             BadQuestion::Cursor,
@@ -269,6 +271,7 @@ mod tests {
             BadQuestion::BillsElsewhere,
         ];
         refusals.extend(questions.map(Refusal::Question));
+        refusals.extend(LicenceRefusal::ALL.map(Refusal::Licence));
         refusals.extend([
             Refusal::TooManyQuestions,
             Refusal::ExportRuns,

@@ -17,6 +17,7 @@ mod context;
 mod dialect;
 mod forwarded;
 mod forwarding;
+mod licence;
 mod operation;
 mod own;
 mod permit;
@@ -42,7 +43,8 @@ pub use refusal::{REFUSALS, Retry};
 
 pub(crate) use body::{OwnBody, Relay};
 pub(crate) use client::Client;
-pub(crate) use own::{Asked, OwnRequest};
+pub(crate) use licence::LicenceRefusal;
+pub(crate) use own::{Asked, LicenceClaimant, OwnRequest};
 pub(crate) use places::Place;
 pub(crate) use question::{BadQuestion, CursorText};
 pub(crate) use refusal::Refusal;

@@ -10,8 +10,9 @@ use crate::proxy::body::{Buffered, Relay, Upload};
 use crate::proxy::client::Client;
 use crate::proxy::context::RequestContext;
 use crate::proxy::dialect::Dialect;
+use crate::proxy::identity::api_key::api_key;
 use crate::proxy::operation::check_version;
-use crate::proxy::policy::ProvenKey;
+use crate::proxy::policy::{KeyBar, KnownAccount, KnownLicenceKey, ProvenKey};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
 use bytes::Bytes;
@@ -51,6 +52,24 @@ impl Asked {
             month: None,
             is_action: true,
         })
+    }
+}
+
+/// Who asks for a grant (R19).
+pub(crate) enum LicenceClaimant {
+    /// Somebody who has an app of the account.
+    Key(KnownLicenceKey),
+    /// The account.
+    Account(ProvenKey),
+}
+
+impl LicenceClaimant {
+    /// The account whose licences are asked.
+    pub(crate) fn account(&self) -> &Arc<KnownAccount> {
+        match self {
+            Self::Key(key) => &key.account,
+            Self::Account(key) => key.account(),
+        }
     }
 }
 
@@ -123,6 +142,30 @@ impl<'p> OwnRequest<'p> {
             check_version(&policy, &self.head.fields)?;
         }
         Ok(ProvenKey::of(key, self.context.peer))
+    }
+
+    /// Who asks for a grant: a licence key, which is public and proves nothing more, or a key of
+    /// the account.
+    ///
+    /// # Errors
+    /// As [`Self::prove`].
+    pub(crate) async fn prove_licence(
+        &mut self,
+        asked: &Asked,
+    ) -> Result<LicenceClaimant, Refusal> {
+        let policy = self.proxy.shared.policy.load_full();
+        let digest = api_key(&self.head.fields).and_then(Result::ok);
+        let Some(key) = digest.and_then(|digest| policy.licence_key(&digest)) else {
+            return Ok(LicenceClaimant::Account(self.prove(asked).await?));
+        };
+        if key.is_expired(self.proxy.shared.clock.utc()) {
+            return Err(Refusal::Key(KeyBar::Expired));
+        }
+        if asked.is_action {
+            check_version(&policy, &self.head.fields)?;
+        }
+        // The connection stays nobody's: who has the app could take the account's part of them.
+        Ok(LicenceClaimant::Key(key))
     }
 
     /// Its body, read whole.

@@ -15,6 +15,9 @@ pub(crate) enum BadQuestion {
     /// A parameter is not known.
     #[error("a parameter is not known here: there is {0}")]
     Unknown(&'static str),
+    /// A parameter is not given.
+    #[error("the parameter {0} is missing: give it, with {1}")]
+    Missing(&'static str, &'static str),
     /// A parameter is given twice.
     #[error("the parameter {0} is given twice: give it once")]
     Twice(&'static str),

@@ -4,6 +4,7 @@
 use crate::model::{GroupId, Mode, Stop};
 use crate::proxy::body::UploadFailure;
 use crate::proxy::identity::CredentialFailure;
+use crate::proxy::licence::LicenceRefusal;
 use crate::proxy::policy::KeyBar;
 use crate::proxy::question::{BadQuestion, CursorText};
 use crate::proxy::sentence::{Sentence, Value, sentence};
@@ -96,6 +97,8 @@ pub(crate) enum Refusal {
     ExportRuns,
     /// A question that cannot be answered.
     Question(BadQuestion),
+    /// An app gets no grant, or no trial (R19).
+    Licence(LicenceRefusal),
     /// The ledger cannot be asked now.
     CannotAnswer,
     /// A call, where only the own endpoints are.
@@ -112,6 +115,12 @@ pub(crate) enum Refusal {
     UpstreamTimeout,
     /// Admitted, and the record could not be made durable: the call is not billed.
     NotDurable,
+}
+
+impl From<LicenceRefusal> for Refusal {
+    fn from(refusal: LicenceRefusal) -> Self {
+        Self::Licence(refusal)
+    }
 }
 
 /// The texts and codes of a refusal.
@@ -356,6 +365,9 @@ refusals! {
         Self::Question(failure @ BadQuestion::Unknown(_)) =>
             "bad_parameter", "UnknownParameter", BAD_REQUEST "Parameter not understood", Retry::Never,
             (failure as BadQuestion::Unknown("month and by"));
+        Self::Question(failure @ BadQuestion::Missing(..)) =>
+            "bad_parameter", "MissingParameter", BAD_REQUEST "Parameter missing", Retry::Never,
+            (failure as BadQuestion::Missing("device", "package, device and sdk"));
         Self::Question(failure @ BadQuestion::Twice(_)) =>
             "bad_parameter", "InvalidParameter", BAD_REQUEST "Parameter not understood", Retry::Never,
             (failure as BadQuestion::Twice("month"));
@@ -393,6 +405,38 @@ refusals! {
         Self::Question(failure @ BadQuestion::BillsElsewhere) =>
             "bills_elsewhere", "UnsupportedOperation", CONFLICT "Bills are made elsewhere", Retry::Never,
             (failure as BadQuestion::BillsElsewhere);
+    }
+    "Licences for apps", is_throttle: false {
+        Self::Licence(failure @ LicenceRefusal::None) =>
+            "not_licensed", "UnauthorizedOperation.NotLicensed", FORBIDDEN "App not licensed", Retry::Never,
+            (failure as LicenceRefusal::None);
+        Self::Licence(failure @ LicenceRefusal::Expired) =>
+            "licence_expired", "UnauthorizedOperation.LicenceExpired", FORBIDDEN "Licence ended", Retry::Never,
+            (failure as LicenceRefusal::Expired);
+        Self::Licence(failure @ LicenceRefusal::OtherPackage) =>
+            "other_package", "UnauthorizedOperation.OtherPackage", FORBIDDEN "Licence of another app", Retry::Never,
+            (failure as LicenceRefusal::OtherPackage);
+        Self::Licence(failure @ LicenceRefusal::Revoked) =>
+            "licence_revoked", "UnauthorizedOperation.LicenceRevoked", FORBIDDEN "Licence revoked", Retry::Never,
+            (failure as LicenceRefusal::Revoked);
+        Self::Licence(failure @ LicenceRefusal::TrialLimit) =>
+            "trial_limit", "LimitExceeded.TrialApps", FORBIDDEN "No trial left", Retry::Never,
+            (failure as LicenceRefusal::TrialLimit);
+        Self::Licence(failure @ LicenceRefusal::NeedsAccount) =>
+            "trial_needs_account", "UnauthorizedOperation", FORBIDDEN "Credential of the account needed", Retry::Never,
+            (failure as LicenceRefusal::NeedsAccount);
+        Self::Licence(failure @ LicenceRefusal::NoTrialsHere) =>
+            "no_trials_here", "UnsupportedOperation", CONFLICT "No trials here", Retry::Never,
+            (failure as LicenceRefusal::NoTrialsHere);
+        Self::Licence(failure @ LicenceRefusal::NotSold) =>
+            "licences_not_sold", "UnsupportedOperation", NOT_FOUND "No licences here", Retry::Never,
+            (failure as LicenceRefusal::NotSold);
+        Self::Licence(failure @ LicenceRefusal::Away) =>
+            "licences_away", "ServiceUnavailable", SERVICE_UNAVAILABLE "Service unavailable", Retry::Safe(1),
+            (failure as LicenceRefusal::Away);
+        Self::Licence(failure @ LicenceRefusal::TooMany) =>
+            "too_many_grants", "RequestLimitExceeded", TOO_MANY_REQUESTS "Too many requests", Retry::Safe(1),
+            (failure as LicenceRefusal::TooMany);
     }
     "The gate", is_throttle: false {
         Self::BodyMemory =>

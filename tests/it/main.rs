@@ -37,6 +37,7 @@ mod hung_files;
 mod identity;
 mod keys;
 mod ledger_trouble;
+mod licences;
 mod logs;
 mod names;
 mod nats;

@@ -232,6 +232,28 @@ async fn a_bucket_tells_the_last_value_and_each_that_follows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_a_bucket_is_created_once_however_many_try_at_once() {
+    for server in NatsServer::each(&[]) {
+        server.ready().await;
+        let nats = connected(&server.options()).await;
+        let bucket = nats.bucket("tollgate_licence_trials", 1).await.unwrap();
+        let mut tries = tokio::task::JoinSet::new();
+        for n in 0..20_u8 {
+            let bucket = bucket.clone();
+            tries.spawn(async move { (n, bucket.create("trial.a.1", vec![n]).await.unwrap()) });
+        }
+        let tries = tries.join_all().await;
+        let made: Vec<u8> = tries
+            .iter()
+            .filter(|(_, made)| *made)
+            .map(|(n, _)| *n)
+            .collect();
+        let kept = bucket.get("trial.a.1").await.unwrap().unwrap();
+        assert_eq!(kept.bytes[..], made);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_and_the_stream_live_on_when_the_server_was_killed() {
     for mut server in NatsServer::each(&[]) {
         let (nats, records) = stream(&server, 64 * MIB).await;

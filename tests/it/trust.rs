@@ -268,6 +268,7 @@ fn debited(account: &str, fixed_at: Utc) -> Vec<Entry> {
         from,
         until,
         counted_until: until,
+        licences: Vec::new(),
         groups: Vec::new(),
         on_no_statement: 0,
         balance: None,

@@ -403,7 +403,8 @@ def recount(arguments):
         if any(group["late"] for group in own["groups"]):
             raise Unfit(f"{own['month']} has late calls: it is not recounted as an adjusted month")
         adjusted[own["month"]] = own, count(own, records, None, [])
-    due = paid = Decimal(0)
+    due = Decimal(0)
+    paid = sum((Decimal(amount) for line in statement.get("licences", []) for amount in line["funds"].values()), Decimal(0))
     for stated in statement["groups"]:
         group = groups.pop(stated["group"], Group())
         of_due, of_paid = recount_group(stated, group, before, adjusted)

@@ -401,6 +401,7 @@ fn inputs(groups: &[Group]) -> Inputs {
         counted_until: Utc(UNTIL),
         on_no_statement: 0,
         balance: None,
+        licences: Vec::new(),
         groups: groups
             .iter()
             .enumerate()

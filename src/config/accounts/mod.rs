@@ -4,6 +4,7 @@
 //! worth now: that is decided against an instant, elsewhere.
 
 mod keys;
+mod licences;
 mod read;
 mod services;
 mod taken;
@@ -14,6 +15,6 @@ pub(in crate::config) use taken::Taken;
 pub use types::{Account, Credential, Key, Service};
 
 pub(crate) use types::{
-    Adjustment, MAX_DAYS, MAX_MONTHS, MAX_PACKS, MAX_REFUND_DAYS, Pack, Paid, Payment, QpsPurchase,
-    RefundRefused,
+    Adjustment, LicenceKey, LicenceOrder, MAX_DAYS, MAX_MONTHS, MAX_PACKS, MAX_REFUND_DAYS, Pack,
+    Paid, Payment, QpsPurchase, RefundRefused,
 };

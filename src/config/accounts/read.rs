@@ -1,6 +1,7 @@
 //! A file of accounts -> [`Account`]s.
 
 use crate::config::accounts::keys::keys;
+use crate::config::accounts::licences;
 use crate::config::accounts::services::service;
 use crate::config::accounts::taken::{Taken, adjustment_id, order, take};
 use crate::config::accounts::{Account, Adjustment, Payment};
@@ -92,6 +93,12 @@ fn account(entry: Entry<'_>, catalog: &catalog::Reading, taken: &mut Taken) -> O
             .into_iter()
             .map(|entry| service(entry, catalog, taken)))
     });
+    let bought = fields.or("licences", Vec::new(), |item| {
+        licences::orders(item, catalog, taken)
+    });
+    let licence_keys = fields.or("licence_keys", Vec::new(), |item| {
+        licences::keys(item, taken)
+    });
     fields.close();
     Some(Account {
         id: id?,
@@ -101,6 +108,8 @@ fn account(entry: Entry<'_>, catalog: &catalog::Reading, taken: &mut Taken) -> O
         adjustments: adjustments?.into(),
         credit_limit: credit_limit?,
         services: services?.into(),
+        licences: bought?.into(),
+        licence_keys: licence_keys?.into(),
     })
 }
 

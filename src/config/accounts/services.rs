@@ -249,7 +249,7 @@ fn refund_refused(item: Item<'_>) -> Option<RefundRefused> {
 }
 
 /// Why an order was not paid at its list price.
-fn discount(item: Item<'_>) -> Option<Box<str>> {
+pub(super) fn discount(item: Item<'_>) -> Option<Box<str>> {
     let mut fields = item.fields()?;
     let reason = fields.required("reason", "the price of before 2026-11-01", Item::line);
     fields.close();
@@ -294,7 +294,7 @@ fn period(item: Item<'_>, fields: &mut Fields<'_>) -> Option<Period> {
 }
 
 /// The same local clock time after whole months or days, clamped to the month's end (R11, R15).
-fn end(from: Utc, span: Span, zone: &TimeZone, item: Item<'_>) -> Option<Utc> {
+pub(super) fn end(from: Utc, span: Span, zone: &TimeZone, item: Item<'_>) -> Option<Utc> {
     let end = Timestamp::from_microsecond(from.0)
         .and_then(|from| from.to_zoned_datetime(zone.clone()).checked_add(span))
         .map(|end| Utc(end.timestamp().as_microsecond()));
@@ -304,7 +304,7 @@ fn end(from: Utc, span: Span, zone: &TimeZone, item: Item<'_>) -> Option<Utc> {
     }
 }
 
-fn paid(item: Item<'_>) -> Option<Paid> {
+pub(super) fn paid(item: Item<'_>) -> Option<Paid> {
     let mut fields = item.fields()?;
     let amounts = all(Fund::ALL.iter().map(|fund| {
         let amount = fields.or(fund.as_str(), Decimal::ZERO, Item::amount)?;

@@ -2,7 +2,7 @@
 //!
 //! Must never say what a purchase is worth now: that is decided against an instant, elsewhere.
 
-use crate::model::{AccountId, Fund, GroupId, KeyId, Mode, Origin, Period, Stop, Utc};
+use crate::model::{AccountId, Fund, GroupId, KeyId, Mode, Origin, Package, Period, Stop, Utc};
 use ipnet::IpNet;
 use rust_decimal::Decimal;
 use secrecy::SecretString;
@@ -37,6 +37,10 @@ pub struct Account {
     pub credit_limit: Decimal,
     /// The groups it has opened, each once.
     pub services: Box<[Service]>,
+    /// Licences for its apps (R19), in the order of the file.
+    pub licences: Box<[LicenceOrder]>,
+    /// The keys that stand in its apps.
+    pub licence_keys: Box<[LicenceKey]>,
 }
 
 /// A credential of an account: how long it holds, and from where.
@@ -101,6 +105,7 @@ impl Account {
                 .collect()
         };
         orders(self) == orders(other)
+            && self.licences == other.licences
             && self.payments == other.payments
             && self.adjustments == other.adjustments
     }
@@ -225,6 +230,37 @@ pub struct QpsPurchase {
     pub paid: Paid,
     /// As [`Pack::discount`].
     pub discount: Option<Box<str>>,
+}
+
+/// An order of a licence for an app, for whole years (R19).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LicenceOrder {
+    /// As [`Payment::order`].
+    pub order: Box<str>,
+    /// The app that it is for.
+    pub package: Package,
+    /// In force from here on.
+    pub from: Utc,
+    /// Excluded; the same local clock time whole years after `from`.
+    pub until: Utc,
+    /// 1 to 10.
+    pub years: u32,
+    /// By which funds.
+    pub paid: Paid,
+    /// As [`Pack::discount`].
+    pub discount: Option<Box<str>>,
+}
+
+/// A key that stands in the provider's customers' apps (R19): whoever has the app has it, so it
+/// obtains grants and nothing else.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LicenceKey {
+    /// Of the key's bytes. No key of calls has it.
+    pub sha256: [u8; 32],
+    /// The packages that it obtains grants for; empty: all of the account.
+    pub packages: Box<[Package]>,
+    /// Refused from then on.
+    pub expires: Option<Utc>,
 }
 
 /// The funds that an order was paid from (R18), with amounts above zero: there are as many orders

@@ -1,6 +1,7 @@
 //! `catalog.yaml` -> [`Catalog`].
 
 use crate::config::catalog::charging::charging;
+use crate::config::catalog::licences::licences;
 use crate::config::catalog::{ActionSpec, Catalog, Charging, Group, Route};
 use crate::config::reader::{Item, all, point, quoted};
 use crate::config::yaml::Place;
@@ -16,6 +17,8 @@ pub(in crate::config) struct Reading {
     pub time_zone: Option<TimeZone>,
     /// `None` when not even the names are known. A group's terms are `None` when they are wrong.
     pub groups: Option<Vec<(GroupId, Option<Charging>)>>,
+    /// Whether it has a section of licences, sound or not.
+    pub sells_licences: bool,
     complete: Option<Catalog>,
 }
 
@@ -49,6 +52,8 @@ pub(in crate::config) fn read(root: Item<'_>) -> Reading {
     });
     let example = "{GROUP: {title: TEXT, actions: {ACTION: {}}, free: {qps_per_action: 20}}}";
     let groups_read = fields.required("groups", example, groups);
+    let sells_licences = fields.get("licences").is_some();
+    let licences = fields.optional("licences", licences);
     fields.close();
 
     let (groups, known) = groups_read.map_or((None, None), |g| (g.groups, Some(g.known)));
@@ -62,12 +67,14 @@ pub(in crate::config) fn read(root: Item<'_>) -> Reading {
             bill: bill?,
             settle_day: settle_day?,
             groups: groups?,
+            licences: licences?,
         })
     };
     Reading {
         complete: complete(),
         time_zone,
         groups: known,
+        sells_licences,
     }
 }
 

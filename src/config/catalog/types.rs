@@ -2,6 +2,7 @@
 //!
 //! Must hold no price, cap or size of its own (CONTRACT, head).
 
+use crate::config::catalog::LicenceTerms;
 use crate::model::{Action, Bill, GroupId, TierBasis};
 use http::Method;
 use jiff::tz::TimeZone;
@@ -29,6 +30,8 @@ pub struct Catalog {
     pub settle_day: u8,
     /// In the order of the file; not empty. No action and no route occurs twice in all of them.
     pub groups: Vec<Group>,
+    /// Licences for client apps (R19); `None`: none are sold.
+    pub licences: Option<LicenceTerms>,
 }
 
 /// Actions that share one cap, one meter and one price ladder (R1, R2).

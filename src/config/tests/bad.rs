@@ -146,6 +146,7 @@ pages! {
     events_are_checked: "events";
     adjustments_refunds_and_discounts_say_who_and_why: "adjustments_and_refunds";
     the_cap_of_a_mode_is_not_for_an_account_to_change: "the_cap_of_a_mode";
+    licences_have_terms_orders_and_keys_that_fit: "licences";
 }
 
 #[test]

@@ -139,6 +139,10 @@ const EVERY_KEY: &str = r#"
           - {order: P-10, calls: 10000, delivered: 2026-11-02T10:00:00+08:00, refund_days: 30, refund_refused: {reason: ordered and returned, by: Wang Fang, at: 2026-11-04T10:00:00+08:00}, paid: {cash: "80"}, discount: {reason: a spring offer}}
         qps_purchases:
           - {order: Q-9, qps: 10, from: 2026-01-01T00:00:00+08:00, days: 3660, paid: {income: "1", gift: "2", deduction: "3"}, discount: {reason: a trial}}
+    licences:
+      - {order: L-9, package: com.example.camera, from: 2026-11-02T10:00:00+08:00, years: 2, paid: {cash: "15000"}, discount: {reason: two years}}
+    licence_keys:
+      - {sha256: 00000000000000000000000000000000000000000000000000000000000000bb, packages: [com.example.camera], expires: 2027-11-01T00:00:00+08:00}
 "#;
 
 impl Shipped {

@@ -6,6 +6,7 @@ use crate::control::outbox::GateOutbox;
 use crate::control::reload::Reloader;
 use crate::ledger::{LedgerError, ReadError, Reader};
 use crate::model::{AccountId, Utc};
+use crate::portal::LicenceDesk;
 use crate::proxy::{Proxy, Shared};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as Extracted};
@@ -41,6 +42,7 @@ pub(super) struct Admin {
     pub(super) shared: Arc<Shared>,
     /// For what the calls hold in memory.
     pub(super) proxy: Arc<Proxy>,
+    pub(super) desk: Arc<LicenceDesk>,
     pub(super) reloader: Arc<Reloader>,
     pub(super) public: SocketAddr,
     /// The name of this process in records.

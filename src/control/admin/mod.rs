@@ -7,6 +7,7 @@ mod accounts;
 mod app;
 mod calls;
 mod guard;
+mod licences;
 mod listener;
 mod metrics;
 mod probes;

@@ -6,6 +6,7 @@ use crate::config::Settings;
 use crate::control::admin::accounts::{account, accounts, statement};
 use crate::control::admin::app::{Admin, AdminState, problem};
 use crate::control::admin::calls::{records, usage};
+use crate::control::admin::licences::{apply_licence, licences, revoke_licence};
 use crate::control::admin::metrics::metrics;
 use crate::control::admin::probes::{live, ready};
 use crate::control::admin::process::{reload, status};
@@ -14,7 +15,8 @@ use crate::control::collector::Progress;
 use crate::control::outbox::GateOutbox;
 use crate::control::reload::Reloader;
 use crate::control::replica::replica_name;
-use crate::proxy::Proxy;
+use crate::portal::Portal;
+use crate::proxy::listener::Front;
 use axum::Router;
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::Request;
@@ -37,7 +39,7 @@ const RELOADS: usize = 2;
 
 /// Every admin path. `public`: the address of the public listener, for `/status`.
 pub(in crate::control) fn router(
-    proxy: Arc<Proxy>,
+    portal: Arc<Portal>,
     reloader: Arc<Reloader>,
     settings: &Settings,
     public: SocketAddr,
@@ -46,7 +48,9 @@ pub(in crate::control) fn router(
     outbox: Option<Arc<GateOutbox>>,
 ) -> Router {
     let guard: guard::Guard = Arc::new(settings.admin.token.clone());
+    let proxy = portal.proxy().clone();
     let admin = Arc::new(Admin {
+        desk: portal.desk().clone(),
         public,
         replica: replica_name(settings),
         started_at: proxy.shared().clock.utc(),
@@ -63,6 +67,9 @@ pub(in crate::control) fn router(
         .route("/v1/statements/{id}", get(statement))
         .route("/v1/accounts", get(accounts))
         .route("/v1/accounts/{id}", get(account))
+        .route("/v1/licences", get(licences))
+        .route("/v1/licences/apply", post(apply_licence))
+        .route("/v1/licences/revoke", post(revoke_licence))
         .route("/v1/sources", get(sources))
         .route("/v1/sources/{id}/retire", post(retire));
     let reloads = Router::new().route("/v1/reload", post(reload));
@@ -150,6 +157,9 @@ async fn index() -> &'static str {
      GET /v1/accounts/ID                   one account: modes, quotas in force, live use, what is left and owed\n\
      GET /v1/statements/ID?month=2026-11   a month's statement, as it was fixed or as it stands\n\
      GET /v1/usage?month=2026-11&account=  a month's counts\n\
+     GET /v1/licences?account=ID           licences for apps: orders, trials, what is revoked\n\
+     POST /v1/licences/apply?account=&package=         apply for the trial of an app\n\
+     POST /v1/licences/revoke?account=&package=&why=   give out no more grants by the licences that an app has\n\
      GET /v1/sources                       of a collector: the ledgers that it collects\n\
      POST /v1/sources/ID/retire?why=       of a collector: give up a ledger; days and months do not wait for it any more\n\
      GET /v1/records?after=CURSOR&limit=N  records after a cursor, as JSON lines; the next one is in Next-Cursor\n"

@@ -11,6 +11,7 @@ use crate::control::collector::intake::Intake;
 use crate::control::collector::marks::Marks;
 use crate::control::collector::publish::Publisher;
 use crate::control::collector::{ClaimError, Progress, WrongLedger, check_collected};
+use crate::control::licences::portal;
 use crate::control::open_files::fit_connections;
 use crate::control::outbox::connected;
 use crate::control::reload::Reloader;
@@ -23,7 +24,6 @@ use crate::control::start::{
 use crate::ledger::Ledger;
 use crate::model::Clock;
 use crate::nats::{Nats, StreamOptions};
-use crate::portal::Portal;
 use crate::proxy::admission::Limiters;
 use crate::proxy::listener::Phase;
 use crate::proxy::{Proxy, Shared};
@@ -56,13 +56,13 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
     let (nats, stream) = connected(&outbox, &settings, "nothing is collected until it is").await?;
     let holding = claimed(&settings, &shared, &nats, &stream).await?;
     let progress = holding.progress.clone();
-
+    let portal = portal(&proxy, Some((nats.clone(), stream.replicas)), false).await?;
     let (state, state_seen) = watch::channel(AdminState::Starting);
     let reloader = Arc::new(Reloader::new(shared.clone(), settler.clone(), written));
     let router = {
-        let (proxy, reloader) = (proxy.clone(), reloader.clone());
+        let (portal, reloader) = (portal.clone(), reloader.clone());
         admin::router(
-            proxy,
+            portal,
             reloader,
             &settings,
             public,
@@ -74,9 +74,8 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
     let mut control = vec![tokio::spawn(serve_operators(admin_listener, router))];
     let dialer = Arc::new(dialer(&settings, &shared.metrics));
     let (phase, _) = watch::channel(Phase::Serve);
-    let portal = Arc::new(Portal::without_calls(proxy.clone()));
-    let threads = spawn_workers(&settings, listeners, portal, &dialer, &phase)?;
-    control.push(tokio::spawn(housekeeping(proxy.clone())));
+    let threads = spawn_workers(&settings, listeners, &portal, &dialer, &phase)?;
+    control.push(tokio::spawn(housekeeping(portal.clone())));
     control.push(tokio::spawn(settler.clone().run()));
     control.extend(delivery_of_events(&settings, &shared, &settler, raised));
     control.push(tokio::spawn(reloader.clone().watch()));
@@ -92,6 +91,7 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
         public,
         admin,
         proxy,
+        desk: portal.desk().clone(),
         reloader,
         settler,
         dialer,

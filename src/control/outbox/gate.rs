@@ -22,3 +22,10 @@ pub(in crate::control) struct GateOutbox {
     /// Whose word on what is collected is believed.
     pub known: Arc<KnownCollector>,
 }
+
+impl GateOutbox {
+    /// The connection, and how many servers keep a bucket.
+    pub(in crate::control) fn nats(&self) -> (Nats, usize) {
+        (self.nats.clone(), self.stream.replicas)
+    }
+}

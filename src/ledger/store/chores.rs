@@ -9,7 +9,8 @@ use crate::ledger::chain::{self, Link};
 use crate::ledger::job::Frozen;
 use crate::ledger::rows::FastMap;
 use crate::ledger::store::{PRUNE_STEP, Store};
-use crate::model::Utc;
+use crate::ledger::{TrialPlace, licences};
+use crate::model::{AccountId, Package, Utc};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use std::collections::BTreeMap;
 
@@ -131,16 +132,28 @@ impl Store {
         })
     }
 
-    fn chore(
+    /// Gives an app its place among the trials of its account, or takes the next one.
+    pub(in crate::ledger) fn apply(
         &mut self,
-        write: impl FnOnce(&Connection) -> Result<(), rusqlite::Error>,
-    ) -> Result<(), StoreError> {
+        account: &AccountId,
+        package: &Package,
+        apps: u32,
+        now: Utc,
+    ) -> Result<TrialPlace, StoreError> {
+        self.chore(|transaction| licences::apply(transaction, (account, package), apps, now))
+    }
+
+    fn chore<T>(
+        &mut self,
+        write: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, StoreError> {
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        write(&transaction)?;
+        let written = write(&transaction)?;
         transaction.commit()?;
-        Ok(self.files.still_there()?)
+        self.files.still_there()?;
+        Ok(written)
     }
 
     /// Deletes the oldest records in one small step, up to the first that was admitted at

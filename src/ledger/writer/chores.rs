@@ -64,6 +64,15 @@ impl Writer {
                 let kept = self.with_store(|store| store.keep(&entries));
                 self.reply(reply, kept)
             }
+            Job::Apply {
+                of: (account, package),
+                apps,
+                at,
+                reply,
+            } => {
+                let place = self.with_store(|store| store.apply(&account, &package, apps, at));
+                self.reply(reply, place)
+            }
             Job::Collect { ranges, reply } => self.collect(&ranges, reply),
             Job::Note { note, reply } => self.note(&note, reply),
         }

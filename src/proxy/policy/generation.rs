@@ -12,6 +12,7 @@ use crate::proxy::admission::{Limiter, LimiterKey, Limiters, Purchase, Quota, Te
 use crate::proxy::identity::api_key::ApiKeyDigest;
 use crate::proxy::policy::account::{Entitlement, KnownAccount, Operation};
 use crate::proxy::policy::keys::{Keys, KnownKey};
+use crate::proxy::policy::licence_keys::{KnownLicenceKey, LicenceKeyTable};
 use crate::proxy::rate_lines::RateLines;
 use foldhash::fast::RandomState;
 use http::Method;
@@ -29,6 +30,7 @@ pub struct Policy {
     operations: Vec<Arc<Operation>>,
     routes: HashMap<String, Vec<(Method, usize)>, RandomState>,
     keys: Keys,
+    licence_keys: LicenceKeyTable,
     /// Sorted by id.
     accounts: Box<[Arc<KnownAccount>]>,
 }
@@ -64,6 +66,7 @@ impl Policy {
             operations,
             routes,
             keys: Keys::of(&accounts),
+            licence_keys: LicenceKeyTable::of(&accounts),
             accounts,
         }
     }
@@ -185,6 +188,11 @@ impl Policy {
     /// The API key with this digest.
     pub fn api_key(&self, digest: &ApiKeyDigest) -> Option<&KnownKey> {
         self.keys.by_digest(digest)
+    }
+
+    /// The licence key with this digest.
+    pub(crate) fn licence_key(&self, digest: &ApiKeyDigest) -> Option<KnownLicenceKey> {
+        self.licence_keys.find(&digest.0)
     }
 
     /// The key as a call finds it.

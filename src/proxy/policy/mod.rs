@@ -7,6 +7,7 @@ mod account;
 mod describe;
 mod generation;
 mod keys;
+mod licence_keys;
 mod proven;
 
 pub use generation::Policy;
@@ -14,4 +15,5 @@ pub use generation::Policy;
 pub(crate) use account::{KnownAccount, Operation};
 pub(crate) use describe::Described;
 pub(crate) use keys::{KeyBar, KeyUsage, KnownKey};
+pub(crate) use licence_keys::KnownLicenceKey;
 pub(crate) use proven::ProvenKey;

@@ -1,4 +1,4 @@
-//! HTTP requests of the demo, by the gate's own client.
+//! HTTP requests of commands, by the gate's own client.
 //!
 //! Owns connections and deadlines. Must never interpret an answer.
 
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Connections to an HTTP server, made when they are needed.
-pub(super) fn connections_to(to: SocketAddr) -> Arc<Upstream> {
+pub(in crate::cli) fn connections_to(to: SocketAddr) -> Arc<Upstream> {
     let timeout = Duration::from_secs(2);
     let dialer = Dialer::new(to.ip().to_string(), to.port(), timeout, |_| ());
     let keep = Keep {
@@ -28,7 +28,7 @@ pub(super) fn connections_to(to: SocketAddr) -> Arc<Upstream> {
 ///
 /// # Errors
 /// When the server cannot be reached or its answer cannot be read.
-pub(super) async fn fetch(
+pub(in crate::cli) async fn fetch(
     connections: &Arc<Upstream>,
     request: Request<Bytes>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
