@@ -31,21 +31,22 @@ mod replica;
 mod sources;
 mod standing;
 mod statements;
+mod tell_clock;
 mod tell_standing;
 mod trust;
 
 use crate::billing::books::{AccountRef, Books};
-use crate::billing::{self, SettleError, balances, furthest, newest, told};
+use crate::billing::{self, SettleError, balances, newest, told};
 use crate::config::EventSettings;
 use crate::control::settler::standing::{Standing, ToldStandings};
+use crate::control::settler::tell_clock::{tell_ahead, tell_trust};
 use crate::control::settler::trust::Trust;
 use crate::control::standing::AccountStanding;
-use crate::ledger::{Entry, Reader, StoreError, Trouble};
+use crate::ledger::{Entry, StoreError, Trouble};
 use crate::metrics::PackFigures;
-use crate::model::{AccountId, Local, Mono, Month, Stop, Utc, run_low_priority};
+use crate::model::{AccountId, Mono, Month, Stop, Utc, run_low_priority};
 use crate::proxy::Shared;
 use crate::proxy::policy::Policy;
-use jiff::tz::TimeZone;
 use parking_lot::Mutex;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
@@ -69,8 +70,6 @@ const PASS_SHARE: u32 = 20;
 const PASS_AT_LATEST: Duration = Duration::from_secs(300);
 /// How often what was seen of the clocks is kept.
 const KEEP_EVERY: Duration = Duration::from_secs(60);
-/// A ledger that ends so much later than now was written by a clock that was wrong, or this one is.
-const AHEAD_SECONDS: i64 = 3_600;
 /// Names the machine's boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// How often old records are looked for.
@@ -473,38 +472,6 @@ fn stopped_by_files(policy: &Policy, others: &HashSet<AccountId>) -> usize {
             && !others.contains(&account.id)
     });
     by_the_files.count()
-}
-
-fn tell_trust(is_trusted: bool) {
-    if is_trusted {
-        tracing::info!(
-            "the wall clock is trusted: it has kept step with the monotonic clock for an hour"
-        );
-    } else {
-        tracing::info!(
-            "the wall clock is not trusted yet: nothing is sealed, settled or deleted before it has kept step with the monotonic clock for an hour"
-        );
-    }
-}
-
-/// Says so when the ledger ends later than now by more than an hour. It hinders nothing of what
-/// lies in the past.
-fn tell_ahead(reader: &Reader, zone: &TimeZone, now: Utc) -> Result<(), SettleError> {
-    if let Some((what, at)) = furthest(reader, zone)?
-        && seconds_ahead(at, now) > AHEAD_SECONDS
-    {
-        tracing::error!(
-            seconds = seconds_ahead(at, now),
-            "the ledger is ahead of the clock: it has {what}, which ends at {}. If the clock is wrong now, set it. If it was wrong \
-             when that was written, stop the limiter and restore the backup from before; what was settled by it stays so",
-            Local::new(at, zone)
-        );
-    }
-    Ok(())
-}
-
-fn seconds_ahead(at: Utc, now: Utc) -> i64 {
-    at.0.saturating_sub(now.0) / 1_000_000
 }
 
 fn gauge(calls: u64) -> i64 {

@@ -191,24 +191,7 @@ impl Intake {
 
     /// Writes the ranges of these messages.
     async fn collect(&self, fetched: &[Fetched]) -> Result<Done, String> {
-        let (mut ranges, mut unread) = (Vec::new(), Vec::new());
-        for message in fetched {
-            match Range::decode(&message.bytes) {
-                Ok(range) if range.ledger_id == message.ledger_id => ranges.push(range),
-                _ if !is_ledger_id(&message.ledger_id) => tracing::warn!(
-                    "a message of the subject {:?} is no ledger's, and is left out",
-                    message.ledger_id
-                ),
-                Ok(range) => unread.push((
-                    message.ledger_id.clone(),
-                    format!(
-                        "a message of its subject is of the ledger {}",
-                        range.ledger_id
-                    ),
-                )),
-                Err(error) => unread.push((message.ledger_id.clone(), error.to_string())),
-            }
-        }
+        let (ranges, unread) = decoded(fetched);
         let shared = self.shared.clone();
         let collected = tokio::task::spawn_blocking(move || {
             let collected = shared.ledger.collect(ranges)?;
@@ -316,6 +299,29 @@ impl Intake {
         };
         way.cursors.put(ledger_id, value.encode()).await.map(drop)
     }
+}
+
+/// The ranges of these messages, and those that are none, by ledger.
+fn decoded(fetched: &[Fetched]) -> (Vec<Range>, Vec<(String, String)>) {
+    let (mut ranges, mut unread) = (Vec::new(), Vec::new());
+    for message in fetched {
+        match Range::decode(&message.bytes) {
+            Ok(range) if range.ledger_id == message.ledger_id => ranges.push(range),
+            _ if !is_ledger_id(&message.ledger_id) => tracing::warn!(
+                "a message of the subject {:?} is no ledger's, and is left out",
+                message.ledger_id
+            ),
+            Ok(range) => unread.push((
+                message.ledger_id.clone(),
+                format!(
+                    "a message of its subject is of the ledger {}",
+                    range.ledger_id
+                ),
+            )),
+            Err(error) => unread.push((message.ledger_id.clone(), error.to_string())),
+        }
+    }
+    (ranges, unread)
 }
 
 /// How far each ledger is collected.

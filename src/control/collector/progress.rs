@@ -10,7 +10,8 @@ use crate::nats::{Nats, NatsStatus};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The log is told of a ledger's troubles so often at most.
 const TELL_AGAIN: Duration = Duration::from_secs(60);

@@ -3,7 +3,7 @@
 //! Owns the order: the ledger's lock, the settler, then what comes from NATS. NATS need not be there:
 //! customers and operators are answered without it.
 
-use crate::config::{Config, Limits, Settings};
+use crate::config::{Config, Settings};
 use crate::control::Settler;
 use crate::control::admin::{self, AdminState};
 use crate::control::collector::claim::{Claim, Holding};
@@ -44,8 +44,8 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
     let written = config.written;
     let (ledger, policy, metrics) =
         opened(&settings, &clock, sold, &written, check_collected).await?;
-    let limiters = Limiters::default();
-    let shared = Arc::new(Shared::new(clock, policy, limiters, ledger, metrics));
+    let shared = Shared::new(clock, policy, Limiters::default(), ledger, metrics);
+    let shared = Arc::new(shared);
     let (listeners, admin_listener) = bind(&settings, workers).await?;
     let (public, admin) = (listeners[0].local_addr()?, admin_listener.local_addr()?);
     let proxy = Arc::new(Proxy::new(&settings, shared.clone()));
@@ -60,14 +60,14 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
     let (state, state_seen) = watch::channel(AdminState::Starting);
     let reloader = Arc::new(Reloader::new(shared.clone(), settler.clone(), written));
     let router = {
-        let (portal, reloader) = (portal.clone(), reloader.clone());
+        let (portal, reloader, of) = (portal.clone(), reloader.clone(), progress.clone());
         admin::router(
             portal,
             reloader,
             &settings,
             public,
             state_seen,
-            Some(progress.clone()),
+            Some(of),
             None,
         )
     };
@@ -82,11 +82,6 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
     control.extend(work(&settler, &stream, holding));
     state.send_replace(AdminState::Serving);
     tracing::info!(%public, %admin, "collecting");
-    let Limits {
-        drain_notice,
-        drain,
-        ..
-    } = settings.limits;
     Ok(Running {
         public,
         admin,
@@ -100,8 +95,8 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
         state,
         workers: threads,
         control,
-        drain_notice,
-        drain,
+        drain_notice: settings.limits.drain_notice,
+        drain: settings.limits.drain,
     })
 }
 

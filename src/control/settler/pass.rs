@@ -5,7 +5,8 @@ use crate::billing::{
     self, Fixed, SettleError, balances, closing_day, debit_from, due, furthest, keep_from,
     last_day_over, next_seal, settle_month, to_debit, unsettled,
 };
-use crate::control::settler::{EVIDENCE, PRUNE_EVERY, Settler, SettlerState, seconds_ahead};
+use crate::control::settler::tell_clock::seconds_ahead;
+use crate::control::settler::{EVIDENCE, PRUNE_EVERY, Settler, SettlerState};
 use crate::ledger::{Entry, Reader, Seal};
 use crate::model::{Local, Month, Utc};
 use crate::proxy::policy::Policy;
