@@ -325,19 +325,24 @@ pub(in crate::control) fn spawn_workers(
         idle_timeout: settings.upstream.idle_timeout,
         max_age: settings.upstream.max_age,
     };
-    let mut threads = Vec::new();
+    let (mut threads, workers) = (Vec::new(), listeners.len());
     for (index, listener) in listeners.into_iter().enumerate() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let (portal, phase) = (portal.clone(), phase.subscribe());
         let (dialer, windows) = (dialer.clone(), portal.windows());
+        let decisions = portal.shared().decisions.ring(workers);
         let work = move || {
             runtime.block_on(async move {
                 let upstream = Arc::new(Upstream::new(dialer, keep));
                 tokio::spawn(sweep_connections(upstream.clone()));
                 let store = windows.map(|windows| Arc::new(windows.on_this_runtime()));
-                let worker = Arc::new(Worker { upstream, store });
+                let worker = Arc::new(Worker {
+                    upstream,
+                    store,
+                    decisions,
+                });
                 match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => listener::run(listener, portal, worker, phase).await,
                     Err(error) => tracing::error!(%error, "a worker cannot use its listener"),

@@ -14,29 +14,36 @@ pub(crate) enum Endpoint {
     Statement,
     /// The records of a month.
     Records,
+    /// Why a call was not let through.
+    Decision,
 }
 
-/// Under this path stand the statements, each by its month.
+/// Under these paths stand the statements, each by its month, and refusals by the ids of their calls.
 const STATEMENTS: &str = "/v1/statements/";
+const DECISIONS: &str = "/v1/decisions/";
 
 impl Endpoint {
     /// Every endpoint.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Quota,
         Self::Usage,
         Self::Statements,
         Self::Statement,
         Self::Records,
+        Self::Decision,
     ];
 
-    /// The endpoint of a path, and the rest of the path where that names a month.
+    /// The endpoint of a path, and the rest of the path where that names something.
     pub(crate) fn of_path(path: &str) -> Option<(Self, Option<&str>)> {
         match path.strip_prefix("/v1/")? {
             "quota" => Some((Self::Quota, None)),
             "usage" => Some((Self::Usage, None)),
             "statements" => Some((Self::Statements, None)),
             "records" => Some((Self::Records, None)),
-            _ => Some((Self::Statement, Some(path.strip_prefix(STATEMENTS)?))),
+            _ => {
+                let of = |endpoint, under| Some((endpoint, Some(path.strip_prefix(under)?)));
+                of(Self::Statement, STATEMENTS).or_else(|| of(Self::Decision, DECISIONS))
+            }
         }
     }
 
@@ -54,6 +61,7 @@ impl Endpoint {
             Self::Statements => "DescribeStatements",
             Self::Statement => "DescribeStatement",
             Self::Records => "DescribeRecords",
+            Self::Decision => "DescribeDecision",
         }
     }
 
@@ -79,6 +87,11 @@ mod tests {
                 Some((Endpoint::Statement, Some("2026-11"))),
             ),
             ("/v1/statements/", Some((Endpoint::Statement, Some("")))),
+            (
+                "/v1/decisions/00000000",
+                Some((Endpoint::Decision, Some("00000000"))),
+            ),
+            ("/v1/decisions", None),
             ("/v1/quota/", None),
             ("/v1/statementsx", None),
             ("/v1/portrait/segment", None),

@@ -344,6 +344,12 @@ pub(crate) const COMMIT: &str = env!("TOLLGATE_COMMIT");
 pub struct RequestId(pub uuid::Uuid);
 
 impl RequestId {
+    /// The id that is so spelled: 36 characters, in capitals or not.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let id = (text.len() == 36).then(|| uuid::Uuid::try_parse(text).ok());
+        id.flatten().map(Self)
+    }
+
     /// The spelling with hyphens that every surface uses, without an allocation.
     pub fn text(self) -> RequestIdText {
         let mut buffer = [0; 36];

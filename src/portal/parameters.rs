@@ -37,6 +37,7 @@ fn known(endpoint: Endpoint) -> Known {
             &["month", "after"],
             "Month and After",
         ),
+        Endpoint::Decision => (&[], "none", &["requestid"], "RequestId"),
     };
     Known {
         by_path,
@@ -107,7 +108,7 @@ impl Parameters {
         now: Utc,
         zone: &TimeZone,
     ) -> Result<Month, BadQuestion> {
-        match asked.month.as_deref().or_else(|| self.get("month")) {
+        match asked.part.as_deref().or_else(|| self.get("month")) {
             Some(text) => Month::parse(text).map_err(|_| BadQuestion::Month),
             None => Ok(Month::of(now, zone)),
         }
@@ -151,7 +152,7 @@ mod tests {
     ) -> Result<Vec<(&'static str, String)>, BadQuestion> {
         let asked = Asked {
             endpoint,
-            month: None,
+            part: None,
             is_action,
         };
         Parameters::read(&asked, Some(query), body.as_bytes()).map(|read| read.0)

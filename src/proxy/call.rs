@@ -177,6 +177,7 @@ impl Proxy {
         head: &RequestHead,
     ) -> Result<Reserved, Refusal> {
         let policy = self.shared.policy.load();
+        context.decided_by(&policy);
         let key = self.prove(context, &policy, &claimant, head)?;
         context.proven(key, context.received.later(&self.shared.clock).utc)?;
         let account = key.account();

@@ -6,17 +6,18 @@
 //! - **A call that hangs up before it is decided counts as refused** (`client_closed`): every
 //!   received call has one decision, and P4 closes.
 
-use crate::http::Field;
 use crate::http::h1::{Answer, RequestHead};
 use crate::http::names::X_TC_TRACE_ID;
+use crate::http::{Field, Trace};
 use crate::metrics::Decision;
 use crate::model::{Mode, Mono, RequestId, RequestIdText, Utc};
 use crate::proxy::admission::{Limiter, Now, SECOND, Started};
 use crate::proxy::body::Progress;
 use crate::proxy::client::Client;
+use crate::proxy::decisions::{DecisionRing, Name, Throttle, TurnedAwayCall, Verdict};
 use crate::proxy::dialect::Dialect;
 use crate::proxy::permit::AdmittedCall;
-use crate::proxy::policy::{KnownAccount, KnownKey, Operation};
+use crate::proxy::policy::{KnownAccount, KnownKey, Operation, Policy};
 use crate::proxy::rate_lines::{OWN_ENDPOINTS, RateLines};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
@@ -41,6 +42,10 @@ pub(crate) struct RequestContext<'p> {
     pub(super) decided: bool,
     pub(super) progress: Arc<Progress>,
     pub(super) account: Option<Arc<KnownAccount>>,
+    /// The place of the proven key in the account's list.
+    key: u32,
+    /// The generation that decided; 0 before.
+    generation: u32,
     pub(super) operation: Option<Arc<Operation>>,
     pub(super) limiter: Option<Arc<Limiter>>,
     pub(super) rate: Rate,
@@ -95,10 +100,17 @@ impl<'p> RequestContext<'p> {
             decided: true,
             progress,
             account: None,
+            key: 0,
+            generation: 0,
             operation: None,
             limiter: None,
             rate: Rate::Unknown,
         }
+    }
+
+    /// The generation that decides about it.
+    pub(super) fn decided_by(&mut self, policy: &Policy) {
+        self.generation = u32::try_from(policy.generation).unwrap_or(u32::MAX);
     }
 
     /// A key of an account is proven, and judged at `now`. When it holds, the connection belongs to
@@ -109,6 +121,7 @@ impl<'p> RequestContext<'p> {
     pub(crate) fn proven(&mut self, key: &KnownKey, now: Utc) -> Result<(), Refusal> {
         let account = key.account();
         self.account = Some(account.clone());
+        self.key = key.index();
         key.check(now, self.peer).map_err(Refusal::Key)?;
         match self.client.place.prove(&account.id) {
             true => Ok(()),
@@ -193,7 +206,11 @@ impl<'p> RequestContext<'p> {
 
     /// Counts the decision, unless the call was admitted: then it has its record and was only
     /// failed.
-    pub(super) fn refused(&mut self, refusal: &Refusal) {
+    pub(super) fn refused(
+        &mut self,
+        refusal: &Refusal,
+        (ring, head): (&DecisionRing, &RequestHead),
+    ) {
         tracing::debug!(
             request_id = %self.id,
             peer = %self.peer,
@@ -202,6 +219,7 @@ impl<'p> RequestContext<'p> {
             reason = refusal.reason(),
             "{}", if self.decided { "failed" } else { "not admitted" },
         );
+        ring.keep(self.id, &self.turned_away_call(refusal, head));
         if self.decided {
             return;
         }
@@ -228,6 +246,56 @@ impl<'p> RequestContext<'p> {
             self.turned_away(refusal.reason());
         }
         self.decide();
+    }
+
+    /// What is kept of the call, so that it can be explained by its id.
+    fn turned_away_call(&self, refusal: &Refusal, head: &RequestHead) -> TurnedAwayCall {
+        let row = refusal.row();
+        let throttle = match refusal {
+            Refusal::Throttled {
+                quota,
+                mode,
+                retry_after,
+                ..
+            } => Some(Throttle {
+                quota: *quota,
+                mode: *mode,
+                retry_after: Some(*retry_after),
+            }),
+            Refusal::NoQuota { begins_in, .. } => Some(Throttle {
+                quota: 0,
+                mode: Mode::Qps,
+                retry_after: *begins_in,
+            }),
+            _ => None,
+        };
+        let operation = self.operation.as_deref();
+        TurnedAwayCall {
+            at: self
+                .received
+                .utc
+                .plus(self.decided_at.since(self.received.mono)),
+            generation: self.generation.into(),
+            peer: self.peer,
+            account: Name::of(self.account.as_ref().map(|account| account.id.as_str())),
+            key: Name::of(self.key_id()),
+            group: Name::of(operation.map(|operation| operation.group.as_str())),
+            action: Name::of(operation.map(|operation| operation.action.as_str())),
+            verdict: match (row.is_throttle, self.decided && operation.is_some()) {
+                (true, _) => Verdict::Throttled,
+                (false, true) => Verdict::Failed,
+                (false, false) => Verdict::Refused,
+            },
+            row,
+            throttle,
+            trace: Trace::of(&head.fields).parent(),
+        }
+    }
+
+    /// The id of the proven key.
+    fn key_id(&self) -> Option<&str> {
+        let keys = self.account.as_ref().map(|account| &account.keys);
+        keys?.get(self.key as usize).map(|key| key.id.as_str())
     }
 
     /// Counts a refused call for its account, if that was proven.

@@ -266,6 +266,7 @@ mod tests {
             BadQuestion::CursorRestored(cursor),
             BadQuestion::RecordsGone,
             BadQuestion::NoStatement,
+            BadQuestion::NoDecision,
             BadQuestion::BillsElsewhere,
         ];
         refusals.extend(questions.map(Refusal::Question));

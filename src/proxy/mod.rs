@@ -14,6 +14,7 @@ mod body_memory;
 mod call;
 mod client;
 mod context;
+mod decisions;
 mod dialect;
 mod forwarded;
 mod forwarding;

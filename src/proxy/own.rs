@@ -14,6 +14,7 @@ use crate::proxy::operation::check_version;
 use crate::proxy::policy::ProvenKey;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
+use crate::proxy::worker::Worker;
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -25,8 +26,8 @@ const BODY_BYTES: u64 = 16 * 1024;
 pub(crate) struct Asked {
     /// The endpoint.
     pub endpoint: Endpoint,
-    /// The part of the path that names a month.
-    pub month: Option<Box<str>>,
+    /// The part of the path that names a month or a call.
+    pub part: Option<Box<str>>,
     /// It is named by `X-TC-Action`, so the answer stands in the vendor's envelope.
     pub is_action: bool,
 }
@@ -35,10 +36,10 @@ impl Asked {
     /// The own endpoint that this request is for. `None`: it is a call.
     pub(crate) fn of(head: &RequestHead) -> Option<Self> {
         let path = head.target.path();
-        if let Some((endpoint, month)) = Endpoint::of_path(path) {
+        if let Some((endpoint, part)) = Endpoint::of_path(path) {
             return Some(Self {
                 endpoint,
-                month: month.map(Into::into),
+                part: part.map(Into::into),
                 is_action: false,
             });
         }
@@ -48,7 +49,7 @@ impl Asked {
         let name = head.fields.get(crate::http::names::X_TC_ACTION)?;
         Some(Self {
             endpoint: Endpoint::of_action(name)?,
-            month: None,
+            part: None,
             is_action: true,
         })
     }
@@ -59,6 +60,7 @@ pub(crate) struct OwnRequest<'p> {
     /// Its id, its dialect, its peer.
     pub context: RequestContext<'p>,
     proxy: &'p Arc<Proxy>,
+    worker: &'p Worker,
     head: &'p RequestHead,
     upload: Option<Upload>,
     /// The body, where its credential's signature covers it.
@@ -69,7 +71,7 @@ impl<'p> OwnRequest<'p> {
     /// Begins with its head.
     pub(crate) fn new(
         proxy: &'p Arc<Proxy>,
-        client: &'p Client,
+        (worker, client): (&'p Worker, &'p Client),
         head: &'p RequestHead,
         body: RequestBody,
     ) -> Self {
@@ -78,6 +80,7 @@ impl<'p> OwnRequest<'p> {
         Self {
             context: RequestContext::of_own(proxy, client, head, received, progress),
             proxy,
+            worker,
             head,
             upload,
             buffered: None,
@@ -115,6 +118,7 @@ impl<'p> OwnRequest<'p> {
         let (claimant, buffered) = Box::pin(identified).await?;
         self.buffered = buffered;
         let policy = self.proxy.shared.policy.load();
+        self.context.decided_by(&policy);
         let key = self
             .proxy
             .prove(&self.context, &policy, &claimant, self.head)?;
@@ -143,7 +147,10 @@ impl<'p> OwnRequest<'p> {
     /// The answer for the client. It is held back when a credential was guessed.
     pub(crate) async fn answer(mut self, result: Result<Answer<Relay>, Refusal>) -> Answer<Relay> {
         let (context, upload) = (&mut self.context, &mut self.upload);
-        let mut answer = self.proxy.conclude(context, upload, result).await;
+        let mut answer = self
+            .proxy
+            .conclude(context, upload, (&self.worker.decisions, self.head), result)
+            .await;
         context.tell_rate(&mut answer);
         context.echo(self.head, &mut answer);
         answer

@@ -383,6 +383,9 @@ refusals! {
         Self::Question(failure @ BadQuestion::NoStatement) =>
             "no_statement", "ResourceNotFound", NOT_FOUND "No such statement", Retry::Never,
             (failure as BadQuestion::NoStatement);
+        Self::Question(failure @ BadQuestion::NoDecision) =>
+            "no_decision", "ResourceNotFound", NOT_FOUND "No such refusal", Retry::Never,
+            (failure as BadQuestion::NoDecision);
         Self::CannotAnswer =>
             "cannot_answer", "ServiceUnavailable", SERVICE_UNAVAILABLE "Service unavailable", Retry::Safe(1),
             ("The question cannot be answered now; ask again. Calls are not held up by that.");

@@ -9,6 +9,7 @@ use crate::model::{Bill, Clock, Utc, is_in};
 use crate::proxy::admission::{Limiter, Limiters, SharedWindows};
 use crate::proxy::body_memory::BodyMemory;
 use crate::proxy::client::Client;
+use crate::proxy::decisions::Decisions;
 use crate::proxy::identity::hold_down::{HoldDown, Warnings};
 use crate::proxy::places::{Place, Places};
 use crate::proxy::policy::Policy;
@@ -39,6 +40,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// The calls that were turned away since the ledger was last told.
     pub(crate) turned_away: TurnedAway,
+    /// Why calls were not let through.
+    pub(crate) decisions: Decisions,
     /// What the collector last said of the accounts.
     standing: HeardStanding,
     /// Unix time in microseconds; see [`Shared::vouch`].
@@ -63,6 +66,7 @@ impl Shared {
             ledger,
             metrics,
             turned_away: TurnedAway::default(),
+            decisions: Decisions::default(),
             standing: HeardStanding::default(),
             vouched: AtomicI64::new(i64::MIN),
         }

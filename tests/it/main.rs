@@ -17,6 +17,7 @@ mod collect;
 mod connections;
 mod crash;
 mod debits;
+mod decisions;
 mod demo;
 mod deploy;
 mod deploy_balancer;

@@ -4,7 +4,7 @@
 //! not check such a promise.
 
 use crate::cli::demo::exposition::Samples;
-use crate::cli::demo::fetch::{connections_to, fetch};
+use crate::cli::fetch::{connections_to, fetch};
 use crate::proxy::upstream::Upstream;
 use anyhow::{Context, ensure};
 use bytes::Bytes;

@@ -10,7 +10,6 @@
 mod bill;
 mod cap;
 mod exposition;
-mod fetch;
 mod fleet;
 mod follower;
 mod replicas;

@@ -3,7 +3,7 @@
 //! Owns what is called how often, and its signature. Must never look into the gate: to the gate
 //! these are clients and an upstream like any other.
 
-use crate::cli::demo::fetch::{connections_to, fetch};
+use crate::cli::fetch::{connections_to, fetch};
 use crate::model::Clock;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};

@@ -6,6 +6,7 @@
 mod accounts;
 mod app;
 mod calls;
+mod decisions;
 mod guard;
 mod listener;
 mod metrics;

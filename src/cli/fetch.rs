@@ -1,4 +1,4 @@
-//! HTTP requests of the demo, by the gate's own client.
+//! HTTP requests of commands, by the gate's own client.
 //!
 //! Owns connections and deadlines. Must never interpret an answer.
 
