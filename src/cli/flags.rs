@@ -49,7 +49,8 @@ pub enum Command {
     /// SIGHUP reads catalogue and accounts again, whole or not at all. SIGTERM, SIGINT or SIGQUIT
     /// drains: calls finish, the ledger is closed, and the exit code is 0. It is 1 when an admitted
     /// call could not be recorded. Another of these signals, more than a second later, ends the
-    /// drain at once. SIGUSR1, SIGUSR2 and SIGALRM are ignored, with a line in the log.
+    /// drain at once. SIGUSR1 opens the file of the access log again. SIGUSR2 and SIGALRM are ignored,
+    /// with a line in the log.
     #[command(after_help = "Example:\n  tollgate serve --config config/tollgate.yaml")]
     Serve(ConfigFlag),
     /// Collect the records of many gates in one ledger, settle them, and tell the gates who is

@@ -90,6 +90,12 @@ impl Running {
         }
     }
 
+    /// Opens the file of the access log again; whether there is an access log.
+    pub fn reopen_access_log(&self) -> bool {
+        let log = self.proxy.access_log();
+        log.inspect(|log| log.reopen()).is_some()
+    }
+
     /// Lets calls finish, then ends. `/readyz` says 503, calls are accepted for
     /// `limits.drain_notice`, and the backlog is emptied. Calls have at most `limits.drain` to
     /// finish, or until `hurry` resolves to the name of what hurries. The rest is settled as
@@ -169,12 +175,19 @@ async fn keep_the_last(proxy: &Proxy, settler: Arc<Settler>, sending: Option<Sen
         turned_away::keep(&told, told.clock.utc());
         ended
     });
+    let log = proxy.access_log().cloned();
+    let logged = tokio::task::spawn_blocking(move || {
+        if let Some(log) = log {
+            log.close(KEEPING);
+        }
+    });
     let finish = async {
         if let Some(sending) = sending {
             sending.finish(KEEPING).await;
         }
     };
-    let (kept, ()) = tokio::join!(tokio::time::timeout(KEEPING, kept), finish);
+    let kept = tokio::time::timeout(KEEPING, kept);
+    let (kept, (), _) = tokio::join!(kept, finish, tokio::time::timeout(KEEPING, logged));
     match kept {
         Ok(Ok(Ok(()))) => {}
         _ => tracing::warn!("what was seen of the clocks could not be kept at the end"),

@@ -29,7 +29,7 @@ use crate::proxy::admission::{Limiters, SECOND};
 use crate::proxy::listener::{self, Phase};
 use crate::proxy::policy::Policy;
 use crate::proxy::upstream::{Dialer, Keep, Upstream};
-use crate::proxy::{Proxy, Shared, Worker};
+use crate::proxy::{AccessLog, Proxy, Shared, Worker};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -66,6 +66,9 @@ pub enum StartError {
         /// The system's error.
         cause: io::Error,
     },
+    /// The access log cannot be written.
+    #[error("access_log.to: {0}")]
+    AccessLog(io::Error),
     /// Too few file descriptors.
     #[error(transparent)]
     Files(#[from] TooFewFiles),
@@ -144,7 +147,9 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let (public, admin) = (listeners[0].local_addr()?, admin_listener.local_addr()?);
 
     let shared = share(&settings, &clock, opened).await?;
-    let proxy = Arc::new(Proxy::new(&settings, shared.clone()));
+    let access_log = access_log(&settings, &shared)?;
+    let proxy = Proxy::new(&settings, shared.clone()).with_access_log(access_log);
+    let proxy = Arc::new(proxy);
     let raised = Arc::new(Notify::new());
     let settles = !settings.books_are_elsewhere();
     let settler = started_settler(&settings, &shared, settles, &raised).await?;
@@ -236,6 +241,15 @@ async fn share(
         Ok::<_, UnreadStanding>(shared)
     });
     Ok(Arc::new(heard.await??))
+}
+
+fn access_log(settings: &Settings, shared: &Shared) -> Result<Option<Arc<AccessLog>>, StartError> {
+    let Some(settings) = &settings.access_log else {
+        return Ok(None);
+    };
+    let dropped = shared.metrics.access_log_dropped.clone();
+    let log = AccessLog::start(settings, shared.clock.clone(), dropped);
+    log.map(Some).map_err(StartError::AccessLog)
 }
 
 fn first_policy(

@@ -291,6 +291,8 @@ families! {
             "1 while the files hold settings that only a restart puts in force.";
         pub log_lines_dropped: IntCounter = "log_lines_dropped_total" [],
             "Log lines that were dropped because their reader did not take them.";
+        pub access_log_dropped: IntCounter = "access_log_dropped_total" [],
+            "Lines of the access log that were lost, because its file was slow, full or gone.";
         build_info: GaugeVec = "build_info" ["version", "commit"],
             "1, with the version and the commit that it was built from.";
     }

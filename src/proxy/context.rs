@@ -10,22 +10,25 @@ use crate::http::h1::{Answer, RequestHead};
 use crate::http::names::X_TC_TRACE_ID;
 use crate::http::{Field, Trace};
 use crate::metrics::Decision;
-use crate::model::{Mode, Mono, RequestId, RequestIdText, Utc};
+use crate::model::{Mode, Mono, Outcome, RequestId, RequestIdText, Utc};
+use crate::proxy::access_log::{AccessEntry, LogEntry};
 use crate::proxy::admission::{Limiter, Now, SECOND, Started};
-use crate::proxy::body::Progress;
 use crate::proxy::client::Client;
 use crate::proxy::decisions::{DecisionRing, Name, Throttle, TurnedAwayCall, Verdict};
 use crate::proxy::dialect::Dialect;
 use crate::proxy::permit::AdmittedCall;
 use crate::proxy::policy::{KnownAccount, KnownKey, Operation, Policy};
+use crate::proxy::progress::Progress;
 use crate::proxy::rate_lines::{OWN_ENDPOINTS, RateLines};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
 use crate::proxy::turned_away::TurnedAwayKind;
 use crate::proxy::{Relay, forwarded};
+use http::Method;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// One request between its head and its decision. It is decided exactly once, however it ends (P4).
 pub(crate) struct RequestContext<'p> {
@@ -49,6 +52,8 @@ pub(crate) struct RequestContext<'p> {
     pub(super) operation: Option<Arc<Operation>>,
     pub(super) limiter: Option<Arc<Limiter>>,
     pub(super) rate: Rate,
+    /// Its line in the access log, until its answer takes it.
+    access: Option<Box<AccessEntry>>,
 }
 
 /// What the answer tells of the quota.
@@ -75,6 +80,7 @@ impl<'p> RequestContext<'p> {
         proxy.shared.metrics.pending.inc();
         let mut context = Self::of_own(proxy, client, head, received, progress);
         context.decided = false;
+        context.begin_line(head);
         context
     }
 
@@ -105,6 +111,78 @@ impl<'p> RequestContext<'p> {
             operation: None,
             limiter: None,
             rate: Rate::Unknown,
+            access: None,
+        }
+    }
+
+    /// Begins its line in the access log, if it has one.
+    fn begin_line(&mut self, head: &RequestHead) {
+        let log = self.proxy.access_log.as_ref();
+        if log.is_some_and(|log| log.takes(self.id)) {
+            self.access = Some(Box::new(AccessEntry {
+                id: self.id,
+                received: (self.received.mono, self.received.utc),
+                peer: self.peer,
+                account: None,
+                key: 0,
+                operation: None,
+                decision: Decision::Refused.as_str(),
+                reason: "",
+                status: None,
+                progress: self.progress.clone(),
+                bytes_out: 0,
+                upstream: None,
+                overhead: None,
+                trace: Trace::of(&head.fields).parent(),
+                took: Duration::ZERO,
+            }));
+        }
+    }
+
+    /// Its line in the access log, with all that is known of it; `None` when it has none, or had it
+    /// already.
+    fn take_line(&mut self) -> Option<LogEntry> {
+        let (log, mut entry) = (self.proxy.access_log.clone()?, self.access.take()?);
+        entry.account.clone_from(&self.account);
+        entry.key = self.key;
+        entry.operation.clone_from(&self.operation);
+        Some(LogEntry::new(log, entry))
+    }
+
+    /// Gives its line in the access log to its answer, with whose end it is written.
+    pub(super) fn log(&mut self, head: &RequestHead, answer: &mut Answer<Relay>) {
+        let Some(mut line) = self.take_line() else {
+            return;
+        };
+        match self.client.has_gone.load(Ordering::Relaxed) {
+            true => line.not_answered("client_closed"),
+            false => line.answered(answer.status()),
+        }
+        match answer.body_mut() {
+            Err(Relay::Upstream(relayed)) => relayed.log = Some(line),
+            Ok(bytes) if head.method != Method::HEAD => line.passed(bytes),
+            Ok(_) | Err(Relay::Own(_)) => {}
+        }
+    }
+
+    /// The upstream took so long, from the start to the head of its answer or to giving up.
+    pub(super) fn waited_for_upstream(&mut self, outcome: Outcome, took: Duration) {
+        let metrics = &self.proxy.shared.metrics;
+        metrics.upstream(outcome).observe(took.as_secs_f64());
+        if let Some(access) = &mut self.access {
+            access.upstream = Some(took);
+        }
+    }
+
+    /// The gate itself took so long for the call.
+    pub(super) fn took_here(&mut self, took: Duration) {
+        self.proxy
+            .shared
+            .metrics
+            .overhead
+            .observe(took.as_secs_f64());
+        if let Some(access) = &mut self.access {
+            access.overhead = Some(took);
         }
     }
 
@@ -196,6 +274,9 @@ impl<'p> RequestContext<'p> {
     }
 
     pub(super) fn admitted(&mut self, call: &AdmittedCall, started: &Started) {
+        if let Some(access) = &mut self.access {
+            access.decision = Decision::Admitted.as_str();
+        }
         call.operation.admitted(started.mode).inc();
         call.key.admitted(started.at);
         if let Some(limiter) = &self.limiter {
@@ -219,6 +300,12 @@ impl<'p> RequestContext<'p> {
             reason = refusal.reason(),
             "{}", if self.decided { "failed" } else { "not admitted" },
         );
+        if let Some(access) = &mut self.access {
+            access.reason = refusal.reason();
+            if refusal.is_throttle() {
+                access.decision = Decision::Throttled.as_str();
+            }
+        }
         ring.keep(self.id, &self.turned_away_call(refusal, head));
         if self.decided {
             return;
@@ -328,11 +415,15 @@ impl Drop for RequestContext<'_> {
     /// Hung up before it was decided, while its body arrived or while it waited for its start; or
     /// its connection gave way.
     fn drop(&mut self) {
+        let reason = match self.client.place.gave_way() {
+            true => "gave_way",
+            false => "client_closed",
+        };
+        if let Some(access) = &mut self.access {
+            access.reason = reason;
+        }
+        drop(self.take_line());
         if !self.decided {
-            let reason = match self.client.place.gave_way() {
-                true => "gave_way",
-                false => "client_closed",
-            };
             self.count(None, Decision::Refused, reason);
             if let Some(limiter) = &self.limiter {
                 limiter.counts.refused.fetch_add(1, Ordering::Relaxed);

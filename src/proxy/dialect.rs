@@ -161,8 +161,8 @@ pub(super) fn vendor_failed(id: &RequestIdText, status: StatusCode) -> Answer<Re
 mod tests {
     use super::*;
     use crate::model::{AccountId, GroupId, Mode, Stop};
-    use crate::proxy::body::UploadFailure;
     use crate::proxy::policy::KeyBar;
+    use crate::proxy::progress::UploadFailure;
     use crate::proxy::question::{BadQuestion, CursorText};
     use crate::proxy::refusal::{REFUSALS, RefusalRow, Retry};
     use crate::proxy::sentence::Sentence;

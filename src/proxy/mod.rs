@@ -9,6 +9,7 @@
 //!   service in front of it would have no second user. The admin listener has tower, which sheds
 //!   load where queries of the ledger can pile up.
 
+mod access_log;
 mod body;
 mod body_memory;
 mod call;
@@ -22,6 +23,7 @@ mod operation;
 mod own;
 mod permit;
 mod places;
+mod progress;
 mod question;
 mod rate_lines;
 mod refusal;
@@ -41,6 +43,7 @@ pub(crate) mod upstream;
 pub use body::{UPLOAD_BYTES_PER_SECOND, UPLOAD_GRACE};
 pub use refusal::{REFUSALS, Retry};
 
+pub(crate) use access_log::AccessLog;
 pub(crate) use body::{OwnBody, Relay};
 pub(crate) use client::Client;
 pub(crate) use own::{Asked, OwnRequest};

@@ -2,9 +2,9 @@
 //! `deploy/ERRORS.md` are made from it. No row may tell of another account or of the upstream.
 
 use crate::model::{GroupId, Mode, Stop};
-use crate::proxy::body::UploadFailure;
 use crate::proxy::identity::CredentialFailure;
 use crate::proxy::policy::KeyBar;
+use crate::proxy::progress::UploadFailure;
 use crate::proxy::question::{BadQuestion, CursorText};
 use crate::proxy::sentence::{Sentence, Value, sentence};
 use http::{Method, StatusCode};

@@ -6,7 +6,7 @@
 
 use crate::http::h1::{Answer, RequestBody, RequestHead};
 use crate::proxy::admission::Now;
-use crate::proxy::body::{Progress, Relay, Upload, UploadFailure};
+use crate::proxy::body::{Relay, Upload};
 use crate::proxy::client::Client;
 use crate::proxy::context::RequestContext;
 use crate::proxy::decisions::DecisionRing;
@@ -14,6 +14,7 @@ use crate::proxy::dialect::Dialect;
 use crate::proxy::forwarding::{check_connection, check_count};
 use crate::proxy::identity::hold_down::HoldVerdict;
 use crate::proxy::identity::{CredentialFailure, must_stand_once};
+use crate::proxy::progress::{Progress, UploadFailure};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
 use crate::proxy::worker::Worker;
@@ -47,6 +48,7 @@ impl Proxy {
             .await;
         context.tell_rate(&mut answer);
         context.echo(&head, &mut answer);
+        context.log(&head, &mut answer);
         answer
     }
 

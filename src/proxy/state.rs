@@ -6,6 +6,7 @@ use crate::http::h1::BadHead;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::model::{Bill, Clock, Utc, is_in};
+use crate::proxy::access_log::AccessLog;
 use crate::proxy::admission::{Limiter, Limiters, SharedWindows};
 use crate::proxy::body_memory::BodyMemory;
 use crate::proxy::client::Client;
@@ -143,6 +144,8 @@ pub struct Proxy {
     pub(super) upstream_host: String,
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) abandoning: AtomicBool,
+    /// The access log, when there is one.
+    pub(super) access_log: Option<Arc<AccessLog>>,
 }
 
 impl Proxy {
@@ -164,8 +167,19 @@ impl Proxy {
             upstream_host: settings.upstream.endpoint.to_string(),
             trusted_proxies: settings.trusted_proxies.clone(),
             abandoning: AtomicBool::new(false),
+            access_log: None,
             shared,
         }
+    }
+
+    /// Each call has a line in this log.
+    pub(crate) fn with_access_log(self, access_log: Option<Arc<AccessLog>>) -> Self {
+        Self { access_log, ..self }
+    }
+
+    /// The access log, when there is one.
+    pub(crate) fn access_log(&self) -> Option<&Arc<AccessLog>> {
+        self.access_log.as_ref()
     }
 
     /// The state that the whole process shares.

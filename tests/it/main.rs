@@ -5,6 +5,7 @@
     reason = "the harness shows it of a test that fails"
 )]
 
+mod access_log;
 mod admin;
 mod answers;
 mod bad_input;
