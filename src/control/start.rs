@@ -394,6 +394,8 @@ fn open_ledger(
             .stall_after
             .min(settings.limits.request_timeout / 2),
     };
+    let pending_limit = i64::try_from(options.pending_limit).unwrap_or(i64::MAX);
+    metrics.ledger_pending_limit.set(pending_limit);
     let records: Vec<_> = Outcome::ALL
         .iter()
         .map(|outcome| metrics.records(*outcome))

@@ -5,11 +5,14 @@
 
 mod accounts;
 mod collected;
+mod exemplars;
 mod families;
+mod openmetrics;
 mod series;
 
 pub use families::{FAMILIES, Metrics};
 
+pub(crate) use accounts::Exposition;
 pub(crate) use accounts::{AccountFigures, PackFigures};
 pub(crate) use collected::SourceFigures;
 pub(crate) use families::{Decision, EventOutcome, IntCounter};

@@ -350,6 +350,11 @@ impl RequestId {
         id.flatten().map(Self)
     }
 
+    /// When its call came, in milliseconds of Unix time: an id of version 7 begins with that.
+    pub(crate) fn at_ms(self) -> u64 {
+        u64::try_from(self.0.as_u128() >> 80).unwrap_or(0)
+    }
+
     /// The spelling with hyphens that every surface uses, without an allocation.
     pub fn text(self) -> RequestIdText {
         let mut buffer = [0; 36];

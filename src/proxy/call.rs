@@ -234,10 +234,10 @@ impl Proxy {
         let slot = slot()?;
         let reservation = limiter.reserve(now, self.max_delay).map_err(denied)?;
         context.held_to(reservation.quota(), reservation.left());
-        self.shared
-            .metrics
-            .admission_delay
-            .observe(reservation.start().since(now.mono).as_secs_f64());
+        self.shared.metrics.admission_delay.observe(
+            reservation.start().since(now.mono).as_secs_f64(),
+            context.id,
+        );
         Ok((WindowPlace::Here(reservation), slot))
     }
 
@@ -261,7 +261,9 @@ impl Proxy {
             StoreVerdict::Started(started, left) => {
                 let delay = started.start.since(wish.now);
                 let metrics = &self.shared.metrics;
-                metrics.admission_delay.observe(delay.as_secs_f64());
+                metrics
+                    .admission_delay
+                    .observe(delay.as_secs_f64(), context.id);
                 context.held_to(wish.quota, left);
                 Ok(started)
             }

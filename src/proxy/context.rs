@@ -168,7 +168,9 @@ impl<'p> RequestContext<'p> {
     /// The upstream took so long, from the start to the head of its answer or to giving up.
     pub(super) fn waited_for_upstream(&mut self, outcome: Outcome, took: Duration) {
         let metrics = &self.proxy.shared.metrics;
-        metrics.upstream(outcome).observe(took.as_secs_f64());
+        metrics
+            .upstream(outcome)
+            .observe(took.as_secs_f64(), self.id);
         if let Some(access) = &mut self.access {
             access.upstream = Some(took);
         }
@@ -180,7 +182,7 @@ impl<'p> RequestContext<'p> {
             .shared
             .metrics
             .overhead
-            .observe(took.as_secs_f64());
+            .observe(took.as_secs_f64(), self.id);
         if let Some(access) = &mut self.access {
             access.overhead = Some(took);
         }

@@ -152,6 +152,11 @@ impl Proxy {
     /// A proxy of this state, with places and memory of its own.
     pub fn new(settings: &Settings, shared: Arc<Shared>) -> Self {
         let (clock, metrics) = (&shared.clock, &shared.metrics);
+        let whole = |limit: u64| i64::try_from(limit).unwrap_or(i64::MAX);
+        let connections = settings.limits.connections as u64;
+        metrics.connections_limit.set(whole(connections));
+        let memory = settings.limits.body_memory;
+        metrics.body_memory_limit.set(whole(memory));
         // A counter that is there from the start shows its first step.
         for bad in BadHead::ALL {
             metrics.head_refused(bad.label());

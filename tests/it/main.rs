@@ -40,6 +40,7 @@ mod identity;
 mod keys;
 mod ledger_trouble;
 mod logs;
+mod metrics;
 mod names;
 mod nats;
 mod nats_access;

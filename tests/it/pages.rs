@@ -6,7 +6,7 @@ use http::StatusCode;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "README.md",
     "README.zh-CN.md",
     "ARCHITECTURE.md",
@@ -17,6 +17,7 @@ const PAGES: [&str; 10] = [
     "deploy/CUSTOMERS.md",
     "deploy/DISK.md",
     "deploy/ERRORS.md",
+    "deploy/RUNBOOK.md",
 ];
 
 /// What a page has to say in place of a value, and the value.

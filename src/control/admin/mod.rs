@@ -10,6 +10,7 @@ mod decisions;
 mod guard;
 mod listener;
 mod metrics;
+mod own_figures;
 mod probes;
 mod process;
 mod query;
