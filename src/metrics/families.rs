@@ -2,16 +2,14 @@
 //! the reference in `deploy/README.md` are made from it.
 
 use crate::metrics::exemplars::Timed;
+use crate::metrics::family::Family;
 use crate::metrics::series::AccountSeries;
+use crate::metrics::shapes::{ByOutcome, Shape, Unsorted};
 use crate::model::{COMMIT, EventType, Mode, Outcome};
 use parking_lot::Mutex;
 /// A counter that was resolved once and is kept where it counts.
 pub(crate) use prometheus::IntCounter;
-use prometheus::core::Collector;
-use prometheus::{
-    Counter, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts,
-    Registry,
-};
+use prometheus::{Counter, GaugeVec, Histogram, IntCounterVec, IntGauge, Registry};
 
 /// The decision about a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,44 +34,6 @@ impl Decision {
             Self::Refused => "refused",
         }
     }
-}
-
-/// The kind of a family.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// It only rises while the process lives.
-    Counter,
-    /// It rises and falls.
-    Gauge,
-    /// It counts values by buckets.
-    Histogram,
-}
-
-impl Kind {
-    /// As Prometheus calls it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-        }
-    }
-}
-
-/// One row of the table. Name and labels are stable: dashboards depend on them.
-pub struct Family {
-    /// Its subject, as a heading.
-    pub section: &'static str,
-    /// With the prefix.
-    pub name: &'static str,
-    /// The thing that it measures.
-    pub kind: Kind,
-    /// One or two sentences for the operator; no line break, no `|`.
-    pub help: &'static str,
-    /// The names of its labels.
-    pub labels: &'static [&'static str],
-    /// The upper bounds of a histogram's buckets.
-    pub buckets: &'static [f64],
 }
 
 /// From 50 µs (a throttle) to a minute (the longest call).
@@ -415,123 +375,11 @@ impl Metrics {
     }
 }
 
-/// How a family of one type comes from its row.
-trait Shape: Sized {
-    const KIND: Kind;
-
-    /// Made, and in the registry.
-    fn made(family: &Family, registry: &Registry) -> Self;
-}
-
-/// One histogram for each outcome, resolved at the start.
-pub(in crate::metrics) struct ByOutcome([Timed; Outcome::ALL.len()]);
-
-/// Counters that are exposed beside the registry, which would sort all of their series at each
-/// scrape.
-pub(in crate::metrics) struct Unsorted(pub(in crate::metrics) IntCounterVec);
-
-fn options(family: &Family) -> Opts {
-    Opts::new(family.name, family.help)
-}
-
-fn histogram_options(family: &Family) -> HistogramOpts {
-    HistogramOpts::new(family.name, family.help).buckets(family.buckets.to_vec())
-}
-
-fn valid<C>(made: prometheus::Result<C>) -> C {
-    made.expect("a constant, valid description")
-}
-
-fn register<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
-    let metric = valid(made);
-    registry
-        .register(Box::new(metric.clone()))
-        .expect("each family is registered once");
-    metric
-}
-
-impl Shape for IntCounter {
-    const KIND: Kind = Kind::Counter;
-
-    fn made(family: &Family, registry: &Registry) -> Self {
-        register(registry, Self::with_opts(options(family)))
-    }
-}
-
-impl Shape for IntCounterVec {
-    const KIND: Kind = Kind::Counter;
-
-    fn made(family: &Family, registry: &Registry) -> Self {
-        register(registry, Self::new(options(family), family.labels))
-    }
-}
-
-impl Shape for Unsorted {
-    const KIND: Kind = Kind::Counter;
-
-    fn made(family: &Family, _: &Registry) -> Self {
-        Self(valid(IntCounterVec::new(options(family), family.labels)))
-    }
-}
-
-impl Shape for IntGauge {
-    const KIND: Kind = Kind::Gauge;
-
-    fn made(family: &Family, registry: &Registry) -> Self {
-        register(registry, Self::with_opts(options(family)))
-    }
-}
-
-impl Shape for GaugeVec {
-    const KIND: Kind = Kind::Gauge;
-
-    fn made(family: &Family, registry: &Registry) -> Self {
-        register(registry, Self::new(options(family), family.labels))
-    }
-}
-
-impl Shape for Histogram {
-    const KIND: Kind = Kind::Histogram;
-
-    fn made(family: &Family, registry: &Registry) -> Self {
-        register(registry, Self::with_opts(histogram_options(family)))
-    }
-}
-
-impl Shape for Counter {
-    const KIND: Kind = Kind::Counter;
-
-    fn made(family: &Family, registry: &Registry) -> Self {
-        register(registry, Self::with_opts(options(family)))
-    }
-}
-
-impl Shape for Timed {
-    const KIND: Kind = Kind::Histogram;
-
-    fn made(family: &Family, registry: &Registry) -> Self {
-        Self::new(Histogram::made(family, registry), family.buckets)
-    }
-}
-
-impl Shape for ByOutcome {
-    const KIND: Kind = Kind::Histogram;
-
-    fn made(family: &Family, registry: &Registry) -> Self {
-        let made = HistogramVec::new(histogram_options(family), family.labels);
-        let histograms = register(registry, made);
-        let of = |outcome: usize| {
-            let histogram = histograms.with_label_values(&[Outcome::ALL[outcome].as_str()]);
-            Timed::new(histogram, family.buckets)
-        };
-        Self(std::array::from_fn(of))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::metrics::SourceFigures;
+    use crate::metrics::family::Kind;
 
     #[test]
     fn every_family_that_is_exposed_is_of_the_table_with_its_kind_and_help() {

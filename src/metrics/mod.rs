@@ -7,8 +7,10 @@ mod accounts;
 mod collected;
 mod exemplars;
 mod families;
+mod family;
 mod openmetrics;
 mod series;
+mod shapes;
 
 pub use families::{FAMILIES, Metrics};
 
