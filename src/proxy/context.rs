@@ -142,7 +142,8 @@ impl<'p> RequestContext<'p> {
     /// Its line in the access log, with all that is known of it; `None` when it has none, or had it
     /// already.
     fn take_line(&mut self) -> Option<LogEntry> {
-        let (log, mut entry) = (self.proxy.access_log.clone()?, self.access.take()?);
+        let mut entry = self.access.take()?;
+        let log = self.proxy.access_log.clone()?;
         entry.account.clone_from(&self.account);
         entry.key = self.key;
         entry.operation.clone_from(&self.operation);
@@ -417,6 +418,9 @@ impl Drop for RequestContext<'_> {
     /// Hung up before it was decided, while its body arrived or while it waited for its start; or
     /// its connection gave way.
     fn drop(&mut self) {
+        if self.decided && self.access.is_none() {
+            return;
+        }
         let reason = match self.client.place.gave_way() {
             true => "gave_way",
             false => "client_closed",

@@ -111,3 +111,59 @@ impl Output {
         self.to.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+    use parking_lot::Mutex;
+    use std::sync::Arc;
+
+    /// A disk with room for so many further bytes, and what is on it.
+    #[derive(Clone, Default)]
+    struct Small(Arc<Mutex<(usize, Vec<u8>)>>);
+
+    impl Write for Small {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let (room, written) = &mut *self.0.lock();
+            if *room == 0 {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            let taken = bytes.len().min(*room);
+            *room -= taken;
+            written.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_is_ended_before_the_next_one_and_each_that_is_lost_is_counted_once()
+    {
+        let (disk, metrics) = (Small::default(), Metrics::new(1));
+        let mut output = Output {
+            to: Box::new(disk.clone()),
+            path: None,
+            dropped: metrics.access_log_dropped.clone(),
+            fails: false,
+            is_torn: false,
+        };
+        let mut write = |room: usize, lines: &str| {
+            disk.0.lock().0 = room;
+            let mut buffer = lines.as_bytes().to_vec();
+            output.write(&mut buffer);
+            assert!(buffer.is_empty());
+            let written = String::from_utf8(disk.0.lock().1.clone()).unwrap();
+            (written, metrics.access_log_dropped.get())
+        };
+        assert_eq!(write(100, "a\n"), ("a\n".to_owned(), 0));
+        assert_eq!(write(4, "bb\ncc\ndd\n"), ("a\nbb\nc".to_owned(), 2));
+        assert_eq!(write(0, "ee\n"), ("a\nbb\nc".to_owned(), 3));
+        // The end of the line that was cut off takes the room.
+        assert_eq!(write(1, "ff\n"), ("a\nbb\nc\n".to_owned(), 4));
+        assert_eq!(write(100, "gg\n"), ("a\nbb\nc\ngg\n".to_owned(), 4));
+    }
+}
