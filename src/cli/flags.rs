@@ -2,16 +2,16 @@
 //!
 //! Owns every help text. Must never run a command.
 
-use crate::billing::Goods;
 use crate::cli::config_flag::ConfigFlag;
 use crate::cli::flags_collect::CollectFlags;
+use crate::cli::flags_explain::ExplainFlags;
 use crate::cli::flags_key::KeyCommand;
 use crate::cli::flags_licence::LicenceCommand;
+use crate::cli::flags_price::PriceFlags;
 use crate::cli::output::{AnswerFormat, Format, RecordsFormat};
-use crate::cli::values::{account_id, event_state, group_id, head, month_digest, up_to};
-use crate::config;
+use crate::cli::values::{account_id, event_state, head, month_digest};
 use crate::ledger::{Cursor, EventState};
-use crate::model::{AccountId, GroupId, Month, Period, VERSION};
+use crate::model::{AccountId, Month, VERSION};
 use clap::builder::Resettable;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::path::PathBuf;
@@ -50,7 +50,8 @@ pub enum Command {
     /// SIGHUP reads catalogue and accounts again, whole or not at all. SIGTERM, SIGINT or SIGQUIT
     /// drains: calls finish, the ledger is closed, and the exit code is 0. It is 1 when an admitted
     /// call could not be recorded. Another of these signals, more than a second later, ends the
-    /// drain at once. SIGUSR1, SIGUSR2 and SIGALRM are ignored, with a line in the log.
+    /// drain at once. SIGUSR1 opens the file of the access log again. SIGUSR2 and SIGALRM are ignored,
+    /// with a line in the log.
     #[command(after_help = "Example:\n  tollgate serve --config config/tollgate.yaml")]
     Serve(ConfigFlag),
     /// Collect the records of many gates in one ledger, settle them, and tell the gates who is
@@ -142,6 +143,11 @@ pub enum Command {
         after_help = "Examples:\n  tollgate events --state passed\n  tollgate events --account 1250000001 --format json"
     )]
     Events(EventsFlags),
+    /// Tell why a call was not let through: ask the running gate by the call's request id.
+    #[command(
+        after_help = "Example:\n  tollgate explain 01980a3c-7d5e-7000-8000-000000000001 --format json"
+    )]
+    Explain(ExplainFlags),
     /// Copy the ledger, also while the gate runs.
     #[command(after_help = "Example:\n  tollgate backup --to copy.db")]
     Backup(BackupFlags),
@@ -237,94 +243,6 @@ pub struct ReportFlags {
     /// How to print the report.
     #[arg(long, value_enum, default_value_t = AnswerFormat::Table)]
     pub(crate) format: AnswerFormat,
-}
-
-/// The flags of `tollgate price`.
-#[derive(Args)]
-pub struct PriceFlags {
-    #[command(flatten)]
-    pub(crate) config: ConfigFlag,
-    #[command(subcommand)]
-    pub(crate) order: Order,
-}
-
-/// The order that `tollgate price` quotes.
-#[derive(Subcommand)]
-pub(crate) enum Order {
-    /// Quote prepaid packs of calls (R11).
-    #[command(
-        after_help = "Example:\n  tollgate price packs --group portrait-segmentation --calls 10000 --count 2"
-    )]
-    Packs {
-        /// The group of the catalogue.
-        #[arg(long, value_name = "GROUP", value_parser = group_id)]
-        group: GroupId,
-        /// The size of a pack, in calls.
-        #[arg(long, value_name = "N")]
-        calls: u64,
-        /// The number of packs.
-        #[arg(long, value_name = "N", default_value_t = 1, value_parser = up_to(config::MAX_PACKS))]
-        count: u32,
-        /// How to print the quote.
-        #[arg(long, value_enum, default_value_t = AnswerFormat::Table)]
-        format: AnswerFormat,
-    },
-    /// Quote a quota in calls per second, for months or for days (R15).
-    #[command(
-        after_help = "Examples:\n  tollgate price qps --group portrait-segmentation --qps 10 --months 1\n  tollgate price qps --group portrait-segmentation --qps 50 --days 3 --format json"
-    )]
-    Qps {
-        /// The group of the catalogue.
-        #[arg(long, value_name = "GROUP", value_parser = group_id)]
-        group: GroupId,
-        /// The quota, in calls per second.
-        #[arg(long, value_name = "N", value_parser = up_to(config::MAX_QPS))]
-        qps: u32,
-        #[command(flatten)]
-        period: PeriodFlags,
-        /// How to print the quote.
-        #[arg(long, value_enum, default_value_t = AnswerFormat::Table)]
-        format: AnswerFormat,
-    },
-}
-
-/// For how long a quota is bought.
-#[derive(Args)]
-#[group(required = true, multiple = false)]
-pub(crate) struct PeriodFlags {
-    /// For so many calendar months.
-    #[arg(long, value_name = "N", value_parser = up_to(config::MAX_MONTHS))]
-    months: Option<u32>,
-    /// For so many days.
-    #[arg(long, value_name = "N", value_parser = up_to(config::MAX_DAYS))]
-    days: Option<u32>,
-}
-
-impl Order {
-    /// The group, the goods in the terms of the rules, and how to print the quote.
-    pub(crate) fn goods(self) -> (GroupId, Goods, AnswerFormat) {
-        match self {
-            Self::Packs {
-                group,
-                calls,
-                count,
-                format,
-            } => (group, Goods::Packs { calls, count }, format),
-            Self::Qps {
-                group,
-                qps,
-                period,
-                format,
-            } => {
-                let period = match period.months {
-                    Some(months) => Period::Months(months),
-                    // The flags' group is required: without months there are days.
-                    None => Period::Days(period.days.unwrap_or(0)),
-                };
-                (group, Goods::Qps { qps, period }, format)
-            }
-        }
-    }
 }
 
 /// The flags of `tollgate refund`.

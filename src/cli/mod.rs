@@ -9,11 +9,14 @@ mod collect;
 mod completions;
 mod config_flag;
 mod events;
+mod explain;
 mod fetch;
 mod flags;
 mod flags_collect;
+mod flags_explain;
 mod flags_key;
 mod flags_licence;
+mod flags_price;
 mod key;
 mod key_licence;
 mod licence;
@@ -40,14 +43,17 @@ pub use collect::collect;
 pub use completions::{completions, man};
 pub use config_flag::ConfigFlag;
 pub use events::events;
+pub use explain::explain;
 pub use flags::{
     BackupFlags, CheckFlags, Command, CompletionsFlags, DemoFlags, EventsFlags, ManFlags,
-    PriceFlags, RecordsFlags, RefundFlags, ReportFlags, RestoreFlags, StatementFlags, UsageFlags,
-    VerifyFlags, parse,
+    RecordsFlags, RefundFlags, ReportFlags, RestoreFlags, StatementFlags, UsageFlags, VerifyFlags,
+    parse,
 };
 pub use flags_collect::{CollectCommand, CollectFlags, RetireFlags};
+pub use flags_explain::ExplainFlags;
 pub use flags_key::{KeyCommand, KeyKind, RotateFlags};
 pub use flags_licence::{LicenceAppFlags, LicenceCommand, LicenceListFlags, LicenceRevokeFlags};
+pub use flags_price::PriceFlags;
 pub use key::key;
 pub use licence::licence;
 pub use output::tell;

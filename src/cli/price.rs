@@ -3,7 +3,7 @@
 //! Owns the forms of a quote. Must never compute a price: the rules of [`crate::billing`] do.
 
 use crate::billing::{Goods, Quote, list_price};
-use crate::cli::flags::PriceFlags;
+use crate::cli::flags_price::PriceFlags;
 use crate::cli::output::{AnswerFormat, load, print};
 use crate::config::{Catalog, Charging};
 use crate::model::{GroupId, Period};

@@ -73,7 +73,8 @@ async fn run(process: Process, dropped: ErrorCounter, path: PathBuf) -> anyhow::
     // Listened for before the start: the default action of a signal would end the process half-way.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut stop = StopSignals::listen()?;
-    ignore_harmless_signals()?;
+    let mut rotated = signal(SignalKind::user_defined1())?;
+    ignore_harmless_signals(false)?;
     // A file at its size limit (RLIMIT_FSIZE) is trouble of the ledger, which waits for room.
     // Unhandled, this signal would end the process instead of failing the write.
     drop(signal(SignalKind::from_raw(
@@ -99,7 +100,7 @@ async fn run(process: Process, dropped: ErrorCounter, path: PathBuf) -> anyhow::
     if process == Process::Gate {
         tokio::spawn(running.watch_upstream());
     }
-    let signal = until_stopped(&running, &dropped, &mut hangup, &mut stop).await;
+    let signal = until_stopped(&running, &dropped, (&mut hangup, &mut rotated), &mut stop).await;
     tracing::info!("{signal}: draining");
     running
         .drain(another_signal(&mut stop))
@@ -107,12 +108,12 @@ async fn run(process: Process, dropped: ErrorCounter, path: PathBuf) -> anyhow::
         .context("the ledger was not closed whole")
 }
 
-/// Reloads at each SIGHUP and counts dropped log lines, until a stop signal comes. Answers its
-/// name.
+/// Reloads at each SIGHUP, opens the access log again at each SIGUSR1 and counts dropped log lines,
+/// until a stop signal comes. Answers its name.
 async fn until_stopped(
     running: &Running,
     dropped: &ErrorCounter,
-    hangup: &mut Signal,
+    (hangup, rotated): (&mut Signal, &mut Signal),
     stop: &mut StopSignals,
 ) -> &'static str {
     let mut tick = tokio::time::interval(DROPPED_LINES_EVERY);
@@ -129,6 +130,11 @@ async fn until_stopped(
             // since.
             _ = hangup.recv(), if reload.is_none() => {
                 reload = Some(Box::pin(running.reload(ReloadOptions::default())));
+            }
+            _ = rotated.recv() => {
+                if !running.reopen_access_log() {
+                    tracing::info!("SIGUSR1 is ignored: there is no access log, and SIGHUP reloads");
+                }
             }
             Some(_) = OptionFuture::from(reload.as_mut()) => reload = None,
             signal = stop.recv() => return signal,
@@ -178,22 +184,25 @@ impl StopSignals {
     }
 }
 
-/// Takes the signals that other daemons take for a request (log rotation sends SIGUSR1) and that
-/// would end this process by default.
+/// Takes signals that other daemons take for a request and that would end this process by default:
+/// SIGUSR2 and SIGALRM, and SIGUSR1 where it means nothing either.
 ///
 /// # Errors
 /// When the system refuses a handler.
-pub(crate) fn ignore_harmless_signals() -> io::Result<()> {
+pub(crate) fn ignore_harmless_signals(and_usr1: bool) -> io::Result<()> {
     for (name, kind) in [
         ("SIGUSR1", SignalKind::user_defined1()),
         ("SIGUSR2", SignalKind::user_defined2()),
         ("SIGALRM", SignalKind::alarm()),
     ] {
+        if name == "SIGUSR1" && !and_usr1 {
+            continue;
+        }
         let mut harmless = signal(kind)?;
         tokio::spawn(async move {
             while harmless.recv().await.is_some() {
                 tracing::info!(
-                    "{name} is ignored: the log has no file to reopen, and SIGHUP reloads"
+                    "{name} is ignored: SIGHUP reloads, and SIGUSR1 opens the access log of `serve` again"
                 );
             }
         });

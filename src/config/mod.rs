@@ -51,8 +51,9 @@ pub(crate) use changes::changes;
 pub(crate) use load::load_watched;
 pub(crate) use mistakes::{Mistake, told};
 pub(crate) use settings::{
-    EventSettings, Limits, OutboxLogin, OutboxSettings, Settings, SigningKey, StoreSettings,
-    StoreTopology, UpstreamSettings, WebhookUrl,
+    AccessLogSettings, AccessLogTo, AdminSettings, EventSettings, Limits, LoggedCalls, OutboxLogin,
+    OutboxSettings, Settings, SigningKey, StoreSettings, StoreTopology, UpstreamSettings,
+    WebhookUrl,
 };
 pub(crate) use sources::Sources;
 pub(crate) use written::Written;

@@ -37,6 +37,11 @@ fn lower_remedy(fits: u64) -> String {
     }
 }
 
+/// How many files the process may have open.
+pub(super) fn file_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// The number of connections that there can be: one descriptor for the client and one for the
 /// upstream of each, some for each worker, and some. Raises the limit of open files as far as it
 /// must.

@@ -92,6 +92,12 @@ impl Running {
         }
     }
 
+    /// Opens the file of the access log again; whether there is an access log.
+    pub fn reopen_access_log(&self) -> bool {
+        let log = self.proxy.access_log();
+        log.inspect(|log| log.reopen()).is_some()
+    }
+
     /// Lets calls finish, then ends. `/readyz` says 503, calls are accepted for
     /// `limits.drain_notice`, and the backlog is emptied. Calls have at most `limits.drain` to
     /// finish, or until `hurry` resolves to the name of what hurries. The rest is settled as
@@ -177,13 +183,21 @@ async fn keep_the_last(
         turned_away::keep(&told, told.clock.utc());
         ended
     });
+    let log = proxy.access_log().cloned();
+    let logged = tokio::task::spawn_blocking(move || {
+        if let Some(log) = log {
+            log.close(KEEPING);
+        }
+    });
     let finish = async {
         if let Some(sending) = sending {
             sending.finish(KEEPING).await;
         }
     };
+    let kept = tokio::time::timeout(KEEPING, kept);
+    let logged = tokio::time::timeout(KEEPING, logged);
     let counts = tokio::time::timeout(KEEPING, desk.settle());
-    let (kept, (), _) = tokio::join!(tokio::time::timeout(KEEPING, kept), finish, counts);
+    let (kept, (), _, _) = tokio::join!(kept, finish, counts, logged);
     match kept {
         Ok(Ok(Ok(()))) => {}
         _ => tracing::warn!("what was seen of the clocks could not be kept at the end"),

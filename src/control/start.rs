@@ -8,7 +8,7 @@
 //!   windows; after a second it no longer matters.
 
 use crate::billing::SettleError;
-use crate::config::{Account, Catalog, Config, Endpoint, Limits, Settings, Written};
+use crate::config::{Account, Catalog, Config, Endpoint, Settings, Written};
 use crate::control::admin::{self, AdminState};
 use crate::control::collector::{ClaimError, WrongLedger, check_gate};
 use crate::control::delivery::Webhook;
@@ -30,7 +30,7 @@ use crate::proxy::admission::{Limiters, SECOND};
 use crate::proxy::listener::{self, Front, Phase};
 use crate::proxy::policy::Policy;
 use crate::proxy::upstream::{Dialer, Keep, Upstream};
-use crate::proxy::{Proxy, Shared, Worker};
+use crate::proxy::{AccessLog, Proxy, Shared, Worker};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -67,6 +67,9 @@ pub enum StartError {
         /// The system's error.
         cause: io::Error,
     },
+    /// The access log cannot be written.
+    #[error("access_log.to: {0}")]
+    AccessLog(io::Error),
     /// Too few file descriptors.
     #[error(transparent)]
     Files(#[from] TooFewFiles),
@@ -154,7 +157,9 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let (public, admin) = (listeners[0].local_addr()?, admin_listener.local_addr()?);
 
     let shared = share(&settings, &clock, opened).await?;
-    let proxy = Arc::new(Proxy::new(&settings, shared.clone()));
+    let access_log = access_log(&settings, &shared)?;
+    let proxy = Proxy::new(&settings, shared.clone()).with_access_log(access_log);
+    let proxy = Arc::new(proxy);
     let raised = Arc::new(Notify::new());
     let settles = !settings.books_are_elsewhere();
     let settler = started_settler(&settings, &shared, settles, &raised).await?;
@@ -183,11 +188,6 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let sending = outbox.map(|outbox| outbox::Sending::start(outbox, &mut control));
     state.send_replace(AdminState::Serving);
     tracing::info!(%public, %admin, workers, generation = 1, "serving");
-    let Limits {
-        drain_notice,
-        drain,
-        ..
-    } = settings.limits;
     Ok(Running {
         public,
         admin,
@@ -201,8 +201,8 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         state,
         workers: threads,
         control,
-        drain_notice,
-        drain,
+        drain_notice: settings.limits.drain_notice,
+        drain: settings.limits.drain,
     })
 }
 
@@ -250,6 +250,15 @@ async fn share(
         Ok::<_, UnreadStanding>(shared)
     });
     Ok(Arc::new(heard.await??))
+}
+
+fn access_log(settings: &Settings, shared: &Shared) -> Result<Option<Arc<AccessLog>>, StartError> {
+    let Some(settings) = &settings.access_log else {
+        return Ok(None);
+    };
+    let dropped = shared.metrics.access_log_dropped.clone();
+    let log = AccessLog::start(settings, shared.clock.clone(), dropped);
+    log.map(Some).map_err(StartError::AccessLog)
 }
 
 fn first_policy(
@@ -339,19 +348,24 @@ pub(in crate::control) fn spawn_workers(
         idle_timeout: settings.upstream.idle_timeout,
         max_age: settings.upstream.max_age,
     };
-    let mut threads = Vec::new();
+    let (mut threads, workers) = (Vec::new(), listeners.len());
     for (index, listener) in listeners.into_iter().enumerate() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let (portal, phase) = (portal.clone(), phase.subscribe());
         let (dialer, windows) = (dialer.clone(), portal.windows());
+        let decisions = portal.shared().decisions.ring(workers);
         let work = move || {
             runtime.block_on(async move {
                 let upstream = Arc::new(Upstream::new(dialer, keep));
                 tokio::spawn(sweep_connections(upstream.clone()));
                 let store = windows.map(|windows| Arc::new(windows.on_this_runtime()));
-                let worker = Arc::new(Worker { upstream, store });
+                let worker = Arc::new(Worker {
+                    upstream,
+                    store,
+                    decisions,
+                });
                 match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => listener::run(listener, portal, worker, phase).await,
                     Err(error) => tracing::error!(%error, "a worker cannot use its listener"),
@@ -389,6 +403,8 @@ fn open_ledger(
             .stall_after
             .min(settings.limits.request_timeout / 2),
     };
+    let pending_limit = i64::try_from(options.pending_limit).unwrap_or(i64::MAX);
+    metrics.ledger_pending_limit.set(pending_limit);
     let records: Vec<_> = Outcome::ALL
         .iter()
         .map(|outcome| metrics.records(*outcome))

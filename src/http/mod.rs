@@ -11,6 +11,7 @@ mod host;
 mod sockets;
 mod splice;
 mod target;
+mod traceparent;
 
 pub(crate) mod h1;
 pub(crate) mod names;
@@ -20,3 +21,4 @@ pub(crate) use framing::{BULK_BYTES, Framing, Malformed, length_of, tokens};
 pub(crate) use sockets::{cut, ends_before, is_quiet, is_reset, reset};
 pub(crate) use splice::{ByteReader, ByteWriter, PIPES, Pipe, read_now, write_now};
 pub(crate) use target::Target;
+pub(crate) use traceparent::{Trace, TraceParent};

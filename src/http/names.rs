@@ -10,3 +10,7 @@ pub(crate) const X_TC_TRACE_ID: &str = "x-tc-traceid";
 pub(crate) const X_FORWARDED_FOR: &str = "x-forwarded-for";
 /// By this field an upstream says whether its answer is billable.
 pub(crate) const X_BILLABLE: &str = "x-tollgate-billable";
+/// The trace that a call belongs to (W3C Trace Context).
+pub(crate) const TRACEPARENT: &str = "traceparent";
+/// What the systems of that trace say to each other.
+pub(crate) const TRACESTATE: &str = "tracestate";

@@ -2,10 +2,13 @@
 //!
 //! Bounded by `metrics.accounts`; what is beyond it is counted under `other` or left out.
 
+use crate::metrics::exemplars::Timed;
 use crate::metrics::families::{Decision, IntCounter, Metrics};
+use crate::metrics::openmetrics;
 use crate::metrics::series::AccountSeries;
-use crate::model::{AccountId, GroupId, KeyId};
+use crate::model::{AccountId, GroupId, KeyId, Outcome};
 use prometheus::core::Collector;
+use prometheus::proto::Metric;
 use prometheus::{Encoder, TextEncoder};
 use std::collections::{HashMap, HashSet};
 
@@ -44,6 +47,15 @@ pub struct PackFigures {
     pub left: u64,
     /// The size of one pack.
     pub size: u64,
+}
+
+/// A form of the exposition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Exposition {
+    /// Prometheus's own, version 0.0.4.
+    Text,
+    /// OpenMetrics 1.0, with exemplars.
+    OpenMetrics,
 }
 
 impl Metrics {
@@ -124,18 +136,41 @@ impl Metrics {
     }
 
     /// The text exposition, with the accounts' figures as they were read just now.
-    pub fn expose(&self, mut figures: Vec<AccountFigures>) -> Vec<u8> {
+    pub fn expose(&self, figures: Vec<AccountFigures>) -> Vec<u8> {
+        self.expose_as(Exposition::Text, figures)
+    }
+
+    /// The exposition in one of its forms, with the accounts' figures as they were read just now.
+    pub(crate) fn expose_as(&self, form: Exposition, mut figures: Vec<AccountFigures>) -> Vec<u8> {
         self.set_accounts(&mut figures);
         let mut families = self.registry.gather();
         families.extend(self.account_requests.0.collect());
         families.extend(self.key_calls.0.collect());
         families.retain(|family| !family.get_metric().is_empty());
         families.sort_by(|a, b| a.name().cmp(b.name()));
+        if form == Exposition::OpenMetrics {
+            let timed = |name: &str, metric: &Metric| self.timed(name, metric);
+            let text = openmetrics::write(&families, timed).expect("writing to memory");
+            return text.into_bytes();
+        }
         let mut text = Vec::new();
         TextEncoder::new()
             .encode(&families, &mut text)
             .expect("writing to memory");
         text
+    }
+
+    /// The histogram of a metric, where it has exemplars.
+    fn timed(&self, name: &str, metric: &Metric) -> Option<&Timed> {
+        match name {
+            "tollgate_admission_delay_seconds" => Some(&self.admission_delay),
+            "tollgate_overhead_seconds" => Some(&self.overhead),
+            "tollgate_upstream_seconds" => {
+                let outcome = Outcome::parse(metric.get_label().first()?.value())?;
+                Some(self.upstream(outcome))
+            }
+            _ => None,
+        }
     }
 
     fn set_accounts(&self, figures: &mut [AccountFigures]) {

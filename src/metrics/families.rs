@@ -1,15 +1,15 @@
 //! The table of metric families. Each family is told once, in one row: the struct, the registry and
 //! the reference in `deploy/README.md` are made from it.
 
+use crate::metrics::exemplars::Timed;
+use crate::metrics::family::Family;
 use crate::metrics::series::AccountSeries;
+use crate::metrics::shapes::{ByOutcome, Shape, Unsorted};
 use crate::model::{COMMIT, EventType, LicenceKind, Mode, Outcome};
 use parking_lot::Mutex;
 /// A counter that was resolved once and is kept where it counts.
 pub(crate) use prometheus::IntCounter;
-use prometheus::core::Collector;
-use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry,
-};
+use prometheus::{Counter, GaugeVec, Histogram, IntCounterVec, IntGauge, Registry};
 
 /// The decision about a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,44 +34,6 @@ impl Decision {
             Self::Refused => "refused",
         }
     }
-}
-
-/// The kind of a family.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// It only rises while the process lives.
-    Counter,
-    /// It rises and falls.
-    Gauge,
-    /// It counts values by buckets.
-    Histogram,
-}
-
-impl Kind {
-    /// As Prometheus calls it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-        }
-    }
-}
-
-/// One row of the table. Name and labels are stable: dashboards depend on them.
-pub struct Family {
-    /// Its subject, as a heading.
-    pub section: &'static str,
-    /// With the prefix.
-    pub name: &'static str,
-    /// The thing that it measures.
-    pub kind: Kind,
-    /// One or two sentences for the operator; no line break, no `|`.
-    pub help: &'static str,
-    /// The names of its labels.
-    pub labels: &'static [&'static str],
-    /// The upper bounds of a histogram's buckets.
-    pub buckets: &'static [f64],
 }
 
 /// From 50 µs (a throttle) to a minute (the longest call).
@@ -110,11 +72,11 @@ impl EventOutcome {
 /// Makes [`FAMILIES`] and [`Metrics`] from the rows.
 macro_rules! families {
     ($($section:literal { $(
-        $visibility:vis $field:ident: $shape:ty = $name:literal [$($label:literal),*] $(in $buckets:ident)?, $help:literal;
+        $visibility:vis $field:ident: $shape:ty = $($plain:ident)? $name:literal [$($label:literal),*] $(in $buckets:ident)?, $help:literal;
     )+ })+) => {
         /// Every family, in the order of the reference.
         pub const FAMILIES: &[Family] = &[$($(
-            families!(@row $section, $shape, $name, [$($label),*], [$($buckets)?], $help)
+            families!(@row $section, $shape, [$($plain)? $name], [$($label),*], [$($buckets)?], $help)
         ),+),+];
 
         /// The families. Counters that the way of a call touches are plain atomics.
@@ -128,7 +90,7 @@ macro_rules! families {
             fn registered(registry: Registry, accounts: AccountSeries) -> Self {
                 Self {
                     $($($field: Shape::made(
-                        &families!(@row $section, $shape, $name, [$($label),*], [$($buckets)?], $help),
+                        &families!(@row $section, $shape, [$($plain)? $name], [$($label),*], [$($buckets)?], $help),
                         &registry,
                     ),)+)+
                     registry,
@@ -137,16 +99,18 @@ macro_rules! families {
             }
         }
     };
-    (@row $section:literal, $shape:ty, $name:literal, [$($label:literal),*], [$($buckets:ident)?], $help:literal) => {
+    (@row $section:literal, $shape:ty, $name:tt, [$($label:literal),*], [$($buckets:ident)?], $help:literal) => {
         Family {
             section: $section,
-            name: concat!("tollgate_", $name),
+            name: families!(@name $name),
             kind: <$shape as Shape>::KIND,
             help: $help,
             labels: &[$($label),*],
             buckets: families!(@buckets $($buckets)?),
         }
     };
+    (@name [plain $name:literal]) => { $name };
+    (@name [$name:literal]) => { concat!("tollgate_", $name) };
     (@buckets) => { &[] };
     (@buckets $buckets:ident) => { $buckets };
 }
@@ -187,11 +151,11 @@ families! {
             "Accounts in arrears, those without a series of their own included: their balance is below zero by more than their credit limit, or the files say so.";
     }
     "Where time goes" {
-        pub admission_delay: Histogram = "admission_delay_seconds" [] in SECONDS,
+        pub(crate) admission_delay: Timed = "admission_delay_seconds" [] in SECONDS,
             "Wait of admitted calls for their start.";
         upstream: ByOutcome = "upstream_seconds" ["outcome"] in SECONDS,
             "From the start to the upstream's response head, or to giving up.";
-        pub overhead: Histogram = "overhead_seconds" [] in SECONDS,
+        pub(crate) overhead: Timed = "overhead_seconds" [] in SECONDS,
             "Time of an admitted call in the gate; upstream and admission delay excluded.";
         pub ledger_commit: Histogram = "ledger_commit_seconds" [] in SECONDS,
             "Duration of one group commit.";
@@ -203,6 +167,10 @@ families! {
             "Open connections on the public listener.";
         pub connections_gave_way: IntCounter = "connections_gave_way_total" [],
             "Connections without a proven credential that were closed to make room for others.";
+        pub connections_limit: IntGauge = "connections_limit" [],
+            "The most of them: limits.connections, or fewer where the system allows fewer open files.";
+        pub body_memory_limit: IntGauge = "body_memory_limit_bytes" [],
+            "The most of tollgate_body_memory_bytes: limits.body_memory.";
         pub body_memory_bytes: IntGauge = "body_memory_bytes" [],
             "Bytes reserved for request bodies in memory.";
         pub upstream_up: IntGauge = "upstream_up" [],
@@ -227,6 +195,8 @@ families! {
             "1 while records can be committed.";
         pub ledger_pending: IntGauge = "ledger_pending" [],
             "Records promised or handed over and not yet committed.";
+        pub ledger_pending_limit: IntGauge = "ledger_pending_limit" [],
+            "The most of tollgate_ledger_pending; above it calls are refused.";
         pub ledger_bytes: IntGauge = "ledger_bytes" [],
             "Size of the ledger file.";
         pub ledger_wal_bytes: IntGauge = "ledger_wal_bytes" [],
@@ -299,8 +269,26 @@ families! {
             "1 while the files hold settings that only a restart puts in force.";
         pub log_lines_dropped: IntCounter = "log_lines_dropped_total" [],
             "Log lines that were dropped because their reader did not take them.";
+        pub access_log_dropped: IntCounter = "access_log_dropped_total" [],
+            "Lines of the access log that were lost, because its file was slow, full or gone.";
         build_info: GaugeVec = "build_info" ["version", "commit"],
             "1, with the version and the commit that it was built from.";
+    }
+    "The process" {
+        pub process_cpu_seconds: Counter = plain "process_cpu_seconds_total" [],
+            "Time that the process had a processor, in seconds.";
+        pub process_resident_bytes: IntGauge = plain "process_resident_memory_bytes" [],
+            "Memory of the process that is in RAM.";
+        pub process_virtual_bytes: IntGauge = plain "process_virtual_memory_bytes" [],
+            "Addresses that the process has asked for.";
+        pub process_open_fds: IntGauge = plain "process_open_fds" [],
+            "Open files, connections among them.";
+        pub process_max_fds: IntGauge = plain "process_max_fds" [],
+            "The most open files.";
+        pub process_threads: IntGauge = plain "process_threads" [],
+            "Threads.";
+        pub process_start_time: IntGauge = plain "process_start_time_seconds" [],
+            "When the process started, in Unix time.";
     }
 }
 
@@ -356,7 +344,7 @@ impl Metrics {
     }
 
     /// Sending to the upstream's response head, of calls with one outcome.
-    pub fn upstream(&self, outcome: Outcome) -> &Histogram {
+    pub(crate) fn upstream(&self, outcome: Outcome) -> &Timed {
         &self.upstream.0[outcome as usize]
     }
 
@@ -398,104 +386,11 @@ impl Metrics {
     }
 }
 
-/// How a family of one type comes from its row.
-trait Shape: Sized {
-    const KIND: Kind;
-
-    /// Made, and in the registry.
-    fn made(family: &Family, registry: &Registry) -> Self;
-}
-
-/// One histogram for each outcome, resolved at the start.
-struct ByOutcome([Histogram; Outcome::ALL.len()]);
-
-/// Counters that are exposed beside the registry, which would sort all of their series at each
-/// scrape.
-pub(in crate::metrics) struct Unsorted(pub(in crate::metrics) IntCounterVec);
-
-fn options(family: &Family) -> Opts {
-    Opts::new(family.name, family.help)
-}
-
-fn histogram_options(family: &Family) -> HistogramOpts {
-    HistogramOpts::new(family.name, family.help).buckets(family.buckets.to_vec())
-}
-
-fn valid<C>(made: prometheus::Result<C>) -> C {
-    made.expect("a constant, valid description")
-}
-
-fn register<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
-    let metric = valid(made);
-    registry
-        .register(Box::new(metric.clone()))
-        .expect("each family is registered once");
-    metric
-}
-
-impl Shape for IntCounter {
-    const KIND: Kind = Kind::Counter;
-
-    fn made(family: &Family, registry: &Registry) -> Self {
-        register(registry, Self::with_opts(options(family)))
-    }
-}
-
-impl Shape for IntCounterVec {
-    const KIND: Kind = Kind::Counter;
-
-    fn made(family: &Family, registry: &Registry) -> Self {
-        register(registry, Self::new(options(family), family.labels))
-    }
-}
-
-impl Shape for Unsorted {
-    const KIND: Kind = Kind::Counter;
-
-    fn made(family: &Family, _: &Registry) -> Self {
-        Self(valid(IntCounterVec::new(options(family), family.labels)))
-    }
-}
-
-impl Shape for IntGauge {
-    const KIND: Kind = Kind::Gauge;
-
-    fn made(family: &Family, registry: &Registry) -> Self {
-        register(registry, Self::with_opts(options(family)))
-    }
-}
-
-impl Shape for GaugeVec {
-    const KIND: Kind = Kind::Gauge;
-
-    fn made(family: &Family, registry: &Registry) -> Self {
-        register(registry, Self::new(options(family), family.labels))
-    }
-}
-
-impl Shape for Histogram {
-    const KIND: Kind = Kind::Histogram;
-
-    fn made(family: &Family, registry: &Registry) -> Self {
-        register(registry, Self::with_opts(histogram_options(family)))
-    }
-}
-
-impl Shape for ByOutcome {
-    const KIND: Kind = Kind::Histogram;
-
-    fn made(family: &Family, registry: &Registry) -> Self {
-        let made = HistogramVec::new(histogram_options(family), family.labels);
-        let histograms = register(registry, made);
-        let of = |outcome: usize| histograms.with_label_values(&[Outcome::ALL[outcome].as_str()]);
-        Self(std::array::from_fn(of))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::metrics::SourceFigures;
+    use crate::metrics::family::Kind;
 
     #[test]
     fn every_family_that_is_exposed_is_of_the_table_with_its_kind_and_help() {

@@ -5,12 +5,17 @@
 
 mod accounts;
 mod collected;
+mod exemplars;
 mod families;
+mod family;
 mod licences;
+mod openmetrics;
 mod series;
+mod shapes;
 
 pub use families::{FAMILIES, Metrics};
 
+pub(crate) use accounts::Exposition;
 pub(crate) use accounts::{AccountFigures, PackFigures};
 pub(crate) use collected::SourceFigures;
 pub(crate) use families::{Decision, EventOutcome, IntCounter};

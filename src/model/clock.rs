@@ -92,6 +92,12 @@ impl Clock {
         (Self(Some(moved.clone())), Mover(moved))
     }
 
+    /// The time that the process has had a processor.
+    pub(crate) fn cpu() -> Duration {
+        let t = clock_gettime(ClockId::ProcessCPUTime);
+        Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+    }
+
     /// The monotonic clock, for caps and durations.
     pub fn mono(&self) -> Mono {
         match &self.0 {

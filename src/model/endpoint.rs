@@ -20,17 +20,20 @@ pub(crate) enum Endpoint {
     Authorize,
     /// The public keys of grants. Anybody may ask.
     Keys,
+    /// Why a call was not let through.
+    Decision,
 }
 
-/// Under this path stand the statements, each by its month.
+/// Under these paths stand the statements, each by its month, and refusals by the ids of their calls.
 const STATEMENTS: &str = "/v1/statements/";
+const DECISIONS: &str = "/v1/decisions/";
 
 /// Where the public keys of grants are looked for (RFC 8615, RFC 7517).
 const KEYS: &str = "/.well-known/jwks.json";
 
 impl Endpoint {
     /// Every endpoint that has an action.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Quota,
         Self::Usage,
         Self::Statements,
@@ -38,9 +41,10 @@ impl Endpoint {
         Self::Records,
         Self::Licences,
         Self::Authorize,
+        Self::Decision,
     ];
 
-    /// The endpoint of a path, and the rest of the path where that names a month.
+    /// The endpoint of a path, and the rest of the path where that names something.
     pub(crate) fn of_path(path: &str) -> Option<(Self, Option<&str>)> {
         if path == KEYS {
             return Some((Self::Keys, None));
@@ -52,7 +56,10 @@ impl Endpoint {
             "records" => Some((Self::Records, None)),
             "licences" => Some((Self::Licences, None)),
             "licences/authorize" => Some((Self::Authorize, None)),
-            _ => Some((Self::Statement, Some(path.strip_prefix(STATEMENTS)?))),
+            _ => {
+                let of = |endpoint, under| Some((endpoint, Some(path.strip_prefix(under)?)));
+                of(Self::Statement, STATEMENTS).or_else(|| of(Self::Decision, DECISIONS))
+            }
         }
     }
 
@@ -73,6 +80,7 @@ impl Endpoint {
             Self::Licences => "DescribeLicences",
             Self::Authorize => "AuthorizeLicence",
             Self::Keys => "",
+            Self::Decision => "DescribeDecision",
         }
     }
 
@@ -105,6 +113,11 @@ mod tests {
             ("/v1/licences/authorize", Some((Endpoint::Authorize, None))),
             ("/.well-known/jwks.json", Some((Endpoint::Keys, None))),
             ("/.well-known/", None),
+            (
+                "/v1/decisions/00000000",
+                Some((Endpoint::Decision, Some("00000000"))),
+            ),
+            ("/v1/decisions", None),
             ("/v1/quota/", None),
             ("/v1/statementsx", None),
             ("/v1/portrait/segment", None),

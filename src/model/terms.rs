@@ -344,6 +344,17 @@ pub(crate) const COMMIT: &str = env!("TOLLGATE_COMMIT");
 pub struct RequestId(pub uuid::Uuid);
 
 impl RequestId {
+    /// The id that is so spelled: 36 characters, in capitals or not.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let id = (text.len() == 36).then(|| uuid::Uuid::try_parse(text).ok());
+        id.flatten().map(Self)
+    }
+
+    /// When its call came, in milliseconds of Unix time: an id of version 7 begins with that.
+    pub(crate) fn at_ms(self) -> u64 {
+        u64::try_from(self.0.as_u128() >> 80).unwrap_or(0)
+    }
+
     /// The spelling with hyphens that every surface uses, without an allocation.
     pub fn text(self) -> RequestIdText {
         let mut buffer = [0; 36];

@@ -14,7 +14,7 @@ use crate::proxy::admission::SharedWindows;
 use crate::proxy::listener::{BoxedAnswer, Front};
 use crate::proxy::policy::{KeyBar, KnownAccount, ProvenKey};
 use crate::proxy::{
-    Asked, BadQuestion, Client, CursorText, OwnRequest, Proxy, Refusal, Relay, Worker,
+    Asked, BadQuestion, Client, CursorText, OwnRequest, Proxy, Refusal, Relay, Shared, Worker,
 };
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -145,6 +145,11 @@ impl Portal {
         &self.desk
     }
 
+    /// The state of the process.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        self.proxy.shared()
+    }
+
     /// The windows of the shared store, of which each worker has a connection.
     pub(crate) fn windows(&self) -> Option<Arc<SharedWindows>> {
         self.proxy.shared().windows.clone()
@@ -152,22 +157,22 @@ impl Portal {
 
     async fn no_call(
         self,
-        client: Arc<Client>,
+        (worker, client): (Arc<Worker>, Arc<Client>),
         head: Box<RequestHead>,
         body: RequestBody,
     ) -> Answer<Relay> {
-        let request = OwnRequest::new(&self.proxy, &client, &head, body);
+        let request = OwnRequest::new(&self.proxy, (&worker, &client), &head, body);
         request.answer(Err(Refusal::NoCallsHere)).await
     }
 
     async fn own(
         self,
         asked: Asked,
-        client: Arc<Client>,
+        (worker, client): (Arc<Worker>, Arc<Client>),
         head: Box<RequestHead>,
         body: RequestBody,
     ) -> Answer<Relay> {
-        let mut request = OwnRequest::new(&self.proxy, &client, &head, body);
+        let mut request = OwnRequest::new(&self.proxy, (&worker, &client), &head, body);
         let result = Box::pin(self.answered(&mut request, &head, &asked)).await;
         request.answer(result).await
     }
@@ -222,6 +227,7 @@ impl Portal {
             Endpoint::Licences | Endpoint::Authorize | Endpoint::Keys => {
                 self.licences(&question).await
             }
+            Endpoint::Decision => self.decision(&question).await,
         };
         let mut answer = said?.answer(asked, &request.context.id_text());
         if self.proxy.is_replica() {
@@ -230,14 +236,19 @@ impl Portal {
         Ok(answer)
     }
 
+    /// A place among those who are answered on another thread, if there is one.
+    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let place = self.questions.clone().try_acquire_owned();
+        place.map_err(|_| Refusal::CannotAnswer)
+    }
+
     /// Asks the ledger on another thread, if there is a place.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         account: &Arc<KnownAccount>,
         ask: impl FnOnce(&Source<'_>) -> Result<T, Unread> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let place = self.questions.clone().try_acquire_owned();
-        let place = place.map_err(|_| Refusal::CannotAnswer)?;
+        let place = self.place()?;
         let shared = self.proxy.shared();
         let catalog = shared.policy.load().catalog.clone();
         let (path, now) = (shared.ledger.path().to_owned(), shared.clock.utc());
@@ -282,10 +293,11 @@ impl Front for Portal {
         head: Box<RequestHead>,
         body: RequestBody,
     ) -> BoxedAnswer {
+        let from = || (worker.clone(), client.clone());
         match Asked::of(&head) {
-            Some(asked) => Box::pin(self.clone().own(asked, client.clone(), head, body)),
+            Some(asked) => Box::pin(self.clone().own(asked, from(), head, body)),
             None if self.takes_calls => Front::answer(&self.proxy, worker, client, head, body),
-            None => Box::pin(self.clone().no_call(client.clone(), head, body)),
+            None => Box::pin(self.clone().no_call(from(), head, body)),
         }
     }
 }

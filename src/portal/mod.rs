@@ -7,6 +7,7 @@
 //! - **Every answer is of the account that the credential proves.** No parameter names an account,
 //!   so none can name another one's. A cursor has its account in it, only to tell a mix-up.
 
+mod decisions;
 mod form;
 mod front;
 mod html;

@@ -45,6 +45,7 @@ fn known(endpoint: Endpoint) -> Known {
             &["month", "after"],
             "Month and After",
         ),
+        Endpoint::Decision => (&[], "none", &["requestid"], "RequestId"),
     };
     Known {
         by_path,
@@ -116,7 +117,7 @@ impl Parameters {
         now: Utc,
         zone: &TimeZone,
     ) -> Result<Month, BadQuestion> {
-        match asked.month.as_deref().or_else(|| self.get("month")) {
+        match asked.part.as_deref().or_else(|| self.get("month")) {
             Some(text) => Month::parse(text).map_err(|_| BadQuestion::Month),
             None => Ok(Month::of(now, zone)),
         }
@@ -160,7 +161,7 @@ mod tests {
     ) -> Result<Vec<(&'static str, String)>, BadQuestion> {
         let asked = Asked {
             endpoint,
-            month: None,
+            part: None,
             is_action,
         };
         Parameters::read(&asked, Some(query), body.as_bytes()).map(|read| read.0)

@@ -1,4 +1,4 @@
-//! The two bodies that pass through the gate, and how far the client's has come.
+//! The two bodies that pass through the gate.
 //!
 //! Owns the limits on a body: its size, its pace, its idle time. Must never hold more of a streamed
 //! body than the piece that is passing, and never lose sight of whether it arrived whole.
@@ -7,16 +7,17 @@ use crate::http::Pipe;
 use crate::http::h1::{Body, Broken, Piece, RequestBody};
 use crate::metrics::IntCounter;
 use crate::model::{Clock, Mono};
+use crate::proxy::access_log::LogEntry;
 use crate::proxy::body_memory::Lease;
 use crate::proxy::identity::tc3::BodyHash;
 use crate::proxy::places::Sign;
+use crate::proxy::progress::{Progress, UploadFailure};
 use crate::proxy::upstream::UpstreamBody;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -35,67 +36,6 @@ const DRAIN_TIME: Duration = Duration::from_secs(2);
 const HASHED_AT_ONCE: usize = 16;
 /// Frames smaller than this are copied together: a frame costs more than its bytes.
 const SMALL_FRAME: usize = 4 * 1024;
-
-/// Why a client's body did not arrive whole.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub(crate) enum UploadFailure {
-    /// The client hung up, or its framing is broken.
-    #[error("the request body did not arrive whole")]
-    Incomplete,
-    /// More bytes than `limits.body_bytes`.
-    #[error("the request body is over the limit")]
-    TooLarge,
-    /// Slower than the minimum rate, or not done by the request's deadline.
-    #[error("the request body arrived too slowly")]
-    TooSlow,
-}
-
-/// How far a client's body has come. Shared between its reader and the call's context.
-#[derive(Default, Debug)]
-pub(crate) struct Progress {
-    end: AtomicU8,
-    whole_at: AtomicU64,
-    awaited: AtomicBool,
-}
-
-const FLOWING: u8 = 0;
-const WHOLE: u8 = 1;
-
-impl Progress {
-    fn end(&self, failure: Option<UploadFailure>, now: Mono) {
-        let end = match failure {
-            None => WHOLE,
-            Some(UploadFailure::Incomplete) => 2,
-            Some(UploadFailure::TooLarge) => 3,
-            Some(UploadFailure::TooSlow) => 4,
-        };
-        self.whole_at.store(now.0, Ordering::Relaxed);
-        let _ = self
-            .end
-            .compare_exchange(FLOWING, end, Ordering::Release, Ordering::Relaxed);
-    }
-
-    /// When the last byte arrived; `None` while it has not.
-    pub(crate) fn whole_at(&self) -> Option<Mono> {
-        (self.end.load(Ordering::Acquire) == WHOLE)
-            .then(|| Mono(self.whole_at.load(Ordering::Relaxed)))
-    }
-
-    /// Whether the call waits for bytes of the client, and not for the upstream to take them.
-    pub(crate) fn waits_for_client(&self) -> bool {
-        self.awaited.load(Ordering::Relaxed) && self.end.load(Ordering::Acquire) == FLOWING
-    }
-
-    /// Why the body broke off, if it did.
-    pub(crate) fn failure(&self) -> Option<UploadFailure> {
-        match self.end.load(Ordering::Acquire) {
-            2 => Some(UploadFailure::Incomplete),
-            3 => Some(UploadFailure::TooLarge),
-            4 => Some(UploadFailure::TooSlow),
-            _ => None,
-        }
-    }
-}
 
 /// The time after the head by which more than `received` bytes must have come.
 pub(super) fn due(received: u64) -> Duration {
@@ -132,6 +72,7 @@ impl Upload {
         let progress = Arc::new(Progress::default());
         if body.has_come() {
             progress.end(None, began);
+            progress.has_received(body.left().unwrap_or(0));
         }
         Self {
             body,
@@ -175,9 +116,10 @@ impl Upload {
         let failure = loop {
             let polled = take(&mut self.body, cx);
             let pending = polled.is_pending();
-            self.progress.awaited.store(pending, Ordering::Relaxed);
+            self.progress.awaits(pending);
             match polled {
                 Poll::Ready(Ok(Some(piece))) => {
+                    self.progress.has_received(self.body.taken());
                     if self.body.taken() > self.limit {
                         break UploadFailure::TooLarge;
                     }
@@ -404,6 +346,8 @@ pub struct Relayed {
     sleep: Option<Pin<Box<Sleep>>>,
     ended: bool,
     cut: IntCounter,
+    /// The line of its call in the access log.
+    pub(super) log: Option<LogEntry>,
 }
 
 impl Relay {
@@ -416,6 +360,7 @@ impl Relay {
             sleep: None,
             ended,
             cut,
+            log: None,
         }))
     }
 }
@@ -462,6 +407,9 @@ impl Relayed {
             Poll::Ready(piece) => {
                 self.sleep = None;
                 self.ended |= piece.is_none();
+                if let (Some(log), Some(Ok(piece))) = (&mut self.log, &piece) {
+                    log.passed(piece.length());
+                }
                 Poll::Ready(piece)
             }
             Poll::Pending => {

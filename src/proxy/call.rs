@@ -15,7 +15,7 @@ use crate::http::h1::{Answer, RequestHead};
 use crate::ledger::{Commit, Slot};
 use crate::model::{Mono, Outcome, Timer};
 use crate::proxy::admission::{Denied, Limiter, Now, Reservation, Started, StoreVerdict, Wish};
-use crate::proxy::body::{Buffered, ForwardBody, Relay, Upload, UploadFailure};
+use crate::proxy::body::{Buffered, ForwardBody, Relay, Upload};
 use crate::proxy::context::RequestContext;
 use crate::proxy::dialect::Dialect;
 use crate::proxy::forwarding::{check_connection, is_vetoed};
@@ -24,6 +24,7 @@ use crate::proxy::identity::{CredentialFailure, tc3};
 use crate::proxy::operation::{check_vendor_parameters, not_admitted, operation};
 use crate::proxy::permit::{AdmittedCall, Permit};
 use crate::proxy::policy::{KnownKey, Operation, Policy};
+use crate::proxy::progress::UploadFailure;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
 use crate::proxy::upstream::{
@@ -103,7 +104,7 @@ impl Proxy {
         // after the upstream's answer (with the commit).
         let own_time = context.decided_at.since(context.received.mono)
             + self.shared.clock.mono().since(answered_at);
-        self.shared.metrics.overhead.observe(own_time.as_secs_f64());
+        context.took_here(own_time);
 
         let answer = answered?;
         if has_gone {
@@ -177,6 +178,7 @@ impl Proxy {
         head: &RequestHead,
     ) -> Result<Reserved, Refusal> {
         let policy = self.shared.policy.load();
+        context.decided_by(&policy);
         let key = self.prove(context, &policy, &claimant, head)?;
         context.proven(key, context.received.later(&self.shared.clock).utc)?;
         let account = key.account();
@@ -232,10 +234,10 @@ impl Proxy {
         let slot = slot()?;
         let reservation = limiter.reserve(now, self.max_delay).map_err(denied)?;
         context.held_to(reservation.quota(), reservation.left());
-        self.shared
-            .metrics
-            .admission_delay
-            .observe(reservation.start().since(now.mono).as_secs_f64());
+        self.shared.metrics.admission_delay.observe(
+            reservation.start().since(now.mono).as_secs_f64(),
+            context.id,
+        );
         Ok((WindowPlace::Here(reservation), slot))
     }
 
@@ -259,7 +261,9 @@ impl Proxy {
             StoreVerdict::Started(started, left) => {
                 let delay = started.start.since(wish.now);
                 let metrics = &self.shared.metrics;
-                metrics.admission_delay.observe(delay.as_secs_f64());
+                metrics
+                    .admission_delay
+                    .observe(delay.as_secs_f64(), context.id);
                 context.held_to(wish.quota, left);
                 Ok(started)
             }
@@ -388,7 +392,7 @@ impl Proxy {
     /// answer decides whether it is billed (R8).
     fn count(
         &self,
-        context: &RequestContext<'_>,
+        context: &mut RequestContext<'_>,
         permit: Permit,
         answered: &Result<UpstreamAnswer, Refusal>,
         answered_at: Mono,
@@ -408,10 +412,8 @@ impl Proxy {
             }
             Err(_) => (Outcome::UpstreamFailed, None, false),
         };
-        self.shared
-            .metrics
-            .upstream(outcome)
-            .observe(answered_at.since(permit.start()).as_secs_f64());
+        let took = answered_at.since(permit.start());
+        context.waited_for_upstream(outcome, took);
         permit.finish(outcome, status, vetoed, answered_at)
     }
 }

@@ -6,25 +6,29 @@
 //! - **A call that hangs up before it is decided counts as refused** (`client_closed`): every
 //!   received call has one decision, and P4 closes.
 
-use crate::http::Field;
 use crate::http::h1::{Answer, RequestHead};
 use crate::http::names::X_TC_TRACE_ID;
+use crate::http::{Field, Trace};
 use crate::metrics::Decision;
-use crate::model::{Mode, Mono, RequestId, RequestIdText, Utc};
+use crate::model::{Mode, Mono, Outcome, RequestId, RequestIdText, Utc};
+use crate::proxy::access_log::{AccessEntry, LogEntry};
 use crate::proxy::admission::{Limiter, Now, SECOND, Started};
-use crate::proxy::body::Progress;
 use crate::proxy::client::Client;
+use crate::proxy::decisions::{DecisionRing, Name, Throttle, TurnedAwayCall, Verdict};
 use crate::proxy::dialect::Dialect;
 use crate::proxy::permit::AdmittedCall;
-use crate::proxy::policy::{KnownAccount, KnownKey, Operation};
+use crate::proxy::policy::{KnownAccount, KnownKey, Operation, Policy};
+use crate::proxy::progress::Progress;
 use crate::proxy::rate_lines::{OWN_ENDPOINTS, RateLines};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
 use crate::proxy::turned_away::TurnedAwayKind;
 use crate::proxy::{Relay, forwarded};
+use http::Method;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// One request between its head and its decision. It is decided exactly once, however it ends (P4).
 pub(crate) struct RequestContext<'p> {
@@ -41,9 +45,15 @@ pub(crate) struct RequestContext<'p> {
     pub(super) decided: bool,
     pub(super) progress: Arc<Progress>,
     pub(super) account: Option<Arc<KnownAccount>>,
+    /// The place of the proven key in the account's list.
+    key: u32,
+    /// The generation that decided; 0 before.
+    generation: u32,
     pub(super) operation: Option<Arc<Operation>>,
     pub(super) limiter: Option<Arc<Limiter>>,
     pub(super) rate: Rate,
+    /// Its line in the access log, until its answer takes it.
+    access: Option<Box<AccessEntry>>,
 }
 
 /// What the answer tells of the quota.
@@ -70,6 +80,7 @@ impl<'p> RequestContext<'p> {
         proxy.shared.metrics.pending.inc();
         let mut context = Self::of_own(proxy, client, head, received, progress);
         context.decided = false;
+        context.begin_line(head);
         context
     }
 
@@ -95,10 +106,92 @@ impl<'p> RequestContext<'p> {
             decided: true,
             progress,
             account: None,
+            key: 0,
+            generation: 0,
             operation: None,
             limiter: None,
             rate: Rate::Unknown,
+            access: None,
         }
+    }
+
+    /// Begins its line in the access log, if it has one.
+    fn begin_line(&mut self, head: &RequestHead) {
+        let log = self.proxy.access_log.as_ref();
+        if log.is_some_and(|log| log.takes(self.id)) {
+            self.access = Some(Box::new(AccessEntry {
+                id: self.id,
+                received: (self.received.mono, self.received.utc),
+                peer: self.peer,
+                account: None,
+                key: 0,
+                operation: None,
+                decision: Decision::Refused.as_str(),
+                reason: "",
+                status: None,
+                progress: self.progress.clone(),
+                bytes_out: 0,
+                upstream: None,
+                overhead: None,
+                trace: Trace::of(&head.fields).parent(),
+                took: Duration::ZERO,
+            }));
+        }
+    }
+
+    /// Its line in the access log, with all that is known of it; `None` when it has none, or had it
+    /// already.
+    fn take_line(&mut self) -> Option<LogEntry> {
+        let mut entry = self.access.take()?;
+        let log = self.proxy.access_log.clone()?;
+        entry.account.clone_from(&self.account);
+        entry.key = self.key;
+        entry.operation.clone_from(&self.operation);
+        Some(LogEntry::new(log, entry))
+    }
+
+    /// Gives its line in the access log to its answer, with whose end it is written.
+    pub(super) fn log(&mut self, head: &RequestHead, answer: &mut Answer<Relay>) {
+        let Some(mut line) = self.take_line() else {
+            return;
+        };
+        match self.client.has_gone.load(Ordering::Relaxed) {
+            true => line.not_answered("client_closed"),
+            false => line.answered(answer.status()),
+        }
+        match answer.body_mut() {
+            Err(Relay::Upstream(relayed)) => relayed.log = Some(line),
+            Ok(bytes) if head.method != Method::HEAD => line.passed(bytes),
+            Ok(_) | Err(Relay::Own(_)) => {}
+        }
+    }
+
+    /// The upstream took so long, from the start to the head of its answer or to giving up.
+    pub(super) fn waited_for_upstream(&mut self, outcome: Outcome, took: Duration) {
+        let metrics = &self.proxy.shared.metrics;
+        metrics
+            .upstream(outcome)
+            .observe(took.as_secs_f64(), self.id);
+        if let Some(access) = &mut self.access {
+            access.upstream = Some(took);
+        }
+    }
+
+    /// The gate itself took so long for the call.
+    pub(super) fn took_here(&mut self, took: Duration) {
+        self.proxy
+            .shared
+            .metrics
+            .overhead
+            .observe(took.as_secs_f64(), self.id);
+        if let Some(access) = &mut self.access {
+            access.overhead = Some(took);
+        }
+    }
+
+    /// The generation that decides about it.
+    pub(super) fn decided_by(&mut self, policy: &Policy) {
+        self.generation = u32::try_from(policy.generation).unwrap_or(u32::MAX);
     }
 
     /// A key of an account is proven, and judged at `now`. When it holds, the connection belongs to
@@ -109,6 +202,7 @@ impl<'p> RequestContext<'p> {
     pub(crate) fn proven(&mut self, key: &KnownKey, now: Utc) -> Result<(), Refusal> {
         let account = key.account();
         self.account = Some(account.clone());
+        self.key = key.index();
         key.check(now, self.peer).map_err(Refusal::Key)?;
         match self.client.place.prove(&account.id) {
             true => Ok(()),
@@ -188,6 +282,9 @@ impl<'p> RequestContext<'p> {
     }
 
     pub(super) fn admitted(&mut self, call: &AdmittedCall, started: &Started) {
+        if let Some(access) = &mut self.access {
+            access.decision = Decision::Admitted.as_str();
+        }
         call.operation.admitted(started.mode).inc();
         call.key.admitted(started.at);
         if let Some(limiter) = &self.limiter {
@@ -198,7 +295,11 @@ impl<'p> RequestContext<'p> {
 
     /// Counts the decision, unless the call was admitted: then it has its record and was only
     /// failed.
-    pub(super) fn refused(&mut self, refusal: &Refusal) {
+    pub(super) fn refused(
+        &mut self,
+        refusal: &Refusal,
+        (ring, head): (&DecisionRing, &RequestHead),
+    ) {
         tracing::debug!(
             request_id = %self.id,
             peer = %self.peer,
@@ -207,6 +308,13 @@ impl<'p> RequestContext<'p> {
             reason = refusal.reason(),
             "{}", if self.decided { "failed" } else { "not admitted" },
         );
+        if let Some(access) = &mut self.access {
+            access.reason = refusal.reason();
+            if refusal.is_throttle() {
+                access.decision = Decision::Throttled.as_str();
+            }
+        }
+        ring.keep(self.id, &self.turned_away_call(refusal, head));
         if self.decided {
             return;
         }
@@ -233,6 +341,56 @@ impl<'p> RequestContext<'p> {
             self.turned_away(refusal.reason());
         }
         self.decide();
+    }
+
+    /// What is kept of the call, so that it can be explained by its id.
+    fn turned_away_call(&self, refusal: &Refusal, head: &RequestHead) -> TurnedAwayCall {
+        let row = refusal.row();
+        let throttle = match refusal {
+            Refusal::Throttled {
+                quota,
+                mode,
+                retry_after,
+                ..
+            } => Some(Throttle {
+                quota: *quota,
+                mode: *mode,
+                retry_after: Some(*retry_after),
+            }),
+            Refusal::NoQuota { begins_in, .. } => Some(Throttle {
+                quota: 0,
+                mode: Mode::Qps,
+                retry_after: *begins_in,
+            }),
+            _ => None,
+        };
+        let operation = self.operation.as_deref();
+        TurnedAwayCall {
+            at: self
+                .received
+                .utc
+                .plus(self.decided_at.since(self.received.mono)),
+            generation: self.generation.into(),
+            peer: self.peer,
+            account: Name::of(self.account.as_ref().map(|account| account.id.as_str())),
+            key: Name::of(self.key_id()),
+            group: Name::of(operation.map(|operation| operation.group.as_str())),
+            action: Name::of(operation.map(|operation| operation.action.as_str())),
+            verdict: match (row.is_throttle, self.decided && operation.is_some()) {
+                (true, _) => Verdict::Throttled,
+                (false, true) => Verdict::Failed,
+                (false, false) => Verdict::Refused,
+            },
+            row,
+            throttle,
+            trace: Trace::of(&head.fields).parent(),
+        }
+    }
+
+    /// The id of the proven key.
+    fn key_id(&self) -> Option<&str> {
+        let keys = self.account.as_ref().map(|account| &account.keys);
+        keys?.get(self.key as usize).map(|key| key.id.as_str())
     }
 
     /// Counts a refused call for its account, if that was proven.
@@ -265,11 +423,18 @@ impl Drop for RequestContext<'_> {
     /// Hung up before it was decided, while its body arrived or while it waited for its start; or
     /// its connection gave way.
     fn drop(&mut self) {
+        if self.decided && self.access.is_none() {
+            return;
+        }
+        let reason = match self.client.place.gave_way() {
+            true => "gave_way",
+            false => "client_closed",
+        };
+        if let Some(access) = &mut self.access {
+            access.reason = reason;
+        }
+        drop(self.take_line());
         if !self.decided {
-            let reason = match self.client.place.gave_way() {
-                true => "gave_way",
-                false => "client_closed",
-            };
             self.count(None, Decision::Refused, reason);
             if let Some(limiter) = &self.limiter {
                 limiter.counts.refused.fetch_add(1, Ordering::Relaxed);

@@ -161,11 +161,12 @@ pub(super) fn vendor_failed(id: &RequestIdText, status: StatusCode) -> Answer<Re
 mod tests {
     use super::*;
     use crate::model::{AccountId, GroupId, Mode, Stop};
-    use crate::proxy::body::UploadFailure;
     use crate::proxy::licence::LicenceRefusal;
     use crate::proxy::policy::KeyBar;
+    use crate::proxy::progress::UploadFailure;
     use crate::proxy::question::{BadQuestion, CursorText};
-    use crate::proxy::refusal::{REFUSALS, RefusalRow, Retry};
+    use crate::proxy::refusal::{REFUSALS, RefusalRow};
+    use crate::proxy::retry::Retry;
     use crate::proxy::sentence::Sentence;
     use std::collections::BTreeSet;
     use std::time::Duration;
@@ -268,6 +269,7 @@ mod tests {
             BadQuestion::CursorRestored(cursor),
             BadQuestion::RecordsGone,
             BadQuestion::NoStatement,
+            BadQuestion::NoDecision,
             BadQuestion::BillsElsewhere,
         ];
         refusals.extend(questions.map(Refusal::Question));

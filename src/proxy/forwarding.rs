@@ -6,10 +6,15 @@
 //! # Decided
 //! - **Secrets stay at the gate.** API keys are not forwarded; a TC3 `Authorization` is, being no
 //!   secret and verifiable by the upstream.
+//! - **`traceparent` is forwarded as it came.** A parent id of our own would name a span that nobody
+//!   can look up, since no span is exported: the trace would break in two there. One that is
+//!   malformed is left out, and `tracestate` with it (W3C Trace Context §3.2.2).
 
 use crate::http::h1::{Answer, ForwardHead, RequestHead};
-use crate::http::names::{X_BILLABLE, X_FORWARDED_FOR, X_REQUEST_ID, X_TC_TRACE_ID};
-use crate::http::{Field, Fields, tokens};
+use crate::http::names::{
+    TRACEPARENT, TRACESTATE, X_BILLABLE, X_FORWARDED_FOR, X_REQUEST_ID, X_TC_TRACE_ID,
+};
+use crate::http::{Field, Fields, Trace, tokens};
 use crate::model::{RequestId, is_in};
 use crate::proxy::body::Relay;
 use crate::proxy::context::RequestContext;
@@ -39,8 +44,10 @@ impl Proxy {
         let fields = &head.fields;
         let mut forward = ForwardHead::new(head.method.clone(), &head.target);
         let hop = head.hop_by_hop();
+        let trace = Trace::of(fields);
         for field in fields.iter() {
-            if !hop.contains(field.name()) && !is_private_field(field) {
+            let is_passed_on = !hop.contains(field.name()) && !is_private_field(field);
+            if is_passed_on && !is_bad_trace(trace, field.name()) {
                 forward.field(field);
             }
         }
@@ -138,6 +145,11 @@ pub(super) fn is_private_field(field: Field<'_>) -> bool {
         b"expect" | b"x-api-key" | b"x-forwarded-for" | b"x-request-id" => true,
         name => is_reserved_field(name),
     }
+}
+
+/// A trace that is none ends here. So does what the systems of that trace say to each other.
+fn is_bad_trace(trace: Trace, name: &[u8]) -> bool {
+    trace == Trace::Malformed && (name == TRACEPARENT.as_bytes() || name == TRACESTATE.as_bytes())
 }
 
 /// True for each byte that is neither letter, digit nor hyphen.

@@ -9,11 +9,13 @@
 //!   service in front of it would have no second user. The admin listener has tower, which sheds
 //!   load where queries of the ledger can pile up.
 
+mod access_log;
 mod body;
 mod body_memory;
 mod call;
 mod client;
 mod context;
+mod decisions;
 mod dialect;
 mod forwarded;
 mod forwarding;
@@ -22,10 +24,12 @@ mod operation;
 mod own;
 mod permit;
 mod places;
+mod progress;
 mod question;
 mod rate_lines;
 mod refusal;
 mod request;
+mod retry;
 mod sentence;
 mod standing;
 mod state;
@@ -39,8 +43,10 @@ pub(crate) mod policy;
 pub(crate) mod upstream;
 
 pub use body::{UPLOAD_BYTES_PER_SECOND, UPLOAD_GRACE};
-pub use refusal::{REFUSALS, Retry};
+pub use refusal::REFUSALS;
+pub use retry::Retry;
 
+pub(crate) use access_log::AccessLog;
 pub(crate) use body::{OwnBody, Relay};
 pub(crate) use client::Client;
 pub(crate) use licence::LicenceRefusal;

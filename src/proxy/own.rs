@@ -15,6 +15,7 @@ use crate::proxy::operation::check_version;
 use crate::proxy::policy::{KeyBar, KnownAccount, KnownLicenceKey, ProvenKey};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
+use crate::proxy::worker::Worker;
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -26,8 +27,8 @@ const BODY_BYTES: u64 = 16 * 1024;
 pub(crate) struct Asked {
     /// The endpoint.
     pub endpoint: Endpoint,
-    /// The part of the path that names a month.
-    pub month: Option<Box<str>>,
+    /// The part of the path that names a month or a call.
+    pub part: Option<Box<str>>,
     /// It is named by `X-TC-Action`, so the answer stands in the vendor's envelope.
     pub is_action: bool,
 }
@@ -36,10 +37,10 @@ impl Asked {
     /// The own endpoint that this request is for. `None`: it is a call.
     pub(crate) fn of(head: &RequestHead) -> Option<Self> {
         let path = head.target.path();
-        if let Some((endpoint, month)) = Endpoint::of_path(path) {
+        if let Some((endpoint, part)) = Endpoint::of_path(path) {
             return Some(Self {
                 endpoint,
-                month: month.map(Into::into),
+                part: part.map(Into::into),
                 is_action: false,
             });
         }
@@ -49,7 +50,7 @@ impl Asked {
         let name = head.fields.get(crate::http::names::X_TC_ACTION)?;
         Some(Self {
             endpoint: Endpoint::of_action(name)?,
-            month: None,
+            part: None,
             is_action: true,
         })
     }
@@ -78,6 +79,7 @@ pub(crate) struct OwnRequest<'p> {
     /// Its id, its dialect, its peer.
     pub context: RequestContext<'p>,
     proxy: &'p Arc<Proxy>,
+    worker: &'p Worker,
     head: &'p RequestHead,
     upload: Option<Upload>,
     /// The body, where its credential's signature covers it.
@@ -88,7 +90,7 @@ impl<'p> OwnRequest<'p> {
     /// Begins with its head.
     pub(crate) fn new(
         proxy: &'p Arc<Proxy>,
-        client: &'p Client,
+        (worker, client): (&'p Worker, &'p Client),
         head: &'p RequestHead,
         body: RequestBody,
     ) -> Self {
@@ -97,6 +99,7 @@ impl<'p> OwnRequest<'p> {
         Self {
             context: RequestContext::of_own(proxy, client, head, received, progress),
             proxy,
+            worker,
             head,
             upload,
             buffered: None,
@@ -134,6 +137,7 @@ impl<'p> OwnRequest<'p> {
         let (claimant, buffered) = Box::pin(identified).await?;
         self.buffered = buffered;
         let policy = self.proxy.shared.policy.load();
+        self.context.decided_by(&policy);
         let key = self
             .proxy
             .prove(&self.context, &policy, &claimant, self.head)?;
@@ -186,7 +190,10 @@ impl<'p> OwnRequest<'p> {
     /// The answer for the client. It is held back when a credential was guessed.
     pub(crate) async fn answer(mut self, result: Result<Answer<Relay>, Refusal>) -> Answer<Relay> {
         let (context, upload) = (&mut self.context, &mut self.upload);
-        let mut answer = self.proxy.conclude(context, upload, result).await;
+        let mut answer = self
+            .proxy
+            .conclude(context, upload, (&self.worker.decisions, self.head), result)
+            .await;
         context.tell_rate(&mut answer);
         context.echo(self.head, &mut answer);
         answer

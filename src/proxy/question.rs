@@ -57,6 +57,12 @@ pub(crate) enum BadQuestion {
         "there is no statement of that month: nothing was called, bought or paid in it, or it has not begun; /v1/statements lists those there are"
     )]
     NoStatement,
+    /// No refusal of this account has this id.
+    #[error(
+        "no refused call of this account has this id: give the id of an answer's X-Request-Id, within a day, to the gate that gave it; \
+         the calls that were admitted are at /v1/records"
+    )]
+    NoDecision,
     /// This gate is one of several, and makes no bills.
     #[error(
         "the bills are made elsewhere, because this gate is one of several and knows a part of the calls: ask the provider for them; \

@@ -2,11 +2,12 @@
 //! `deploy/ERRORS.md` are made from it. No row may tell of another account or of the upstream.
 
 use crate::model::{GroupId, Mode, Stop};
-use crate::proxy::body::UploadFailure;
 use crate::proxy::identity::CredentialFailure;
 use crate::proxy::licence::LicenceRefusal;
 use crate::proxy::policy::KeyBar;
+use crate::proxy::progress::UploadFailure;
 use crate::proxy::question::{BadQuestion, CursorText};
+use crate::proxy::retry::Retry;
 use crate::proxy::sentence::{Sentence, Value, sentence};
 use http::{Method, StatusCode};
 use std::borrow::Cow;
@@ -141,20 +142,6 @@ pub struct RefusalRow {
     pub retry: Retry,
     /// One sentence for the client, with the remedy where there is one.
     pub sentence: Sentence,
-}
-
-/// Whether the same call may be sent again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Retry {
-    /// Not until the cause in the sentence has changed.
-    Never,
-    /// When the quota allows it: `Retry-After` says when, if that is known.
-    Quota,
-    /// The service did not act on the call. After so many seconds, which stand in `Retry-After`; 0
-    /// is at once, without the field.
-    Safe(u64),
-    /// The service may have acted on the call. The seconds are those of [`Safe`](Self::Safe).
-    Acted(u64),
 }
 
 /// Makes [`REFUSALS`] and the texts of [`Refusal`] from the rows: a pattern, the reason, the
@@ -395,6 +382,9 @@ refusals! {
         Self::Question(failure @ BadQuestion::NoStatement) =>
             "no_statement", "ResourceNotFound", NOT_FOUND "No such statement", Retry::Never,
             (failure as BadQuestion::NoStatement);
+        Self::Question(failure @ BadQuestion::NoDecision) =>
+            "no_decision", "ResourceNotFound", NOT_FOUND "No such refusal", Retry::Never,
+            (failure as BadQuestion::NoDecision);
         Self::CannotAnswer =>
             "cannot_answer", "ServiceUnavailable", SERVICE_UNAVAILABLE "Service unavailable", Retry::Safe(1),
             ("The question cannot be answered now; ask again. Calls are not held up by that.");

@@ -6,13 +6,15 @@
 
 use crate::http::h1::{Answer, RequestBody, RequestHead};
 use crate::proxy::admission::Now;
-use crate::proxy::body::{Progress, Relay, Upload, UploadFailure};
+use crate::proxy::body::{Relay, Upload};
 use crate::proxy::client::Client;
 use crate::proxy::context::RequestContext;
+use crate::proxy::decisions::DecisionRing;
 use crate::proxy::dialect::Dialect;
 use crate::proxy::forwarding::{check_connection, check_count};
 use crate::proxy::identity::hold_down::HoldVerdict;
 use crate::proxy::identity::{CredentialFailure, must_stand_once};
+use crate::proxy::progress::{Progress, UploadFailure};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
 use crate::proxy::worker::Worker;
@@ -36,9 +38,17 @@ impl Proxy {
         let (mut upload, progress) = self.upload(&head, body, received);
         let mut context = RequestContext::of_call(&self, &client, &head, received, progress);
         let result = self.handle(&mut context, &worker, &head, &mut upload).await;
-        let mut answer = self.conclude(&mut context, &mut upload, result).await;
+        let mut answer = self
+            .conclude(
+                &mut context,
+                &mut upload,
+                (&worker.decisions, &head),
+                result,
+            )
+            .await;
         context.tell_rate(&mut answer);
         context.echo(&head, &mut answer);
+        context.log(&head, &mut answer);
         answer
     }
 
@@ -113,13 +123,14 @@ impl Proxy {
         &self,
         context: &mut RequestContext<'_>,
         upload: &mut Option<Upload>,
+        kept: (&DecisionRing, &RequestHead),
         result: Result<Answer<Relay>, Refusal>,
     ) -> Answer<Relay> {
         let refusal = match result {
             Ok(answer) => return answer,
             Err(refusal) => refusal,
         };
-        context.refused(&refusal);
+        context.refused(&refusal, kept);
         self.hold_if_guessing(context, &refusal).await;
         // Another request may follow only when nothing of this one's body is left on the
         // connection.

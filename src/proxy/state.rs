@@ -6,9 +6,11 @@ use crate::http::h1::BadHead;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::model::{Bill, Clock, Utc, is_in};
+use crate::proxy::access_log::AccessLog;
 use crate::proxy::admission::{Limiter, Limiters, SharedWindows};
 use crate::proxy::body_memory::BodyMemory;
 use crate::proxy::client::Client;
+use crate::proxy::decisions::Decisions;
 use crate::proxy::identity::hold_down::{HoldDown, Warnings};
 use crate::proxy::places::{Place, Places};
 use crate::proxy::policy::Policy;
@@ -39,6 +41,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// The calls that were turned away since the ledger was last told.
     pub(crate) turned_away: TurnedAway,
+    /// Why calls were not let through.
+    pub(crate) decisions: Decisions,
     /// What the collector last said of the accounts.
     standing: HeardStanding,
     /// Unix time in microseconds; see [`Shared::vouch`].
@@ -63,6 +67,7 @@ impl Shared {
             ledger,
             metrics,
             turned_away: TurnedAway::default(),
+            decisions: Decisions::default(),
             standing: HeardStanding::default(),
             vouched: AtomicI64::new(i64::MIN),
         }
@@ -139,12 +144,19 @@ pub struct Proxy {
     pub(super) upstream_host: String,
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) abandoning: AtomicBool,
+    /// The access log, when there is one.
+    pub(super) access_log: Option<Arc<AccessLog>>,
 }
 
 impl Proxy {
     /// A proxy of this state, with places and memory of its own.
     pub fn new(settings: &Settings, shared: Arc<Shared>) -> Self {
         let (clock, metrics) = (&shared.clock, &shared.metrics);
+        let whole = |limit: u64| i64::try_from(limit).unwrap_or(i64::MAX);
+        let connections = settings.limits.connections as u64;
+        metrics.connections_limit.set(whole(connections));
+        let memory = settings.limits.body_memory;
+        metrics.body_memory_limit.set(whole(memory));
         // A counter that is there from the start shows its first step.
         for bad in BadHead::ALL {
             metrics.head_refused(bad.label());
@@ -160,8 +172,19 @@ impl Proxy {
             upstream_host: settings.upstream.endpoint.to_string(),
             trusted_proxies: settings.trusted_proxies.clone(),
             abandoning: AtomicBool::new(false),
+            access_log: None,
             shared,
         }
+    }
+
+    /// Each call has a line in this log.
+    pub(crate) fn with_access_log(self, access_log: Option<Arc<AccessLog>>) -> Self {
+        Self { access_log, ..self }
+    }
+
+    /// The access log, when there is one.
+    pub(crate) fn access_log(&self) -> Option<&Arc<AccessLog>> {
+        self.access_log.as_ref()
     }
 
     /// The state that the whole process shares.

@@ -1,5 +1,6 @@
 //! What a worker has of its own.
 
+use crate::proxy::decisions::DecisionRing;
 use crate::proxy::upstream::Upstream;
 use crate::store::LinkHandle;
 use std::sync::Arc;
@@ -10,4 +11,6 @@ pub struct Worker {
     pub upstream: Arc<Upstream>,
     /// Those to the shared store; `None` when this process decides alone.
     pub store: Option<Arc<LinkHandle>>,
+    /// Where it keeps why calls were not let through.
+    pub(crate) decisions: Arc<DecisionRing>,
 }

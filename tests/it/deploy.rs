@@ -181,6 +181,43 @@ fn the_rules_of_the_collector_fire_for_what_lasts_and_for_each_there_is_a_case()
 }
 
 #[test]
+fn the_rules_of_operation_fire_for_what_lasts_and_for_each_there_is_a_case() {
+    let tests = deploy("operation.rules.test.yml");
+    run("promtool", &["test", "rules", tests.to_str().unwrap()]);
+    let cases = std::fs::read_to_string(tests).unwrap();
+    let rules = std::fs::read_to_string(deploy("tollgate.rules.yml")).unwrap();
+    let (_, rules) = rules.split_once("name: tollgate-operation").unwrap();
+    let (rules, _) = rules.split_once("name: tollgate-collector").unwrap();
+    let alerts = alerts(rules);
+    assert_eq!(alerts.len(), 9);
+    for alert in alerts {
+        assert!(cases.contains(&format!("alertname: {alert}")), "{alert}");
+    }
+}
+
+/// The alerts that stand in rules.
+fn alerts(rules: &str) -> Vec<&str> {
+    let lines = rules.lines();
+    let alerts = lines.filter_map(|line| line.split_once("- alert: "));
+    alerts.map(|(_, alert)| alert).collect()
+}
+
+#[test]
+fn the_runbook_has_a_section_for_each_alert_and_for_nothing_else() {
+    let rules = std::fs::read_to_string(deploy("tollgate.rules.yml")).unwrap();
+    let page = std::fs::read_to_string(deploy("RUNBOOK.md")).unwrap();
+    let sections = page.lines().filter_map(|line| line.strip_prefix("## "));
+    let mut sections: Vec<&str> = sections
+        .filter(|name| name.starts_with("Tollgate"))
+        .collect();
+    let mut alerts = alerts(&rules);
+    assert!(alerts.len() > 30);
+    alerts.sort_unstable();
+    sections.sort_unstable();
+    assert_eq!(sections, alerts);
+}
+
+#[test]
 fn every_rule_of_billing_has_a_case() {
     let read = |file| std::fs::read_to_string(deploy(file)).unwrap();
     let cases = read("tollgate.rules.test.yml") + &read("settlement.rules.test.yml");
@@ -223,6 +260,7 @@ fn every_metric_in_the_rules_exists() {
         "settlement.rules.test.yml",
         "store.rules.test.yml",
         "collector.rules.test.yml",
+        "operation.rules.test.yml",
     ]
     .map(|file| std::fs::read_to_string(deploy(file)).unwrap())
     .concat();
@@ -231,6 +269,7 @@ fn every_metric_in_the_rules_exists() {
         .filter(|w| w.starts_with("tollgate_"));
     let mut count = 0;
     for name in named {
+        let name = name.trim_end_matches("_bucket");
         assert!(FAMILIES.iter().any(|family| family.name == name), "{name}");
         count += 1;
     }

@@ -5,6 +5,7 @@
     reason = "the harness shows it of a test that fails"
 )]
 
+mod access_log;
 mod admin;
 mod answers;
 mod bad_input;
@@ -17,6 +18,7 @@ mod collect;
 mod connections;
 mod crash;
 mod debits;
+mod decisions;
 mod demo;
 mod deploy;
 mod deploy_balancer;
@@ -39,6 +41,7 @@ mod keys;
 mod ledger_trouble;
 mod licences;
 mod logs;
+mod metrics;
 mod names;
 mod nats;
 mod nats_access;

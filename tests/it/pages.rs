@@ -6,7 +6,7 @@ use http::StatusCode;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "README.md",
     "README.zh-CN.md",
     "ARCHITECTURE.md",
@@ -17,6 +17,7 @@ const PAGES: [&str; 10] = [
     "deploy/CUSTOMERS.md",
     "deploy/DISK.md",
     "deploy/ERRORS.md",
+    "deploy/RUNBOOK.md",
 ];
 
 /// What a page has to say in place of a value, and the value.
@@ -31,7 +32,7 @@ const VALUES: [(&str, &str); 6] = [
 
 /// Commands that are not run here, or all that begin so when there is a blank at the end; and what
 /// checks them instead.
-const ELSEWHERE: [(&str, &str); 20] = [
+const ELSEWHERE: [(&str, &str); 21] = [
     ("make demo", "tests/it/demo.rs runs the demo"),
     ("make demo ", "the same"),
     ("make demo-replicas", "tests/it/demo.rs runs it"),
@@ -65,6 +66,10 @@ const ELSEWHERE: [(&str, &str); 20] = [
     (
         "tollgate verify --digest ",
         "tests/it/bills.rs: a month has to be settled first",
+    ),
+    (
+        "tollgate explain ",
+        "tests/it/decisions.rs: a call has to be refused first",
     ),
     (
         "tollgate restore --from ",

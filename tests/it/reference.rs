@@ -44,7 +44,7 @@ fn the_reference_of_the_metrics_is_the_table_of_the_families() {
             table += &format!("\n**{section}**\n\n");
             table += "| Metric | Kind | Labels | Meaning |\n|---|---|---|---|\n";
         }
-        let name = family.name.strip_prefix("tollgate_").unwrap();
+        let name = family.name.trim_start_matches("tollgate_");
         let kind = family.kind.as_str();
         let labels: Vec<String> = family.labels.iter().map(|l| format!("`{l}`")).collect();
         let labels = labels.join(", ");

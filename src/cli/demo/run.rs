@@ -34,7 +34,7 @@ pub fn demo(flags: DemoFlags) -> anyhow::Result<()> {
         // Listened for from the start: the default action would leave the scratch ledger.
         let mut stop_signals = StopSignals::listen()?;
         let mut hangup = signal(SignalKind::hangup())?;
-        ignore_harmless_signals()?;
+        ignore_harmless_signals(true)?;
         let stop = async {
             tokio::select! {
                 _ = stop_signals.recv() => {}

@@ -3,6 +3,8 @@
 //! Owns its keys: each is told once, in the table. Must never hold anything about what is sold or
 //! to whom.
 
+mod access_log;
+mod access_log_rows;
 mod addresses;
 mod events;
 mod outbox;
@@ -21,7 +23,7 @@ pub use table::reference;
 pub use types::Endpoint;
 
 pub(crate) use types::{
-    AdminSettings, EventSettings, LedgerSettings, Limits, OutboxCertificate, OutboxLogin,
-    OutboxSettings, Settings, SigningKey, StoreSettings, StoreTopology, UpstreamSettings,
-    WebhookUrl,
+    AccessLogSettings, AccessLogTo, AdminSettings, EventSettings, LedgerSettings, Limits,
+    LoggedCalls, OutboxCertificate, OutboxLogin, OutboxSettings, Settings, SigningKey,
+    StoreSettings, StoreTopology, UpstreamSettings, WebhookUrl,
 };

@@ -4,6 +4,7 @@
 //! ([`crate::config::settings::table`]). Must never have a default of its own.
 
 use crate::config::reader::Item;
+use crate::config::settings::access_log::access_log;
 use crate::config::settings::addresses::{address, endpoint, leads_to, network};
 use crate::config::settings::events::events;
 use crate::config::settings::outbox::outbox;
@@ -60,6 +61,7 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
     let admission = admission(top.section("admission"));
     let outbox = top.optional_section("outbox", outbox);
     let replica = top.optional("replica", |item| item.line().map(str::to_owned));
+    let access_log = top.optional_section("access_log", access_log);
     let metric_accounts = alone(top.section("metrics"), |fields| fields.count("accounts"));
     top.forbid("notices", NOTICES);
     let events_at = top.written("events");
@@ -83,6 +85,7 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
             store,
             outbox: outbox?,
             replica: replica?,
+            access_log: access_log?,
             metric_accounts: metric_accounts?,
             events: events?,
             limits: limits?,

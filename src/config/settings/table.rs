@@ -6,9 +6,9 @@
 //! that the reader does not accept.
 
 use crate::config::Settings;
-use crate::config::settings::outbox_rows;
 use crate::config::settings::setting::{Bounds, Change, SECRET, Setting, Unwritten, secret};
 use crate::config::settings::{StoreSettings, StoreTopology};
+use crate::config::settings::{access_log_rows, outbox_rows};
 use crate::config::yaml::{self, Node, Places};
 use crate::model::{LONGEST_BUDGET, LONGEST_DELAY};
 use secrecy::ExposeSecret;
@@ -351,6 +351,9 @@ pub(in crate::config) static TABLE: &[Setting] = &[
         change: Change::AtRestart(|s| s.replica.clone().unwrap_or_default()),
         does: "The name of this gate in records and at the store; without it the machine's host name.",
     },
+    access_log_rows::TO,
+    access_log_rows::OF,
+    access_log_rows::SAMPLE,
     Setting {
         key: "metrics.accounts",
         unwritten: Unwritten::Is("1000"),

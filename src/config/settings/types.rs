@@ -36,6 +36,8 @@ pub struct Settings {
     pub outbox: Option<OutboxSettings>,
     /// The name of this replica in records; `None` is the machine's.
     pub replica: Option<String>,
+    /// Where the lines of calls go; `None` is nowhere.
+    pub access_log: Option<AccessLogSettings>,
     /// The number of accounts that have metric series of their own; at least 1.
     pub metric_accounts: usize,
     /// Where events are posted (R14, R16); `None` is nowhere. With
@@ -52,6 +54,37 @@ impl Settings {
     pub fn books_are_elsewhere(&self) -> bool {
         self.store.is_some() || self.outbox.is_some()
     }
+}
+
+/// The `access_log` section.
+#[derive(Clone, Debug)]
+pub struct AccessLogSettings {
+    /// Where lines go.
+    pub to: AccessLogTo,
+    /// The calls that have one.
+    pub of: LoggedCalls,
+    /// The part of them that has one, from 0 to 1.
+    pub sample: f64,
+}
+
+/// Where the lines of calls go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AccessLogTo {
+    /// Standard output.
+    Stdout,
+    /// A file, which is added to.
+    File(PathBuf),
+}
+
+/// The calls that have a line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LoggedCalls {
+    /// Those that were let in.
+    Admitted,
+    /// Those that were throttled or refused.
+    Refused,
+    /// All.
+    Both,
 }
 
 /// The `admin` section.

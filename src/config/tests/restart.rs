@@ -104,6 +104,9 @@ const CHANGES: &[(&str, &str, &str)] = &[
     ),
     ("admission.store.redis.budget", "budget: 5ms", "budget: 6ms"),
     ("replica", "\nreplica: gate-1\n", "\nreplica: gate-2\n"),
+    ("access_log.to", "to: calls.log", "to: stdout"),
+    ("access_log.of", "of: both", "of: refused"),
+    ("access_log.sample", "sample: 0.5}", "sample: 1}"),
     ("metrics.accounts", "accounts: 1000", "accounts: 1001"),
     ("events.webhook", "https://relay", "https://other"),
     ("events.webhook", "/s3cr3t\"", "/s3cr3t?2\""),
@@ -189,6 +192,7 @@ fn every_setting_that_changed_is_named_and_no_token_is_shown() {
     let text = fs::read_to_string(&path).unwrap();
     // One of several replicas has no events.
     let shared = text.replace("admission: {max_delay: 50ms}", &with_store());
+    let logged = format!("{text}access_log: {{to: calls.log, of: both, sample: 0.5}}\n");
     let outbox = |login: &str| format!("{text}{}", with_outbox(login));
     let by_user = outbox("username: n, password: s3cr3t-7");
     let by_file = outbox("credentials: {file: nats-1.creds}");
@@ -209,6 +213,7 @@ fn every_setting_that_changed_is_named_and_no_token_is_shown() {
     for (key, from, to) in CHANGES {
         let text = match *key {
             key if key.starts_with("events") => &alone,
+            key if key.starts_with("access_log") => &logged,
             "outbox.nats.credentials" => &by_file,
             "outbox.nats.certificate" | "outbox.nats.key" => &by_certificate,
             "outbox.nats.nkey" => &by_key,

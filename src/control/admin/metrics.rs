@@ -1,13 +1,14 @@
 //! The figures for Prometheus.
 
 use crate::control::admin::app::App;
-use crate::metrics::AccountFigures;
+use crate::control::admin::own_figures;
+use crate::metrics::{AccountFigures, Exposition};
 use crate::proxy::{Shared, counts};
 use axum::extract::State as Extracted;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 
-pub(super) async fn metrics(Extracted(admin): App) -> Response {
+pub(super) async fn metrics(Extracted(admin): App, fields: HeaderMap) -> Response {
     let shared = &admin.shared;
     let metrics = &shared.metrics;
     let ledger = shared.ledger.stats();
@@ -37,15 +38,37 @@ pub(super) async fn metrics(Extracted(admin): App) -> Response {
     }
     let expiring = shared.policy.load().expiring(shared.clock.utc());
     metrics.keys_expiring.set(whole(expiring as u64));
-    let text = metrics.expose(figures(shared));
-    (
-        [(
-            header::CONTENT_TYPE,
-            "text/plain; version=0.0.4; charset=utf-8",
-        )],
-        text,
-    )
-        .into_response()
+    own_figures::read(metrics, admin.started_at);
+    let form = wanted(&fields);
+    let text = metrics.expose_as(form, figures(shared));
+    let content_type = match form {
+        Exposition::Text => "text/plain; version=0.0.4; charset=utf-8",
+        Exposition::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+    };
+    ([(header::CONTENT_TYPE, content_type)], text).into_response()
+}
+
+/// The form that `Accept` wants most (RFC 9110 §12.5.1); the older one unless the other is wanted more.
+fn wanted(fields: &HeaderMap) -> Exposition {
+    let (mut open, mut text) = (0.0, 0.0);
+    for value in fields.get_all(header::ACCEPT) {
+        let value = value.to_str().unwrap_or_default().to_ascii_lowercase();
+        for range in value.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or_default();
+            let weight = parts.find_map(|part| part.strip_prefix("q="));
+            let weight: f32 = weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0));
+            match kind {
+                "application/openmetrics-text" => open = weight.max(open),
+                "text/plain" => text = weight.max(text),
+                _ => {}
+            }
+        }
+    }
+    match open > text {
+        true => Exposition::OpenMetrics,
+        false => Exposition::Text,
+    }
 }
 
 /// The limiters' counts by account and group; the actions of a free group are added together.
@@ -89,4 +112,34 @@ pub(super) fn figures(shared: &Shared) -> Vec<AccountFigures> {
         }
     });
     figures
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn openmetrics_comes_when_it_is_wanted_more_than_the_older_form() {
+        for (accept, expected) in [
+            ("", Exposition::Text),
+            ("*/*", Exposition::Text),
+            ("text/plain", Exposition::Text),
+            ("application/openmetrics-text", Exposition::OpenMetrics),
+            ("application/openmetrics-text;q=0", Exposition::Text),
+            (
+                "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.9",
+                Exposition::Text,
+            ),
+            // As Prometheus sends it.
+            (
+                "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+                 application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+                Exposition::OpenMetrics,
+            ),
+        ] {
+            let mut fields = HeaderMap::new();
+            fields.insert(header::ACCEPT, accept.parse().unwrap());
+            assert_eq!(wanted(&fields), expected, "{accept}");
+        }
+    }
 }

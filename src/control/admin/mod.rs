@@ -6,10 +6,12 @@
 mod accounts;
 mod app;
 mod calls;
+mod decisions;
 mod guard;
 mod licences;
 mod listener;
 mod metrics;
+mod own_figures;
 mod probes;
 mod process;
 mod query;

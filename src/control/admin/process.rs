@@ -21,6 +21,7 @@ pub(super) async fn status(Extracted(admin): App) -> Json<Value> {
     let shared = &admin.shared;
     let policy = shared.policy.load();
     let ledger = shared.ledger.stats();
+    let reach = shared.decisions.reach(shared.clock.utc());
     let told = |at| Local::new(at, &policy.catalog.time_zone);
     let store = shared.windows.as_ref().map(|windows| {
         let status = windows.status();
@@ -53,6 +54,8 @@ pub(super) async fn status(Extracted(admin): App) -> Json<Value> {
             "restart_pending": shared.metrics.config_restart_pending.get() == 1,
         },
         "calls": {"pending": shared.metrics.pending.get(), "in_flight": shared.metrics.in_flight.get()},
+        // Since when each refusal can be explained.
+        "decisions": {"since": told(reach.0), "unproven_since": told(reach.1)},
         "connections": shared.metrics.connections.get(),
         // How far the records of the gates are collected; null of a gate.
         "collector": admin.collector.as_ref().map(|of| described(of, &policy.catalog.time_zone)),

@@ -6,6 +6,7 @@ use crate::config::Settings;
 use crate::control::admin::accounts::{account, accounts, statement};
 use crate::control::admin::app::{Admin, AdminState, problem};
 use crate::control::admin::calls::{records, usage};
+use crate::control::admin::decisions::decision;
 use crate::control::admin::licences::{apply_licence, licences, revoke_licence};
 use crate::control::admin::metrics::metrics;
 use crate::control::admin::probes::{live, ready};
@@ -64,6 +65,7 @@ pub(in crate::control) fn router(
     let queries = Router::new()
         .route("/v1/usage", get(usage))
         .route("/v1/records", get(records))
+        .route("/v1/decisions/{id}", get(decision))
         .route("/v1/statements/{id}", get(statement))
         .route("/v1/accounts", get(accounts))
         .route("/v1/accounts/{id}", get(account))
@@ -162,5 +164,6 @@ async fn index() -> &'static str {
      POST /v1/licences/revoke?account=&package=&why=   give out no more grants by the licences that an app has\n\
      GET /v1/sources                       of a collector: the ledgers that it collects\n\
      POST /v1/sources/ID/retire?why=       of a collector: give up a ledger; days and months do not wait for it any more\n\
+     GET /v1/decisions/ID                  why the call of this request id was not let through\n\
      GET /v1/records?after=CURSOR&limit=N  records after a cursor, as JSON lines; the next one is in Next-Cursor\n"
 }

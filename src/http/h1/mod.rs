@@ -5,6 +5,7 @@
 //! Must never read a request before the one ahead of it has been read and answered whole, nor say
 //! `100 Continue` for a body that nobody wants.
 
+mod answer;
 mod hop;
 mod outgoing;
 mod reader;
@@ -18,8 +19,9 @@ pub use request::{BadHead, RequestHead, request_head};
 pub use server::FIRST_HEAD;
 pub use writer::{READER_BYTES_PER_SECOND, READER_WINDOW};
 
+pub(crate) use answer::Answer;
 pub(crate) use outgoing::{Body, Coding, NotSent, Outgoing, Piece};
 pub(crate) use reader::{Broken, RequestBody};
 pub(crate) use request::HEAD_BYTES;
 pub(crate) use response::{AnswerHead, ForwardHead, Nonsense, answer_head};
-pub(crate) use server::{Answer, ClientConnection, Next, RequestTerms};
+pub(crate) use server::{ClientConnection, Next, RequestTerms};

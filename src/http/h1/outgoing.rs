@@ -51,6 +51,16 @@ pub enum Piece {
     Piped(usize),
 }
 
+impl Piece {
+    /// In bytes.
+    pub fn length(&self) -> usize {
+        match self {
+            Self::Read(data) => data.len(),
+            Self::Piped(bytes) => *bytes,
+        }
+    }
+}
+
 impl From<Bytes> for Piece {
     fn from(data: Bytes) -> Self {
         Self::Read(data)

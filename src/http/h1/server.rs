@@ -1,9 +1,10 @@
 //! A client's connection: its requests one after another, and their answers.
 
+use crate::http::h1::answer::{Answer, AnswerBody};
 use crate::http::h1::reader::{Broken, End, RequestReader};
 use crate::http::h1::writer::{self, StallTimeout};
 use crate::http::h1::{BadHead, Body, Coding, Outgoing, RequestBody, RequestHead};
-use crate::http::{ByteReader, ByteWriter, Fields, HeadWriter, cut, reset};
+use crate::http::{ByteReader, ByteWriter, HeadWriter, cut, reset};
 use crate::model::{Clock, Timer};
 use http::{Method, StatusCode};
 use std::future::Future;
@@ -60,77 +61,6 @@ pub(crate) enum Next {
     Request,
     /// The connection has to be closed.
     Close,
-}
-
-/// An answer, as far as it does not depend on its connection.
-pub struct Answer<B> {
-    status: StatusCode,
-    lines: HeadWriter,
-    has_date: bool,
-    closes: bool,
-    body: AnswerBody<B>,
-}
-
-enum AnswerBody<B> {
-    /// Made here.
-    Own(Vec<u8>),
-    /// Piece by piece, as it comes.
-    Passing(B),
-}
-
-impl<B> Answer<B> {
-    /// An answer that is made here.
-    pub fn own(status: StatusCode, body: Vec<u8>) -> Self {
-        Self::new(status, AnswerBody::Own(body))
-    }
-
-    /// An answer whose body comes piece by piece.
-    pub fn streamed(status: StatusCode, body: B) -> Self {
-        Self::new(status, AnswerBody::Passing(body))
-    }
-
-    fn new(status: StatusCode, body: AnswerBody<B>) -> Self {
-        Self {
-            status,
-            lines: HeadWriter::new(Vec::with_capacity(512)),
-            has_date: false,
-            closes: false,
-            body,
-        }
-    }
-
-    /// An answer of the upstream: those of its fields for which `passes` holds.
-    pub fn passing(
-        status: StatusCode,
-        fields: &Fields,
-        passes: impl Fn(&[u8]) -> bool,
-        body: B,
-    ) -> Self {
-        let mut answer = Self::streamed(status, body);
-        for field in fields.iter().filter(|field| passes(field.name())) {
-            answer.has_date |= field.name() == b"date";
-            answer.lines.field(field);
-        }
-        answer
-    }
-
-    /// Whether its body comes piece by piece and is such a one.
-    pub fn is_passing(&self, is_such: impl FnOnce(&B) -> bool) -> bool {
-        match &self.body {
-            AnswerBody::Own(_) => false,
-            AnswerBody::Passing(body) => is_such(body),
-        }
-    }
-
-    /// Its fields, but for those that frame it, its date, and what becomes of the connection.
-    pub fn lines(&mut self) -> &mut HeadWriter {
-        &mut self.lines
-    }
-
-    /// Says that nothing may follow it.
-    pub fn close(&mut self) {
-        self.closes = true;
-    }
 }
 
 impl From<&RequestHead> for RequestTerms {

@@ -3,7 +3,7 @@
 //! Owns this one description. It reads the limiters that decide, and takes no quota.
 
 use crate::ledger::KeysUsed;
-use crate::model::{Local, Mode, Stop, Utc};
+use crate::model::{AccountId, GroupId, Local, Mode, Stop, Utc};
 use crate::proxy::admission::{Limiter, Limiters, Now, Terms};
 use crate::proxy::policy::{KnownAccount, KnownKey, Operation, Policy};
 use jiff::tz::TimeZone;
@@ -14,7 +14,42 @@ use std::sync::Arc;
 /// A limiter, when a call has made one, and its description.
 pub(crate) type Described = (Option<Arc<Limiter>>, Value);
 
+/// A quota and its reasons.
+pub(crate) struct Why {
+    /// How the account is charged.
+    pub mode: Mode,
+    /// In calls per second; 0 while nothing is admitted.
+    pub quota: u32,
+    /// When it changes, if that is known.
+    pub until: Option<Utc>,
+    /// Its reasons, as [`Policy::describe`] has them.
+    pub because: Vec<Value>,
+}
+
 impl Policy {
+    /// The quota that an account had for an action at an instant, by what this generation says of
+    /// that instant. `stopped`: why it was stopped then, if it was.
+    pub(crate) fn why(
+        &self,
+        account: &AccountId,
+        group: &GroupId,
+        action: &str,
+        at: Utc,
+        stopped: Option<Stop>,
+    ) -> Option<Why> {
+        let account = self.account(account)?;
+        let operation = self.by_action(action).filter(|of| of.group == *group)?;
+        let terms = self.terms(account, operation, account.entitlement(operation)?)?;
+        let terms = Terms { stopped, ..terms };
+        let until = terms.quota.at(at).until;
+        Some(Why {
+            mode: terms.mode,
+            quota: terms.admits(at),
+            until: (until != Utc(i64::MAX)).then_some(until),
+            because: because(&terms, at, &self.catalog.time_zone),
+        })
+    }
+
     /// The quotas of `account` at `now` and their reasons, by group, as the portal and the admin
     /// listener show them. They are read from the limiters that decide. A free group has one entry
     /// for each action. Makes no limiter: one that no call has made yet is described as it would be

@@ -76,6 +76,11 @@ impl KnownKey {
         &self.account
     }
 
+    /// Its place in the list of the account's keys.
+    pub(crate) fn index(&self) -> u32 {
+        u32::try_from(self.index).unwrap_or(u32::MAX)
+    }
+
     fn key(&self) -> Option<&Key> {
         self.account.keys.get(self.index)
     }

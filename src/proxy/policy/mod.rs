@@ -13,7 +13,7 @@ mod proven;
 pub use generation::Policy;
 
 pub(crate) use account::{KnownAccount, Operation};
-pub(crate) use describe::Described;
+pub(crate) use describe::{Described, Why};
 pub(crate) use keys::{KeyBar, KeyUsage, KnownKey};
 pub(crate) use licence_keys::KnownLicenceKey;
 pub(crate) use proven::ProvenKey;

@@ -2,6 +2,7 @@
 //! when it ends.
 
 use super::*;
+use crate::http::Fields;
 use crate::http::Pipe;
 use crate::http::h1::{Broken, Piece, READER_BYTES_PER_SECOND, READER_WINDOW};
 use bytes::{Bytes, BytesMut};
