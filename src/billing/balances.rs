@@ -200,6 +200,13 @@ pub(crate) fn debits(reader: &Reader) -> Result<HashMap<AccountId, Decimal>, Boo
     Ok(debits)
 }
 
+/// The newest month whose settlement is debited.
+pub(crate) fn last_debited(reader: &Reader) -> Result<Option<String>, BooksError> {
+    let settled = reader.settlements()?.into_iter();
+    let debited = settled.filter(|of| of.debited_at.is_some());
+    Ok(debited.map(|of| of.month).max())
+}
+
 /// The sum that the settlements have debited from one account.
 pub(crate) fn debited(reader: &Reader, id: &AccountId) -> Result<Decimal, BooksError> {
     let mut debited = Decimal::ZERO;

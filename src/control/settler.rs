@@ -41,7 +41,7 @@ use crate::config::EventSettings;
 use crate::control::settler::standing::{Standing, ToldStandings};
 use crate::control::settler::tell_clock::{tell_ahead, tell_trust};
 use crate::control::settler::trust::Trust;
-use crate::control::standing::AccountStanding;
+use crate::control::standing::{AccountStanding, Standings};
 use crate::ledger::{Entry, StoreError, Trouble};
 use crate::metrics::PackFigures;
 use crate::model::{AccountId, Mono, Month, Stop, Utc, run_low_priority};
@@ -90,7 +90,7 @@ pub(crate) struct Settler {
     /// The accounts whose entries a reload changed, until the next pass looks at them.
     entered: Mutex<BTreeSet<AccountId>>,
     /// The standing of the accounts, for the gates whose records are collected here.
-    standings: watch::Sender<Arc<Vec<AccountStanding>>>,
+    standings: watch::Sender<Arc<Standings>>,
     /// Days, months and events may come of this ledger now. Not in a collector that does not know yet
     /// whom it waits for, or while another one works.
     may_close: AtomicBool,
@@ -100,6 +100,8 @@ pub(crate) struct Settler {
 struct SettlerState {
     /// The sums that settlements have debited, by account.
     debits: HashMap<AccountId, Decimal>,
+    /// The newest month that is in these sums.
+    debited: Option<String>,
     /// More may have been debited since.
     debits_are_stale: bool,
     /// What late entries take back, of the accounts that it decides about (R17). Read anew with
@@ -135,6 +137,33 @@ struct SettlerState {
     ends: HashSet<String>,
 }
 
+impl SettlerState {
+    /// Before the first pass.
+    fn new(debits: HashMap<AccountId, Decimal>, debited: Option<String>) -> Self {
+        Self {
+            debits,
+            debited,
+            debits_are_stale: false,
+            credits: HashMap::new(),
+            generation: 0,
+            next_payment: Utc(i64::MAX),
+            next_pass: Mono::default(),
+            next_seal: Utc(i64::MAX),
+            next_prune: Mono::default(),
+            next_keep: Mono::default(),
+            waiting: None,
+            held_up: None,
+            seen: None,
+            unseen: BTreeSet::new(),
+            packs: BTreeMap::new(),
+            standings: HashMap::new(),
+            told: None,
+            told_month: None,
+            ends: HashSet::new(),
+        }
+    }
+}
+
 impl Settler {
     /// Reads what was debited and stops who is in arrears: to be called before the first call is
     /// accepted.
@@ -164,31 +193,14 @@ impl Settler {
             .metrics
             .on_no_statement
             .set(gauge(billing::calls_on_none(&reader, zone, None)?));
+        let debits = match settles {
+            true => balances::debits(&reader)?,
+            false => HashMap::new(),
+        };
+        let state = SettlerState::new(debits, balances::last_debited(&reader)?);
         let settler = Self {
             trust: Mutex::new(trust),
-            state: Mutex::new(SettlerState {
-                debits: match settles {
-                    true => balances::debits(&reader)?,
-                    false => HashMap::new(),
-                },
-                debits_are_stale: false,
-                credits: HashMap::new(),
-                generation: 0,
-                next_payment: Utc(i64::MAX),
-                next_pass: Mono::default(),
-                next_seal: Utc(i64::MAX),
-                next_prune: Mono::default(),
-                next_keep: Mono::default(),
-                waiting: None,
-                held_up: None,
-                seen: None,
-                unseen: BTreeSet::new(),
-                packs: BTreeMap::new(),
-                standings: HashMap::new(),
-                told: None,
-                told_month: None,
-                ends: HashSet::new(),
-            }),
+            state: Mutex::new(state),
             entered: Mutex::default(),
             standings: watch::Sender::default(),
             may_close: AtomicBool::new(true),
@@ -401,9 +413,11 @@ impl Settler {
         let in_arrears = stopped.len() + stopped_by_files(&policy, &stopped);
         self.shared.metrics.set_balances(balances, in_arrears);
         self.shared.limiters.set_arrears(stopped);
-        if state.standings != standings {
-            self.publish(&standings);
-            state.standings = standings;
+        let is_told =
+            state.standings == standings && self.standings.borrow().debited == state.debited;
+        state.standings = standings;
+        if !is_told {
+            self.publish(state);
         }
         state.generation = policy.generation;
         state.next_payment = next_payment;
@@ -421,18 +435,20 @@ impl Settler {
         self.shared.metrics.set_balances(Vec::new(), in_arrears);
     }
 
-    fn publish(&self, standings: &HashMap<AccountId, Standing>) {
+    fn publish(&self, state: &SettlerState) {
         let of = |(account, standing): (&AccountId, &Standing)| AccountStanding {
             account: account.clone(),
             balance: standing.balance.to_string().into(),
             in_arrears: standing.in_arrears,
         };
-        self.standings
-            .send_replace(Arc::new(standings.iter().map(of).collect()));
+        self.standings.send_replace(Arc::new(Standings {
+            accounts: state.standings.iter().map(of).collect(),
+            debited: state.debited.clone(),
+        }));
     }
 
     /// The standing of the accounts that have a debit or an adjustment, now and at each change.
-    pub(in crate::control) fn standings(&self) -> watch::Receiver<Arc<Vec<AccountStanding>>> {
+    pub(in crate::control) fn standings(&self) -> watch::Receiver<Arc<Standings>> {
         self.standings.subscribe()
     }
 

@@ -63,6 +63,8 @@ pub(super) async fn status(Extracted(admin): App) -> Json<Value> {
         "standing": shared.heard().map(|heard| json!({
             "generation": heard.generation,
             "as_of": told(heard.as_of),
+            // The ledger whose word it is.
+            "collected_in": heard.books.collected_in,
             "stopped": heard.stopped.len(),
             "balances": heard.balances.len(),
             "is_current": shared.hears_standing(),

@@ -122,7 +122,7 @@ pub(crate) fn told_lost(lost: &Lost, zone: &TimeZone) -> String {
     };
     format!(
         "the ledger {} of {} is given up: its records up to {} are collected, {known}, and {records} records more were told of. Months \
-         close without what is missing; what comes of it later is billed as late calls of the next statement",
+         close without what is missing. If it comes back with all of these, they are billed as late calls of the next statement",
         source.ledger_id, source.replica, source.seq
     )
 }

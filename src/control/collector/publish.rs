@@ -4,7 +4,9 @@
 
 use crate::control::Settler;
 use crate::control::collector::WrongLedger;
-use crate::control::standing::{AccountStanding, HEAD, STANDING, StandingMessage, messages};
+use crate::control::standing::{
+    AccountStanding, HEAD, STANDING, StandingMessage, Standings, messages,
+};
 use crate::ledger::CollectedBy;
 use crate::model::{Clock, Utc};
 use crate::nats::{KeyValues, Nats, NatsError};
@@ -47,7 +49,6 @@ impl Publisher {
     pub(super) async fn run(mut self) {
         let mut standings = self.settler.standings();
         let (mut said, mut told) = (None, false);
-        let mut books = self.books().await;
         loop {
             if !*self.held.borrow() {
                 said = None;
@@ -56,12 +57,9 @@ impl Publisher {
                 }
             }
             let now = standings.borrow_and_update().clone();
-            match self.tell(&mut said, &now, &books).await {
+            match self.tell(&mut said, &now).await {
                 Ok(()) => {
                     told = false;
-                    // Told with the standing of the next time: who is stopped by a month is decided after
-                    // that is debited.
-                    books = self.books().await;
                     tokio::select! {
                         _ = standings.changed() => {}
                         () = self.clock.sleep(HEARTBEAT) => {}
@@ -81,12 +79,7 @@ impl Publisher {
         }
     }
 
-    async fn tell(
-        &self,
-        said: &mut Option<Said>,
-        standings: &[AccountStanding],
-        books: &CollectedBooks,
-    ) -> Result<(), NatsError> {
+    async fn tell(&self, said: &mut Option<Said>, standings: &Standings) -> Result<(), NatsError> {
         let bucket = self.nats.bucket(STANDING, self.replicas).await?;
         let before = match said.take() {
             Some(before) => before,
@@ -102,28 +95,24 @@ impl Publisher {
         if !*self.held.borrow() {
             return Ok(());
         }
-        let now = self.clock.utc();
-        *said = Some(tell_changed(&bucket, before, (standings, books), now).await?);
+        let books = CollectedBooks {
+            collected_in: self.by.ledger_id.clone(),
+            replaces: self.replaces().await?,
+            debited: standings.debited.clone(),
+        };
+        let (now, accounts) = (self.clock.utc(), &standings.accounts);
+        *said = Some(tell_changed(&bucket, before, (accounts, &books), now).await?);
         Ok(())
     }
 
-    /// What this ledger knows. Where that cannot be read it knows less, and lets nobody go on.
-    async fn books(&self) -> CollectedBooks {
+    /// The ledgers in whose place this one is.
+    async fn replaces(&self) -> Result<Vec<String>, NatsError> {
         let shared = self.shared.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            let reader = shared.ledger.reader()?;
-            let debited = reader.settlements()?.into_iter();
-            let debited = debited.filter(|of| of.debited_at.is_some());
-            Ok::<_, WrongLedger>((reader.adopted()?, debited.map(|of| of.month).max()))
-        });
-        let (replaces, debited) = match read.await {
-            Ok(Ok(read)) => read,
-            _ => Default::default(),
-        };
-        CollectedBooks {
-            collected_in: self.by.ledger_id.clone(),
-            replaces,
-            debited,
+        let read = move || Ok::<_, WrongLedger>(shared.ledger.reader()?.adopted()?);
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(replaces)) => Ok(replaces),
+            Ok(Err(error)) => Err(NatsError::Away(error.to_string())),
+            Err(error) => Err(NatsError::Away(error.to_string())),
         }
     }
 }

@@ -147,6 +147,7 @@ impl Settler {
         }
         if state.debits_are_stale {
             state.debits = balances::debits(reader)?;
+            state.debited = balances::last_debited(reader)?;
             state.debits_are_stale = false;
             self.stop_for_arrears(state);
         }

@@ -34,6 +34,15 @@ pub(in crate::control) struct AccountStanding {
     pub in_arrears: bool,
 }
 
+/// The standing of all accounts by the books of the collected ledger.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(in crate::control) struct Standings {
+    /// Those that have a debit or an adjustment.
+    pub accounts: Vec<AccountStanding>,
+    /// The newest month whose debits are in these balances.
+    pub debited: Option<String>,
+}
+
 /// Why a value cannot be read.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(in crate::control) enum StandingError {

@@ -15,5 +15,5 @@ pub(in crate::control) use file::StandingFile;
 pub(in crate::control) use follow::{Follower, UnreadStanding, hear_kept};
 pub(in crate::control) use known::KnownCollector;
 pub(in crate::control) use message::{
-    AccountStanding, HEAD, STANDING, StandingError, StandingMessage, messages,
+    AccountStanding, HEAD, STANDING, StandingError, StandingMessage, Standings, messages,
 };

@@ -8,6 +8,7 @@ mod damaged;
 pub mod fleet;
 mod kept;
 mod kills;
+mod lost;
 mod months;
 mod refused;
 mod restored;

@@ -29,13 +29,19 @@ pub(super) fn calls(
 /// The collector's ledger, as a process leaves it that has run here for days: it trusts its clock, and
 /// knows of this ledger, which was heard last in the midst of last month.
 pub(super) fn knows(collector: &Member, ledger_id: &str, replica: &str) {
+    let at = into_last_month(9 * 86_400_000_000);
+    knows_at(collector, ledger_id, replica, at);
+}
+
+/// The same, heard at this instant.
+pub(super) fn knows_at(collector: &Member, ledger_id: &str, replica: &str, at: Utc) {
     seed(&collector.sandbox.ledger(), []);
     let ledger = open(collector);
     ledger
         .watermark_of(vec![Watermark {
             ledger_id: ledger_id.to_owned(),
             replica: replica.to_owned(),
-            at: Some(into_last_month(9 * 86_400_000_000)),
+            at: Some(at),
             seq: 0,
             billed_seq: 0,
         }])
@@ -64,7 +70,7 @@ async fn post(member: &Member, path: &str) -> (StatusCode, Value) {
     (status, serde_json::from_slice(&body).unwrap())
 }
 
-async fn admin(member: &Member, path: &str) -> Value {
+pub(super) async fn admin(member: &Member, path: &str) -> Value {
     let (status, _, body) = get(member.sandbox.admin, path).await;
     assert_eq!(status, StatusCode::OK, "{path}: {body:?}");
     serde_json::from_slice(&body).unwrap()
