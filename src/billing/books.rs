@@ -15,7 +15,7 @@ use crate::billing::count::{count, empty_group};
 use crate::billing::entries::{FixedMonths, Found, states};
 use crate::billing::history::{Carried, amount, parse};
 use crate::billing::late::{Used, refuse_used};
-use crate::billing::orders::{OrderStates, Refused, licences, order, packs, purchases};
+use crate::billing::orders::{OrderStates, OrdersOnce, Refused, licences, order, packs, purchases};
 use crate::billing::window::SealedWindow;
 use crate::billing::{
     self, BalanceInputs, GroupInputs, Inputs, LateEntries, ManualAdjustment, PackOrder,
@@ -25,7 +25,7 @@ use crate::config::{Account, Catalog, Charging, Pack, Service};
 use crate::ledger::Reader;
 use crate::model::{AccountId, GroupId, Month, Utc};
 use rust_decimal::Decimal;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 pub(crate) use crate::billing::books_error::BooksError;
 
@@ -64,6 +64,11 @@ impl<'b> From<&'b Account> for AccountRef<'b> {
 impl<'b> AccountRef<'b> {
     pub(super) fn services(self) -> &'b [Service] {
         self.account.map_or(&[], |account| &account.services)
+    }
+
+    fn once(self) -> OrdersOnce<'b> {
+        let licences = self.account.map_or(&[][..], |account| &account.licences);
+        OrdersOnce::new(self.services(), licences)
     }
 }
 
@@ -169,6 +174,7 @@ impl Books<'_> {
             charged = charged.saturating_add(statement.due);
             // They are on the first statement that is not fixed, and on no other.
             late.clear();
+            states.late_from = None;
             unsettled = unsettled.next();
         }
     }
@@ -192,8 +198,12 @@ impl Books<'_> {
     fn opening(&self, sold: AccountRef<'_>, month: Month) -> Result<Opening, BooksError> {
         let (reader, zone) = (self.reader, &self.catalog.time_zone);
         let before = month.to_string();
+        let first = reader.first_settlement()?;
+        let first = first.and_then(|first| Month::parse(&first.month).ok());
         let services = sold.services();
-        let carried = Carried::before(reader, sold.id, services, &before, zone)?;
+        // What is dated before the first fixed month is on no statement.
+        let once = sold.once().since(first.map(|first| first.bounds(zone).0));
+        let carried = Carried::before(reader, sold.id, services, &once, &before, zone)?;
         // A settled month without a statement of this account had no calls of it.
         let settled = reader.last_settled()?;
         let settled = settled.and_then(|settlement| Month::parse(&settlement.month).ok());
@@ -204,8 +214,6 @@ impl Books<'_> {
         // A month that is fixed, or older than all that are, takes nothing that is late.
         let is_next = next <= month;
         let next = next.min(month);
-        let first = reader.first_settlement()?;
-        let first = first.and_then(|first| Month::parse(&first.month).ok());
         let found = match first {
             Some(first) if is_next => {
                 let id = sold.id;
@@ -294,7 +302,7 @@ impl Books<'_> {
             groups,
             licences: sold
                 .account
-                .map_or_else(Vec::new, |account| licences(account, from, until)),
+                .map_or_else(Vec::new, |account| licences(account, (from, until), states)),
             on_no_statement: 0,
             balance: None,
         })
@@ -324,7 +332,7 @@ impl Books<'_> {
             }
             if let Some(service) = service {
                 inputs.packs = packs(service, (from, until), states);
-                inputs.purchases = purchases(service, from, until);
+                inputs.purchases = purchases(service, (from, until), states);
             }
             inputs.late_entries = late.get(&group.id).cloned().unwrap_or_default();
             groups.push(inputs);
@@ -355,11 +363,19 @@ impl Books<'_> {
                 || account.payments.iter().any(|p| in_month(p.at))
         };
         for account in accounts {
-            if account.services.iter().all(|s| s.packs.is_empty()) && !has_entry(account) {
+            let sold = AccountRef::from(account);
+            let once = sold.once();
+            let has_no_older = account.services.iter().all(|s| s.packs.is_empty())
+                && once.are_all_in(&HashSet::new(), from);
+            if has_no_older && !has_entry(account) {
                 continue;
             }
             // Late entries get a line even where nothing was called.
-            if has_entry(account) || !self.opening(account.into(), month)?.found.late.is_empty() {
+            let has_late = || {
+                let found = self.opening(sold, month)?.found;
+                Ok::<_, BooksError>(!found.late.is_empty() || once.has_late(&found.states, from))
+            };
+            if has_entry(account) || has_late()? {
                 on_the_books.insert(account.id.clone());
             }
         }

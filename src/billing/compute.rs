@@ -321,7 +321,8 @@ fn paid_lines(inputs: &Inputs, group: &GroupInputs, zone: &TimeZone) -> Vec<Paid
             paid.clone(),
         );
     }
-    for purchase in group.purchases.iter().filter(|order| in_month(order.from)) {
+    // Those of fixed months that are on no statement are among them.
+    for purchase in &group.purchases {
         let QpsOrder { order, paid, .. } = purchase;
         let what = format!(
             "{} QPS until {}",

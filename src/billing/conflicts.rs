@@ -4,11 +4,12 @@
 
 use crate::billing::PackOrder;
 use crate::billing::books::{Books, BooksError};
-use crate::billing::history::{ListedOrder, listed_orders};
-use crate::billing::orders::{Refused, order};
+use crate::billing::history::{ListedOrder, listed_once, listed_orders};
+use crate::billing::orders::{OrderOnce, Refused, order};
 use crate::config::{Account, Pack};
-use crate::model::Local;
+use crate::model::{Fund, Local, Utc};
 use jiff::tz::TimeZone;
+use rust_decimal::Decimal;
 
 /// Payments and manual adjustments that are told one by one.
 const TOLD_ENTRIES: usize = 100;
@@ -26,6 +27,7 @@ pub(crate) fn conflicts<'a>(
             refused(books, account, &mut said)?;
         }
         changed(books, account, &mut said)?;
+        changed_once(books, account, &mut said)?;
         let late = books.entered_late(account, &settled, None)?;
         let room = TOLD_ENTRIES.saturating_sub(entries);
         let told = late.entries.iter().map(ToString::to_string);
@@ -98,33 +100,80 @@ fn changed(books: &Books<'_>, account: &Account, said: &mut Vec<String>) -> Resu
     Ok(())
 }
 
-fn differences(was: &PackOrder, pack: &Pack, zone: &TimeZone) -> String {
-    let is = order(pack, was.used_before);
-    let mut said = Vec::new();
-    let mut compare = |what: &str, was: String, is: String| {
-        if was != is {
-            said.push(format!("{what} {was} → {is}"));
+/// The same of orders without calls, of which each is on one statement. One that was removed is told
+/// as long as that is the newest.
+fn changed_once(
+    books: &Books<'_>,
+    account: &Account,
+    said: &mut Vec<String>,
+) -> Result<(), BooksError> {
+    let zone = &books.catalog.time_zone;
+    let files = OrderOnce::of_files(account);
+    for (listed, month, is_on_newest) in listed_once(books.reader, account, zone)? {
+        let what = match files.iter().find(|order| order.order == listed.order) {
+            Some(order) => order_differences(&listed, order, zone),
+            None if is_on_newest && listed.until > books.now => {
+                "is not in the files any more".to_owned()
+            }
+            None => continue,
+        };
+        if !what.is_empty() {
+            said.push(format!(
+                "{} {}: order {} {what}: the statement of {month} is fixed with it, and stays as it is; put it back as it was, and \
+                 correct by a new order",
+                account.id, listed.place, listed.order
+            ));
         }
-    };
-    compare("calls", was.calls.to_string(), is.calls.to_string());
-    compare("count", was.count.to_string(), is.count.to_string());
-    let time = |at| Local::new(at, zone).to_string();
-    compare("delivered", time(was.delivered), time(is.delivered));
-    compare("expires", time(was.expires), time(is.expires));
-    compare("origin", was.origin.to_string(), is.origin.to_string());
-    let paid = |order: &PackOrder| {
-        let funds = order.paid.iter();
-        let funds = funds.map(|(fund, amount)| format!("{amount} {fund}"));
-        format!("[{}]", funds.collect::<Vec<_>>().join(", "))
-    };
-    compare("paid", paid(was), paid(&is));
-    // A refund that is added is an entry of its own.
-    if let Some(refunded) = was.refunded {
-        let now = is.refunded.map_or_else(|| "none".to_owned(), time);
-        compare("refunded", time(refunded), now);
     }
+    Ok(())
+}
+
+fn order_differences(was: &OrderOnce, is: &OrderOnce, zone: &TimeZone) -> String {
+    let time = |at| Local::new(at, zone).to_string();
+    told_changes([
+        ("", was.what.clone(), is.what.clone()),
+        ("from ", time(was.from), time(is.from)),
+        ("until ", time(was.until), time(is.until)),
+        ("paid ", told_paid(&was.paid), told_paid(&is.paid)),
+    ])
+}
+
+/// What was otherwise, in words; nothing when all is the same.
+fn told_changes<const N: usize>(changes: [(&str, String, String); N]) -> String {
+    let changes = changes.into_iter().filter(|(_, was, is)| was != is);
+    let said: Vec<_> = changes
+        .map(|(what, was, is)| format!("{what}{was} → {is}"))
+        .collect();
     match said.is_empty() {
         true => String::new(),
         false => format!("was changed ({})", said.join(", ")),
     }
+}
+
+fn differences(was: &PackOrder, pack: &Pack, zone: &TimeZone) -> String {
+    let is = order(pack, was.used_before);
+    let time = |at| Local::new(at, zone).to_string();
+    let paid = |order: &PackOrder| told_paid(&order.paid);
+    // A refund that is added is an entry of its own.
+    let refunded = |at: Option<Utc>| at.map_or_else(|| "none".to_owned(), time);
+    let is_refunded = was.refunded.and(is.refunded);
+    let of_refund = match was.refunded {
+        Some(_) => (refunded(was.refunded), refunded(is_refunded)),
+        None => (String::new(), String::new()),
+    };
+    told_changes([
+        ("calls ", was.calls.to_string(), is.calls.to_string()),
+        ("count ", was.count.to_string(), is.count.to_string()),
+        ("delivered ", time(was.delivered), time(is.delivered)),
+        ("expires ", time(was.expires), time(is.expires)),
+        ("origin ", was.origin.to_string(), is.origin.to_string()),
+        ("paid ", paid(was), paid(&is)),
+        ("refunded ", of_refund.0, of_refund.1),
+    ])
+}
+
+fn told_paid(paid: &[(Fund, Decimal)]) -> String {
+    let funds = paid.iter();
+    let funds = funds.map(|(fund, amount)| format!("{amount} {fund}"));
+    format!("[{}]", funds.collect::<Vec<_>>().join(", "))
 }

@@ -52,7 +52,10 @@ impl FixedMonths<'_> {
     ) -> Result<Found, BooksError> {
         let mut found = Found {
             late: BTreeMap::new(),
-            states: states(carried),
+            states: OrderStates {
+                late_from: Some(self.first.bounds(self.zone).0),
+                ..states(carried)
+            },
         };
         for service in services {
             let is_known = |pack: &&Pack| carried.orders.contains_key(&*pack.order);
@@ -223,6 +226,8 @@ pub(super) fn states(carried: &Carried) -> OrderStates {
             .collect(),
         refunds: carried.paid_back.clone(),
         refused: HashMap::new(),
+        once: carried.once.clone(),
+        late_from: None,
     }
 }
 

@@ -5,15 +5,19 @@
 
 use crate::billing::books_error::BooksError;
 use crate::billing::late::{Used, charged};
+use crate::billing::orders::{OrderOnce, OrdersOnce};
 use crate::billing::statement::{GroupStatement, PaidKind};
 use crate::billing::{BalanceInputs, Inputs, Interval, MonthAgain, PackOrder, Statement};
-use crate::config::Service;
+use crate::config::{Account, Service};
 use crate::ledger::{Debit, Reader, StoredStatement};
 use crate::model::{AccountId, GroupId, Local, Month, Utc};
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// After every month there is.
+const AFTER_ALL: &str = "9999-12";
 
 /// An order as fixed statements tell of it.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +37,8 @@ pub(super) struct Carried {
     pub orders: HashMap<String, KnownOrder>,
     /// When orders were paid back, by order.
     pub paid_back: HashMap<String, Utc>,
+    /// The orders without calls that are on one of them: see [`OrdersOnce`].
+    pub once: HashSet<String>,
 }
 
 impl Carried {
@@ -44,6 +50,7 @@ impl Carried {
         reader: &Reader,
         id: &AccountId,
         services: &[Service],
+        once: &OrdersOnce<'_>,
         month: &str,
         zone: &TimeZone,
     ) -> Result<Self, BooksError> {
@@ -56,15 +63,19 @@ impl Carried {
             for group in &statement.groups {
                 carried.add(group, until);
             }
+            let licences = statement.licences.iter();
+            carried.once.extend(licences.map(|line| line.order.clone()));
             carried.newest.get_or_insert(month);
             before = stored.month;
             let packs = services.iter().flat_map(|service| &service.packs);
             let mut older = packs.filter(|pack| pack.delivered < begins);
-            if older.all(|pack| {
+            let are_told = older.all(|pack| {
                 let is_told =
                     pack.refunded.is_none() || carried.paid_back.contains_key(&*pack.order);
                 is_told && carried.orders.contains_key(&*pack.order)
-            }) {
+            });
+            // One that was moved to this month may be on an older one.
+            if are_told && once.are_all_in(&carried.once, until) {
                 break;
             }
         }
@@ -102,7 +113,10 @@ impl Carried {
                 (PaidKind::PaidBack, Some(at)) => {
                     self.paid_back.entry(order).or_insert(at);
                 }
-                (PaidKind::PaidBack | PaidKind::Qps | PaidKind::Licence, _) => {}
+                (PaidKind::Qps, _) => {
+                    self.once.insert(order);
+                }
+                (PaidKind::PaidBack | PaidKind::Licence, _) => {}
             }
         }
     }
@@ -185,8 +199,7 @@ pub(super) fn listed_orders(
     zone: &TimeZone,
 ) -> Result<BTreeMap<String, ListedOrder>, BooksError> {
     let mut listed: BTreeMap<String, ListedOrder> = BTreeMap::new();
-    // After every month there is.
-    let mut before = "9999-12".to_owned();
+    let mut before = AFTER_ALL.to_owned();
     let mut is_on_newest = true;
     while let Some(stored) = reader.last_statement(id, &before)? {
         let inputs = inputs_of(id, &stored)?;
@@ -211,6 +224,40 @@ pub(super) fn listed_orders(
         if older.all(|pack| listed.contains_key(&*pack.order)) {
             break;
         }
+    }
+    Ok(listed)
+}
+
+/// The orders without calls that the account's fixed statements list, with the month of the statement
+/// and whether that is the newest. It goes back until all of the account's are found.
+pub(super) fn listed_once(
+    reader: &Reader,
+    account: &Account,
+    zone: &TimeZone,
+) -> Result<Vec<(OrderOnce, String, bool)>, BooksError> {
+    let first = reader.first_settlement()?;
+    let first = first.and_then(|first| Month::parse(&first.month).ok());
+    let once = OrdersOnce::new(&account.services, &account.licences);
+    let once = once.since(first.map(|first| first.bounds(zone).0));
+    let (mut listed, mut known) = (Vec::new(), HashSet::new());
+    let mut before = AFTER_ALL.to_owned();
+    while let Some(stored) = reader.last_statement(&account.id, &before)? {
+        let inputs = inputs_of(&account.id, &stored)?;
+        let is_newest = before == AFTER_ALL;
+        let of_quota = inputs.groups.into_iter().flat_map(|group| {
+            let of_group = move |order| OrderOnce::of_quota(&group.group, order);
+            group.purchases.into_iter().map(of_group)
+        });
+        let licences = inputs.licences.into_iter().map(OrderOnce::of_licence);
+        for order in of_quota.chain(licences) {
+            known.insert(order.order.clone());
+            listed.push((order, stored.month.clone(), is_newest));
+        }
+        let month = Month::parse(&stored.month).map_err(BooksError::Month)?;
+        if once.are_all_in(&known, month.bounds(zone).1) {
+            break;
+        }
+        before = stored.month;
     }
     Ok(listed)
 }

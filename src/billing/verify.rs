@@ -8,6 +8,7 @@ use crate::billing::count::{calls_between, count};
 use crate::billing::entries::states;
 use crate::billing::history::{Carried, fixed_months, inputs_of, parse};
 use crate::billing::late::{again, charged};
+use crate::billing::orders::OrdersOnce;
 use crate::billing::window::SealedWindow;
 use crate::billing::{self, Calls, Fixed, Inputs, MonthAgain, PackOrder, Statement};
 use crate::ledger::{ReadError, Reader, Settlement, StatementsDigest, StoredStatement};
@@ -273,7 +274,14 @@ fn pack_that_differs<'i>(
     inputs: &'i Inputs,
     zone: &TimeZone,
 ) -> Result<Option<&'i PackOrder>, BooksError> {
-    let carried = Carried::before(reader, &stored.account, &[], &stored.month, zone)?;
+    let carried = Carried::before(
+        reader,
+        &stored.account,
+        &[],
+        &OrdersOnce::default(),
+        &stored.month,
+        zone,
+    )?;
     let mut states = states(&carried);
     for group in &inputs.groups {
         let months = &group.late_entries.months;

@@ -4,11 +4,11 @@
 use super::*;
 use crate::billing::books::{Books, GRACE_US};
 use crate::billing::{self, Statement, conflicts, settle_month, verify_statements};
-use crate::config::{self, Account, Catalog, Charging, Config, Tier};
+use crate::config::{self, Account, Catalog, Charging, Config, LicenceOrder, QpsPurchase, Tier};
 use crate::ledger::{Entry, Ledger, LedgerOptions, Record};
 use crate::model::{
-    Action, Clock, Durability, KeyId, Local, Mode, Mono, Origin, Outcome, Reason, RequestId,
-    TierBasis,
+    Action, Clock, Durability, KeyId, Local, Mode, Mono, Origin, Outcome, Package, Period, Reason,
+    RequestId, TierBasis,
 };
 use proptest::prelude::*;
 use rust_decimal::Decimal;
@@ -973,4 +973,104 @@ fn an_adjustment_that_was_changed_by_hand_is_found_though_it_fits_its_statement(
             .to_string();
         assert!(found.contains("give other adjustments"), "{found}");
     }
+}
+
+// Orders without calls.
+
+/// The account with a purchase of quota and a licence, each of this id that begins at this instant.
+fn bought_once(quota: &[(&str, i64)], licences: &[(&str, i64)]) -> Account {
+    let mut account = account(&[], 0);
+    let paid = || SHIPPED.accounts[0].services[0].packs[0].paid.clone();
+    let quota = quota.iter().map(|(order, from)| QpsPurchase {
+        order: (*order).into(),
+        qps: 30,
+        from: Utc(*from),
+        until: Utc(*from + 400 * DAY_US),
+        period: Period::Days(400),
+        paid: paid(),
+        discount: None,
+    });
+    account.services[0].qps_purchases = quota.collect();
+    let licences = licences.iter().map(|(order, from)| LicenceOrder {
+        order: (*order).into(),
+        package: Package::new("com.example.camera").unwrap(),
+        from: Utc(*from),
+        until: Utc(*from + 400 * DAY_US),
+        years: 1,
+        paid: paid(),
+        discount: None,
+    });
+    account.licences = licences.collect();
+    account
+}
+
+/// The orders without calls on a statement.
+fn listed(statement: Option<Statement>) -> Vec<String> {
+    let Some(statement) = statement else {
+        return Vec::new();
+    };
+    let of_groups = statement.groups.iter().flat_map(|group| &group.paid);
+    let lines = of_groups.chain(&statement.licences);
+    let lines: Vec<_> = lines.map(|line| line.order.clone()).collect();
+    let sum = statement.groups.iter().flat_map(|group| &group.paid);
+    let sum: Decimal = sum.chain(&statement.licences).map(|line| line.amount).sum();
+    assert_eq!(statement.paid_when_ordered, sum);
+    lines
+}
+
+#[test]
+fn an_order_without_calls_that_is_entered_after_its_month_was_fixed_is_on_the_next_statement_alone()
+{
+    let mut world = world_with(1);
+    let early = bought_once(&[("Q-1", base())], &[("L-1", base())]);
+    assert_eq!(listed(world.fix(&early)), ["Q-1", "L-1"]);
+    // Of the fixed month, of the one that follows, and of before all that are fixed.
+    let quota = [
+        ("Q-1", base()),
+        ("Q-2", base() + DAY_US),
+        ("Q-3", until(0)),
+        ("Q-0", base() - 1),
+    ];
+    let licences = [
+        ("L-1", base()),
+        ("L-2", base() + DAY_US),
+        ("L-0", base() - 1),
+    ];
+    let late = bought_once(&quota, &licences);
+    assert_eq!(world.conflicts(&late), [""; 0]);
+    assert_eq!(listed(world.fix(&late)), ["Q-2", "Q-3", "L-2"]);
+    assert_eq!(listed(world.fix(&late)), [""; 0]);
+    // Nothing was called or bought in the month: the late order alone makes a statement.
+    let later = bought_once(&quota, &[licences[0], licences[1], ("L-4", until(2) - 1)]);
+    assert_eq!(listed(world.fix(&later)), ["L-4"]);
+    verify_statements(&world.reader(), zone()).unwrap();
+}
+
+#[test]
+fn an_order_without_calls_that_is_moved_or_removed_is_on_no_second_statement_and_is_told() {
+    let mut world = world_with(1);
+    let as_fixed = bought_once(&[("Q-1", base())], &[("L-1", base())]);
+    world.fix(&as_fixed);
+    assert_eq!(world.conflicts(&as_fixed), [""; 0]);
+    let removed = world.conflicts(&bought_once(&[], &[]));
+    assert_eq!(removed.len(), 2, "{removed:?}");
+    assert!(
+        removed[1].contains("order L-1 is not in the files any more"),
+        "{removed:?}"
+    );
+    let moved = bought_once(&[("Q-1", until(0))], &[("L-1", until(0))]);
+    let told = world.conflicts(&moved);
+    assert_eq!(told.len(), 2, "{told:?}");
+    for (told, order) in told
+        .iter()
+        .zip(["portrait-segmentation: order Q-1", "licences: order L-1"])
+    {
+        assert!(
+            told.contains(order) && told.contains("was changed (from "),
+            "{told}"
+        );
+    }
+    assert_eq!(listed(world.fix(&moved)), [""; 0]);
+    assert_eq!(listed(world.fix(&moved)), [""; 0]);
+    verify_statements(&world.reader(), zone()).unwrap();
 }

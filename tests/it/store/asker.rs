@@ -44,6 +44,16 @@ impl Asker {
         }
     }
 
+    /// Asks until an answer comes in time: the machine may be busy.
+    pub async fn in_time(&mut self) -> Result<Said, Unanswered> {
+        loop {
+            match self.ask().await {
+                Err(Unanswered::Late) => {}
+                said => return said,
+            }
+        }
+    }
+
     /// Asks for one call of a quota of 20 a second.
     pub async fn ask(&mut self) -> Result<Said, Unanswered> {
         let question = Question {

@@ -81,7 +81,7 @@ async fn a_store_that_refuses_each_call_is_away_though_it_answers_heartbeats() {
     asker.until_granted().await;
     server.cli(&["ACL", "SETUSER", "default", "-rpush"]);
     tokio::time::sleep(1_000 * MS).await;
-    assert_eq!(asker.ask().await, Err(Unanswered::Refused));
+    assert_eq!(asker.in_time().await, Err(Unanswered::Refused));
     for _ in 0..60 {
         assert!(!asker.link.status().up);
         tokio::time::sleep(20 * MS).await;
@@ -101,13 +101,13 @@ async fn the_window_of_one_limiter_that_is_none_refuses_its_calls_alone() {
     let keys = server.cli(&["KEYS", "{tg}:w:acme*"]);
     let key = keys.trim();
     server.cli(&["SET", key, "none"]);
-    assert_eq!(asker.ask().await, Err(Unanswered::Refused));
+    assert_eq!(asker.in_time().await, Err(Unanswered::Refused));
     assert!(asker.link.status().up);
     other.until_granted().await;
     // A start that is an hour ahead.
     server.cli(&["DEL", key]);
     server.cli(&["RPUSH", key, "4000000000000000"]);
-    assert_eq!(asker.ask().await, Err(Unanswered::Unreadable));
+    assert_eq!(asker.in_time().await, Err(Unanswered::Unreadable));
     assert!(asker.link.status().up);
     server.cli(&["DEL", key]);
     asker.until_granted().await;
@@ -119,7 +119,7 @@ async fn a_hold_of_an_hour_is_not_believed_and_forgotten_with_its_key() {
     let mut asker = Asker::new(options(&server));
     asker.until_granted().await;
     server.cli(&["HSET", "{tg}:e", "opens", "4000000000000000"]);
-    assert_eq!(asker.ask().await, Err(Unanswered::Unreadable));
+    assert_eq!(asker.in_time().await, Err(Unanswered::Unreadable));
     away(&asker, "a hold that is longer than any").await;
     server.cli(&["DEL", "{tg}:e"]);
     asker.until_granted().await;
