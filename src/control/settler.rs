@@ -32,6 +32,7 @@ mod sources;
 mod standing;
 mod statements;
 mod tell_clock;
+mod tell_gates;
 mod tell_standing;
 mod trust;
 
@@ -41,7 +42,7 @@ use crate::config::EventSettings;
 use crate::control::settler::standing::{Standing, ToldStandings};
 use crate::control::settler::tell_clock::{tell_ahead, tell_trust};
 use crate::control::settler::trust::Trust;
-use crate::control::standing::{AccountStanding, Standings};
+use crate::control::standing::Standings;
 use crate::ledger::{Entry, StoreError, Trouble};
 use crate::metrics::PackFigures;
 use crate::model::{AccountId, Mono, Month, Stop, Utc, run_low_priority};
@@ -238,6 +239,11 @@ impl Settler {
         }
     }
 
+    /// Whether days, months and events may come of this ledger now.
+    pub(in crate::control) fn may_close(&self) -> bool {
+        self.may_close.load(Ordering::SeqCst)
+    }
+
     /// Whether the wall clock is trusted now.
     pub(in crate::control) fn clock_is_trusted(&self) -> bool {
         self.trust.lock().is_trusted()
@@ -353,7 +359,11 @@ impl Settler {
         let state = &mut *state;
         // First, and whatever becomes of the rest: a customer who has paid waits for it.
         self.stop_for_arrears(state);
-        let kept = self.keep_clock(state).and(self.tell_standing(state));
+        let told = match self.may_close() {
+            true => self.tell_standing(state),
+            false => Ok(()),
+        };
+        let kept = self.keep_clock(state).and(told);
         let began = self.shared.clock.mono();
         if began < state.next_pass && self.shared.clock.utc() < state.next_seal {
             return kept;
@@ -433,23 +443,6 @@ impl Settler {
         let stopped = stopped.unwrap_or(&none);
         let in_arrears = stopped.len() + stopped_by_files(policy, stopped);
         self.shared.metrics.set_balances(Vec::new(), in_arrears);
-    }
-
-    fn publish(&self, state: &SettlerState) {
-        let of = |(account, standing): (&AccountId, &Standing)| AccountStanding {
-            account: account.clone(),
-            balance: standing.balance.to_string().into(),
-            in_arrears: standing.in_arrears,
-        };
-        self.standings.send_replace(Arc::new(Standings {
-            accounts: state.standings.iter().map(of).collect(),
-            debited: state.debited.clone(),
-        }));
-    }
-
-    /// The standing of the accounts that have a debit or an adjustment, now and at each change.
-    pub(in crate::control) fn standings(&self) -> watch::Receiver<Arc<Standings>> {
-        self.standings.subscribe()
     }
 
     /// What late entries take back of the account's debts (R17). Nothing when it cannot be read.

@@ -176,6 +176,9 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     };
     let mut control = vec![tokio::spawn(serve_operators(admin_listener, router))];
 
+    if let Some(outbox) = &outbox {
+        outbox::Sending::hear_first(outbox).await;
+    }
     hold(&shared, locked_at).await;
 
     let dialer = Arc::new(dialer(&settings, &shared.metrics));
@@ -439,7 +442,8 @@ fn check_whole(settings: &Settings, ledger: &Ledger) -> Result<(), StartError> {
     }
     let reader = ledger.reader().map_err(SettleError::from)?;
     match reader.is_one_replicas_part().map_err(SettleError::from)? {
-        false => Ok(()),
+        // It had an outbox and nothing to send: what it admits from here on is billed here.
+        false => Ok(ledger.sends_not().map_err(SettleError::from)?),
         true => Err(StartError::OneReplicasPart(settings.ledger.path.clone())),
     }
 }

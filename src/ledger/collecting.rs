@@ -38,6 +38,11 @@ impl Ledger {
         self.note(Note::Sends).map(drop)
     }
 
+    /// Takes that back, where there was nothing to send yet. Blocks.
+    pub fn sends_not(&self) -> Result<(), StoreError> {
+        self.note(Note::SendsNot).map(drop)
+    }
+
     /// Notes that this ledger is put in the place of those in which records were collected before.
     /// Blocks.
     pub fn adopt(&self, ledger_ids: Vec<String>, at: Utc) -> Result<(), StoreError> {

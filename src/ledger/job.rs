@@ -57,6 +57,8 @@ pub(super) enum Note {
     },
     /// Records of this ledger are sent to another from here on.
     Sends,
+    /// Takes that back, where there are no records.
+    SendsNot,
     /// This ledger is put in the place of these.
     Adopted { ledger_ids: Vec<String>, at: Utc },
     /// The records of this ledger up to here are in that one.

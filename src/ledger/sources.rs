@@ -65,13 +65,29 @@ impl Reader {
         })
     }
 
-    /// The ids of the ledgers in whose place this one was put.
-    pub fn adopted(&self) -> Result<Vec<String>, ReadError> {
+    /// The ids of the ledgers in whose place this one was put, and when that was last: 0 microseconds
+    /// where it never was.
+    pub fn adopted(&self) -> Result<(Vec<String>, Utc), ReadError> {
         let mut select = self
             .connection
-            .prepare_cached("SELECT ledger_id FROM adopted ORDER BY ledger_id")?;
-        let ids = select.query_map([], |row| row.get(0))?;
-        Ok(ids.collect::<Result<_, _>>()?)
+            .prepare_cached("SELECT ledger_id, adopted_at FROM adopted ORDER BY ledger_id")?;
+        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let rows: Vec<(String, i64)> = rows.collect::<Result<_, _>>()?;
+        let last = rows.iter().map(|(_, at)| *at).max().unwrap_or(0);
+        Ok((rows.into_iter().map(|(id, _)| id).collect(), Utc(last)))
+    }
+
+    /// How often something was closed in this ledger for good: days, months, their debits, and sources
+    /// that were given up. It never falls, but for a restore.
+    pub fn closings(&self) -> Result<u64, ReadError> {
+        let closings: i64 = self
+            .connection
+            .prepare_cached(
+                "SELECT (SELECT count(*) FROM days) + (SELECT count(*) + count(settled_at) + count(debited_at) FROM settlements)
+                        + (SELECT count(retired_at) FROM sources)",
+            )?
+            .query_row([], |row| row.get(0))?;
+        Ok(u64::try_from(closings).unwrap_or(0))
     }
 
     /// Where the outbox of this ledger goes on.

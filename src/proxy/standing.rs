@@ -20,6 +20,10 @@ pub(crate) struct CollectedBooks {
     /// The ids of the ledgers in whose place an operator has put it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaces: Vec<String>,
+    /// When that was last, in microseconds since the Unix epoch, and after each adoption before; 0 where
+    /// it never was.
+    #[serde(default)]
+    pub adopted_at: i64,
     /// The newest month that it has debited, as in `2026-11`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub debited: Option<String>,

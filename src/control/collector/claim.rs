@@ -15,11 +15,12 @@ use crate::control::collector::Progress;
 use crate::control::collector::intake::{CollectError, cursors as cursors_of};
 use crate::control::outbox::{COLLECTED, CollectedValue, WATERMARKS};
 use crate::ledger::{CollectedBy, Ledger, StoreError, Watermark, is_ledger_id};
-use crate::model::Clock;
+use crate::model::{Clock, Utc};
 use crate::nats::{KeyValues, Nats, NatsError};
 use crate::proxy::Shared;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -43,14 +44,53 @@ const PAUSE: Duration = Duration::from_secs(1);
 struct Holder {
     ledger_id: String,
     restore_count: u64,
-    /// The newest record of it: an older copy has less.
-    seq: u64,
+    #[serde(flatten)]
+    reached: Reached,
+    /// When it was put in the place of another, in microseconds; 0 where it never was.
+    #[serde(default)]
+    adopted_at: i64,
     /// Another one each time that a process starts.
     process: String,
     /// Where its ledger is, for whoever looks for it.
     place: String,
     /// Which file of which kernel its ledger is, where that can be told.
     file: Option<String>,
+}
+
+/// How far a ledger is: an older copy of it has less.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Reached {
+    /// Its newest record.
+    seq: u64,
+    /// See [`Reader::closings`](crate::ledger::Reader::closings).
+    #[serde(default)]
+    closings: u64,
+}
+
+impl Reached {
+    /// Where this ledger is. Blocks.
+    pub(super) fn of(ledger: &Ledger) -> Result<Self, ClaimError> {
+        let closings = ledger.reader().map(|reader| reader.closings());
+        let ledger_error = |error: &dyn std::fmt::Display| ClaimError::Ledger(error.to_string());
+        Ok(Self {
+            closings: closings
+                .map_err(|error| ledger_error(&error))?
+                .map_err(|error| ledger_error(&error))?,
+            // Read later: it is not below what belongs to these closings.
+            seq: ledger.last_seq(),
+        })
+    }
+
+    /// The same on a thread that may block.
+    async fn now(shared: &Arc<Shared>) -> Result<Self, ClaimError> {
+        let shared = shared.clone();
+        let read = tokio::task::spawn_blocking(move || Self::of(&shared.ledger)).await;
+        read.map_err(|error| ClaimError::Ledger(error.to_string()))?
+    }
+
+    fn lacks(self, other: Self) -> bool {
+        self.seq < other.seq || self.closings < other.closings
+    }
 }
 
 /// Why a process must not collect.
@@ -72,17 +112,18 @@ pub enum ClaimError {
     },
     /// A newer state of the same ledger was in use.
     #[error(
-        "this ledger was in use with record {known}, after restore {restore_count}, and the file at its path ends at {own}: an older copy \
-         was put in its place. Put back the newer one, or a backup with `tollgate restore`. If this is the newest that there is: \
-         `tollgate collect adopt`"
+        "this ledger was in use with record {} and {} closings of days and months, after restore {restore_count}, and the file at its path \
+         has record {} and {} closings: an older copy was put in its place. Put back the newer one, or a backup with `tollgate \
+         restore`. If this is the newest that there is: `tollgate collect adopt`",
+        known.seq, known.closings, own.seq, own.closings
     )]
     Older {
-        /// Its newest record.
-        known: u64,
+        /// How far it was.
+        known: Reached,
         /// The number of its newest restore.
         restore_count: u64,
-        /// The newest record of the file.
-        own: u64,
+        /// How far the file is.
+        own: Reached,
     },
     /// Who collects is not known.
     #[error(
@@ -118,7 +159,7 @@ impl Claim {
         nats: Nats,
         replicas: usize,
         clock: Clock,
-        by: &CollectedBy,
+        (by, adopted_at): (&CollectedBy, Utc),
         (replica, path): (&str, &Path),
     ) -> Self {
         Self {
@@ -128,7 +169,8 @@ impl Claim {
             own: Holder {
                 ledger_id: by.ledger_id.clone(),
                 restore_count: by.restore_count,
-                seq: 0,
+                reached: Reached::default(),
+                adopted_at: adopted_at.0,
                 process: uuid::Uuid::now_v7().to_string(),
                 place: format!("{replica}:{}", path.display()),
                 file: file(path),
@@ -144,26 +186,31 @@ impl Claim {
         self.nats.bucket(COLLECTED, self.replicas).await
     }
 
-    /// Whether this ledger, which ends at `seq`, may be the collected one, as far as NATS says now.
-    pub(super) async fn look(&self, seq: u64) -> Result<(), ClaimError> {
+    /// Whether this ledger, which is so far, may be the collected one, as far as NATS says now.
+    pub(super) async fn look(&self, reached: Reached) -> Result<(), ClaimError> {
         let bucket = self.bucket().await?;
         let (found, _) = read(&bucket).await?;
         match found? {
-            Some(found) => self.may_follow(&found, seq),
-            None => self.is_named(&named(&bucket).await?),
+            Some(found) => self.may_follow(&found, reached),
+            None => self.is_named(&named(&bucket).await??),
         }
     }
 
-    fn may_follow(&self, found: &Holder, seq: u64) -> Result<(), ClaimError> {
+    fn may_follow(&self, found: &Holder, reached: Reached) -> Result<(), ClaimError> {
         let own = &self.own;
         if found.ledger_id != own.ledger_id {
             return Err(self.another(found.ledger_id.clone(), found.place.clone()));
         }
-        match (found.restore_count, found.seq) > (own.restore_count, seq) {
+        let is_older = match found.restore_count.cmp(&own.restore_count) {
+            Ordering::Less => false,
+            Ordering::Equal => reached.lacks(found.reached),
+            Ordering::Greater => true,
+        };
+        match is_older {
             true => Err(ClaimError::Older {
-                known: found.seq,
+                known: found.reached,
                 restore_count: found.restore_count,
-                own: seq,
+                own: reached,
             }),
             false => Ok(()),
         }
@@ -190,7 +237,7 @@ impl Claim {
     async fn take(
         &self,
         bucket: &KeyValues,
-        seq: u64,
+        reached: Reached,
         adopts: bool,
     ) -> Result<Option<u64>, ClaimError> {
         let (found, revision) = read(bucket).await?;
@@ -200,8 +247,8 @@ impl Claim {
         };
         match &found {
             _ if adopts => {}
-            Some(found) => self.may_follow(found, seq)?,
-            None => self.is_named(&named(bucket).await?)?,
+            Some(found) => self.may_follow(found, reached)?,
+            None => self.is_named(&named(bucket).await??)?,
         }
         // Of the file that this process has locked there is no other holder.
         let is_own = found.as_ref().is_some_and(|found| {
@@ -216,29 +263,39 @@ impl Claim {
             }
         }
         Ok(bucket
-            .replace(COLLECTOR, revision, self.own.at(seq))
+            .replace(COLLECTOR, revision, self.own.at(reached))
             .await?)
     }
 
-    /// Makes this ledger the collected one, whichever was it before. Gives the ids of the ledgers that
-    /// are named as such.
-    pub(super) async fn adopt(&self, seq: u64) -> Result<BTreeSet<String>, ClaimError> {
+    /// Makes this ledger, which is so far, the collected one, whichever was it before. `note` is given
+    /// the ids of the ledgers that are named as such, and the instant of this: it keeps them in the
+    /// ledger before NATS is told, and gives how far that is then.
+    pub(super) async fn adopt(
+        &mut self,
+        now: Utc,
+        note: impl FnOnce(BTreeSet<String>, Utc) -> Result<Reached, ClaimError>,
+    ) -> Result<(), ClaimError> {
         let bucket = self.bucket().await?;
         let (before, _) = read(&bucket).await?;
-        let mut named = named(&bucket).await?;
-        named.extend(before.ok().flatten().map(|before| before.ledger_id));
-        match self.take(&bucket, seq, true).await? {
-            Some(_) => Ok(named),
+        let before = before.ok().flatten();
+        let mut named = named(&bucket).await?.unwrap_or_default();
+        let adopted_at = before.as_ref().map_or(0, |before| before.adopted_at);
+        named.extend(before.map(|before| before.ledger_id));
+        // After each adoption before: the clock may have gone back since.
+        self.own.adopted_at = now.0.max(adopted_at.saturating_add(1));
+        let reached = note(named, Utc(self.own.adopted_at))?;
+        match self.take(&bucket, reached, true).await? {
+            Some(_) => Ok(()),
             None => Err(ClaimError::Held("another one".to_owned())),
         }
     }
 }
 
 impl Holder {
-    /// The value, when the ledger ends at `seq`.
-    fn at(&self, seq: u64) -> Vec<u8> {
+    /// The value, when the ledger is so far.
+    fn at(&self, reached: Reached) -> Vec<u8> {
         let value = Self {
-            seq,
+            reached,
             ..self.clone()
         };
         // Texts and numbers can always be written to memory.
@@ -263,18 +320,24 @@ async fn read(bucket: &KeyValues) -> Result<(Result<Option<Holder>, ClaimError>,
     Ok((holder, revision))
 }
 
-/// The ledgers that are named to gates as the one in which their records are.
-async fn named(bucket: &KeyValues) -> Result<BTreeSet<String>, NatsError> {
-    let mut named = BTreeSet::new();
+/// The ledgers that are named to gates as the one in which their records are. An error where one of
+/// these values is none: it may have named another.
+async fn named(bucket: &KeyValues) -> Result<Result<BTreeSet<String>, ClaimError>, NatsError> {
+    let (mut named, mut unread) = (BTreeSet::new(), None);
     for key in bucket.keys().await? {
         if is_ledger_id(&key)
             && let Some(value) = bucket.get(&key).await?
-            && let Ok(value) = CollectedValue::decode(&value.bytes)
         {
-            named.insert(value.by.ledger_id);
+            match CollectedValue::decode(&value.bytes) {
+                Ok(value) => drop(named.insert(value.by.ledger_id)),
+                Err(error) => unread = Some(format!("key {key}: {error}")),
+            }
         }
     }
-    Ok(named)
+    Ok(match unread {
+        Some(why) if named.is_empty() => Err(ClaimError::Unreadable(why)),
+        _ => Ok(named),
+    })
 }
 
 /// Holds the claim, and tells the rest of the process whether it does.
@@ -308,8 +371,8 @@ impl Holding {
     /// Ends when another process has it.
     async fn hold(&self, told: &mut String) -> Result<(), ClaimError> {
         let bucket = self.claim.bucket().await?;
-        let seq = || self.shared.ledger.last_seq();
-        let Some(mut revision) = self.claim.take(&bucket, seq(), false).await? else {
+        let reached = Reached::now(&self.shared).await?;
+        let Some(mut revision) = self.claim.take(&bucket, reached, false).await? else {
             return Ok(());
         };
         self.tell_gates(&bucket).await?;
@@ -319,7 +382,8 @@ impl Holding {
         for beat in 1_u32.. {
             self.claim.clock.sleep(HEARTBEAT).await;
             let own = &self.claim.own;
-            let replaced = bucket.replace(COLLECTOR, revision, own.at(seq())).await?;
+            let reached = Reached::now(&self.shared).await?;
+            let replaced = bucket.replace(COLLECTOR, revision, own.at(reached)).await?;
             revision = match replaced {
                 Some(revision) => revision,
                 // The last one may have been stored though its answer did not come.

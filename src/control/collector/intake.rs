@@ -53,6 +53,9 @@ pub(super) struct Intake {
     pub by: CollectedBy,
     /// Whether this process is the one that collects.
     pub held: watch::Receiver<bool>,
+    /// Whether all messages that were there were read once since then: each ledger that they are of is
+    /// known.
+    pub read_once: watch::Sender<bool>,
 }
 
 /// The way to the messages, as long as it holds.
@@ -107,6 +110,7 @@ impl Intake {
         loop {
             if !*self.held.borrow() {
                 open = None;
+                self.read_once.send_replace(false);
                 if self.held.wait_for(|held| *held).await.is_err() {
                     return;
                 }
@@ -154,6 +158,7 @@ impl Intake {
             .map_err(of_nats)?;
         let Some(last) = fetched.last() else {
             way.is_first_pass = false;
+            self.read_once.send_replace(true);
             self.progress.took(0, 0);
             return self.tell_all(way, pace).await.map_err(of_nats);
         };
@@ -179,6 +184,9 @@ impl Intake {
         last.done().await.map_err(of_nats)?;
         pace.done = sequence;
         way.is_first_pass &= pending > 0;
+        if !way.is_first_pass {
+            self.read_once.send_replace(true);
+        }
         if pace.forgotten_at.elapsed() >= FORGET_EVERY {
             pace.forgotten_at = Instant::now();
             way.records

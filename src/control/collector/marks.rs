@@ -30,6 +30,8 @@ pub(super) struct Marks {
     pub settler: Arc<Settler>,
     /// Whether this process is the one that collects.
     pub held: watch::Receiver<bool>,
+    /// Whether the messages that were there were read once.
+    pub read_once: watch::Receiver<bool>,
 }
 
 impl Marks {
@@ -43,9 +45,10 @@ impl Marks {
                 true => self.read(&mut seen).await.err().unwrap_or_default(),
                 false => String::new(),
             };
-            // Once all were read it is known whom days and months wait for: those of whom nothing
-            // comes later hold them up by what is kept of them.
-            let may_close_now = held && (may_close || failure.is_empty());
+            // Once all marks and messages were read it is known whom days and months wait for: those of
+            // whom nothing comes later hold them up by what is kept of them.
+            let knows_all = failure.is_empty() && *self.read_once.borrow();
+            let may_close_now = held && (may_close || knows_all);
             if may_close != may_close_now {
                 may_close = may_close_now;
                 let settler = self.settler.clone();

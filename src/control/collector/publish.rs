@@ -40,8 +40,16 @@ struct Said {
     generation: u64,
     /// The revision of the head.
     revision: u64,
-    /// Of each value beside the head the hash of its accounts and its generation, by key.
-    values: HashMap<String, (u64, u64)>,
+    /// The values beside the head, by key.
+    values: HashMap<String, SaidPart>,
+}
+
+/// A value beside the head.
+struct SaidPart {
+    /// The hash of its accounts.
+    hash: u64,
+    generation: u64,
+    revision: u64,
 }
 
 impl Publisher {
@@ -95,9 +103,11 @@ impl Publisher {
         if !*self.held.borrow() {
             return Ok(());
         }
+        let (replaces, adopted_at) = self.adopted().await?;
         let books = CollectedBooks {
             collected_in: self.by.ledger_id.clone(),
-            replaces: self.replaces().await?,
+            replaces,
+            adopted_at: adopted_at.0,
             debited: standings.debited.clone(),
         };
         let (now, accounts) = (self.clock.utc(), &standings.accounts);
@@ -105,12 +115,12 @@ impl Publisher {
         Ok(())
     }
 
-    /// The ledgers in whose place this one is.
-    async fn replaces(&self) -> Result<Vec<String>, NatsError> {
+    /// The ledgers in whose place this one was put, and when that was last.
+    async fn adopted(&self) -> Result<(Vec<String>, Utc), NatsError> {
         let shared = self.shared.clone();
         let read = move || Ok::<_, WrongLedger>(shared.ledger.reader()?.adopted()?);
         match tokio::task::spawn_blocking(read).await {
-            Ok(Ok(replaces)) => Ok(replaces),
+            Ok(Ok(adopted)) => Ok(adopted),
             Ok(Err(error)) => Err(NatsError::Away(error.to_string())),
             Err(error) => Err(NatsError::Away(error.to_string())),
         }
@@ -126,7 +136,7 @@ async fn last_told(bucket: &KeyValues) -> Result<(u64, u64), NatsError> {
 
 async fn tell_changed(
     bucket: &KeyValues,
-    before: Said,
+    mut before: Said,
     (standings, books): (&[AccountStanding], &CollectedBooks),
     now: Utc,
 ) -> Result<Said, NatsError> {
@@ -142,27 +152,41 @@ async fn tell_changed(
         if key == HEAD {
             let head = StandingMessage::new(generation, now, std::mem::take(&mut others), accounts);
             let head = head.of(books.clone());
-            // Only behind the head that is known: a process that has lost the claim and does not know
-            // it yet must not say who goes on.
-            let written = bucket.replace(&key, said.revision, head.encode()).await?;
-            said.revision = written.ok_or_else(|| {
-                NatsError::Away("another process tells the standing as well".to_owned())
-            })?;
+            said.revision = put_behind(bucket, &key, said.revision, &head).await?;
             continue;
         }
         let mut hasher = DefaultHasher::new();
         accounts.hash(&mut hasher);
         let hash = hasher.finish();
-        let written = match before.values.get(&key) {
-            Some((known, written)) if *known == hash => *written,
-            _ => {
+        let part = match before.values.remove(&key) {
+            Some(known) if known.hash == hash => known,
+            known => {
                 let value = StandingMessage::new(generation, now, Vec::new(), accounts);
-                bucket.put(&key, value.encode()).await?;
-                generation
+                let revision = match known {
+                    Some(known) => known.revision,
+                    None => bucket.last(&key).await?.0,
+                };
+                SaidPart {
+                    hash,
+                    generation,
+                    revision: put_behind(bucket, &key, revision, &value).await?,
+                }
             }
         };
-        others.push(written);
-        said.values.insert(key, (hash, written));
+        others.push(part.generation);
+        said.values.insert(key, part);
     }
     Ok(said)
+}
+
+/// Only behind the value that is known: a process that has lost the claim and does not know it yet
+/// must not say who goes on.
+async fn put_behind(
+    bucket: &KeyValues,
+    key: &str,
+    revision: u64,
+    value: &StandingMessage,
+) -> Result<u64, NatsError> {
+    let written = bucket.replace(key, revision, value.encode()).await?;
+    written.ok_or_else(|| NatsError::Away("another process tells the standing as well".to_owned()))
 }

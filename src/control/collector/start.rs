@@ -6,7 +6,7 @@
 use crate::config::{Config, Settings};
 use crate::control::Settler;
 use crate::control::admin::{self, AdminState};
-use crate::control::collector::claim::{Claim, Holding};
+use crate::control::collector::claim::{Claim, Holding, Reached};
 use crate::control::collector::intake::Intake;
 use crate::control::collector::marks::Marks;
 use crate::control::collector::publish::Publisher;
@@ -22,11 +22,12 @@ use crate::control::start::{
     opened, serve_operators, spawn_workers, started_settler,
 };
 use crate::ledger::Ledger;
-use crate::model::Clock;
+use crate::model::{Clock, Utc};
 use crate::nats::{Nats, StreamOptions};
 use crate::proxy::admission::Limiters;
 use crate::proxy::listener::Phase;
 use crate::proxy::{Proxy, Shared};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -109,12 +110,18 @@ async fn claimed(
     stream: &StreamOptions,
 ) -> Result<Holding, StartError> {
     let of = shared.clone();
-    let by = off_thread(move || Ok::<_, WrongLedger>(of.ledger.reader()?.collected_by()?));
-    let by = by.await??;
+    let read = off_thread(move || {
+        let reader = of.ledger.reader()?;
+        Ok::<_, WrongLedger>((reader.collected_by()?, reader.adopted()?.1))
+    });
+    let (by, adopted_at) = read.await??;
+    let of = shared.clone();
+    let reached = off_thread(move || Reached::of(&of.ledger)).await??;
     let (replica, path) = (replica_name(settings), settings.ledger.path.as_path());
     let clock = shared.clock.clone();
-    let claim = Claim::new(nats.clone(), stream.replicas, clock, &by, (&replica, path));
-    match claim.look(shared.ledger.last_seq()).await {
+    let (ours, place) = ((&by, adopted_at), (&*replica, path));
+    let claim = Claim::new(nats.clone(), stream.replicas, clock, ours, place);
+    match claim.look(reached).await {
         Ok(()) | Err(ClaimError::Nats(_)) => {}
         Err(error) => return Err(error.into()),
     }
@@ -142,20 +149,27 @@ pub(crate) async fn adopt(
 ) -> Result<Adopted, StartError> {
     let outbox = settings.outbox.clone().ok_or(StartError::NoOutbox)?;
     check_collected(ledger)?;
-    let by = ledger.reader().map_err(WrongLedger::from)?.collected_by();
-    let by = by.map_err(WrongLedger::from)?;
+    let reader = ledger.reader().map_err(WrongLedger::from)?;
+    let by = reader.collected_by().map_err(WrongLedger::from)?;
+    let (_, adopted_at) = reader.adopted().map_err(WrongLedger::from)?;
     let (nats, stream) = connected(&outbox, settings, "nothing can be adopted without it").await?;
     let (replica, path) = (replica_name(settings), settings.ledger.path.as_path());
     let now = clock.utc();
-    let claim = Claim::new(nats, stream.replicas, clock, &by, (&replica, path));
-    let mut before = claim.adopt(ledger.last_seq()).await?;
-    before.extend(replaces.iter().cloned());
-    before.retain(|id| *id != by.ledger_id);
-    let adopted = ledger.adopt(before.iter().cloned().collect(), now);
-    adopted.map_err(ClaimError::from)?;
+    let (ours, place) = ((&by, adopted_at), (&*replica, path));
+    let mut claim = Claim::new(nats, stream.replicas, clock, ours, place);
+    let mut replaced = Vec::new();
+    let last = adopted_at.0.saturating_add(1);
+    let note = |mut before: BTreeSet<String>, at: Utc| {
+        before.extend(replaces.iter().cloned());
+        before.remove(&by.ledger_id);
+        replaced = before.into_iter().collect();
+        ledger.adopt(replaced.clone(), at)?;
+        Reached::of(ledger)
+    };
+    claim.adopt(now.max(Utc(last)), note).await?;
     Ok(Adopted {
+        replaces: replaced,
         ledger_id: by.ledger_id,
-        replaces: before.into_iter().collect(),
     })
 }
 
@@ -176,6 +190,7 @@ fn work(settler: &Arc<Settler>, stream: &StreamOptions, holding: Holding) -> [Jo
         ..
     } = &holding;
     let (nats, held) = (holding.claim.nats(), holding.held.subscribe());
+    let (read_once, is_read_once) = watch::channel(false);
     let intake = Intake {
         shared: shared.clone(),
         nats: nats.clone(),
@@ -183,6 +198,7 @@ fn work(settler: &Arc<Settler>, stream: &StreamOptions, holding: Holding) -> [Jo
         progress: progress.clone(),
         by: by.clone(),
         held: held.clone(),
+        read_once,
     };
     let marks = Marks {
         shared: shared.clone(),
@@ -191,6 +207,7 @@ fn work(settler: &Arc<Settler>, stream: &StreamOptions, holding: Holding) -> [Jo
         progress: progress.clone(),
         settler: settler.clone(),
         held: held.clone(),
+        read_once: is_read_once,
     };
     let publisher = Publisher {
         settler: settler.clone(),

@@ -102,6 +102,8 @@ pub(in crate::control) async fn outbox(
         after = collected,
         "records are sent to the collector, which keeps the books"
     );
+    let heard = shared.heard();
+    let books = heard.as_deref().map(|heard| &heard.books);
     Ok(Some(Arc::new(GateOutbox {
         shared: shared.clone(),
         settler: settler.clone(),
@@ -111,6 +113,6 @@ pub(in crate::control) async fn outbox(
         replica: replica_name(settings),
         billed_seq: cursor.billed_seq,
         progress: Arc::new(progress),
-        known: Arc::new(KnownCollector::new(cursor.collected_in)),
+        known: Arc::new(KnownCollector::new(books, cursor.collected_in)),
     })))
 }

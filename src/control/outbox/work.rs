@@ -54,18 +54,17 @@ pub(in crate::control) struct Sending {
 }
 
 impl Sending {
+    /// To be called before the first call: see [`Follower::hear_first`].
+    pub(in crate::control) async fn hear_first(outbox: &GateOutbox) {
+        follower(outbox).hear_first().await;
+    }
+
     /// Begins, and hears who is stopped. What runs is added to `tasks`.
     pub(in crate::control) fn start(
         outbox: Arc<GateOutbox>,
         tasks: &mut Vec<JoinHandle<()>>,
     ) -> Self {
-        let follower = Follower {
-            shared: outbox.shared.clone(),
-            nats: outbox.nats.clone(),
-            replicas: outbox.stream.replicas,
-            known: outbox.known.clone(),
-        };
-        tasks.push(tokio::spawn(follower.run()));
+        tasks.push(tokio::spawn(follower(&outbox).run()));
         let work = tokio::spawn(outbox.clone().run());
         let sending = Self {
             outbox,
@@ -79,5 +78,14 @@ impl Sending {
     pub(in crate::control) async fn finish(self, patience: Duration) {
         self.work.abort();
         self.outbox.finish(patience).await;
+    }
+}
+
+fn follower(outbox: &GateOutbox) -> Follower {
+    Follower {
+        shared: outbox.shared.clone(),
+        nats: outbox.nats.clone(),
+        replicas: outbox.stream.replicas,
+        known: outbox.known.clone(),
     }
 }

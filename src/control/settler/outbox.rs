@@ -21,6 +21,10 @@ impl Outbox for Settler {
     type Error = SettleError;
 
     fn unsent(&self) -> Result<Vec<Unsent>, SettleError> {
+        if !self.may_close() {
+            // Another process has this ledger's newer state, and sends them.
+            return Ok(Vec::new());
+        }
         let reader = self.shared.ledger.reader()?;
         let stored = reader.unsent_events(UNSENT)?;
         Ok(stored

@@ -11,7 +11,6 @@ use crate::ledger::{Entry, Reader, Seal};
 use crate::model::{Local, Month, Utc};
 use crate::proxy::policy::Policy;
 use jiff::tz::TimeZone;
-use std::sync::atomic::Ordering;
 
 impl Settler {
     pub(super) fn pass(&self, state: &mut SettlerState) -> Result<(), SettleError> {
@@ -25,7 +24,7 @@ impl Settler {
         }
         let last_seal = reader.last_day()?;
         let shown = self.show(&reader, zone, now);
-        if !self.may_close.load(Ordering::SeqCst) {
+        if !self.may_close() {
             return shown;
         }
         let (is_trusted, may_delete) = {

@@ -107,6 +107,7 @@ mod tests {
             books: CollectedBooks {
                 collected_in: "00112233445566778899aabbccddeeff".to_owned(),
                 replaces: vec!["ffeeddccbbaa99887766554433221100".to_owned()],
+                adopted_at: 7,
                 debited: Some("2026-10".to_owned()),
             },
             stopped: [id(1), id(2)].into(),

@@ -4,6 +4,7 @@
 
 use crate::control::standing::file::StandingFileError;
 use crate::control::standing::{Assembly, HEAD, KnownCollector, STANDING, StandingFile};
+use crate::model::AccountId;
 use crate::nats::{KeyValues, Nats, NatsError, Watched};
 use crate::proxy::{CollectedStanding, Shared};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use std::time::Duration;
 /// After so long a silence the gate does not hear the collector any more: it says something every
 /// five seconds.
 const SILENCE: Duration = Duration::from_secs(12);
+/// How long the first start of a gate waits for what the collector has said last.
+const FIRST: Duration = Duration::from_secs(3);
 /// The pause after a try that failed.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -62,6 +65,36 @@ pub(in crate::control) struct Follower {
 }
 
 impl Follower {
+    /// Hears what it has said last, where this gate has never heard it: a new one would let everybody go
+    /// on. To be called before the first call; takes at most three seconds, and where NATS is away no
+    /// time.
+    pub(in crate::control) async fn hear_first(&self) {
+        if self.shared.heard().is_some() {
+            return;
+        }
+        let heard = tokio::time::timeout(FIRST, async {
+            let bucket = self.nats.bucket(STANDING, self.replicas).await?;
+            if bucket.get(HEAD).await?.is_none() {
+                // No collector has worked here.
+                return Ok(());
+            }
+            let (mut watched, mut assembly) = (bucket.watch(HEAD), Assembly::default());
+            let heard = self.next(&mut watched, &bucket, &mut assembly).await?;
+            self.known.believe(&heard.books).map_err(NatsError::Away)?;
+            let file = StandingFile::beside(self.shared.ledger.path());
+            self.hear(heard, false, &file).await;
+            Ok::<_, NatsError>(())
+        });
+        let failure = match heard.await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it says nothing".to_owned(),
+        };
+        tracing::warn!(
+            "this gate has never heard the collector, and does not hear it now: {failure}. Nobody is stopped for arrears until it does"
+        );
+    }
+
     /// Hears it for ever. Runs until it is dropped.
     pub(in crate::control) async fn run(self) {
         let file = StandingFile::beside(self.shared.ledger.path());
@@ -174,7 +207,7 @@ impl Follower {
 /// NATS may have been put back to an older state: what it has then is not believed before the
 /// collector says it again. And a collected ledger that lacks a month, since it is new or was put back
 /// to a backup, does not know who is in arrears by it: whoever was stopped stays so until it has
-/// debited that month, too.
+/// debited that month, too, and that account.
 fn in_force(
     known: Option<&CollectedStanding>,
     heard: CollectedStanding,
@@ -186,12 +219,15 @@ fn in_force(
     if !is_later && heard.as_of < known.as_of {
         return None;
     }
-    if heard.books.debited >= known.books.debited {
-        return Some(heard);
-    }
     let mut heard = heard;
-    heard.stopped.extend(known.stopped.iter().cloned());
-    heard.books.debited.clone_from(&known.books.debited);
+    let lacks_month = heard.books.debited < known.books.debited;
+    // A ledger that has never debited an account does not know what it owes.
+    let stays = |id: &&AccountId| lacks_month || !heard.balances.contains_key(*id);
+    let stays: Vec<AccountId> = known.stopped.iter().filter(stays).cloned().collect();
+    heard.stopped.extend(stays);
+    if lacks_month {
+        heard.books.debited.clone_from(&known.books.debited);
+    }
     Some(heard)
 }
 
@@ -202,7 +238,7 @@ fn unread(key: &str, error: &dyn std::fmt::Display) -> NatsError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{AccountId, Utc};
+    use crate::model::Utc;
     use crate::proxy::CollectedBooks;
 
     fn said(as_of: i64, debited: Option<&str>, stopped: &[&str]) -> CollectedStanding {
@@ -213,6 +249,10 @@ mod tests {
                 ..CollectedBooks::default()
             },
             stopped: stopped.iter().filter_map(|id| AccountId::new(id)).collect(),
+            balances: [("1", "-5")]
+                .into_iter()
+                .map(|(id, balance)| (AccountId::new(id).unwrap(), balance.into()))
+                .collect(),
             ..CollectedStanding::default()
         }
     }
@@ -237,5 +277,13 @@ mod tests {
         }
         now = in_force(Some(&now), said(3, Some("2026-10"), &["2"]), true).unwrap();
         assert_eq!(now.stopped.len(), 1);
+    }
+
+    #[test]
+    fn who_was_stopped_stays_so_by_a_ledger_that_has_never_debited_the_account() {
+        let known = said(1, Some("2026-10"), &["1", "2"]);
+        let other = in_force(Some(&known), said(2, Some("2026-11"), &[]), true).unwrap();
+        let stopped: Vec<&str> = other.stopped.iter().map(AccountId::as_str).collect();
+        assert_eq!(stopped, ["2"], "account 1 has a balance there");
     }
 }

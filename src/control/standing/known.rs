@@ -6,39 +6,55 @@
 use crate::proxy::CollectedBooks;
 use parking_lot::Mutex;
 
-/// The id of that ledger; none before the first was heard of.
+/// That ledger; none before the first was heard of.
 #[derive(Debug)]
-pub(in crate::control) struct KnownCollector(Mutex<String>);
+pub(in crate::control) struct KnownCollector(Mutex<Known>);
+
+#[derive(Debug)]
+struct Known {
+    /// Its id; empty where there is none.
+    ledger_id: String,
+    /// When it was put in the place of another, in microseconds since the Unix epoch; 0 where it was
+    /// the first.
+    adopted_at: i64,
+}
 
 impl KnownCollector {
-    /// As this gate's own ledger has it; empty before the first.
-    pub(in crate::control) fn new(ledger_id: String) -> Self {
-        Self(Mutex::new(ledger_id))
+    /// As it was heard last, else as this gate's own ledger has it: empty before the first.
+    pub(in crate::control) fn new(heard: Option<&CollectedBooks>, ledger_id: String) -> Self {
+        let heard = heard.filter(|books| !books.collected_in.is_empty());
+        Self(Mutex::new(Known {
+            ledger_id: heard.map_or(ledger_id, |books| books.collected_in.clone()),
+            adopted_at: heard.map_or(0, |books| books.adopted_at),
+        }))
     }
 
     /// Whether what is collected in this ledger is believed.
     pub(in crate::control) fn is(&self, ledger_id: &str) -> bool {
         let known = self.0.lock();
-        known.is_empty() || *known == ledger_id
+        known.ledger_id.is_empty() || known.ledger_id == ledger_id
     }
 
     /// Takes the ledger of these books for the collected one, where it is that, or was put in its
-    /// place by an operator. Else an error for the log.
+    /// place by an operator, and later than that one was in the place of another. Else an error for
+    /// the log.
     pub(in crate::control) fn believe(&self, books: &CollectedBooks) -> Result<(), String> {
         let mut known = self.0.lock();
-        let follows =
-            known.is_empty() || *known == books.collected_in || books.replaces.contains(&known);
-        match follows {
-            true => {
-                known.clone_from(&books.collected_in);
-                Ok(())
-            }
-            false => Err(format!(
-                "it collects in another ledger, {}, than the one that has the records of this gate, {known}. If that one is lost for \
-                 good: `tollgate collect adopt --replaces {known}` where the new one is",
+        let id = &known.ledger_id;
+        let is_same = id.is_empty() || *id == books.collected_in;
+        let follows = books.replaces.contains(id) && books.adopted_at > known.adopted_at;
+        if !is_same && !follows {
+            return Err(format!(
+                "it collects in another ledger, {}, than the one that has the records of this gate, {id}. If that one is lost for \
+                 good: `tollgate collect adopt --replaces {id}` where the new one is",
                 books.collected_in
-            )),
+            ));
         }
+        *known = Known {
+            ledger_id: books.collected_in.clone(),
+            adopted_at: books.adopted_at,
+        };
+        Ok(())
     }
 }
 
@@ -48,20 +64,37 @@ mod tests {
 
     #[test]
     fn another_ledger_is_believed_only_when_it_was_put_in_the_place_of_the_known_one() {
-        let books = |id: &str, replaces: &[&str]| CollectedBooks {
+        let books = |id: &str, replaces: &[&str], adopted_at| CollectedBooks {
             collected_in: id.to_owned(),
             replaces: replaces.iter().map(|id| (*id).to_owned()).collect(),
+            adopted_at,
             debited: None,
         };
-        let known = KnownCollector::new(String::new());
+        let known = KnownCollector::new(None, String::new());
         assert!(known.is("a"));
-        known.believe(&books("a", &[])).unwrap();
-        let refused = known.believe(&books("b", &["c"])).unwrap_err();
+        known.believe(&books("a", &[], 0)).unwrap();
+        let refused = known.believe(&books("b", &["c"], 5)).unwrap_err();
         assert!(refused.contains("--replaces a"), "{refused}");
         assert!(known.is("a") && !known.is("b"));
-        known.believe(&books("b", &["a", "c"])).unwrap();
+        known.believe(&books("b", &["a", "c"], 5)).unwrap();
         assert!(known.is("b") && !known.is("a"));
-        // The ledger before is not believed again by itself.
-        known.believe(&books("a", &[])).unwrap_err();
+        // The ledger before is not believed again by itself, and once it is put back the other is not.
+        known.believe(&books("a", &[], 0)).unwrap_err();
+        known.believe(&books("a", &["b"], 7)).unwrap();
+        known.believe(&books("b", &["a", "c"], 5)).unwrap_err();
+        assert!(known.is("a"));
+    }
+
+    #[test]
+    fn what_was_heard_by_an_earlier_process_is_known_before_the_ledger_has_it() {
+        let heard = CollectedBooks {
+            collected_in: "a".to_owned(),
+            adopted_at: 5,
+            ..CollectedBooks::default()
+        };
+        let known = KnownCollector::new(Some(&heard), String::new());
+        assert!(known.is("a") && !known.is("b"));
+        let older = KnownCollector::new(Some(&CollectedBooks::default()), "c".to_owned());
+        assert!(older.is("c") && !older.is("a"));
     }
 }

@@ -25,6 +25,9 @@ impl Store {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let changed = match note {
             Note::Sends => sends(&transaction)?,
+            Note::SendsNot => {
+                !has_own_calls(&transaction)? && transaction.execute("DELETE FROM outbox", [])? > 0
+            }
             Note::Adopted { ledger_ids, at } => {
                 if has_own_calls(&transaction)? {
                     return Err(StoreError::OwnCalls);
@@ -73,7 +76,8 @@ fn sends(connection: &Connection) -> Result<bool, rusqlite::Error> {
 
 fn adopt(connection: &Connection, ledger_ids: &[String], at: i64) -> Result<bool, rusqlite::Error> {
     let mut insert = connection.prepare_cached(
-        "INSERT INTO adopted (ledger_id, adopted_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+        "INSERT INTO adopted (ledger_id, adopted_at) VALUES (?1, ?2)
+         ON CONFLICT DO UPDATE SET adopted_at = max(adopted_at, excluded.adopted_at)",
     )?;
     let mut changed = 0;
     for ledger_id in ledger_ids {

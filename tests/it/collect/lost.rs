@@ -74,6 +74,7 @@ async fn is_billed_nowhere_else(gate: &mut Member) {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_stopped_stays_so_under_a_new_collected_ledger_until_it_has_debited_that_month() {
     let mut fleet = Fleet::new(|upstream| bills::house(upstream, "[]", "[]")).await;
+    let mut new = fleet.gates.pop().unwrap();
     fleet.gates.truncate(1);
     let gate = &fleet.gates[0];
     seed(&gate.sandbox.ledger(), calls(|_| true));
@@ -81,6 +82,10 @@ async fn who_is_stopped_stays_so_under_a_new_collected_ledger_until_it_has_debit
     fleet.start().await;
     let gate = &fleet.gates[0];
     eventually_stopped(gate).await;
+    // One that has never heard of it stops it from its first call on.
+    new.start().await;
+    assert_eq!(answered(&new).await, StatusCode::PAYMENT_REQUIRED);
+    new.stop().await;
 
     // The new one does not trust its clock for an hour, so it debits nothing.
     fleet.collector.stop().await;
@@ -150,6 +155,15 @@ async fn no_ledger_becomes_the_collected_one_because_what_nats_says_of_it_is_los
         assert!(refused.err.contains("collect adopt"), "{}", refused.err);
     }
     delete_key(&fleet.nats, "$KV.tollgate_collected.collector").await;
+    let cursor = ledger_id(&fleet.gates[0]);
+    let sound = bucket.get(&cursor).await.unwrap().unwrap();
+    bucket.put(&cursor, b"{".to_vec()).await.unwrap();
+    for member in [&fleet.collector, &other] {
+        let refused = member.sandbox.run(&["collect"]);
+        assert_eq!(refused.code, Some(1), "{}", refused.err);
+        assert!(refused.err.contains("cannot be read"), "{}", refused.err);
+    }
+    bucket.put(&cursor, sound.bytes.to_vec()).await.unwrap();
     let refused = other.sandbox.run(&["collect"]);
     assert_eq!(refused.code, Some(1), "{}", refused.err);
     let own = ledger_id(&fleet.collector);
@@ -159,6 +173,33 @@ async fn no_ledger_becomes_the_collected_one_because_what_nats_says_of_it_is_los
     answered(&fleet.gates[0]).await;
     fleet.collected().await;
     assert_eq!(sources(&other.sandbox.ledger()).len(), 0);
+
+    // Another copy of it with the same records, and without what was closed since.
+    fleet.gates[0].stop().await;
+    fleet.collector.stop().await;
+    let (ledger, copy) = (
+        fleet.collector.sandbox.ledger(),
+        fleet.collector.sandbox.dir.path().join("copy.db"),
+    );
+    std::fs::copy(&ledger, &copy).unwrap();
+    let retire = ["collect", "retire", &cursor, "--why", "out of service"];
+    assert_eq!(fleet.collector.sandbox.run(&retire).code, Some(0));
+    fleet.collector.start().await;
+    let (is_told, sandbox) = ("\"closings\":1", &fleet.collector.sandbox);
+    for _ in 0..400 {
+        let told = bucket.get("collector").await.unwrap().unwrap();
+        if String::from_utf8_lossy(&told.bytes).contains(is_told) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(sources(&sandbox.ledger()).len(), 1);
+    fleet.collector.stop().await;
+    lose_ledger(&fleet.collector);
+    std::fs::copy(&copy, &ledger).unwrap();
+    let refused = fleet.collector.sandbox.run(&["collect"]);
+    assert_eq!(refused.code, Some(1), "{}", refused.err);
+    assert!(refused.err.contains("an older copy"), "{}", refused.err);
 }
 
 /// As an operator does it: `nats kv del`.

@@ -524,7 +524,7 @@ impl Case {
         let (record, seen) = (self.records.remove(id), self.seen.remove(id));
         let (record, seen) = match (record, seen) {
             (Some(record), Some(seen)) => (record, seen),
-            (None, None) if is_refusal(answer) || is_quota(request) => {
+            (None, None) if is_refusal_of(request, answer) || is_quota(request) => {
                 tally.note("refused");
                 return Ok(());
             }
@@ -709,6 +709,12 @@ fn is_bare(answer: &Answer) -> Result<(), String> {
 
 fn is_refusal(answer: &Answer) -> bool {
     answer.status >= 400 || contains(&answer.body, "\"Error\"")
+}
+
+/// The same, also of a HEAD that is signed by the vendor's method: its refusal is 200, and the body that
+/// says so is left out.
+fn is_refusal_of(request: &Request, answer: &Answer) -> bool {
+    is_refusal(answer) || request.method == "HEAD" && answer.status == 200 && answer.body.is_empty()
 }
 
 /// The gate's own endpoint: no call, and answered without one.
