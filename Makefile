@@ -15,11 +15,15 @@ demo:
 demo-replicas:
 	@cargo run --locked --bin tollgate -- demo --replicas 3 $(ARGS)
 
+# Processes and servers are waited for most of the time: twice as many at once as there are cores take half the time.
+THREADS := $(shell expr 2 \* $$(nproc))
+
 # Everything that must hold before a change goes in. Installs what the tests need when it is missing.
 test: needs $(VENV)/ready $(NODE)/ready
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo test --locked --lib --bins --tests
+	cargo test --locked --lib --bins --test architecture
+	cargo test --locked --test it -- --test-threads $(THREADS)
 
 # While you work: under a minute when nothing but this crate has to be compiled.
 quick:
