@@ -1,0 +1,2 @@
+use crate::harness::Prometheus;
+pub async fn check_queries(_: &Prometheus, _: (i64, i64)) {}
