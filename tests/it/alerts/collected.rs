@@ -10,9 +10,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tollgate::testing::control;
 use tollgate::testing::control::serve::Running;
-use tollgate::testing::ledger::{Range, Reader};
+use tollgate::testing::ledger::{RangeReader, Reader};
 use tollgate::testing::model::{Clock, Mover};
-use tollgate::testing::nats::Records;
+use tollgate::testing::nats::{Published, Records};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -131,22 +131,25 @@ impl Collected {
     async fn lose_and_change(&self) {
         let nats = connected(&self.nats).await;
         let records: Records = nats.records(&stream_options(64 << 20)).await.unwrap();
-        let ledger = Reader::open(&self.gate.ledger()).unwrap();
-        let own = ledger.ledger_id().unwrap();
-        let last = records.last(&own).await.unwrap().unwrap();
-        let range = Range::decode(&last.bytes).unwrap();
+        let mut reader = RangeReader::open(&self.gate.ledger()).unwrap();
+        let range = reader.next(0, 1).unwrap().unwrap();
         let mut next = range.clone();
-        (next.first_seq, next.last_seq) =
-            (range.last_seq + 1, range.last_seq + range.records() as u64);
+        (next.first_seq, next.last_seq) = (2, 2);
         next.link_before = [7; 32];
-        let stored = records.publish(&own, last.sequence, next.encode());
-        stored.await.unwrap();
+        // The collector may have deleted the last one since.
+        let mut stored = Published::WrongLast;
+        while stored == Published::WrongLast {
+            let last = records.last(&range.ledger_id).await.unwrap();
+            let behind = last.map_or(0, |last| last.sequence);
+            let published = records.publish(&range.ledger_id, behind, next.encode());
+            stored = published.await.unwrap();
+        }
         for nth in 0..8 {
             let mut late = range.clone();
             late.ledger_id = format!("{nth:032x}");
-            (late.first_seq, late.last_seq) = (101, 100 + range.records() as u64);
-            let stored = records.publish(&late.ledger_id, 0, late.encode());
-            stored.await.unwrap();
+            (late.first_seq, late.last_seq) = (101, 101);
+            let published = records.publish(&late.ledger_id, 0, late.encode());
+            published.await.unwrap();
         }
     }
 }

@@ -28,7 +28,7 @@ use watch::Watch;
 /// Each job and its targets.
 fn scraped(jobs: &[(&str, &[SocketAddr])]) -> String {
     let mut config =
-        "global: {scrape_interval: 300ms, scrape_timeout: 300ms, evaluation_interval: 300ms}\n\
+        "global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}\n\
                       rule_files: [RULES]\nscrape_configs:\n"
             .to_owned();
     for (job, targets) in jobs {

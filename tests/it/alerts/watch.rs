@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// How often a cause goes on, or an alert is looked for, before it is given up: two hundred
 /// milliseconds lie between.
-const TRIES: u32 = 300;
+const TRIES: u32 = 600;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// A Prometheus, and the alerts that were seen to fire.
