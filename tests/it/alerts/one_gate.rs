@@ -16,7 +16,7 @@ const DAY_US: i64 = 86_400_000_000;
 /// More than what the rule allows of a write-ahead log.
 const LONG_WAL: u64 = 600 << 20;
 /// What the growing file takes each time: the disk of any machine is full by it within four days.
-const STEP: u64 = 8 << 20;
+const STEP: u64 = 4 << 20;
 
 pub struct Gates {
     house: Sandbox,
