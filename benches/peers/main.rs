@@ -13,6 +13,7 @@
 //! - `ledger`     calls of 1,000 accounts beside those of one
 //! - `store`      what a store that replicas share adds to a call
 //! - `outbox`     what sending the records to a collector adds to a call
+//! - `watched`    what an access log and open status pages add to a call
 //! - `soak`       H: an hour at half load (ROUNDS is the minutes here); fails when memory grows
 //!
 //! Two cores are needed: a server has one worker on core 0, the load and the upstream have core 1.
@@ -36,11 +37,12 @@ mod soak;
 mod store;
 mod table;
 mod upstream;
+mod watched;
 
 use cases::Bench;
 use std::fs::read_to_string;
 
-const CASES: [&str; 10] = [
+const CASES: [&str; 11] = [
     "admitted",
     "throttled",
     "unknown",
@@ -51,6 +53,7 @@ const CASES: [&str; 10] = [
     "ledger",
     "store",
     "outbox",
+    "watched",
 ];
 /// Only when it is asked for.
 const SOAK: &str = "soak";
@@ -95,6 +98,7 @@ fn main() {
                 "ledger" => bench.ledger().await,
                 "store" => store::run(&bench).await,
                 "outbox" => outbox::run(&bench).await,
+                "watched" => watched::run(&bench).await,
                 _ => soak::run(rounds.unwrap_or(60)).await,
             }
         }

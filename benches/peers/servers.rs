@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// The quota of the one account that every server throttles.
 const SMALL_QUOTA: u32 = 20;
@@ -56,6 +57,8 @@ pub(crate) struct Gate {
     pub store: Option<SocketAddr>,
     /// The NATS server that records are sent by.
     pub outbox: Option<SocketAddr>,
+    /// Each call has a line in a file.
+    pub has_access_log: bool,
     /// `serve`, or `collect`.
     pub command: &'static str,
 }
@@ -67,6 +70,7 @@ impl Gate {
         cores: "0",
         store: None,
         outbox: None,
+        has_access_log: false,
         command: "serve",
     };
     pub(crate) const RELAXED: Self = Self {
@@ -208,8 +212,12 @@ impl Server {
         let outbox = gate.outbox.map_or(String::new(), |nats| {
             format!("outbox: {{nats: {{servers: [\"nats://{nats}\"], max_bytes: 1GiB}}}}\n")
         });
+        let access_log = match gate.has_access_log {
+            true => "access_log: {to: access.log}\n",
+            false => "",
+        };
         let settings = format!(
-            "{store}{outbox}listen: {address}\nworkers: {}\nadmin: {{listen: \"{admin}\"}}\n\
+            "{store}{outbox}{access_log}listen: {address}\nworkers: {}\nadmin: {{listen: \"{admin}\"}}\n\
              upstream: {{endpoints: [\"http://{}\"]}}\ncatalog: catalog.yaml\naccounts: accounts.yaml\n\
              ledger: {{path: ledger.db, when_missing: create, durability: {}}}\ntrusted_proxies: [127.0.0.0/8]\n\
              limits: {{connections: 1000, body_memory: 2GiB}}\n",
@@ -439,6 +447,40 @@ impl Server {
             metrics.contains("\ntollgate_held_down_total 0\n"),
             "answers were held back: too few peers for so many refusals"
         );
+    }
+
+    /// Ends the benchmark unless each call that was let in has its line.
+    pub(crate) async fn verify_log(&self) {
+        let mut lines = 0;
+        for _ in 0..100 {
+            let log = std::fs::read(self.path("access.log")).unwrap();
+            lines = log.iter().filter(|byte| **byte == b'\n').count() as u64;
+            if lines == self.admitted.get() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!(
+            "{}: {lines} lines, and {:?} calls",
+            self.name, self.admitted
+        );
+    }
+
+    /// Opens the status page as a browser does that stays on it, and reads its events for as long as
+    /// what is given is polled. `None` when the gate has no such page.
+    pub(crate) async fn open_page(&self) -> Option<impl Future<Output = ()> + use<>> {
+        let mut page = tokio::net::TcpStream::connect(self.admin.unwrap())
+            .await
+            .unwrap();
+        let request =
+            "GET /v1/status/live HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";
+        page.write_all(request.as_bytes()).await.unwrap();
+        let mut events = vec![0; 16 << 10];
+        let read = page.read(&mut events).await.unwrap();
+        let is_there = events[..read].starts_with(b"HTTP/1.1 200 ");
+        is_there.then_some(async move {
+            while page.read(&mut events).await.is_ok_and(|read| read > 0) {}
+        })
     }
 
     async fn ask(&self, method: &str, path: &str) -> (u16, String) {

@@ -2,8 +2,9 @@
 
 use crate::harness::*;
 use http::StatusCode;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 use tollgate::testing::ledger::{Ledger, LedgerOptions, Record};
 use tollgate::testing::metrics::FAMILIES;
@@ -137,66 +138,56 @@ fn promtool_accepts_the_scrape_configuration_and_the_rules() {
     );
 }
 
+/// The cases of billing.
+const BILLING: [&str; 2] = ["/tollgate.rules.test.yml", "/settlement.rules.test.yml"];
+
+/// The files with cases for the rules: each that is there.
+fn cases() -> Vec<PathBuf> {
+    let files = std::fs::read_dir(deploy("")).unwrap();
+    let mut files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
+    files.retain(|file| file.to_str().unwrap().ends_with(".rules.test.yml"));
+    files.sort();
+    files
+}
+
 #[test]
 fn the_rules_of_billing_fire_and_clear_when_the_contract_says() {
-    let tests = ["tollgate.rules.test.yml", "settlement.rules.test.yml"].map(deploy);
+    let tests = BILLING.map(|file| deploy(file.trim_start_matches('/')));
     let [rules, settlement] = tests.each_ref().map(|path| path.to_str().unwrap());
     run("promtool", &["test", "rules", rules, settlement]);
 }
 
 #[test]
-fn the_rules_of_the_store_fire_for_what_lasts_and_not_for_one_failover() {
-    let tests = deploy("store.rules.test.yml");
-    run("promtool", &["test", "rules", tests.to_str().unwrap()]);
-    let cases = std::fs::read_to_string(tests).unwrap();
-    let rules = std::fs::read_to_string(deploy("tollgate.rules.yml")).unwrap();
-    let (_, rules) = rules.split_once("name: tollgate-store").unwrap();
-    let (rules, _) = rules.split_once("name: tollgate-billing").unwrap();
-    let alerts: Vec<_> = rules
-        .lines()
-        .filter_map(|line| line.split_once("- alert: "))
-        .collect();
-    assert_eq!(alerts.len(), 5);
-    for (_, alert) in alerts {
-        assert!(cases.contains(&format!("alertname: {alert}")), "{alert}");
+fn every_rule_fires_for_what_lasts_and_for_each_alert_there_is_a_case_in_which_it_does() {
+    let cases = cases();
+    assert!(cases.len() >= 6);
+    let paths = cases.iter().map(|path| path.to_str().unwrap());
+    // Those of billing have a test of their own.
+    let others = paths.filter(|path| BILLING.iter().all(|own| !path.ends_with(own)));
+    let others: Vec<&str> = others.collect();
+    assert_eq!(others.len() + BILLING.len(), cases.len());
+    run("promtool", &[&["test", "rules"], &others[..]].concat());
+    let mut firing = BTreeSet::new();
+    for path in &cases {
+        let text = std::fs::read_to_string(path).unwrap();
+        let file: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
+        for test in file["tests"].as_sequence().unwrap() {
+            for case in test["alert_rule_test"].as_sequence().unwrap() {
+                let fires = case["exp_alerts"].as_sequence();
+                if fires.is_some_and(|alerts| !alerts.is_empty()) {
+                    firing.insert(case["alertname"].as_str().unwrap().to_owned());
+                }
+            }
+        }
     }
-}
-
-#[test]
-fn the_rules_of_the_collector_fire_for_what_lasts_and_for_each_there_is_a_case() {
-    let tests = deploy("collector.rules.test.yml");
-    run("promtool", &["test", "rules", tests.to_str().unwrap()]);
-    let cases = std::fs::read_to_string(tests).unwrap();
     let rules = std::fs::read_to_string(deploy("tollgate.rules.yml")).unwrap();
-    let (_, rules) = rules.split_once("name: tollgate-collector").unwrap();
-    let (rules, _) = rules.split_once("name: tollgate-store").unwrap();
-    let alerts = rules
-        .lines()
-        .filter_map(|line| line.split_once("- alert: "));
-    let alerts: Vec<_> = alerts.collect();
-    assert_eq!(alerts.len(), 6);
-    for (_, alert) in alerts {
-        assert!(cases.contains(&format!("alertname: {alert}")), "{alert}");
-    }
-}
-
-#[test]
-fn the_rules_of_operation_fire_for_what_lasts_and_for_each_there_is_a_case() {
-    let tests = deploy("operation.rules.test.yml");
-    run("promtool", &["test", "rules", tests.to_str().unwrap()]);
-    let cases = std::fs::read_to_string(tests).unwrap();
-    let rules = std::fs::read_to_string(deploy("tollgate.rules.yml")).unwrap();
-    let (_, rules) = rules.split_once("name: tollgate-operation").unwrap();
-    let (rules, _) = rules.split_once("name: tollgate-collector").unwrap();
-    let alerts = alerts(rules);
-    assert_eq!(alerts.len(), 9);
-    for alert in alerts {
-        assert!(cases.contains(&format!("alertname: {alert}")), "{alert}");
-    }
+    let mut alerts = alerts(&rules);
+    alerts.sort_unstable();
+    assert_eq!(Vec::from_iter(firing), alerts);
 }
 
 /// The alerts that stand in rules.
-fn alerts(rules: &str) -> Vec<&str> {
+pub fn alerts(rules: &str) -> Vec<&str> {
     let lines = rules.lines();
     let alerts = lines.filter_map(|line| line.split_once("- alert: "));
     alerts.map(|(_, alert)| alert).collect()
@@ -215,22 +206,6 @@ fn the_runbook_has_a_section_for_each_alert_and_for_nothing_else() {
     alerts.sort_unstable();
     sections.sort_unstable();
     assert_eq!(sections, alerts);
-}
-
-#[test]
-fn every_rule_of_billing_has_a_case() {
-    let read = |file| std::fs::read_to_string(deploy(file)).unwrap();
-    let cases = read("tollgate.rules.test.yml") + &read("settlement.rules.test.yml");
-    let rules = read("tollgate.rules.yml");
-    let (_, billing) = rules.split_once("name: tollgate-billing").unwrap();
-    let alerts: Vec<_> = billing
-        .lines()
-        .filter_map(|line| line.split_once("- alert: "))
-        .collect();
-    assert_eq!(alerts.len(), 9);
-    for (_, alert) in alerts {
-        assert!(cases.contains(&format!("alertname: {alert}")), "{alert}");
-    }
 }
 
 #[test]
@@ -254,16 +229,10 @@ fn amtool_accepts_the_ways_to_people_and_a_customers_notice_goes_to_the_customer
 
 #[test]
 fn every_metric_in_the_rules_exists() {
-    let rules = [
-        "tollgate.rules.yml",
-        "tollgate.rules.test.yml",
-        "settlement.rules.test.yml",
-        "store.rules.test.yml",
-        "collector.rules.test.yml",
-        "operation.rules.test.yml",
-    ]
-    .map(|file| std::fs::read_to_string(deploy(file)).unwrap())
-    .concat();
+    let mut rules = std::fs::read_to_string(deploy("tollgate.rules.yml")).unwrap();
+    for file in cases() {
+        rules += &std::fs::read_to_string(file).unwrap();
+    }
     let named = rules
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
         .filter(|w| w.starts_with("tollgate_"));
@@ -274,16 +243,6 @@ fn every_metric_in_the_rules_exists() {
         count += 1;
     }
     assert!(count >= 4);
-}
-
-/// Ends with the test, however that ends.
-struct Prometheus(std::process::Child);
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -302,45 +261,18 @@ async fn a_real_prometheus_scrapes_the_gate_and_its_figures_are_the_ledgers() {
     let config = config
         .replace("127.0.0.1:9090", &gate.admin.to_string())
         .replace("scrape_interval: 15s", "scrape_interval: 1s")
-        .replace(
-            "tollgate.rules.yml",
-            deploy("tollgate.rules.yml").to_str().unwrap(),
-        );
-    let dir = gate.dir.path();
-    std::fs::write(dir.join("prometheus.yml"), config).unwrap();
-    let address = format!("127.0.0.1:{}", free_port());
-    let prometheus = Command::new("prometheus")
-        .arg(format!(
-            "--config.file={}",
-            dir.join("prometheus.yml").display()
-        ))
-        .arg(format!(
-            "--storage.tsdb.path={}",
-            dir.join("tsdb").display()
-        ))
-        .arg(format!("--web.listen-address={address}"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap_or_else(|error| {
-            panic!("prometheus: {error}; `make test` installs what the tests need")
-        });
-    let _prometheus = Prometheus(prometheus);
+        .replace("tollgate.rules.yml", "RULES");
+    let rules = std::fs::read_to_string(deploy("tollgate.rules.yml")).unwrap();
+    let prometheus = Prometheus::start(&config, &rules);
 
-    let query = "/api/v1/query?query=sum(tollgate_records_total)%20==%20sum(tollgate_requests_total%7Bdecision=%22admitted%22%7D)";
+    let query =
+        "sum(tollgate_records_total) == sum(tollgate_requests_total{decision=\"admitted\"})";
     let mut answer = String::new();
     for _ in 0..200 {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let request = http::Request::get(query)
-            .header("host", &address)
-            .body(Default::default())
-            .unwrap();
-        if let Ok((StatusCode::OK, _, body)) = try_send(address.parse().unwrap(), request).await {
-            answer = String::from_utf8_lossy(&body).into_owned();
-            if answer.contains("\"7\"") {
-                return;
-            }
+        answer = format!("{:?}", prometheus.query(query).await);
+        if answer.contains("\"7\"") {
+            return;
         }
     }
     panic!("Prometheus never had the 7 calls: {answer}");

@@ -160,6 +160,49 @@ fn check_names(compose: &Value) {
     }
 }
 
+/// Grafana finds Prometheus and both dashboards where its provisioning says.
+fn check_grafana(compose: &Value) {
+    assert!(see_each_other(compose, "grafana", "prometheus"));
+    let mounted = compose["services"]["grafana"]["configs"]
+        .as_sequence()
+        .unwrap();
+    let target = |file: &str| {
+        let of_file = |of: &&Value| {
+            let source = of["source"].as_str().unwrap();
+            compose["configs"][source]["file"].as_str() == Some(file)
+        };
+        let mount = mounted.iter().find(of_file);
+        mount.unwrap_or_else(|| panic!("no {file}"))["target"]
+            .as_str()
+            .unwrap()
+    };
+    let [dashboards] = &documents("grafana/dashboards.yml")[..] else {
+        panic!("one document");
+    };
+    let folder = dashboards["providers"][0]["options"]["path"]
+        .as_str()
+        .unwrap();
+    for name in ["overview.json", "account.json"] {
+        assert_eq!(
+            target(&format!("grafana/{name}")),
+            format!("{folder}/{name}")
+        );
+    }
+    for kind in ["datasources", "dashboards"] {
+        let provisioned = target(&format!("grafana/{kind}.yml"));
+        assert_eq!(
+            provisioned,
+            format!("/etc/grafana/provisioning/{kind}/tollgate.yml")
+        );
+    }
+    let [sources] = &documents("grafana/datasources.yml")[..] else {
+        panic!("one document");
+    };
+    let prometheus = &sources["datasources"][0];
+    assert_eq!(prometheus["type"].as_str(), Some("prometheus"));
+    assert_eq!(prometheus["url"].as_str(), Some("http://prometheus:9090"));
+}
+
 /// The two services have a network in common.
 fn see_each_other(compose: &Value, one: &str, other: &str) -> bool {
     let networks = |name: &str| -> BTreeSet<&str> {
@@ -230,6 +273,7 @@ fn the_three_gates_of_the_compose_file_have_one_store_and_a_ledger_each() {
     let [job] = &prometheus["scrape_configs"].as_sequence().unwrap()[..] else {
         panic!("one job, or TollgateReplicasDiffer compares nothing");
     };
+    check_grafana(compose);
     let (_, admin) = port_of(&settings["admin"]["listen"]);
     let expected = members.map(|(name, _)| format!("{name}:{admin}"));
     assert_eq!(texts(&job["static_configs"][0]["targets"]), expected);

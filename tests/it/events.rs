@@ -17,6 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tollgate::testing::config::{self, Config};
 use tollgate::testing::ledger::Record;
 use tollgate::testing::model::{Clock, Month, *};
 
@@ -41,7 +42,7 @@ fn rfc3339(at: Utc) -> String {
 
 /// An event, and the instant of its attempt in seconds.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Arrived {
+pub struct Arrived {
     id: String,
     seconds: i64,
     event: Value,
@@ -72,14 +73,14 @@ fn signature(secret: &str, id: &str, timestamp: &str, body: &str) -> String {
 }
 
 /// A receiver that is down as long as it is told to be.
-struct Webhook {
+pub struct Webhook {
     upstream: Upstream,
-    is_down: Arc<AtomicBool>,
+    pub is_down: Arc<AtomicBool>,
     taken: Arc<Mutex<Vec<Arrived>>>,
 }
 
 impl Webhook {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let is_down = Arc::new(AtomicBool::new(false));
         let taken: Arc<Mutex<Vec<Arrived>>> = Arc::default();
         let (down, noted) = (is_down.clone(), taken.clone());
@@ -109,6 +110,15 @@ impl Webhook {
     fn types(&self) -> Vec<String> {
         let text = |arrived: &Arrived| arrived.event["type"].as_str().unwrap().to_owned();
         self.taken().iter().map(text).collect()
+    }
+
+    /// Has a gate in this process post here.
+    pub fn posted_to(&self) -> impl FnOnce(&mut Config) + use<> {
+        let section = self.section("");
+        let catalog = ("catalog: catalog.yaml", section.as_str());
+        let house = Sandbox::new(self.upstream.address, &[catalog]);
+        let settings = config::load(&house.settings).unwrap().settings;
+        move |config| config.settings.events = settings.events
     }
 
     /// The `events` section that leads here, before `catalog:`.
@@ -152,15 +162,8 @@ fn raise(ledger: &Path, events: &[(&str, u32)]) {
 /// A gate in this process with a trusted clock that can be moved, and these events to deliver.
 async fn gate_with(webhook: &Webhook, events: &[(&str, u32)]) -> Gate {
     let upstream = Upstream::after(Duration::ZERO).await;
-    let house = Sandbox::new(
-        upstream.address,
-        &[("catalog: catalog.yaml", &webhook.section(""))],
-    );
-    let settings = tollgate::testing::config::load(&house.settings).unwrap();
-    let section = settings.settings.events;
-    let (clock, mover) = Clock::movable();
-    Gate::start_at(upstream.address, (clock, mover), |config| {
-        config.settings.events = section;
+    Gate::start_with(upstream.address, |config| {
+        webhook.posted_to()(config);
         seed(&config.settings.ledger.path, []);
         raise(&config.settings.ledger.path, events);
     })
@@ -169,7 +172,7 @@ async fn gate_with(webhook: &Webhook, events: &[(&str, u32)]) -> Gate {
 
 /// Lets so much time pass by both clocks, with an attempt at each event that fails at least every
 /// step.
-async fn pass(gate: &Gate, time: Duration, step: Duration) {
+pub async fn pass(gate: &Gate, time: Duration, step: Duration) {
     let mut left = time;
     while !left.is_zero() {
         let next = left.min(step);

@@ -7,6 +7,7 @@
 
 mod access_log;
 mod admin;
+mod alerts;
 mod answers;
 mod bad_input;
 mod billers;

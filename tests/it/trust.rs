@@ -18,7 +18,7 @@ fn zone() -> jiff::tz::TimeZone {
 }
 
 /// Writes a ledger with calls that were admitted then, and `more`.
-fn seed(ledger: &Path, at: &[Utc], more: Vec<Entry>) {
+pub fn seed(ledger: &Path, at: &[Utc], more: Vec<Entry>) {
     std::fs::create_dir_all(ledger.parent().unwrap()).unwrap();
     let options = LedgerOptions {
         path: ledger.to_owned(),

@@ -2,7 +2,7 @@
 //!
 //! `COLLECT_KILLS` makes the drill of the kills so long, and `NATS_SERVER` chooses the server.
 
-mod clocks;
+pub mod clocks;
 mod cut_off;
 mod damaged;
 pub mod fleet;
