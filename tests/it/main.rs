@@ -22,6 +22,7 @@ mod decisions;
 mod demo;
 mod deploy;
 mod deploy_balancer;
+mod deploy_kubernetes;
 mod deploy_many;
 mod endurance;
 mod events;
