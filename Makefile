@@ -83,7 +83,7 @@ man:
 	mkdir -p target/man
 	cargo run --locked --quiet --bin tollgate -- man target/man
 
-# The references of settings (config/README.md), metrics (deploy/README.md) and errors (deploy/ERRORS.md), from their tables.
+# The references of settings (config/README.md and its schema for editors, config/schema/settings.json), metrics (deploy/README.md) and errors (deploy/ERRORS.md), from their tables.
 reference:
 	UPDATE_PAGES=1 cargo test --locked --lib -- config::tests::reference
 	UPDATE_PAGES=1 cargo test --locked --test it -- reference::

@@ -58,6 +58,7 @@ mod refused_heads;
 mod reload;
 mod replica;
 mod replicas;
+mod schemas;
 mod sdk;
 mod store;
 mod streaming;
