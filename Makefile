@@ -4,7 +4,7 @@ SHELL := /bin/bash
 VENV  := target/venv
 NODE  := target/node
 
-.PHONY: demo demo-replicas test quick torture fuzz needs man reference bench soak clean
+.PHONY: demo demo-replicas test quick torture fuzz needs man reference dist bench soak clean
 
 # Shows the gate at work until Ctrl-C, or so long: make demo ARGS="--seconds 20"
 demo:
@@ -87,6 +87,14 @@ man:
 reference:
 	UPDATE_PAGES=1 cargo test --locked --lib -- config::tests::reference
 	UPDATE_PAGES=1 cargo test --locked --test it -- reference::
+
+# What is shipped for amd64 with glibc, in target/dist: a tarball, a Debian package, the list of the crates in them (CycloneDX) and the
+# sums. The same commit gives the same bytes. Of another binary: make dist DIST_BINARY=PATH
+DIST_BINARY := target/release/tollgate
+DIST_OUT    := target/dist
+dist:
+	$(if $(filter target/release/tollgate,$(DIST_BINARY)),cargo build --release --locked --bin tollgate)
+	deploy/dist.py --binary $(DIST_BINARY) --out $(DIST_OUT)
 
 # What a call costs, part by part, beside the peers, with a shared store and with an outbox: benches/README.md. Two quiet cores, some
 # twenty minutes.

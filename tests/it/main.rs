@@ -24,6 +24,7 @@ mod deploy;
 mod deploy_balancer;
 mod deploy_kubernetes;
 mod deploy_many;
+mod dist;
 mod endurance;
 mod events;
 mod exports;
