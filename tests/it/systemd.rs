@@ -185,6 +185,46 @@ async fn a_restart_refuses_no_connection_when_systemd_holds_the_socket() {
     client.join().unwrap();
 }
 
+/// As systemd opens them with `ReusePort=yes`: the kernel spreads connections over them, so one that no
+/// worker accepts from would keep its clients waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_sockets_of_one_address_each_has_a_worker() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let two = ("workers: auto", "workers: 2");
+    let house = Sandbox::new(upstream.address, &[two]);
+    let sockets = [(), ()].map(|()| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&house.public.into()).unwrap();
+        socket.listen(128).unwrap();
+        TcpListener::from(socket)
+    });
+    let start = |names: &str| {
+        let mut command = serve_with(&house, TWO_SOCKETS, names);
+        command
+            .stdin(owned(&sockets[0]))
+            .stdout(owned(&sockets[1]))
+            .stderr(Stdio::piped());
+        command
+    };
+    let gate = Process {
+        child: start("calls:calls").spawn().unwrap(),
+        public: house.public,
+        admin: house.admin,
+    };
+    wait_ready(house.admin).await;
+    for _ in 0..20 {
+        assert_eq!(call_once(house.public).unwrap(), "HTTP/1.1 200 OK");
+    }
+    drop(gate);
+    house.edit("tollgate.yaml", "workers: 2", "workers: 1");
+    let refused = said(&mut start("calls:calls"));
+    assert_eq!(refused.code, Some(1), "{}", refused.err);
+    let told = "systemd passes 2 sockets of the name `calls` to 1 worker(s)";
+    assert!(refused.err.contains(told), "{}", refused.err);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sockets_that_are_passed_to_another_process_are_ignored() {
     let upstream = Upstream::after(Duration::ZERO).await;
@@ -279,7 +319,6 @@ async fn a_disk_that_does_not_answer_is_no_reason_for_the_watchdog() {
     let before = heard.count("WATCHDOG=1");
     // Longer than the patience of the watchdog.
     eventually("it goes on", || heard.count("WATCHDOG=1") >= before + 40).await;
-    assert!(!heard.says("STATUS=worker-"));
     disk.set(Word::Hang, 0);
     drop(gate);
 }
@@ -294,23 +333,35 @@ impl Drop for Strace {
     }
 }
 
-/// The thread of that name.
-fn thread_of(process: &Process, name: &str) -> String {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", process.child.id())).unwrap();
-    let mut tasks = tasks.map(|task| task.unwrap().path());
-    let task = tasks.find(|task| {
-        std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name)
-    });
-    task.unwrap()
-        .file_name()
-        .unwrap()
-        .to_str()
-        .unwrap()
-        .to_owned()
+/// The thread of that name, when it has come to give itself the name.
+async fn thread_of(process: &Process, name: &str) -> String {
+    let tasks = format!("/proc/{}/task", process.child.id());
+    let mut found = None;
+    eventually(name, || {
+        let paths = std::fs::read_dir(&tasks).unwrap();
+        let mut paths = paths.map(|task| task.unwrap().path());
+        found = paths.find(|task| {
+            std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name)
+        });
+        found.is_some()
+    })
+    .await;
+    let thread = found.unwrap();
+    thread.file_name().unwrap().to_str().unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_watchdog_is_not_answered_while_one_worker_hangs() {
+    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
+    if !rustix::process::geteuid().is_root() && scope.is_ok_and(|scope| scope.trim() != "0") {
+        use std::io::Write;
+        let mut told = std::io::stderr();
+        let _ = writeln!(
+            told,
+            "\nNOT TESTED: to hold a thread needs root or kernel.yama.ptrace_scope=0\n"
+        );
+        return;
+    }
     let house = Sandbox::new(
         ([127, 0, 0, 1], 9).into(),
         &[("workers: auto", "workers: 2")],
@@ -320,14 +371,10 @@ async fn the_watchdog_is_not_answered_while_one_worker_hangs() {
     let heard = heard(&house, &mut command, |_| ());
     let gate = Process::start_by(command.stderr(Stdio::null()), house.public, house.admin).await;
     heard.until("WATCHDOG=1").await;
+    let worker = thread_of(&gate, "worker-1").await;
     let strace = Command::new("strace")
         .args(["-qq", "-o", "/dev/null", "-e", "trace=epoll_wait"])
-        .args([
-            "-e",
-            "inject=epoll_wait:delay_enter=60s",
-            "-p",
-            &thread_of(&gate, "worker-1"),
-        ])
+        .args(["-e", "inject=epoll_wait:delay_enter=60s", "-p", &worker])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
