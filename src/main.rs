@@ -59,6 +59,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Verify(flags) => cli::verify(&flags)?,
         Command::Records(flags) => cli::records(&flags)?,
         Command::Events(flags) => cli::events(&flags)?,
+        Command::Probe(flags) => cli::probe(&flags)?,
         Command::Explain(flags) => cli::explain(&flags)?,
         Command::Backup(flags) => cli::backup(&flags)?,
         Command::Restore(flags) => cli::restore(&flags)?,

@@ -7,7 +7,7 @@ pub mod config {
     pub use crate::config::{Account, Config, Credential, Endpoint, Key, Service, load, reference};
 }
 pub mod control {
-    pub use crate::control::{collect, start};
+    pub use crate::control::{Inherited, collect, start};
     pub mod admin {
         pub use crate::control::admin::CONNECTIONS;
     }

@@ -42,7 +42,9 @@ const DOORS: &[(&str, &[&str])] = &[
         "TcpListener",
         &[
             "proxy/listener",
+            "control/listeners",
             "control/start",
+            "control/systemd/sockets",
             "control/admin/listener",
             "cli/demo/sample",
         ],
@@ -61,7 +63,12 @@ const DOORS: &[(&str, &[&str])] = &[
         "base64",
         &["config/settings", "config/catalog", "control/delivery"],
     ),
-    ("socket2", &["proxy/listener", "http/sockets"]),
+    (
+        "socket2",
+        &["proxy/listener", "http/sockets", "control/systemd/sockets"],
+    ),
+    ("listenfd", &["control/systemd/sockets"]),
+    ("sd_notify", &["control/systemd"]),
     (
         "rustix",
         &[

@@ -19,6 +19,8 @@ need nginx nginx              # reads deploy/balancer.conf, and sends calls by i
 need amtool prometheus-alertmanager   # reads deploy/'s ways to people
 need chromium chromium          # shows and prints the page of a statement
 need systemd-analyze systemd  # reads deploy/'s unit
+need dpkg-deb dpkg            # packs what is shipped
+need strip binutils           # leaves the tables of lines out of it
 need redis-server redis-server   # holds the windows of replicas; redis-cli comes along
 need redis-sentinel redis-sentinel   # says which server is the primary
 need faketime faketime        # sets the clock of a store

@@ -2,18 +2,15 @@
 //!
 //! Owns how it is printed. Must never guess what the gate does not tell.
 
-use crate::cli::fetch::{connections_to, fetch};
 use crate::cli::flags_explain::ExplainFlags;
+use crate::cli::operators::{ask_operators, reachable};
 use crate::cli::output::{AnswerFormat, load, print};
 use crate::cli::serve::control_thread;
 use crate::config::AdminSettings;
 use anyhow::{Context, bail};
-use bytes::Bytes;
-use http::{Request, StatusCode, header};
-use secrecy::ExposeSecret;
+use http::{Method, StatusCode};
 use serde_json::Value;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Prints what the gate of this configuration tells of a call.
 ///
@@ -34,17 +31,12 @@ pub fn explain(flags: &ExplainFlags) -> anyhow::Result<()> {
 }
 
 async fn ask(admin: &AdminSettings, id: &str) -> anyhow::Result<String> {
-    let to = reachable(admin.listen);
     let path = format!("/v1/decisions/{id}");
-    let mut request = Request::get(&path).header(header::HOST, to.to_string());
-    if let Some(token) = &admin.token {
-        let sent = format!("Bearer {}", token.expose_secret());
-        request = request.header(header::AUTHORIZATION, sent);
-    }
-    let answer = fetch(&connections_to(to), request.body(Bytes::new())?).await;
+    let answer = ask_operators(admin, &Method::GET, &path).await;
     let (status, body) = answer.with_context(|| {
         format!(
-            "the gate's admin listener (`admin.listen`, {to}) cannot be asked: does the gate run?"
+            "the gate's admin listener (`admin.listen`, {}) cannot be asked: does the gate run?",
+            reachable(admin.listen)
         )
     })?;
     let text = String::from_utf8_lossy(&body).into_owned();
@@ -53,16 +45,6 @@ async fn ask(admin: &AdminSettings, id: &str) -> anyhow::Result<String> {
     }
     let told: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
     bail!("{}", told["detail"].as_str().unwrap_or(&text))
-}
-
-/// A listener on all addresses is asked on this machine's own.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        ip if !ip.is_unspecified() => ip,
-        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-    };
-    SocketAddr::new(ip, listen.port())
 }
 
 /// The lines of the table: what each is called, and where it stands.

@@ -8,6 +8,7 @@ use crate::cli::flags_explain::ExplainFlags;
 use crate::cli::flags_key::KeyCommand;
 use crate::cli::flags_licence::LicenceCommand;
 use crate::cli::flags_price::PriceFlags;
+use crate::cli::flags_probe::ProbeFlags;
 use crate::cli::output::{AnswerFormat, Format, RecordsFormat};
 use crate::cli::values::{account_id, event_state, head, month_digest};
 use crate::ledger::{Cursor, EventState};
@@ -143,6 +144,11 @@ pub enum Command {
         after_help = "Examples:\n  tollgate events --state passed\n  tollgate events --account 1250000001 --format json"
     )]
     Events(EventsFlags),
+    /// Ask the process on this machine whether it accepts calls, for a health check.
+    ///
+    /// Exits 0 when it does, and 1 with the reason when it does not. Of the configuration `admin` alone is read.
+    #[command(after_help = "Examples:\n  tollgate probe\n  tollgate probe --live")]
+    Probe(ProbeFlags),
     /// Tell why a call was not let through: ask the running gate by the call's request id.
     #[command(
         after_help = "Example:\n  tollgate explain 01980a3c-7d5e-7000-8000-000000000001 --format json"

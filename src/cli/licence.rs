@@ -3,17 +3,14 @@
 //!
 //! Owns the forms of the answer. Must never write to a ledger, nor count a trial: the gate does.
 
-use crate::cli::fetch::{connections_to, fetch};
 use crate::cli::flags_licence::{LicenceAppFlags, LicenceCommand, LicenceListFlags};
+use crate::cli::operators::{ask_operators, reachable};
 use crate::cli::output::{AnswerFormat, load, print};
-use crate::config::Settings;
+use crate::cli::serve::control_thread;
 use anyhow::{Context, bail};
-use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
-use secrecy::ExposeSecret;
+use http::{Method, StatusCode};
 use serde_json::Value;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 /// Asks the gate, and prints what it says.
@@ -114,46 +111,22 @@ fn text(value: &Value) -> &str {
 
 /// Asks the operators' listener of the gate that has these settings.
 fn ask(path: &Path, method: &Method, target: &str) -> anyhow::Result<Value> {
-    let config = load(path)?;
-    let address = reached(config.settings.admin.listen);
-    let request = request(&config.settings, address, method, target)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("a runtime")?;
-    let (status, body) = runtime
-        .block_on(async { fetch(&connections_to(address), request).await })
-        .with_context(|| {
-            format!("no gate answers at {address} (`admin.listen`): it gives out the licences, so start it")
-        })?;
+    let admin = load(path)?.settings.admin;
+    let mut answer = None;
+    control_thread(async {
+        let asked = ask_operators(&admin, method, target).await;
+        answer = Some(asked.with_context(|| {
+            format!(
+                "no gate answers at {} (`admin.listen`): it gives out the licences, so start it",
+                reachable(admin.listen)
+            )
+        })?);
+        Ok(())
+    })?;
+    let (status, body) = answer.context("no answer")?;
     let said: Value = serde_json::from_slice(&body).unwrap_or_default();
     match status {
         StatusCode::OK => Ok(said),
         status => bail!("the gate refuses ({status}): {}", text(&said["detail"])),
     }
-}
-
-fn request(
-    settings: &Settings,
-    address: SocketAddr,
-    method: &Method,
-    target: &str,
-) -> anyhow::Result<Request<Bytes>> {
-    let mut request = Request::builder().method(method).uri(target);
-    request = request.header(header::HOST, address.to_string());
-    if let Some(token) = &settings.admin.token {
-        let token = format!("Bearer {}", token.expose_secret());
-        request = request.header(header::AUTHORIZATION, token);
-    }
-    request.body(Bytes::new()).context("a request")
-}
-
-/// An address of this machine by which a listener on all addresses is reached.
-fn reached(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
 }

@@ -8,6 +8,7 @@ use crate::cli::output::load;
 use crate::control;
 use crate::control::reload::{ReloadOptions, read_files};
 use crate::control::serve::Running;
+use crate::control::systemd::{Inherited, Systemd};
 use crate::model::Clock;
 use anyhow::Context;
 use futures_util::future::OptionFuture;
@@ -45,14 +46,30 @@ pub(super) enum Process {
     Collector,
 }
 
+impl Process {
+    /// What `systemctl status` says of it.
+    fn at_work(self, running: &Running) -> String {
+        let verb = match self {
+            Self::Gate => "serving",
+            Self::Collector => "collecting, and answering customers",
+        };
+        format!(
+            "{verb} on {}, operators on {}",
+            running.public, running.admin
+        )
+    }
+}
+
 /// Runs it until a signal ends it and the drain is over.
 ///
 /// # Errors
 /// When it cannot start, or when the ledger was not closed whole.
 pub(super) fn run_process(process: Process, config: PathBuf) -> anyhow::Result<()> {
+    // Before there is a second thread.
+    let inherited = Inherited::take()?;
     // The guard writes what is left of the log when the process has ended.
     let (_flushed, dropped) = log_to_stderr(Level::INFO)?;
-    control_thread(run(process, dropped, config))
+    control_thread(run(process, dropped, config, inherited))
 }
 
 /// Runs `work` on a runtime of this thread alone. Calls run on the workers' runtimes.
@@ -69,7 +86,12 @@ pub(crate) fn control_thread(work: impl Future<Output = anyhow::Result<()>>) -> 
     done
 }
 
-async fn run(process: Process, dropped: ErrorCounter, path: PathBuf) -> anyhow::Result<()> {
+async fn run(
+    process: Process,
+    dropped: ErrorCounter,
+    path: PathBuf,
+    inherited: Inherited,
+) -> anyhow::Result<()> {
     // Listened for before the start: the default action of a signal would end the process half-way.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut stop = StopSignals::listen()?;
@@ -80,13 +102,15 @@ async fn run(process: Process, dropped: ErrorCounter, path: PathBuf) -> anyhow::
     drop(signal(SignalKind::from_raw(
         rustix::process::Signal::XFSZ.as_raw(),
     ))?);
+    let systemd = Systemd::find()?;
+    let asks_for_time = tokio::spawn(systemd.clone().starting());
     let clock = Clock::default();
     let start = async {
         // A file system that does not answer must not keep the process from hearing a signal.
         let config = read_files(&clock, move || load(&path)).await??;
         anyhow::Ok(match process {
-            Process::Gate => control::start(config, clock.clone()).await?,
-            Process::Collector => control::collect(config, clock.clone()).await?,
+            Process::Gate => control::start(config, clock.clone(), inherited).await?,
+            Process::Collector => control::collect(config, clock.clone(), inherited).await?,
         })
     };
     let running = tokio::select! {
@@ -97,11 +121,16 @@ async fn run(process: Process, dropped: ErrorCounter, path: PathBuf) -> anyhow::
             return Ok(());
         }
     };
+    asks_for_time.abort();
+    systemd.ready(process.at_work(&running));
+    tokio::spawn(running.keep_alive(systemd.clone()));
     if process == Process::Gate {
         tokio::spawn(running.watch_upstream());
     }
-    let signal = until_stopped(&running, &dropped, (&mut hangup, &mut rotated), &mut stop).await;
+    let signals = (&mut hangup, &mut rotated);
+    let signal = until_stopped(&running, &dropped, signals, &mut stop, &systemd).await;
     tracing::info!("{signal}: draining");
+    systemd.stopping(running.drains_within());
     running
         .drain(another_signal(&mut stop))
         .await
@@ -115,6 +144,7 @@ async fn until_stopped(
     dropped: &ErrorCounter,
     (hangup, rotated): (&mut Signal, &mut Signal),
     stop: &mut StopSignals,
+    systemd: &Systemd,
 ) -> &'static str {
     let mut tick = tokio::time::interval(DROPPED_LINES_EVERY);
     let mut reload = None;
@@ -129,6 +159,7 @@ async fn until_stopped(
             // force. A SIGHUP that comes while the files are read is kept: they may have changed
             // since.
             _ = hangup.recv(), if reload.is_none() => {
+                systemd.reloading();
                 reload = Some(Box::pin(running.reload(ReloadOptions::default())));
             }
             _ = rotated.recv() => {
@@ -136,7 +167,10 @@ async fn until_stopped(
                     tracing::info!("SIGUSR1 is ignored: there is no access log, and SIGHUP reloads");
                 }
             }
-            Some(_) = OptionFuture::from(reload.as_mut()) => reload = None,
+            Some(outcome) = OptionFuture::from(reload.as_mut()) => {
+                systemd.reloaded(outcome.as_ref());
+                reload = None;
+            }
             signal = stop.recv() => return signal,
         }
     }

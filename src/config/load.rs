@@ -6,7 +6,8 @@ use crate::config::reader::{Item, SeenFile, Source};
 use crate::config::sources::{self, Listing};
 use crate::config::yaml::{Place, Places};
 use crate::config::{
-    Account, Catalog, Mistake, Mistakes, Settings, Sources, Written, accounts, catalog, settings,
+    Account, AdminSettings, Catalog, Mistake, Mistakes, Settings, Sources, Written, accounts,
+    catalog, settings,
 };
 use rustix::process::{getegid, geteuid};
 use sha2::{Digest, Sha256};
@@ -56,6 +57,22 @@ pub(crate) fn load_watched(path: &Path) -> (Result<Config, Mistakes>, Sources) {
         }
         _ => load_once(path, Places::Wanted),
     }
+}
+
+/// Where the operators' listener is, by `tollgate.yaml` at `path` alone: mistakes elsewhere, and the
+/// other files, are not looked at.
+///
+/// # Errors
+/// Every mistake of the section.
+pub(crate) fn load_admin(path: &Path) -> Result<AdminSettings, Mistakes> {
+    let source = Source::new(path.to_path_buf());
+    let root = Files::default()
+        .read(path, MAX_FILE_BYTES, Says::HowItRuns)
+        .map_err(|e| source.refuse(Place::START, format!("cannot be read: {e}")))
+        .ok()
+        .and_then(|bytes| source.parse(&bytes, Places::Wanted));
+    let admin = root.and_then(|root| settings::read_admin(source.root(&root)));
+    admin.ok_or_else(|| Mistakes(source.findings().0))
 }
 
 /// `accounts_places`: whether places are wanted in the accounts, which may be many.

@@ -48,7 +48,7 @@ pub(crate) use catalog::{
     PackPrice, PerCall, QpsPrice, Tier,
 };
 pub(crate) use changes::changes;
-pub(crate) use load::load_watched;
+pub(crate) use load::{load_admin, load_watched};
 pub(crate) use mistakes::{Mistake, told};
 pub(crate) use settings::{
     AccessLogSettings, AccessLogTo, AdminSettings, EventSettings, Limits, LoggedCalls, OutboxLogin,

@@ -6,8 +6,10 @@
 
 mod collector;
 mod licences;
+mod listeners;
 mod open_files;
 mod outbox;
+mod pulse;
 mod replica;
 mod settler;
 mod standing;
@@ -19,9 +21,11 @@ pub(crate) mod admin;
 pub(crate) mod delivery;
 pub(crate) mod reload;
 pub(crate) mod serve;
+pub(crate) mod systemd;
 
 pub use collector::collect;
 pub use start::start;
+pub use systemd::Inherited;
 
 pub(crate) use collector::{adopt, give_up, told_lost};
 pub(crate) use settler::{EVIDENCE, Settler};

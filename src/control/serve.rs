@@ -6,7 +6,9 @@
 use crate::control::Settler;
 use crate::control::admin::AdminState;
 use crate::control::outbox::Sending;
+use crate::control::pulse::Pulse;
 use crate::control::reload::{self, ReloadOptions, Reloader};
+use crate::control::systemd::{Systemd, keep_alive};
 use crate::control::turned_away;
 use crate::ledger::CloseError;
 use crate::portal::LicenceDesk;
@@ -29,6 +31,8 @@ const DIAL_EVERY: Duration = Duration::from_secs(5);
 /// `limits.drain` and 9 s. These are this wait, the end of the workers, what is kept of the clocks,
 /// the grace of a silent disk and the end of the runtime.
 const CLOSING: Duration = Duration::from_secs(5);
+/// What a drain takes beside `limits.drain_notice` and `limits.drain`.
+const ENDING: Duration = Duration::from_secs(9);
 
 /// A gate that runs. Dropping it ends the process's part in it without a drain; use
 /// [`Running::drain`].
@@ -46,6 +50,7 @@ pub struct Running {
     pub(super) sending: Option<Sending>,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) state: watch::Sender<AdminState>,
+    pub(super) pulse: Arc<Pulse>,
     pub(super) workers: Vec<std::thread::JoinHandle<()>>,
     pub(super) control: Vec<JoinHandle<()>>,
     pub(super) drain_notice: Duration,
@@ -90,6 +95,32 @@ impl Running {
                 proxy.shared().clock.sleep(DIAL_EVERY).await;
             }
         }
+    }
+
+    /// Tells systemd that the process lives, as often as its watchdog wants it and as long as each
+    /// worker works and the ledger has its writer. A disk that fails or does not answer is no reason
+    /// to end the process. Runs until it is dropped.
+    pub(crate) fn keep_alive(&self, systemd: Systemd) -> impl Future<Output = ()> + use<> {
+        let (proxy, pulse) = (self.proxy.clone(), self.pulse.clone());
+        let state = self.state.subscribe();
+        let clock = proxy.shared().clock.clone();
+        let hangs = move |longer_than| {
+            // The drain has deadlines of its own, and workers end in it.
+            if *state.borrow() != AdminState::Serving {
+                return None;
+            }
+            if proxy.shared().ledger.is_closed() {
+                return Some("the ledger's writer has ended".to_owned());
+            }
+            let worker = pulse.silent(longer_than)?;
+            Some(format!("worker-{worker} hangs"))
+        };
+        keep_alive(systemd, clock, hangs)
+    }
+
+    /// The longest that a drain takes.
+    pub(crate) fn drains_within(&self) -> Duration {
+        self.drain_notice + self.drain + ENDING
     }
 
     /// Opens the file of the access log again; whether there is an access log.

@@ -13,13 +13,16 @@ use crate::control::admin::{self, AdminState};
 use crate::control::collector::{ClaimError, WrongLedger, check_gate};
 use crate::control::delivery::Webhook;
 use crate::control::licences::{portal, settle_licences};
+use crate::control::listeners::{ListenError, bind};
 use crate::control::open_files::{TooFewFiles, fit_connections};
 use crate::control::outbox::{self, GateOutbox, UnfitOutbox};
+use crate::control::pulse::Pulse;
 use crate::control::reload::Reloader;
 use crate::control::replica::{replica_name, tell_replica};
 use crate::control::serve::Running;
 use crate::control::standing::{UnreadStanding, hear_kept};
 use crate::control::store::{self, UnfitStore};
+use crate::control::systemd::Inherited;
 use crate::control::turned_away::keep_turned_away;
 use crate::control::{Settler, delivery};
 use crate::ledger::{Committed, Ledger, LedgerError, LedgerOptions};
@@ -32,7 +35,6 @@ use crate::proxy::policy::Policy;
 use crate::proxy::upstream::{Dialer, Keep, Upstream};
 use crate::proxy::{AccessLog, Proxy, Shared, Worker};
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
@@ -55,18 +57,8 @@ pub enum StartError {
     #[error("ledger {path}: {PART_WITHOUT_STORE}", path = .0.display())]
     OneReplicasPart(PathBuf),
     /// A listener cannot be had.
-    #[error(
-        "cannot listen on {address} (`{key}`): {cause}{}",
-        listen_remedy(cause)
-    )]
-    Listen {
-        /// The setting.
-        key: &'static str,
-        /// Its value.
-        address: SocketAddr,
-        /// The system's error.
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The access log cannot be written.
     #[error("access_log.to: {0}")]
     AccessLog(io::Error),
@@ -123,22 +115,10 @@ impl From<io::Error> for StartError {
     }
 }
 
-fn listen_remedy(cause: &io::Error) -> &'static str {
-    match cause.kind() {
-        io::ErrorKind::AddrInUse => {
-            "; another process has this port: stop it or choose another port"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "; ports below 1024 need the capability CAP_NET_BIND_SERVICE"
-        }
-        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
-        _ => "",
-    }
-}
-
 /// Starts the gate on the calling runtime, which becomes its control thread; calls run on threads
 /// of their own. Returns when the first call can be accepted.
-pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
+/// `on`: where it listens in place of sockets of its own.
+pub async fn start(config: Config, clock: Clock, on: Inherited) -> Result<Running, StartError> {
     let (mut settings, written) = (config.settings, config.written);
     let workers = settings
         .workers
@@ -153,7 +133,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let sold = (config.catalog, config.accounts);
     let opened = opened(&settings, &clock, sold, &written, check_gate).await?;
     let locked_at = clock.mono();
-    let (listeners, admin_listener) = bind(&settings, workers).await?;
+    let (listeners, admin_listener) = bind(&settings, workers, on).await?;
     let (public, admin) = (listeners[0].local_addr()?, admin_listener.local_addr()?);
 
     let shared = share(&settings, &clock, opened).await?;
@@ -183,7 +163,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
 
     let dialer = Arc::new(dialer(&settings, &shared.metrics));
     let (phase, _) = watch::channel(Phase::Serve);
-    let threads = spawn_workers(&settings, listeners, &portal, &dialer, &phase)?;
+    let (threads, pulse) = spawn_workers(&settings, listeners, &portal, &dialer, &phase)?;
     control.push(tokio::spawn(housekeeping(portal.clone())));
     control.push(tokio::spawn(settler.clone().run()));
     control.extend(delivery_of_events(&settings, &shared, &settler, raised));
@@ -202,6 +182,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         sending,
         phase,
         state,
+        pulse,
         workers: threads,
         control,
         drain_notice: settings.limits.drain_notice,
@@ -311,25 +292,6 @@ pub(in crate::control) async fn started_settler(
     Ok(Arc::new(settler))
 }
 
-/// The public listeners, one for each worker, and the operators' one.
-pub(in crate::control) async fn bind(
-    settings: &Settings,
-    workers: usize,
-) -> Result<(Vec<std::net::TcpListener>, tokio::net::TcpListener), StartError> {
-    let failed = |key, address| {
-        move |cause| StartError::Listen {
-            key,
-            address,
-            cause,
-        }
-    };
-    let listeners =
-        listener::bind(settings.listen, workers).map_err(failed("listen", settings.listen))?;
-    let address = settings.admin.listen;
-    let admin = tokio::net::TcpListener::bind(address).await;
-    Ok((listeners, admin.map_err(failed("admin.listen", address))?))
-}
-
 /// A disk that does not answer must not keep the control thread from hearing a signal.
 pub(in crate::control) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
@@ -346,23 +308,24 @@ pub(in crate::control) fn spawn_workers(
     portal: &Arc<Portal>,
     dialer: &Arc<Dialer>,
     phase: &watch::Sender<Phase>,
-) -> Result<Vec<std::thread::JoinHandle<()>>, StartError> {
+) -> Result<(Vec<std::thread::JoinHandle<()>>, Arc<Pulse>), StartError> {
     let keep = Keep {
         idle_timeout: settings.upstream.idle_timeout,
         max_age: settings.upstream.max_age,
     };
     let (mut threads, workers) = (Vec::new(), listeners.len());
+    let pulse = Arc::new(Pulse::of(workers, portal.shared().clock.clone()));
     for (index, listener) in listeners.into_iter().enumerate() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let (portal, phase) = (portal.clone(), phase.subscribe());
+        let (portal, phase, pulse) = (portal.clone(), phase.subscribe(), pulse.clone());
         let (dialer, windows) = (dialer.clone(), portal.windows());
         let decisions = portal.shared().decisions.ring(workers);
         let work = move || {
             runtime.block_on(async move {
                 let upstream = Arc::new(Upstream::new(dialer, keep));
-                tokio::spawn(sweep_connections(upstream.clone()));
+                tokio::spawn(each_second(upstream.clone(), pulse, index));
                 let store = windows.map(|windows| Arc::new(windows.on_this_runtime()));
                 let worker = Arc::new(Worker {
                     upstream,
@@ -381,7 +344,7 @@ pub(in crate::control) fn spawn_workers(
                 .spawn(work)?,
         );
     }
-    Ok(threads)
+    Ok((threads, pulse))
 }
 
 fn open_ledger(
@@ -487,8 +450,10 @@ pub(in crate::control) fn dialer(settings: &Settings, metrics: &Metrics) -> Dial
     Dialer::new(host, port, timeout, move |works| up.set(i64::from(works)))
 }
 
-async fn sweep_connections(upstream: Arc<Upstream>) {
+/// A worker's own housekeeping, which shows that it works.
+async fn each_second(upstream: Arc<Upstream>, pulse: Arc<Pulse>, worker: usize) {
     loop {
+        pulse.beat(worker);
         tokio::time::sleep(SECOND).await;
         upstream.sweep();
     }

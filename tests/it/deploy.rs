@@ -31,20 +31,41 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn systemd_finds_nothing_wrong_with_the_unit() {
+fn systemd_finds_nothing_wrong_with_the_units_and_little_that_the_service_may_do() {
     let dir = tempfile::tempdir().unwrap();
     let unit = std::fs::read_to_string(deploy("tollgate.service")).unwrap();
     let unit = unit.replace("/usr/local/bin/tollgate", env!("CARGO_BIN_EXE_tollgate"));
     let path = dir.path().join("tollgate.service");
     std::fs::write(&path, unit).unwrap();
-    let said = run("systemd-analyze", &["verify", path.to_str().unwrap()]);
-    assert_eq!(
-        said.lines()
-            .filter(|line| line.contains("tollgate.service"))
-            .count(),
-        0,
-        "{said}"
+    let socket = dir.path().join("tollgate.socket");
+    std::fs::copy(deploy("tollgate.socket"), &socket).unwrap();
+    let (path, socket) = (path.to_str().unwrap(), socket.to_str().unwrap());
+    let said = run("systemd-analyze", &["verify", path, socket]);
+    let wrong = said.lines().filter(|line| line.contains("tollgate."));
+    assert_eq!(wrong.count(), 0, "{said}");
+    // 0 is nothing, 10 everything (100 here).
+    run(
+        "systemd-analyze",
+        &[
+            "security",
+            "--offline=true",
+            "--threshold=17",
+            "--no-pager",
+            path,
+        ],
     );
+}
+
+#[test]
+fn the_socket_of_systemd_is_the_listener_of_the_shipped_settings() {
+    let socket = std::fs::read_to_string(deploy("tollgate.socket")).unwrap();
+    let settings = deploy("../config/tollgate.yaml");
+    let settings = std::fs::read_to_string(settings).unwrap();
+    let settings: serde_yaml::Value = serde_yaml::from_str(&settings).unwrap();
+    let listen = settings["listen"].as_str().unwrap();
+    assert_eq!(in_the_unit(&socket, "ListenStream"), [listen]);
+    assert_eq!(in_the_unit(&socket, "FileDescriptorName"), ["calls"]);
+    assert_eq!(in_the_unit(&socket, "Accept"), ["no"]);
 }
 
 /// The values of a key in the unit, in their order.
@@ -62,6 +83,10 @@ fn a_reload_by_systemd_checks_first_and_a_gate_that_fails_is_started_again_and_a
     );
     assert_eq!(in_the_unit(&unit, "StartLimitIntervalSec"), ["0"]);
     assert_eq!(in_the_unit(&unit, "Restart"), ["on-failure"]);
+    // What the process says is believed of it alone, and not of a `check` beside it.
+    assert_eq!(in_the_unit(&unit, "Type"), ["notify"]);
+    assert!(in_the_unit(&unit, "NotifyAccess").is_empty());
+    assert_eq!(in_the_unit(&unit, "WatchdogSec"), ["30s"]);
     let config = "TOLLGATE_CONFIG=/etc/tollgate/tollgate.yaml";
     assert_eq!(in_the_unit(&unit, "Environment"), [config]);
     let image = std::fs::read_to_string(deploy("Dockerfile")).unwrap();

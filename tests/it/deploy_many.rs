@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// The documents of a YAML file.
-fn documents(file: &str) -> Vec<Value> {
+pub fn documents(file: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(deploy(file)).unwrap();
     let documents = text.split("\n---\n").map(|document| {
         let mut read: Value =
@@ -22,7 +22,7 @@ fn documents(file: &str) -> Vec<Value> {
 }
 
 /// The one of this kind and name.
-fn object<'d>(documents: &'d [Value], kind: &str, name: &str) -> &'d Value {
+pub fn object<'d>(documents: &'d [Value], kind: &str, name: &str) -> &'d Value {
     let is_it = |it: &&Value| {
         it["kind"].as_str() == Some(kind) && it["metadata"]["name"].as_str() == Some(name)
     };
@@ -37,7 +37,7 @@ fn texts(list: &Value) -> Vec<&str> {
 }
 
 /// The keys of a mapping.
-fn keys(mapping: &Value) -> BTreeSet<&str> {
+pub fn keys(mapping: &Value) -> BTreeSet<&str> {
     let mapping = mapping.as_mapping().unwrap();
     mapping.keys().filter_map(Value::as_str).collect()
 }
@@ -348,7 +348,14 @@ fn check_objects(documents: &[Value]) {
 
 #[test]
 fn the_gates_on_kubernetes_pass_the_check_and_their_store_has_what_it_must_have() {
-    let files = ["gate", "store", "nats", "collector", "prometheus"];
+    let files = [
+        "gate",
+        "store",
+        "nats",
+        "collector",
+        "prometheus",
+        "network",
+    ];
     let all: Vec<Value> = files
         .iter()
         .flat_map(|file| documents(&format!("kubernetes/{file}.yaml")))

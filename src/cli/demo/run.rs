@@ -79,7 +79,7 @@ async fn show(
     // `serve` warns when it has to make a ledger. Here it is meant, so the demo makes one first.
     ledger::create(&ledger)?;
     let (catalog, accounts) = (config.catalog.clone(), config.accounts.clone());
-    let mut starting = std::pin::pin!(control::start(config, clock.clone()));
+    let mut starting = std::pin::pin!(control::start(config, clock.clone(), Default::default()));
     let running = tokio::select! {
         started = &mut starting => started?,
         () = &mut stop => {

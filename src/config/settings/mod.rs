@@ -18,7 +18,7 @@ pub(in crate::config) mod table;
 mod types;
 
 pub(in crate::config) use addresses::network;
-pub(in crate::config) use read::{Paths, read};
+pub(in crate::config) use read::{Paths, read, read_admin};
 pub use table::reference;
 pub use types::Endpoint;
 

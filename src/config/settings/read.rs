@@ -95,6 +95,11 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
     (settings(), paths)
 }
 
+/// The section `admin` alone.
+pub(in crate::config) fn read_admin(root: Item<'_>) -> Option<AdminSettings> {
+    admin(Section::open(root)?.section("admin"))
+}
+
 fn listen(top: &mut Section<'_>, behind_tls: Option<bool>) -> Option<SocketAddr> {
     let at = top.written("listen");
     let listen = top.value("listen", address);

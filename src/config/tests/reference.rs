@@ -1,8 +1,10 @@
 //! The table of settings, the reader and the page cannot drift apart.
 
+use crate::config::settings::setting::SECRET;
 use crate::config::settings::setting::{Bounds, Setting, Unwritten};
 use crate::config::settings::table::{self, TABLE};
 use crate::config::tests::files::{Files, TOLLGATE};
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -167,4 +169,122 @@ fn the_bounds_of_the_table_are_those_of_the_reader() {
             assert!(is_refused(&value), "{key}: {value}");
         }
     }
+}
+
+/// The sections that are no choice.
+const REQUIRED_SECTIONS: [&str; 2] = ["upstream", "ledger"];
+
+/// What a value may be, as JSON Schema says it. A bound of a duration or a size stands in the
+/// description: a schema cannot compare them.
+fn schema_of(setting: &Setting) -> Value {
+    let text = json!({"type": "string", "minLength": 1});
+    let like = |pattern: &str| json!({"type": "string", "pattern": pattern});
+    let from = |key: &str| json!({"type": "object", "additionalProperties": false, "properties": {key: &text}, "required": [key]});
+    let mut of = match &setting.bounds {
+        Bounds::Time(_) => json!({"type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$"}),
+        Bounds::Size(_) => json!({"type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$"}),
+        Bounds::Count(range) => {
+            json!({"type": "integer", "minimum": range.start(), "maximum": range.end()})
+        }
+        Bounds::Text("`true`, `false`") => json!({"type": "boolean"}),
+        Bounds::Text("0 to 1") => json!({"type": "number", "minimum": 0, "maximum": 1}),
+        Bounds::Text("`{file: PATH}` or `{env: NAME}`") => {
+            json!({"anyOf": [from("file"), from("env")]})
+        }
+        bounds if bounds.to_string() == SECRET.to_string() => {
+            json!({"anyOf": [&text, from("file"), from("env")]})
+        }
+        Bounds::Text("IP:PORT") => like(":[0-9]+$"),
+        Bounds::Text(list) if list.starts_with("a list of ") => {
+            let one = match *list {
+                url if url.contains("`http://") => like("^http://"),
+                "a list of HOST:PORT" => like(":[0-9]+$"),
+                network if network.contains("networks") => like("/"),
+                _ => text,
+            };
+            // What is required is not empty either.
+            let least = i32::from(matches!(setting.unwritten, Unwritten::Refused(_)));
+            json!({"type": "array", "items": one, "minItems": least})
+        }
+        Bounds::Text(list) if list.contains("; a list of two ") => {
+            let one = json!({"anyOf": [&text, from("file"), from("env")]});
+            json!({"anyOf": [&text, from("file"), from("env"), {"type": "array", "minItems": 1, "maxItems": 2, "items": one}]})
+        }
+        Bounds::Text(amount) if amount.starts_with("an amount above zero") => {
+            like("^(?=.*[1-9])[0-9]+(\\.[0-9]{1,6})?$")
+        }
+        Bounds::Text(choice) => {
+            let word = |one: &'static str| one.strip_prefix('`')?.strip_suffix('`');
+            let words: Option<Vec<_>> = choice.split(", ").map(word).collect();
+            match words {
+                Some(words) => json!({"enum": words}),
+                None => text,
+            }
+        }
+    };
+    // `auto`, of a count.
+    if let (Bounds::Count(_), Unwritten::Is(word)) = (&setting.bounds, setting.unwritten)
+        && word.parse::<u32>().is_err()
+    {
+        of = json!({"anyOf": [of, {"const": word}]});
+    }
+    let default = match setting.unwritten {
+        Unwritten::Is(text) => format!(" Default: {text}."),
+        Unwritten::Refused(_) | Unwritten::Nothing => String::new(),
+    };
+    let values = format!("{} Values: {}.{default}", setting.does, setting.bounds);
+    of["description"] = values.replace('`', "").into();
+    of
+}
+
+fn section(title: &str) -> Value {
+    json!({"type": "object", "additionalProperties": false, "properties": {}, "required": [], "title": title})
+}
+
+fn schema_of_the_settings() -> Value {
+    let mut schema = section("tollgate.yaml of tollgate: how it runs");
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    schema["description"] =
+        "For editors. `tollgate check` decides: it also sees what hangs together.".into();
+    for setting in TABLE {
+        let mut at = &mut schema;
+        let (path, name) = parts(setting.key);
+        for part in path.split('.').filter(|part| !part.is_empty()) {
+            // `redis` is all that a store may be, and `nats` all that an outbox may be.
+            if REQUIRED_SECTIONS.contains(&part) || ["redis", "nats"].contains(&part) {
+                require(at, part);
+            }
+            let properties = &mut at["properties"];
+            if properties[part].is_null() {
+                properties[part] = section(part);
+            }
+            at = &mut properties[part];
+        }
+        at["properties"][name] = schema_of(setting);
+        if let Unwritten::Refused(_) = setting.unwritten {
+            require(at, name);
+        }
+    }
+    schema
+}
+
+fn require(section: &mut Value, name: &str) {
+    let required = section["required"].as_array_mut().unwrap();
+    if !required.iter().any(|there| there == name) {
+        required.push(name.into());
+    }
+}
+
+#[test]
+fn the_schema_for_editors_is_that_of_the_table_of_settings() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/schema/settings.json");
+    let now = serde_json::to_string_pretty(&schema_of_the_settings()).unwrap() + "\n";
+    if std::env::var_os("UPDATE_PAGES").is_some() {
+        fs::write(&path, &now).unwrap();
+        return;
+    }
+    assert!(
+        fs::read_to_string(&path).is_ok_and(|there| there == now),
+        "config/schema/settings.json is not what src/config/settings/table.rs says: run `make reference`"
+    );
 }

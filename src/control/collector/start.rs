@@ -12,15 +12,17 @@ use crate::control::collector::marks::Marks;
 use crate::control::collector::publish::Publisher;
 use crate::control::collector::{ClaimError, Progress, WrongLedger, check_collected};
 use crate::control::licences::portal;
+use crate::control::listeners::bind;
 use crate::control::open_files::fit_connections;
 use crate::control::outbox::connected;
 use crate::control::reload::Reloader;
 use crate::control::replica::replica_name;
 use crate::control::serve::Running;
 use crate::control::start::{
-    StartError, bind, default_workers, delivery_of_events, dialer, housekeeping, off_thread,
-    opened, serve_operators, spawn_workers, started_settler,
+    StartError, default_workers, delivery_of_events, dialer, housekeeping, off_thread, opened,
+    serve_operators, spawn_workers, started_settler,
 };
+use crate::control::systemd::Inherited;
 use crate::ledger::Ledger;
 use crate::model::{Clock, Utc};
 use crate::nats::{Nats, StreamOptions};
@@ -34,7 +36,9 @@ use tokio::task::JoinHandle;
 
 /// Starts the collector on the calling runtime, which becomes its control thread. Returns when it
 /// works.
-pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError> {
+///
+/// `on`: where it listens in place of sockets of its own.
+pub async fn collect(config: Config, clock: Clock, on: Inherited) -> Result<Running, StartError> {
     let mut settings = config.settings;
     let outbox = settings.outbox.clone().ok_or(StartError::NoOutbox)?;
     let workers = settings
@@ -47,7 +51,7 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
         opened(&settings, &clock, sold, &written, check_collected).await?;
     let shared = Shared::new(clock, policy, Limiters::default(), ledger, metrics);
     let shared = Arc::new(shared);
-    let (listeners, admin_listener) = bind(&settings, workers).await?;
+    let (listeners, admin_listener) = bind(&settings, workers, on).await?;
     let (public, admin) = (listeners[0].local_addr()?, admin_listener.local_addr()?);
     let proxy = Arc::new(Proxy::new(&settings, shared.clone()));
     let raised = Arc::new(Notify::new());
@@ -75,7 +79,7 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
     let mut control = vec![tokio::spawn(serve_operators(admin_listener, router))];
     let dialer = Arc::new(dialer(&settings, &shared.metrics));
     let (phase, _) = watch::channel(Phase::Serve);
-    let threads = spawn_workers(&settings, listeners, &portal, &dialer, &phase)?;
+    let (threads, pulse) = spawn_workers(&settings, listeners, &portal, &dialer, &phase)?;
     control.push(tokio::spawn(housekeeping(portal.clone())));
     control.push(tokio::spawn(settler.clone().run()));
     control.extend(delivery_of_events(&settings, &shared, &settler, raised));
@@ -94,6 +98,7 @@ pub async fn collect(config: Config, clock: Clock) -> Result<Running, StartError
         sending: None,
         phase,
         state,
+        pulse,
         workers: threads,
         control,
         drain_notice: settings.limits.drain_notice,

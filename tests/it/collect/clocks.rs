@@ -40,7 +40,9 @@ impl Collector {
         let dir = tempfile::tempdir().unwrap();
         let mut config = shipped_config(dir.path(), ([127, 0, 0, 1], 9).into());
         collected_over(nats, "collector")(&mut config);
-        let running = control::collect(config, clock).await.unwrap();
+        let running = control::collect(config, clock, Default::default())
+            .await
+            .unwrap();
         Self {
             _running: running,
             mover,

@@ -65,7 +65,7 @@ impl Gate {
         let dir = tempfile::tempdir().unwrap();
         let mut config = shipped_config(dir.path(), upstream);
         change(&mut config);
-        let running = control::start(config, clock.clone())
+        let running = control::start(config, clock.clone(), Default::default())
             .await
             .expect("the gate starts");
         Self {

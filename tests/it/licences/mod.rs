@@ -63,7 +63,9 @@ pub async fn gate(house: &Sandbox) -> Gate {
     let mut config = config::load(&house.settings).unwrap_or_else(|error| panic!("{error}"));
     config.settings.limits.connections = 500;
     let (clock, mover) = Clock::movable();
-    let running = control::start(config, clock.clone()).await.unwrap();
+    let running = control::start(config, clock.clone(), Default::default())
+        .await
+        .unwrap();
     Gate {
         public: running.public,
         admin: running.admin,
