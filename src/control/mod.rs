@@ -8,6 +8,7 @@ mod collector;
 mod licences;
 mod open_files;
 mod outbox;
+mod reload_notes;
 mod replica;
 mod settler;
 mod standing;
