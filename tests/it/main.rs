@@ -56,6 +56,7 @@ mod reload;
 mod replica;
 mod replicas;
 mod sdk;
+mod status_page;
 mod store;
 mod streaming;
 mod timeouts;

@@ -186,7 +186,7 @@ mod tests {
         }
         let (number, newest) = history.newest().unwrap();
         assert_eq!((number, newest.at), (800, 4_000));
-        assert_eq!(history.rates(), [20.0, 2.0, 0.0]);
+        assert_eq!(history.rates(), [20.0, 2.0, 1.0]);
         assert_eq!(history.looks.len(), 13);
     }
 
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn quantiles_are_of_the_last_minute_alone() {
         let (metrics, mut history) = (Metrics::new(1), History::default());
-        let mut at = |second: u64, history: &mut History| {
+        let at = |second: u64, history: &mut History| {
             let glance = metrics.glance();
             history.take(Sample {
                 glance,

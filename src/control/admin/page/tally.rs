@@ -4,7 +4,7 @@
 //! of a call for longer than a scrape does.
 
 use crate::model::Mono;
-use crate::proxy::admission::Now;
+use crate::proxy::admission::{Limiters, Now};
 use crate::proxy::policy::Policy;
 use crate::proxy::{Shared, counts};
 use parking_lot::Mutex;
@@ -36,10 +36,11 @@ impl Tally {
         self.figures.get(nth).copied().unwrap_or_default()
     }
 
-    fn count(shared: &Shared, policy: &Policy, now: Now) -> Self {
+    /// Counts them.
+    pub(super) fn count(limiters: &Limiters, policy: &Policy, now: Now) -> Self {
         let accounts = policy.accounts().as_slice();
         let mut figures = vec![Figures::default(); accounts.len()];
-        shared.limiters.each(|key, limiter| {
+        limiters.each(|key, limiter| {
             let nth = accounts.binary_search_by(|account| account.id.cmp(&key.account));
             let Some(of) = nth.ok().and_then(|nth| figures.get_mut(nth)) else {
                 return;
@@ -76,7 +77,7 @@ impl LastTally {
         if let Some(tally) = last.as_ref().filter(is_good) {
             return tally.clone();
         }
-        let tally = Arc::new(Tally::count(shared, policy, now));
+        let tally = Arc::new(Tally::count(&shared.limiters, policy, now));
         *last = Some(tally.clone());
         tally
     }

@@ -87,7 +87,7 @@ export function accounts(signal, query) {
   const node = make('div', {}, make('h1', {}, word('accounts')),
     make('form', { role: 'search', onsubmit: event => event.preventDefault() }, make('label', { for: 'search' }, word('search'), field),
       choice('only', 'only', ONLY, asked.only, only => go({ only })), choice('sort', 'sort', SORT, asked.sort, sort), make('label', { for: 'down' }, word('descending'), down)),
-    found, make('section', { 'aria-label': word('accounts') }, make('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': word('accounts') }, make('table', {}, make('thead', {}, make('tr', {},
+    found, make('section', { 'aria-label': word('accounts') }, make('div', { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': word('accounts') }, make('table', {}, make('thead', {}, make('tr', {},
       heads.map((name, nth) => make('th', { scope: 'col', class: nth > 2 ? 'n' : null }, word(name))))), body)),
     make('div', { class: 'pages' }, before, place, next)), elsewhere);
 

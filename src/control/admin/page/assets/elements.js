@@ -29,7 +29,7 @@ export function table(caption, heads, rows) {
     const is_number = typeof name === 'object';
     return make('th', { scope: 'col', class: is_number ? 'n' : null }, is_number ? name.n : name);
   };
-  return make('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': caption }, make('table', {}, make('caption', {}, caption),
+  return make('div', { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': caption }, make('table', {}, make('caption', {}, caption),
     make('thead', {}, make('tr', {}, heads.map(head))),
     make('tbody', {}, rows.map(row => make('tr', {}, row.map((content, nth) => cell(content, nth === 0)))))));
 }
