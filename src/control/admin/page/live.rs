@@ -1,7 +1,7 @@
 //! The figures of now and of the last hour, once or as they come.
 
 use crate::control::admin::app::{Admin, App, problem};
-use crate::control::admin::page::history::STEP;
+use crate::control::admin::page::history::{Point, STEP};
 use crate::control::admin::page::now::figures;
 use axum::Json;
 use axum::extract::State as Extracted;
@@ -9,7 +9,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -69,10 +70,19 @@ pub(in crate::control::admin) async fn history(Extracted(admin): App) -> Respons
     let history = admin.page.history.lock();
     let (points, newest) = (history.points(), history.newest());
     drop(history);
-    Json(json!({
-        "step_seconds": STEP.as_secs(),
-        "number": newest.map_or(0, |(number, _)| number),
-        "points": points,
-    }))
+    Json(Hour {
+        step_seconds: STEP.as_secs(),
+        number: newest.map_or(0, |(number, _)| number),
+        points,
+    })
     .into_response()
+}
+
+/// Not a value of JSON: that would spell each figure with twice the digits.
+#[derive(Serialize)]
+struct Hour {
+    step_seconds: u64,
+    /// Of the newest point.
+    number: u64,
+    points: Vec<Point>,
 }

@@ -203,7 +203,7 @@ pub(super) fn rows<'p>(
 /// Puts the first `until` in order; the others are left as they come.
 fn first_by<K: Ord>(list: &mut [usize], until: usize, key: impl Fn(&usize) -> K) {
     if until < list.len() {
-        list.select_nth_unstable_by(until, |a, b| key(a).cmp(&key(b)));
+        list.select_nth_unstable_by_key(until, &key);
     }
-    list[..until].sort_unstable_by(|a, b| key(a).cmp(&key(b)));
+    list[..until].sort_unstable_by_key(key);
 }
