@@ -4,15 +4,29 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-const FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--no-proxy-server', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync', '--hide-scrollbars', '--remote-debugging-pipe', '--window-size=1280,900'];
+const FLAGS = [
+  '--headless',
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--no-proxy-server',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  '--hide-scrollbars',
+  '--remote-debugging-pipe',
+  '--window-size=1280,900',
+];
 /** The longest that anything is waited for. */
 const BOUND = 20_000;
 
 /** Starts the browser. */
 export async function browse() {
   const profile = mkdtempSync(join(tmpdir(), 'page-'));
-  const child = spawn('chromium', [...FLAGS, `--user-data-dir=${profile}`, 'about:blank'], { stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'] });
+  const child = spawn('chromium', [...FLAGS, `--user-data-dir=${profile}`, 'about:blank'], {
+    stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'],
+  });
   const ended = new Promise(resolve => child.once('exit', resolve));
   const [waiting, listeners] = [new Map(), []];
   let [next, text] = [1, ''];
@@ -27,11 +41,12 @@ export async function browse() {
       else asked.resolve(message.result);
     }
   });
-  const send = (method, params = {}, sessionId = undefined) => new Promise((resolve, reject) => {
-    waiting.set(next, { resolve, reject, method });
-    child.stdio[3].write(`${JSON.stringify({ id: next, method, params, sessionId })}\0`);
-    next += 1;
-  });
+  const send = (method, params = {}, sessionId = undefined) =>
+    new Promise((resolve, reject) => {
+      waiting.set(next, { resolve, reject, method });
+      child.stdio[3].write(`${JSON.stringify({ id: next, method, params, sessionId })}\0`);
+      next += 1;
+    });
   return {
     tab: () => tab(send, listeners),
     async close() {
@@ -52,7 +67,8 @@ async function tab(sendTo, listeners) {
   listeners.push(({ method, params, sessionId: of }) => {
     if (of !== sessionId) return;
     if (method === 'Runtime.consoleAPICalled') said.push(params.args.map(each => each.value ?? each.description).join(' '));
-    if (method === 'Runtime.exceptionThrown') said.push(params.exceptionDetails.exception?.description ?? params.exceptionDetails.text);
+    if (method === 'Runtime.exceptionThrown')
+      said.push(params.exceptionDetails.exception?.description ?? params.exceptionDetails.text);
     if (method === 'Log.entryAdded') said.push(`${params.entry.text} ${params.entry.url ?? ''}`);
     if (method === 'Network.requestWillBeSent') requests.push({ url: params.request.url, headers: params.request.headers });
   });
@@ -65,22 +81,29 @@ async function tab(sendTo, listeners) {
     return result.value;
   }
   return {
-    said, requests, run, send,
+    said,
+    requests,
+    run,
+    send,
     open: url => send('Page.navigate', { url }),
     /** Waits until the text of JavaScript has a value that is true, and gives it. */
     async until(expression) {
       const end = Date.now() + BOUND;
       for (;;) {
-        const value = await run(expression).catch(error => { if (Date.now() > end) throw error; });
+        const value = await run(expression).catch(error => {
+          if (Date.now() > end) throw error;
+        });
         if (value) return value;
-        if (Date.now() > end) throw new Error(`never: ${expression}\n${await run('document.body.innerText')}\n${said.join('\n')}`);
+        if (Date.now() > end)
+          throw new Error(`never: ${expression}\n${await run('document.body.innerText')}\n${said.join('\n')}`);
         await new Promise(resolve => setTimeout(resolve, 50));
       }
     },
-    emulate: (theme, language) => Promise.all([
-      send('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: theme }] }),
-      language ? send('Emulation.setLocaleOverride', { locale: language }) : null,
-    ]),
+    emulate: (theme, language) =>
+      Promise.all([
+        send('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: theme }] }),
+        language ? send('Emulation.setLocaleOverride', { locale: language }) : null,
+      ]),
     async press(key) {
       const codes = { Tab: 9, Enter: 13 };
       const of = { key, code: key, windowsVirtualKeyCode: codes[key], ...(key === 'Enter' ? { text: '\r' } : {}) };

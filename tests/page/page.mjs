@@ -8,14 +8,20 @@ const { PUBLIC, ADMIN, KEY, TOKEN, AXE, PICTURES } = process.env;
 const page = `http://${ADMIN}/`;
 const VIEWS = ['#/', '#/accounts', '#/accounts/1250000001', '#/decisions'];
 
-const call = () => fetch(`http://${PUBLIC}/v1/portrait/segment`, {
-  method: 'POST', headers: { 'x-api-key': KEY, 'content-type': 'application/json' }, body: '{"Image":"iVBORw0KGgo="}',
-});
+const call = () =>
+  fetch(`http://${PUBLIC}/v1/portrait/segment`, {
+    method: 'POST',
+    headers: { 'x-api-key': KEY, 'content-type': 'application/json' },
+    body: '{"Image":"iVBORw0KGgo="}',
+  });
 
 /** The sums of the decided calls, as Prometheus has them. */
 async function decided() {
-  const lines = (await (await fetch(`http://${ADMIN}/metrics`)).text()).split('\n').filter(line => line.startsWith('tollgate_requests_total'));
-  const of = decision => lines.filter(line => line.includes(`decision="${decision}"`)).reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
+  const lines = (await (await fetch(`http://${ADMIN}/metrics`)).text())
+    .split('\n')
+    .filter(line => line.startsWith('tollgate_requests_total'));
+  const of = decision =>
+    lines.filter(line => line.includes(`decision="${decision}"`)).reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
   return ['admitted', 'throttled', 'refused'].map(of);
 }
 
@@ -52,7 +58,8 @@ async function aThrottleAppears(tab) {
   await tab.run(`document.querySelector('a[href="#/decisions/${id}"]').click()`);
   await tab.until(`document.querySelector('main section')?.textContent.includes('over_quota')`);
   const said = await tab.run(`document.querySelector('main section').textContent`);
-  for (const expected of [id, '1250000001', 'SegmentPortraitPic', '429']) assert.ok(said.includes(expected), `${expected}: ${said}`);
+  for (const expected of [id, '1250000001', 'SegmentPortraitPic', '429'])
+    assert.ok(said.includes(expected), `${expected}: ${said}`);
 }
 
 async function accountsAreListedSearchedAndSorted(tab) {
@@ -61,14 +68,29 @@ async function accountsAreListedSearchedAndSorted(tab) {
   await tab.until(`${ids} === '1250000001,1250000002,1250000003,1250000004'`);
   const row = `document.querySelector('tr[data-account="1250000001"]')`;
   // The name is a text whatever stands in it.
-  assert.equal(await tab.run(`${row}.cells[1].textContent`), '<script>document.title = "owned"</script><img src=x onerror=owned()>');
+  assert.equal(
+    await tab.run(`${row}.cells[1].textContent`),
+    '<script>document.title = "owned"</script><img src=x onerror=owned()>',
+  );
   assert.equal(await tab.run(`document.querySelectorAll('main script, main img').length`), 0);
   await tab.until(`/^\\d+ \\/ 20$/.test(${row}.querySelector('[role=meter]').getAttribute('aria-valuetext'))`);
   const lines = (await (await fetch(`http://${ADMIN}/metrics`)).text()).split('\n');
-  const of = decision => lines.find(line => line.startsWith('tollgate_account_requests_total') && line.includes('"1250000001"') && line.includes('"portrait') && line.includes(decision)).split(' ').at(-1);
+  const of = decision =>
+    lines
+      .find(
+        line =>
+          line.startsWith('tollgate_account_requests_total') &&
+          line.includes('"1250000001"') &&
+          line.includes('"portrait') &&
+          line.includes(decision),
+      )
+      .split(' ')
+      .at(-1);
   await tab.until(`${row}.cells[3].textContent === '${of('admitted')}' && ${row}.cells[4].textContent === '${of('throttled')}'`);
   // What the ledger knows comes after.
-  await tab.until(`${row}.cells[6].textContent === '${of('admitted')}' && ${row}.cells[8].textContent === '10,000' && ${row}.cells[9].textContent === '500.00'`);
+  await tab.until(
+    `${row}.cells[6].textContent === '${of('admitted')}' && ${row}.cells[8].textContent === '10,000' && ${row}.cells[9].textContent === '500.00'`,
+  );
   await tab.run(`document.getElementById('search').focus()`);
   await tab.write('retail');
   await tab.until(`${ids} === '1250000002'`);
@@ -82,7 +104,9 @@ async function anAccountHasAPageOfItsOwn(tab) {
   await tab.open(`${page}#/accounts/1250000001`);
   await tab.until(heading('<script>document.title = "owned"</script>'));
   assert.doesNotMatch(await tab.run('document.title'), /^owned/);
-  await tab.until(`['P-1', 'T-1', '57b552b9', 'over_quota'].every(text => document.querySelector('main').textContent.includes(text))`);
+  await tab.until(
+    `['P-1', 'T-1', '57b552b9', 'over_quota'].every(text => document.querySelector('main').textContent.includes(text))`,
+  );
   await tab.until(`/2\\d{3}-\\d\\d, provisional/.test(document.querySelector('main').textContent)`);
 }
 
@@ -90,6 +114,18 @@ async function whatHappenedIsShown(tab) {
   await tab.open(page);
   await tab.until(`document.querySelector('main').textContent.includes('no-such-mode<b>')`);
   assert.equal(await tab.run(`document.querySelectorAll('main b').length`), 0);
+}
+
+/** Ten people look, and Prometheus finds a connection all the same. */
+async function tenPeopleMayLook(browser) {
+  const tabs = await Promise.all(Array.from({ length: 10 }, browser.tab));
+  await Promise.all(tabs.map(tab => tab.open(page)));
+  await Promise.all(tabs.map(tab => tab.until(figure('total-admitted'))));
+  const said = await Promise.all(tabs.map(tab => tab.run(`document.getElementById('line').textContent`)));
+  assert.deepEqual([...new Set(said)], ['connected']);
+  assert.equal((await decided()).length, 3);
+  for (const tab of tabs) assert.deepEqual(tab.said, []);
+  await Promise.all(tabs.map(tab => tab.open('about:blank')));
 }
 
 /** With the keyboard alone: past the link that skips, to the list of accounts, and to one account. */
@@ -100,12 +136,12 @@ async function theKeyboardIsEnough(tab) {
   const focused = 'document.activeElement.textContent.trim()';
   await tab.press('Tab');
   assert.equal(await tab.run(focused), 'Skip to the content');
-  while (await tab.run(focused) !== 'Accounts') await tab.press('Tab');
+  while ((await tab.run(focused)) !== 'Accounts') await tab.press('Tab');
   await tab.press('Enter');
   await tab.until(heading('Accounts'));
   await tab.until(`document.querySelector('tr[data-account]') !== null`);
   assert.equal(await tab.run('document.activeElement.id'), 'main', 'a reader begins at what is new');
-  for (let presses = 0; await tab.run(focused) !== '1250000002'; presses += 1) {
+  for (let presses = 0; (await tab.run(focused)) !== '1250000002'; presses += 1) {
     assert.ok(presses < 30);
     await tab.press('Tab');
   }
@@ -117,30 +153,41 @@ async function theKeyboardIsEnough(tab) {
   await tab.until(heading('Example Retail'));
 }
 
-/** In both themes and languages no rule of the checker is broken. */
+/** No rule of the checker is broken. */
+async function assertUsable(tab, what) {
+  await tab.run(`document.querySelectorAll('details').forEach(each => { each.open = true; })`);
+  await tab.run(`${readFileSync(AXE, 'utf8')}; 0`);
+  const { violations, passes } = await tab.run(`axe.run().then(({ violations, passes }) => ({ passes: passes.length,
+    violations: violations.map(of => of.id + ': ' + of.nodes.map(node => node.target + ' ' + node.failureSummary).join(' | ')) }))`);
+  assert.deepEqual(violations, [], what);
+  assert.ok(passes > 10);
+}
+
+/** In both themes and languages everybody can use each view. */
 async function everybodyCanUseIt(tab) {
-  const axe = readFileSync(AXE, 'utf8');
   const grounds = new Set();
-  for (const [theme, language] of [['light', 'en'], ['dark', 'zh-CN']]) {
+  for (const [theme, language] of [
+    ['light', 'en'],
+    ['dark', 'zh-CN'],
+  ]) {
     await tab.emulate(theme);
-    await tab.run(`(() => { const of = document.getElementById('language'); of.value = '${language}'; of.dispatchEvent(new Event('change')); })()`);
+    await tab.run(
+      `(() => { const of = document.getElementById('language'); of.value = '${language}'; of.dispatchEvent(new Event('change')); })()`,
+    );
     assert.equal(await tab.run('document.documentElement.lang'), language);
     for (const view of VIEWS) {
       await tab.open(`${page}${view}`);
       await tab.until(`document.querySelector('main section')?.textContent.length > 30`);
-      await tab.run(`document.querySelectorAll('details').forEach(each => { each.open = true; })`);
-      await tab.run(`${axe}; 0`);
-      const { violations, passes } = await tab.run(`axe.run().then(({ violations, passes }) => ({ passes: passes.length,
-        violations: violations.map(of => of.id + ': ' + of.nodes.map(node => node.target + ' ' + node.failureSummary).join(' | ')) }))`);
-      assert.deepEqual(violations, [], `${view} ${theme} ${language}`);
-      assert.ok(passes > 10);
+      await assertUsable(tab, `${view} ${theme} ${language}`);
     }
     grounds.add(await tab.run('getComputedStyle(document.body).backgroundColor'));
     await tab.open(page);
     await tab.until(heading(language === 'en' ? 'Now' : '实时'));
   }
   assert.equal(grounds.size, 2, 'the page follows the system');
-  await tab.run(`(() => { const of = document.getElementById('theme'); of.value = 'light'; of.dispatchEvent(new Event('change')); })()`);
+  await tab.run(
+    `(() => { const of = document.getElementById('theme'); of.value = 'light'; of.dispatchEvent(new Event('change')); })()`,
+  );
   assert.equal(await tab.run('getComputedStyle(document.body).backgroundColor'), 'rgb(246, 247, 249)');
   const [english, chinese] = await tab.run(`import('/page/words.js').then(words => words.names())`);
   assert.deepEqual(english, chinese, 'neither language lacks a word');
@@ -148,7 +195,7 @@ async function everybodyCanUseIt(tab) {
 
 const scenarios = {
   /** A gate without a token that has admitted, throttled and refused calls, and refused a reload. */
-  async open(tab) {
+  async open(tab, browser) {
     await tab.emulate('light');
     await figuresAreThoseOfTheMetrics(tab);
     await whatHappenedIsShown(tab);
@@ -156,6 +203,7 @@ const scenarios = {
     await accountsAreListedSearchedAndSorted(tab);
     await anAccountHasAPageOfItsOwn(tab);
     await theKeyboardIsEnough(tab);
+    await tenPeopleMayLook(browser);
     await everybodyCanUseIt(tab);
     assertQuiet(tab);
   },
@@ -164,12 +212,15 @@ const scenarios = {
   async token(tab, browser) {
     await tab.open(page);
     await tab.until(`document.activeElement.id === 'token'`);
+    await assertUsable(tab, 'the form of the token');
     const enter = async token => {
       await tab.write(token);
       await tab.press('Enter');
     };
     await enter('wrong');
-    await tab.until(`document.querySelector('[role=alert]')?.textContent === 'That was not the admin token.' && document.getElementById('token').value === ''`);
+    await tab.until(
+      `document.querySelector('[role=alert]')?.textContent === 'That was not the admin token.' && document.getElementById('token').value === ''`,
+    );
     await enter(TOKEN);
     await tab.until(figure('total-admitted'));
     // The tab keeps it, and no other one has it.
@@ -193,9 +244,12 @@ const scenarios = {
   /** Pictures of a gate at work, such as the demo's, into the folder PICTURES. */
   async pictures(tab) {
     for (const [theme, language, view, name, height] of [
-      ['light', 'en', '#/', 'status', 1080], ['dark', 'zh-CN', '#/', 'status', 1080],
-      ['dark', 'en', '#/accounts', 'accounts', 620], ['light', 'zh-CN', '#/accounts', 'accounts', 620],
-      ['light', 'en', '#/accounts/1250000001', 'account', 1080], ['dark', 'zh-CN', '#/accounts/1250000001', 'account', 1080],
+      ['light', 'en', '#/', 'status', 1080],
+      ['dark', 'zh-CN', '#/', 'status', 1080],
+      ['dark', 'en', '#/accounts', 'accounts', 620],
+      ['light', 'zh-CN', '#/accounts', 'accounts', 620],
+      ['light', 'en', '#/accounts/1250000001', 'account', 1080],
+      ['dark', 'zh-CN', '#/accounts/1250000001', 'account', 1080],
     ]) {
       await tab.emulate(theme);
       await tab.open(page);

@@ -9,7 +9,7 @@ use crate::control::admin::page::hours;
 use crate::control::admin::page::now::figures;
 use crate::ledger::LedgerStats;
 use crate::model::{Mono, run_low_priority};
-use crate::proxy::{Shared, counts};
+use crate::proxy::counts;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -23,8 +23,10 @@ pub(in crate::control::admin) async fn sample_for_ever(admin: Weak<Admin>) {
         let Some(of) = admin.upgrade() else {
             return;
         };
-        if let Some(stats) = disk.look(&of.shared).await {
-            sample(&of, stats);
+        disk.look(&of).await;
+        let stats = *of.page.disk.lock();
+        if let Some(stats) = stats {
+            sample(&of, &stats);
         }
         steps.end_if_due(&of);
         let clock = of.shared.clock.clone();
@@ -49,24 +51,22 @@ fn sample(admin: &Admin, stats: &LedgerStats) {
     }
 }
 
-/// What the file system says of the ledger.
+/// The question that the file system has not answered yet.
 #[derive(Default)]
-struct Disk {
-    asked: Option<JoinHandle<LedgerStats>>,
-    last: Option<LedgerStats>,
-}
+struct Disk(Option<JoinHandle<LedgerStats>>);
 
 impl Disk {
-    /// The newest answer. `None` before the first.
-    async fn look(&mut self, shared: &Arc<Shared>) -> Option<&LedgerStats> {
-        if let Some(asked) = self.asked.take_if(|asked| asked.is_finished()) {
-            self.last = asked.await.ok().or(self.last.take());
+    /// Takes the answer in, if it is there, and asks again.
+    async fn look(&mut self, admin: &Arc<Admin>) {
+        if let Some(answered) = self.0.take_if(|asked| asked.is_finished())
+            && let Ok(stats) = answered.await
+        {
+            *admin.page.disk.lock() = Some(stats);
         }
-        if self.asked.is_none() {
-            let of = shared.clone();
-            self.asked = Some(tokio::task::spawn_blocking(move || of.ledger.stats()));
+        if self.0.is_none() {
+            let shared = admin.shared.clone();
+            self.0 = Some(tokio::task::spawn_blocking(move || shared.ledger.stats()));
         }
-        self.last.as_ref()
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::control::admin::page::history::History;
 use crate::control::admin::page::hours::Hours;
 use crate::control::admin::page::tally::LastTally;
+use crate::ledger::LedgerStats;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
@@ -17,6 +18,8 @@ pub(in crate::control::admin) struct Page {
     pub(super) history: Mutex<History>,
     /// The hours of single accounts.
     pub(super) hours: Mutex<Hours>,
+    /// What the file system last said of the ledger; `None` before it said anything.
+    pub(super) disk: Mutex<Option<LedgerStats>>,
     /// The count over all accounts, when somebody needs it.
     pub(super) tally: LastTally,
     /// What is told each second, made once for all.
@@ -30,6 +33,7 @@ impl Default for Page {
         Self {
             history: Mutex::default(),
             hours: Mutex::default(),
+            disk: Mutex::default(),
             tally: LastTally::default(),
             told: watch::Sender::new(Arc::from("")),
             listeners: Arc::new(Semaphore::new(LISTENERS)),

@@ -10,12 +10,22 @@ import { language, setLanguage, word, writeFrame } from '/page/words.js';
 const main = document.getElementById('main');
 const line = document.getElementById('line');
 const version = document.getElementById('version');
-let view = null, shown = new AbortController(), listening = new AbortController(), wantsToken = false, now = null;
+let view = null,
+  shown = new AbortController(),
+  listening = new AbortController(),
+  wantsToken = false,
+  now = null;
 
 /** The view that the address names. */
 function viewOf(signal) {
   const [path, query] = location.hash.replace(/^#/, '').split('?');
-  const [, name, id] = path.split('/').map(part => { try { return decodeURIComponent(part); } catch { return ''; } });
+  const [, name, id] = path.split('/').map(part => {
+    try {
+      return decodeURIComponent(part);
+    } catch {
+      return '';
+    }
+  });
   if (!name) return overview(signal);
   if (name === 'accounts') return id ? account(signal, id) : accounts(signal, new URLSearchParams(query));
   if (name === 'decisions') return decision(signal, id);
@@ -63,9 +73,17 @@ function wantToken(why) {
     show(true);
     follow();
   };
-  main.replaceChildren(make('h1', {}, word('token')), make('p', { role: 'alert' }, word(why)),
-    make('form', { onsubmit: enter }, make('label', { for: 'token' }, word('token'), field), make('button', { class: 'b' }, word('enter'))),
-    make('p', { class: 'quiet' }, word('tokenKept')));
+  main.replaceChildren(
+    make('h1', {}, word('token')),
+    make('p', { role: 'alert' }, word(why)),
+    make(
+      'form',
+      { onsubmit: enter },
+      make('label', { for: 'token' }, word('token'), field),
+      make('button', { class: 'b' }, word('enter')),
+    ),
+    make('p', { class: 'quiet' }, word('tokenKept')),
+  );
   field.focus();
 }
 

@@ -58,7 +58,10 @@ async function follow(tell, signal) {
     const events = text.split('\n\n');
     text = events.pop();
     for (const event of events) {
-      const data = event.split('\n').filter(line => line.startsWith('data: ')).map(line => line.slice(6));
+      const data = event
+        .split('\n')
+        .filter(line => line.startsWith('data: '))
+        .map(line => line.slice(6));
       if (data.length) tell(JSON.parse(data.join('\n')));
     }
   }
@@ -68,13 +71,21 @@ async function follow(tell, signal) {
 export async function listen(tell, tellLine, signal) {
   while (!signal.aborted) {
     try {
-      await follow(now => { tellLine(true); tell(now); }, signal);
+      await follow(now => {
+        tellLine(true);
+        tell(now);
+      }, signal);
       tellLine(false);
     } catch (error) {
       if (signal.aborted || error.status === 401) return;
       if (error.status === 503) {
         // Too many pages listen: this one asks now and then.
-        await ask('/v1/status/now', signal).then(now => { tellLine(true); tell(now); }).catch(() => tellLine(false));
+        await ask('/v1/status/now', signal)
+          .then(now => {
+            tellLine(true);
+            tell(now);
+          })
+          .catch(() => tellLine(false));
       } else {
         tellLine(false, error.status ? error.message : '');
       }

@@ -29,9 +29,27 @@ export function table(caption, heads, rows) {
     const is_number = typeof name === 'object';
     return make('th', { scope: 'col', class: is_number ? 'n' : null }, is_number ? name.n : name);
   };
-  return make('div', { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': caption }, make('table', {}, make('caption', {}, caption),
-    make('thead', {}, make('tr', {}, heads.map(head))),
-    make('tbody', {}, rows.map(row => make('tr', {}, row.map((content, nth) => cell(content, nth === 0)))))));
+  return make(
+    'div',
+    { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': caption },
+    make(
+      'table',
+      {},
+      make('caption', {}, caption),
+      make('thead', {}, make('tr', {}, heads.map(head))),
+      make(
+        'tbody',
+        {},
+        rows.map(row =>
+          make(
+            'tr',
+            {},
+            row.map((content, nth) => cell(content, nth === 0)),
+          ),
+        ),
+      ),
+    ),
+  );
 }
 
 /** Names and values that change: `set` puts new ones in. A value is a text or `[text, class]`. */
@@ -66,13 +84,22 @@ export function bar(used, cap, label) {
   const fill = make('i');
   // Not an attribute: the page's policy allows no style in markup.
   fill.style.width = `${(part * 100).toFixed(1)}%`;
-  return make('div', {
-    class: part >= 1 ? 'bar full' : 'bar', role: 'meter', 'aria-label': label,
-    'aria-valuenow': String(used), 'aria-valuemin': '0', 'aria-valuemax': String(Math.max(cap, used, 1)), 'aria-valuetext': `${used} / ${cap}`,
-  }, fill);
+  return make(
+    'div',
+    {
+      class: part >= 1 ? 'bar full' : 'bar',
+      role: 'meter',
+      'aria-label': label,
+      'aria-valuenow': String(used),
+      'aria-valuemin': '0',
+      'aria-valuemax': String(Math.max(cap, used, 1)),
+      'aria-valuetext': `${used} / ${cap}`,
+    },
+    fill,
+  );
 }
 
-export const number = value => value === null || value === undefined ? '–' : new Intl.NumberFormat(language()).format(value);
+export const number = value => (value === null || value === undefined ? '–' : new Intl.NumberFormat(language()).format(value));
 
 export function rate(value) {
   return value >= 100 ? number(Math.round(value)) : number(Math.round(value * 10) / 10);
@@ -94,7 +121,7 @@ export function bytes(value) {
 }
 
 /** An instant in the provider's zone, as the gate writes it, to the second. */
-export const instant = text => text ? text.slice(0, 19).replace('T', ' ') : '–';
+export const instant = text => (text ? text.slice(0, 19).replace('T', ' ') : '–');
 
 /** Writes Unix times in the provider's zone, whose offset stands at the end of each instant. */
 export function clockOf(instantText) {

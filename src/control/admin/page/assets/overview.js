@@ -26,64 +26,199 @@ function parts(now) {
   const gone = name => [[word('state'), [word(name), 'quiet']]];
   const up = is => [word('up'), yes(is)];
   return [
-    [word('upstream'), [[word('reachable'), yes(now.upstream_up)], [`${word('upstreamTime')} ${word('half')}, ${word('minute')}`, seconds(now.upstream[0])],
-      [`${word('most')}`, seconds(now.upstream[1])]]],
-    [word('ledger'), [[word('healthy'), yes(ledger.healthy)], [word('records'), number(ledger.last_seq)], [word('lastCommit'), instant(ledger.last_commit_at)], [word('lag'), number(ledger.pending)],
-      [word('size'), `${bytes(ledger.bytes)} + ${bytes(ledger.wal_bytes)}`], [word('free'), bytes(ledger.free_bytes)], [word('days'), days(now.disk_days_left) ?? '–']]],
-    [word('store'), store ? [up(store.up), [word('since'), instant(store.since)],
-      ...store.nodes.map(node => [node.node, [node.trouble ?? `${node.up}/${node.connections}`, node.up === node.connections ? 'good' : 'bad']])] : gone('alone')],
-    [word('outbox'), outbox ? [up(outbox.up), [word('since'), instant(outbox.since)], [word('server'), outbox.nats.server ?? '–'], [word('notSent'), number(outbox.lag_records)],
-      [word('waited'), seconds(outbox.lag_seconds)], [word('notCollected'), number(Math.max(0, ledger.last_seq - outbox.collected_seq))],
-      outbox.trouble ? [word('trouble'), [outbox.trouble, 'bad']] : null] : gone('stays')],
-    standing ? [word('standing'), [[word('current'), yes(standing.is_current)], [word('at'), instant(standing.as_of)], [word('stoppedAccounts'), number(standing.stopped)]]] : null,
-    collector ? [word('collector'), [up(collector.nats.up), [word('server'), collector.nats.server ?? '–'], [word('records'), number(collector.records)],
-      collector.waits ? [word('trouble'), [collector.waits, 'bad']] : null,
-      ...collector.sources.map(of => [of.replica, [`${number(of.lag_records)} · ${instant(of.watermark)}`, of.broken ? 'bad' : '']])]] : null,
-    [word('process'), [[word('state'), [process.state, process.state === 'serving' ? 'good' : 'bad']], [word('since'), instant(process.started_at)], [word('replica'), process.replica],
-      [word('generation'), number(policy.generation)], [word('digest'), policy.digest.slice(0, 12) || '–'], [word('accounts'), number(policy.accounts)],
-      [word('lastReload'), yes(policy.last_reload_success)], [word('restart'), yes(policy.restart_pending, false)], [word('clock'), yes(now.clock_trusted)]]],
+    [
+      word('upstream'),
+      [
+        [word('reachable'), yes(now.upstream_up)],
+        [`${word('half')}, ${word('minute')}`, seconds(now.upstream[0])],
+        [`${word('most')}, ${word('minute')}`, seconds(now.upstream[1])],
+      ],
+    ],
+    [
+      word('ledger'),
+      [
+        [word('healthy'), yes(ledger.healthy)],
+        [word('records'), number(ledger.last_seq)],
+        [word('lastCommit'), instant(ledger.last_commit_at)],
+        [word('lag'), number(ledger.pending)],
+        [word('size'), `${bytes(ledger.bytes)} + ${bytes(ledger.wal_bytes)}`],
+        [word('free'), bytes(ledger.free_bytes)],
+        [word('days'), days(now.disk_days_left) ?? '–'],
+      ],
+    ],
+    [
+      word('store'),
+      store
+        ? [
+            up(store.up),
+            [word('since'), instant(store.since)],
+            ...store.nodes.map(node => [
+              node.node,
+              [node.trouble ?? `${node.up}/${node.connections}`, node.up === node.connections ? 'good' : 'bad'],
+            ]),
+          ]
+        : gone('alone'),
+    ],
+    [
+      word('outbox'),
+      outbox
+        ? [
+            up(outbox.up),
+            [word('since'), instant(outbox.since)],
+            [word('server'), outbox.nats.server ?? '–'],
+            [word('notSent'), number(outbox.lag_records)],
+            [word('waited'), seconds(outbox.lag_seconds)],
+            [word('notCollected'), number(Math.max(0, ledger.last_seq - outbox.collected_seq))],
+            outbox.trouble ? [word('trouble'), [outbox.trouble, 'bad']] : null,
+          ]
+        : gone('stays'),
+    ],
+    standing
+      ? [
+          word('standing'),
+          [
+            [word('current'), yes(standing.is_current)],
+            [word('at'), instant(standing.as_of)],
+            [word('stoppedAccounts'), number(standing.stopped)],
+          ],
+        ]
+      : null,
+    collector
+      ? [
+          word('collector'),
+          [
+            up(collector.nats.up),
+            [word('server'), collector.nats.server ?? '–'],
+            [word('records'), number(collector.records)],
+            collector.waits ? [word('trouble'), [collector.waits, 'bad']] : null,
+            ...collector.sources.map(of => [
+              of.replica,
+              [`${number(of.lag_records)} · ${instant(of.watermark)}`, of.broken ? 'bad' : ''],
+            ]),
+          ],
+        ]
+      : null,
+    [
+      word('process'),
+      [
+        [word('state'), [process.state, process.state === 'serving' ? 'good' : 'bad']],
+        [word('since'), instant(process.started_at)],
+        [word('replica'), process.replica],
+        [word('generation'), number(policy.generation)],
+        [word('digest'), policy.digest.slice(0, 12) || '–'],
+        [word('accounts'), number(policy.accounts)],
+        [word('lastReload'), yes(policy.last_reload_success)],
+        [word('restart'), yes(policy.restart_pending, false)],
+        [word('clock'), yes(now.clock_trusted)],
+      ],
+    ],
   ].filter(Boolean);
 }
 
 function reloads(list) {
   const outcome = of => make('span', { class: of === 'refused' ? 'bad' : '' }, word(of === 'refused' ? 'refusedReload' : of));
-  const said = of => make('ul', {}, of.lines.map(line => make('li', {}, line)),
-    of.all_lines > of.lines.length ? make('li', {}, word('moreLines', of.all_lines - of.lines.length)) : null);
+  const said = of =>
+    make(
+      'ul',
+      { lang: 'en' },
+      of.lines.map(line => make('li', {}, line)),
+      of.all_lines > of.lines.length ? make('li', {}, word('moreLines', of.all_lines - of.lines.length)) : null,
+    );
   if (!list.length) return make('p', { class: 'quiet' }, word('none'));
-  return table(word('reloads'), [word('at'), word('outcome'), { n: word('generation') }, word('said')],
-    list.map(of => [instant(of.at), outcome(of.outcome), { n: number(of.generation) }, of.lines.length ? said(of) : word('nothing')]));
+  return table(
+    word('reloads'),
+    [word('at'), word('outcome'), { n: word('generation') }, word('said')],
+    list.map(of => [
+      instant(of.at),
+      outcome(of.outcome),
+      { n: number(of.generation) },
+      of.lines.length ? said(of) : word('nothing'),
+    ]),
+  );
 }
 
 function events(list, pending) {
   if (list === null) return make('p', { class: 'bad' }, word('ledgerAway'));
   if (!list.length) return make('p', { class: 'quiet' }, word('none'));
   const link = id => make('a', { href: `#/accounts/${encodeURIComponent(id)}` }, id);
-  return [make('p', {}, word('newestOf', list.length, Math.max(pending, list.length))),
-    table(word('events'), [word('at'), word('type'), word('account'), word('failing')], list.map(of => [instant(of.raised_at), of.type, link(of.account), instant(of.failing_since)]))];
+  return [
+    make('p', {}, word('newestOf', list.length, Math.max(pending, list.length))),
+    table(
+      word('events'),
+      [word('at'), word('type'), word('account'), word('failing')],
+      list.map(of => [instant(of.raised_at), of.type, link(of.account), instant(of.failing_since)]),
+    ),
+  ];
 }
 
 /** The view. `update` gets the figures of now, each second. */
 export function overview(signal) {
   const cards = ['admitted', 'throttled', 'refused'].map(name => card(`${word(name)}, ${word('perSecond')}`, `rate-${name}`));
   const totals = ['admitted', 'throttled', 'refused'].map(name => card(`${word(name)}, ${word('sinceStart')}`, `total-${name}`));
-  const times = ['overhead', 'upstream'].map(name => card(`${word(name === 'upstream' ? 'upstreamTime' : name)}, ${word('half')} / ${word('most')}`, name, 'pair'));
-  const more = [card(`${word('pending')} / ${word('inFlight')}`, 'pending'), card(word('connections'), 'connections'), card(word('inArrears'), 'arrears'), card(word('events'), 'events')];
-  const decided = plot(word('calls'), [{ name: word('admitted'), kind: 'a' }, { name: word('throttled'), kind: 'b' }, { name: word('refused'), kind: 'c' }], rate, 1240);
-  const both = [{ name: word('half'), kind: 'a' }, { name: word('most'), kind: 'b' }];
+  const times = ['overhead', 'upstream'].map(name =>
+    card(`${word(name === 'upstream' ? 'upstreamTime' : name)}, ${word('half')} / ${word('most')}`, name, 'pair'),
+  );
+  const more = [
+    card(`${word('pending')} / ${word('inFlight')}`, 'pending'),
+    card(word('connections'), 'connections'),
+    card(word('inArrears'), 'arrears'),
+    card(word('events'), 'events'),
+  ];
+  const decided = plot(
+    word('calls'),
+    [
+      { name: word('admitted'), kind: 'a' },
+      { name: word('throttled'), kind: 'b' },
+      { name: word('refused'), kind: 'c' },
+    ],
+    rate,
+    1240,
+  );
+  const both = [
+    { name: word('half'), kind: 'a' },
+    { name: word('most'), kind: 'b' },
+  ];
   const [overhead, upstream] = [plot(word('overhead'), both, seconds), plot(word('upstreamTime'), both, seconds)];
   const places = make('div', { class: 'halves' });
   const [news, pack, calls] = [make('div'), make('div'), make('div')];
-  const node = make('div', {}, make('h1', {}, word('now')),
-    make('dl', { class: 'cards' }, [...cards, ...times, ...totals, ...more].map(of => of.node)),
+  const node = make(
+    'div',
+    {},
+    make('h1', {}, word('now')),
+    make(
+      'dl',
+      { class: 'cards' },
+      [...cards, ...times, ...totals, ...more].map(of => of.node),
+    ),
     section(word('lastHour'), make('div', {}, decided.node)),
     make('div', { class: 'halves' }, section(word('overhead'), overhead.node), section(word('upstreamTime'), upstream.node)),
-    places, section(word('newest'), calls), section(word('reloads'), news), section(word('events'), pack));
+    places,
+    section(word('newest'), calls),
+    section(word('reloads'), news),
+    section(word('events'), pack),
+  );
 
-  let points = [], number_of = 0, drawn = new Map(), asked = '', clock = null;
+  let points = [],
+    number_of = 0,
+    drawn = new Map(),
+    asked = '',
+    clock = null;
   const draw = until => {
-    decided.set(until, points.map(of => [of.at, ...of.rates]), clock);
-    overhead.set(until, points.map(of => [of.at, ...of.overhead]), clock);
-    upstream.set(until, points.map(of => [of.at, ...of.upstream]), clock);
+    decided.set(
+      until,
+      points.map(of => [of.at, ...of.rates]),
+      clock,
+    );
+    overhead.set(
+      until,
+      points.map(of => [of.at, ...of.overhead]),
+      clock,
+    );
+    upstream.set(
+      until,
+      points.map(of => [of.at, ...of.upstream]),
+      clock,
+    );
   };
 
   async function begin() {
@@ -105,8 +240,12 @@ export function overview(signal) {
     now.totals.decided.forEach((value, nth) => put(totals[nth].value, number(value)));
     [now.overhead, now.upstream].forEach(([half, most], nth) => put(times[nth].value, `${seconds(half)} / ${seconds(most)}`));
     const { calls: of, connections } = now.process;
-    [`${number(of.pending)} / ${number(of.in_flight)}`, `${number(connections)} / ${number(now.connections_limit)}`,
-      number(now.accounts_in_arrears), number(now.events_pending)].forEach((text, nth) => put(more[nth].value, text));
+    [
+      `${number(of.pending)} / ${number(of.in_flight)}`,
+      `${number(connections)} / ${number(now.connections_limit)}`,
+      number(now.accounts_in_arrears),
+      number(now.events_pending),
+    ].forEach((text, nth) => put(more[nth].value, text));
   }
 
   function put_parts(now) {
@@ -126,7 +265,8 @@ export function overview(signal) {
     put_parts(now);
     if (now.point && now.point.number !== number_of) {
       // After a pause more than one is missing.
-      if (now.point.number === number_of + 1) [points, number_of] = [[...points, now.point.point].filter(of => of.at > now.unix - HOUR), now.point.number];
+      if (now.point.number === number_of + 1)
+        [points, number_of] = [[...points, now.point.point].filter(of => of.at > now.unix - HOUR), now.point.number];
       else await (begun = begin().catch(() => {}));
     }
     draw(now.unix);
@@ -145,7 +285,11 @@ export function overview(signal) {
     update: now => {
       if (busy) return;
       busy = true;
-      update(now).catch(() => {}).finally(() => { busy = false; });
+      update(now)
+        .catch(() => {})
+        .finally(() => {
+          busy = false;
+        });
     },
   };
 }

@@ -1,9 +1,11 @@
-// Plots of the last hour, as SVG.
+// Plots of the last hour, or of what there is of it, as SVG.
 import { make, put } from '/page/elements.js';
 import { word } from '/page/words.js';
 
 const [HEIGHT, LEFT, BOTTOM, TOP] = [170, 52, 20, 8];
 const HOUR = 3600;
+/** A process that has just started has so much of an hour, with room to see it. */
+const LEAST = 300;
 
 function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS('http://www.w3.org/2000/svg', tag);
@@ -20,7 +22,7 @@ function nice(most) {
 }
 
 /**
- * A plot of lines over the last hour.
+ * A plot of lines over the last hour, or since the first point of a younger process.
  * `lines`: `{name, kind}` each, kind `a`, `b` or `c`; `unit` writes a value.
  * `set(until, points, clock)`: the last instant, points `[unix time, value of each line or null]`, and how an instant is written.
  */
@@ -29,16 +31,49 @@ export function plot(title, lines, unit, width = 640) {
   const paths = lines.map(line => svg('path', { class: `s ${line.kind}` }));
   const drawing = svg('svg', { class: 'plot', viewBox: `0 0 ${width} ${HEIGHT}`, role: 'img' }, marks, ...paths);
   const values = lines.map(() => make('span'));
-  const keys = lines.map((line, nth) => make('span', {},
-    svg('svg', { class: 'key', viewBox: '0 0 26 8', 'aria-hidden': 'true' }, svg('path', { class: `key ${line.kind}`, d: 'M0 4H26' })),
-    ` ${line.name} `, values[nth]));
+  const keys = lines.map((line, nth) =>
+    make(
+      'span',
+      {},
+      svg(
+        'svg',
+        { class: 'key', viewBox: '0 0 26 8', 'aria-hidden': 'true' },
+        svg('path', { class: `key ${line.kind}`, d: 'M0 4H26' }),
+      ),
+      ` ${line.name} `,
+      values[nth],
+    ),
+  );
   const numbers = make('tbody');
-  const details = make('details', {}, make('summary', {}, word('asTable')), make('div', { class: 'scroll' }, make('table', {},
-    make('caption', {}, title), make('thead', {}, make('tr', {}, make('th', { scope: 'col' }, word('at')),
-      lines.map(line => make('th', { scope: 'col', class: 'n' }, line.name)))), numbers)));
+  const details = make(
+    'details',
+    {},
+    make('summary', {}, word('asTable')),
+    make(
+      'div',
+      { class: 'scroll' },
+      make(
+        'table',
+        {},
+        make('caption', {}, title),
+        make(
+          'thead',
+          {},
+          make(
+            'tr',
+            {},
+            make('th', { scope: 'col' }, word('at')),
+            lines.map(line => make('th', { scope: 'col', class: 'n' }, line.name)),
+          ),
+        ),
+        numbers,
+      ),
+    ),
+  );
   const node = make('figure', {}, make('figcaption', {}, make('strong', {}, title), keys), drawing, details);
 
-  const x = (at, until) => LEFT + (width - LEFT) * (1 - (until - at) / HOUR);
+  let span = HOUR;
+  const x = (at, until) => LEFT + (width - LEFT) * (1 - (until - at) / span);
   const y = (value, top) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - value / top);
 
   function grid(until, top, clock) {
@@ -46,8 +81,9 @@ export function plot(title, lines, unit, width = 640) {
       svg('path', { class: 'grid', d: `M${LEFT} ${y(value, top)}H${width}` }),
       svg('text', { x: LEFT - 6, y: y(value, top) + 4, 'text-anchor': 'end' }, unit(value)),
     ]);
-    for (let at = until - (until % 900); at > until - HOUR + 60; at -= 900) {
-      const end = until - at < 60 ? 'end' : 'middle';
+    const step = [60, 300, 900].find(step => span / step <= 6);
+    for (let at = until - (until % step); at > until - span * 0.96; at -= step) {
+      const end = until - at < span / 40 ? 'end' : 'middle';
       all.push(svg('text', { x: x(at, until), y: HEIGHT - 5, 'text-anchor': end }, clock(at)));
     }
     marks.replaceChildren(...all);
@@ -55,7 +91,8 @@ export function plot(title, lines, unit, width = 640) {
 
   /** The path of one line; a gap where nothing was. */
   function line(points, nth, until, top) {
-    let drawn = '', before = null;
+    let drawn = '',
+      before = null;
     for (const point of points) {
       const value = point[nth + 1];
       if (value !== null) {
@@ -71,6 +108,7 @@ export function plot(title, lines, unit, width = 640) {
 
   function set(until, points, clock) {
     const shown = points.filter(point => point[0] > until - HOUR);
+    span = Math.min(HOUR, Math.max(LEAST, until - (shown[0]?.[0] ?? until)));
     const all = shown.flatMap(point => point.slice(1)).filter(value => value !== null);
     const top = nice(all.reduce((most, value) => Math.max(most, value), 0));
     grid(until, top, clock);
@@ -93,8 +131,14 @@ export function plot(title, lines, unit, width = 640) {
         const known = within.map(point => point[nth + 1]).filter(value => value !== null);
         return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
       };
-      rows.push(make('tr', {}, make('th', { scope: 'row' }, clock(end)),
-        lines.map((of, nth) => make('td', { class: 'n' }, unit(mean(nth))))));
+      rows.push(
+        make(
+          'tr',
+          {},
+          make('th', { scope: 'row' }, clock(end)),
+          lines.map((of, nth) => make('td', { class: 'n' }, unit(mean(nth)))),
+        ),
+      );
     }
     numbers.replaceChildren(...rows);
   }
