@@ -12,12 +12,6 @@ export function setToken(token) {
   sessionStorage.setItem(KEPT, token);
 }
 
-function send(path, signal) {
-  const token = sessionStorage.getItem(KEPT);
-  const headers = token ? { authorization: `Bearer ${token}` } : {};
-  return fetch(path, { headers, signal, cache: 'no-store', credentials: 'omit', redirect: 'error' });
-}
-
 /** Why a question was not answered. */
 export class Refused extends Error {
   constructor(status, detail) {
@@ -27,10 +21,13 @@ export class Refused extends Error {
 }
 
 async function answered(path, signal) {
-  const response = await send(path, signal);
+  const token = sessionStorage.getItem(KEPT);
+  const headers = token ? { authorization: `Bearer ${token}` } : {};
+  const response = await fetch(path, { headers, signal, cache: 'no-store', credentials: 'omit', redirect: 'error' });
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({}));
-  if (response.status === 401) tokenWanted(sessionStorage.getItem(KEPT) ? 'tokenWrong' : 'tokenWanted');
+  // An answer to a token that was replaced meanwhile says nothing of the new one.
+  if (response.status === 401 && token === sessionStorage.getItem(KEPT)) tokenWanted(token ? 'tokenWrong' : 'tokenWanted');
   throw new Refused(response.status, problem.detail || `${response.status}`);
 }
 
