@@ -81,11 +81,13 @@ fn balances(shared: &Shared, reader: &Reader, id: &AccountId) -> Result<Value, B
     }))
 }
 
-/// Of one of several replicas: the calls that it admitted itself.
+/// Of one of several replicas: the calls that it admitted itself, and what the collector says.
 fn own_calls(shared: &Shared, reader: &Reader, id: &AccountId) -> Result<Value, BooksError> {
     let zone = shared.policy.load().catalog.time_zone.clone();
     let (from, until) = Month::of(shared.clock.utc(), &zone).bounds(&zone);
     let lines = reader.usage(from, until, Some(id), 0..=u64::MAX)?;
     let calls: u64 = lines.iter().map(|line| line.calls).sum();
-    Ok(json!({"calls": calls}))
+    let heard = shared.heard();
+    let balance = heard.as_ref().and_then(|heard| heard.balances.get(id));
+    Ok(json!({"calls": calls, "balance": balance}))
 }

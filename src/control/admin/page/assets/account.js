@@ -131,10 +131,12 @@ export function account(signal, id) {
   );
   const path = encodeURIComponent(id);
   let drawn = '';
+  let isElsewhere = false;
   const draw = (place, content) => place.replaceChildren(...[content].flat());
 
   async function describe() {
     const [of, told] = await Promise.all([ask(`/v1/accounts/${path}`, signal), ask(`/v1/status/accounts/${path}`, signal)]);
+    isElsewhere = 'books' in of;
     name.textContent = of.name ? `${of.name} (${id})` : id;
     if (of.removed) draw(balance, make('p', { class: 'bad' }, word('removed')));
     else if (of.balances)
@@ -172,6 +174,10 @@ export function account(signal, id) {
     drawn = rest;
   }
   async function readBill() {
+    if (isElsewhere) {
+      draw(bill, make('p', { class: 'quiet' }, word('elsewhere')));
+      return;
+    }
     try {
       draw(bill, statement(await ask(`/v1/statements/${path}`, signal)));
     } catch (error) {
@@ -194,7 +200,6 @@ export function account(signal, id) {
     }, 20000),
   ];
   signal.addEventListener('abort', () => again.forEach(clearInterval));
-  refresh();
-  readBill();
+  refresh().then(readBill);
   return { node, update: () => {} };
 }

@@ -19,99 +19,94 @@ function days(left) {
   return left > 3650 ? word('longer') : word('daysOf', number(Math.floor(left)));
 }
 
-/** What the gate depends on, and is: for each title the facts of now. */
+const up = is => [word('up'), yes(is)];
+const gone = name => [[word('state'), [word(name), 'quiet']]];
+const trouble = why => (why ? [word('trouble'), [why, 'bad']] : null);
+
+const ofUpstream = now => [
+  [word('reachable'), yes(now.upstream_up)],
+  [`${word('half')}, ${word('minute')}`, seconds(now.upstream[0])],
+  [`${word('most')}, ${word('minute')}`, seconds(now.upstream[1])],
+];
+
+const ofLedger = (ledger, now) => [
+  [word('healthy'), yes(ledger.healthy)],
+  [word('records'), number(ledger.last_seq)],
+  [word('lastCommit'), instant(ledger.last_commit_at)],
+  [word('lag'), number(ledger.pending)],
+  [word('size'), `${bytes(ledger.bytes)} + ${bytes(ledger.wal_bytes)}`],
+  [word('free'), bytes(ledger.free_bytes)],
+  [word('days'), days(now.disk_days_left) ?? '–'],
+];
+
+function ofStore(store) {
+  if (!store) return gone('alone');
+  const node = of => [of.node, [of.trouble ?? `${of.up}/${of.connections}`, of.up === of.connections ? 'good' : 'bad']];
+  return [up(store.up), [word('since'), instant(store.since)], ...store.nodes.map(node)];
+}
+
+function ofOutbox(outbox, ledger) {
+  if (!outbox) return gone('stays');
+  return [
+    up(outbox.up),
+    [word('since'), instant(outbox.since)],
+    [word('server'), outbox.nats.server ?? '–'],
+    [word('notSent'), number(outbox.lag_records)],
+    [word('waited'), seconds(outbox.lag_seconds)],
+    [word('notCollected'), number(Math.max(0, ledger.last_seq - outbox.collected_seq))],
+    trouble(outbox.trouble),
+  ];
+}
+
+const ofStanding = standing => [
+  [word('current'), yes(standing.is_current)],
+  [word('at'), instant(standing.as_of)],
+  [word('generation'), number(standing.generation)],
+  [word('stoppedAccounts'), number(standing.stopped)],
+];
+
+/** Of each ledger what it told and is not collected, and before which instant all is. */
+function ofCollector(collector) {
+  const source = of => [
+    `${of.replica} ${of.ledger.slice(0, 8)}`,
+    [
+      of.broken ?? `${word('notCollected')} ${number(of.lag_records)} · ${word('watermark')} ${instant(of.watermark)}`,
+      of.broken ? 'bad' : '',
+    ],
+  ];
+  return [
+    up(collector.nats.up),
+    [word('server'), collector.nats.server ?? '–'],
+    [word('records'), number(collector.records)],
+    trouble(collector.waits ?? collector.nats.trouble),
+    ...collector.sources.map(source),
+  ];
+}
+
+const ofProcess = (process, now) => [
+  [word('state'), [process.state, process.state === 'serving' ? 'good' : 'bad']],
+  [word('since'), instant(process.started_at)],
+  [word('replica'), process.replica],
+  [word('generation'), number(process.policy.generation)],
+  [word('digest'), process.policy.digest.slice(0, 12) || '–'],
+  [word('accounts'), number(process.policy.accounts)],
+  [word('lastReload'), yes(process.policy.last_reload_success)],
+  [word('restart'), yes(process.policy.restart_pending, false)],
+  // It is not in the first hour of each process.
+  [word('clock'), word(now.clock_trusted ? 'yes' : 'no')],
+];
+
+/** What the process depends on, and is: for each title the facts of now. A collector takes no calls. */
 function parts(now) {
   const { process } = now;
-  const { policy, ledger, outbox, store, standing, collector } = process;
-  const gone = name => [[word('state'), [word(name), 'quiet']]];
-  const up = is => [word('up'), yes(is)];
+  const { ledger, outbox, store, standing, collector } = process;
   return [
-    [
-      word('upstream'),
-      [
-        [word('reachable'), yes(now.upstream_up)],
-        [`${word('half')}, ${word('minute')}`, seconds(now.upstream[0])],
-        [`${word('most')}, ${word('minute')}`, seconds(now.upstream[1])],
-      ],
-    ],
-    [
-      word('ledger'),
-      [
-        [word('healthy'), yes(ledger.healthy)],
-        [word('records'), number(ledger.last_seq)],
-        [word('lastCommit'), instant(ledger.last_commit_at)],
-        [word('lag'), number(ledger.pending)],
-        [word('size'), `${bytes(ledger.bytes)} + ${bytes(ledger.wal_bytes)}`],
-        [word('free'), bytes(ledger.free_bytes)],
-        [word('days'), days(now.disk_days_left) ?? '–'],
-      ],
-    ],
-    [
-      word('store'),
-      store
-        ? [
-            up(store.up),
-            [word('since'), instant(store.since)],
-            ...store.nodes.map(node => [
-              node.node,
-              [node.trouble ?? `${node.up}/${node.connections}`, node.up === node.connections ? 'good' : 'bad'],
-            ]),
-          ]
-        : gone('alone'),
-    ],
-    [
-      word('outbox'),
-      outbox
-        ? [
-            up(outbox.up),
-            [word('since'), instant(outbox.since)],
-            [word('server'), outbox.nats.server ?? '–'],
-            [word('notSent'), number(outbox.lag_records)],
-            [word('waited'), seconds(outbox.lag_seconds)],
-            [word('notCollected'), number(Math.max(0, ledger.last_seq - outbox.collected_seq))],
-            outbox.trouble ? [word('trouble'), [outbox.trouble, 'bad']] : null,
-          ]
-        : gone('stays'),
-    ],
-    standing
-      ? [
-          word('standing'),
-          [
-            [word('current'), yes(standing.is_current)],
-            [word('at'), instant(standing.as_of)],
-            [word('stoppedAccounts'), number(standing.stopped)],
-          ],
-        ]
-      : null,
-    collector
-      ? [
-          word('collector'),
-          [
-            up(collector.nats.up),
-            [word('server'), collector.nats.server ?? '–'],
-            [word('records'), number(collector.records)],
-            collector.waits ? [word('trouble'), [collector.waits, 'bad']] : null,
-            ...collector.sources.map(of => [
-              of.replica,
-              [`${number(of.lag_records)} · ${instant(of.watermark)}`, of.broken ? 'bad' : ''],
-            ]),
-          ],
-        ]
-      : null,
-    [
-      word('process'),
-      [
-        [word('state'), [process.state, process.state === 'serving' ? 'good' : 'bad']],
-        [word('since'), instant(process.started_at)],
-        [word('replica'), process.replica],
-        [word('generation'), number(policy.generation)],
-        [word('digest'), policy.digest.slice(0, 12) || '–'],
-        [word('accounts'), number(policy.accounts)],
-        [word('lastReload'), yes(policy.last_reload_success)],
-        [word('restart'), yes(policy.restart_pending, false)],
-        [word('clock'), yes(now.clock_trusted)],
-      ],
-    ],
+    collector ? null : [word('upstream'), ofUpstream(now)],
+    [word('ledger'), ofLedger(ledger, now)],
+    collector ? [word('collector'), ofCollector(collector)] : [word('store'), ofStore(store)],
+    collector ? null : [word('outbox'), ofOutbox(outbox, ledger)],
+    standing ? [word('standing'), ofStanding(standing)] : null,
+    [word('process'), ofProcess(process, now)],
   ].filter(Boolean);
 }
 
@@ -241,7 +236,7 @@ export function overview(signal) {
     [now.overhead, now.upstream].forEach(([half, most], nth) => put(times[nth].value, `${seconds(half)} / ${seconds(most)}`));
     const { calls: of, connections } = now.process;
     [
-      `${number(of.pending)} / ${number(of.in_flight)}`,
+      now.process.collector ? '–' : `${number(of.pending)} / ${number(of.in_flight)}`,
       `${number(connections)} / ${number(now.connections_limit)}`,
       number(now.accounts_in_arrears),
       number(now.events_pending),

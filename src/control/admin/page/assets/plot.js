@@ -5,7 +5,7 @@ import { word } from '/page/words.js';
 const [HEIGHT, LEFT, BOTTOM, TOP] = [170, 52, 20, 8];
 const HOUR = 3600;
 /** A process that has just started has so much of an hour, with room to see it. */
-const LEAST = 300;
+const LEAST = 120;
 
 function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS('http://www.w3.org/2000/svg', tag);
