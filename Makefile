@@ -71,11 +71,13 @@ $(VENV)/ready: tests/deploy/requirements.txt tests/sdk/requirements.txt tests/ev
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(^:%=--requirement %)
 	@touch $@
 
-# What verifies events in Node.
-$(NODE)/ready: tests/events/package.json | needs
-	mkdir -p $(NODE)
-	cp $< $(NODE)/package.json
+# What verifies events in Node, and what checks the status page.
+$(NODE)/ready: tests/events/package.json tests/page/package.json | needs
+	mkdir -p $(NODE)/page
+	cp tests/events/package.json $(NODE)/package.json
+	cp tests/page/package.json $(NODE)/page/package.json
 	npm install --prefix $(NODE) --silent --no-audit --no-fund
+	npm install --prefix $(NODE)/page --silent --no-audit --no-fund
 	@touch $@
 
 # The man pages, from the definitions of the command line: target/man/tollgate.1 and one for each command.

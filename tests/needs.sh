@@ -8,7 +8,7 @@ need() { command -v "$1" >/dev/null || missing+=("$2"); }
 
 need cc gcc                   # SQLite is built from source; rustc links with it
 need python3 python3
-need node nodejs              # receives events
+need node nodejs              # receives events, and drives the browser
 need npm npm                  # installs what verifies them
 need strace strace            # sees that a record is synced before its call is answered
 need sqlite3 sqlite3          # reads the ledger as a biller would
@@ -17,7 +17,7 @@ need ip iproute2              # gives a gate a network with a silent name server
 need promtool prometheus      # reads deploy/'s rules, and scrapes a gate
 need nginx nginx              # reads deploy/balancer.conf, and sends calls by it
 need amtool prometheus-alertmanager   # reads deploy/'s ways to people
-need chromium chromium          # shows and prints the page of a statement
+need chromium chromium          # shows and prints the page of a statement, and the status page
 need systemd-analyze systemd  # reads deploy/'s unit
 need dpkg-deb dpkg            # packs what is shipped
 need strip binutils           # leaves the tables of lines out of it

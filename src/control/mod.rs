@@ -10,6 +10,7 @@ mod listeners;
 mod open_files;
 mod outbox;
 mod pulse;
+mod reload_notes;
 mod replica;
 mod settler;
 mod standing;

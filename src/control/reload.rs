@@ -11,7 +11,8 @@ use crate::billing::books::Books;
 use crate::billing::{SettleError, conflicts};
 use crate::config::{self, Config, Mistake, Mistakes, Sources, Written};
 use crate::control::Settler;
-use crate::model::{AccountId, Clock, run_low_priority};
+use crate::control::reload_notes::{ReloadNote, ReloadNotes};
+use crate::model::{AccountId, Clock, Utc, run_low_priority};
 use crate::proxy::Shared;
 use crate::proxy::policy::Policy;
 use parking_lot::Mutex;
@@ -76,6 +77,8 @@ pub(crate) struct Reloader {
     /// Told of the accounts whose entries are others.
     settler: Arc<Settler>,
     in_force: Mutex<FilesInForce>,
+    /// What came of the last ones.
+    pub(crate) notes: ReloadNotes,
 }
 
 /// Catalogue and accounts stand in the policy in force: nothing of them is kept twice.
@@ -93,6 +96,7 @@ impl Reloader {
             shared,
             settler,
             in_force: Mutex::new(FilesInForce { written, sources }),
+            notes: ReloadNotes::default(),
         }
     }
 
@@ -210,6 +214,7 @@ impl Reloader {
 
     fn report(&self, outcome: &Outcome) {
         let metrics = &self.shared.metrics;
+        self.notes.take(note(outcome, self.shared.clock.utc()));
         match outcome {
             Outcome::Reloaded {
                 generation,
@@ -276,6 +281,27 @@ impl Reloader {
             if let Err(error) = done {
                 tracing::error!(%error, "a reload failed in a way it never should; what was in force stays")
             }
+        }
+    }
+}
+
+/// What is kept of a reload.
+fn note(outcome: &Outcome, at: Utc) -> ReloadNote {
+    match outcome {
+        Outcome::Reloaded {
+            generation,
+            changes,
+            pending,
+            warnings,
+        } => {
+            let lines = warnings.iter().chain(pending).chain(changes);
+            ReloadNote::new(at, "reloaded", Some(*generation), lines.cloned())
+        }
+        Outcome::Unchanged | Outcome::Planned { .. } => {
+            ReloadNote::new(at, "unchanged", None, std::iter::empty())
+        }
+        Outcome::Refused(mistakes) => {
+            ReloadNote::new(at, "refused", None, config::told(&mistakes.0))
         }
     }
 }

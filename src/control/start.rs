@@ -156,9 +156,7 @@ pub async fn start(config: Config, clock: Clock, on: Inherited) -> Result<Runnin
     };
     let mut control = vec![tokio::spawn(serve_operators(admin_listener, router))];
 
-    if let Some(outbox) = &outbox {
-        outbox::Sending::hear_first(outbox).await;
-    }
+    outbox::Sending::hear_first(outbox.as_deref()).await;
     hold(&shared, locked_at).await;
 
     let dialer = Arc::new(dialer(&settings, &shared.metrics));

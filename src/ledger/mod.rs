@@ -102,7 +102,7 @@ pub(crate) use error::{CloseError, LedgerError, ReadError, Trouble};
 pub(crate) use event::{EventEntry, event_id};
 pub(crate) use export::{RecordPage, RecordsOf};
 pub(crate) use fixed::{AccountMonth, Debit, Settlement, StatementsDigest, StoredStatement};
-pub(crate) use handle::create;
+pub(crate) use handle::{LedgerStats, create};
 pub(crate) use hourly::HourlyLine;
 pub use options::LedgerOptions;
 pub(crate) use queue::Slot;

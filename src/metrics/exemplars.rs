@@ -2,9 +2,11 @@
 //!
 //! Must never hold a call up: a bucket that another worker writes to is passed over.
 
+use crate::metrics::durations::Durations;
 use crate::model::RequestId;
 use parking_lot::Mutex;
 use prometheus::Histogram;
+use prometheus::core::Metric;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// An exemplar that is so old gives way to a new one. Workers then seldom write to the same place.
@@ -65,6 +67,16 @@ impl Timed {
                 at_ms,
             });
         }
+    }
+
+    /// What was counted so far.
+    pub(super) fn durations(&self) -> Durations {
+        let metric = self.histogram.metric();
+        let of = metric.get_histogram();
+        let buckets = of.get_bucket().iter().take(self.bounds.len());
+        let counts = buckets.map(|bucket| bucket.cumulative_count());
+        let counts = counts.chain([of.get_sample_count()]).collect();
+        Durations::new(self.bounds, counts)
     }
 
     /// That of the nth bucket.

@@ -119,7 +119,7 @@ families! {
     "Calls" {
         pub received: IntCounter = "requests_received_total" [],
             "Heads parsed on the public listener.";
-        requests: IntCounterVec = "requests_total" ["group", "mode", "decision", "reason"],
+        pub(in crate::metrics) requests: IntCounterVec = "requests_total" ["group", "mode", "decision", "reason"],
             "Decided calls. received = admitted + throttled + refused + pending.";
         pub pending: IntGauge = "pending" [],
             "Calls received and not yet decided.";
@@ -147,7 +147,7 @@ families! {
             "What is left of the pack in use, by valid order; 0 when all of its packs are used up.";
         pub(in crate::metrics) account_balance: GaugeVec = "account_balance" ["account"],
             "Payments and manual adjustments less what settlements debited; the lowest by name.";
-        pub(in crate::metrics) accounts_in_arrears: IntGauge = "accounts_in_arrears" [],
+        pub accounts_in_arrears: IntGauge = "accounts_in_arrears" [],
             "Accounts in arrears, those without a series of their own included: their balance is below zero by more than their credit limit, or the files say so.";
     }
     "Where time goes" {

@@ -5,9 +5,11 @@
 
 mod accounts;
 mod collected;
+mod durations;
 mod exemplars;
 mod families;
 mod family;
+mod glance;
 mod licences;
 mod openmetrics;
 mod series;
@@ -18,4 +20,6 @@ pub use families::{FAMILIES, Metrics};
 pub(crate) use accounts::Exposition;
 pub(crate) use accounts::{AccountFigures, PackFigures};
 pub(crate) use collected::SourceFigures;
+pub(crate) use durations::Durations;
 pub(crate) use families::{Decision, EventOutcome, IntCounter};
+pub(crate) use glance::Glance;

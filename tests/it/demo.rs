@@ -89,6 +89,7 @@ fn the_demo_shows_both_modes_at_their_caps_and_ends_with_usage_and_statement() {
     assert_eq!((admitted, recorded), (0, 0), "{out}");
     assert!(refused > 0, "{out}");
     for said in [
+        "  page     http://127.0.0.1:",
         "cap kept: ",
         "conserved: received ",
         "conserved: admitted ",

@@ -62,6 +62,7 @@ mod replica;
 mod replicas;
 mod schemas;
 mod sdk;
+mod status_page;
 mod store;
 mod streaming;
 mod systemd;

@@ -172,7 +172,7 @@ fn write_introduction(
         } = gate;
         writeln!(
             out,
-            "  {name}   http://{public} (metrics http://{admin}/metrics)"
+            "  {name}   http://{public} (page http://{admin}/, metrics http://{admin}/metrics)"
         )?;
     }
     writeln!(out, "  store    {} (redis-server)", site.store.address)?;
@@ -180,7 +180,7 @@ fn write_introduction(
     let GateServer { public, admin, .. } = collector;
     writeln!(
         out,
-        "  collector http://{public} (the gates' ledgers http://{admin}/v1/sources)"
+        "  collector http://{public} (page http://{admin}/, the gates' ledgers http://{admin}/v1/sources)"
     )?;
     writeln!(
         out,

@@ -135,6 +135,7 @@ fn write_introduction(
     let (served, public, admin) = (config_path.display(), running.public, running.admin);
     writeln!(out, "tollgate serves {served} on http://{public}")?;
     writeln!(out, "  upstream http://{upstream} (answers after {WORK:?})")?;
+    writeln!(out, "  page     http://{admin}/ (open it in a browser)")?;
     writeln!(out, "  metrics  http://{admin}/metrics")?;
     writeln!(out, "  ledger   {}", ledger.display())?;
     for client in about() {

@@ -1,6 +1,7 @@
 //! The parts that the operators' paths share: the process's state, problems, reads of the ledger.
 
 use crate::billing::books::BooksError;
+use crate::control::admin::page::Page;
 use crate::control::collector::Progress;
 use crate::control::outbox::GateOutbox;
 use crate::control::reload::Reloader;
@@ -53,6 +54,8 @@ pub(super) struct Admin {
     pub(super) state: watch::Receiver<AdminState>,
     /// How far the collector is; `None` of a gate.
     pub(super) collector: Option<Arc<Progress>>,
+    /// What the status page draws.
+    pub(super) page: Page,
 }
 
 pub(super) type App = Extracted<Arc<Admin>>;

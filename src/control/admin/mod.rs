@@ -12,6 +12,7 @@ mod licences;
 mod listener;
 mod metrics;
 mod own_figures;
+mod page;
 mod probes;
 mod process;
 mod query;

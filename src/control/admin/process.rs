@@ -3,11 +3,12 @@
 use crate::model::Local;
 
 use crate::config::told;
-use crate::control::admin::app::{App, problem};
+use crate::control::admin::app::{Admin, App, problem};
 use crate::control::admin::query::{Parameters, flag, parameters};
 use crate::control::admin::sources::described;
 use crate::control::outbox::GateOutbox;
 use crate::control::reload::{Outcome, ReloadOptions};
+use crate::ledger::LedgerStats;
 use crate::model::COMMIT;
 use crate::store::NodeStatus;
 use axum::Json;
@@ -18,9 +19,13 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 pub(super) async fn status(Extracted(admin): App) -> Json<Value> {
+    Json(state_of(&admin, &admin.shared.ledger.stats()))
+}
+
+/// What the process is doing; of the ledger what was read just now.
+pub(super) fn state_of(admin: &Admin, ledger: &LedgerStats) -> Value {
     let shared = &admin.shared;
     let policy = shared.policy.load();
-    let ledger = shared.ledger.stats();
     let reach = shared.decisions.reach(shared.clock.utc());
     let told = |at| Local::new(at, &policy.catalog.time_zone);
     let store = shared.windows.as_ref().map(|windows| {
@@ -38,7 +43,7 @@ pub(super) async fn status(Extracted(admin): App) -> Json<Value> {
         let nodes: Vec<Value> = status.nodes.into_iter().map(node).collect();
         json!({"up": status.up, "since": told(status.since), "nodes": nodes})
     });
-    Json(json!({
+    json!({
         "version": env!("CARGO_PKG_VERSION"),
         "commit": COMMIT,
         "state": admin.state.borrow().as_str(),
@@ -83,7 +88,7 @@ pub(super) async fn status(Extracted(admin): App) -> Json<Value> {
             "wal_bytes": ledger.wal_bytes,
             "free_bytes": ledger.free_bytes,
         },
-    }))
+    })
 }
 
 fn sending(outbox: &GateOutbox, zone: &TimeZone) -> Value {

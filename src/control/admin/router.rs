@@ -9,6 +9,7 @@ use crate::control::admin::calls::{records, usage};
 use crate::control::admin::decisions::decision;
 use crate::control::admin::licences::{apply_licence, licences, revoke_licence};
 use crate::control::admin::metrics::metrics;
+use crate::control::admin::page::{self, Page};
 use crate::control::admin::probes::{live, ready};
 use crate::control::admin::process::{reload, status};
 use crate::control::admin::sources::{retire, sources};
@@ -37,6 +38,9 @@ const QUERIES: usize = 8;
 /// Reloads that are asked for here at once: one runs and one waits, for they run one after the
 /// other.
 const RELOADS: usize = 2;
+/// Questions of status pages at once, apart from the others: pages ask again by themselves, and must
+/// not take a biller's place.
+const PAGES: usize = 4;
 
 /// Every admin path. `public`: the address of the public listener, for `/status`.
 pub(in crate::control) fn router(
@@ -61,7 +65,9 @@ pub(in crate::control) fn router(
         shared: proxy.shared().clone(),
         proxy,
         reloader,
+        page: Page::default(),
     });
+    tokio::spawn(page::sample_for_ever(Arc::downgrade(&admin)));
     let queries = Router::new()
         .route("/v1/usage", get(usage))
         .route("/v1/records", get(records))
@@ -77,6 +83,8 @@ pub(in crate::control) fn router(
     let reloads = Router::new().route("/v1/reload", post(reload));
     let paths = Router::new()
         .route("/", get(index))
+        .route("/v1/status/live", get(page::live))
+        .merge(of_pages())
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .merge(at_most(
@@ -90,6 +98,8 @@ pub(in crate::control) fn router(
             reloads,
         ))
         .route_layer(middleware::from_fn_with_state(guard, guard::authorize))
+        // No data is in them, and a browser that opens the page cannot send a token.
+        .route("/page/{file}", get(page::file))
         // Probes carry no token and learn nothing.
         .route("/livez", get(live))
         .route("/readyz", get(ready))
@@ -99,6 +109,26 @@ pub(in crate::control) fn router(
     Router::new()
         .fallback_service(paths)
         .layer(middleware::map_response(wrong_method))
+        .layer(middleware::from_fn(page::home_for_browsers))
+}
+
+/// What status pages ask for. Each answer closes its connection: a page asks now and then, and ten of
+/// them would keep all connections that there are.
+fn of_pages() -> Router<Arc<Admin>> {
+    let paths = Router::new()
+        .route("/v1/status/now", get(page::now))
+        .route("/v1/status/history", get(page::history))
+        .route("/v1/status/accounts", get(page::list))
+        .route("/v1/status/accounts/{id}", get(page::account_hour))
+        .route("/v1/status/books", get(page::books))
+        .route("/v1/status/news", get(page::news));
+    let why = "too many status pages ask at once; try again";
+    let paths = at_most(PAGES, why, paths);
+    paths.layer(middleware::map_response(async |mut response: Response| {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+        response
+    }))
 }
 
 /// Lets in so many requests of all `paths` together; further ones are told why not, and to try
@@ -154,6 +184,14 @@ async fn index() -> &'static str {
      GET /readyz                           calls are accepted\n\
      GET /metrics                          for Prometheus\n\
      GET /status                           what this process is doing\n\
+     GET /                                 in a browser: the status page\n\
+     GET /v1/status/live                   the figures of the status page, each second, as server-sent events\n\
+     GET /v1/status/now                    the same once\n\
+     GET /v1/status/history                the last hour, in steps of 5 s\n\
+     GET /v1/status/accounts?search=&only=&sort=&descending=&offset=&rows=   a page of the accounts\n\
+     GET /v1/status/accounts/ID            the last hour of an account, its orders, its newest refusals\n\
+     GET /v1/status/books?ids=A,B          the month's calls and what is left and owed, of at most 100 accounts\n\
+     GET /v1/status/news                   the last reloads, events that were not delivered, the newest refusals\n\
      POST /v1/reload?force=&dry_run=       read the files again; dry_run says what would change\n\
      GET /v1/accounts                      every account\n\
      GET /v1/accounts/ID                   one account: modes, quotas in force, live use, what is left and owed\n\

@@ -55,8 +55,10 @@ pub(in crate::control) struct Sending {
 
 impl Sending {
     /// To be called before the first call: see [`Follower::hear_first`].
-    pub(in crate::control) async fn hear_first(outbox: &GateOutbox) {
-        follower(outbox).hear_first().await;
+    pub(in crate::control) async fn hear_first(outbox: Option<&GateOutbox>) {
+        if let Some(outbox) = outbox {
+            follower(outbox).hear_first().await;
+        }
     }
 
     /// Begins, and hears who is stopped. What runs is added to `tasks`.

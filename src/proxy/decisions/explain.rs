@@ -27,6 +27,27 @@ impl Shared {
         self.explained(id, found)
     }
 
+    /// The newest calls that were not let through, newest first and a line each: of all accounts, or
+    /// of one.
+    pub(crate) fn newest_refusals(&self, account: Option<&AccountId>, most: usize) -> Vec<Value> {
+        let zone = &self.policy.load().catalog.time_zone;
+        let found = self.decisions.newest(account, self.clock.utc(), most);
+        let line = |(id, call): &(RequestId, TurnedAwayCall)| {
+            json!({
+                "request_id": id.to_string(),
+                "at": Local::new(call.at, zone),
+                "decision": call.verdict.as_str(),
+                "reason": call.row.reason,
+                "title": call.row.title,
+                "account": call.account.text(),
+                "key": call.key.text(),
+                "action": call.action.text(),
+                "quota_qps": call.throttle.map(|throttle| throttle.quota),
+            })
+        };
+        found.iter().map(line).collect()
+    }
+
     fn explained(&self, id: RequestId, found: Option<TurnedAwayCall>) -> Option<Value> {
         Some(described(&self.policy.load(), id, &found?))
     }

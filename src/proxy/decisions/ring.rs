@@ -22,6 +22,10 @@ const UNPROVEN_BYTES: usize = 16 << 20;
 const KEPT: Duration = Duration::from_secs(24 * 3_600);
 /// So many ids are looked at under one lock: some microseconds.
 const AT_ONCE: usize = 4_096;
+/// For the newest calls of an account so many calls of each ring are looked at, a part of them under
+/// one lock: a call is longer than an id.
+const LOOKED_BACK: usize = 16_384;
+const CALLS_AT_ONCE: usize = 256;
 
 /// The refusals of one day, of all workers.
 #[derive(Default)]
@@ -92,6 +96,27 @@ impl Decisions {
         own
     }
 
+    /// The newest refusals, newest first and at most so many: all, or those of one account. Of an
+    /// account only those are found that are among the newest [`LOOKED_BACK`] of their ring.
+    pub(super) fn newest(
+        &self,
+        account: Option<&AccountId>,
+        now: Utc,
+        most: usize,
+    ) -> Vec<(RequestId, TurnedAwayCall)> {
+        let mut found = Vec::new();
+        for ring in self.rings() {
+            newest(&ring.proven, account, most, &mut found);
+            if account.is_none() {
+                newest(&ring.unproven, account, most, &mut found);
+            }
+        }
+        found.retain(|(_, call)| now.since(call.at) < KEPT);
+        found.sort_unstable_by_key(|(id, call)| std::cmp::Reverse((call.at, id.0)));
+        found.truncate(most);
+        found
+    }
+
     /// Since when each refusal of a proven account is kept, at `now`; those of the calls that nobody
     /// proved may reach less far.
     pub(crate) fn reach(&self, now: Utc) -> (Utc, Utc) {
@@ -129,6 +154,40 @@ fn find(ring: &Mutex<Ring>, id: RequestId) -> Option<(bool, TurnedAwayCall)> {
             let is_it = ring.ids.get(at) == Some(&id);
             return Some((is_it, *ring.calls.get(at)?));
         }
+    }
+}
+
+/// The newest calls of a ring, or of one account in it. What comes meanwhile is left out.
+fn newest(
+    ring: &Mutex<Ring>,
+    account: Option<&AccountId>,
+    most: usize,
+    found: &mut Vec<(RequestId, TurnedAwayCall)>,
+) {
+    let (first, kept) = {
+        let ring = ring.lock();
+        (ring.next, ring.calls.len())
+    };
+    let (mut back, mut left) = (0, most);
+    while back < LOOKED_BACK && left > 0 {
+        let ring = ring.lock();
+        let until = (back + CALLS_AT_ONCE).min(kept);
+        if back >= until {
+            return;
+        }
+        for nth in back..until {
+            // A ring that is not full yet has its newest call at the end, and `next` is 0.
+            let at = (first + kept - 1 - nth) % kept;
+            let (Some(id), Some(call)) = (ring.ids.get(at), ring.calls.get(at)) else {
+                return;
+            };
+            let is_wanted = account.is_none_or(|of| call.account.text() == Some(of.as_str()));
+            if is_wanted && left > 0 {
+                found.push((RequestId(uuid::Uuid::from_u128(*id)), *call));
+                left -= 1;
+            }
+        }
+        back = until;
     }
 }
 
@@ -283,6 +342,41 @@ mod tests {
             assert!(!own(n, account, 1), "{n} {account}");
         }
         assert!(decisions.find(id(3), Utc(1)).is_some());
+    }
+
+    #[test]
+    fn the_newest_refusals_come_first_also_of_a_ring_that_went_round_and_an_account_has_its_own() {
+        let decisions = Decisions::default();
+        let rings = [decisions.ring(64), decisions.ring(64)];
+        let places = u128::try_from(rings[0].proven.lock().places).unwrap();
+        let calls = places * 3 / 2;
+        for n in 1..=calls {
+            let account = if n % 100 == 0 { "b" } else { "a" };
+            rings[0].keep(id(n), &of(Some(account), i64::try_from(n).unwrap()));
+        }
+        let last = i64::try_from(calls).unwrap();
+        rings[1].keep(id(calls + 1), &of(Some("a"), last + 1));
+        rings[1].keep(id(calls + 2), &of(None, last + 2));
+        let newest = |account: Option<&str>, most| -> Vec<u128> {
+            let account = account.map(|id| AccountId::new(id).unwrap());
+            let found = decisions.newest(account.as_ref(), Utc(last + 3), most);
+            found.iter().map(|(id, _)| id.0.as_u128()).collect()
+        };
+        assert_eq!(
+            newest(None, 4),
+            [calls + 2, calls + 1, calls, calls - 1],
+            "across the rings"
+        );
+        let hundreds = calls / 100 * 100;
+        assert_eq!(
+            newest(Some("b"), 3),
+            [hundreds, hundreds - 100, hundreds - 200]
+        );
+        assert_eq!(newest(Some("c"), 3), [0; 0]);
+        assert!(
+            decisions.newest(None, Utc(i64::MAX), 4).is_empty(),
+            "after a day"
+        );
     }
 
     #[test]

@@ -42,7 +42,8 @@ impl Collected {
         one_worker(&mut config);
         collected_over(&nats, "collector")(&mut config);
         let (clock, mover) = Clock::movable();
-        let (gate, collector) = tokio::join!(gate, control::collect(config, clock));
+        let (gate, collector) =
+            tokio::join!(gate, control::collect(config, clock, Default::default()));
         Self {
             gate,
             nats,
