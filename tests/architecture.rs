@@ -59,6 +59,7 @@ const DOORS: &[(&str, &[&str])] = &[
         &["proxy/identity/tc3", "cli/demo/sample", "control/delivery"],
     ),
     ("jsonwebtoken", &["licence"]),
+    ("ed25519_dalek", &["config/catalog"]),
     (
         "base64",
         &["config/settings", "config/catalog", "control/delivery"],

@@ -38,18 +38,44 @@ pub fn licence(command: &LicenceCommand) -> anyhow::Result<()> {
                 bail!("--why is empty: say why the licence is revoked, for whoever asks later");
             }
             let said = change(&flags.app, "revoke", &[("why", flags.why.as_str())])?;
-            let at = text(&said["at"]);
-            print(|out| {
-                let LicenceAppFlags {
-                    account, package, ..
-                } = &flags.app;
-                writeln!(
-                    out,
-                    "the licences of {package} of {account} that began before {at} are revoked; a device works on until its grant ends"
-                )
-            })
+            print(|out| revoked(out, &flags.app, &said))
         }
     }
+}
+
+fn revoked(out: &mut dyn Write, of: &LicenceAppFlags, said: &Value) -> io::Result<()> {
+    let LicenceAppFlags {
+        account, package, ..
+    } = of;
+    let at = text(&said["at"]);
+    writeln!(
+        out,
+        "the licences of {package} of {account} that began by {at} are revoked; a device works on until its grant ends"
+    )?;
+    for of in said["licences"].as_array().into_iter().flatten() {
+        line(out, of)?;
+    }
+    if text(&said["heard_by"]) == "this_gate" {
+        writeln!(
+            out,
+            "no other gate hears of it, because they share no outbox: ask each gate, or take the order out of the accounts file of all"
+        )?;
+    }
+    Ok(())
+}
+
+/// An order or a trial.
+fn line(out: &mut dyn Write, of: &Value) -> io::Result<()> {
+    let order = of.get("order").map_or("", |order| text(order));
+    writeln!(
+        out,
+        "  {} {} {order} {} to {} {}",
+        text(&of["package"]),
+        text(&of["kind"]),
+        text(&of["from"]),
+        text(&of["until"]),
+        text(&of["state"])
+    )
 }
 
 fn change(flags: &LicenceAppFlags, what: &str, more: &[(&str, &str)]) -> anyhow::Result<Value> {
@@ -87,16 +113,7 @@ fn table(out: &mut dyn Write, account: &Value) -> io::Result<()> {
         trials["apps"]
     )?;
     for of in account["licences"].as_array().into_iter().flatten() {
-        let order = of.get("order").map_or("", |order| text(order));
-        writeln!(
-            out,
-            "  {} {} {order} {} to {} {}",
-            text(&of["package"]),
-            text(&of["kind"]),
-            text(&of["from"]),
-            text(&of["until"]),
-            text(&of["state"])
-        )?;
+        line(out, of)?;
     }
     for of in account["revoked"].as_array().into_iter().flatten() {
         let (package, at, why) = (text(&of["package"]), text(&of["at"]), text(&of["why"]));

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Between two times that other gates are heard and the ledger is told. What was revoked at another
-/// gate gets no grant here after this.
-const EVERY: Duration = Duration::from_secs(10);
+/// gate is heard after this and the time of the answer.
+const EVERY: Duration = Duration::from_secs(5);
 
 /// The front of a gate, or of a collector, which takes no calls. `nats`: by which trials are shared
 /// with other gates, and how many servers keep a bucket.
@@ -27,7 +27,8 @@ pub(in crate::control) async fn portal(
         None if shared.windows.is_some() => TrialPlaces::Nowhere,
         None => TrialPlaces::Ledger,
     };
-    let opened = tokio::task::spawn_blocking(move || LicenceDesk::open(shared, places));
+    let patience = proxy.response_timeout();
+    let opened = tokio::task::spawn_blocking(move || LicenceDesk::open(shared, places, patience));
     let desk = Arc::new(opened.await??);
     let portal = match takes_calls {
         true => Portal::new(proxy.clone(), desk),

@@ -33,6 +33,17 @@ pub(crate) struct Grant {
     pub renew_after: Utc,
 }
 
+/// Why no grant is signed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Ungranted {
+    /// No key signs.
+    NoKey,
+    /// The second in which the licence ends has begun.
+    Ended,
+    /// The key cannot be used.
+    Failed(String),
+}
+
 /// The claims. Times are seconds since the Unix epoch.
 #[derive(Serialize)]
 struct Claims<'g> {
@@ -58,19 +69,32 @@ fn period(now: Utc, grant: Duration) -> (i64, i64) {
 
 impl Grant {
     /// The grant of the period that `now` lies in: the same one whoever asks, however often.
-    /// `None`: no key signs.
+    ///
+    /// # Errors
+    /// Why none is signed.
     pub(crate) fn sign(
         keys: &LicenceKeys,
         terms: &LicenceTerms,
         licence: &Licence,
         of: GrantFor<'_>,
         now: Utc,
-    ) -> Option<Result<Self, String>> {
+    ) -> Result<Self, Ungranted> {
         let (begin, length) = period(now, terms.grant);
         let issued = begin.max(licence.from.seconds());
         let until = licence.until.seconds();
         let whole = i64::try_from(terms.grant.as_secs()).unwrap_or(i64::MAX);
         let expires = begin.saturating_add(whole).min(until);
+        // A licence may end within a second, and a grant ends at a whole one.
+        let left = expires - now.seconds();
+        if left <= 0 {
+            return Err(Ungranted::Ended);
+        }
+        // Near the end of a licence a device may ask more often, for it may be renewed.
+        let middle = issued + (expires - issued) / 2;
+        let renew_after = match (begin + length).min(middle) {
+            due if due <= now.seconds() => now.seconds() + left / 2,
+            due => due,
+        };
         let claims = Claims {
             iss: &terms.issuer,
             sub: of.package.as_str(),
@@ -83,15 +107,12 @@ impl Grant {
             licensed_until: until,
         };
         let at = |second: i64| Utc(second.saturating_mul(1_000_000));
-        let token = match keys.sign(&claims)? {
-            Ok(token) => token,
-            Err(why) => return Some(Err(why)),
-        };
-        Some(Ok(Self {
-            token,
+        let token = keys.sign(&claims).ok_or(Ungranted::NoKey)?;
+        Ok(Self {
+            token: token.map_err(Ungranted::Failed)?,
             expires: at(expires),
-            renew_after: at(begin.saturating_add(length).min(expires)),
-        }))
+            renew_after: at(renew_after),
+        })
     }
 }
 
@@ -110,22 +131,30 @@ mod tests {
         Utc(second * 1_000_000)
     }
 
-    fn sign(seed: u8, device: &str, (from, until): (i64, i64), now: i64) -> Grant {
+    fn sign(seed: u8, device: &str, span: (i64, i64), now: i64) -> Grant {
+        let in_us = |second: i64| second * 1_000_000;
+        signed(seed, device, (in_us(span.0), in_us(span.1)), in_us(now)).unwrap()
+    }
+
+    fn signed(
+        seed: u8,
+        device: &str,
+        (from, until): (i64, i64),
+        now: i64,
+    ) -> Result<Grant, Ungranted> {
         let terms = terms(Some([seed; 32]), &[]);
         let keys = LicenceKeys::new(&terms).unwrap();
         let licence = Licence {
             kind: LicenceKind::Formal,
-            from: at(from),
-            until: at(until),
+            from: Utc(from),
+            until: Utc(until),
         };
         let of = GrantFor {
             account: &AccountId::new("a").unwrap(),
             package: &Package::new("com.example.a").unwrap(),
             device,
         };
-        Grant::sign(&keys, &terms, &licence, of, at(now))
-            .unwrap()
-            .unwrap()
+        Grant::sign(&keys, &terms, &licence, of, Utc(now))
     }
 
     fn claims(grant: &Grant) -> Value {
@@ -145,6 +174,33 @@ mod tests {
         assert_ne!(sign(2, "d1", year, begin).token, first.token);
         assert_eq!(first.expires, at(begin + 7 * DAY));
         assert_eq!(first.renew_after, at(begin + length));
+    }
+
+    #[test]
+    fn a_device_is_told_to_ask_before_its_grant_ends_also_at_the_end_of_the_licence() {
+        let (begin, length) = (302_400 * 6_000, 302_400);
+        for (from, until) in [
+            (0, begin + 365 * DAY),
+            (0, begin + length),
+            (begin + 100, begin + length + 100),
+            (begin + length - 200, begin + 365 * DAY),
+        ] {
+            for now in [begin + 150, begin + length - 100, begin + length - 2] {
+                let now = now.max(from);
+                let grant = sign(1, "d", (from, until), now);
+                assert!(grant.renew_after < grant.expires, "{from} {until} {now}");
+                assert!(grant.renew_after.seconds() >= now, "{from} {until} {now}");
+            }
+        }
+    }
+
+    #[test]
+    fn in_the_second_in_which_its_licence_ends_no_grant_is_signed_that_has_ended() {
+        let end = 302_400 * 6_000 * 1_000_000 + 700_000;
+        let asked = |before_us: i64| signed(1, "d", (0, end), end - before_us);
+        assert_eq!(asked(500_000), Err(Ungranted::Ended));
+        let last = asked(1_000_000).unwrap();
+        assert!(last.expires > Utc(end - 1_000_000) && last.expires <= Utc(end));
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod keys;
 mod places;
 mod terms;
 
-pub(crate) use grant::{Grant, GrantFor};
+pub(crate) use grant::{Grant, GrantFor, Ungranted};
 pub(crate) use keys::{LicenceKeys, fresh_key};
 pub(crate) use places::SharedTrials;
-pub(crate) use terms::{Licence, LicenceFacts, Unlicensed, licensed, trial_end};
+pub(crate) use terms::{Licence, LicenceFacts, Unlicensed, licensed};

@@ -8,6 +8,9 @@ use crate::model::{LicenceKind, Package, Stop, Utc};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 
+/// The clocks of two gates may be so far apart: what one of them has just issued holds at the other.
+const CLOCKS_APART_US: i64 = 300_000_000;
+
 /// What is known of an app of an account.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LicenceFacts<'f> {
@@ -47,6 +50,8 @@ pub(crate) enum Unlicensed {
     Revoked,
     /// The app had one, which has ended.
     Expired,
+    /// The app has one, which begins later.
+    NotBegun,
     /// The account has licences, and none for this app.
     OtherPackage,
     /// The account has none.
@@ -62,18 +67,15 @@ pub(crate) fn licensed(
     if let Some(stop) = stop(of) {
         return Err(Unlicensed::Stopped(stop));
     }
-    let holds = |begins: Utc| of.revoked.is_none_or(|revoked| begins > revoked);
+    let holds = |begins: Utc| !of.is_revoked(begins);
     let own = |order: &&LicenceOrder| order.package == *package;
     let orders = || of.account.licences.iter().filter(own);
     if let Some(formal) = in_force(orders().filter(|order| holds(order.from)), now) {
         return Ok(formal);
     }
-    let trial = of.trial.map(|issued| Licence {
-        kind: LicenceKind::Trial,
-        from: issued,
-        until: trial_end(issued, of.trial_days, of.zone),
-    });
-    if let Some(trial) = trial.filter(|trial| holds(trial.from) && now < trial.until) {
+    let trial = of.trial.map(|issued| of.trial_of(issued));
+    let in_force = |trial: &Licence| holds(trial.from) && trial.has_begun(now) && now < trial.until;
+    if let Some(trial) = trial.filter(in_force) {
         return Ok(trial);
     }
     let begun = |order: &LicenceOrder| order.from <= now;
@@ -82,13 +84,54 @@ pub(crate) fn licensed(
         || trial.is_some_and(|trial| is_revoked(trial.from, trial.until));
     Err(if revoked {
         Unlicensed::Revoked
-    } else if trial.is_some() || orders().any(begun) {
+    } else if trial.is_some_and(|trial| trial.until <= now) || orders().any(begun) {
         Unlicensed::Expired
+    } else if trial.is_some() || orders().next().is_some() {
+        Unlicensed::NotBegun
     } else if of.has_trials || of.account.licences.iter().any(begun) {
         Unlicensed::OtherPackage
     } else {
         Unlicensed::None
     })
+}
+
+impl LicenceFacts<'_> {
+    fn is_revoked(&self, begins: Utc) -> bool {
+        self.revoked.is_some_and(|revoked| begins <= revoked)
+    }
+
+    /// The trial that was issued then.
+    pub(crate) fn trial_of(&self, issued: Utc) -> Licence {
+        Licence {
+            kind: LicenceKind::Trial,
+            from: issued,
+            until: trial_end(issued, self.trial_days, self.zone),
+        }
+    }
+
+    /// Whether this trial or order of the app is in force by itself, whatever others it has.
+    pub(crate) fn state(&self, of: &Licence, now: Utc) -> Result<(), Unlicensed> {
+        if of.until <= now {
+            Err(Unlicensed::Expired)
+        } else if self.is_revoked(of.from) {
+            Err(Unlicensed::Revoked)
+        } else if !of.has_begun(now) {
+            Err(Unlicensed::NotBegun)
+        } else {
+            stop(self).map_or(Ok(()), |stop| Err(Unlicensed::Stopped(stop)))
+        }
+    }
+}
+
+impl Licence {
+    /// A trial was issued by another gate perhaps, whose clock is not this one.
+    pub(crate) fn has_begun(&self, now: Utc) -> bool {
+        let apart = match self.kind {
+            LicenceKind::Trial => CLOCKS_APART_US,
+            LicenceKind::Formal => 0,
+        };
+        self.from.0.saturating_sub(apart) <= now.0
+    }
 }
 
 /// Why the account gets no grant at all: a violation before arrears.
@@ -124,7 +167,7 @@ fn in_force<'o>(orders: impl Iterator<Item = &'o LicenceOrder>, now: Utc) -> Opt
 }
 
 /// The end of a trial that was issued at `issued`; excluded.
-pub(crate) fn trial_end(issued: Utc, days: u32, zone: &TimeZone) -> Utc {
+fn trial_end(issued: Utc, days: u32, zone: &TimeZone) -> Utc {
     let end = Timestamp::from_microsecond(issued.0)
         .and_then(|at| {
             at.to_zoned_datetime(zone.clone())
@@ -200,7 +243,7 @@ mod tests {
         let licence = Licence { kind, from, until };
         assert_eq!(
             licensed(&of, &a, Utc(from.0 - SECOND)),
-            Err(Unlicensed::None)
+            Err(Unlicensed::NotBegun)
         );
         assert_eq!(licensed(&of, &a, from), Ok(licence));
         assert_eq!(licensed(&of, &a, Utc(until.0 - SECOND)), Ok(licence));
@@ -252,6 +295,52 @@ mod tests {
             licensed(&other, &package("com.example.b"), issued),
             Err(Unlicensed::OtherPackage)
         );
+    }
+
+    #[test]
+    fn a_trial_of_a_clock_that_was_ahead_does_not_hold_before_it_was_issued() {
+        let (account, zone) = (account(""), zone());
+        let issued = at("2027-11-24T10:20:30+08:00");
+        let of = LicenceFacts {
+            trial: Some(issued),
+            has_trials: true,
+            ..facts(&account, &zone)
+        };
+        let app = package("com.example.a");
+        let at_clock = |behind_us: i64| licensed(&of, &app, Utc(issued.0 - behind_us));
+        assert_eq!(
+            at_clock(CLOCKS_APART_US + SECOND),
+            Err(Unlicensed::NotBegun)
+        );
+        assert_eq!(at_clock(365 * 86_400 * SECOND), Err(Unlicensed::NotBegun));
+        // Of another gate, whose clock differs as clocks do.
+        assert_eq!(at_clock(SECOND), Ok(of.trial_of(issued)));
+    }
+
+    #[test]
+    fn each_line_has_a_state_of_its_own() {
+        let (account, zone) = (account(ORDER), zone());
+        let issued = at("2026-11-24T00:00:00+08:00");
+        let of = LicenceFacts {
+            trial: Some(issued),
+            revoked: Some(Utc(issued.0 + SECOND)),
+            ..facts(&account, &zone)
+        };
+        let order = &account.licences[0];
+        let formal = Licence {
+            kind: LicenceKind::Formal,
+            from: order.from,
+            until: order.until,
+        };
+        let states = |now: &str| {
+            let state = |line: &Licence| of.state(line, at(now));
+            (state(&of.trial_of(issued)), state(&formal))
+        };
+        let (revoked, not_begun) = (Err(Unlicensed::Revoked), Err(Unlicensed::NotBegun));
+        assert_eq!(states("2027-01-01T00:00:00Z"), (revoked, not_begun));
+        let expired = Err(Unlicensed::Expired);
+        assert_eq!(states("2027-02-01T00:00:00Z"), (expired, not_begun));
+        assert_eq!(states("2027-03-01T00:00:00Z"), (expired, Ok(())));
     }
 
     #[test]

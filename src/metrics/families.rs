@@ -255,6 +255,8 @@ families! {
             "Requests for grants and trials that were refused.";
         pub licence_trials: IntCounter = "licence_trials_total" [],
             "Applications for a trial that were accepted.";
+        pub licence_unreadable: IntGauge = "licence_unreadable_values" [],
+            "Values in the buckets of licences that this gate cannot read and passes over.";
     }
     "The gate itself" {
         pub config_generation: IntGauge = "config_generation" [],

@@ -40,7 +40,25 @@ impl Nats {
     /// # Errors
     /// It is not what it must be, or there was no answer.
     pub async fn bucket(&self, name: &str, replicas: usize) -> Result<KeyValues, NatsError> {
-        self.fit_stream(fit::bucket(name, replicas)).await?;
+        self.open_bucket(name, replicas, false).await
+    }
+
+    /// The same of a bucket whose values stand nowhere else: nobody is told to delete it.
+    ///
+    /// # Errors
+    /// It is not what it must be, or there was no answer.
+    pub async fn only_bucket(&self, name: &str, replicas: usize) -> Result<KeyValues, NatsError> {
+        self.open_bucket(name, replicas, true).await
+    }
+
+    async fn open_bucket(
+        &self,
+        name: &str,
+        replicas: usize,
+        is_only_copy: bool,
+    ) -> Result<KeyValues, NatsError> {
+        let must_be = fit::bucket(name, replicas);
+        self.fit_stream(must_be, is_only_copy).await?;
         let store = self.jetstream.get_key_value(name).await;
         Ok(KeyValues {
             nats: self.clone(),
@@ -140,6 +158,37 @@ impl KeyValues {
         };
         let read = timeout(ANSWER, read).await;
         read.map_err(|_| NatsError::Away("no answer came in time".to_owned()))?
+    }
+
+    /// The last value of each key that has one, as the bucket stands, over one consumer.
+    ///
+    /// # Errors
+    /// There was no answer, or it broke off.
+    pub async fn all(&self) -> Result<Vec<(String, LastValue)>, NatsError> {
+        self.nats.check()?;
+        let late = || NatsError::Away("no answer came in time".to_owned());
+        let mut found = Vec::new();
+        // As it was opened. No end is told of a bucket that has nothing.
+        let status = timeout(ANSWER, self.store.status()).await;
+        let status = status.map_err(|_| late())?;
+        let status = status.map_err(|error| request_error(&self.name, &error))?;
+        if status.values() == 0 {
+            return Ok(found);
+        }
+        let begun = timeout(ANSWER, self.store.watch_with_history(">")).await;
+        let begun = begun.map_err(|_| late())?;
+        let mut entries = begun.map_err(|error| request_error(&self.name, &error))?;
+        while let Some(entry) = timeout(ANSWER, entries.next()).await.map_err(|_| late())? {
+            let entry = entry.map_err(|error| request_error(&self.name, &error))?;
+            if entry.operation == Operation::Put {
+                let (revision, bytes) = (entry.revision, entry.value);
+                found.push((entry.key, LastValue { revision, bytes }));
+            }
+            if entry.delta == 0 {
+                return Ok(found);
+            }
+        }
+        Err(late())
     }
 
     /// The values of the key, from the last one on.

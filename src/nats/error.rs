@@ -20,13 +20,15 @@ pub enum NatsError {
     #[error(
         "the stream {stream} is not as the settings say: {}; {}",
         listed(differences),
-        remedy(stream)
+        remedy(stream, *is_only_copy)
     )]
     Unfit {
         /// Its name.
         stream: String,
         /// At least one.
         differences: Vec<Difference>,
+        /// What it has stands nowhere else, so nobody sends it again.
+        is_only_copy: bool,
     },
     /// The server refuses.
     #[error("NATS refuses: {why} ({code})")]
@@ -73,7 +75,13 @@ fn listed(differences: &[Difference]) -> String {
     text
 }
 
-fn remedy(stream: &str) -> String {
+fn remedy(stream: &str, is_only_copy: bool) -> String {
+    if is_only_copy {
+        return format!(
+            "change it (`nats stream edit {stream}`) or the settings; do not delete it, for nobody has the whole of it: where it cannot be \
+             changed, put its messages into another that is so (`nats stream backup`, `restore`)"
+        );
+    }
     format!(
         "change it (`nats stream edit {stream}`) or the settings, or delete it: it is made again, and \
          what was not collected is sent again"

@@ -54,7 +54,7 @@ impl Nats {
     /// # Errors
     /// It is not what it must be, or there was no answer.
     pub async fn records(&self, options: &StreamOptions) -> Result<Records, NatsError> {
-        let stream = self.fit_stream(fit::records(options)).await?;
+        let stream = self.fit_stream(fit::records(options), false).await?;
         Ok(Records {
             nats: self.clone(),
             stream,
@@ -63,7 +63,11 @@ impl Nats {
     }
 
     /// A stream that is exactly so, as far as it matters.
-    pub(in crate::nats) async fn fit_stream(&self, must_be: Config) -> Result<Stream, NatsError> {
+    pub(in crate::nats) async fn fit_stream(
+        &self,
+        must_be: Config,
+        is_only_copy: bool,
+    ) -> Result<Stream, NatsError> {
         self.check()?;
         let name = must_be.name.clone();
         let found = match self.jetstream.get_stream(&name).await {
@@ -87,6 +91,7 @@ impl Nats {
             false => Err(NatsError::Unfit {
                 stream: name,
                 differences,
+                is_only_copy,
             }),
         }
     }

@@ -2,10 +2,12 @@
 //!
 //! Owns the order of what is known and what is durable: an application is answered only when it is
 //! in the ledger, or in the bucket that all gates share. Must never count a trial by itself where
-//! other gates give out trials too.
+//! other gates give out trials too, nor forget what became durable because its client went away.
 
 use crate::config::LicenceTerms;
-use crate::ledger::{LedgerError, LicenceDay, LicenceEntry, LicenceTrial, ReadError, TrialPlace};
+use crate::ledger::{
+    LedgerError, LicenceDay, LicenceEntry, LicenceTrial, ReadError, StoreError, TrialPlace,
+};
 use crate::licence::{LicenceFacts, LicenceKeys, SharedTrials, Unlicensed};
 use crate::model::{AccountId, LicenceKind, Package, Utc};
 use crate::portal::licence_counts::LicenceCounts;
@@ -14,7 +16,13 @@ use crate::proxy::{LicenceRefusal, Refusal, Shared};
 use jiff::tz::TimeZone;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// So many applications and revocations wait for a disk or a server at once. Others wait for them.
+const CHANGES_AT_ONCE: usize = 8;
 
 /// Where the places of trials are taken.
 pub(crate) enum TrialPlaces {
@@ -43,15 +51,35 @@ pub enum UnreadLicences {
 /// Trials and revocations.
 pub(crate) struct LicenceDesk {
     pub(super) shared: Arc<Shared>,
-    places: TrialPlaces,
-    known: Mutex<KnownLicences>,
+    pub(super) places: TrialPlaces,
+    pub(super) known: Mutex<KnownLicences>,
     /// The keys of the generation with this number.
     keys: Mutex<Option<(u64, Arc<LicenceKeys>)>>,
     pub(super) counts: LicenceCounts,
+    changes: Arc<Semaphore>,
+    /// How long somebody waits for a change.
+    patience: Duration,
+    /// Why places cannot be asked for, and revocations not be heard.
+    unknown: Trouble,
+    pub(super) unheard: Trouble,
+}
+
+/// What is wrong, told once.
+#[derive(Default)]
+pub(super) struct Trouble(Mutex<Option<String>>);
+
+impl Trouble {
+    /// Whether this has not been told: another trouble, or its end.
+    pub(super) fn is_news(&self, trouble: Option<&str>) -> bool {
+        let mut told = self.0.lock();
+        let is_news = told.as_deref() != trouble;
+        *told = trouble.map(str::to_owned);
+        is_news
+    }
 }
 
 #[derive(Default)]
-struct KnownLicences {
+pub(super) struct KnownLicences {
     /// By account, in order of place.
     trials: HashMap<AccountId, Vec<LicenceTrial>>,
     revoked: HashMap<(AccountId, Package), (Utc, String)>,
@@ -91,11 +119,15 @@ impl KnownApp {
 }
 
 impl LicenceDesk {
-    /// With what the ledger has. Blocks.
+    /// With what the ledger has. Blocks. `patience`: how long somebody waits for a change.
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub(crate) fn open(shared: Arc<Shared>, places: TrialPlaces) -> Result<Self, UnreadLicences> {
+    pub(crate) fn open(
+        shared: Arc<Shared>,
+        places: TrialPlaces,
+        patience: Duration,
+    ) -> Result<Self, UnreadLicences> {
         let reader = shared.ledger.reader()?;
         let mut known = KnownLicences::default();
         for trial in reader.licence_trials()? {
@@ -110,6 +142,10 @@ impl LicenceDesk {
             known: Mutex::new(known),
             keys: Mutex::new(None),
             counts: LicenceCounts::default(),
+            changes: Arc::new(Semaphore::new(CHANGES_AT_ONCE)),
+            patience,
+            unknown: Trouble::default(),
+            unheard: Trouble::default(),
         })
     }
 
@@ -169,13 +205,14 @@ impl LicenceDesk {
         let TrialPlaces::Shared(shared) = &self.places else {
             return Ok(());
         };
-        let known = self.known.lock().trials.get(account).map_or(0, Vec::len);
-        let next = u32::try_from(known).unwrap_or(u32::MAX).saturating_add(1);
-        if next > apps {
+        let known = self.of_account(account).0;
+        if known.len() >= apps as usize {
             return Ok(());
         }
-        let found = shared.held_from(account, next, apps).await.map_err(away)?;
-        self.remember(found).await;
+        let found = shared.held_beside(account, &known, apps).await;
+        self.remember(found.map_err(|error| self.away(&error))?)
+            .await;
+        self.unknown.is_news(None);
         Ok(())
     }
 
@@ -190,6 +227,17 @@ impl LicenceDesk {
         package: &Package,
         apps: u32,
     ) -> Result<LicenceTrial, Refusal> {
+        let (desk, account, package) = (self.clone(), account.clone(), package.clone());
+        let applied = async move { desk.applied(&account, &package, apps).await };
+        self.to_its_end(applied).await
+    }
+
+    async fn applied(
+        self: &Arc<Self>,
+        account: &AccountId,
+        package: &Package,
+        apps: u32,
+    ) -> Result<LicenceTrial, Refusal> {
         let now = self.shared.clock.utc();
         let place = match &self.places {
             TrialPlaces::Nowhere => return Err(LicenceRefusal::NoTrialsHere.into()),
@@ -197,26 +245,61 @@ impl LicenceDesk {
                 let (desk, account, package) = (self.clone(), account.clone(), package.clone());
                 let asked = tokio::task::spawn_blocking(move || {
                     let ledger = &desk.shared.ledger;
-                    ledger.apply_for_trial(&account, &package, apps, now)
+                    let place = ledger.apply_for_trial(&account, &package, apps, now)?;
+                    // Here, because whoever waits may go away: what is durable is in force.
+                    if let TrialPlace::Taken(trial) = &place {
+                        desk.known.lock().add(trial.clone());
+                    }
+                    Ok::<_, StoreError>(place)
                 });
-                let place = asked.await.map_err(away)?.map_err(away)?;
-                if let TrialPlace::Taken(trial) = &place {
-                    self.known.lock().add(trial.clone());
-                }
-                place
+                let asked = asked.await.map_err(|error| self.away(&error))?;
+                asked.map_err(|error| self.away(&error))?
             }
             TrialPlaces::Shared(shared) => {
                 let known = self.of_account(account).0;
                 let applied = shared.apply((account, package), &known, apps, now).await;
-                let (place, seen) = applied.map_err(away)?;
+                let (place, seen) = applied.map_err(|error| self.away(&error))?;
                 self.remember(seen).await;
                 place
             }
         };
+        self.unknown.is_news(None);
         match place {
-            TrialPlace::Taken(trial) => Ok(trial),
+            TrialPlace::Taken(trial) => {
+                self.shared.metrics.licence_trials.inc();
+                Ok(trial)
+            }
             TrialPlace::Full => Err(LicenceRefusal::TrialLimit.into()),
         }
+    }
+
+    /// Does a change that goes on to its end also when nobody waits for it any more: its client went
+    /// away, or the disk or the server took longer than a client waits.
+    pub(super) async fn to_its_end<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let waited = async {
+            let place = self.changes.clone().acquire_owned().await;
+            let place = place.map_err(|error| self.away(&error))?;
+            let changed = tokio::spawn(async move {
+                let changed = change.await;
+                drop(place);
+                changed
+            });
+            changed.await.map_err(|error| self.away(&error))?
+        };
+        let waited = tokio::time::timeout(self.patience, waited).await;
+        waited.unwrap_or_else(|_| Err(self.away(&"the disk or the server does not answer")))
+    }
+
+    /// Why it is not known who has which trial: the operator is told once, each client.
+    pub(super) fn away(&self, why: &dyn Display) -> Refusal {
+        let why = why.to_string();
+        if self.unknown.is_news(Some(&why)) {
+            tracing::warn!("it cannot be said who has which trial: {why}");
+        }
+        LicenceRefusal::Away.into()
     }
 
     /// Keeps what the bucket says, so that it is known also while NATS is away. The bucket has it:
@@ -234,7 +317,7 @@ impl LicenceDesk {
         self.keep(new).await;
     }
 
-    async fn keep(&self, entries: Vec<LicenceEntry>) {
+    pub(super) async fn keep(&self, entries: Vec<LicenceEntry>) {
         if entries.is_empty() {
             return;
         }
@@ -245,57 +328,10 @@ impl LicenceDesk {
         }
     }
 
-    /// Revokes the licences of an app that began before now, at all gates. It is durable when this
-    /// returns.
-    ///
-    /// # Errors
-    /// It is not known whether it is revoked; to ask again is safe.
-    pub(crate) async fn revoke(
-        self: &Arc<Self>,
-        account: &AccountId,
-        package: &Package,
-        why: &str,
-    ) -> Result<Utc, Refusal> {
-        let at = self.shared.clock.utc();
-        match &self.places {
-            TrialPlaces::Nowhere => return Err(LicenceRefusal::NoTrialsHere.into()),
-            TrialPlaces::Shared(shared) => shared
-                .revoke(account, package, at, why)
-                .await
-                .map_err(away)?,
-            TrialPlaces::Ledger => {}
-        }
-        let (desk, entry) = (self.clone(), revocation(account, package, at, why));
-        let kept = tokio::task::spawn_blocking(move || {
-            let ledger = &desk.shared.ledger;
-            ledger.keep_licences(vec![entry])
-        });
-        let kept = kept.await.map_err(away)?;
-        // Where it is shared the bucket has it.
-        if matches!(self.places, TrialPlaces::Ledger) {
-            kept.map_err(away)?;
-        }
-        self.known.lock().revoke(account, package, at, why);
-        Ok(at)
-    }
-
     /// Hears what other gates revoked, and tells the ledger of the grants since. To be called each
     /// few seconds.
     pub(crate) async fn settle(&self) {
-        if let TrialPlaces::Shared(shared) = &self.places {
-            match shared.revoked().await {
-                Ok(revoked) => {
-                    let mut new = Vec::new();
-                    for (account, package, at, why) in revoked {
-                        if self.known.lock().revoke(&account, &package, at, &why) {
-                            new.push(revocation(&account, &package, at, &why));
-                        }
-                    }
-                    self.keep(new).await;
-                }
-                Err(error) => tracing::debug!("what is revoked is not heard: {error}"),
-            }
-        }
+        self.hear_revoked().await;
         let shared = self.shared.clone();
         let days = self.counts.take();
         let again = days.clone();
@@ -337,7 +373,13 @@ impl KnownLicences {
     }
 
     /// Whether it is new.
-    fn revoke(&mut self, account: &AccountId, package: &Package, at: Utc, why: &str) -> bool {
+    pub(super) fn revoke(
+        &mut self,
+        account: &AccountId,
+        package: &Package,
+        at: Utc,
+        why: &str,
+    ) -> bool {
         let key = (account.clone(), package.clone());
         let before = self.revoked.get(&key);
         if before.is_some_and(|(before, _)| *before >= at) {
@@ -348,26 +390,13 @@ impl KnownLicences {
     }
 }
 
-fn revocation(account: &AccountId, package: &Package, at: Utc, why: &str) -> LicenceEntry {
-    LicenceEntry::Revoked {
-        account: account.clone(),
-        package: package.clone(),
-        at,
-        why: why.to_owned(),
-    }
-}
-
-fn away(error: impl std::fmt::Display) -> Refusal {
-    tracing::warn!("it cannot be said who has which trial: {error}");
-    LicenceRefusal::Away.into()
-}
-
 /// Why the rules refuse, as a client is told.
 pub(super) fn refusal(unlicensed: Unlicensed) -> Refusal {
     match unlicensed {
         Unlicensed::Stopped(stop) => Refusal::Stopped(stop),
         Unlicensed::Revoked => LicenceRefusal::Revoked.into(),
         Unlicensed::Expired => LicenceRefusal::Expired.into(),
+        Unlicensed::NotBegun => LicenceRefusal::NotBegun.into(),
         Unlicensed::OtherPackage => LicenceRefusal::OtherPackage.into(),
         Unlicensed::None => LicenceRefusal::None.into(),
     }

@@ -7,7 +7,7 @@
 use crate::config::LicenceTerms;
 use crate::http::h1::{Answer, RequestHead};
 use crate::ledger::LicenceDay;
-use crate::licence::{Grant, GrantFor, Licence, Unlicensed, licensed, trial_end};
+use crate::licence::{Grant, GrantFor, Licence, Ungranted, Unlicensed, licensed};
 use crate::model::{LicenceKind, Local, Package, Utc};
 use crate::portal::form::Said;
 use crate::portal::front::{Portal, Question, Source};
@@ -89,9 +89,6 @@ impl Portal {
         let account = policy.account(&claimant.account().id).cloned();
         let account = account.ok_or(Refusal::NotOpened)?;
         let terms = sold(&policy)?;
-        if !self.desk.keys(&policy, terms)?.signs() {
-            return Err(LicenceRefusal::NotSold.into());
-        }
         let (package, applies) = (&wanted.package, wanted.applies);
         let licence = licence_of(&self.desk, &policy, &account, package, applies).await?;
         let now = shared.clock.utc();
@@ -117,10 +114,13 @@ impl Portal {
             device: &wanted.device,
         };
         let grant = Grant::sign(&keys, terms, licence, of, now);
-        let grant = grant.ok_or(Refusal::Licence(LicenceRefusal::NotSold))?;
-        let grant = grant.map_err(|why| {
-            tracing::error!("a grant cannot be signed: {why}");
-            Refusal::CannotAnswer
+        let grant = grant.map_err(|why| match why {
+            Ungranted::NoKey => LicenceRefusal::NotSold.into(),
+            Ungranted::Ended => LicenceRefusal::Expired.into(),
+            Ungranted::Failed(why) => {
+                tracing::error!("a grant cannot be signed: {why}");
+                Refusal::CannotAnswer
+            }
         })?;
         let local = |at| Local::new(at, &policy.catalog.time_zone);
         Ok(json!({
@@ -163,35 +163,8 @@ pub(crate) fn described(
     (now, days): (Utc, Vec<LicenceDay>),
 ) -> Value {
     let (trials, revoked) = desk.of_account(&account.id);
-    let of_app = |package: &Package| {
-        let known = desk.known(&account.id, package);
-        let facts = known.facts(account, package, terms, zone);
-        match licensed(&facts, package, now) {
-            Ok(_) => "in_force",
-            Err(why) => refusal(why).reason(),
-        }
-    };
+    let lines = lines(desk, account, terms, zone, now);
     let local = |at| Local::new(at, zone);
-    let formal = account.licences.iter().map(|order| {
-        let until = (order.from <= now && now < order.until).then(|| of_app(&order.package));
-        let state = match until {
-            Some(state) => state,
-            None if now < order.from => "not_begun",
-            None => "licence_expired",
-        };
-        json!({
-            "kind": LicenceKind::Formal.as_str(), "package": order.package, "order": order.order,
-            "from": local(order.from), "until": local(order.until), "state": state,
-        })
-    });
-    let tried = trials.iter().map(|trial| {
-        json!({
-            "kind": LicenceKind::Trial.as_str(), "package": trial.package, "place": trial.place,
-            "from": local(trial.applied_at),
-            "until": local(trial_end(trial.applied_at, terms.trial_days, zone)),
-            "state": of_app(&trial.package),
-        })
-    });
     let revoked = revoked
         .iter()
         .map(|(package, at, why)| json!({"package": package, "at": local(*at), "why": why}));
@@ -214,10 +187,52 @@ pub(crate) fn described(
         "account": account.id,
         "time_zone": zone.iana_name(),
         "trials": {"apps": terms.trial_apps, "used": used, "left": terms.trial_apps.saturating_sub(used)},
-        "licences": formal.chain(tried).collect::<Vec<_>>(),
+        "licences": lines.into_iter().map(|(_, line)| line).collect::<Vec<_>>(),
         "revoked": revoked.collect::<Vec<_>>(),
         "grants": grants.collect::<Vec<_>>(),
     })
+}
+
+/// The orders and the trials of the account, each of its app and with a state of its own.
+pub(crate) fn lines(
+    desk: &LicenceDesk,
+    account: &KnownAccount,
+    terms: &LicenceTerms,
+    zone: &TimeZone,
+    now: Utc,
+) -> Vec<(Package, Value)> {
+    let line = |package: &Package, of: &Licence| {
+        let known = desk.known(&account.id, package);
+        let facts = known.facts(account, package, terms, zone);
+        let state = match facts.state(of, now) {
+            Ok(()) => "in_force",
+            Err(why) => refusal(why).reason(),
+        };
+        let local = |at| Local::new(at, zone);
+        json!({
+            "kind": of.kind.as_str(), "package": package, "from": local(of.from),
+            "until": local(of.until), "state": state,
+        })
+    };
+    let formal = account.licences.iter().map(|order| {
+        let of = Licence {
+            kind: LicenceKind::Formal,
+            from: order.from,
+            until: order.until,
+        };
+        let mut line = line(&order.package, &of);
+        line["order"] = json!(order.order);
+        (order.package.clone(), line)
+    });
+    let trials = desk.of_account(&account.id).0;
+    let tried = trials.iter().map(|trial| {
+        let known = desk.known(&account.id, &trial.package);
+        let facts = known.facts(account, &trial.package, terms, zone);
+        let mut line = line(&trial.package, &facts.trial_of(trial.applied_at));
+        line["place"] = json!(trial.place);
+        (trial.package.clone(), line)
+    });
+    formal.chain(tried).collect()
 }
 
 /// What is sold of licences.
@@ -269,6 +284,10 @@ pub(crate) async fn licence_of(
     applies: bool,
 ) -> Result<Licence, Refusal> {
     let terms = sold(policy)?;
+    // No place is taken for a licence without grants.
+    if !desk.keys(policy, terms)?.signs() {
+        return Err(LicenceRefusal::NotSold.into());
+    }
     let zone = &policy.catalog.time_zone;
     let judge = || {
         let known = desk.known(&account.id, package);
@@ -278,14 +297,11 @@ pub(crate) async fn licence_of(
     match judge() {
         Ok(licence) => return Ok(licence),
         // An app that had a licence takes no trial.
-        Err(Unlicensed::None | Unlicensed::OtherPackage) => {}
+        Err(Unlicensed::None | Unlicensed::OtherPackage | Unlicensed::NotBegun) => {}
         Err(why) => return Err(refusal(why)),
     }
     match applies {
-        true => {
-            desk.apply(&account.id, package, terms.trial_apps).await?;
-            desk.shared.metrics.licence_trials.inc();
-        }
+        true => drop(desk.apply(&account.id, package, terms.trial_apps).await?),
         // Another gate may have given one out.
         false => desk.look(&account.id, terms.trial_apps).await?,
     }

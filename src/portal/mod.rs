@@ -13,6 +13,7 @@ mod front;
 mod html;
 mod licence_counts;
 mod licence_desk;
+mod licence_revoking;
 mod licences;
 mod limits;
 mod page;
@@ -25,4 +26,5 @@ mod words;
 
 pub(crate) use front::Portal;
 pub(crate) use licence_desk::{LicenceDesk, TrialPlaces, UnreadLicences};
+pub(crate) use licence_revoking::{NotRevoked, revoke};
 pub(crate) use licences::{described, licence_of, sold};

@@ -10,6 +10,8 @@ pub(crate) enum LicenceRefusal {
     None,
     /// The app's licence has ended.
     Expired,
+    /// The app's licence begins later.
+    NotBegun,
     /// The account or the licence key has licences for other apps.
     OtherPackage,
     /// The provider revoked the licences of the app.
@@ -31,9 +33,10 @@ pub(crate) enum LicenceRefusal {
 #[cfg(test)]
 impl LicenceRefusal {
     /// Every one.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::None,
         Self::Expired,
+        Self::NotBegun,
         Self::OtherPackage,
         Self::Revoked,
         Self::TrialLimit,
@@ -52,6 +55,10 @@ impl fmt::Display for LicenceRefusal {
                 "the app has no licence: buy one for its package, or apply for a trial with the credential of the account"
             }
             Self::Expired => "the licence of the app has ended: buy one for its package",
+            Self::NotBegun => {
+                "the licence of the app has not begun: ask again when it has; a trial that has not begun was issued by a clock that was ahead: \
+                 ask the provider"
+            }
             Self::OtherPackage => {
                 "the licences are of other apps: use the package that one was bought for, or buy one for this package"
             }

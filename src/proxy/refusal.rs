@@ -403,6 +403,9 @@ refusals! {
         Self::Licence(failure @ LicenceRefusal::Expired) =>
             "licence_expired", "UnauthorizedOperation.LicenceExpired", FORBIDDEN "Licence ended", Retry::Never,
             (failure as LicenceRefusal::Expired);
+        Self::Licence(failure @ LicenceRefusal::NotBegun) =>
+            "licence_not_begun", "UnauthorizedOperation.LicenceNotBegun", FORBIDDEN "Licence not begun", Retry::Never,
+            (failure as LicenceRefusal::NotBegun);
         Self::Licence(failure @ LicenceRefusal::OtherPackage) =>
             "other_package", "UnauthorizedOperation.OtherPackage", FORBIDDEN "Licence of another app", Retry::Never,
             (failure as LicenceRefusal::OtherPackage);

@@ -192,6 +192,11 @@ impl Proxy {
         &self.shared
     }
 
+    /// How long a client waits for what this process itself waits for.
+    pub(crate) fn response_timeout(&self) -> Duration {
+        self.response_timeout
+    }
+
     /// Whether this process is one of several replicas (`admission.store`, `outbox`): its ledger has
     /// a part of the calls, and the bills are made elsewhere.
     pub fn is_replica(&self) -> bool {

@@ -136,7 +136,11 @@ async fn a_stream_that_is_otherwise_is_refused_and_all_that_differs_is_named() {
         let by_hand = r#"{"name":"KV_by_hand","subjects":["$KV.by_hand.>"],"retention":"workqueue","discard":"old",
             "storage":"memory","max_age":3600000000000,"num_replicas":1,"max_bytes":-1,"max_msgs":7,"max_consumers":-1}"#;
         request(server.port, "$JS.API.STREAM.CREATE.KV_by_hand", by_hand);
-        let Err(NatsError::Unfit { differences, .. }) = nats.bucket("by_hand", 1).await else {
+        let error = nats.bucket("by_hand", 1).await.err().unwrap();
+        assert!(error.to_string().contains("or delete it"), "{error}");
+        let error = nats.only_bucket("by_hand", 1).await.err().unwrap();
+        assert!(error.to_string().contains("do not delete it"), "{error}");
+        let NatsError::Unfit { differences, .. } = error else {
             panic!("it is fit");
         };
         let named: Vec<&str> = differences.iter().map(|it| it.what).collect();

@@ -6,9 +6,12 @@
 
 In a real SDK the keys of the set are compiled in beside those that are fetched, and `segment` is the work.
 """
+import http.client
 import json
+import os
 import pathlib
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -29,7 +32,7 @@ class OfflineSdk:
     def renew(self, gate, licence_key):
         """Asks for a grant. To be called when there is a network and `is_due`; what is kept holds on if it fails."""
         with urllib.request.urlopen(f"{gate}/.well-known/jwks.json", timeout=10) as answer:
-            (self.folder / "jwks.json").write_bytes(answer.read())
+            jwks = verify.text_of(answer.read())
         wanted = {"package": self.package, "device": self.device, "sdk": VERSION}
         request = urllib.request.Request(
             f"{gate}/v1/licences/authorize",
@@ -39,9 +42,9 @@ class OfflineSdk:
         )
         with urllib.request.urlopen(request, timeout=10) as answer:
             grant = json.load(answer)["grant"]
-        # Verified before it takes the place of one that holds.
-        self._verified(grant)
-        (self.folder / "grant").write_text(grant, encoding="ascii")
+        # Verified before it takes the place of one that holds. Whoever answers may be no gate.
+        self._verified(grant, jwks)
+        self._keep({"grant": grant, "jwks": jwks})
 
     def is_due(self, now=None):
         """Whether less than half of the grant's time is left, so that it should be renewed."""
@@ -54,12 +57,24 @@ class OfflineSdk:
         self._claims(now)
         return picture[::-1]
 
-    def _claims(self, now=None):
-        return self._verified((self.folder / "grant").read_text(encoding="ascii"), now)
+    def _keep(self, kept):
+        """In one file, which is whole at any instant: a grant and the keys of another set do not fit."""
+        with tempfile.NamedTemporaryFile("w", encoding="ascii", dir=self.folder, delete=False) as file:
+            json.dump(kept, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(file.name, self.folder / "grant")
 
-    def _verified(self, grant, now=None):
-        keys = verify.keys_of(self.folder / "jwks.json")
-        return verify.verify(grant, keys, self.package, self.device, ISSUER, now)
+    def _claims(self, now=None):
+        try:
+            kept = json.loads(verify.text_of((self.folder / "grant").read_bytes()))
+            grant, jwks = kept["grant"], kept["jwks"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise verify.Refused("what was kept cannot be read") from error
+        return self._verified(grant, jwks, now)
+
+    def _verified(self, grant, jwks, now=None):
+        return verify.verify(grant, verify.keys_of(jwks), self.package, self.device, ISSUER, now)
 
 
 def main(words):
@@ -73,9 +88,16 @@ def main(words):
             now = int(words[4]) if len(words) > 4 else None
             print(OfflineSdk(folder, package, device).segment("picture", now))
     except urllib.error.HTTPError as error:
-        print(f"refused by the gate: {json.load(error)['detail']}")
+        try:
+            why = json.load(error)["detail"]
+        except (ValueError, KeyError, TypeError):
+            why = f"status {error.code}"
+        print(f"refused by the gate: {why}")
         sys.exit(1)
-    except (verify.Refused, OSError) as why:
+    except (ValueError, KeyError, TypeError) as error:
+        print(f"refused: what answered is no gate: {error!r}")
+        sys.exit(1)
+    except (verify.Refused, http.client.HTTPException, OSError) as why:
         print(f"refused: {why}")
         sys.exit(1)
 

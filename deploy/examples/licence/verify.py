@@ -17,12 +17,19 @@ class Refused(Exception):
     """The grant does not hold."""
 
 
-def keys_of(path):
+def keys_of(text):
     """The Ed25519 keys of a set, by their id. Others are not looked at."""
-    with open(path, encoding="utf-8") as file:
-        jwks = json.load(file)["keys"]
-    ed25519 = [key for key in jwks if key.get("kty") == "OKP" and key.get("crv") == "Ed25519"]
-    return {key["kid"]: jwt.PyJWK(key, algorithm="EdDSA") for key in ed25519}
+    keys = {}
+    try:
+        for key in json.loads(text)["keys"]:
+            if key.get("kty") == "OKP" and key.get("crv") == "Ed25519" and isinstance(key.get("kid"), str):
+                try:
+                    keys[key["kid"]] = jwt.PyJWK(key, algorithm="EdDSA")
+                except jwt.PyJWTError:
+                    continue
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Refused("the set of keys cannot be read") from error
+    return keys
 
 
 def verify(grant, keys, package, device, issuer, now=None):
@@ -30,6 +37,8 @@ def verify(grant, keys, package, device, issuer, now=None):
     now = time.time() if now is None else now
     try:
         header = jwt.get_unverified_header(grant)
+        if "crit" in header or "b64" in header:
+            raise Refused("its header asks for what is not done here")
         key = keys.get(header.get("kid"))
         if key is None:
             raise Refused("no key of this id is known")
@@ -42,11 +51,15 @@ def verify(grant, keys, package, device, issuer, now=None):
             # The times are compared below, by the time that is given.
             options={"require": ["iss", "sub", "exp", "nbf"], "verify_exp": False, "verify_nbf": False, "verify_iat": False},
         )
+        is_canonical = canonical(grant) == grant
     except jwt.PyJWTError as error:
         raise Refused(str(error)) from error
-    if canonical(grant) != grant:
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Refused(f"it cannot be read: {error}") from error
+    if not is_canonical:
         raise Refused("it is not written as it was signed")
-    if not (isinstance(claims["exp"], int) and isinstance(claims["nbf"], int)):
+    # A truth value is a number, for Python.
+    if type(claims["exp"]) is not int or type(claims["nbf"]) is not int:
         raise Refused("its times are no numbers")
     if now >= claims["exp"]:
         raise Refused("it has ended")
@@ -65,6 +78,14 @@ def canonical(grant):
     return ".".join(jwt.utils.base64url_encode(part).decode() for part in parts)
 
 
+def text_of(grant):
+    """A grant has letters of ASCII alone."""
+    try:
+        return grant.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise Refused("it cannot be read: it is no ASCII") from error
+
+
 def main(words):
     if len(words) == 2 and words[0] == "--jws":
         with open(words[1], encoding="utf-8") as file:
@@ -74,14 +95,18 @@ def main(words):
         return
     path, package, device, issuer = words[:4]
     now = int(words[4]) if len(words) > 4 else None
-    keys = keys_of(path)
-    for line in sys.stdin:
+    with open(path, encoding="utf-8") as file:
+        keys = keys_of(file.read())
+    for line in sys.stdin.buffer:
         try:
-            claims = verify(line.rstrip("\n"), keys, package, device, issuer, now)
+            claims = verify(text_of(line.removesuffix(b"\n")), keys, package, device, issuer, now)
             print(f"valid until {claims['exp']}")
         except Refused as why:
             print(f"refused: {why}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except Refused as why:
+        sys.exit(str(why))

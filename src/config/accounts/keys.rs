@@ -3,7 +3,7 @@
 //! Owns which keys may have one id. No message here repeats a value: people paste a key into the
 //! wrong field.
 
-use crate::config::accounts::taken::{Taken, take};
+use crate::config::accounts::taken::{OF_NOTHING, Taken, is_of_nothing, take};
 use crate::config::accounts::{Credential, Key};
 use crate::config::reader::{Fields, Item, point};
 use crate::config::settings::network;
@@ -138,6 +138,9 @@ fn credential<'a>(
                 return item.refuse(
                     "expected the SHA-256 of the key as 64 lowercase hex digits, not the key itself",
                 );
+            }
+            if is_of_nothing(&sha256) {
+                return item.refuse(OF_NOTHING);
             }
             let Taken {
                 files, api_keys, ..

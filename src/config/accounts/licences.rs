@@ -4,7 +4,7 @@
 //! against an instant, elsewhere.
 
 use crate::config::accounts::services::{discount, end, paid};
-use crate::config::accounts::taken::{Taken, order, take};
+use crate::config::accounts::taken::{OF_NOTHING, Taken, is_of_nothing, order, take};
 use crate::config::accounts::{LicenceKey, LicenceOrder};
 use crate::config::catalog;
 use crate::config::reader::Item;
@@ -97,6 +97,9 @@ fn sha256(item: Item<'_>, taken: &mut Taken) -> Option<[u8; 32]> {
         return item.refuse(
             "expected the SHA-256 of the licence key as 64 lowercase hex digits, not the key itself",
         );
+    }
+    if is_of_nothing(&sha256) {
+        return item.refuse(OF_NOTHING);
     }
     let Taken {
         files, api_keys, ..

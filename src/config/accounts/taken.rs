@@ -51,6 +51,15 @@ pub(in crate::config) fn take<K: Eq + Hash>(
     }
 }
 
+/// Whether this is the SHA-256 of nothing: an empty text would be the key.
+pub(in crate::config) fn is_of_nothing(sha256: &[u8; 32]) -> bool {
+    hex::encode(sha256) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+}
+
+/// What is said of it.
+pub(in crate::config) const OF_NOTHING: &str =
+    "is the SHA-256 of an empty text: hash the key itself";
+
 /// An order id, which no other order has.
 pub(in crate::config) fn order(item: Item<'_>, taken: &mut Taken) -> Option<Box<str>> {
     let order = entry_id(item, "an order id of 1 to 64 of 0-9, A-Z, a-z, . _ and -")?;

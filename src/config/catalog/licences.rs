@@ -6,12 +6,15 @@
 use crate::config::reader::Item;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use ed25519_dalek::VerifyingKey;
 use rust_decimal::Decimal;
 use secrecy::{ExposeSecret, SecretSlice};
 use std::time::Duration;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
+/// An account applies for the trials of so many apps at most, by the contract (R19).
+const CONTRACT_APPS: u32 = 4;
 /// What stands before the 32 bytes of an Ed25519 key in PKCS#8 (RFC 8410).
 const PKCS8_HEAD: [u8; 16] = [
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
@@ -90,7 +93,7 @@ pub(in crate::config) fn licences(item: Item<'_>) -> Option<LicenceTerms> {
     let trial = fields.required("trial", "{days: 60, apps: 4}", |item| {
         let mut fields = item.fields()?;
         let days = fields.required("days", "60", |i| i.whole32(1..=3_660));
-        let apps = fields.required("apps", "4", |i| i.whole32(0..=1_000));
+        let apps = fields.required("apps", "4", apps);
         fields.close();
         Some((days?, apps?))
     });
@@ -114,6 +117,16 @@ pub(in crate::config) fn licences(item: Item<'_>) -> Option<LicenceTerms> {
     })
 }
 
+fn apps(item: Item<'_>) -> Option<u32> {
+    let apps = item.whole32(0..=1_000)?;
+    if apps > CONTRACT_APPS {
+        item.warn(format!(
+            "{apps} apps are more than the {CONTRACT_APPS} of the contract (R19): lower it, unless your contract says so"
+        ));
+    }
+    Some(apps)
+}
+
 fn signing_key(item: Item<'_>) -> Option<LicenceSigningKey> {
     let text = item.private_key()?;
     let key = LicenceSigningKey::of_pem(text.expose_secret());
@@ -127,12 +140,52 @@ fn signing_key(item: Item<'_>) -> Option<LicenceSigningKey> {
 fn public_key(item: Item<'_>) -> Option<LicencePublicKey> {
     let what =
         "the public key of a licence key, 43 characters as `tollgate key new --licence` prints it";
-    item.parsed(what, LicencePublicKey::of_text)
+    let key = item.parsed(what, LicencePublicKey::of_text)?;
+    match anybody_signs_for(&key) {
+        false => Some(key),
+        true => item.refuse(
+            "is no key of Ed25519, or one of small order for which anybody can sign: take the line that `tollgate key new --licence` prints",
+        ),
+    }
+}
+
+/// Whether a signature may fit that no private key made.
+fn anybody_signs_for(key: &LicencePublicKey) -> bool {
+    VerifyingKey::from_bytes(&key.0).map_or(true, |point| point.is_weak())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_public_key_of_small_order_is_refused_in_each_of_its_spellings() {
+        let of = |text: &str| LicencePublicKey(hex::decode(text).unwrap().try_into().unwrap());
+        let eight = "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05";
+        let other = "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a";
+        let middle =
+            |first: &str, byte: &str, last: &str| format!("{first}{}{last}", byte.repeat(30));
+        let spellings = [
+            middle("01", "00", "00"),
+            middle("ec", "ff", "7f"),
+            middle("00", "00", "00"),
+            eight.to_owned(),
+            other.to_owned(),
+            // The same numbers as `p` and `p + 1`.
+            middle("ed", "ff", "7f"),
+            middle("ee", "ff", "7f"),
+        ];
+        for spelled in spellings {
+            let key = of(&spelled);
+            assert!(anybody_signs_for(&key), "{spelled}");
+            let mut negative = key;
+            negative.0[31] |= 0x80;
+            assert!(anybody_signs_for(&negative), "{spelled}, negative");
+        }
+        // RFC 8032, test 1.
+        let good = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+        assert!(!anybody_signs_for(&of(good)));
+    }
 
     #[test]
     fn a_key_that_is_written_is_read_and_any_other_text_is_none() {

@@ -4,7 +4,7 @@ use crate::control::admin::app::{App, problem};
 use crate::control::admin::query::{Parameters, parameters};
 use crate::ledger::LicenceDay;
 use crate::model::{AccountId, Local, Package};
-use crate::portal::{described, licence_of, sold};
+use crate::portal::{NotRevoked, described, licence_of, revoke, sold};
 use crate::proxy::Refusal;
 use axum::Json;
 use axum::extract::State as Extracted;
@@ -83,7 +83,7 @@ pub(super) async fn apply_licence(Extracted(admin): App, query: Parameters) -> R
     }
 }
 
-/// Revokes the licences of an app that began before now.
+/// Revokes the licences of an app that have begun.
 pub(super) async fn revoke_licence(Extracted(admin): App, query: Parameters) -> Response {
     let (account, package, why) = match parameters(query, ["account", "package", "why"]) {
         Ok([account, package, why]) => match (app(account, package), why) {
@@ -101,16 +101,28 @@ pub(super) async fn revoke_licence(Extracted(admin): App, query: Parameters) -> 
         Err(why) => return problem(StatusCode::BAD_REQUEST, &why),
     };
     let policy = admin.shared.policy.load_full();
-    if policy.account(&account).is_none() {
+    let Some(known) = policy.account(&account) else {
         return problem(StatusCode::NOT_FOUND, "no such account");
-    }
-    match admin.desk.revoke(&account, &package, &why).await {
-        Ok(at) => Json(json!({
+    };
+    match revoke(&admin.desk, &policy, known, &package, &why).await {
+        Ok(revoked) => Json(json!({
             "outcome": "revoked", "account": account, "package": package,
-            "at": Local::new(at, &policy.catalog.time_zone),
+            "at": Local::new(revoked.at, &policy.catalog.time_zone),
+            "licences": revoked.licences,
+            "heard_by": if revoked.is_heard { "all_gates" } else { "this_gate" },
         }))
         .into_response(),
-        Err(refusal) => refused(&refusal),
+        Err(NotRevoked::Unknown) => {
+            let why = format!("no licence of {package} is known of {account}");
+            problem(StatusCode::NOT_FOUND, &why)
+        }
+        Err(NotRevoked::NotBegun) => {
+            let why = format!(
+                "nothing is revoked: by the clock of this gate the licence of {package} begins later; take its order out of the accounts file"
+            );
+            problem(StatusCode::CONFLICT, &why)
+        }
+        Err(NotRevoked::Refused(refusal)) => refused(&refusal),
     }
 }
 

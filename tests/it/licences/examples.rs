@@ -141,6 +141,60 @@ fn forged(grant: &str, public: &str, other: &str) -> Vec<(String, String)> {
     bad
 }
 
+/// What the gate's own key signed, and no gate would give out; and texts that are not one grant.
+fn signed_by_the_gate(house: &Sandbox, grant: &str) -> Vec<(String, String)> {
+    let pem = std::fs::read_to_string(house.file("licence.pem")).unwrap();
+    let der: String = pem.lines().filter(|line| !line.contains('-')).collect();
+    let der = base64::engine::general_purpose::STANDARD
+        .decode(der)
+        .unwrap();
+    let key = jsonwebtoken::EncodingKey::from_ed_der(&der);
+    let part = |at: usize| {
+        let part = grant.split('.').nth(at).unwrap();
+        serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+    };
+    let sign = |head: Value, claims: Value| {
+        let [head, claims] = [head, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
+        let text = format!("{head}.{claims}");
+        let eddsa = jsonwebtoken::Algorithm::EdDSA;
+        let signature = jsonwebtoken::crypto::sign(text.as_bytes(), &key, eddsa).unwrap();
+        format!("{text}.{signature}")
+    };
+    let with = |at: usize, name: &str, value: Value| {
+        let mut parts = [part(0), part(1)];
+        parts[at][name] = value;
+        let [head, claims] = parts;
+        (format!("{name} in part {at}"), sign(head, claims))
+    };
+    let text = |what: &str, text: String| (what.to_owned(), text);
+    vec![
+        with(0, "crit", json!(["exp"])),
+        with(0, "b64", json!(false)),
+        with(1, "iss", json!(["tollgate", "another"])),
+        with(1, "nbf", json!(true)),
+        with(1, "exp", json!("9999999999")),
+        text("a carriage return", format!("{grant}\r")),
+        text("a NUL behind it", format!("{grant}\0")),
+        text("a NUL and more", format!("{grant}\0.x")),
+        text("longer than a grant", "A".repeat(4_095) + grant),
+        text("much longer", "A".repeat(100_000)),
+        text("no ASCII", format!("{grant}é")),
+    ]
+}
+
+/// Keys of other kinds, with the same id and without one, before those of the gate.
+fn among_others(jwks: &Value) -> Value {
+    let own = &jwks["keys"][0];
+    let mut no_id = own.clone();
+    no_id.as_object_mut().unwrap().remove("kid");
+    json!({"keys": [
+        {"kty": "AKP", "kid": "q", "alg": "ML-DSA-44", "pub": "AA"},
+        {"kty": "RSA", "kid": own["kid"], "n": "AQAB", "e": "AQAB"},
+        no_id,
+        own,
+    ]})
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grant_that_is_tampered_with_ended_or_of_another_is_refused_in_all_three_languages() {
     let upstream = Upstream::after(std::time::Duration::ZERO).await;
@@ -178,6 +232,9 @@ async fn a_grant_that_is_tampered_with_ended_or_of_another_is_refused_in_all_thr
     );
     let valid = format!("valid until {ends}");
 
+    let among = dir.path().join("among.json");
+    std::fs::write(&among, among_others(&set).to_string()).unwrap();
+    let odd = signed_by_the_gate(&house, &grant);
     let (dir, public, checked) = (dir, public, grant.clone());
     let done = tokio::task::spawn_blocking(move || {
         let on = |words: [&str; 4], lines: &[String]| {
@@ -211,7 +268,18 @@ async fn a_grant_that_is_tampered_with_ended_or_of_another_is_refused_in_all_thr
                 );
             }
         }
-        let forged = forged(&checked, &public, &other);
+        let words = [
+            among.to_str().unwrap(),
+            CAMERA,
+            "device-1",
+            "tollgate",
+            &now,
+        ];
+        for said in verdicts(dir.path(), &words, &grant) {
+            assert_eq!(said, std::slice::from_ref(&valid), "keys of other kinds");
+        }
+        let mut forged = forged(&checked, &public, &other);
+        forged.extend(odd);
         let lines: Vec<String> = forged.iter().map(|(_, line)| line.clone()).collect();
         for (language, said) in ["Rust", "C", "Python"]
             .iter()
@@ -269,6 +337,18 @@ async fn the_sample_of_an_offline_sdk_works_only_while_its_grant_is_valid() {
     ]))
     .await;
     assert_eq!(renewed, (Some(0), "renewed".to_owned()));
+    // What answers is no gate, or one that refuses: what was kept holds on.
+    let other = format!("http://{}", upstream.address);
+    for (from, key, why) in [
+        (&other, APP_KEY, "refused: "),
+        (&public, "another-key", "refused by the gate: "),
+    ] {
+        let asked = words(&["renew", from, path, CAMERA, "device-1", key]);
+        let (code, told) = sdk(asked).await;
+        assert!(code == Some(1) && told.starts_with(why), "{told}");
+        let worked = sdk(words(&work)).await;
+        assert_eq!(worked, (Some(0), "erutcip".to_owned()), "{told}");
+    }
     drop(gate);
     assert_eq!(
         sdk(words(&work)).await,
@@ -283,4 +363,9 @@ async fn the_sample_of_an_offline_sdk_works_only_while_its_grant_is_valid() {
         moved,
         (Some(1), "refused: it is for another device".to_owned())
     );
+    for broken in [&b"\xff\xfe"[..], b"", b"[]"] {
+        std::fs::write(folder.path().join("grant"), broken).unwrap();
+        let (code, told) = sdk(words(&work)).await;
+        assert!(code == Some(1) && told.starts_with("refused: "), "{told}");
+    }
 }

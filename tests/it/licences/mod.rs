@@ -1,8 +1,10 @@
 //! Licences for client apps (R19): who gets a grant, that no trial is given twice, and that devices
 //! verify grants offline.
 
+mod durable;
 mod examples;
 mod grants;
+mod revoking;
 mod shared;
 mod trials;
 

@@ -132,4 +132,16 @@ async fn gates_that_share_a_store_and_no_outbox_give_out_grants_and_no_trials() 
     );
     let formal = authorize(house.public, APP_KEY, CAMERA, "d", nothing()).await;
     assert_eq!(formal.0, StatusCode::OK);
+    // Each revokes by itself, and says so.
+    let settings = house.settings.to_str().unwrap();
+    let revoke = ["licence", "revoke", "--account", "1250000001", "--package"];
+    let more = [CAMERA, "--why", "stolen", "--config", settings];
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    let told = said(command.args(revoke).args(more));
+    assert!(
+        told.code == Some(0) && told.out.contains("no other gate hears of it"),
+        "{told:?}"
+    );
+    let asked = authorize(house.public, APP_KEY, CAMERA, "d", nothing()).await;
+    assert_eq!(reason(&asked), "licence_revoked");
 }
