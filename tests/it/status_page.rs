@@ -13,11 +13,12 @@ async fn in_browser(scenario: &'static str, house: &Sandbox, more: &[(&str, &str
     let axe = root.join("target/node/page/node_modules/axe-core/axe.min.js");
     assert!(axe.exists(), "run `make test`, which makes {axe:?}");
     let mut command = Command::new("timeout");
-    command.args(["120", "node"]);
+    command.args(["240", "node"]);
     command.arg(root.join("tests/page/page.mjs")).arg(scenario);
     command.env("PUBLIC", house.public.to_string());
     command.env("ADMIN", house.admin.to_string());
-    command.env("KEY", STUDIO_KEY).env("AXE", axe);
+    command.env("KEY", STUDIO_KEY).env("STOPPED", ARREARS_KEY);
+    command.env("AXE", axe);
     command.envs(more.iter().copied());
     let ran = tokio::task::spawn_blocking(move || said(&mut command)).await;
     let ran = ran.unwrap();

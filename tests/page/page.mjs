@@ -4,14 +4,14 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { browse } from './browser.mjs';
 
-const { PUBLIC, ADMIN, KEY, TOKEN, AXE, PICTURES } = process.env;
+const { PUBLIC, ADMIN, KEY, STOPPED, TOKEN, AXE, PICTURES } = process.env;
 const page = `http://${ADMIN}/`;
 const VIEWS = ['#/', '#/accounts', '#/accounts/1250000001', '#/decisions'];
 
-const call = () =>
+const call = (key = KEY) =>
   fetch(`http://${PUBLIC}/v1/portrait/segment`, {
     method: 'POST',
-    headers: { 'x-api-key': KEY, 'content-type': 'application/json' },
+    headers: { 'x-api-key': key, 'content-type': 'application/json' },
     body: '{"Image":"iVBORw0KGgo="}',
   });
 
@@ -55,7 +55,17 @@ async function aThrottleAppears(tab) {
   await tab.until(shows('total-throttled', before + throttled.length));
   const id = throttled.at(-1).headers.get('x-request-id');
   await tab.until(`document.querySelector('a[href="#/decisions/${id}"]') !== null`);
-  await tab.run(`document.querySelector('a[href="#/decisions/${id}"]').click()`);
+  // Newer ones do not take away what somebody has reached with the keyboard.
+  const link = `document.querySelector('a[href="#/decisions/${id}"]')`;
+  await tab.run(`${link}.focus()`);
+  const asked = () => tab.requests.filter(({ url }) => url.endsWith('/v1/status/news')).length;
+  for (const seen = asked(); asked() < seen + 2;) {
+    // Refused at any pace.
+    await call(STOPPED);
+    await tab.run('new Promise(requestAnimationFrame)');
+  }
+  assert.ok(await tab.run(`document.activeElement === ${link}`));
+  await tab.run(`${link}.click()`);
   await tab.until(`document.querySelector('main section')?.textContent.includes('over_quota')`);
   const said = await tab.run(`document.querySelector('main section').textContent`);
   for (const expected of [id, '1250000001', 'SegmentPortraitPic', '429'])
@@ -258,7 +268,11 @@ const scenarios = {
       await tab.open('about:blank');
       await tab.open(page + view);
       await tab.until(`document.querySelector('main section')?.textContent.length > 30`);
-      await new Promise(resolve => setTimeout(resolve, 3000));
+      // Each section has more than its heading.
+      await tab.until(
+        `[...document.querySelectorAll('main section')].every(each => each.innerText.trim() !== each.querySelector('h2')?.innerText)`,
+      );
+      await new Promise(resolve => setTimeout(resolve, 2000));
       writeFileSync(`${PICTURES}/${name}-${theme}-${language}.png`, Buffer.from(await tab.picture(1240, height), 'base64'));
     }
   },

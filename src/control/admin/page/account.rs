@@ -1,10 +1,14 @@
-//! What the page of an account shows beside its description and its statement: its last hour, its
-//! orders, its newest refusals.
+//! What the page of an account shows beside its balance and its statement: its quotas, its last hour,
+//! its orders, its newest refusals.
+//!
+//! Must never ask the ledger: it is asked for again and again while somebody looks.
 
 use crate::config::Account;
+use crate::control::admin::accounts::services;
 use crate::control::admin::app::{App, Named, named, problem};
 use crate::control::admin::page::hours::STEP;
 use crate::model::{Local, Utc, run_low_priority};
+use crate::proxy::admission::Now;
 use axum::Json;
 use axum::extract::State as Extracted;
 use axum::http::StatusCode;
@@ -27,7 +31,14 @@ pub(in crate::control::admin) async fn account_hour(Extracted(admin): App, id: N
         let (now, zone) = (admin.shared.clock.utc(), &policy.catalog.time_zone);
         let orders = account.map(|account| orders(account, zone));
         let orders = orders.unwrap_or_default();
+        let limiters = &admin.shared.limiters;
+        let services = account.map(|account| {
+            let now = Now::read(&admin.shared.clock);
+            services(&policy, account, limiters, now)
+        });
         json!({
+            "name": account.map(|account| &account.name),
+            "services": services.unwrap_or_default(),
             "step_seconds": STEP.as_secs(),
             // Null when too many accounts have calls for each to have an hour.
             "steps": admin.page.hours.lock().of(&id),

@@ -1,11 +1,12 @@
 // One account: its last hour, its quotas and why, its orders, keys, statement so far and refusals.
 import { ask } from '/page/ask.js';
-import { bar, clockOf, facts, instant, make, number, rate, table } from '/page/elements.js';
+import { bar, clockOf, facts, instant, isInUse, make, number, put, rate, table } from '/page/elements.js';
 import { because, refusals } from '/page/decision.js';
 import { plot } from '/page/plot.js';
 import { ofMode, word } from '/page/words.js';
 
 const EVERY = 3000;
+const SELDOM = 20000;
 const section = (title, ...content) => make('section', { 'aria-label': title }, make('h2', {}, title), content);
 
 function quotas(services) {
@@ -131,75 +132,55 @@ export function account(signal, id) {
   );
   const path = encodeURIComponent(id);
   let drawn = '';
-  let isElsewhere = false;
-  const draw = (place, content) => place.replaceChildren(...[content].flat());
+  const draw = (place, content) => {
+    const hadFocus = place.contains(document.activeElement);
+    place.replaceChildren(...[content].flat());
+    if (hadFocus) place.querySelector('[tabindex]')?.focus({ preventScroll: true });
+  };
 
+  /** What the ledger is not needed for. */
   async function describe() {
-    const [of, told] = await Promise.all([ask(`/v1/accounts/${path}`, signal), ask(`/v1/status/accounts/${path}`, signal)]);
-    isElsewhere = 'books' in of;
-    name.textContent = of.name ? `${of.name} (${id})` : id;
-    if (of.removed) draw(balance, make('p', { class: 'bad' }, word('removed')));
-    else if (of.balances)
-      draw(
-        balance,
-        make(
-          'p',
-          { class: of.balances.in_arrears ? 'bad' : 'quiet' },
-          `${word('balance')} ${of.balances.balance}${of.balances.in_arrears ? ` · ${word('arrearsStop')}` : ''}`,
-        ),
-      );
-    draw(quota, quotas(of.services));
+    const told = await ask(`/v1/status/accounts/${path}`, signal);
+    if (told.name) put(name, `${told.name} (${id})`);
+    draw(quota, quotas(told.services));
     const steps = told.steps ?? [];
     const begins = told.unix - (steps.length - 1) * told.step_seconds;
-    hour.set(
-      told.unix,
-      steps.map((step, nth) => [begins + nth * told.step_seconds, ...step.map(count => count / told.step_seconds)]),
-      clockOf(told.at),
-    );
-    noHour.textContent = told.steps
-      ? ''
-      : word(
-          Object.values(of.services)
-            .flat()
-            .some(of => of.admitted + of.throttled + of.refused > 0)
-            ? 'noHour'
-            : 'soon',
-        );
-    const rest = JSON.stringify([of.keys, told.newest_orders, told.refusals]);
-    if (rest !== drawn) {
-      draw(key, keys(of.keys));
+    const rates = (step, nth) => [begins + nth * told.step_seconds, ...step.map(count => count / told.step_seconds)];
+    hour.set(told.unix, steps.map(rates), clockOf(told.at));
+    const limiters = Object.values(told.services).flat();
+    const hasCalls = limiters.some(of => of.admitted + of.throttled + of.refused > 0);
+    put(noHour, told.steps ? '' : word(hasCalls ? 'noHour' : 'soon'));
+    const rest = JSON.stringify([told.newest_orders, told.refusals]);
+    if (rest !== drawn && !isInUse(calls)) {
       draw(order, orders(told));
       draw(calls, refusals(told.refusals, false));
-    }
-    drawn = rest;
-  }
-  async function readBill() {
-    if (isElsewhere) {
-      draw(bill, make('p', { class: 'quiet' }, word('elsewhere')));
-      return;
-    }
-    try {
-      draw(bill, statement(await ask(`/v1/statements/${path}`, signal)));
-    } catch (error) {
-      if (!signal.aborted) draw(bill, make('p', { class: 'quiet' }, error.message));
+      drawn = rest;
     }
   }
-  async function refresh() {
-    try {
-      await describe();
-    } catch (error) {
-      if (!signal.aborted) draw(balance, make('p', { class: 'bad', role: 'alert' }, error.message));
-    }
+
+  /** What the ledger knows: seldom, for it takes as long as a bill. */
+  async function readBooks() {
+    const of = await ask(`/v1/accounts/${path}`, signal);
+    draw(key, keys(of.keys));
+    const { balances } = of;
+    const owes = balances?.in_arrears ? ` · ${word('arrearsStop')}` : '';
+    if (of.removed) draw(balance, make('p', { class: 'bad' }, word('removed')));
+    else if (balances)
+      draw(balance, make('p', { class: owes ? 'bad' : 'quiet' }, `${word('balance')} ${balances.balance}${owes}`));
+    // A replica makes no bills.
+    if ('books' in of) draw(bill, make('p', { class: 'quiet' }, word('elsewhere')));
+    else draw(bill, statement(await ask(`/v1/statements/${path}`, signal)));
   }
-  const again = [
-    setInterval(() => {
-      if (!document.hidden) refresh();
-    }, EVERY),
-    setInterval(() => {
-      if (!document.hidden) readBill();
-    }, 20000),
-  ];
+
+  const tell = place => error => {
+    if (!signal.aborted) draw(place, make('p', { class: 'bad', role: 'alert' }, error.message));
+  };
+  const unlessHidden = then => () => document.hidden || then();
+  const refresh = () => describe().catch(tell(noHour));
+  const refreshBooks = () => readBooks().catch(tell(balance));
+  const again = [setInterval(unlessHidden(refresh), EVERY), setInterval(unlessHidden(refreshBooks), SELDOM)];
   signal.addEventListener('abort', () => again.forEach(clearInterval));
-  refresh().then(readBill);
+  refresh();
+  refreshBooks();
   return { node, update: () => {} };
 }

@@ -18,6 +18,9 @@ export function put(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** Whether somebody points at something in it or has reached it with the keyboard: then it must not be drawn anew. */
+export const isInUse = place => place.contains(document.activeElement) || place.matches(':hover');
+
 /** A table. `rows` are lists of cells: a text, a node, or `{n}` for a number. */
 export function table(caption, heads, rows) {
   const cell = (content, first) => {

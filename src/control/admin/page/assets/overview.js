@@ -1,6 +1,6 @@
 // The whole gate: what it does now, the last hour, what it depends on, what may need a person.
 import { ask } from '/page/ask.js';
-import { bytes, clockOf, facts, instant, make, number, put, rate, seconds, table, yes } from '/page/elements.js';
+import { bytes, clockOf, facts, instant, isInUse, make, number, put, rate, seconds, table, yes } from '/page/elements.js';
 import { plot } from '/page/plot.js';
 import { refusals } from '/page/decision.js';
 import { word } from '/page/words.js';
@@ -227,7 +227,7 @@ export function overview(signal) {
     if (!told || signal.aborted) return;
     news.replaceChildren(reloads(told.reloads));
     pack.replaceChildren(...[events(told.events, now.events_pending)].flat());
-    calls.replaceChildren(refusals(told.refusals));
+    if (!isInUse(calls)) calls.replaceChildren(refusals(told.refusals));
   }
 
   function put_cards(now) {
