@@ -35,6 +35,7 @@ use crate::proxy::policy::Policy;
 use crate::proxy::upstream::{Dialer, Keep, Upstream};
 use crate::proxy::{AccessLog, Proxy, Shared, Worker};
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
@@ -120,9 +121,7 @@ impl From<io::Error> for StartError {
 /// `on`: where it listens in place of sockets of its own.
 pub async fn start(config: Config, clock: Clock, on: Inherited) -> Result<Running, StartError> {
     let (mut settings, written) = (config.settings, config.written);
-    let workers = settings
-        .workers
-        .map_or_else(default_workers, std::num::NonZeroUsize::get);
+    let workers = workers_of(&settings);
     settings.limits.connections = fit_connections(&settings.limits, workers)?;
     tell_replica(&settings);
     if settings.outbox.is_some() {
@@ -457,6 +456,8 @@ async fn each_second(upstream: Arc<Upstream>, pulse: Arc<Pulse>, worker: usize) 
     }
 }
 
-pub(in crate::control) fn default_workers() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+/// As the settings say; by default one a core.
+pub(in crate::control) fn workers_of(settings: &Settings) -> usize {
+    let written = settings.workers.map(NonZeroUsize::get);
+    written.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get))
 }

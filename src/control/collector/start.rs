@@ -19,8 +19,8 @@ use crate::control::reload::Reloader;
 use crate::control::replica::replica_name;
 use crate::control::serve::Running;
 use crate::control::start::{
-    StartError, default_workers, delivery_of_events, dialer, housekeeping, off_thread, opened,
-    serve_operators, spawn_workers, started_settler,
+    StartError, delivery_of_events, dialer, housekeeping, off_thread, opened, serve_operators,
+    spawn_workers, started_settler, workers_of,
 };
 use crate::control::systemd::Inherited;
 use crate::ledger::Ledger;
@@ -41,9 +41,7 @@ use tokio::task::JoinHandle;
 pub async fn collect(config: Config, clock: Clock, on: Inherited) -> Result<Running, StartError> {
     let mut settings = config.settings;
     let outbox = settings.outbox.clone().ok_or(StartError::NoOutbox)?;
-    let workers = settings
-        .workers
-        .map_or_else(default_workers, std::num::NonZeroUsize::get);
+    let workers = workers_of(&settings);
     settings.limits.connections = fit_connections(&settings.limits, workers)?;
     let sold = (config.catalog, config.accounts);
     let written = config.written;
