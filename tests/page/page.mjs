@@ -269,7 +269,7 @@ const scenarios = {
     await other.until(`document.activeElement.id === 'token'`);
   },
 
-  /** Pictures of a gate at work, such as the demo's, into the folder PICTURES. */
+  /** Pictures of a gate at work, such as the demo's, into the folder PICTURES: deploy/images has those of the READMEs. */
   async pictures(tab) {
     for (const [theme, language, view, name, height] of [
       ['light', 'en', '#/', 'status', 1080],
