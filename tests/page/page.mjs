@@ -126,6 +126,23 @@ async function whatHappenedIsShown(tab) {
   assert.equal(await tab.run(`document.querySelectorAll('main b').length`), 0);
 }
 
+/** Whoever leaves the page and comes back again and again leaves no connection behind. */
+async function nothingStaysOfAPageThatWasLeft(tab) {
+  for (let times = 0; times < 8; times += 1) {
+    await tab.open('about:blank');
+    await tab.open(`${page}#/accounts/1250000001`);
+    await tab.until(
+      `document.getElementById('line')?.textContent === 'connected' && document.querySelector('main').innerText.includes('provisional')`,
+    );
+  }
+  // By the browser's own button the page comes as it was left, and lives.
+  await tab.open('about:blank');
+  await tab.run('history.back()');
+  await tab.until(
+    `document.getElementById('line')?.textContent === 'connected' && document.querySelector('main').innerText.includes('provisional')`,
+  );
+}
+
 /** Ten people look, and Prometheus finds a connection all the same. */
 async function tenPeopleMayLook(browser) {
   const tabs = await Promise.all(Array.from({ length: 10 }, browser.tab));
@@ -213,6 +230,7 @@ const scenarios = {
     await accountsAreListedSearchedAndSorted(tab);
     await anAccountHasAPageOfItsOwn(tab);
     await theKeyboardIsEnough(tab);
+    await nothingStaysOfAPageThatWasLeft(tab);
     await tenPeopleMayLook(browser);
     await everybodyCanUseIt(tab);
     assertQuiet(tab);
@@ -251,7 +269,7 @@ const scenarios = {
     await other.until(`document.activeElement.id === 'token'`);
   },
 
-  /** Pictures of a gate at work, such as the demo's, into the folder PICTURES. */
+  /** Pictures of a gate at work, such as the demo's, into the folder PICTURES: deploy/images has those of the READMEs. */
   async pictures(tab) {
     for (const [theme, language, view, name, height] of [
       ['light', 'en', '#/', 'status', 1080],
@@ -272,7 +290,7 @@ const scenarios = {
       await tab.until(
         `[...document.querySelectorAll('main section')].every(each => each.innerText.trim() !== each.querySelector('h2')?.innerText)`,
       );
-      await new Promise(resolve => setTimeout(resolve, 2000));
+      await new Promise(resolve => setTimeout(resolve, 1000));
       writeFileSync(`${PICTURES}/${name}-${theme}-${language}.png`, Buffer.from(await tab.picture(1240, height), 'base64'));
     }
   },

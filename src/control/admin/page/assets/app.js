@@ -102,5 +102,15 @@ themes.addEventListener('change', () => {
 });
 onTokenWanted(wantToken);
 addEventListener('hashchange', () => show(true));
+// A browser keeps a page that was left, with its connections: six of them, and it could ask for nothing more.
+addEventListener('pagehide', () => {
+  listening.abort();
+  shown.abort();
+});
+addEventListener('pageshow', event => {
+  if (!event.persisted) return;
+  show(false);
+  follow();
+});
 show(false);
 follow();
