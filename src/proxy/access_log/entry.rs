@@ -8,6 +8,7 @@ use crate::proxy::policy::{KnownAccount, Operation};
 use crate::proxy::progress::Progress;
 use jiff::Timestamp;
 use serde::Serialize;
+use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,8 +50,8 @@ pub(crate) struct AccessEntry {
 /// A line as it is written.
 #[derive(Serialize)]
 struct Line<'e> {
-    at: String,
-    request_id: String,
+    at: &'e str,
+    request_id: &'e str,
     account: Option<&'e str>,
     key: Option<&'e str>,
     peer: IpAddr,
@@ -71,17 +72,46 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// Spells instants. The date and the time to the second are kept for the next one, which is of the
+/// same second most of the time: to spell them anew costs more than all else of its line.
+#[derive(Default)]
+pub(super) struct Spelling {
+    /// `None` before the first.
+    second: Option<i64>,
+    /// With the microseconds behind it.
+    text: String,
+    /// How long it is without them.
+    whole: usize,
+}
+
+impl Spelling {
+    /// In UTC, as RFC 3339 has it.
+    fn of(&mut self, at: Utc) -> &str {
+        let second = at.0.div_euclid(1_000_000);
+        if self.second != Some(second) {
+            let at = Timestamp::from_second(second).unwrap_or_default();
+            self.text = at.to_string();
+            self.whole = self.text.trim_end_matches('Z').len();
+            self.second = Some(second);
+        }
+        self.text.truncate(self.whole);
+        // Writing to a text never fails.
+        let _ = write!(self.text, ".{:06}Z", at.0.rem_euclid(1_000_000));
+        &self.text
+    }
+}
+
 impl AccessEntry {
     /// Adds its line, with the line break.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, spelling: &mut Spelling, out: &mut Vec<u8>) {
         let account = self.account.as_deref();
         let keys = account.map(|account| &account.keys);
         let key = keys.and_then(|keys| keys.get(usize::try_from(self.key).ok()?));
         let operation = self.operation.as_deref();
-        let at = Timestamp::from_microsecond(self.received.1.0).unwrap_or_default();
+        let id = self.id.text();
         let line = Line {
-            at: at.to_string(),
-            request_id: self.id.to_string(),
+            at: spelling.of(self.received.1),
+            request_id: id.as_str(),
             account: account.map(|account| account.id.as_str()),
             key: key.map(|key| key.id.as_str()),
             peer: self.peer.to_canonical(),
@@ -102,6 +132,25 @@ impl AccessEntry {
             Ok(()) => out.push(b'\n'),
             // Of these types there is none; half a line would be worse than none.
             Err(_) => out.truncate(begins),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_is_spelled_with_its_microseconds_whatever_was_spelled_before() {
+        let mut spelling = Spelling::default();
+        for (us, expected) in [
+            (0, "1970-01-01T00:00:00.000000Z"),
+            (1_796_080_007_000_012, "2026-11-30T23:06:47.000012Z"),
+            (1_796_080_007_900_000, "2026-11-30T23:06:47.900000Z"),
+            (1_796_080_006_999_999, "2026-11-30T23:06:46.999999Z"),
+            (-1, "1969-12-31T23:59:59.999999Z"),
+        ] {
+            assert_eq!(spelling.of(Utc(us)), expected);
         }
     }
 }

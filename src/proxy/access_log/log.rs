@@ -9,7 +9,7 @@
 use crate::config::{AccessLogSettings, LoggedCalls};
 use crate::metrics::IntCounter;
 use crate::model::{Clock, RequestId};
-use crate::proxy::access_log::entry::AccessEntry;
+use crate::proxy::access_log::entry::{AccessEntry, Spelling};
 use crate::proxy::access_log::output::Output;
 use parking_lot::Mutex;
 use std::io;
@@ -109,10 +109,11 @@ impl AccessLog {
 /// The thread: writes what comes, until it is told to end or nobody is left to tell.
 fn write(mut output: Output, waiting: &Receiver<Box<AccessEntry>>, orders: &Receiver<Order>) {
     let mut lines = Vec::with_capacity(BUFFER + 1024);
+    let mut spelling = Spelling::default();
     loop {
         let order = orders.recv_timeout(LOOK);
         while let Ok(entry) = waiting.try_recv() {
-            entry.write(&mut lines);
+            entry.write(&mut spelling, &mut lines);
             if lines.len() >= BUFFER {
                 output.write(&mut lines);
             }
