@@ -126,6 +126,9 @@ async fn a_month_closes_when_each_ledger_has_passed_it_and_who_owes_by_it_is_sto
     assert_eq!(listed.len(), 4, "{told}");
     let lag = scrape(collector.sandbox.admin).await;
     assert!(lag.sum("tollgate_collector_lag_seconds", &[LOST]) > 86_400);
+    // What is collected are no calls of its own.
+    assert_eq!(lag.sum("tollgate_records_total", &[]), 0);
+    assert_eq!(lag.sum("tollgate_in_flight", &[]), 0);
 
     let (status, told) = post(collector, "/v1/sources/ffff/retire?why=lost").await;
     assert_eq!(status, StatusCode::NOT_FOUND, "{told}");
