@@ -1005,9 +1005,10 @@ fn calls_that_were_told_an_error_do_not_count_as_waiting_for_the_disk() {
 #[test]
 fn a_relaxed_ledger_that_gathers_records_is_no_disk_that_does_not_answer() {
     let mut bench = Bench::new();
-    bench.pace.gather = Duration::from_millis(500);
+    // Longer than a stall, which itself is longer than a busy machine takes to write.
+    bench.pace.gather = Duration::from_millis(1_500);
     let options = LedgerOptions {
-        stall_after: Duration::from_millis(100),
+        stall_after: Duration::from_millis(700),
         durability: Durability::Relaxed,
         ..bench.options()
     };
