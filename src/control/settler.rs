@@ -236,6 +236,8 @@ impl Settler {
         if self.may_close.swap(may_close, Ordering::SeqCst) != may_close {
             // The last pass may have been no more than a look.
             self.state.lock().next_pass = Mono::default();
+            // Events that wait go out now.
+            self.raised.notify_one();
         }
     }
 

@@ -38,7 +38,8 @@ impl Ledger {
         self.note(Note::Sends).map(drop)
     }
 
-    /// Takes that back, where there was nothing to send yet. Blocks.
+    /// Takes that back. Only of a ledger of which there was nothing to send: see
+    /// [`Reader::is_one_replicas_part`]. Blocks.
     pub fn sends_not(&self) -> Result<(), StoreError> {
         self.note(Note::SendsNot).map(drop)
     }

@@ -57,7 +57,7 @@ pub(super) enum Note {
     },
     /// Records of this ledger are sent to another from here on.
     Sends,
-    /// Takes that back, where there are no records.
+    /// Takes that back, where no record was to be sent.
     SendsNot,
     /// This ledger is put in the place of these.
     Adopted { ledger_ids: Vec<String>, at: Utc },

@@ -8,7 +8,7 @@ use crate::model::{AccountId, Utc};
 use crate::proxy::admission::Limiters;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -24,6 +24,9 @@ pub(crate) struct CollectedBooks {
     /// it never was.
     #[serde(default)]
     pub adopted_at: i64,
+    /// The accounts that a ledger before it has stopped, and that it has not debited itself yet.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub held: BTreeSet<AccountId>,
     /// The newest month that it has debited, as in `2026-11`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub debited: Option<String>,

@@ -12,13 +12,14 @@
 //!   lacks would be billed again or not at all. `tollgate collect adopt` says that this is wanted.
 
 use crate::control::collector::Progress;
-use crate::control::collector::intake::{CollectError, cursors as cursors_of};
+use crate::control::collector::intake::{cursors as cursors_of, heard_of};
 use crate::control::outbox::{COLLECTED, CollectedValue, WATERMARKS};
-use crate::ledger::{CollectedBy, Ledger, StoreError, Watermark, is_ledger_id};
+use crate::ledger::{CollectedBy, Ledger, StoreError, is_ledger_id};
 use crate::model::{Clock, Utc};
 use crate::nats::{KeyValues, Nats, NatsError};
 use crate::proxy::Shared;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
@@ -88,6 +89,14 @@ impl Reached {
         read.map_err(|error| ClaimError::Ledger(error.to_string()))?
     }
 
+    /// What both have together.
+    fn or(self, other: Self) -> Self {
+        Self {
+            seq: self.seq.max(other.seq),
+            closings: self.closings.max(other.closings),
+        }
+    }
+
     fn lacks(self, other: Self) -> bool {
         self.seq < other.seq || self.closings < other.closings
     }
@@ -151,6 +160,8 @@ pub(super) struct Claim {
     replicas: usize,
     clock: Clock,
     own: Holder,
+    /// How far this ledger was seen in use, and after which restore: NATS may be put back to before.
+    furthest: Mutex<(u64, Reached)>,
 }
 
 impl Claim {
@@ -166,6 +177,7 @@ impl Claim {
             nats,
             replicas,
             clock,
+            furthest: Mutex::default(),
             own: Holder {
                 ledger_id: by.ledger_id.clone(),
                 restore_count: by.restore_count,
@@ -201,15 +213,24 @@ impl Claim {
         if found.ledger_id != own.ledger_id {
             return Err(self.another(found.ledger_id.clone(), found.place.clone()));
         }
-        let is_older = match found.restore_count.cmp(&own.restore_count) {
+        let (restore_count, known) = {
+            let mut furthest = self.furthest.lock();
+            match found.restore_count.cmp(&furthest.0) {
+                Ordering::Less => {}
+                Ordering::Equal => furthest.1 = furthest.1.or(found.reached),
+                Ordering::Greater => *furthest = (found.restore_count, found.reached),
+            }
+            *furthest
+        };
+        let is_older = match restore_count.cmp(&own.restore_count) {
             Ordering::Less => false,
-            Ordering::Equal => reached.lacks(found.reached),
+            Ordering::Equal => reached.lacks(known),
             Ordering::Greater => true,
         };
         match is_older {
             true => Err(ClaimError::Older {
-                known: found.reached,
-                restore_count: found.restore_count,
+                known,
+                restore_count,
                 own: reached,
             }),
             false => Ok(()),
@@ -234,37 +255,18 @@ impl Claim {
     }
 
     /// Takes it, and gives the revision of its value. `None` when another process was faster.
-    async fn take(
-        &self,
-        bucket: &KeyValues,
-        reached: Reached,
-        adopts: bool,
-    ) -> Result<Option<u64>, ClaimError> {
+    async fn take(&self, bucket: &KeyValues, reached: Reached) -> Result<Option<u64>, ClaimError> {
         let (found, revision) = read(bucket).await?;
-        let found = match found {
-            Err(_) if adopts => None,
-            found => found?,
-        };
+        let found = found?;
         match &found {
-            _ if adopts => {}
             Some(found) => self.may_follow(found, reached)?,
             None => self.is_named(&named(bucket).await??)?,
         }
-        // Of the file that this process has locked there is no other holder.
-        let is_own = found.as_ref().is_some_and(|found| {
-            found.process == self.own.process || found.file.is_some() && found.file == self.own.file
-        });
-        if !is_own && revision > 0 {
-            self.clock.sleep(SILENCE).await;
-            let (now, later) = read(bucket).await?;
-            if later != revision {
-                let now = now.ok().flatten().map(|now| now.place);
-                return Err(ClaimError::Held(now.unwrap_or_default()));
-            }
+        if !self.is_own(found.as_ref()) {
+            self.wait_for_silence(bucket, revision).await?;
         }
-        Ok(bucket
-            .replace(COLLECTOR, revision, self.own.at(reached))
-            .await?)
+        let value = self.own.at(reached);
+        Ok(bucket.replace(COLLECTOR, revision, value).await?)
     }
 
     /// Makes this ledger, which is so far, the collected one, whichever was it before. `note` is given
@@ -276,17 +278,45 @@ impl Claim {
         note: impl FnOnce(BTreeSet<String>, Utc) -> Result<Reached, ClaimError>,
     ) -> Result<(), ClaimError> {
         let bucket = self.bucket().await?;
-        let (before, _) = read(&bucket).await?;
+        let (before, revision) = read(&bucket).await?;
         let before = before.ok().flatten();
+        // Nothing is noted while another process works: what is refused must not count later.
+        if !self.is_own(before.as_ref()) {
+            self.wait_for_silence(&bucket, revision).await?;
+        }
         let mut named = named(&bucket).await?.unwrap_or_default();
         let adopted_at = before.as_ref().map_or(0, |before| before.adopted_at);
         named.extend(before.map(|before| before.ledger_id));
         // After each adoption before: the clock may have gone back since.
         self.own.adopted_at = now.0.max(adopted_at.saturating_add(1));
         let reached = note(named, Utc(self.own.adopted_at))?;
-        match self.take(&bucket, reached, true).await? {
+        let value = self.own.at(reached);
+        match bucket.replace(COLLECTOR, revision, value).await? {
             Some(_) => Ok(()),
             None => Err(ClaimError::Held("another one".to_owned())),
+        }
+    }
+
+    /// Of the file that this process has locked there is no other holder.
+    fn is_own(&self, found: Option<&Holder>) -> bool {
+        let own = &self.own;
+        found.is_some_and(|found| {
+            found.process == own.process || found.file.is_some() && found.file == own.file
+        })
+    }
+
+    async fn wait_for_silence(&self, bucket: &KeyValues, revision: u64) -> Result<(), ClaimError> {
+        if revision == 0 {
+            return Ok(());
+        }
+        self.clock.sleep(SILENCE).await;
+        let (now, later) = read(bucket).await?;
+        match later == revision {
+            true => Ok(()),
+            false => {
+                let now = now.ok().flatten().map(|now| now.place);
+                Err(ClaimError::Held(now.unwrap_or_default()))
+            }
         }
     }
 }
@@ -372,7 +402,7 @@ impl Holding {
     async fn hold(&self, told: &mut String) -> Result<(), ClaimError> {
         let bucket = self.claim.bucket().await?;
         let reached = Reached::now(&self.shared).await?;
-        let Some(mut revision) = self.claim.take(&bucket, reached, false).await? else {
+        let Some(mut revision) = self.claim.take(&bucket, reached).await? else {
             return Ok(());
         };
         self.tell_gates(&bucket).await?;
@@ -441,16 +471,4 @@ impl Holding {
         }
         Ok(())
     }
-}
-
-/// Makes all of these ledgers known: days and months wait for each.
-fn heard_of(ledger: &Ledger, ids: Vec<String>) -> Result<(), CollectError> {
-    let marks = ids.into_iter().map(|ledger_id| Watermark {
-        ledger_id,
-        replica: "unknown".to_owned(),
-        at: None,
-        seq: 0,
-        billed_seq: 0,
-    });
-    Ok(ledger.watermark_of(marks.collect())?)
 }

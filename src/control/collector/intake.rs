@@ -13,7 +13,8 @@
 use crate::control::collector::progress::Progress;
 use crate::control::outbox::{COLLECTED, CollectedValue};
 use crate::ledger::{
-    Collected, CollectedBy, Ledger, LedgerError, Range, ReadError, StoreError, is_ledger_id,
+    Collected, CollectedBy, Ledger, LedgerError, Range, ReadError, StoreError, Watermark,
+    is_ledger_id,
 };
 use crate::nats::{Feed, Fetched, KeyValues, Nats, NatsError, Records, StreamOptions};
 use crate::proxy::Shared;
@@ -200,9 +201,20 @@ impl Intake {
     /// Writes the ranges of these messages.
     async fn collect(&self, fetched: &[Fetched]) -> Result<Done, String> {
         let (ranges, unread) = decoded(fetched);
+        let strange = unread.iter().map(|(ledger, _)| ledger.clone());
+        let strange: Vec<String> = strange.collect();
         let shared = self.shared.clone();
         let collected = tokio::task::spawn_blocking(move || {
+            let mut named: BTreeSet<String> = strange.into_iter().collect();
             let collected = shared.ledger.collect(ranges)?;
+            named.extend(collected.iter().filter_map(|outcome| match outcome {
+                Collected::Taken { .. } => None,
+                Collected::Gap { ledger_id, .. } | Collected::Broken { ledger_id, .. } => {
+                    Some(ledger_id.clone())
+                }
+            }));
+            // Days and months wait for them, though nothing of them was taken.
+            heard_of(&shared.ledger, named)?;
             let have: HashMap<String, u64> = match unread.is_empty() {
                 true => HashMap::new(),
                 false => cursors(&shared.ledger)?,
@@ -220,10 +232,7 @@ impl Intake {
                     self.progress.came_damaged(&ledger, &why);
                     done.gaps.insert(ledger, *have);
                 }
-                None => tracing::warn!(
-                    ledger,
-                    "a message of a ledger that nobody has heard of is left out: {why}"
-                ),
+                None => self.progress.came_damaged(&ledger, &why),
             }
         }
         for outcome in collected {
@@ -306,6 +315,25 @@ impl Intake {
             by: self.by.clone(),
         };
         way.cursors.put(ledger_id, value.encode()).await.map(drop)
+    }
+}
+
+/// Makes all of these ledgers known: days and months wait for each.
+pub(super) fn heard_of(
+    ledger: &Ledger,
+    ids: impl IntoIterator<Item = String>,
+) -> Result<(), StoreError> {
+    let marks = ids.into_iter().map(|ledger_id| Watermark {
+        ledger_id,
+        replica: "unknown".to_owned(),
+        at: None,
+        seq: 0,
+        billed_seq: 0,
+    });
+    let marks: Vec<Watermark> = marks.collect();
+    match marks.is_empty() {
+        true => Ok(()),
+        false => ledger.watermark_of(marks),
     }
 }
 

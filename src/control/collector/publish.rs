@@ -5,13 +5,14 @@
 use crate::control::Settler;
 use crate::control::collector::WrongLedger;
 use crate::control::standing::{
-    AccountStanding, HEAD, STANDING, StandingMessage, Standings, messages,
+    AccountStanding, Assembly, HEAD, STANDING, StandingMessage, Standings, in_force, messages,
 };
 use crate::ledger::CollectedBy;
 use crate::model::{Clock, Utc};
 use crate::nats::{KeyValues, Nats, NatsError};
-use crate::proxy::{CollectedBooks, Shared};
-use std::collections::HashMap;
+use crate::proxy::{CollectedBooks, CollectedStanding, Shared};
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,9 @@ pub(super) struct Publisher {
     pub held: watch::Receiver<bool>,
 }
 
+/// The parts are compared with those that are there after so many times.
+const COMPARED_EVERY: u32 = 12;
+
 /// What was told last.
 struct Said {
     generation: u64,
@@ -42,6 +46,10 @@ struct Said {
     revision: u64,
     /// The values beside the head, by key.
     values: HashMap<String, SaidPart>,
+    /// What was in force before this ledger began, as long as it knows less.
+    carried: Option<CollectedStanding>,
+    /// How often it was told since the parts were compared with those that are there.
+    times: u32,
 }
 
 /// A value beside the head.
@@ -89,7 +97,7 @@ impl Publisher {
 
     async fn tell(&self, said: &mut Option<Said>, standings: &Standings) -> Result<(), NatsError> {
         let bucket = self.nats.bucket(STANDING, self.replicas).await?;
-        let before = match said.take() {
+        let mut before = match said.take() {
             Some(before) => before,
             None => {
                 let (generation, revision) = last_told(&bucket).await?;
@@ -97,6 +105,8 @@ impl Publisher {
                     generation,
                     revision,
                     values: HashMap::new(),
+                    carried: told_before(&bucket).await?,
+                    times: 0,
                 }
             }
         };
@@ -108,10 +118,13 @@ impl Publisher {
             collected_in: self.by.ledger_id.clone(),
             replaces,
             adopted_at: adopted_at.0,
+            held: BTreeSet::new(),
             debited: standings.debited.clone(),
         };
-        let (now, accounts) = (self.clock.utc(), &standings.accounts);
-        *said = Some(tell_changed(&bucket, before, (accounts, &books), now).await?);
+        let now = self.clock.utc();
+        let mut accounts = Cow::Borrowed(&*standings.accounts);
+        let books = carry(&mut before, &mut accounts, books);
+        *said = Some(tell_changed(&bucket, before, (&accounts, &books), now).await?);
         Ok(())
     }
 
@@ -142,10 +155,16 @@ async fn tell_changed(
 ) -> Result<Said, NatsError> {
     // Someone else may have written a last number there. Gates take a lower one for a new beginning.
     let generation = before.generation.checked_add(1).unwrap_or(1);
+    if before.times >= COMPARED_EVERY {
+        before.times = 0;
+        forget_lost(bucket, &mut before.values).await?;
+    }
     let mut said = Said {
         generation,
         revision: before.revision,
         values: HashMap::new(),
+        carried: before.carried,
+        times: before.times + 1,
     };
     let mut others = Vec::new();
     for (key, accounts) in messages(standings) {
@@ -177,6 +196,92 @@ async fn tell_changed(
         said.values.insert(key, part);
     }
     Ok(said)
+}
+
+/// Forgets the parts that are not there any more as they were written: they are written again.
+async fn forget_lost(
+    bucket: &KeyValues,
+    values: &mut HashMap<String, SaidPart>,
+) -> Result<(), NatsError> {
+    let mut lost = Vec::new();
+    for (key, part) in &*values {
+        if bucket.last(key).await?.0 != part.revision {
+            lost.push(key.clone());
+        }
+    }
+    for key in lost {
+        values.remove(&key);
+    }
+    Ok(())
+}
+
+/// The standing that was told last, perhaps by another ledger. `None` where a part of it is missing.
+async fn told_before(bucket: &KeyValues) -> Result<Option<CollectedStanding>, NatsError> {
+    let mut assembly = Assembly::default();
+    let Some(head) = bucket.last(HEAD).await?.1 else {
+        return Ok(None);
+    };
+    for key in assembly.take_head(&head).unwrap_or_default() {
+        if let Some(part) = bucket.last(&key).await?.1 {
+            // One that cannot be read is missing.
+            let _ = assembly.take_part(key, &part);
+        }
+    }
+    Ok(assembly.whole())
+}
+
+/// Adds to what this ledger knows whom the one before it has stopped, as long as it knows less.
+fn carry(
+    said: &mut Said,
+    accounts: &mut Cow<'_, [AccountStanding]>,
+    books: CollectedBooks,
+) -> CollectedBooks {
+    let Some(carried) = said.carried.take() else {
+        return books;
+    };
+    let knows_less = carried.books.debited > books.debited;
+    if !knows_less
+        && carried.books.held.is_empty()
+        && carried.books.collected_in == books.collected_in
+    {
+        return books;
+    }
+    let own = CollectedStanding {
+        books,
+        stopped: accounts
+            .iter()
+            .filter(|of| of.in_arrears)
+            .map(|of| of.account.clone())
+            .collect(),
+        balances: accounts
+            .iter()
+            .map(|of| (of.account.clone(), of.balance.clone()))
+            .collect(),
+        ..CollectedStanding::default()
+    };
+    let Some(mut merged) = in_force(Some(&carried), own, true) else {
+        return CollectedBooks::default();
+    };
+    for of in accounts.to_mut() {
+        of.in_arrears |= merged.stopped.contains(&of.account);
+    }
+    for account in merged.stopped.iter() {
+        if !merged.balances.contains_key(account) {
+            let balance = carried.balances.get(account).cloned();
+            accounts.to_mut().push(AccountStanding {
+                account: account.clone(),
+                balance: balance.unwrap_or_else(|| "0".into()),
+                in_arrears: true,
+            });
+        }
+    }
+    let books = merged.books.clone();
+    // For the text of the balance the next time.
+    for (account, balance) in carried.balances {
+        merged.balances.entry(account).or_insert(balance);
+    }
+    said.carried = Some(merged);
+    books
 }
 
 /// Only behind the value that is known: a process that has lost the claim and does not know it yet

@@ -108,6 +108,7 @@ mod tests {
                 collected_in: "00112233445566778899aabbccddeeff".to_owned(),
                 replaces: vec!["ffeeddccbbaa99887766554433221100".to_owned()],
                 adopted_at: 7,
+                held: [AccountId::new("1").unwrap()].into(),
                 debited: Some("2026-10".to_owned()),
             },
             stopped: [id(1), id(2)].into(),

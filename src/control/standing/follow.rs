@@ -3,8 +3,7 @@
 //! Must never let somebody go on because the collector is silent.
 
 use crate::control::standing::file::StandingFileError;
-use crate::control::standing::{Assembly, HEAD, KnownCollector, STANDING, StandingFile};
-use crate::model::AccountId;
+use crate::control::standing::{Assembly, HEAD, KnownCollector, STANDING, StandingFile, in_force};
 use crate::nats::{KeyValues, Nats, NatsError, Watched};
 use crate::proxy::{CollectedStanding, Shared};
 use std::path::{Path, PathBuf};
@@ -15,7 +14,7 @@ use std::time::Duration;
 /// five seconds.
 const SILENCE: Duration = Duration::from_secs(12);
 /// How long the first start of a gate waits for what the collector has said last.
-const FIRST: Duration = Duration::from_secs(3);
+const FIRST: Duration = Duration::from_secs(5);
 /// The pause after a try that failed.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -66,7 +65,7 @@ pub(in crate::control) struct Follower {
 
 impl Follower {
     /// Hears what it has said last, where this gate has never heard it: a new one would let everybody go
-    /// on. To be called before the first call; takes at most three seconds, and where NATS is away no
+    /// on. To be called before the first call; takes at most five seconds, and where NATS is away no
     /// time.
     pub(in crate::control) async fn hear_first(&self) {
         if self.shared.heard().is_some() {
@@ -75,7 +74,7 @@ impl Follower {
         let heard = tokio::time::timeout(FIRST, async {
             let bucket = self.nats.bucket(STANDING, self.replicas).await?;
             if bucket.get(HEAD).await?.is_none() {
-                // No collector has worked here.
+                tracing::info!("no collector has said yet who is stopped for arrears: nobody is");
                 return Ok(());
             }
             let (mut watched, mut assembly) = (bucket.watch(HEAD), Assembly::default());
@@ -201,89 +200,6 @@ impl Follower {
     }
 }
 
-/// What is in force when `heard` comes after `known`; `None`: what was. `is_later`: it is said now, and
-/// was not there already.
-///
-/// NATS may have been put back to an older state: what it has then is not believed before the
-/// collector says it again. And a collected ledger that lacks a month, since it is new or was put back
-/// to a backup, does not know who is in arrears by it: whoever was stopped stays so until it has
-/// debited that month, too, and that account.
-fn in_force(
-    known: Option<&CollectedStanding>,
-    heard: CollectedStanding,
-    is_later: bool,
-) -> Option<CollectedStanding> {
-    let Some(known) = known else {
-        return Some(heard);
-    };
-    if !is_later && heard.as_of < known.as_of {
-        return None;
-    }
-    let mut heard = heard;
-    let lacks_month = heard.books.debited < known.books.debited;
-    // A ledger that has never debited an account does not know what it owes.
-    let stays = |id: &&AccountId| lacks_month || !heard.balances.contains_key(*id);
-    let stays: Vec<AccountId> = known.stopped.iter().filter(stays).cloned().collect();
-    heard.stopped.extend(stays);
-    if lacks_month {
-        heard.books.debited.clone_from(&known.books.debited);
-    }
-    Some(heard)
-}
-
 fn unread(key: &str, error: &dyn std::fmt::Display) -> NatsError {
     NatsError::Away(format!("what it says ({key}) cannot be read: {error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Utc;
-    use crate::proxy::CollectedBooks;
-
-    fn said(as_of: i64, debited: Option<&str>, stopped: &[&str]) -> CollectedStanding {
-        CollectedStanding {
-            as_of: Utc(as_of),
-            books: CollectedBooks {
-                debited: debited.map(str::to_owned),
-                ..CollectedBooks::default()
-            },
-            stopped: stopped.iter().filter_map(|id| AccountId::new(id)).collect(),
-            balances: [("1", "-5")]
-                .into_iter()
-                .map(|(id, balance)| (AccountId::new(id).unwrap(), balance.into()))
-                .collect(),
-            ..CollectedStanding::default()
-        }
-    }
-
-    #[test]
-    fn an_older_standing_counts_only_when_it_is_said_again() {
-        let known = said(9, None, &["1"]);
-        assert_eq!(in_force(Some(&known), said(8, None, &[]), false), None);
-        let again = in_force(Some(&known), said(8, None, &[]), true).unwrap();
-        assert!(again.stopped.is_empty());
-        assert!(in_force(Some(&known), said(9, None, &[]), false).is_some());
-        assert!(in_force(None, said(8, None, &[]), false).is_some());
-    }
-
-    #[test]
-    fn who_was_stopped_stays_so_until_the_month_is_debited_again() {
-        let known = said(1, Some("2026-10"), &["1"]);
-        let mut now = known.clone();
-        for debited in [None, Some("2026-08"), Some("2026-09")] {
-            now = in_force(Some(&now), said(2, debited, &["2"]), true).unwrap();
-            assert_eq!(now.stopped.len(), 2);
-        }
-        now = in_force(Some(&now), said(3, Some("2026-10"), &["2"]), true).unwrap();
-        assert_eq!(now.stopped.len(), 1);
-    }
-
-    #[test]
-    fn who_was_stopped_stays_so_by_a_ledger_that_has_never_debited_the_account() {
-        let known = said(1, Some("2026-10"), &["1", "2"]);
-        let other = in_force(Some(&known), said(2, Some("2026-11"), &[]), true).unwrap();
-        let stopped: Vec<&str> = other.stopped.iter().map(AccountId::as_str).collect();
-        assert_eq!(stopped, ["2"], "account 1 has a balance there");
-    }
 }

@@ -43,6 +43,13 @@ impl KnownCollector {
         let id = &known.ledger_id;
         let is_same = id.is_empty() || *id == books.collected_in;
         let follows = books.replaces.contains(id) && books.adopted_at > known.adopted_at;
+        if !is_same && books.replaces.contains(id) && !follows {
+            return Err(format!(
+                "its ledger {} was put in the place of {id}, and {id} was put in the place of another later. If the clock was wrong when \
+                 that was done: stop this gate, delete LEDGER-standing beside its ledger, and start it",
+                books.collected_in
+            ));
+        }
         if !is_same && !follows {
             return Err(format!(
                 "it collects in another ledger, {}, than the one that has the records of this gate, {id}. If that one is lost for \
@@ -50,9 +57,11 @@ impl KnownCollector {
                 books.collected_in
             ));
         }
+        // Of a ledger that was put back to a backup the later instant counts on.
+        let before = if is_same { known.adopted_at } else { 0 };
         *known = Known {
             ledger_id: books.collected_in.clone(),
-            adopted_at: books.adopted_at,
+            adopted_at: books.adopted_at.max(before),
         };
         Ok(())
     }
@@ -68,7 +77,7 @@ mod tests {
             collected_in: id.to_owned(),
             replaces: replaces.iter().map(|id| (*id).to_owned()).collect(),
             adopted_at,
-            debited: None,
+            ..CollectedBooks::default()
         };
         let known = KnownCollector::new(None, String::new());
         assert!(known.is("a"));
@@ -81,6 +90,10 @@ mod tests {
         // The ledger before is not believed again by itself, and once it is put back the other is not.
         known.believe(&books("a", &[], 0)).unwrap_err();
         known.believe(&books("a", &["b"], 7)).unwrap();
+        let refused = known.believe(&books("b", &["a", "c"], 5)).unwrap_err();
+        assert!(refused.contains("LEDGER-standing"), "{refused}");
+        // Put back to a backup from before that.
+        known.believe(&books("a", &[], 0)).unwrap();
         known.believe(&books("b", &["a", "c"], 5)).unwrap_err();
         assert!(known.is("a"));
     }

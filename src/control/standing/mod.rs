@@ -5,12 +5,14 @@
 //! decide who is in arrears: the settler of the collected ledger does.
 
 mod assemble;
+mod carried;
 mod file;
 mod follow;
 mod known;
 mod message;
 
 pub(in crate::control) use assemble::Assembly;
+pub(in crate::control) use carried::in_force;
 pub(in crate::control) use file::StandingFile;
 pub(in crate::control) use follow::{Follower, UnreadStanding, hear_kept};
 pub(in crate::control) use known::KnownCollector;

@@ -25,9 +25,7 @@ impl Store {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let changed = match note {
             Note::Sends => sends(&transaction)?,
-            Note::SendsNot => {
-                !has_own_calls(&transaction)? && transaction.execute("DELETE FROM outbox", [])? > 0
-            }
+            Note::SendsNot => transaction.execute("DELETE FROM outbox", [])? > 0,
             Note::Adopted { ledger_ids, at } => {
                 if has_own_calls(&transaction)? {
                     return Err(StoreError::OwnCalls);
