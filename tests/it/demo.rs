@@ -1,5 +1,6 @@
 //! `tollgate demo` as somebody sees it who has just cloned the repository.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -151,7 +152,7 @@ fn a_reader_that_goes_away_ends_the_demo_cleanly_and_sigusr1_does_not() {
 }
 
 /// The addresses that the introduction names.
-fn addresses(out: &str) -> Vec<std::net::SocketAddr> {
+fn addresses(out: &str) -> BTreeSet<std::net::SocketAddr> {
     let words = out.split(|c: char| c.is_whitespace() || "/()".contains(c));
     words.filter_map(|word| word.parse().ok()).collect()
 }

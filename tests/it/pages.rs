@@ -95,7 +95,7 @@ const ELSEWHERE: [(&str, &str); 28] = [
         "tests/it/licences/grants.rs: a key that signs has to be made first",
     ),
     (
-        "nats kv get ",
+        "nats kv ",
         "tests/it/outbox.rs reads the bucket: it takes a NATS",
     ),
     ("tollgate serve", "it is started here"),

@@ -523,9 +523,16 @@ async fn a_head_answers_like_a_get_without_a_body() {
         format!("/v1/usage?month={month}"),
         format!("/v1/records?month={month}"),
     ] {
-        let (status, headers, body) = own(&gate, STUDIO, &path).await;
-        assert_eq!(status, StatusCode::OK);
-        let head = ask(&gate, plain("HEAD", &path, STUDIO_KEY, "")).await;
+        // Between two answers the month may be debited.
+        let (headers, body, head) = loop {
+            let (status, headers, body) = own(&gate, STUDIO, &path).await;
+            assert_eq!(status, StatusCode::OK);
+            let head = ask(&gate, plain("HEAD", &path, STUDIO_KEY, "")).await;
+            let (_, _, again) = own(&gate, STUDIO, &path).await;
+            if path.contains("usage") || again == body {
+                break (headers, body, head);
+            }
+        };
         assert_eq!((head.0, head.2.len()), (StatusCode::OK, 0), "{path}");
         assert_eq!(head.1["content-type"], headers["content-type"]);
         let length = head.1["content-length"].to_str().unwrap();
