@@ -180,6 +180,19 @@ def written_by(binary):
     return man, {shell: run(binary, "completions", shell) for shell in ("bash", "zsh", "fish")}
 
 
+def kept(*folders):
+    """The files of these folders that the repository has: nothing else is shipped, and no link is followed."""
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files", "-z", *folders], capture_output=True)
+    names = [name for name in listed.stdout.decode().split("\0") if name]
+    if listed.returncode or not names:
+        sys.exit("what is shipped is what the repository has: run this in a clone, where git can list it")
+    paths = [ROOT / name for name in sorted(names)]
+    for path in paths:
+        if path.is_symlink():
+            sys.exit(f"{path} is a link, and what it points to is not shipped: put the file in its place")
+    return [path for path in paths if "secrets" not in path.parts]
+
+
 def tarball(out, name, parts, level):
     version, at, binary, listed, man, completions = parts
     with tempfile.TemporaryDirectory() as scratch:
@@ -187,10 +200,8 @@ def tarball(out, name, parts, level):
         tree.put("tollgate", binary, 0o755)
         for page in ("LICENSE", "CHANGELOG.md", "README.md", "README.zh-CN.md"):
             tree.copy(page, page)
-        for folder in ("config", "deploy"):
-            for path in sorted((ROOT / folder).rglob("*")):
-                if path.is_file() and "__pycache__" not in path.parts and "secrets" not in path.parts:
-                    tree.copy(path.relative_to(ROOT), path, 0o755 if os.access(path, os.X_OK) else 0o644)
+        for path in kept("config", "deploy"):
+            tree.copy(path.relative_to(ROOT), path, 0o755 if os.access(path, os.X_OK) else 0o644)
         tree.put("sbom.cdx.json", listed)
         for page, text in man.items():
             tree.put(f"man/{page}", text)

@@ -72,6 +72,14 @@ fn histogram(out: &mut String, name: &str, metric: &Metric, timed: Option<&Timed
         }
         out.push('\n');
     }
+    // With negative values a sum is no counter: the format has neither then.
+    let has_negative = of
+        .get_bucket()
+        .first()
+        .is_some_and(|first| first.upper_bound() < 0.0);
+    if has_negative {
+        return Ok(());
+    }
     sample(out, &format!("{name}_sum"), labels, of.get_sample_sum())?;
     out.push_str(name);
     out.push_str("_count");

@@ -25,6 +25,9 @@ pub(super) async fn decision(
         Ok(None) => {
             let zone = &admin.shared.policy.load().catalog.time_zone;
             let (proven, unproven) = admin.shared.decisions.reach(admin.shared.clock.utc());
+            // Nothing outlives the process.
+            let began = admin.started_at;
+            let (proven, unproven) = (proven.max(began), unproven.max(began));
             let [proven, unproven] = [proven, unproven].map(|at| Local::new(at, zone));
             let what = format!(
                 "no refusal of this id is kept: refusals of this process are, of proven accounts since {proven} and of \

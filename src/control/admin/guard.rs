@@ -49,9 +49,13 @@ fn unauthorized() -> Response {
         StatusCode::UNAUTHORIZED,
         "send the admin token as Authorization: Bearer TOKEN",
     );
-    response.headers_mut().insert(
-        header::WWW_AUTHENTICATE,
-        header::HeaderValue::from_static("Bearer"),
+    let fields = response.headers_mut();
+    let bearer = header::HeaderValue::from_static("Bearer");
+    fields.insert(header::WWW_AUTHENTICATE, bearer);
+    // Who has no token keeps no place of those that Prometheus and health checks need.
+    fields.insert(
+        header::CONNECTION,
+        header::HeaderValue::from_static("close"),
     );
     response
 }

@@ -27,6 +27,7 @@ pub(super) fn state_of(admin: &Admin, ledger: &LedgerStats) -> Value {
     let shared = &admin.shared;
     let policy = shared.policy.load();
     let reach = shared.decisions.reach(shared.clock.utc());
+    let reach = (reach.0.max(admin.started_at), reach.1.max(admin.started_at));
     let told = |at| Local::new(at, &policy.catalog.time_zone);
     let store = shared.windows.as_ref().map(|windows| {
         let status = windows.status();

@@ -37,7 +37,7 @@ pub(super) struct Publisher {
 }
 
 /// The parts are compared with those that are there after so many times.
-const COMPARED_EVERY: u32 = 12;
+const COMPARED_EVERY: u32 = 4;
 
 /// What was told last.
 struct Said {

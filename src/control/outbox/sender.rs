@@ -6,7 +6,7 @@
 //! nor leave out a record.
 //!
 //! # Decided
-//! - **One range is on its way at a time**: each names the one before, and 500 records a round trip
+//! - **One range is on its way at a time**: each names the one before, and 4,000 records a round trip
 //!   are more than a gate records.
 //! - **The stream may lose messages.** What is sent again is what the collector lacks: from the last
 //!   message on when the collector has all before it, else from what it has.
@@ -19,7 +19,7 @@ use crate::nats::{KeyValues, NatsError, Published, Records};
 use std::time::Duration;
 
 /// The most records of a message, and its most bytes.
-const RECORDS: usize = 500;
+const RECORDS: usize = 4_000;
 const BYTES: usize = 256 << 10;
 /// Records are gathered so long: each message costs a wake-up of some threads, and nobody waits for it.
 const GATHER: Duration = Duration::from_millis(500);

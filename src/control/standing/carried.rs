@@ -28,6 +28,10 @@ pub(in crate::control) fn in_force(
     let mut heard = heard;
     let is_other = !known.books.collected_in.is_empty()
         && known.books.collected_in != heard.books.collected_in;
+    if !is_other {
+        // Put back to a backup from before its adoption, it says an earlier instant.
+        heard.books.adopted_at = heard.books.adopted_at.max(known.books.adopted_at);
+    }
     let held: BTreeSet<AccountId> = match is_other {
         true => known.stopped.iter().cloned().collect(),
         false => known.books.held.clone(),
@@ -118,5 +122,15 @@ mod tests {
         let known = said("a", 1, Some("2026-10"), &["9"]);
         let now = in_force(Some(&known), said("a", 2, Some("2026-10"), &[]), true).unwrap();
         assert!(now.stopped.is_empty());
+    }
+
+    #[test]
+    fn the_instant_of_an_adoption_is_not_forgotten_with_a_backup() {
+        let mut known = said("a", 1, None, &[]);
+        known.books.adopted_at = 7;
+        let now = in_force(Some(&known), said("a", 2, None, &[]), true).unwrap();
+        assert_eq!(now.books.adopted_at, 7);
+        let other = in_force(Some(&known), said("b", 2, None, &[]), true).unwrap();
+        assert_eq!(other.books.adopted_at, 0);
     }
 }

@@ -7,7 +7,7 @@ use crate::config::AccessLogTo;
 use crate::metrics::IntCounter;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Where lines go.
@@ -23,13 +23,22 @@ pub(super) struct Output {
 }
 
 fn open(path: &Path) -> io::Result<Box<dyn Write + Send>> {
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    // To open a pipe that nobody reads would wait for a reader.
+    if let Ok(there) = std::fs::metadata(path)
+        && there.file_type().is_fifo()
+    {
+        let why = "it is a pipe, and lines go to a file or to `stdout`";
+        return Err(named(io::Error::new(ErrorKind::InvalidInput, why)));
+    }
     // It has the addresses of clients.
     let file = File::options()
         .append(true)
         .create(true)
         .mode(0o640)
         .open(path);
-    Ok(Box::new(file?))
+    Ok(Box::new(file.map_err(named)?))
 }
 
 fn lines(bytes: &[u8]) -> u64 {

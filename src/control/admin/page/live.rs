@@ -21,7 +21,10 @@ pub(in crate::control::admin) async fn live(Extracted(admin): App) -> Response {
         let why = "too many pages are told each second: ask GET /v1/status/now now and then";
         let mut refused = problem(StatusCode::SERVICE_UNAVAILABLE, why);
         let soon = HeaderValue::from_static("5");
-        refused.headers_mut().insert(header::RETRY_AFTER, soon);
+        let fields = refused.headers_mut();
+        fields.insert(header::RETRY_AFTER, soon);
+        // Pages that are too many leave the listener's places to Prometheus and health checks.
+        fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
         return refused;
     };
     let told = admin.page.told.subscribe();

@@ -33,11 +33,12 @@ async function answered(path, signal) {
 
 const wait = milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds));
 
-/** The answer, as JSON. A gate that is asked too much at once is asked again. */
+/** The answer, as JSON. A gate that is asked too much at once is asked again, and one that is silent is not waited for. */
 export async function ask(path, signal) {
   for (let tries = 1; ; tries += 1) {
     try {
-      return await (await answered(path, signal)).json();
+      const patience = AbortSignal.timeout(20_000);
+      return await (await answered(path, signal ? AbortSignal.any([signal, patience]) : patience)).json();
     } catch (error) {
       if (error.status !== 503 || tries === 4 || signal?.aborted) throw error;
       await wait(400 * tries);
@@ -64,17 +65,37 @@ async function follow(tell, signal) {
   }
 }
 
-/** Tells the figures of now each second, until the signal; and whether the gate answers. */
+/** Until the page is looked at. A browser has six connections to a gate for all its tabs: a hidden one takes none. */
+function lookedAt(signal) {
+  return new Promise(resolve => {
+    if (!document.hidden || signal.aborted) return resolve();
+    document.addEventListener('visibilitychange', resolve, { once: true, signal });
+    return signal.addEventListener('abort', resolve, { once: true });
+  });
+}
+
+/** A signal for as long as the page is looked at. */
+function whileLookedAt(signal) {
+  const looked = new AbortController();
+  const hide = () => document.hidden && looked.abort();
+  document.addEventListener('visibilitychange', hide, { signal: AbortSignal.any([signal, looked.signal]) });
+  return AbortSignal.any([signal, looked.signal]);
+}
+
+/** Tells the figures of now each second while the page is looked at, until the signal; and whether the gate answers. */
 export async function listen(tell, tellLine, signal) {
   while (!signal.aborted) {
+    await lookedAt(signal);
+    const looked = whileLookedAt(signal);
     try {
       await follow(now => {
         tellLine(true);
         tell(now);
-      }, signal);
+      }, looked);
       tellLine(false);
     } catch (error) {
       if (signal.aborted || error.status === 401) return;
+      if (looked.aborted) continue;
       if (error.status === 503) {
         // Too many pages listen: this one asks now and then.
         await ask('/v1/status/now', signal)
