@@ -47,6 +47,10 @@ POSTINST = """#!/bin/sh
 set -e
 if [ "$1" = configure ]; then
     systemd-sysusers tollgate.conf
+    # Once, and never again: an upgrade that brought other prices would put them in force.
+    for file in catalog.yaml accounts.yaml; do
+        [ -e "/etc/tollgate/$file" ] || cp "/usr/share/tollgate/first/$file" /etc/tollgate/
+    done
     systemd-tmpfiles --create tollgate.conf
     if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 fi
@@ -185,11 +189,11 @@ def kept(*folders):
     listed = subprocess.run(["git", "-C", ROOT, "ls-files", "-z", *folders], capture_output=True)
     names = [name for name in listed.stdout.decode().split("\0") if name]
     if listed.returncode or not names:
-        sys.exit("what is shipped is what the repository has: run this in a clone, where git can list it")
+        fail("what is shipped is what the repository has: run this in a clone, where git can list it")
     paths = [ROOT / name for name in sorted(names)]
     for path in paths:
         if path.is_symlink():
-            sys.exit(f"{path} is a link, and what it points to is not shipped: put the file in its place")
+            fail(f"{path} is a link, and what it points to is not shipped: put the file in its place")
     return [path for path in paths if "secrets" not in path.parts]
 
 
@@ -232,8 +236,8 @@ def debian(out, parts, level):
         here = lambda text: text.replace("$schema=schema/", "$schema=/usr/share/tollgate/schema/")
         settings = here((ROOT / "config/tollgate.yaml").read_text(encoding="utf-8"))
         tree.put("etc/tollgate/tollgate.yaml", settings.replace("path: ../var/ledger.db", "path: /var/lib/tollgate/ledger.db"))
-        tree.put("etc/tollgate/catalog.yaml", here((ROOT / "config/catalog.yaml").read_text(encoding="utf-8")))
-        tree.put("etc/tollgate/accounts.yaml", NO_ACCOUNTS, 0o640)
+        tree.put("usr/share/tollgate/first/catalog.yaml", here((ROOT / "config/catalog.yaml").read_text(encoding="utf-8")))
+        tree.put("usr/share/tollgate/first/accounts.yaml", NO_ACCOUNTS)
         for path in sorted((ROOT / "config/schema").iterdir()):
             tree.copy(f"usr/share/tollgate/schema/{path.name}", path)
         doc = "usr/share/doc/tollgate"
