@@ -151,7 +151,9 @@ async function tenPeopleMayLook(browser) {
   const said = await Promise.all(tabs.map(tab => tab.run(`document.getElementById('line').textContent`)));
   assert.deepEqual([...new Set(said)], ['connected']);
   assert.equal((await decided()).length, 3);
-  for (const tab of tabs) assert.deepEqual(tab.said, []);
+  // Few questions are answered at once: a page that comes when there are more asks again, and the browser says so.
+  const asksAgain = line => /status of 503 .*\/v1\/status\/(news|history|books|accounts)/.test(line);
+  for (const tab of tabs) assert.deepEqual(tab.said.filter(line => !asksAgain(line)), []);
   await Promise.all(tabs.map(tab => tab.open('about:blank')));
 }
 
