@@ -5,7 +5,7 @@
 use crate::control::Settler;
 use crate::control::collector::WrongLedger;
 use crate::control::standing::{
-    AccountStanding, Assembly, HEAD, STANDING, StandingMessage, Standings, in_force, messages,
+    AccountStanding, Assembly, HEAD, STANDING, StandingMessage, Standings, carried_into, messages,
 };
 use crate::ledger::CollectedBy;
 use crate::model::{Clock, Utc};
@@ -259,9 +259,7 @@ fn carry(
             .collect(),
         ..CollectedStanding::default()
     };
-    let Some(mut merged) = in_force(Some(&carried), own, true) else {
-        return CollectedBooks::default();
-    };
+    let mut merged = carried_into(&carried, own);
     for of in accounts.to_mut() {
         of.in_arrears |= merged.stopped.contains(&of.account);
     }

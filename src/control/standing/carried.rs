@@ -11,21 +11,26 @@ use std::collections::BTreeSet;
 /// was not there already.
 ///
 /// NATS may have been put back to an older state: what it has then is not believed before the
-/// collector says it again. And a collected ledger that lacks a month, since it is new or was put back
-/// to a backup, does not know who is in arrears by it: whoever was stopped stays so until it has
-/// debited that month, too. By another ledger than before also until it has debited that account.
+/// collector says it again.
 pub(in crate::control) fn in_force(
     known: Option<&CollectedStanding>,
     heard: CollectedStanding,
     is_later: bool,
 ) -> Option<CollectedStanding> {
-    let Some(known) = known else {
-        return Some(heard);
-    };
-    if !is_later && heard.as_of < known.as_of {
-        return None;
+    match known {
+        None => Some(heard),
+        Some(known) if !is_later && heard.as_of < known.as_of => None,
+        Some(known) => Some(carried_into(known, heard)),
     }
-    let mut heard = heard;
+}
+
+/// `heard`, and what stays of `known`. A collected ledger that lacks a month, since it is new or was put
+/// back to a backup, does not know who is in arrears by it: whoever was stopped stays so until it has
+/// debited that month, too. By another ledger than before also until it has debited that account.
+pub(in crate::control) fn carried_into(
+    known: &CollectedStanding,
+    mut heard: CollectedStanding,
+) -> CollectedStanding {
     let is_other = !known.books.collected_in.is_empty()
         && known.books.collected_in != heard.books.collected_in;
     if !is_other {
@@ -45,7 +50,7 @@ pub(in crate::control) fn in_force(
         heard.stopped.extend(known.stopped.iter().cloned());
         heard.books.debited.clone_from(&known.books.debited);
     }
-    Some(heard)
+    heard
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ mod known;
 mod message;
 
 pub(in crate::control) use assemble::Assembly;
-pub(in crate::control) use carried::in_force;
+pub(in crate::control) use carried::{carried_into, in_force};
 pub(in crate::control) use file::StandingFile;
 pub(in crate::control) use follow::{Follower, UnreadStanding, hear_kept};
 pub(in crate::control) use known::KnownCollector;
