@@ -37,6 +37,7 @@ mod turned_away;
 mod worker;
 
 pub(crate) mod admission;
+pub(crate) mod connection;
 pub(crate) mod identity;
 pub(crate) mod listener;
 pub(crate) mod policy;

@@ -27,7 +27,7 @@ use crate::ledger::Ledger;
 use crate::model::{Clock, Utc};
 use crate::nats::{Nats, StreamOptions};
 use crate::proxy::admission::Limiters;
-use crate::proxy::listener::Phase;
+use crate::proxy::connection::Phase;
 use crate::proxy::{Proxy, Shared};
 use std::collections::BTreeSet;
 use std::sync::Arc;
