@@ -29,7 +29,13 @@ const DOORS: &[(&str, &[&str])] = &[
     ("redis", &["store", "config/settings", "cli/demo"]),
     (
         "tokio_rustls",
-        &["model/tls", "control/delivery", "store/dial"],
+        &[
+            "model/tls",
+            "model/tls_server",
+            "http/tls",
+            "control/delivery",
+            "store/dial",
+        ],
     ),
     ("async_nats", &["nats"]),
     (
@@ -78,6 +84,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "ledger",
             "http/splice",
             "http/sockets",
+            "http/tls",
             "model/background",
             "control/replica",
             "control/open_files",

@@ -25,7 +25,7 @@ pub enum KeyCommand {
     /// Print a fresh credential: what the customer gets, shown this once, and the line for
     /// accounts.yaml.
     #[command(
-        after_help = "Examples:\n  tollgate key new --kind api-key\n  tollgate key new --licence secrets/licence.pem"
+        after_help = "Examples:\n  tollgate key new --kind api-key\n  tollgate key new --licence secrets/licence.pem\n  tollgate key new --tls config/tls --host gate.example --host 192.0.2.7"
     )]
     New {
         /// A TC3 pair as the vendor's SDKs sign with, an API key for plain HTTP, or a licence key
@@ -35,6 +35,13 @@ pub enum KeyCommand {
         /// Instead make a key that signs grants of licences, in this new file.
         #[arg(long, value_name = "FILE", conflicts_with_all = ["kind", "name"])]
         licence: Option<PathBuf>,
+        /// Instead make a certificate for trials, signed by itself, and its key, in this directory.
+        #[arg(long, value_name = "DIR", conflicts_with_all = ["kind", "name", "licence"])]
+        tls: Option<PathBuf>,
+        /// A name or an address that the certificate is for; may be given again. Without one, this
+        /// machine's own (localhost).
+        #[arg(long, value_name = "HOST", requires = "tls")]
+        host: Vec<String>,
         /// The name of the key, which its calls are counted under.
         #[arg(long, value_name = "NAME", value_parser = key_name)]
         name: Option<KeyId>,

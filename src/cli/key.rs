@@ -5,6 +5,7 @@
 
 use crate::cli::flags_key::{KeyCommand, KeyKind, RotateFlags};
 use crate::cli::key_licence::new_licence_key;
+use crate::cli::key_tls::new_tls_key;
 use crate::cli::output::{load, print};
 use crate::config::{Account, Credential, Key};
 use crate::model::{Clock, KeyId, Local, Utc};
@@ -31,6 +32,11 @@ pub fn key(command: KeyCommand) -> anyhow::Result<()> {
             licence: Some(path),
             ..
         } => new_licence_key(&path),
+        KeyCommand::New {
+            tls: Some(directory),
+            host,
+            ..
+        } => new_tls_key(&directory, &host),
         KeyCommand::New { kind, name, .. } => {
             let made = NewKey::of(kind).context("the system's random source")?;
             print(|out| write!(out, "{}", fresh(&made, name)))

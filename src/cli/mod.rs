@@ -20,6 +20,7 @@ mod flags_price;
 mod flags_probe;
 mod key;
 mod key_licence;
+mod key_tls;
 mod licence;
 mod logging;
 mod operators;

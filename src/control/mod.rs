@@ -4,6 +4,7 @@
 //! Owns when each of these happens. Must never be on the way of a call, nor decide a rule: the
 //! rules are the rooms' below.
 
+mod certificates;
 mod collector;
 mod licences;
 mod listeners;

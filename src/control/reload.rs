@@ -11,6 +11,7 @@ use crate::billing::books::Books;
 use crate::billing::{SettleError, conflicts};
 use crate::config::{self, Config, Mistake, Mistakes, Sources, Written};
 use crate::control::Settler;
+use crate::control::certificates::ListenerTls;
 use crate::control::reload_notes::{ReloadNote, ReloadNotes};
 use crate::model::{AccountId, Clock, Utc, run_low_priority};
 use crate::proxy::Shared;
@@ -76,6 +77,8 @@ pub(crate) struct Reloader {
     shared: Arc<Shared>,
     /// Told of the accounts whose entries are others.
     settler: Arc<Settler>,
+    /// Told of certificates.
+    tls: ListenerTls,
     in_force: Mutex<FilesInForce>,
     /// What came of the last ones.
     pub(crate) notes: ReloadNotes,
@@ -90,11 +93,17 @@ struct FilesInForce {
 
 impl Reloader {
     /// The text of the files that are in force in `shared`.
-    pub(crate) fn new(shared: Arc<Shared>, settler: Arc<Settler>, written: Written) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        settler: Arc<Settler>,
+        tls: ListenerTls,
+        written: Written,
+    ) -> Self {
         let sources = written.sources.clone();
         Self {
             shared,
             settler,
+            tls,
             in_force: Mutex::new(FilesInForce { written, sources }),
             notes: ReloadNotes::default(),
         }
@@ -162,7 +171,7 @@ impl Reloader {
             return Outcome::Refused(Mistakes(mistakes));
         }
         let sold = old.accounts().map(|account| &***account);
-        let changes = config::changes(&old.catalog, sold, &new, shared.clock.utc());
+        let mut changes = config::changes(&old.catalog, sold, &new, shared.clock.utc());
         let entered = entered(&old, &new);
         let warnings = self.conflicts(&entered, &new);
         if wish.dry_run {
@@ -172,6 +181,7 @@ impl Reloader {
                 warnings,
             };
         }
+        changes.extend(self.tls.show(&new.settings, &shared.metrics));
         let entered: Vec<AccountId> = entered.iter().map(|of| of.id.clone()).collect();
         let generation = old.generation + 1;
         let catalog = Arc::new(new.catalog);

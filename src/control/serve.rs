@@ -13,7 +13,7 @@ use crate::control::turned_away;
 use crate::ledger::CloseError;
 use crate::portal::LicenceDesk;
 use crate::proxy::Proxy;
-use crate::proxy::connection::Phase;
+use crate::proxy::front::Phase;
 use crate::proxy::upstream::Dialer;
 use std::net::SocketAddr;
 use std::sync::Arc;

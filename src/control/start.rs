@@ -10,6 +10,7 @@
 use crate::billing::SettleError;
 use crate::config::{Account, Catalog, Config, Endpoint, Settings, Written};
 use crate::control::admin::{self, AdminState};
+use crate::control::certificates::ListenerTls;
 use crate::control::collector::{ClaimError, WrongLedger, check_gate};
 use crate::control::delivery::Webhook;
 use crate::control::licences::{portal, settle_licences};
@@ -30,11 +31,11 @@ use crate::metrics::Metrics;
 use crate::model::{Clock, Durability, Mono, Outcome, PART_WITHOUT_STORE};
 use crate::portal::{Portal, UnreadLicences};
 use crate::proxy::admission::{Limiters, SECOND};
-use crate::proxy::connection::{Front, Phase};
+use crate::proxy::front::{Front, Phase};
 use crate::proxy::listener;
 use crate::proxy::policy::Policy;
 use crate::proxy::upstream::{Dialer, Keep, Upstream};
-use crate::proxy::{AccessLog, Proxy, Shared, Worker};
+use crate::proxy::{AccessLog, Handshakes, Proxy, Shared, Worker};
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -137,9 +138,8 @@ pub async fn start(config: Config, clock: Clock, on: Inherited) -> Result<Runnin
     let (public, admin) = (listeners[0].local_addr()?, admin_listener.local_addr()?);
 
     let shared = share(&settings, &clock, opened).await?;
-    let access_log = access_log(&settings, &shared)?;
-    let proxy = Proxy::new(&settings, shared.clone()).with_access_log(access_log);
-    let proxy = Arc::new(proxy);
+    let (proxy, tls) = proxy(&settings, &shared, access_log(&settings, &shared)?);
+    let operators = admin::Bounded::new(admin_listener, tls.admin.clone());
     let raised = Arc::new(Notify::new());
     let settles = !settings.books_are_elsewhere();
     let settler = started_settler(&settings, &shared, settles, &raised).await?;
@@ -147,14 +147,14 @@ pub async fn start(config: Config, clock: Clock, on: Inherited) -> Result<Runnin
     let nats = outbox.as_deref().map(GateOutbox::nats);
     let portal = portal(&proxy, nats, true).await?;
     let (state, state_seen) = watch::channel(AdminState::Starting);
-    let reloader = Arc::new(Reloader::new(shared.clone(), settler.clone(), written));
+    let reloader = Arc::new(Reloader::new(shared.clone(), settler.clone(), tls, written));
     let router = {
         let (portal, reloader, outbox) = (portal.clone(), reloader.clone(), outbox.clone());
         admin::router(
             portal, reloader, &settings, public, state_seen, None, outbox,
         )
     };
-    let mut control = vec![tokio::spawn(serve_operators(admin_listener, router))];
+    let mut control = vec![tokio::spawn(serve_operators(operators, router))];
 
     outbox::Sending::hear_first(outbox.as_deref()).await;
     hold(&shared, locked_at).await;
@@ -234,6 +234,17 @@ async fn share(
     Ok(Arc::new(heard.await??))
 }
 
+/// The proxy, and how its listener and the operators' one speak TLS.
+pub(in crate::control) fn proxy(
+    settings: &Settings,
+    shared: &Arc<Shared>,
+    access_log: Option<Arc<AccessLog>>,
+) -> (Arc<Proxy>, ListenerTls) {
+    let tls = ListenerTls::of(settings, &shared.metrics);
+    let proxy = Proxy::new(settings, shared.clone()).with_access_log(access_log);
+    (Arc::new(proxy.with_tls(tls.calls.clone())), tls)
+}
+
 fn access_log(settings: &Settings, shared: &Shared) -> Result<Option<Arc<AccessLog>>, StartError> {
     let Some(settings) = &settings.access_log else {
         return Ok(None);
@@ -267,11 +278,8 @@ async fn hold(shared: &Shared, locked_at: Mono) {
     }
 }
 
-pub(in crate::control) async fn serve_operators(
-    listener: tokio::net::TcpListener,
-    router: axum::Router,
-) {
-    if let Err(error) = axum::serve(admin::Bounded::new(listener), router).await {
+pub(in crate::control) async fn serve_operators(listener: admin::Bounded, router: axum::Router) {
+    if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the admin listener ended");
     }
 }
@@ -329,6 +337,7 @@ pub(in crate::control) fn spawn_workers(
                     upstream,
                     store,
                     decisions,
+                    handshakes: Handshakes::default(),
                 });
                 match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => listener::run(listener, portal, worker, phase).await,

@@ -84,6 +84,27 @@ impl Fields {
         }
     }
 
+    /// Fields that came as pairs of a name in lowercase and a value, neither with a line end.
+    pub(crate) fn of_pairs<'p>(pairs: impl Iterator<Item = (&'p [u8], &'p [u8])>) -> Self {
+        let (mut head, mut places) = (BytesMut::with_capacity(1024), Vec::with_capacity(16));
+        for (name, value) in pairs {
+            let mut add = |part: &[u8], after: &[u8]| {
+                let begin = head.len() as u32;
+                head.extend_from_slice(part);
+                let end = head.len() as u32;
+                head.extend_from_slice(after);
+                begin..end
+            };
+            let name = add(name, b": ");
+            let value = add(value.trim_ascii(), b"\r\n");
+            places.push(FieldSpan { name, value });
+        }
+        Self {
+            head: head.freeze(),
+            places,
+        }
+    }
+
     /// The number of fields.
     pub fn count(&self) -> usize {
         self.places.len()

@@ -11,14 +11,18 @@ mod host;
 mod sockets;
 mod splice;
 mod target;
+mod tls;
 mod traceparent;
 
 pub(crate) mod h1;
+pub(crate) mod h2;
 pub(crate) mod names;
 
 pub(crate) use fields::{Field, FieldSpan, Fields, HeadWriter};
 pub(crate) use framing::{BULK_BYTES, Framing, Malformed, length_of, tokens};
+pub(crate) use host::is_host;
 pub(crate) use sockets::{cut, ends_before, is_quiet, is_reset, reset};
-pub(crate) use splice::{ByteReader, ByteWriter, PIPES, Pipe, read_now, write_now};
+pub(crate) use splice::{ByteReader, ByteWriter, PIPES, Pipe, read_now};
 pub(crate) use target::Target;
+pub(crate) use tls::{HTTP_1_1, HTTP_2, TlsConnection};
 pub(crate) use traceparent::{Trace, TraceParent};

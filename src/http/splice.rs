@@ -25,12 +25,42 @@ static OPEN: AtomicUsize = AtomicUsize::new(0);
 pub(crate) trait ByteReader: AsyncRead + Send + Unpin {
     /// The socket, if it is one.
     fn socket(&self) -> Option<&TcpStream>;
+
+    /// The TCP connection that carries it: to hear of its end, never to read from.
+    fn transport(&self) -> Option<&TcpStream> {
+        self.socket()
+    }
 }
 
 /// A stream that is written to.
 pub(crate) trait ByteWriter: AsyncWrite + Unpin {
     /// The socket, if it is one.
     fn socket(&self) -> Option<&TcpStream>;
+
+    /// The TCP connection that carries it: to hear of its end and to cut it, never to write to.
+    fn transport(&self) -> Option<&TcpStream> {
+        self.socket()
+    }
+
+    /// Writes a part, at once or not at all. Asks the system, not the runtime.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is taken.
+    fn write_at_once(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.socket() {
+            Some(socket) => write_now(socket, bytes),
+            None => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Writes bytes that were taken before and wait, as [`ByteWriter::write_at_once`] does. A
+    /// socket has none.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is taken.
+    fn flush_at_once(&mut self) -> io::Result<usize> {
+        Ok(0)
+    }
 
     /// Writes the bytes of a pipe, as many as the peer takes. Only to a socket.
     fn poll_pour(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>>;

@@ -5,7 +5,7 @@ use crate::metrics::exemplars::Timed;
 use crate::metrics::family::Family;
 use crate::metrics::series::AccountSeries;
 use crate::metrics::shapes::{ByOutcome, Shape, Unsorted};
-use crate::model::{COMMIT, EventType, LicenceKind, Mode, Outcome};
+use crate::model::{COMMIT, EventType, LicenceKind, Mode, Outcome, Utc};
 use parking_lot::Mutex;
 /// A counter that was resolved once and is kept where it counts.
 pub(crate) use prometheus::IntCounter;
@@ -131,6 +131,10 @@ families! {
             "Answers that broke off after their head.";
         heads_refused: IntCounterVec = "heads_refused_total" ["reason"],
             "What came on the public listener and is no request, by why.";
+        tls_handshakes: IntCounterVec = "tls_handshakes_total" ["result"],
+            "Connections on which TLS was agreed on (`done`) or not (`failed`).";
+        tls_certificate_ends: GaugeVec = "tls_certificate_expires_timestamp_seconds" ["listener"],
+            "The Unix time at which the first certificate of the listener (`calls`, `admin`) ends.";
         pub held_down: IntCounter = "held_down_total" [],
             "Answers to failing credentials that were held back. It rises when somebody guesses.";
     }
@@ -340,6 +344,18 @@ impl Metrics {
         self.config_digest.with_label_values(&[digest]).set(1.0);
     }
 
+    /// The counter of handshakes that were `done` or `failed`.
+    pub(crate) fn tls_handshake(&self, result: &'static str) -> IntCounter {
+        self.tls_handshakes.with_label_values(&[result])
+    }
+
+    /// Shows when the first certificate of a listener ends.
+    pub(crate) fn set_certificate_ends(&self, listener: &'static str, ends: Utc) {
+        let seconds = ends.0 as f64 / 1e6;
+        let shown = self.tls_certificate_ends.with_label_values(&[listener]);
+        shown.set(seconds);
+    }
+
     /// The counter of heads that were not read for one reason.
     pub fn head_refused(&self, reason: &'static str) -> IntCounter {
         self.heads_refused.with_label_values(&[reason])
@@ -399,6 +415,8 @@ mod tests {
         let metrics = Metrics::new(1);
         // Their reasons are those of other rooms.
         metrics.head_refused("tls");
+        metrics.tls_handshake("done");
+        metrics.set_certificate_ends("calls", Utc(1));
         metrics.store_hold("held");
         metrics.licence_refused("trial_limit");
         metrics.set_store_nodes([("store:6379".to_owned(), true, Some(-0.5))].into_iter());

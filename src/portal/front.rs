@@ -11,7 +11,7 @@ use crate::portal::licence_desk::LicenceDesk;
 use crate::portal::limits::{Limits, PeerLimits, QUESTIONS_A_SECOND};
 use crate::portal::parameters::Parameters;
 use crate::proxy::admission::SharedWindows;
-use crate::proxy::connection::{BoxedAnswer, Front};
+use crate::proxy::front::{BoxedAnswer, Front};
 use crate::proxy::policy::{KeyBar, KnownAccount, ProvenKey};
 use crate::proxy::{
     Asked, BadQuestion, Client, CursorText, OwnRequest, Proxy, Refusal, Relay, Shared, Worker,

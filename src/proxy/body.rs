@@ -243,15 +243,18 @@ impl Upload {
         if self.progress.whole_at().is_some() {
             return true;
         }
+        // Nothing follows on the same stream. A short rest is read all the same: without a reset
+        // after the answer every client understands it.
+        let keeps = self.body.is_of_stream();
         let short = self
             .declared()
             .is_some_and(|declared| declared - self.body.taken() <= DRAIN_BYTES);
         if !short || self.expects_continue || self.progress.failure().is_some() {
-            return false;
+            return keeps;
         }
         let read = async { while let Some(Ok(_)) = self.next().await {} };
         let _ = Box::pin(tokio::time::timeout(DRAIN_TIME, read)).await;
-        self.progress.whole_at().is_some()
+        keeps || self.progress.whole_at().is_some()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The client of one connection, from its first call to its last.
+//! The client of one connection, from its first call to its last; with HTTP/2, of one stream of it.
 //!
 //! Owns what its calls share. Must never outlive its connection, whose place it holds.
 
@@ -6,19 +6,20 @@ use crate::model::Timer;
 use crate::proxy::places::Place;
 use parking_lot::Mutex;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The client of one connection. Its calls come one after another and share this.
 pub struct Client {
     pub(super) address: IpAddr,
     /// The address as text, for `X-Forwarded-For` and the log.
-    pub(super) text: String,
+    pub(super) text: Arc<str>,
     /// Ends the wait for the upstream's answer. Its calls use it one after another.
     pub(super) timer: Mutex<Timer>,
     /// The call that runs has a connection to the upstream.
     pub(super) is_forwarded: AtomicBool,
     pub(super) has_gone: AtomicBool,
-    pub(super) place: Place,
+    pub(super) place: Arc<Place>,
 }
 
 impl Client {
@@ -26,11 +27,24 @@ impl Client {
     pub fn new(address: IpAddr, place: Place) -> Self {
         Self {
             address,
-            text: address.to_canonical().to_string(),
+            text: address.to_canonical().to_string().into(),
             timer: Mutex::default(),
             is_forwarded: AtomicBool::new(false),
             has_gone: AtomicBool::new(false),
-            place,
+            place: Arc::new(place),
+        }
+    }
+
+    /// The same client on a stream of its connection. It may take one call back and wait for
+    /// another.
+    pub(super) fn on_stream(&self) -> Self {
+        Self {
+            address: self.address,
+            text: self.text.clone(),
+            timer: Mutex::default(),
+            is_forwarded: AtomicBool::new(false),
+            has_gone: AtomicBool::new(false),
+            place: self.place.clone(),
         }
     }
 

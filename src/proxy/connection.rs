@@ -3,88 +3,26 @@
 //! Owns what becomes of a connection when the process ends. Must never read a request itself, nor
 //! drop a call that the drain still has time for.
 
-use crate::http::h1::{self, Next, RequestBody, RequestHead};
-use crate::http::{ByteReader, ByteWriter};
+use crate::http::h1::{self, BadHead, Next};
+use crate::http::{ByteReader, ByteWriter, TlsConnection};
+use crate::model::ServerTls;
+use crate::proxy::front::{Front, Phase, has_reached, reached, until_drain};
+use crate::proxy::handshakes::NoHandshake;
+use crate::proxy::streams::serve_http2;
 use crate::proxy::worker::Worker;
 use crate::proxy::{Client, Proxy, Relay};
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Context;
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
-/// How far the process is on its way out.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Phase {
-    /// Accepting and answering.
-    Serve,
-    /// The listener empties its backlog and closes; calls finish and say `Connection: close`.
-    Drain,
-    /// Calls that still run are dropped.
-    Abandon,
-}
-
-/// An answer that is being made. On the heap from the start: handed on by value, the future would
-/// be copied several times.
-pub(crate) type BoxedAnswer = Pin<Box<dyn Future<Output = h1::Answer<Relay>> + Send>>;
-
-/// Answers the requests of a listener: calls alone, or also the portal's endpoints.
-pub(crate) trait Front: Send + Sync {
-    /// The proxy whose places the connections take.
-    fn proxy(&self) -> &Arc<Proxy>;
-
-    /// Answers a request of this client, with a connection of `worker` if it is a call.
-    fn answer(
-        &self,
-        worker: &Arc<Worker>,
-        client: &Arc<Client>,
-        head: Box<RequestHead>,
-        body: RequestBody,
-    ) -> BoxedAnswer;
-}
-
-impl Front for Arc<Proxy> {
-    fn proxy(&self) -> &Arc<Proxy> {
-        self
-    }
-
-    fn answer(
-        &self,
-        worker: &Arc<Worker>,
-        client: &Arc<Client>,
-        head: Box<RequestHead>,
-        body: RequestBody,
-    ) -> BoxedAnswer {
-        let (worker, client) = (worker.clone(), client.clone());
-        Box::pin(Proxy::answer(self.clone(), worker, client, head, body))
-    }
-}
-
-/// Waits for the phase. When its sender is dropped, the process ends: every phase is reached.
-pub(super) async fn reached(phase: &mut watch::Receiver<Phase>, at_least: Phase) {
-    let _ = phase.wait_for(|phase| *phase >= at_least).await;
-}
-
-/// Whether the phase has been reached, without waiting.
-fn has_reached(phase: &watch::Receiver<Phase>, at_least: Phase) -> bool {
-    match phase.has_changed() {
-        Ok(changed) => changed && *phase.borrow() >= at_least,
-        Err(_) => true,
-    }
-}
-
-/// Waits until an export is answered; `None` when the drain comes before: its client goes on by its
-/// cursor elsewhere. One that reads slowly would hold up the end for as long as calls may take.
-async fn until_drain<T>(
-    answered: impl Future<Output = T>,
-    mut phase: watch::Receiver<Phase>,
-) -> Option<T> {
-    tokio::select! {
-        answered = answered => Some(answered),
-        () = reached(&mut phase, Phase::Drain) => None,
-    }
-}
+/// TLS has to be agreed on within this time.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Serves one connection, to its end.
 pub(super) async fn serve(
@@ -94,7 +32,54 @@ pub(super) async fn serve(
     worker: Arc<Worker>,
     phase: watch::Receiver<Phase>,
 ) {
-    serve_http1(stream.into_split(), client, front, worker, phase).await;
+    let Some(tls) = front.proxy().tls() else {
+        return serve_http1(stream.into_split(), client, front, worker, phase).await;
+    };
+    // On the heap: a plain connection has no room for what only these need.
+    let handshake = Box::pin(handshake(tls, stream, &client, front.proxy(), &worker));
+    match handshake.await {
+        None => {}
+        Some(stream) if stream.speaks_http2() => {
+            Box::pin(serve_http2(stream, client, front, worker, phase)).await;
+        }
+        Some(stream) => {
+            Box::pin(serve_http1(
+                stream.into_split(),
+                client,
+                front,
+                worker,
+                phase,
+            ))
+            .await;
+        }
+    }
+}
+
+/// Waits until TLS is agreed on; `None` when it is not.
+async fn handshake(
+    tls: &ServerTls,
+    stream: TcpStream,
+    client: &Client,
+    proxy: &Proxy,
+    worker: &Worker,
+) -> Option<TlsConnection> {
+    let metrics = &proxy.shared().metrics;
+    let accepting = worker.handshakes.accept(client.address(), tls, stream);
+    let error = match timeout(HANDSHAKE, accepting).await {
+        Ok(Ok(stream)) => {
+            metrics.tls_handshake("done").inc();
+            return Some(stream);
+        }
+        Ok(Err(NoHandshake::Plain)) => {
+            proxy.head_refused(client, BadHead::PlainHttp);
+            return None;
+        }
+        Ok(Err(NoHandshake::Failed(error))) => error,
+        Err(_) => io::ErrorKind::TimedOut.into(),
+    };
+    metrics.tls_handshake("failed").inc();
+    tracing::debug!(peer = %client.address(), %error, "no TLS was agreed on");
+    None
 }
 
 /// Reads the requests of a connection one after another and answers them.
@@ -171,15 +156,17 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::http::h1::{FIRST_HEAD, READER_BYTES_PER_SECOND, READER_WINDOW};
+    use crate::http::h1::{RequestBody, RequestHead};
     use crate::ledger::{Ledger, LedgerOptions};
     use crate::metrics::Metrics;
     use crate::model::{Clock, Durability};
     use crate::proxy::Shared;
     use crate::proxy::admission::Limiters;
+    use crate::proxy::front::BoxedAnswer;
+    use crate::proxy::handshakes::Handshakes;
     use crate::proxy::policy::Policy;
     use crate::proxy::upstream::{Dialer, Keep, Upstream};
     use std::sync::atomic::Ordering::Relaxed;
-    use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
     use tokio::time::Instant;
 
@@ -215,6 +202,7 @@ mod tests {
             upstream: Arc::new(Upstream::new(Arc::new(dialer), keep)),
             store: None,
             decisions: proxy.shared().decisions.ring(1),
+            handshakes: Handshakes::default(),
         });
         let address = [127, 0, 0, 1].into();
         let client = Arc::new(Client::new(address, proxy.place(address).await));

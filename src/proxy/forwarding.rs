@@ -64,7 +64,7 @@ impl Proxy {
         // else's list is believed.
         match is_in(&self.trusted_proxies, context.client.address) {
             true => forward.list(X_FORWARDED_FOR, fields, &context.client.text),
-            false => forward.text(X_FORWARDED_FOR, &context.client.text),
+            false => forward.text(X_FORWARDED_FOR, &*context.client.text),
         }
         forward
     }

@@ -9,7 +9,8 @@
 
 use crate::model::Mono;
 use crate::proxy::admission::SECOND;
-use crate::proxy::connection::{self, Front, Phase, reached};
+use crate::proxy::connection;
+use crate::proxy::front::{Front, Phase, reached};
 use crate::proxy::worker::Worker;
 use crate::proxy::{Client, Place};
 use socket2::{Domain, Protocol, Socket, Type};

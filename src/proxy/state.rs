@@ -5,7 +5,7 @@ use crate::config::{Limits, Settings};
 use crate::http::h1::BadHead;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::model::{Bill, Clock, Utc, is_in};
+use crate::model::{Bill, Clock, ServerTls, Utc, is_in};
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::admission::{Limiter, Limiters, SharedWindows};
 use crate::proxy::body_memory::BodyMemory;
@@ -146,6 +146,8 @@ pub struct Proxy {
     pub(super) abandoning: AtomicBool,
     /// The access log, when there is one.
     pub(super) access_log: Option<Arc<AccessLog>>,
+    /// How the public listener speaks TLS, when it does.
+    tls: Option<ServerTls>,
 }
 
 impl Proxy {
@@ -173,6 +175,7 @@ impl Proxy {
             trusted_proxies: settings.trusted_proxies.clone(),
             abandoning: AtomicBool::new(false),
             access_log: None,
+            tls: None,
             shared,
         }
     }
@@ -180,6 +183,16 @@ impl Proxy {
     /// Each call has a line in this log.
     pub(crate) fn with_access_log(self, access_log: Option<Arc<AccessLog>>) -> Self {
         Self { access_log, ..self }
+    }
+
+    /// Its clients speak TLS.
+    pub(crate) fn with_tls(self, tls: Option<ServerTls>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// How the public listener speaks TLS, when it does.
+    pub(crate) fn tls(&self) -> Option<&ServerTls> {
+        self.tls.as_ref()
     }
 
     /// The access log, when there is one.

@@ -1,6 +1,7 @@
 //! What a worker has of its own.
 
 use crate::proxy::decisions::DecisionRing;
+use crate::proxy::handshakes::Handshakes;
 use crate::proxy::upstream::Upstream;
 use crate::store::LinkHandle;
 use std::sync::Arc;
@@ -13,4 +14,6 @@ pub struct Worker {
     pub store: Option<Arc<LinkHandle>>,
     /// Where it keeps why calls were not let through.
     pub(crate) decisions: Arc<DecisionRing>,
+    /// The turns of its connections that begin TLS.
+    pub(crate) handshakes: Handshakes,
 }

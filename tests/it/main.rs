@@ -67,6 +67,7 @@ mod store;
 mod streaming;
 mod systemd;
 mod timeouts;
+mod tls;
 mod trust;
 mod upstream_up;
 mod way;

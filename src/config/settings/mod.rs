@@ -15,6 +15,8 @@ mod section;
 pub(in crate::config) mod setting;
 mod store;
 pub(in crate::config) mod table;
+mod tls;
+mod tls_rows;
 mod types;
 
 pub(in crate::config) use addresses::network;

@@ -10,6 +10,7 @@ use crate::config::settings::events::events;
 use crate::config::settings::outbox::outbox;
 use crate::config::settings::section::Section;
 use crate::config::settings::store::admission;
+use crate::config::settings::tls::tls;
 use crate::config::settings::{AdminSettings, LedgerSettings, Limits, Settings, UpstreamSettings};
 use crate::model::Durability;
 use std::net::SocketAddr;
@@ -39,7 +40,13 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
         return (None, Paths::default());
     };
     let behind_tls = top.value("behind_tls", Item::flag);
-    let listen = listen(&mut top, behind_tls);
+    let tls = top.optional_section("tls", tls);
+    let is_covered = match (&tls, behind_tls) {
+        (Some(None), Some(behind_tls)) => Some(behind_tls),
+        (Some(Some(_)), _) => Some(true),
+        _ => None,
+    };
+    let listen = listen(&mut top, is_covered);
     let workers = top.value("workers", workers);
     let admin = admin(top.section("admin"));
     apart(&mut top, listen, admin.as_ref());
@@ -77,6 +84,7 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
         Some(Settings {
             listen: listen?,
             behind_tls: behind_tls?,
+            tls: tls?,
             workers: workers?,
             admin: admin?,
             upstream: upstream?,
@@ -100,14 +108,15 @@ pub(in crate::config) fn read_admin(root: Item<'_>) -> Option<AdminSettings> {
     admin(Section::open(root)?.section("admin"))
 }
 
-fn listen(top: &mut Section<'_>, behind_tls: Option<bool>) -> Option<SocketAddr> {
+/// `is_covered`: nobody between a client and this gate reads what is said.
+fn listen(top: &mut Section<'_>, is_covered: Option<bool>) -> Option<SocketAddr> {
     let at = top.written("listen");
     let listen = top.value("listen", address);
-    if let (Some(item), Some(listen), Some(false)) = (at, listen, behind_tls)
+    if let (Some(item), Some(listen), Some(false)) = (at, listen, is_covered)
         && !listen.ip().is_loopback()
     {
         item.refuse::<()>(format!(
-            "{listen} takes keys in clear text from other machines: listen on 127.0.0.1, or write `behind_tls: true` when TLS ends in front of this gate"
+            "{listen} takes keys in clear text from other machines: listen on 127.0.0.1, write `tls: {{certificates: [..]}}`, or `behind_tls: true` when TLS ends in front of this gate"
         ));
     }
     listen
@@ -165,14 +174,20 @@ fn admin(item: Item<'_>) -> Option<AdminSettings> {
     let listen_at = fields.written("listen");
     let listen = fields.value("listen", address);
     let token = fields.optional("token", Item::secret);
+    let tls = fields.optional_section("tls", |item| {
+        tls(Item {
+            name: "admin.tls",
+            ..item
+        })
+    });
     fields.close();
-    let (listen, token) = (listen?, token?);
+    let (listen, token, tls) = (listen?, token?, tls?);
     if token.is_none() && !listen.ip().is_loopback() {
         return listen_at
             .unwrap_or(item)
             .refuse(format!("{listen} is open to other machines: listen on 127.0.0.1, or add `token: {{file: PATH}}`"));
     }
-    Some(AdminSettings { listen, token })
+    Some(AdminSettings { listen, token, tls })
 }
 
 fn upstream(item: Item<'_>, request_timeout: Option<Duration>) -> Option<UpstreamSettings> {

@@ -55,6 +55,9 @@ impl fmt::Display for Bounds {
 pub(in crate::config) enum Change {
     /// At a reload.
     AtReload,
+    /// At a reload, of values in a section that is there or not: that itself waits for the next
+    /// start. Gives whether it is there, as it is told.
+    AtReloadOf(fn(&Settings) -> String),
     /// At the next start. Gives the value as it is told.
     AtRestart(fn(&Settings) -> String),
     /// As [`Self::AtRestart`], of a value that is told in part: what is told, and the whole.
@@ -65,7 +68,7 @@ pub(in crate::config) enum Change {
 
 impl Change {
     pub(in crate::config) fn needs_restart(&self) -> bool {
-        !matches!(self, Self::AtReload)
+        !matches!(self, Self::AtReload | Self::AtReloadOf(_))
     }
 
     /// What is told before and after when the two differ.
@@ -76,7 +79,7 @@ impl Change {
     ) -> Option<(String, String)> {
         let (before, after) = match self {
             Self::AtReload => return None,
-            Self::AtRestart(told) => (told(old), told(new)),
+            Self::AtReloadOf(told) | Self::AtRestart(told) => (told(old), told(new)),
             Self::PartlyTold(told, whole) => match (told(old), told(new)) {
                 (before, after) if before == after && whole(old) != whole(new) => (
                     format!("{before} (and a path)"),

@@ -2,9 +2,10 @@
 //!
 //! Owns which of its keys go together. Must never connect to anything: `serve` checks the store.
 
-use crate::config::reader::{Item, quoted};
+use crate::config::reader::{Item, SeenFile, quoted};
 use crate::config::settings::section::Section;
 use crate::config::settings::{Endpoint, StoreSettings, StoreTopology};
+use crate::config::sources::stamp;
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -152,14 +153,18 @@ pub(in crate::config) fn certificates(item: Item<'_>) -> Option<Vec<u8>> {
     let text = item.text()?;
     let path: PathBuf = item.source.beside(text);
     let shown = quoted(text);
-    let metadata = fs::metadata(&path);
-    match metadata {
-        Ok(metadata) if metadata.is_file() && metadata.len() <= CA_BYTES => {}
-        Ok(_) => return item.refuse(format!("{shown} is not a file of at most 1 MiB")),
-        Err(error) => return item.refuse(format!("{shown}: {error}")),
-    }
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
+    let seen = stamp(&path);
+    let read = fs::metadata(&path).and_then(|metadata| {
+        // Not opened unless it is a file: opening a pipe would wait for a writer.
+        let is_read = metadata.is_file() && metadata.len() <= CA_BYTES;
+        is_read.then(|| fs::read(&path)).transpose()
+    });
+    let content = read.as_ref().ok().and_then(Option::as_deref);
+    let seen = SeenFile::new(path, seen, content.unwrap_or_default());
+    item.source.read.borrow_mut().push(seen);
+    let bytes = match read {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return item.refuse(format!("{shown} is not a file of at most 1 MiB")),
         Err(error) => return item.refuse(format!("{shown}: {error}")),
     };
     let begins = b"-----BEGIN CERTIFICATE-----";

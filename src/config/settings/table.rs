@@ -8,7 +8,7 @@
 use crate::config::Settings;
 use crate::config::settings::setting::{Bounds, Change, SECRET, Setting, Unwritten, secret};
 use crate::config::settings::{StoreSettings, StoreTopology};
-use crate::config::settings::{access_log_rows, outbox_rows};
+use crate::config::settings::{access_log_rows, outbox_rows, tls_rows};
 use crate::config::yaml::{self, Node, Places};
 use crate::model::{LONGEST_BUDGET, LONGEST_DELAY};
 use secrecy::ExposeSecret;
@@ -88,7 +88,7 @@ pub(in crate::config) static TABLE: &[Setting] = &[
         unwritten: Unwritten::Refused("127.0.0.1:8080"),
         bounds: Bounds::Text("IP:PORT"),
         change: Change::AtRestart(|s| s.listen.to_string()),
-        does: "The public listener. Keys travel in clear text on it, so beyond loopback it needs `behind_tls: true`.",
+        does: "The public listener. Beyond loopback it needs `tls`, or `behind_tls: true`: keys would travel in clear text.",
     },
     Setting {
         key: "behind_tls",
@@ -97,6 +97,7 @@ pub(in crate::config) static TABLE: &[Setting] = &[
         change: Change::AtRestart(|s| s.behind_tls.to_string()),
         does: "Says that TLS ends in front of this gate.",
     },
+    tls_rows::CALLS,
     Setting {
         key: "workers",
         unwritten: Unwritten::Is("auto"),
@@ -123,6 +124,7 @@ pub(in crate::config) static TABLE: &[Setting] = &[
         }),
         does: "What its clients must send; required beyond loopback.",
     },
+    tls_rows::ADMIN,
     Setting {
         key: "upstream.endpoints",
         unwritten: Unwritten::Refused("[\"http://127.0.0.1:8000\"]"),

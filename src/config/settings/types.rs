@@ -3,7 +3,7 @@
 //! Owns what the gate is told of how it runs. Must never hold anything about what is sold or to
 //! whom.
 
-use crate::model::Durability;
+use crate::model::{Durability, ServerCertificate};
 use ipnet::IpNet;
 use rust_decimal::Decimal;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
@@ -16,10 +16,12 @@ use std::time::Duration;
 /// The whole of `tollgate.yaml`, save the names of the other two files.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The public listener. Beyond loopback only with [`Self::behind_tls`] (P6).
+    /// The public listener. Beyond loopback only with [`Self::tls`] or [`Self::behind_tls`] (P6).
     pub listen: SocketAddr,
     /// Something in front of this gate speaks TLS.
     pub behind_tls: bool,
+    /// The certificates of the public listener; `None` is plain HTTP.
+    pub(crate) tls: Option<Vec<ServerCertificate>>,
     /// Worker threads; `None` is one a core.
     pub workers: Option<NonZeroUsize>,
     /// The admin listener.
@@ -94,6 +96,8 @@ pub struct AdminSettings {
     pub listen: SocketAddr,
     /// What clients of the admin listener must present; not empty.
     pub token: Option<SecretString>,
+    /// Its certificates; `None` is plain HTTP.
+    pub(crate) tls: Option<Vec<ServerCertificate>>,
 }
 
 /// The `upstream` section.

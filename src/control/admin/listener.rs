@@ -3,6 +3,8 @@
 //! Owns their number and how long one may stay silent. Must never let them grow until the public
 //! listener cannot accept.
 
+use crate::http::TlsConnection;
+use crate::model::ServerTls;
 use axum::serve::Listener;
 use std::future::Future;
 use std::io;
@@ -27,6 +29,7 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// A listener with at most [`CONNECTIONS`] open.
 pub(crate) struct Bounded {
     listener: TcpListener,
+    tls: Option<ServerTls>,
     places: Arc<Semaphore>,
     /// When it was last told that no connection can be accepted.
     told_at: Option<Instant>,
@@ -34,9 +37,10 @@ pub(crate) struct Bounded {
 
 impl Bounded {
     /// Around a bound listener.
-    pub(crate) fn new(listener: TcpListener) -> Self {
+    pub(crate) fn new(listener: TcpListener, tls: Option<ServerTls>) -> Self {
         Self {
             listener,
+            tls,
             places: Arc::new(Semaphore::new(CONNECTIONS)),
             told_at: None,
         }
@@ -55,7 +59,10 @@ impl Listener for Bounded {
                 continue;
             };
             match self.listener.accept().await {
-                Ok((stream, peer)) => return (AdminConnection::new(stream, place), peer),
+                Ok((stream, peer)) => {
+                    let stream = AdminStream::new(stream, self.tls.as_ref());
+                    return (AdminConnection::new(stream, place), peer);
+                }
                 Err(error) => {
                     if self.told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
                         tracing::warn!(%error, "cannot accept at the admin listener");
@@ -72,8 +79,70 @@ impl Listener for Bounded {
     }
 }
 
+/// What a connection speaks. Its handshake goes on as it is read and written: whoever accepts waits
+/// for nobody's.
+pub(crate) enum AdminStream {
+    Plain(TcpStream),
+    Handshake(Pin<Box<dyn Future<Output = io::Result<TlsConnection>> + Send>>),
+    Tls(Box<TlsConnection>),
+}
+
+impl AdminStream {
+    fn new(stream: TcpStream, tls: Option<&ServerTls>) -> Self {
+        match tls {
+            None => Self::Plain(stream),
+            Some(tls) => Self::Handshake(Box::pin(TlsConnection::accept(tls.acceptor(), stream).1)),
+        }
+    }
+
+    /// The stream, once it can be read and written.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Pin<&mut dyn Duplex>>> {
+        if let Self::Handshake(handshake) = self {
+            let done = ready!(handshake.as_mut().poll(cx))?;
+            *self = Self::Tls(Box::new(done));
+        }
+        Poll::Ready(match self {
+            Self::Plain(stream) => Ok(Pin::new(stream)),
+            Self::Tls(stream) => Ok(Pin::new(&mut **stream)),
+            Self::Handshake(_) => Err(io::ErrorKind::NotConnected.into()),
+        })
+    }
+}
+
+trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
+
+impl AsyncRead for AdminStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.poll_ready(cx))?.poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for AdminStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_ready(cx))?.poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_ready(cx))?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_ready(cx))?.poll_shutdown(cx)
+    }
+}
+
 /// A connection that is given up when it was [`SILENT`] too long. Holds its place till then.
-pub(crate) struct AdminConnection<P, S = TcpStream> {
+pub(crate) struct AdminConnection<P, S = AdminStream> {
     stream: S,
     silent: Option<Pin<Box<Sleep>>>,
     _place: P,

@@ -18,7 +18,7 @@ use crate::control::outbox::GateOutbox;
 use crate::control::reload::Reloader;
 use crate::control::replica::replica_name;
 use crate::portal::Portal;
-use crate::proxy::connection::Front;
+use crate::proxy::front::Front;
 use axum::Router;
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::Request;

@@ -19,16 +19,16 @@ use crate::control::reload::Reloader;
 use crate::control::replica::replica_name;
 use crate::control::serve::Running;
 use crate::control::start::{
-    StartError, delivery_of_events, dialer, housekeeping, off_thread, opened, serve_operators,
-    spawn_workers, started_settler, workers_of,
+    StartError, delivery_of_events, dialer, housekeeping, off_thread, opened, proxy,
+    serve_operators, spawn_workers, started_settler, workers_of,
 };
 use crate::control::systemd::Inherited;
 use crate::ledger::Ledger;
 use crate::model::{Clock, Utc};
 use crate::nats::{Nats, StreamOptions};
+use crate::proxy::Shared;
 use crate::proxy::admission::Limiters;
-use crate::proxy::connection::Phase;
-use crate::proxy::{Proxy, Shared};
+use crate::proxy::front::Phase;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
@@ -51,7 +51,8 @@ pub async fn collect(config: Config, clock: Clock, on: Inherited) -> Result<Runn
     let shared = Arc::new(shared);
     let (listeners, admin_listener) = bind(&settings, workers, on).await?;
     let (public, admin) = (listeners[0].local_addr()?, admin_listener.local_addr()?);
-    let proxy = Arc::new(Proxy::new(&settings, shared.clone()));
+    let (proxy, tls) = proxy(&settings, &shared, None);
+    let operators = admin::Bounded::new(admin_listener, tls.admin.clone());
     let raised = Arc::new(Notify::new());
     let settler = started_settler(&settings, &shared, true, &raised).await?;
     // Until it is known whom days and months wait for.
@@ -61,7 +62,7 @@ pub async fn collect(config: Config, clock: Clock, on: Inherited) -> Result<Runn
     let progress = holding.progress.clone();
     let portal = portal(&proxy, Some((nats.clone(), stream.replicas)), false).await?;
     let (state, state_seen) = watch::channel(AdminState::Starting);
-    let reloader = Arc::new(Reloader::new(shared.clone(), settler.clone(), written));
+    let reloader = Arc::new(Reloader::new(shared.clone(), settler.clone(), tls, written));
     let router = {
         let (portal, reloader, of) = (portal.clone(), reloader.clone(), progress.clone());
         admin::router(
@@ -74,7 +75,7 @@ pub async fn collect(config: Config, clock: Clock, on: Inherited) -> Result<Runn
             None,
         )
     };
-    let mut control = vec![tokio::spawn(serve_operators(admin_listener, router))];
+    let mut control = vec![tokio::spawn(serve_operators(operators, router))];
     let dialer = Arc::new(dialer(&settings, &shared.metrics));
     let (phase, _) = watch::channel(Phase::Serve);
     let (threads, pulse) = spawn_workers(&settings, listeners, &portal, &dialer, &phase)?;

@@ -13,7 +13,7 @@ pub struct Answer<B> {
 }
 
 /// Its body.
-pub(super) enum AnswerBody<B> {
+pub(crate) enum AnswerBody<B> {
     /// Made here.
     Own(Vec<u8>),
     /// Piece by piece, as it comes.
@@ -54,6 +54,16 @@ impl<B> Answer<B> {
             answer.lines.field(field);
         }
         answer
+    }
+
+    /// Its status, its fields, whether a date is among them, and its body.
+    pub(crate) fn into_parts(self) -> (StatusCode, HeadWriter, bool, AnswerBody<B>) {
+        (self.status, self.lines, self.has_date, self.body)
+    }
+
+    /// Whether nothing may follow it on its connection.
+    pub(crate) fn closes(&self) -> bool {
+        self.closes
     }
 
     /// Whether its body comes piece by piece and is such a one.

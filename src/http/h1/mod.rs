@@ -19,9 +19,10 @@ pub use request::{BadHead, RequestHead, request_head};
 pub use server::FIRST_HEAD;
 pub use writer::{READER_BYTES_PER_SECOND, READER_WINDOW};
 
-pub(crate) use answer::Answer;
+pub(crate) use answer::{Answer, AnswerBody};
 pub(crate) use outgoing::{Body, Coding, NotSent, Outgoing, Piece};
 pub(crate) use reader::{Broken, RequestBody};
 pub(crate) use request::HEAD_BYTES;
 pub(crate) use response::{AnswerHead, ForwardHead, Nonsense, answer_head};
 pub(crate) use server::{ClientConnection, Next, RequestTerms};
+pub(crate) use writer::{ReaderPace, date};

@@ -351,11 +351,15 @@ impl<B: Body> Outgoing<B> {
             } else if !self.pipe.is_empty() {
                 ready!(stream.poll_pour(&mut self.pipe, cx))?
             } else {
-                return match self.body {
-                    None => Poll::Ready(Ok(())),
-                    Some(_) if body_is_late => Poll::Pending,
-                    Some(_) => continue,
-                };
+                match self.body {
+                    Some(_) if !body_is_late => continue,
+                    // What TLS has taken may wait for the socket.
+                    Some(_) => {
+                        let _ = Pin::new(&mut *stream).poll_flush(cx)?;
+                        return Poll::Pending;
+                    }
+                    None => return Pin::new(&mut *stream).poll_flush(cx).map_err(NotSent::Link),
+                }
             };
             if written == 0 {
                 let cause = io::Error::from(io::ErrorKind::WriteZero);

@@ -1,6 +1,7 @@
 //! Requests from a client: their heads, and their bodies, which others read.
 
 use crate::http::h1::{BadHead, HEAD_BYTES, Piece, RequestHead, request_head};
+use crate::http::h2::StreamBody;
 use crate::http::{ByteReader, Framing, Pipe, ends_before, is_reset};
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -67,6 +68,8 @@ pub struct RequestBody {
 enum BodySource {
     /// It came with its head.
     Whole(Bytes),
+    /// It comes as a stream of HTTP/2.
+    Stream(Box<StreamBody>),
     Coming {
         reader: Arc<Mutex<ReaderState>>,
         left: Option<u64>,
@@ -290,7 +293,8 @@ impl ReaderState {
     /// not told without reading it.
     fn is_cut_off(&self) -> bool {
         let Some(socket) = self.reader.socket() else {
-            return false;
+            // Of what is under TLS the lengths tell nothing.
+            return self.reader.transport().is_some_and(is_reset);
         };
         match self.framing {
             Framing::Length(left) => {
@@ -326,10 +330,24 @@ impl From<BodySource> for RequestBody {
 }
 
 impl RequestBody {
+    /// The body of a request of HTTP/2.
+    pub(crate) fn of_stream(body: StreamBody) -> Self {
+        Self::from(match body.left() {
+            Some(0) => BodySource::Whole(Bytes::new()),
+            _ => BodySource::Stream(Box::new(body)),
+        })
+    }
+
+    /// Whether what is left of it is in nobody's way: no other request follows on the same stream.
+    pub(crate) fn is_of_stream(&self) -> bool {
+        matches!(self.source, BodySource::Stream(_))
+    }
+
     /// Whether all of it has come, taken or not.
     pub fn has_come(&self) -> bool {
         match &self.source {
             BodySource::Whole(_) => true,
+            BodySource::Stream(body) => body.left() == Some(0),
             BodySource::Coming { left, .. } => *left == Some(0),
         }
     }
@@ -338,7 +356,7 @@ impl RequestBody {
     pub fn whole(&self) -> Option<&[u8]> {
         match &self.source {
             BodySource::Whole(data) => Some(data),
-            BodySource::Coming { .. } => None,
+            BodySource::Stream(_) | BodySource::Coming { .. } => None,
         }
     }
 
@@ -351,6 +369,7 @@ impl RequestBody {
     pub fn left(&self) -> Option<u64> {
         match &self.source {
             BodySource::Whole(data) => Some(data.len() as u64),
+            BodySource::Stream(body) => body.left(),
             BodySource::Coming { left, .. } => *left,
         }
     }
@@ -358,14 +377,15 @@ impl RequestBody {
     /// Whether its rest can never come, because its client has gone: told without reading it.
     pub fn is_cut_off(&self) -> bool {
         match &self.source {
-            BodySource::Whole(_) => false,
+            // A stream that was taken back is told of when it is read.
+            BodySource::Whole(_) | BodySource::Stream(_) => false,
             BodySource::Coming { reader, .. } => reader.lock().is_cut_off(),
         }
     }
 
     /// Takes the next piece into memory; `None` when it has ended.
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Broken>> {
-        self.poll_next(|state| state.poll_data(cx))
+        self.poll_next(cx, ReaderState::poll_data)
     }
 
     /// Takes the next piece, into `pipe` if that can be; `None` when it has ended.
@@ -374,18 +394,27 @@ impl RequestBody {
         pipe: Option<&mut Pipe>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Piece>, Broken>> {
-        self.poll_next(|state| state.poll_piece(pipe, cx))
+        self.poll_next(cx, |state, cx| state.poll_piece(pipe, cx))
     }
 
     fn poll_next<P: From<Bytes>>(
         &mut self,
-        poll: impl FnOnce(&mut ReaderState) -> Poll<Result<Option<P>, Broken>>,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut ReaderState, &mut Context<'_>) -> Poll<Result<Option<P>, Broken>>,
     ) -> Poll<Result<Option<P>, Broken>> {
         let (reader, left, expects_continue) = match &mut self.source {
             BodySource::Whole(data) => {
                 let data = std::mem::take(data);
                 self.taken += data.len() as u64;
                 return Poll::Ready(Ok((!data.is_empty()).then(|| data.into())));
+            }
+            BodySource::Stream(body) => {
+                let data = ready!(body.poll_data(cx)).transpose().map_err(|_| Broken)?;
+                self.taken += data.as_ref().map_or(0, |data| data.len() as u64);
+                if data.is_none() || body.left() == Some(0) {
+                    self.source = BodySource::Whole(Bytes::new());
+                }
+                return Poll::Ready(Ok(data.map(P::from)));
             }
             BodySource::Coming {
                 reader,
@@ -395,7 +424,7 @@ impl RequestBody {
         };
         let mut state = reader.lock();
         state.wants_continue |= std::mem::take(expects_continue);
-        let polled = poll(&mut state);
+        let polled = poll(&mut state, cx);
         *left = state.framing.left();
         self.taken = state.taken;
         if state.framing.has_ended() {

@@ -37,6 +37,28 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
+    /// A head that came as a stream of HTTP/2, where the connection is nobody's to speak of.
+    pub(crate) fn of_stream(
+        method: Method,
+        target: Target,
+        fields: Fields,
+        framing: Framing,
+        expects_continue: bool,
+    ) -> Self {
+        Self {
+            bytes: fields.head().len() + target.path().len() + target.query().map_or(0, str::len),
+            has_host: fields.contains("host"),
+            method,
+            target,
+            is_1_1: true,
+            fields,
+            names_hop_fields: false,
+            framing,
+            keeps_alive: true,
+            expects_continue,
+        }
+    }
+
     /// The fields that end at this hop.
     pub(crate) fn hop_by_hop(&self) -> HopByHop<'_> {
         match self.names_hop_fields {
@@ -51,6 +73,8 @@ impl RequestHead {
 pub enum BadHead {
     /// A client begins TLS.
     Tls,
+    /// A client speaks plain HTTP where TLS is spoken.
+    PlainHttp,
     /// A load balancer begins with the PROXY protocol.
     ProxyProtocol,
     /// A client speaks HTTP/2 without having asked.
@@ -71,8 +95,9 @@ pub enum BadHead {
 
 impl BadHead {
     /// All reasons.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Tls,
+        Self::PlainHttp,
         Self::ProxyProtocol,
         Self::Http2,
         Self::LineEnd,
@@ -96,6 +121,7 @@ impl BadHead {
     pub fn label(self) -> &'static str {
         match self {
             Self::Tls => "tls",
+            Self::PlainHttp => "plain_http",
             Self::ProxyProtocol => "proxy_protocol",
             Self::Http2 => "http2",
             Self::LineEnd => "line_end",
@@ -111,13 +137,18 @@ impl BadHead {
     pub fn likely_cause(self) -> &'static str {
         match self {
             Self::Tls => {
-                "it begins TLS, and this listener speaks plain HTTP: call it with http://, or end TLS in front of the gate"
+                "it begins TLS, and this listener speaks plain HTTP: call it with http://, write `tls`, or end TLS in front of the gate"
+            }
+            Self::PlainHttp => {
+                "it speaks plain HTTP, and this listener speaks TLS: call it with https://"
             }
             Self::ProxyProtocol => {
                 "a load balancer sends the PROXY protocol: switch it off there, let it set X-Forwarded-For, and name it in \
                  trusted_proxies"
             }
-            Self::Http2 => "it speaks HTTP/2 at once: have it speak HTTP/1.1 to the gate",
+            Self::Http2 => {
+                "it speaks HTTP/2 without TLS: give the gate `tls`, or have it speak HTTP/1.1"
+            }
             Self::LineEnd => "it ends lines with LF alone: HTTP wants CR LF",
             Self::Framing => {
                 "its Content-Length or Transfer-Encoding can be read in two ways: a broken client, or a try to smuggle a request"

@@ -234,7 +234,7 @@ impl<W: ByteWriter> ClientConnection<W> {
                 // The reset first: the end of a call is recorded with what is known of its client
                 // by then.
                 biased;
-                () = reset(self.writer.socket()) => {}
+                () = reset(self.writer.transport()) => {}
                 answer = &mut call => return Some(answer),
             }
         }
@@ -392,7 +392,7 @@ impl<W: ByteWriter> Drop for ClientConnection<W> {
     /// A usual end would make an answer that was cut look whole.
     fn drop(&mut self) {
         if self.is_open_ended
-            && let Some(socket) = self.writer.socket()
+            && let Some(socket) = self.writer.transport()
         {
             cut(socket);
         }

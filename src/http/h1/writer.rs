@@ -1,6 +1,6 @@
 //! Answers to a client: the first lines of heads, and the least pace at which a client must read.
 
-use crate::http::{ByteWriter, HeadWriter, Pipe, write_now};
+use crate::http::{ByteWriter, HeadWriter, Pipe};
 use crate::model::Utc;
 use http::StatusCode;
 use jiff::Timestamp;
@@ -41,7 +41,7 @@ pub(super) fn first_line(head: &mut HeadWriter, is_1_1: bool, sent: usize, statu
 }
 
 /// The time of the answer (RFC 9110 §6.6.1), written anew once a second.
-pub(super) fn date(head: &mut HeadWriter, now: Utc) {
+pub(crate) fn date(head: &mut HeadWriter, now: Utc) {
     thread_local! {
         static WRITTEN: RefCell<(i64, HeadWriter)> = RefCell::new((i64::MIN, HeadWriter::default()));
     }
@@ -82,7 +82,7 @@ impl<W> StallTimeout<W> {
         &mut self,
         cx: &mut Context<'_>,
         polled: Poll<io::Result<usize>>,
-        mut try_again: impl FnMut(&W) -> io::Result<usize>,
+        mut try_again: impl FnMut(&mut W) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(taken)) = polled {
             if self.pace.is_measured() {
@@ -108,7 +108,7 @@ impl<W> StallTimeout<W> {
                 ready!(look.as_mut().poll(cx));
                 self.look = None;
             }
-            match try_again(&self.stream) {
+            match try_again(&mut self.stream) {
                 Ok(taken) => {
                     self.has_room = true;
                     self.pace.took(taken as u64, Instant::now());
@@ -124,7 +124,7 @@ impl<W> StallTimeout<W> {
 /// How fast a reader takes what it is given. Only the time counts in which it is waited for, and
 /// not that in which there was nothing to give.
 #[derive(Default)]
-struct ReaderPace {
+pub(crate) struct ReaderPace {
     waits_since: Option<Instant>,
     /// The time waited in this window, up to `waits_since`.
     waited: Duration,
@@ -139,13 +139,13 @@ impl ReaderPace {
     }
 
     /// The client is waited for from now on: for how much longer, at most.
-    fn waits(&mut self, now: Instant) -> Duration {
+    pub(crate) fn waits(&mut self, now: Instant) -> Duration {
         let since = *self.waits_since.get_or_insert(now);
         READER_WINDOW.saturating_sub(self.waited + (now - since))
     }
 
     /// The client took so many bytes.
-    fn took(&mut self, bytes: u64, now: Instant) {
+    pub(crate) fn took(&mut self, bytes: u64, now: Instant) {
         if let Some(since) = self.waits_since.take() {
             self.waited += now - since;
         }
@@ -161,6 +161,10 @@ impl<W: ByteWriter> ByteWriter for StallTimeout<W> {
         self.stream.socket()
     }
 
+    fn transport(&self) -> Option<&TcpStream> {
+        self.stream.transport()
+    }
+
     fn poll_pour(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let polled = self.stream.poll_pour(pipe, cx);
         self.progress(cx, polled, |stream| match stream.socket() {
@@ -171,11 +175,8 @@ impl<W: ByteWriter> ByteWriter for StallTimeout<W> {
 }
 
 /// Writes a little. Asks the system, not the runtime.
-fn write_at_once(stream: &impl ByteWriter, bytes: &[u8]) -> io::Result<usize> {
-    match stream.socket() {
-        Some(socket) => write_now(socket, &bytes[..bytes.len().min(LOOK_BYTES)]),
-        None => Err(io::ErrorKind::WouldBlock.into()),
-    }
+fn write_at_once(stream: &mut impl ByteWriter, bytes: &[u8]) -> io::Result<usize> {
+    stream.write_at_once(&bytes[..bytes.len().min(LOOK_BYTES)])
 }
 
 impl<W: ByteWriter> AsyncWrite for StallTimeout<W> {
@@ -205,7 +206,13 @@ impl<W: ByteWriter> AsyncWrite for StallTimeout<W> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        loop {
+            let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+            if flushed.is_ready() {
+                return flushed;
+            }
+            ready!(self.progress(cx, Poll::Pending, W::flush_at_once))?;
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,0 +1,124 @@
+//! A client's connection of HTTP/2: its streams as they arrive, within bounds.
+
+use crate::http::h1::{BadHead, RequestBody, RequestHead};
+use crate::http::h2::body::StreamBody;
+use crate::http::h2::head::request_head;
+use crate::http::h2::meter::{Meter, Metered};
+use crate::http::h2::stream::ClientStream;
+use crate::model::Clock;
+use bytes::Bytes;
+use h2::{Reason, server};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// The most streams of a connection at once. What is asked for beyond them is refused by the
+/// protocol, unread, and may be asked for again.
+const STREAMS: u32 = 100;
+/// The most bytes of the fields of a request, as HTTP/2 counts them (RFC 9113 §6.5.2). A larger
+/// head is answered with 431.
+const HEADER_LIST_BYTES: u32 = 256 * 1024;
+/// The bytes of a body that a client may send before anybody takes them: of a stream, and of all
+/// streams of the connection.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+/// The bytes of an answer that wait for the connection.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// Streams that were reset before anybody saw them. More of them, and the connection ends.
+const RESET_UNSEEN: usize = 20;
+/// Streams that ended here by a client's mistakes. More of them, and the connection ends.
+const RESET_BY_MISTAKE: usize = 100;
+
+/// A client's connection.
+pub(crate) struct StreamConnection<T> {
+    connection: server::Connection<Metered<T>, Bytes>,
+    meter: Arc<Meter>,
+    clock: Clock,
+}
+
+/// A request that has come.
+pub(crate) enum Arrived {
+    /// It is well formed.
+    Request(Box<RequestHead>, RequestBody, ClientStream),
+    /// It is not.
+    Bad(BadHead, ClientStream),
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> StreamConnection<T> {
+    /// Takes a connection, when the client's first bytes are those of HTTP/2.
+    ///
+    /// # Errors
+    /// When they are not. Bound it in time.
+    pub(crate) async fn accept(stream: T, clock: Clock) -> Result<Self, h2::Error> {
+        let meter = Arc::new(Meter::default());
+        meter.begins_turn();
+        let metered = Metered {
+            stream,
+            meter: meter.clone(),
+        };
+        let accepting = server::Builder::new()
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(HEADER_LIST_BYTES)
+            .initial_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_send_buffer_size(SEND_BUFFER_BYTES)
+            .max_pending_accept_reset_streams(RESET_UNSEEN)
+            .max_local_error_reset_streams(Some(RESET_BY_MISTAKE))
+            .handshake(metered);
+        Ok(Self {
+            connection: accepting.await?,
+            meter,
+            clock,
+        })
+    }
+
+    /// The next request; `None` when the connection is over. It is to be polled as long as any
+    /// stream lives: all bytes go through it.
+    pub(crate) fn poll_arrived(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arrived>> {
+        self.meter.begins_turn();
+        if self.meter.is_flooded() {
+            self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        }
+        let (request, respond) = match ready!(self.connection.poll_accept(cx)) {
+            Some(Ok(arrived)) => arrived,
+            Some(Err(error)) => {
+                tracing::debug!(%error, "a connection of HTTP/2 ended early");
+                return Poll::Ready(None);
+            }
+            None => return Poll::Ready(None),
+        };
+        let (parts, stream) = request.into_parts();
+        let method = parts.method.clone();
+        let head = request_head(parts, stream.is_end_stream());
+        let bytes = head.as_ref().map_or(0, |head| head.bytes);
+        self.meter.begins_stream(bytes);
+        let expects = head.as_ref().is_ok_and(|head| head.expects_continue);
+        let wanted = expects.then(|| Arc::new(AtomicBool::new(false)));
+        let answering = ClientStream::new(
+            respond,
+            &method,
+            wanted.clone(),
+            self.meter.clone(),
+            self.clock.clone(),
+        );
+        Poll::Ready(Some(match head {
+            Err(bad) => Arrived::Bad(bad, answering),
+            Ok(head) => {
+                let length = head.framing.left();
+                let body = StreamBody::new(stream, length, self.meter.clone(), wanted);
+                Arrived::Request(head, RequestBody::of_stream(body), answering)
+            }
+        }))
+    }
+
+    /// Lets no more requests come. Those that have come are answered.
+    pub(crate) fn drain(&mut self) {
+        self.connection.graceful_shutdown();
+    }
+
+    /// Whether nothing waits to be sent, and no request is answered.
+    pub(crate) fn is_quiet(&self) -> bool {
+        !self.connection.has_streams()
+    }
+}

@@ -1,0 +1,182 @@
+//! A client's connection of HTTP/2: its calls side by side.
+//!
+//! Owns how long such a connection stays, and what becomes of it when the process ends. Must never
+//! drop a call that the drain still has time for.
+
+use crate::http::TlsConnection;
+use crate::http::h1::{FIRST_HEAD, READER_WINDOW, RequestBody, RequestHead};
+use crate::http::h2::{Arrived, ClientStream, StreamConnection};
+use crate::proxy::front::{Front, Phase, reached, until_drain};
+use crate::proxy::worker::Worker;
+use crate::proxy::{Client, Relay};
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+/// A connection that was told to end has so long for it when nothing is left to do.
+const LAST: Duration = Duration::from_secs(3);
+
+/// Serves a connection: takes its requests, and lets each run by itself.
+pub(super) async fn serve_http2(
+    stream: TlsConnection,
+    client: Arc<Client>,
+    front: Arc<dyn Front>,
+    worker: Arc<Worker>,
+    phase: watch::Receiver<Phase>,
+) {
+    let proxy = front.proxy();
+    let accepting = StreamConnection::accept(stream, proxy.shared().clock.clone());
+    let connection = match timeout(FIRST_HEAD, accepting).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            tracing::debug!(peer = %client.address(), %error, "the client does not speak HTTP/2");
+            return;
+        }
+        Err(_) => return,
+    };
+    let mut serving = Serving {
+        connection,
+        calls: JoinSet::new(),
+        is_draining: false,
+        quiet_since: Instant::now(),
+        quiet_timeout: FIRST_HEAD,
+        look: Box::pin(sleep(FIRST_HEAD)),
+    };
+    let mut waited_phase = phase.clone();
+    let mut drain = pin!(reached(&mut waited_phase, Phase::Drain));
+    while let Some(arrived) = poll_fn(|cx| serving.poll(drain.as_mut(), cx)).await {
+        // Until its first head is whole a connection gives way first.
+        if serving.quiet_timeout == FIRST_HEAD {
+            client.place().has_head();
+            serving.quiet_timeout = proxy.idle_timeout();
+        }
+        match arrived {
+            Arrived::Bad(bad, stream) => {
+                proxy.head_refused(&client, bad);
+                stream.refuse(bad.status());
+            }
+            Arrived::Request(head, body, stream) => {
+                let client = Arc::new(client.on_stream());
+                let (front, worker, phase) = (front.clone(), worker.clone(), phase.clone());
+                let call = serve_stream((head, body), stream, client, front, worker, phase);
+                serving.calls.spawn(call);
+            }
+        }
+    }
+    let Serving {
+        mut calls,
+        connection,
+        ..
+    } = serving;
+    // Whoever still waits hears that the connection is over.
+    drop(connection);
+    while calls.join_next().await.is_some() {}
+}
+
+/// A connection that is being served.
+struct Serving {
+    connection: StreamConnection<TlsConnection>,
+    /// Each gives whether the connection has to end after it.
+    calls: JoinSet<bool>,
+    is_draining: bool,
+    /// Since when no call runs.
+    quiet_since: Instant,
+    quiet_timeout: Duration,
+    /// When it is looked at whether it is quiet for too long. Set again only when it has come.
+    look: Pin<Box<Sleep>>,
+}
+
+impl Serving {
+    /// The next request; `None` when the connection is over.
+    fn poll(
+        &mut self,
+        drain: Pin<&mut impl Future<Output = ()>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Arrived>> {
+        if !self.is_draining && drain.poll(cx).is_ready() {
+            self.drain();
+        }
+        loop {
+            while let Poll::Ready(Some(ended)) = self.calls.poll_join_next(cx) {
+                self.quiet_since = Instant::now();
+                // One that panicked has reset its stream, and is told by the process.
+                if ended.unwrap_or(false) {
+                    self.drain();
+                }
+            }
+            if let Poll::Ready(arrived) = self.connection.poll_arrived(cx) {
+                return Poll::Ready(arrived);
+            }
+            if self.look.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            let since = match self.calls.is_empty() {
+                true => self.quiet_since,
+                false => now,
+            };
+            let left = (since + self.longest_quiet()).saturating_duration_since(now);
+            if left.is_zero() {
+                if self.is_draining {
+                    return Poll::Ready(None);
+                }
+                self.quiet_since = now;
+                self.drain();
+                continue;
+            }
+            self.look.as_mut().reset(now + left);
+        }
+    }
+
+    /// How long it may be without a call.
+    fn longest_quiet(&self) -> Duration {
+        match (self.is_draining, self.connection.is_quiet()) {
+            (false, _) => self.quiet_timeout,
+            (true, true) => LAST,
+            // The last bytes of answers are with a slow reader.
+            (true, false) => READER_WINDOW,
+        }
+    }
+
+    /// Lets no more requests come.
+    fn drain(&mut self) {
+        if !std::mem::replace(&mut self.is_draining, true) {
+            self.connection.drain();
+            self.look.as_mut().reset(Instant::now() + LAST);
+        }
+    }
+}
+
+/// Answers one request. Gives whether the connection has to end after it.
+async fn serve_stream(
+    (head, body): (Box<RequestHead>, RequestBody),
+    mut stream: ClientStream,
+    client: Arc<Client>,
+    front: Arc<dyn Front>,
+    worker: Arc<Worker>,
+    phase: watch::Receiver<Phase>,
+) -> bool {
+    let call = front.answer(&worker, &client, head, body);
+    let Some(answer) = stream.during(call, || client.hung_up()).await else {
+        tracing::debug!(peer = %client.address(), "the client took its request back");
+        client.place().call_ended();
+        return false;
+    };
+    let closes = answer.closes();
+    let is_export = answer.is_passing(|body| matches!(body, Relay::Own(_)));
+    let answered = Box::pin(stream.answer(answer));
+    let answered = match is_export {
+        false => answered.await,
+        true => until_drain(answered, phase).await.unwrap_or(Ok(())),
+    };
+    client.place().call_ended();
+    if let Err(error) = answered {
+        tracing::debug!(peer = %client.address(), %error, "an answer ended early");
+    }
+    closes
+}

@@ -1,0 +1,154 @@
+//! HTTP/2 where it differs: streams that are taken back, drains, floods.
+
+use super::client::{Http2, answered, send_all};
+use super::*;
+use bytes::Bytes;
+use h2::Reason;
+use std::time::Duration;
+use tollgate::testing::model::Outcome;
+
+fn call(gate: &TlsGate, key: &str) -> http::Request<()> {
+    http::Request::post(gate.url("/v1/portrait/segment"))
+        .header("x-api-key", key)
+        .body(())
+        .unwrap()
+}
+
+/// Waits for so many records, and gives them.
+async fn recorded(gate: &TlsGate, count: usize) -> Vec<Outcome> {
+    let ledger = gate.house.ledger();
+    eventually("the records are there", || records(&ledger).len() >= count).await;
+    records(&ledger)
+        .iter()
+        .map(|record| record.outcome)
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_taken_back_after_it_was_sent_goes_on_and_is_counted() {
+    let upstream = Upstream::after(Duration::from_millis(700)).await;
+    let gate = TlsGate::start(&upstream).await;
+    let mut http2 = Http2::connect(gate.house.public, &gate.cert).await;
+    let (answer, mut stream) = http2.begin(call(&gate, STUDIO_KEY), true).await;
+    eventually("it was sent", || {
+        upstream
+            .connections
+            .load(std::sync::atomic::Ordering::SeqCst)
+            > 0
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stream.send_reset(Reason::CANCEL);
+    drop(answer);
+    assert_eq!(recorded(&gate, 1).await, [Outcome::ClientClosed]);
+    assert!(records(&gate.house.ledger())[0].billable, "it was served");
+    // The connection is as good as before.
+    let (answer, _) = http2.begin(call(&gate, STUDIO_KEY), true).await;
+    assert_eq!(answered(answer).await.unwrap().status, 200);
+    at_rest(gate.house.admin).await.assert_conserved();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_taken_back_is_incomplete_and_not_billed() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let gate = TlsGate::start(&upstream).await;
+    let mut http2 = Http2::connect(gate.house.public, &gate.cert).await;
+    let (answer, mut stream) = http2.begin(call(&gate, STUDIO_KEY), false).await;
+    send_all(&mut stream, Bytes::from_static(b"{\"Image\":"), false).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    stream.send_reset(Reason::CANCEL);
+    drop(answer);
+    assert_eq!(recorded(&gate, 1).await, [Outcome::ClientIncomplete]);
+    assert!(!records(&gate.house.ledger())[0].billable);
+    at_rest(gate.house.admin).await.assert_conserved();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_hangs_up_ends_all_its_streams_and_each_is_counted_once() {
+    let upstream = Upstream::after(Duration::from_millis(500)).await;
+    let gate = TlsGate::start(&upstream).await;
+    let mut http2 = Http2::connect(gate.house.public, &gate.cert).await;
+    let mut answers = Vec::new();
+    for _ in 0..10 {
+        answers.push(http2.begin(call(&gate, STUDIO_KEY), true).await);
+    }
+    eventually("all were sent", || {
+        upstream
+            .connections
+            .load(std::sync::atomic::Ordering::SeqCst)
+            >= 10
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    http2.driver.abort();
+    drop((http2, answers));
+    assert_eq!(recorded(&gate, 10).await, [Outcome::ClientClosed; 10]);
+    at_rest(gate.house.admin).await.assert_conserved();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_lets_the_streams_end_and_then_closes_the_connection() {
+    let upstream = Upstream::after(Duration::from_millis(1_500)).await;
+    let mut gate = TlsGate::start(&upstream).await;
+    let mut busy = Http2::connect(gate.house.public, &gate.cert).await;
+    let mut idle = Http2::connect(gate.house.public, &gate.cert).await;
+    let quota = http::Request::get(gate.url("/v1/quota")).header("x-api-key", STUDIO_KEY);
+    let asked = idle.send(quota.body(Bytes::new()).unwrap()).await;
+    assert_eq!(asked.status, 200);
+    let (answer, _) = busy.begin(call(&gate, STUDIO_KEY), true).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    gate.process.signal("TERM");
+    assert_eq!(answered(answer).await.unwrap().status, 200);
+    for ended in [busy.driver, idle.driver] {
+        let ended = tokio::time::timeout(Duration::from_secs(20), ended).await;
+        ended.expect("the connection is closed").unwrap().unwrap();
+    }
+    assert!(gate.process.ended().await.success());
+    assert_eq!(recorded(&gate, 1).await, [Outcome::Answered]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_waits_for_100_continue_hears_it() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let gate = TlsGate::start(&upstream).await;
+    let mut http2 = Http2::connect(gate.house.public, &gate.cert).await;
+    let mut request = call(&gate, STUDIO_KEY);
+    request
+        .headers_mut()
+        .insert("expect", "100-continue".parse().unwrap());
+    let (mut answer, mut stream) = http2.begin(request, false).await;
+    let told = std::future::poll_fn(|cx| answer.poll_informational(cx));
+    let told = tokio::time::timeout(Duration::from_secs(10), told)
+        .await
+        .unwrap();
+    assert_eq!(told.unwrap().unwrap().status(), 100);
+    send_all(&mut stream, Bytes::from_static(b"{}"), true).await;
+    assert_eq!(answered(answer).await.unwrap().status, 200);
+    assert_eq!(upstream.seen.lock()[0].body, "{}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_only_takes_requests_back_is_cut_off_and_others_are_served() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let gate = TlsGate::start(&upstream).await;
+    let flood = Http2::connect(gate.house.public, &gate.cert).await;
+    let mut other = Http2::connect(gate.house.public, &gate.cert).await;
+    let mut sent = 0;
+    let ended = loop {
+        let Ok(mut ready) = flood.requests.clone().ready().await else {
+            break true;
+        };
+        let Ok((_, mut stream)) = ready.send_request(call(&gate, "no-such-key"), true) else {
+            break true;
+        };
+        stream.send_reset(Reason::CANCEL);
+        sent += 1;
+        if sent > 20_000 {
+            break false;
+        }
+    };
+    assert!(ended, "{sent} requests were taken back");
+    let (answer, _) = other.begin(call(&gate, STUDIO_KEY), true).await;
+    assert_eq!(answered(answer).await.unwrap().status, 200);
+    at_rest(gate.house.admin).await.assert_conserved();
+}
