@@ -117,6 +117,7 @@ pages! {
     duplicate_credentials_and_orders_are_refused_with_both_places: "duplicate_credentials_and_orders";
     a_free_group_has_no_mode_and_sells_nothing: "free_groups";
     every_number_has_its_bounds: "numbers";
+    a_certificate_has_its_own_key_which_nobody_else_reads: "tls";
     what_only_some_versions_of_yaml_read_as_written_is_refused: "spellings";
     money_is_quoted_text_above_zero: "money";
     durations_and_sizes_need_a_unit_and_a_bound: "durations_and_sizes";

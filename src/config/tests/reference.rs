@@ -75,6 +75,23 @@ fn said_of(key: &str, value: &str) -> Vec<String> {
     lines.push(&line);
     files.write("tollgate.yaml", lines.join("\n"));
     files.write("any.pem", "-----BEGIN CERTIFICATE-----\n");
+    for pair in ["gate", "admin"] {
+        let names = vec!["gate.test".to_owned()];
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(names).unwrap();
+        let beside = |ending: &str| {
+            files
+                .dir
+                .path()
+                .join("tls")
+                .join(format!("{pair}.{ending}"))
+        };
+        fs::create_dir_all(files.dir.path().join("tls")).unwrap();
+        fs::write(beside("pem"), cert.pem()).unwrap();
+        fs::write(beside("key"), signing_key.serialize_pem()).unwrap();
+        let only_mine = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(beside("key"), only_mine).unwrap();
+    }
     let secrets = files.dir.path().join("secrets");
     fs::create_dir(&secrets).unwrap();
     fs::write(
@@ -199,6 +216,10 @@ fn schema_of(setting: &Setting) -> Value {
             let one = match *list {
                 url if url.contains("`http://") => like("^http://"),
                 "a list of HOST:PORT" => like(":[0-9]+$"),
+                pairs if pairs.contains("{cert: FILE, key:") => {
+                    let key = json!({"anyOf": [from("file"), from("env")]});
+                    json!({"type": "object", "additionalProperties": false, "properties": {"cert": &text, "key": key}, "required": ["cert", "key"]})
+                }
                 network if network.contains("networks") => like("/"),
                 _ => text,
             };

@@ -18,6 +18,20 @@ const LONG_WAL: u64 = 600 << 20;
 /// What the growing file takes each time: the disk of any machine is full by it within four days.
 const STEP: u64 = 4 << 20;
 
+/// A certificate and its key.
+fn ends_in_a_week() -> (String, String) {
+    let mut parameters = rcgen::CertificateParams::new(vec!["gate.test".to_owned()]).unwrap();
+    let day = jiff::Timestamp::from_microsecond(Clock::default().utc().0 + 7 * DAY_US).unwrap();
+    let day = jiff::tz::TimeZone::UTC.to_datetime(day).date();
+    let (month, of_month) = (day.month().unsigned_abs(), day.day().unsigned_abs());
+    parameters.not_after = rcgen::date_time_ymd(day.year().into(), month, of_month);
+    let key = rcgen::KeyPair::generate().unwrap();
+    (
+        parameters.self_signed(&key).unwrap().pem(),
+        key.serialize_pem(),
+    )
+}
+
 pub struct Gates {
     house: Sandbox,
     disk: Disk,
@@ -43,7 +57,14 @@ impl Gates {
             ("trusted_proxies: []", &log),
         ];
         let house = Sandbox::new(upstream, &edits);
-        let twin_house = Sandbox::new(upstream, &edits[..2]);
+        let tls = "behind_tls: false\ntls: {certificates: [{cert: a.pem, key: {file: a.key}}]}";
+        let twin_edits = [&edits[..2], &[("behind_tls: false", tls)]].concat();
+        let twin_house = Sandbox::new(upstream, &twin_edits);
+        let (cert, key) = ends_in_a_week();
+        std::fs::write(twin_house.file("a.pem"), cert).unwrap();
+        std::fs::write(twin_house.file("a.key"), key).unwrap();
+        let mine = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(twin_house.file("a.key"), mine).unwrap();
         let mut command = house.command(&[], &["serve"]);
         command.envs(disk.environment()).stderr(Stdio::null());
         let (process, twin) = tokio::join!(
@@ -73,6 +94,7 @@ impl Gates {
     pub async fn causes(&mut self, watch: &Watch) {
         let [here, twin] = self.admin().map(instance);
         watch.fires(&["TollgateLedgerCreated"], &here).await;
+        watch.fires(&["TollgateCertificateExpires"], &twin).await;
         let down = ["TollgateDown"];
         watch.quiet(&down, &twin).await;
         tokio::join!(self.fill_slowly(watch), async {
