@@ -128,3 +128,152 @@ pub(super) fn answer_head(status: StatusCode, lines: HeadWriter) -> http::Respon
     }
     head
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::h1;
+    use bytes::BytesMut;
+    use http::Request;
+    use proptest::prelude::*;
+
+    fn parts(request: http::request::Builder) -> Parts {
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn read(request: http::request::Builder, has_ended: bool) -> Result<Box<RequestHead>, BadHead> {
+        request_head(parts(request), has_ended)
+    }
+
+    fn told(head: &RequestHead) -> Vec<(String, String)> {
+        let text = |part: &[u8]| String::from_utf8_lossy(part).into_owned();
+        let fields = head.fields.iter();
+        fields
+            .map(|field| (text(field.name()), text(field.value())))
+            .collect()
+    }
+
+    proptest! {
+        /// The oracle is the parser of HTTP/1.1.
+        #[test]
+        fn a_head_of_http_2_is_the_head_that_http_1_1_would_have(
+            path in "/[a-z0-9/%.]{0,12}",
+            query in proptest::option::of("[a-z0-9=&+?/%]{0,12}"),
+            host in "[a-z]{1,8}(\\.test)?(:[1-9][0-9]{0,3})?",
+            fields in proptest::collection::vec(("x-[a-z0-9-]{1,8}", "[!-~]([ -~]{0,12}[!-~])?"), 0..8),
+            length in proptest::option::of(0..1000_u64),
+        ) {
+            let target = query.map_or(path.clone(), |query| format!("{path}?{query}"));
+            let mut text = format!("POST {target} HTTP/1.1\r\nhost: {host}\r\n");
+            let mut request = Request::post(format!("https://{host}{target}"));
+            // Names that stand twice are grouped by HTTP/2's map, in the order of their values.
+            let mut fields = fields;
+            fields.sort_by(|one, other| one.0.cmp(&other.0));
+            for (name, value) in &fields {
+                text += &format!("{name}: {value}\r\n");
+                request = request.header(name, value);
+            }
+            if let Some(length) = length {
+                text += &format!("content-length: {length}\r\n");
+                request = request.header("content-length", length);
+            }
+            text += "\r\n";
+            let mapped = read(request, false).unwrap();
+            let parsed = h1::request_head(&mut BytesMut::from(&*text)).unwrap().unwrap();
+            let sorted = |head: &RequestHead| {
+                let mut fields = told(head);
+                fields.sort();
+                fields
+            };
+            prop_assert_eq!(sorted(&mapped), sorted(&parsed));
+            prop_assert_eq!(told(&mapped)[0].clone(), ("host".to_owned(), host));
+            prop_assert_eq!(mapped.target.path(), parsed.target.path());
+            prop_assert_eq!(mapped.target.query(), parsed.target.query());
+            prop_assert_eq!(mapped.framing.left(), match length {
+                Some(length) => Some(length),
+                None => None,
+            });
+            prop_assert!(mapped.has_host && mapped.is_1_1 && mapped.keeps_alive);
+        }
+    }
+
+    #[test]
+    fn a_head_that_can_be_read_in_two_ways_is_refused() {
+        let post = || Request::post("https://gate.test/a");
+        for (request, has_ended, expected) in [
+            (post().header("host", "other.test"), true, BadHead::Host),
+            (
+                post()
+                    .header("host", "gate.test")
+                    .header("host", "gate.test"),
+                true,
+                BadHead::Host,
+            ),
+            (
+                Request::post("/a").header("host", "a b"),
+                true,
+                BadHead::Host,
+            ),
+            (
+                Request::post("https://user@gate.test/a"),
+                true,
+                BadHead::Host,
+            ),
+            (post().header("content-length", "5"), true, BadHead::Framing),
+            (
+                post().header("content-length", "+5"),
+                false,
+                BadHead::Framing,
+            ),
+            (
+                post()
+                    .header("content-length", "5")
+                    .header("content-length", "5"),
+                false,
+                BadHead::Framing,
+            ),
+        ] {
+            assert_eq!(read(request, has_ended).unwrap_err(), expected);
+        }
+        let many = (0..100).fold(post(), |request, nth| {
+            request.header(format!("x-{nth}"), "1")
+        });
+        assert_eq!(read(many, true).unwrap_err(), BadHead::TooLarge);
+        let same = read(post().header("host", "GATE.test"), true).unwrap();
+        assert_eq!(same.fields.get_all("host").count(), 1);
+    }
+
+    #[test]
+    fn the_crumbs_of_a_cookie_are_one_field() {
+        let request = Request::get("https://gate.test/");
+        let request = request.header("cookie", "a=1").header("cookie", "b=2");
+        let head = read(request, true).unwrap();
+        let cookies: Vec<_> = head.fields.get_all("cookie").collect();
+        assert_eq!(cookies, [b"a=1; b=2"]);
+    }
+
+    #[test]
+    fn the_lines_of_an_answer_are_its_fields() {
+        let mut lines = HeadWriter::default();
+        lines.fixed("content-type: text/plain\r\n");
+        lines.text("x-empty", "");
+        lines.text("x-colon", "a: b");
+        lines.number("content-length", 12);
+        let head = answer_head(StatusCode::ACCEPTED, lines);
+        let fields: Vec<_> = head
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect();
+        assert_eq!(head.status(), StatusCode::ACCEPTED);
+        assert_eq!(
+            fields,
+            [
+                ("content-type", &b"text/plain"[..]),
+                ("x-empty", b""),
+                ("x-colon", b"a: b"),
+                ("content-length", b"12"),
+            ]
+        );
+    }
+}

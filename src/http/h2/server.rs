@@ -122,3 +122,82 @@ impl<T: AsyncRead + AsyncWrite + Unpin> StreamConnection<T> {
         !self.connection.has_streams()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::h1::{Answer, READER_WINDOW};
+    use h2::client;
+    use http::{Request, StatusCode};
+    use std::future::poll_fn;
+    use std::io;
+    use tokio::time::Instant;
+
+    const LARGE: usize = 1_000_000;
+
+    /// Answers each request with a large body; how each answer ended, and when.
+    async fn serve(
+        server: tokio::io::DuplexStream,
+        ended: tokio::sync::mpsc::UnboundedSender<(io::Result<()>, Instant)>,
+    ) {
+        let mut connection = StreamConnection::accept(server, Clock::default())
+            .await
+            .unwrap();
+        while let Some(arrived) = poll_fn(|cx| connection.poll_arrived(cx)).await {
+            let Arrived::Request(_, _, stream) = arrived else {
+                panic!("a bad head")
+            };
+            let ended = ended.clone();
+            tokio::spawn(async move {
+                let answer: Answer<Bytes> = Answer::own(StatusCode::OK, vec![7; LARGE]);
+                let sent = stream.answer(answer).await;
+                let _ = ended.send((sent, Instant::now()));
+            });
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_loses_its_stream_and_the_others_go_on() {
+        let (client, server) = tokio::io::duplex(64 * 1024);
+        let (ended, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(serve(server, ended));
+        // The stream that is not read must not use up the window of the connection.
+        let (mut requests, connection) = client::Builder::new()
+            .initial_connection_window_size(1 << 20)
+            .handshake::<_, Bytes>(client)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let began = Instant::now();
+        let ask = || Request::get("https://gate.test/").body(()).unwrap();
+        // The body is held, and no window given back.
+        let (answer, _) = requests.send_request(ask(), true).unwrap();
+        let stalled = answer.await.unwrap();
+        let (answer, _) = requests.send_request(ask(), true).unwrap();
+        let mut body = answer.await.unwrap().into_body();
+        let mut read = 0;
+        while let Some(data) = body.data().await {
+            let data = data.unwrap();
+            read += data.len();
+            body.flow_control().release_capacity(data.len()).unwrap();
+        }
+        assert_eq!(read, LARGE);
+        assert!(heard.recv().await.unwrap().0.is_ok());
+        let (sent, at) = heard.recv().await.unwrap();
+        assert_eq!(sent.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let lasted = at - began;
+        assert!(
+            lasted >= READER_WINDOW && lasted < 2 * READER_WINDOW,
+            "{lasted:?}"
+        );
+        let mut body = stalled.into_body();
+        let broken = loop {
+            match body.data().await {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => break error,
+                None => panic!("a cut answer looks whole"),
+            }
+        };
+        assert_eq!(broken.reason(), Some(Reason::CANCEL));
+    }
+}

@@ -152,3 +152,15 @@ async fn a_peer_that_only_takes_requests_back_is_cut_off_and_others_are_served()
     assert_eq!(answered(answer).await.unwrap().status, 200);
     at_rest(gate.house.admin).await.assert_conserved();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_without_a_request_is_closed_after_its_time_and_not_in_mid_call() {
+    let upstream = Upstream::after(Duration::from_millis(3_000)).await;
+    let edit = ("idle_timeout: 75s", "idle_timeout: 1s");
+    let gate = TlsGate::start_with(&upstream, &[edit]).await;
+    let mut http2 = Http2::connect(gate.house.public, &gate.cert).await;
+    let (answer, _) = http2.begin(call(&gate, STUDIO_KEY), true).await;
+    assert_eq!(answered(answer).await.unwrap().status, 200);
+    let closed = tokio::time::timeout(Duration::from_secs(20), http2.driver).await;
+    closed.expect("the connection is closed").unwrap().unwrap();
+}
