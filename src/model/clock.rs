@@ -58,7 +58,11 @@ fn machine_mono() -> Mono {
 }
 
 fn machine_utc() -> Utc {
-    let t = clock_gettime(ClockId::Realtime);
+    utc_of(ClockId::Realtime)
+}
+
+fn utc_of(clock: ClockId) -> Utc {
+    let t = clock_gettime(clock);
     Utc(t.tv_sec * 1_000_000 + t.tv_nsec / 1_000)
 }
 
@@ -110,6 +114,15 @@ impl Clock {
     pub fn utc(&self) -> Utc {
         match &self.0 {
             None => machine_utc(),
+            Some(moved) => moved.read().1,
+        }
+    }
+
+    /// The wall clock as of the system's last tick, some milliseconds ago at most: for what is told
+    /// in seconds.
+    pub(crate) fn utc_at_tick(&self) -> Utc {
+        match &self.0 {
+            None => utc_of(ClockId::RealtimeCoarse),
             Some(moved) => moved.read().1,
         }
     }
@@ -216,8 +229,8 @@ impl Mover {
     }
 }
 
-/// A timer that is set again for each wait rather than made anew. Setting it to a later time than
-/// before takes no lock, and nearly every call sets one that never fires.
+/// A timer for one wait after another. Nearly every call waits for one that never fires: so it is
+/// set again only when it has fired too early, and not for each wait.
 #[derive(Default)]
 pub(crate) struct Timer(Option<Pin<Box<Sleep>>>);
 
@@ -225,15 +238,16 @@ impl Timer {
     /// Waits so long, or a little longer.
     pub(crate) async fn sleep(&mut self, wait: Duration) {
         let at = Instant::now() + wait;
-        match &mut self.0 {
-            Some(sleep) => {
+        let new = || Box::pin(tokio::time::sleep_until(at));
+        let sleep = self.0.get_or_insert_with(new);
+        loop {
+            let set = sleep.deadline();
+            if set > at || sleep.is_elapsed() {
                 sleep.as_mut().reset(at);
-                sleep.as_mut().await;
             }
-            none => {
-                none.insert(Box::pin(tokio::time::sleep_until(at)))
-                    .as_mut()
-                    .await
+            sleep.as_mut().await;
+            if Instant::now() >= at {
+                return;
             }
         }
     }

@@ -180,7 +180,14 @@ impl Proxy {
         let policy = self.shared.policy.load();
         context.decided_by(&policy);
         let key = self.prove(context, &policy, &claimant, head)?;
-        context.proven(key, context.received.later(&self.shared.clock).utc)?;
+        let now = match claimant {
+            // Nothing was awaited since it came: the instant at which it came is as good, and a
+            // limiter that was swept meanwhile takes it as one of the sweep (P1).
+            Claimant::ApiKey(_) => context.received,
+            // The body may have taken its time.
+            Claimant::Tc3 { .. } => context.received.later(&self.shared.clock),
+        };
+        context.proven(key, now.utc)?;
         let account = key.account();
         let operation = operation(&policy, head)?.clone();
         context.operation = Some(operation.clone());
@@ -191,9 +198,6 @@ impl Proxy {
             .limiter(account, &operation, &self.shared.limiters)
             .ok_or(Refusal::NotOpened)?;
         context.limiter = Some(limiter.clone());
-        // Read only now. By an older time a start that the limiter has already dropped might still
-        // be less than a second old (P1).
-        let now = context.received.later(&self.shared.clock);
         context.decided_at = now.mono;
         let (place, slot) = self.reserve(context, limiter, now, &operation)?;
         Ok(Reserved {

@@ -341,7 +341,7 @@ impl<W: ByteWriter> ClientConnection<W> {
             _ => {}
         }
         if !answer.has_date {
-            writer::date(&mut head, self.clock.utc());
+            writer::date(&mut head, self.clock.utc_at_tick());
         }
         head.end()
     }
@@ -368,7 +368,7 @@ impl<W: ByteWriter> ClientConnection<W> {
         let mut head = HeadWriter::default();
         writer::first_line(&mut head, true, 0, status);
         head.fixed("content-length: 0\r\nconnection: close\r\n");
-        writer::date(&mut head, self.clock.utc());
+        writer::date(&mut head, self.clock.utc_at_tick());
         if self.writer.write_all(&head.end()).await.is_ok() {
             self.end().await;
         }

@@ -124,7 +124,7 @@ impl ClientStream {
             _ => {}
         }
         if !has_date {
-            date(&mut lines, self.clock.utc());
+            date(&mut lines, self.clock.utc_at_tick());
         }
         let ends = is_bodiless || length == Some(0);
         let sent = self.respond.send_response(answer_head(status, lines), ends);

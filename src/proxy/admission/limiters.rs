@@ -93,6 +93,7 @@ struct LimiterState {
 
 impl Limiter {
     fn new(
+        window: Window,
         generation: u64,
         terms: Terms,
         in_arrears: bool,
@@ -108,7 +109,7 @@ impl Limiter {
             not_before: AtomicU64::new(0),
             published: AtomicU64::new(0),
             state: Mutex::new(LimiterState {
-                window: Window::default(),
+                window,
                 generation,
                 terms,
                 in_arrears,
@@ -316,6 +317,9 @@ pub struct Limiters {
     map: DashMap<LimiterKey, Arc<Limiter>, foldhash::fast::RandomState>,
     /// The accounts whose balance is below zero. Locked after a part of the map, never before one.
     in_arrears: RwLock<HashSet<AccountId>>,
+    /// The instant of the last sweep. A limiter that was removed by then had no start within the
+    /// second before it.
+    swept_at: AtomicU64,
     /// A shared store has the windows; a call waits so long for its start.
     store_max_delay: Option<Duration>,
 }
@@ -339,7 +343,11 @@ impl Limiters {
         let at_store = at_store.map(|max_delay| (entry.key().name(), max_delay));
         let make = || {
             let calls = at_store.map(|(name, delay)| Box::new(CallsAtStore::new(name, delay)));
-            Arc::new(Limiter::new(generation, terms.clone(), in_arrears, calls))
+            // A call may come with an instant that it read before a limiter of this key was
+            // removed. With the entry locked the sweep that did it is seen here (P1).
+            let window = Window::after(Mono(self.swept_at.load(Ordering::Acquire)));
+            let terms = terms.clone();
+            Arc::new(Limiter::new(window, generation, terms, in_arrears, calls))
         };
         let limiter = entry.or_insert_with(make).clone();
         limiter.set_terms(generation, terms);
@@ -375,6 +383,8 @@ impl Limiters {
     /// the memory of idle windows. Calls `retired` with each removed limiter, whose counts end
     /// here.
     pub fn sweep(&self, now: Mono, mut retired: impl FnMut(&LimiterKey, &Limiter)) {
+        // Before the first removal: who finds a limiter gone finds the instant.
+        self.swept_at.fetch_max(now.0, Ordering::AcqRel);
         self.map.retain(|key, limiter| {
             // With the shard locked nobody can take a second reference while the count is 1.
             let mut state = limiter.state.lock();

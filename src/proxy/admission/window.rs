@@ -36,6 +36,15 @@ pub(crate) enum Verdict {
 }
 
 impl Window {
+    /// A window whose predecessor may have had starts up to a second before `floor`, which nobody
+    /// knows any more. No start of its own falls before `floor`.
+    pub(crate) fn after(floor: Mono) -> Self {
+        Self {
+            floor,
+            ..Self::default()
+        }
+    }
+
     /// Decides an arrival at `now` under `quota`: its start is the first instant at which the
     /// trailing second `(start − 1 s, start]` holds at most `quota` starts with it. It is not
     /// before `now` and not before an earlier start. Admitted when that is at most `max_delay`

@@ -547,3 +547,34 @@ fn arrears_stop_the_paid_groups_of_an_account_from_the_next_call_until_they_are_
     assert!(early.reserve(now(10_006 * MS), MAX_DELAY).is_ok());
     assert!(stopped(&late, 10_006));
 }
+
+proptest! {
+    /// A call comes with the instant at which it was received. Limiters are swept, and removed,
+    /// between that instant and its decision.
+    #[test]
+    fn a_call_that_was_received_before_a_sweep_gains_nothing_from_it(
+        steps in proptest::collection::vec((0..1_500_u64, 0..1_200_u64, any::<bool>()), 1..60),
+        quota in 1..4_u32,
+    ) {
+        let limiters = Limiters::default();
+        let key = || LimiterKey {
+            account: AccountId::new("a").unwrap(),
+            group: GroupId::new("g").unwrap(),
+            action: None,
+        };
+        let (mut at, mut starts) = (10_000 * MS, Vec::new());
+        for (passes, age, sweeps) in steps {
+            at += passes * MS;
+            if sweeps {
+                limiters.sweep(Mono(at), |_, _| ());
+            }
+            let received = now(at - age * MS);
+            let limiter = limiters.get_or_insert(key(), 1, fixed(quota));
+            // However long it may have to wait, for the law is of starts.
+            if let Ok(reserved) = limiter.reserve(received, Duration::from_secs(5)) {
+                starts.push((reserved.start().0, quota));
+            }
+        }
+        prop_assert_eq!(breaks_the_cap(starts), None);
+    }
+}
