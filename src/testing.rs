@@ -4,7 +4,10 @@ pub mod billing {
     pub use crate::billing::{Inputs, statement};
 }
 pub mod config {
-    pub use crate::config::{Account, Config, Credential, Endpoint, Key, Service, load, reference};
+    pub use crate::config::{
+        Account, Config, Credential, Endpoint, Key, ListenAddress, Listens, Service, load,
+        reference,
+    };
 }
 pub mod control {
     pub use crate::control::{Inherited, collect, start};

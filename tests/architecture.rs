@@ -47,7 +47,7 @@ const DOORS: &[(&str, &[&str])] = &[
     (
         "TcpListener",
         &[
-            "proxy/listener",
+            "proxy/sockets",
             "control/listeners",
             "control/start",
             "control/systemd/sockets",
@@ -72,7 +72,12 @@ const DOORS: &[(&str, &[&str])] = &[
     ),
     (
         "socket2",
-        &["proxy/listener", "http/sockets", "control/systemd/sockets"],
+        &[
+            "proxy/sockets",
+            "http/sockets",
+            "control/systemd/sockets",
+            "control/unix_socket",
+        ],
     ),
     ("listenfd", &["control/systemd/sockets"]),
     ("sd_notify", &["control/systemd"]),
@@ -84,10 +89,12 @@ const DOORS: &[(&str, &[&str])] = &[
             "ledger",
             "http/splice",
             "http/sockets",
+            "http/proxy_protocol",
             "http/tls",
             "model/background",
             "control/replica",
             "control/open_files",
+            "control/unix_socket",
             "cli",
         ],
     ),

@@ -16,6 +16,9 @@ need prlimit util-linux       # bounds what a gate may write
 need ip iproute2              # gives a gate a network with a silent name server
 need promtool prometheus      # reads deploy/'s rules, and scrapes a gate
 need nginx nginx              # reads deploy/balancer.conf, and sends calls by it
+[ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing+=(libnginx-mod-stream)   # hands connections on by the PROXY protocol
+need haproxy haproxy          # the same
+need curl curl                # calls on a Unix socket
 need amtool prometheus-alertmanager   # reads deploy/'s ways to people
 need chromium chromium          # shows and prints the page of a statement, and the status page
 need systemd-analyze systemd  # reads deploy/'s unit

@@ -108,7 +108,7 @@ fn load_once(path: &Path, accounts_places: Places) -> (Result<Config, Mistakes>,
     let mut catalog = catalog::Reading::default();
     if let Some((source, bytes)) = catalog_file {
         if let Some(root) = source.parse(&bytes, Places::Wanted) {
-            catalog = catalog::read(source.root(&root));
+            catalog = catalog::read(source.root(&root), settings.as_ref());
         }
         found.keep(source, &mut files, Says::WhatIsSold);
     }

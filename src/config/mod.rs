@@ -37,7 +37,7 @@ mod tests;
 pub use accounts::{Account, Credential, Key, Service};
 pub use load::{Config, load};
 pub use mistakes::Mistakes;
-pub use settings::{Endpoint, reference};
+pub use settings::{Endpoint, ListenAddress, Listens, reference};
 
 #[cfg(test)]
 pub(crate) use accounts::{Adjustment, Payment};

@@ -3,11 +3,13 @@
 //! Owns the refusal of an address that cannot be had. Must never listen elsewhere than the settings
 //! say.
 
-use crate::config::Settings;
+use crate::config::{ListenAddress, Listens, Settings};
 use crate::control::systemd::Inherited;
-use crate::proxy::listener;
+use crate::control::unix_socket::{self, PathError, SocketFile};
+use crate::proxy::sockets::{self, ListeningSocket};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 
 /// Why the process cannot listen.
 #[derive(thiserror::Error, Debug)]
@@ -18,9 +20,17 @@ pub enum ListenError {
         /// The setting.
         key: &'static str,
         /// Its value.
-        address: SocketAddr,
+        address: ListenAddress,
         /// The system's error.
         cause: io::Error,
+    },
+    /// The path of a socket cannot be had.
+    #[error("cannot listen on unix:{} (`listen`): {cause}", path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        cause: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The socket that was passed listens elsewhere.
     #[error(
@@ -30,9 +40,9 @@ pub enum ListenError {
         /// The setting.
         key: &'static str,
         /// Its value.
-        address: SocketAddr,
+        address: String,
         /// The socket's.
-        passed: SocketAddr,
+        passed: ListenAddress,
     },
     /// Nobody would accept on some of them.
     #[error(
@@ -59,80 +69,135 @@ fn remedy(cause: &io::Error) -> &'static str {
     }
 }
 
-/// The public listeners, one for each worker, and the operators' one.
+/// The sockets on which the process listens.
+pub(in crate::control) struct Listeners {
+    /// For each worker one of every address.
+    pub(in crate::control) workers: Vec<Vec<ListeningSocket>>,
+    /// The public addresses, with the ports that the system has chosen.
+    pub(in crate::control) public: Listens,
+    /// The files of sockets, which go when the workers end.
+    pub(in crate::control) files: Vec<SocketFile>,
+    /// The operators' one.
+    pub(in crate::control) admin: tokio::net::TcpListener,
+}
+
+/// Listens on every address of the settings. A socket that was passed takes the place of its own.
 pub(in crate::control) async fn bind(
     settings: &Settings,
     workers: usize,
     inherited: Inherited,
-) -> Result<(Vec<TcpListener>, tokio::net::TcpListener), ListenError> {
-    let (key, address) = ("listen", settings.listen);
-    let public = match &inherited.calls[..] {
-        [] => listener::bind(address, workers),
-        calls => {
-            check(key, address, calls)?;
-            shared(calls, workers)?
-        }
-    };
-    let failed = |key, address| {
-        move |cause| ListenError::Refused {
-            key,
-            address,
+) -> Result<Listeners, ListenError> {
+    let listens = &settings.listen;
+    let mut passed = Vec::new();
+    for socket in inherited.calls {
+        let at = listens.addresses().first().cloned();
+        let of = passed_address(&socket).map_err(|cause| ListenError::Refused {
+            key: "listen",
+            address: at.unwrap_or(settings.admin.listen.into()),
             cause,
-        }
-    };
-    let public = public.map_err(failed(key, address))?;
-    let (key, address) = ("admin.listen", settings.admin.listen);
-    let admin = match inherited.admin {
-        None => tokio::net::TcpListener::bind(address).await,
-        Some(admin) => {
-            check(key, address, std::slice::from_ref(&admin))?;
-            let admin = non_blocking(admin);
-            admin.and_then(tokio::net::TcpListener::from_std)
-        }
-    };
-    Ok((public, admin.map_err(failed(key, address))?))
-}
-
-/// The settings are what `check`, `probe` and a reader of them go by.
-fn check(
-    key: &'static str,
-    address: SocketAddr,
-    passed: &[TcpListener],
-) -> Result<(), ListenError> {
-    for socket in passed {
-        let refused = |cause| ListenError::Refused {
-            key,
-            address,
-            cause,
-        };
-        let passed = socket.local_addr().map_err(refused)?;
-        if passed != address {
+        })?;
+        if !listens.addresses().contains(&of) {
             return Err(ListenError::Elsewhere {
-                key,
-                address,
-                passed,
+                key: "listen",
+                address: listens.to_string(),
+                passed: of,
             });
         }
+        passed.push((of, socket));
     }
-    Ok(())
+    let mut files = Vec::new();
+    let mut of_workers: Vec<Vec<ListeningSocket>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut public = Vec::new();
+    for address in listens.addresses() {
+        let refused = |cause| refused("listen", address.clone(), cause);
+        let of_this = passed.extract_if(.., |(of, _)| of == address);
+        let sockets: Vec<ListeningSocket> = of_this.map(|(_, socket)| socket).collect();
+        let sockets = match (&sockets[..], address) {
+            ([], ListenAddress::Tcp(at)) => {
+                sockets::bind(*at, listens.is_dual(*at), workers).map_err(refused)?
+            }
+            ([], ListenAddress::Unix(path)) => {
+                let (socket, file) =
+                    unix_socket::bind(path).map_err(|cause| no_path(path, cause))?;
+                files.push(file);
+                shared(&[socket], workers)?.map_err(refused)?
+            }
+            (passed, _) => shared(passed, workers)?.map_err(refused)?,
+        };
+        public.push(match sockets.first() {
+            Some(socket) => passed_address(socket).map_err(refused)?,
+            None => address.clone(),
+        });
+        for (of_worker, socket) in of_workers.iter_mut().zip(sockets) {
+            of_worker.push(socket);
+        }
+    }
+    Ok(Listeners {
+        workers: of_workers,
+        public: Listens::of(public).unwrap_or_else(|| listens.clone()),
+        files,
+        admin: admin(settings.admin.listen, inherited.admin).await?,
+    })
+}
+
+fn refused(key: &'static str, address: ListenAddress, cause: io::Error) -> ListenError {
+    ListenError::Refused {
+        key,
+        address,
+        cause,
+    }
+}
+
+fn no_path(path: &std::path::Path, cause: PathError) -> ListenError {
+    ListenError::Path {
+        path: path.to_owned(),
+        cause: Box::new(cause),
+    }
+}
+
+async fn admin(
+    address: SocketAddr,
+    passed: Option<TcpListener>,
+) -> Result<tokio::net::TcpListener, ListenError> {
+    const KEY: &str = "admin.listen";
+    let refused = |cause| refused(KEY, address.into(), cause);
+    let Some(admin) = passed else {
+        let bound = tokio::net::TcpListener::bind(address).await;
+        return bound.map_err(refused);
+    };
+    let passed = admin.local_addr().map_err(refused)?;
+    if passed != address {
+        return Err(ListenError::Elsewhere {
+            key: KEY,
+            address: address.to_string(),
+            passed: passed.into(),
+        });
+    }
+    admin.set_nonblocking(true).map_err(refused)?;
+    tokio::net::TcpListener::from_std(admin).map_err(refused)
+}
+
+/// Where a socket listens. The settings are what `check`, `probe` and a reader of them go by.
+fn passed_address(socket: &ListeningSocket) -> io::Result<ListenAddress> {
+    match socket {
+        ListeningSocket::Tcp(socket) => Ok(socket.local_addr()?.into()),
+        ListeningSocket::Unix(socket) => {
+            let address = socket.local_addr()?;
+            let path = address.as_pathname().unwrap_or(std::path::Path::new(""));
+            Ok(ListenAddress::Unix(path.to_owned()))
+        }
+    }
 }
 
 /// One for each worker. They accept from the same queue, which outlives the process.
 fn shared(
-    calls: &[TcpListener],
+    calls: &[ListeningSocket],
     workers: usize,
-) -> Result<io::Result<Vec<TcpListener>>, ListenError> {
+) -> Result<io::Result<Vec<ListeningSocket>>, ListenError> {
     let sockets = calls.len();
     if sockets > workers {
         return Err(ListenError::TooMany { sockets, workers });
     }
     let each = calls.iter().cycle().take(workers);
-    Ok(each
-        .map(|of| of.try_clone().and_then(non_blocking))
-        .collect())
-}
-
-fn non_blocking(socket: TcpListener) -> io::Result<TcpListener> {
-    socket.set_nonblocking(true)?;
-    Ok(socket)
+    Ok(each.map(ListeningSocket::try_clone).collect())
 }

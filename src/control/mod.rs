@@ -18,6 +18,7 @@ mod standing;
 mod start;
 mod store;
 mod turned_away;
+mod unix_socket;
 
 pub(crate) mod admin;
 pub(crate) mod delivery;

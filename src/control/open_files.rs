@@ -1,6 +1,6 @@
 //! How many connections there can be by the limit of open files, which is raised where it may be.
 
-use crate::config::Limits;
+use crate::config::Settings;
 use crate::control::admin;
 use crate::http::PIPES;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -8,9 +8,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// File descriptors beyond those of connections: ledger, listeners, runtimes, logs; the admin
 /// listener's connections; the two ends of each pipe.
 const SPARE_FILES: u64 = 128 + admin::CONNECTIONS as u64 + 2 * PIPES as u64;
-/// Those of a worker: its listener, four of its runtime, and a connection that it has accepted and
-/// that waits for a place.
-const WORKER_FILES: u64 = 6;
+/// Those of a worker's runtime.
+const WORKER_FILES: u64 = 4;
+/// Those of a worker's listener: itself, and a connection that was accepted and waits for a place.
+const LISTENER_FILES: u64 = 2;
 
 /// Too few file descriptors.
 #[derive(thiserror::Error, Debug)]
@@ -45,9 +46,11 @@ pub(super) fn file_limit() -> u64 {
 /// The number of connections that there can be: one descriptor for the client and one for the
 /// upstream of each, some for each worker, and some. Raises the limit of open files as far as it
 /// must.
-pub(super) fn fit_connections(limits: &Limits, workers: usize) -> Result<usize, TooFewFiles> {
+pub(super) fn fit_connections(settings: &Settings, workers: usize) -> Result<usize, TooFewFiles> {
+    let limits = &settings.limits;
     let connections = limits.connections;
-    let spare = SPARE_FILES + WORKER_FILES * workers as u64;
+    let of_listeners = LISTENER_FILES * settings.listen.addresses().len() as u64;
+    let spare = SPARE_FILES + (WORKER_FILES + of_listeners) * workers as u64;
     let needed_for = |connections| connections as u64 * 2 + spare;
     let needed = needed_for(connections);
     let limit = getrlimit(Resource::Nofile);

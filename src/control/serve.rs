@@ -3,6 +3,7 @@
 //! Owns the order of the end: calls finish, then the ledger is closed. Must never decide about a
 //! call.
 
+use crate::config::Listens;
 use crate::control::Settler;
 use crate::control::admin::AdminState;
 use crate::control::outbox::Sending;
@@ -10,6 +11,7 @@ use crate::control::pulse::Pulse;
 use crate::control::reload::{self, ReloadOptions, Reloader};
 use crate::control::systemd::{Systemd, keep_alive};
 use crate::control::turned_away;
+use crate::control::unix_socket::SocketFile;
 use crate::ledger::CloseError;
 use crate::portal::LicenceDesk;
 use crate::proxy::Proxy;
@@ -37,10 +39,11 @@ const ENDING: Duration = Duration::from_secs(9);
 /// A gate that runs. Dropping it ends the process's part in it without a drain; use
 /// [`Running::drain`].
 pub struct Running {
-    /// The public listener's address.
-    pub public: SocketAddr,
+    /// The public listener's addresses.
+    pub public: Listens,
     /// The admin listener's address.
     pub admin: SocketAddr,
+    pub(super) socket_files: Vec<SocketFile>,
     /// The state that the workers share.
     pub proxy: Arc<Proxy>,
     pub(super) desk: Arc<LicenceDesk>,
@@ -141,6 +144,7 @@ impl Running {
     pub async fn drain(self, hurry: impl Future<Output = &'static str>) -> Result<(), CloseError> {
         let Self {
             proxy,
+            socket_files,
             desk,
             settler,
             sending,
@@ -153,12 +157,15 @@ impl Running {
             ..
         } = self;
         state.send_replace(AdminState::Draining);
+        proxy.begin_drain();
         tokio::pin!(hurry);
         // Asked once only: a future that has resolved must not be polled again.
         let mut ended_by = tokio::select! {
             () = proxy.shared().clock.sleep(drain_notice) => None,
             signal = hurry.as_mut() => Some(format!("another {signal} came")),
         };
+        // Another process may have the paths from here on; who has connected is served.
+        drop(socket_files);
         phase.send_replace(Phase::Drain);
         let (all_ended, mut ended) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {

@@ -34,8 +34,10 @@ use crate::proxy::admission::{Limiters, SECOND};
 use crate::proxy::front::{Front, Phase};
 use crate::proxy::listener;
 use crate::proxy::policy::Policy;
+use crate::proxy::sockets::ListeningSocket;
 use crate::proxy::upstream::{Dialer, Keep, Upstream};
 use crate::proxy::{AccessLog, Handshakes, Proxy, Shared, Worker};
+use futures_util::future::join_all;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -124,7 +126,7 @@ impl From<io::Error> for StartError {
 pub async fn start(config: Config, clock: Clock, on: Inherited) -> Result<Running, StartError> {
     let (mut settings, written) = (config.settings, config.written);
     let workers = workers_of(&settings);
-    settings.limits.connections = fit_connections(&settings.limits, workers)?;
+    settings.limits.connections = fit_connections(&settings, workers)?;
     tell_replica(&settings);
     if settings.outbox.is_some() {
         // The section is the collector's, which has the same file.
@@ -134,12 +136,12 @@ pub async fn start(config: Config, clock: Clock, on: Inherited) -> Result<Runnin
     let sold = (config.catalog, config.accounts);
     let opened = opened(&settings, &clock, sold, &written, check_gate).await?;
     let locked_at = clock.mono();
-    let (listeners, admin_listener) = bind(&settings, workers, on).await?;
-    let (public, admin) = (listeners[0].local_addr()?, admin_listener.local_addr()?);
+    let listeners = bind(&settings, workers, on).await?;
+    let (public, admin) = (listeners.public, listeners.admin.local_addr()?);
 
     let shared = share(&settings, &clock, opened).await?;
     let (proxy, tls) = proxy(&settings, &shared, access_log(&settings, &shared)?);
-    let operators = admin::Bounded::new(admin_listener, tls.admin.clone());
+    let operators = admin::Bounded::new(listeners.admin, tls.admin.clone());
     let raised = Arc::new(Notify::new());
     let settles = !settings.books_are_elsewhere();
     let settler = started_settler(&settings, &shared, settles, &raised).await?;
@@ -151,7 +153,7 @@ pub async fn start(config: Config, clock: Clock, on: Inherited) -> Result<Runnin
     let router = {
         let (portal, reloader, outbox) = (portal.clone(), reloader.clone(), outbox.clone());
         admin::router(
-            portal, reloader, &settings, public, state_seen, None, outbox,
+            portal, reloader, &settings, &public, state_seen, None, outbox,
         )
     };
     let mut control = vec![tokio::spawn(serve_operators(operators, router))];
@@ -161,7 +163,7 @@ pub async fn start(config: Config, clock: Clock, on: Inherited) -> Result<Runnin
 
     let dialer = Arc::new(dialer(&settings, &shared.metrics));
     let (phase, _) = watch::channel(Phase::Serve);
-    let (threads, pulse) = spawn_workers(&settings, listeners, &portal, &dialer, &phase)?;
+    let (threads, pulse) = spawn_workers(&settings, listeners.workers, &portal, &dialer, &phase)?;
     control.push(tokio::spawn(housekeeping(portal.clone())));
     control.push(tokio::spawn(settler.clone().run()));
     control.extend(delivery_of_events(&settings, &shared, &settler, raised));
@@ -172,6 +174,7 @@ pub async fn start(config: Config, clock: Clock, on: Inherited) -> Result<Runnin
     Ok(Running {
         public,
         admin,
+        socket_files: listeners.files,
         proxy,
         desk: portal.desk().clone(),
         reloader,
@@ -306,11 +309,11 @@ pub(in crate::control) async fn off_thread<T: Send + 'static>(
     Ok(done.map_err(io::Error::other)?)
 }
 
-/// The workers, each a thread with a runtime, a listener and a pool of upstream connections of its
+/// The workers, each a thread with a runtime, its listeners and a pool of upstream connections of its
 /// own.
 pub(in crate::control) fn spawn_workers(
     settings: &Settings,
-    listeners: Vec<std::net::TcpListener>,
+    listeners: Vec<Vec<ListeningSocket>>,
     portal: &Arc<Portal>,
     dialer: &Arc<Dialer>,
     phase: &watch::Sender<Phase>,
@@ -321,7 +324,7 @@ pub(in crate::control) fn spawn_workers(
     };
     let (mut threads, workers) = (Vec::new(), listeners.len());
     let pulse = Arc::new(Pulse::of(workers, portal.shared().clock.clone()));
-    for (index, listener) in listeners.into_iter().enumerate() {
+    for (index, sockets) in listeners.into_iter().enumerate() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -339,10 +342,17 @@ pub(in crate::control) fn spawn_workers(
                     decisions,
                     handshakes: Handshakes::default(),
                 });
-                match tokio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => listener::run(listener, portal, worker, phase).await,
-                    Err(error) => tracing::error!(%error, "a worker cannot use its listener"),
-                }
+                let portal: Arc<dyn Front> = portal;
+                let accepting = sockets.into_iter().map(|socket| async {
+                    let (portal, worker) = (portal.clone(), worker.clone());
+                    match socket.on_this_runtime() {
+                        Ok(listener) => {
+                            listener::run(listener, portal, worker, phase.clone()).await;
+                        }
+                        Err(error) => tracing::error!(%error, "a worker cannot use its listener"),
+                    }
+                });
+                join_all(accepting).await;
             });
         };
         threads.push(

@@ -8,6 +8,7 @@
 mod fields;
 mod framing;
 mod host;
+mod proxy_protocol;
 mod sockets;
 mod splice;
 mod target;
@@ -21,7 +22,8 @@ pub(crate) mod names;
 pub(crate) use fields::{Field, FieldSpan, Fields, HeadWriter};
 pub(crate) use framing::{BULK_BYTES, Framing, Malformed, length_of, tokens};
 pub(crate) use host::is_host;
-pub(crate) use sockets::{cut, ends_before, is_quiet, is_reset, reset};
+pub(crate) use proxy_protocol::{NoHeader, read_proxy_header};
+pub(crate) use sockets::{SocketRef, cut, ends_before, is_quiet, is_reset, reset};
 pub(crate) use splice::{ByteReader, ByteWriter, PIPES, Pipe, read_now};
 pub(crate) use target::Target;
 pub(crate) use tls::{HTTP_1_1, HTTP_2, TlsConnection};

@@ -1,13 +1,14 @@
 //! Bodies that pass from one socket to another inside the kernel.
 
+use crate::http::SocketRef;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpStream, unix};
 
 /// The most pipes at once. Bodies beyond them are copied.
 ///
@@ -23,23 +24,28 @@ static OPEN: AtomicUsize = AtomicUsize::new(0);
 
 /// A stream that is read from.
 pub(crate) trait ByteReader: AsyncRead + Send + Unpin {
-    /// The socket, if it is one.
+    /// The socket, if it is one whose bytes may pass by inside the kernel.
     fn socket(&self) -> Option<&TcpStream>;
 
-    /// The TCP connection that carries it: to hear of its end, never to read from.
-    fn transport(&self) -> Option<&TcpStream> {
-        self.socket()
+    /// The socket that carries it: to hear of its end, never to read from.
+    fn transport(&self) -> Option<SocketRef<'_>> {
+        self.socket().map(SocketRef::Tcp)
+    }
+
+    /// Whether what the socket has is what is read here, byte by byte.
+    fn is_plain(&self) -> bool {
+        self.socket().is_some()
     }
 }
 
 /// A stream that is written to.
 pub(crate) trait ByteWriter: AsyncWrite + Unpin {
-    /// The socket, if it is one.
+    /// The socket, if it is one whose bytes may pass by inside the kernel.
     fn socket(&self) -> Option<&TcpStream>;
 
-    /// The TCP connection that carries it: to hear of its end and to cut it, never to write to.
-    fn transport(&self) -> Option<&TcpStream> {
-        self.socket()
+    /// The socket that carries it: to hear of its end and to cut it, never to write to.
+    fn transport(&self) -> Option<SocketRef<'_>> {
+        self.socket().map(SocketRef::Tcp)
     }
 
     /// Writes a part, at once or not at all. Asks the system, not the runtime.
@@ -95,6 +101,39 @@ impl ByteWriter for OwnedWriteHalf {
 
     fn poll_pour(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         pipe.poll_pour(self.as_ref(), cx)
+    }
+}
+
+impl ByteReader for unix::OwnedReadHalf {
+    fn socket(&self) -> Option<&TcpStream> {
+        None
+    }
+
+    fn transport(&self) -> Option<SocketRef<'_>> {
+        Some(SocketRef::Unix(self.as_ref()))
+    }
+
+    fn is_plain(&self) -> bool {
+        true
+    }
+}
+
+impl ByteWriter for unix::OwnedWriteHalf {
+    fn socket(&self) -> Option<&TcpStream> {
+        None
+    }
+
+    fn transport(&self) -> Option<SocketRef<'_>> {
+        Some(SocketRef::Unix(self.as_ref()))
+    }
+
+    fn write_at_once(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write((*self).as_ref(), bytes)?)
+    }
+
+    /// Nothing is poured where there is no [`socket`](ByteWriter::socket).
+    fn poll_pour(&mut self, _: &mut Pipe, _: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(0))
     }
 }
 

@@ -3,7 +3,7 @@
 //! Owns the bytes between the socket and TLS. Must never read or write the socket past TLS: a
 //! splice, or a byte in clear, would end the connection.
 
-use crate::http::{ByteReader, ByteWriter, Pipe};
+use crate::http::{ByteReader, ByteWriter, Pipe, SocketRef};
 use parking_lot::Mutex;
 use rustix::io::{read, write};
 use std::future::Future;
@@ -260,8 +260,8 @@ impl ByteReader for TlsReader {
         None
     }
 
-    fn transport(&self) -> Option<&TcpStream> {
-        Some(&self.socket)
+    fn transport(&self) -> Option<SocketRef<'_>> {
+        Some(SocketRef::Tcp(&self.socket))
     }
 }
 
@@ -300,8 +300,8 @@ impl ByteWriter for TlsWriter {
         None
     }
 
-    fn transport(&self) -> Option<&TcpStream> {
-        Some(&self.socket)
+    fn transport(&self) -> Option<SocketRef<'_>> {
+        Some(SocketRef::Tcp(&self.socket))
     }
 
     fn poll_pour(&mut self, _: &mut Pipe, _: &mut Context<'_>) -> Poll<io::Result<usize>> {

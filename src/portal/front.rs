@@ -16,6 +16,7 @@ use crate::proxy::policy::{KeyBar, KnownAccount, ProvenKey};
 use crate::proxy::{
     Asked, BadQuestion, Client, CursorText, OwnRequest, Proxy, Refusal, Relay, Shared, Worker,
 };
+use http::{Method, StatusCode};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -281,6 +282,24 @@ fn read_with<T>(
     ask(&Source { books, account })
 }
 
+/// What whoever asks at `health_path` is told. It is no call, and nothing is counted.
+fn health(method: &Method, accepts_calls: bool) -> Answer<Relay> {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        let mut answer = Answer::own(StatusCode::METHOD_NOT_ALLOWED, Vec::new());
+        answer.lines().fixed("allow: GET, HEAD\r\n");
+        return answer;
+    }
+    let (status, told) = match accepts_calls {
+        true => (StatusCode::OK, "ok\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "no calls are accepted\n"),
+    };
+    let mut answer = Answer::own(status, told.into());
+    answer
+        .lines()
+        .fixed("content-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\n");
+    answer
+}
+
 impl Front for Portal {
     fn proxy(&self) -> &Arc<Proxy> {
         &self.proxy
@@ -293,6 +312,10 @@ impl Front for Portal {
         head: Box<RequestHead>,
         body: RequestBody,
     ) -> BoxedAnswer {
+        if self.proxy.is_health_path(head.target.path()) {
+            let answer = health(&head.method, self.proxy.accepts_calls());
+            return Box::pin(std::future::ready(answer));
+        }
         let from = || (worker.clone(), client.clone());
         match Asked::of(&head) {
             Some(asked) => Box::pin(self.clone().own(asked, from(), head, body)),

@@ -14,6 +14,8 @@ pub struct Client {
     pub(super) address: IpAddr,
     /// The address as text, for `X-Forwarded-For` and the log.
     pub(super) text: Arc<str>,
+    /// It is a trusted proxy: what it says of the hops before it is believed.
+    pub(super) is_trusted: bool,
     /// Ends the wait for the upstream's answer. Its calls use it one after another.
     pub(super) timer: Mutex<Timer>,
     /// The call that runs has a connection to the upstream.
@@ -24,14 +26,15 @@ pub struct Client {
 
 impl Client {
     /// The client of a connection from `address`, which has this place.
-    pub fn new(address: IpAddr, place: Place) -> Self {
+    pub fn new(address: IpAddr, is_trusted: bool, place: Arc<Place>) -> Self {
         Self {
             address,
-            text: address.to_canonical().to_string().into(),
+            text: address.to_string().into(),
+            is_trusted,
             timer: Mutex::default(),
             is_forwarded: AtomicBool::new(false),
             has_gone: AtomicBool::new(false),
-            place: Arc::new(place),
+            place,
         }
     }
 
@@ -41,6 +44,7 @@ impl Client {
         Self {
             address: self.address,
             text: self.text.clone(),
+            is_trusted: self.is_trusted,
             timer: Mutex::default(),
             is_forwarded: AtomicBool::new(false),
             has_gone: AtomicBool::new(false),
@@ -48,7 +52,7 @@ impl Client {
         }
     }
 
-    /// Its address, as the connection has it.
+    /// Its address: the connection's, or the one that a header of the PROXY protocol names.
     pub fn address(&self) -> IpAddr {
         self.address
     }

@@ -8,6 +8,7 @@ use crate::http::{ByteReader, ByteWriter, TlsConnection};
 use crate::model::ServerTls;
 use crate::proxy::front::{Front, Phase, has_reached, reached, until_drain};
 use crate::proxy::handshakes::NoHandshake;
+use crate::proxy::sockets::ClientStream;
 use crate::proxy::streams::serve_http2;
 use crate::proxy::worker::Worker;
 use crate::proxy::{Client, Proxy, Relay};
@@ -26,12 +27,20 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Serves one connection, to its end.
 pub(super) async fn serve(
-    stream: TcpStream,
+    stream: ClientStream,
     client: Arc<Client>,
     front: Arc<dyn Front>,
     worker: Arc<Worker>,
     phase: watch::Receiver<Phase>,
 ) {
+    let stream = match stream {
+        ClientStream::Tcp(stream) => stream,
+        // It does not leave the machine: never under TLS.
+        ClientStream::Unix(stream) => {
+            let halves = stream.into_split();
+            return Box::pin(serve_http1(halves, client, front, worker, phase)).await;
+        }
+    };
     let Some(tls) = front.proxy().tls() else {
         return serve_http1(stream.into_split(), client, front, worker, phase).await;
     };
@@ -71,7 +80,7 @@ async fn handshake(
             return Some(stream);
         }
         Ok(Err(NoHandshake::Plain)) => {
-            proxy.head_refused(client, BadHead::PlainHttp);
+            proxy.head_refused(client.address(), BadHead::PlainHttp);
             return None;
         }
         Ok(Err(NoHandshake::Failed(error))) => error,
@@ -112,7 +121,7 @@ async fn serve_http1<R, W>(
         }
         has_begun
     };
-    let refused = |bad| proxy.head_refused(&client, bad);
+    let refused = |bad| proxy.head_refused(client.address(), bad);
     let mut is_new = true;
     while let Some((head, body)) = requests.request(&mut is_draining, refused).await {
         // Until its first head is whole a connection gives way first.
@@ -205,7 +214,8 @@ mod tests {
             handshakes: Handshakes::default(),
         });
         let address = [127, 0, 0, 1].into();
-        let client = Arc::new(Client::new(address, proxy.place(address).await));
+        let place = Arc::new(proxy.place(address).await);
+        let client = Arc::new(Client::new(address, false, place));
         (client, proxy, worker, dir)
     }
 

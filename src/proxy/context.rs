@@ -100,7 +100,10 @@ impl<'p> RequestContext<'p> {
             id_text: id.text(),
             dialect: Dialect::of(head),
             client,
-            peer: forwarded::peer(client.address, &head.fields, &proxy.trusted_proxies),
+            peer: match client.is_trusted {
+                true => forwarded::peer(client.address, &head.fields, &proxy.trusted_proxies),
+                false => client.address,
+            },
             received,
             decided_at: received.mono,
             decided: true,

@@ -9,14 +9,11 @@ use crate::model::is_in;
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The address that sent the request: the connection's (`socket`), or the nearest address in
+/// The address that sent a request of a trusted proxy: the proxy's own, or the nearest address in
 /// `X-Forwarded-For` that is no trusted proxy. The field is read from the right as far as the
 /// proxies vouch for it. A part that cannot be read hides only what stands left of it.
-pub(super) fn peer(socket: IpAddr, fields: &Fields, trusted: &[IpNet]) -> IpAddr {
-    let mut peer = socket;
-    if !is_in(trusted, socket) {
-        return peer;
-    }
+pub(super) fn peer(proxy: IpAddr, fields: &Fields, trusted: &[IpNet]) -> IpAddr {
+    let mut peer = proxy;
     let lines = fields.get_all(X_FORWARDED_FOR).rev();
     let hops = lines.flat_map(|line| line.rsplit(|byte| *byte == b','));
     // An empty element of a list says nothing (RFC 9110 §5.6.1).
@@ -24,7 +21,7 @@ pub(super) fn peer(socket: IpAddr, fields: &Fields, trusted: &[IpNet]) -> IpAddr
         let Some(address) = address(hop) else {
             break;
         };
-        peer = address;
+        peer = address.to_canonical();
         if !is_in(trusted, address) {
             break;
         }
@@ -99,7 +96,7 @@ mod tests {
             ("\"[2001:db8::7]:4711\"", "2001:db8::7"),
             ("fe80::7%eth0", "fe80::7"),
             ("[fe80::7%25eth0]:4711", "fe80::7"),
-            ("::ffff:203.0.113.7", "::ffff:203.0.113.7"),
+            ("::ffff:203.0.113.7", "203.0.113.7"),
             ("203.0.113.7, ", "203.0.113.7"),
             ("203.0.113.7,, ,10.0.0.2:80", "203.0.113.7"),
             ("203.0.113.7, [fd00::1]:80, ::ffff:10.0.0.3", "203.0.113.7"),

@@ -15,7 +15,7 @@ use crate::http::names::{
     TRACEPARENT, TRACESTATE, X_BILLABLE, X_FORWARDED_FOR, X_REQUEST_ID, X_TC_TRACE_ID,
 };
 use crate::http::{Field, Fields, Trace, tokens};
-use crate::model::{RequestId, is_in};
+use crate::model::RequestId;
 use crate::proxy::body::Relay;
 use crate::proxy::context::RequestContext;
 use crate::proxy::dialect::{self, Dialect};
@@ -62,7 +62,7 @@ impl Proxy {
         forward.text(X_REQUEST_ID, context.id_text);
         // A trusted proxy's list of hops is passed on, with the proxy's own address added. Nobody
         // else's list is believed.
-        match is_in(&self.trusted_proxies, context.client.address) {
+        match context.client.is_trusted {
             true => forward.list(X_FORWARDED_FOR, fields, &context.client.text),
             false => forward.text(X_FORWARDED_FOR, &*context.client.text),
         }

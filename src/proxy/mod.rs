@@ -10,6 +10,7 @@
 //!   load where queries of the ledger can pile up.
 
 mod access_log;
+mod arrival;
 mod body;
 mod body_memory;
 mod call;
@@ -44,6 +45,7 @@ pub(crate) mod front;
 pub(crate) mod identity;
 pub(crate) mod listener;
 pub(crate) mod policy;
+pub(crate) mod sockets;
 pub(crate) mod upstream;
 
 pub use body::{UPLOAD_BYTES_PER_SECOND, UPLOAD_GRACE};

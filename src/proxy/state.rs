@@ -9,7 +9,6 @@ use crate::model::{Bill, Clock, ServerTls, Utc, is_in};
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::admission::{Limiter, Limiters, SharedWindows};
 use crate::proxy::body_memory::BodyMemory;
-use crate::proxy::client::Client;
 use crate::proxy::decisions::Decisions;
 use crate::proxy::identity::hold_down::{HoldDown, Warnings};
 use crate::proxy::places::{Place, Places};
@@ -143,6 +142,10 @@ pub struct Proxy {
     pub(super) response_timeout: Duration,
     pub(super) upstream_host: String,
     pub(super) trusted_proxies: Vec<IpNet>,
+    /// Connections of trusted proxies begin with a header of the PROXY protocol.
+    pub(super) proxy_protocol: bool,
+    health_path: Option<Box<str>>,
+    draining: AtomicBool,
     pub(super) abandoning: AtomicBool,
     /// The access log, when there is one.
     pub(super) access_log: Option<Arc<AccessLog>>,
@@ -173,6 +176,9 @@ impl Proxy {
             response_timeout: settings.upstream.response_timeout,
             upstream_host: settings.upstream.endpoint.to_string(),
             trusted_proxies: settings.trusted_proxies.clone(),
+            proxy_protocol: settings.proxy_protocol,
+            health_path: settings.health_path.as_deref().map(Into::into),
+            draining: AtomicBool::new(false),
             abandoning: AtomicBool::new(false),
             access_log: None,
             tls: None,
@@ -221,6 +227,22 @@ impl Proxy {
         self.limits.idle_timeout
     }
 
+    /// Whether this is the path at which anybody may ask whether calls are accepted.
+    pub(crate) fn is_health_path(&self, path: &str) -> bool {
+        self.health_path.as_deref() == Some(path)
+    }
+
+    /// Whether load balancers should send calls here: the drain has not begun, and the ledger can
+    /// be written.
+    pub(crate) fn accepts_calls(&self) -> bool {
+        !self.draining.load(Ordering::Relaxed) && self.shared.ledger.healthy()
+    }
+
+    /// The drain begins: load balancers are told, calls are still accepted.
+    pub(crate) fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
     /// The drain's deadline has come: calls that are dropped from now on are recorded as failed by
     /// the gate.
     pub fn abandon(&self) {
@@ -243,8 +265,13 @@ impl Proxy {
 
     /// The address that connections are counted by; `None` for a trusted proxy, which has many
     /// clients.
-    fn counted(&self, address: IpAddr) -> Option<IpAddr> {
-        (!is_in(&self.trusted_proxies, address)).then_some(address)
+    pub(super) fn counted(&self, address: IpAddr) -> Option<IpAddr> {
+        (!self.is_trusted(address)).then_some(address)
+    }
+
+    /// Whether the address is one of a trusted proxy.
+    pub(super) fn is_trusted(&self, address: IpAddr) -> bool {
+        is_in(&self.trusted_proxies, address)
     }
 
     pub(super) fn bill(&self) -> Bill {
@@ -277,10 +304,10 @@ impl Proxy {
     }
 
     /// Counts a head that was refused, and warns the operator once a minute for each peer.
-    pub fn head_refused(&self, client: &Client, bad: BadHead) {
+    pub fn head_refused(&self, peer: IpAddr, bad: BadHead) {
         self.shared.metrics.head_refused(bad.label()).inc();
-        if self.bad_heads.is_due(client.address) {
-            tracing::warn!(peer = %client.text, reason = bad.label(), "a head was refused: {}", bad.likely_cause());
+        if self.bad_heads.is_due(peer) {
+            tracing::warn!(%peer, reason = bad.label(), "a head was refused: {}", bad.likely_cause());
         }
     }
 }

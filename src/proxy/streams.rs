@@ -57,7 +57,7 @@ pub(super) async fn serve_http2(
         }
         match arrived {
             Arrived::Bad(bad, stream) => {
-                proxy.head_refused(&client, bad);
+                proxy.head_refused(client.address(), bad);
                 stream.refuse(bad.status());
             }
             Arrived::Request(head, body, stream) => {

@@ -1,6 +1,7 @@
 //! Clients behind a trusted proxy: who they are to the gate, and what the upstream is told of them.
 
 use crate::harness::{Gate, RETAIL_KEY, Upstream, Wire};
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -14,7 +15,7 @@ fn call(key: &str, forwarded: &[u8]) -> Vec<u8> {
 /// A gate on `listen` that trusts the whole loopback network.
 async fn gate(upstream: &Upstream, listen: &str) -> Gate {
     Gate::start_with(upstream.address, |config| {
-        config.settings.listen = listen.parse().unwrap();
+        config.settings.listen = listen.parse::<SocketAddr>().unwrap().into();
         config.settings.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
     })
     .await

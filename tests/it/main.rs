@@ -44,6 +44,7 @@ mod image;
 mod keys;
 mod ledger_trouble;
 mod licences;
+mod listeners;
 mod logs;
 mod metrics;
 mod names;

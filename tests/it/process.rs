@@ -827,7 +827,10 @@ async fn the_admin_listener_tells_the_state_of_the_process_and_of_each_account()
     }
     let status = get_json(gate.admin, "/status").await;
     assert_eq!(status["state"], "serving");
-    assert_eq!(status["listen"], gate.public.to_string());
+    assert_eq!(
+        status["listen"],
+        serde_json::json!([gate.public.to_string()])
+    );
     assert_eq!(status["policy"]["accounts"], 4);
     assert_eq!(status["policy"]["last_reload_success"], true);
     assert_eq!(status["ledger"]["healthy"], true);

@@ -36,7 +36,7 @@ async fn a_refused_head_is_counted_and_its_likely_cause_logged_once_a_minute_for
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
             400,
             "http2",
-            "it speaks HTTP/2 at once",
+            "it speaks HTTP/2 without TLS",
         ),
         (
             bare_lf.as_bytes(),

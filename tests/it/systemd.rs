@@ -225,6 +225,61 @@ async fn of_several_sockets_of_one_address_each_has_a_worker() {
     assert!(refused.err.contains(told), "{}", refused.err);
 }
 
+/// Of two addresses systemd passes a Unix socket; the gate opens the other one itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unix_socket_that_is_passed_stands_for_its_path_and_its_file_stays() {
+    use std::io::{Read, Write};
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let house = Sandbox::new(upstream.address, &[]);
+    let path = house.dir.path().join("calls.sock");
+    let both = format!("listen: [{}, \"unix:{}\"]\n", house.public, path.display());
+    house.edit(
+        "tollgate.yaml",
+        &format!("listen: {}\n", house.public),
+        &both,
+    );
+    let socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let passed = || Stdio::from(OwnedFd::from(socket.try_clone().unwrap()));
+    let mut command = serve_with(&house, ONE_SOCKET, "calls");
+    command.stdin(passed());
+    let mut gate = Process {
+        child: command.spawn().unwrap(),
+        public: house.public,
+        admin: house.admin,
+    };
+    wait_ready(house.admin).await;
+    assert_eq!(call_once(house.public).unwrap(), "HTTP/1.1 200 OK");
+    for _ in 0..8 {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.set_read_timeout(Some(BOUND)).unwrap();
+        let call = format!(
+            "POST /v1/portrait/segment HTTP/1.1\r\nhost: x\r\nx-api-key: {STUDIO_KEY}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        );
+        stream.write_all(call.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    }
+    gate.signal("TERM");
+    assert_eq!(gate.ended().await.code(), Some(0));
+    assert!(path.exists(), "it is systemd's");
+    // One that the settings do not name.
+    let other = house.dir.path().join("other.sock");
+    house.edit(
+        "tollgate.yaml",
+        path.to_str().unwrap(),
+        other.to_str().unwrap(),
+    );
+    let mut command = serve_with(&house, ONE_SOCKET, "calls");
+    let said = said(command.stdin(passed()).stderr(Stdio::piped()));
+    assert_eq!(said.code, Some(1));
+    let told = format!(
+        "and the socket that systemd passes listens on unix:{}: write the same address in both",
+        path.display()
+    );
+    assert!(said.err.contains(&told), "{}", said.err);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sockets_that_are_passed_to_another_process_are_ignored() {
     let upstream = Upstream::after(Duration::ZERO).await;
@@ -267,8 +322,10 @@ fn a_socket_that_cannot_be_the_listener_is_refused_with_its_number_and_the_remed
         "calls",
         accepted,
     );
-    let other = "socket 3 (`calls`), which systemd passes, is no TCP socket (fd 3 is not a valid tcp socket): write ListenStream=";
-    refused(OwnedFd::from(unix).into(), ONE_SOCKET, "calls", other);
+    let twin = OwnedFd::from(unix.try_clone().unwrap());
+    refused(twin.into(), ONE_SOCKET, "calls", accepted);
+    let other = "socket 3 (`admin`), which systemd passes, is no TCP socket (fd 3 is not a valid tcp socket): write ListenStream=";
+    refused(OwnedFd::from(unix).into(), ONE_SOCKET, "admin", other);
     let file = "(fd 3 is not a socket)";
     refused(Stdio::null(), ONE_SOCKET, "calls", file);
     let names =

@@ -114,7 +114,7 @@ async fn show(
 fn adapt(config: &mut Config, upstream: SocketAddr, ledger: &Path) {
     let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
     let settings = &mut config.settings;
-    settings.listen = loopback;
+    settings.listen = loopback.into();
     settings.admin.listen = loopback;
     settings.admin.token = None;
     settings.upstream.endpoint = Endpoint {
@@ -132,7 +132,7 @@ fn write_introduction(
     upstream: SocketAddr,
     ledger: &Path,
 ) -> std::io::Result<()> {
-    let (served, public, admin) = (config_path.display(), running.public, running.admin);
+    let (served, public, admin) = (config_path.display(), &running.public, running.admin);
     writeln!(out, "tollgate serves {served} on http://{public}")?;
     writeln!(out, "  upstream http://{upstream} (answers after {WORK:?})")?;
     writeln!(out, "  page     http://{admin}/ (open it in a browser)")?;
@@ -157,7 +157,7 @@ async fn watch_calls(
     end: impl Future<Output = ()>,
 ) -> anyhow::Result<anyhow::Result<()>> {
     let began = clock.mono();
-    let calling = start_calling(vec![running.public]);
+    let calling = start_calling(running.public.first_tcp().into_iter().collect());
     let mut watch = Watch::new(running.admin, out.is_terminal());
     tokio::select! {
         watched = watch.follow(out) => watched?,

@@ -1,5 +1,6 @@
 //! `catalog.yaml` -> [`Catalog`].
 
+use crate::config::Settings;
 use crate::config::catalog::charging::charging;
 use crate::config::catalog::licences::licences;
 use crate::config::catalog::{ActionSpec, Catalog, Charging, Group, Route};
@@ -28,7 +29,9 @@ impl Reading {
     }
 }
 
-pub(in crate::config) fn read(root: Item<'_>) -> Reading {
+/// `settings`: no route may have their `health_path`.
+pub(in crate::config) fn read(root: Item<'_>, settings: Option<&Settings>) -> Reading {
+    let health_path = settings.and_then(|settings| settings.health_path.as_deref());
     let Some(mut fields) = root.fields() else {
         return Reading::default();
     };
@@ -51,7 +54,7 @@ pub(in crate::config) fn read(root: Item<'_>) -> Reading {
         item.whole32(1..=28).and_then(|n| u8::try_from(n).ok())
     });
     let example = "{GROUP: {title: TEXT, actions: {ACTION: {}}, free: {qps_per_action: 20}}}";
-    let groups_read = fields.required("groups", example, groups);
+    let groups_read = fields.required("groups", example, |item| groups(item, health_path));
     let sells_licences = fields.get("licences").is_some();
     let licences = fields.optional("licences", licences);
     fields.close();
@@ -122,17 +125,22 @@ struct Groups {
 
 /// Where names that must be unique over all groups were first given.
 #[derive(Default)]
-struct Taken {
+struct Taken<'a> {
     actions: HashMap<Action, Place>,
     routes: HashMap<Route, Place>,
+    /// The path that is none of a route.
+    health_path: Option<&'a str>,
 }
 
-fn groups(item: Item<'_>) -> Option<Groups> {
+fn groups(item: Item<'_>, health_path: Option<&str>) -> Option<Groups> {
     let entries = item.entries()?;
     if entries.is_empty() {
         return item.refuse("is empty: a gate needs something to sell");
     }
-    let mut taken = Taken::default();
+    let mut taken = Taken {
+        health_path,
+        ..Taken::default()
+    };
     let mut known = Vec::new();
     let groups = all(entries.into_iter().map(|entry| {
         let id = GroupId::new(entry.key);
@@ -162,7 +170,7 @@ fn groups(item: Item<'_>) -> Option<Groups> {
 
 type Rest = (String, Option<String>, Vec<String>, Vec<ActionSpec>);
 
-fn group(item: Item<'_>, taken: &mut Taken) -> Option<(Option<Charging>, Option<Rest>)> {
+fn group(item: Item<'_>, taken: &mut Taken<'_>) -> Option<(Option<Charging>, Option<Rest>)> {
     let mut fields = item.fields()?;
     let title = fields.required("title", "人像分割", |i| i.line().map(str::to_owned));
     let title_en = fields.or("title_en", None, |i| {
@@ -178,7 +186,7 @@ fn group(item: Item<'_>, taken: &mut Taken) -> Option<(Option<Charging>, Option<
     Some((charging, rest()))
 }
 
-fn actions(item: Item<'_>, taken: &mut Taken) -> Option<Vec<ActionSpec>> {
+fn actions(item: Item<'_>, taken: &mut Taken<'_>) -> Option<Vec<ActionSpec>> {
     let entries = item.entries()?;
     if entries.is_empty() {
         return item.refuse("is empty: a group needs an action");
@@ -205,6 +213,9 @@ fn actions(item: Item<'_>, taken: &mut Taken) -> Option<Vec<ActionSpec>> {
         let mut fields = entry.value.fields()?;
         let route = fields.optional("route", |item| {
             let route = route(item)?;
+            if taken.health_path == Some(&*route.path) {
+                return item.refuse(format!("{} is `health_path` of the settings, which answers without a credential: give another path", route.path));
+            }
             if let Some(first) = taken.routes.insert(route.clone(), item.place()) {
                 let first = point(item.source.path(), first);
                 return item.refuse(format!("{} {} leads to another action already, at {first}: give each action a route of its own", route.method, route.path));

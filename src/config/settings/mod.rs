@@ -7,6 +7,9 @@ mod access_log;
 mod access_log_rows;
 mod addresses;
 mod events;
+mod listen;
+mod listen_rows;
+mod listens;
 mod outbox;
 mod outbox_rows;
 mod read;
@@ -20,6 +23,7 @@ mod tls_rows;
 mod types;
 
 pub(in crate::config) use addresses::network;
+pub use listens::{ListenAddress, Listens};
 pub(in crate::config) use read::{Paths, read, read_admin};
 pub use table::reference;
 pub use types::Endpoint;

@@ -7,11 +7,14 @@ use crate::config::reader::Item;
 use crate::config::settings::access_log::access_log;
 use crate::config::settings::addresses::{address, endpoint, leads_to, network};
 use crate::config::settings::events::events;
+use crate::config::settings::listen::{apart, health_path, listen, proxy_protocol};
 use crate::config::settings::outbox::outbox;
 use crate::config::settings::section::Section;
 use crate::config::settings::store::admission;
 use crate::config::settings::tls::tls;
-use crate::config::settings::{AdminSettings, LedgerSettings, Limits, Settings, UpstreamSettings};
+use crate::config::settings::{
+    AdminSettings, LedgerSettings, Limits, Listens, Settings, UpstreamSettings,
+};
 use crate::model::Durability;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -49,17 +52,16 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
     let listen = listen(&mut top, is_covered);
     let workers = top.value("workers", workers);
     let admin = admin(top.section("admin"));
-    apart(&mut top, listen, admin.as_ref());
+    apart(&mut top, listen.as_ref(), admin.as_ref());
     let limits = limits(top.section("limits"));
     let request_timeout = limits.as_ref().map(|l| l.request_timeout);
     let example = "{endpoints: [\"http://127.0.0.1:8000\"]}";
     let upstream =
         top.required_section("upstream", example, |item| upstream(item, request_timeout));
-    let listeners = [
-        ("listen", listen),
-        ("admin.listen", admin.as_ref().map(|admin| admin.listen)),
-    ];
-    no_circle(&mut top, listeners, upstream.as_ref());
+    let public = listen.iter().flat_map(Listens::addresses);
+    let public = public.filter_map(|address| Some(("listen", address.tcp()?)));
+    let admins = admin.iter().map(|admin| ("admin.listen", admin.listen));
+    no_circle(&mut top, public.chain(admins), upstream.as_ref());
     let paths = Paths {
         catalog: top.value("catalog", Some),
         accounts: top.value("accounts", Some),
@@ -77,6 +79,8 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
         item.refuse::<()>(EVENTS_OF_A_REPLICA);
     }
     let trusted_proxies = top.value("trusted_proxies", |item| item.each(network));
+    let proxy_protocol = proxy_protocol(&mut top, trusted_proxies.as_deref());
+    let health_path = top.optional("health_path", health_path);
     top.close();
 
     let settings = || {
@@ -98,6 +102,8 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
             events: events?,
             limits: limits?,
             trusted_proxies: trusted_proxies?,
+            proxy_protocol: proxy_protocol?,
+            health_path: health_path?,
         })
     };
     (settings(), paths)
@@ -108,42 +114,15 @@ pub(in crate::config) fn read_admin(root: Item<'_>) -> Option<AdminSettings> {
     admin(Section::open(root)?.section("admin"))
 }
 
-/// `is_covered`: nobody between a client and this gate reads what is said.
-fn listen(top: &mut Section<'_>, is_covered: Option<bool>) -> Option<SocketAddr> {
-    let at = top.written("listen");
-    let listen = top.value("listen", address);
-    if let (Some(item), Some(listen), Some(false)) = (at, listen, is_covered)
-        && !listen.ip().is_loopback()
-    {
-        item.refuse::<()>(format!(
-            "{listen} takes keys in clear text from other machines: listen on 127.0.0.1, write `tls: {{certificates: [..]}}`, or `behind_tls: true` when TLS ends in front of this gate"
-        ));
-    }
-    listen
-}
-
-/// The two listeners have a port each.
-fn apart(top: &mut Section<'_>, listen: Option<SocketAddr>, admin: Option<&AdminSettings>) {
-    let at = top.written("admin").or(top.written("listen"));
-    if let (Some(listen), Some(admin)) = (listen, admin)
-        && listen == admin.listen
-        && listen.port() != 0
-    {
-        at.unwrap_or(top.of).refuse::<()>(format!(
-            "the public listener has {listen} too: give the admin listener a port of its own"
-        ));
-    }
-}
-
 /// The upstream is not one of the gate's own listeners, each with its key.
 fn no_circle(
     top: &mut Section<'_>,
-    listeners: [(&str, Option<SocketAddr>); 2],
+    listeners: impl Iterator<Item = (&'static str, SocketAddr)>,
     upstream: Option<&UpstreamSettings>,
 ) {
     let at = top.written("upstream").unwrap_or(top.of);
     for (key, listen) in listeners {
-        if let (Some(listen), Some(upstream)) = (listen, upstream)
+        if let Some(upstream) = upstream
             && leads_to(&upstream.endpoint, listen)
         {
             at.refuse::<()>(format!(

@@ -8,7 +8,7 @@
 use crate::config::Settings;
 use crate::config::settings::setting::{Bounds, Change, SECRET, Setting, Unwritten, secret};
 use crate::config::settings::{StoreSettings, StoreTopology};
-use crate::config::settings::{access_log_rows, outbox_rows, tls_rows};
+use crate::config::settings::{access_log_rows, listen_rows, outbox_rows, tls_rows};
 use crate::config::yaml::{self, Node, Places};
 use crate::model::{LONGEST_BUDGET, LONGEST_DELAY};
 use secrecy::ExposeSecret;
@@ -83,13 +83,7 @@ fn of_store(settings: &Settings, told: fn(&StoreSettings) -> String) -> String {
 
 /// In the order of the reference.
 pub(in crate::config) static TABLE: &[Setting] = &[
-    Setting {
-        key: "listen",
-        unwritten: Unwritten::Refused("127.0.0.1:8080"),
-        bounds: Bounds::Text("IP:PORT"),
-        change: Change::AtRestart(|s| s.listen.to_string()),
-        does: "The public listener. Beyond loopback it needs `tls`, or `behind_tls: true`: keys would travel in clear text.",
-    },
+    listen_rows::LISTEN,
     Setting {
         key: "behind_tls",
         unwritten: Unwritten::Is("false"),
@@ -486,6 +480,8 @@ pub(in crate::config) static TABLE: &[Setting] = &[
             let proxies: Vec<String> = s.trusted_proxies.iter().map(ToString::to_string).collect();
             format!("[{}]", proxies.join(", "))
         }),
-        does: "The proxies whose `X-Forwarded-For` names the real peer.",
+        does: "The proxies whose `X-Forwarded-For` names the real peer. A client on a Unix socket is 127.0.0.1.",
     },
+    listen_rows::PROXY_PROTOCOL,
+    listen_rows::HEALTH_PATH,
 ];

@@ -3,6 +3,7 @@
 //! Owns what the gate is told of how it runs. Must never hold anything about what is sold or to
 //! whom.
 
+use crate::config::settings::Listens;
 use crate::model::{Durability, ServerCertificate};
 use ipnet::IpNet;
 use rust_decimal::Decimal;
@@ -17,7 +18,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The public listener. Beyond loopback only with [`Self::tls`] or [`Self::behind_tls`] (P6).
-    pub listen: SocketAddr,
+    pub listen: Listens,
     /// Something in front of this gate speaks TLS.
     pub behind_tls: bool,
     /// The certificates of the public listener; `None` is plain HTTP.
@@ -49,6 +50,10 @@ pub struct Settings {
     pub limits: Limits,
     /// Peers whose `X-Forwarded-For` names the real peer.
     pub trusted_proxies: Vec<IpNet>,
+    /// The connections of [`Self::trusted_proxies`] begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// Whoever asks here is told whether calls are accepted.
+    pub health_path: Option<String>,
 }
 
 impl Settings {

@@ -112,6 +112,7 @@ fn the_reader_accepts_every_key_of_the_table_with_its_default() {
             (Unwritten::Nothing, _) => match setting.key {
                 "outbox.nats.credentials" | "outbox.nats.key" => "{file: any.pem}".to_owned(),
                 "outbox.nats.nkey" => "SUx".to_owned(),
+                "health_path" => "/healthz".to_owned(),
                 _ => "\"100\"".to_owned(),
             },
         };
@@ -212,6 +213,11 @@ fn schema_of(setting: &Setting) -> Value {
             json!({"anyOf": [&text, from("file"), from("env")]})
         }
         Bounds::Text("IP:PORT") => like(":[0-9]+$"),
+        Bounds::Text(paths) if paths.contains("`unix:/PATH`") => {
+            let one = like("^unix:/|:[0-9]+$");
+            json!({"anyOf": [&one, {"type": "array", "minItems": 1, "maxItems": 16, "items": one}]})
+        }
+        Bounds::Text("a path that begins with `/`") => like("^/."),
         Bounds::Text(list) if list.starts_with("a list of ") => {
             let one = match *list {
                 url if url.contains("`http://") => like("^http://"),

@@ -150,6 +150,16 @@ const CHANGES: &[(&str, &str, &str)] = &[
         "trusted_proxies: []",
         "trusted_proxies: [10.0.0.0/8]",
     ),
+    (
+        "proxy_protocol",
+        "proxy_protocol: false",
+        "proxy_protocol: true",
+    ),
+    (
+        "health_path",
+        "\nhealth_path: /healthz",
+        "\nhealth_path: /health",
+    ),
     ("outbox.nats.servers", "nats-1:4222", "nats-2:4222"),
     ("outbox.nats.username", "username: n,", "username: m,"),
     ("outbox.nats.password", "s3cr3t-7", "s3cr3t-8"),
@@ -193,6 +203,8 @@ fn every_setting_that_changed_is_named_and_no_token_is_shown() {
     // One of several replicas has no events.
     let shared = text.replace("admission: {max_delay: 50ms}", &with_store());
     let logged = format!("{text}access_log: {{to: calls.log, of: both, sample: 0.5}}\n");
+    let proxied = text.replace("trusted_proxies: []", "trusted_proxies: [10.0.0.0/8]");
+    let proxied = format!("{proxied}health_path: /healthz\n");
     let outbox = |login: &str| format!("{text}{}", with_outbox(login));
     let by_user = outbox("username: n, password: s3cr3t-7");
     let by_file = outbox("credentials: {file: nats-1.creds}");
@@ -218,6 +230,7 @@ fn every_setting_that_changed_is_named_and_no_token_is_shown() {
             "outbox.nats.certificate" | "outbox.nats.key" => &by_certificate,
             "outbox.nats.nkey" => &by_key,
             key if key.starts_with("outbox") => &by_user,
+            "proxy_protocol" | "health_path" => &proxied,
             _ => &shared,
         };
         fs::write(&path, text).unwrap();

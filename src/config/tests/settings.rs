@@ -1,7 +1,7 @@
 //! How `tollgate.yaml` is read. What it refuses stands in `bad/`.
 
-use crate::config::load;
 use crate::config::tests::files::Files;
+use crate::config::{Listens, load};
 use crate::model::Durability;
 use secrecy::ExposeSecret;
 use std::path::Path;
@@ -36,7 +36,7 @@ fn a_good_file_is_read_as_it_is_written() {
     );
     files.write(
         "tollgate.yaml",
-        r#"listen: 0.0.0.0:443
+        r#"listen: [0.0.0.0:443, "[::]:443", "unix:/run/tollgate/calls.sock", "[::ffff:127.0.0.1]:80"]
 behind_tls: true
 workers: 4
 admin: {listen: "[::]:9090", token: {file: admin.token}}
@@ -49,10 +49,21 @@ metrics: {accounts: 5}
 events: {webhook: "https://[::1]/hooks/a?key=b", secret: [{file: events.secret}, whsec_YW5vdGhlYW5vdGhlYW5vdGhlYW5vdGhlYW5vdGhl], balance_below: "99.5", pack_expiring: 30d, quota_ending: 3d}
 limits: {connections: 7, idle_timeout: 11m, drain_notice: 0s, header_bytes: 8KiB, body_bytes: 1MiB, body_memory: 8MiB, request_timeout: 3m, drain: 1h}
 trusted_proxies: [10.0.0.0/8, "fd00::/8", "::ffff:192.168.0.0/112"]
+proxy_protocol: true
+health_path: /healthz
 "#,
     );
     let settings = files.load().unwrap().settings;
-    assert_eq!(settings.listen, "0.0.0.0:443".parse().unwrap());
+    let listens = "0.0.0.0:443, [::]:443, unix:/run/tollgate/calls.sock";
+    assert!(settings.proxy_protocol);
+    assert_eq!(settings.health_path.as_deref(), Some("/healthz"));
+    assert_eq!(
+        settings.listen.to_string(),
+        format!("{listens}, 127.0.0.1:80")
+    );
+    let any = "[::]:443".parse().unwrap();
+    assert!(!settings.listen.is_dual(any), "0.0.0.0 is there for IPv4");
+    assert!(Listens::from(any).is_dual(any));
     assert!(settings.behind_tls);
     assert_eq!(settings.workers.map(|n| n.get()), Some(4));
     assert_eq!(settings.admin.token.unwrap().expose_secret(), "hush");
@@ -116,6 +127,7 @@ fn an_upstream_that_is_one_of_the_gates_own_listeners_is_refused() {
     const LOOPBACK: &str = "listen: 127.0.0.1:8080";
     const ANY: &str = "behind_tls: true\nlisten: 0.0.0.0:8080";
     const ANY_6: &str = "behind_tls: true\nlisten: '[::]:8080'";
+    const TWO: &str = "listen: ['127.0.0.1:8080', '127.0.0.2:8081', 'unix:/a']";
     for (listeners, endpoint, count) in [
         (LOOPBACK, "http://127.0.0.1:8080", 1),
         (LOOPBACK, "http://127.0.0.1:9090", 1),
@@ -145,6 +157,8 @@ fn an_upstream_that_is_one_of_the_gates_own_listeners_is_refused() {
         (ANY, "http://192.0.2.1:8080", 0),
         (ANY_6, "http://[::1]:8080", 1),
         (ANY_6, "http://127.0.0.1:8080", 1),
+        (TWO, "http://127.0.0.2:8081", 1),
+        (TWO, "http://127.0.0.2:8080", 0),
     ] {
         assert_eq!(
             refused(listeners, endpoint),

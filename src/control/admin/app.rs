@@ -14,7 +14,6 @@ use axum::extract::{Path, State as Extracted};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -45,7 +44,7 @@ pub(super) struct Admin {
     pub(super) proxy: Arc<Proxy>,
     pub(super) desk: Arc<LicenceDesk>,
     pub(super) reloader: Arc<Reloader>,
-    pub(super) public: SocketAddr,
+    pub(super) listens: Vec<String>,
     /// The name of this process in records.
     pub(super) replica: String,
     pub(super) started_at: Utc,

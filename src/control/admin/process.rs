@@ -48,7 +48,7 @@ pub(super) fn state_of(admin: &Admin, ledger: &LedgerStats) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "commit": COMMIT,
         "state": admin.state.borrow().as_str(),
-        "listen": admin.public.to_string(),
+        "listen": admin.listens,
         "replica": admin.replica,
         "started_at": told(admin.started_at),
         "policy": {

@@ -2,7 +2,7 @@
 
 use crate::control::admin::guard;
 
-use crate::config::Settings;
+use crate::config::{Listens, Settings};
 use crate::control::admin::accounts::{account, accounts, statement};
 use crate::control::admin::app::{Admin, AdminState, problem};
 use crate::control::admin::calls::{records, usage};
@@ -26,7 +26,6 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tower::ServiceBuilder;
@@ -42,12 +41,12 @@ const RELOADS: usize = 2;
 /// not take a biller's place.
 const PAGES: usize = 4;
 
-/// Every admin path. `public`: the address of the public listener, for `/status`.
+/// Every admin path. `public`: the addresses of the public listener, for `/status`.
 pub(in crate::control) fn router(
     portal: Arc<Portal>,
     reloader: Arc<Reloader>,
     settings: &Settings,
-    public: SocketAddr,
+    public: &Listens,
     state: watch::Receiver<AdminState>,
     collector: Option<Arc<Progress>>,
     outbox: Option<Arc<GateOutbox>>,
@@ -56,7 +55,7 @@ pub(in crate::control) fn router(
     let proxy = portal.proxy().clone();
     let admin = Arc::new(Admin {
         desk: portal.desk().clone(),
-        public,
+        listens: public.addresses().iter().map(ToString::to_string).collect(),
         replica: replica_name(settings),
         started_at: proxy.shared().clock.utc(),
         state,

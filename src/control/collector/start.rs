@@ -42,17 +42,17 @@ pub async fn collect(config: Config, clock: Clock, on: Inherited) -> Result<Runn
     let mut settings = config.settings;
     let outbox = settings.outbox.clone().ok_or(StartError::NoOutbox)?;
     let workers = workers_of(&settings);
-    settings.limits.connections = fit_connections(&settings.limits, workers)?;
+    settings.limits.connections = fit_connections(&settings, workers)?;
     let sold = (config.catalog, config.accounts);
     let written = config.written;
     let (ledger, policy, metrics) =
         opened(&settings, &clock, sold, &written, check_collected).await?;
     let shared = Shared::new(clock, policy, Limiters::default(), ledger, metrics);
     let shared = Arc::new(shared);
-    let (listeners, admin_listener) = bind(&settings, workers, on).await?;
-    let (public, admin) = (listeners[0].local_addr()?, admin_listener.local_addr()?);
+    let listeners = bind(&settings, workers, on).await?;
+    let (public, admin) = (listeners.public, listeners.admin.local_addr()?);
     let (proxy, tls) = proxy(&settings, &shared, None);
-    let operators = admin::Bounded::new(admin_listener, tls.admin.clone());
+    let operators = admin::Bounded::new(listeners.admin, tls.admin.clone());
     let raised = Arc::new(Notify::new());
     let settler = started_settler(&settings, &shared, true, &raised).await?;
     // Until it is known whom days and months wait for.
@@ -69,7 +69,7 @@ pub async fn collect(config: Config, clock: Clock, on: Inherited) -> Result<Runn
             portal,
             reloader,
             &settings,
-            public,
+            &public,
             state_seen,
             Some(of),
             None,
@@ -78,7 +78,7 @@ pub async fn collect(config: Config, clock: Clock, on: Inherited) -> Result<Runn
     let mut control = vec![tokio::spawn(serve_operators(operators, router))];
     let dialer = Arc::new(dialer(&settings, &shared.metrics));
     let (phase, _) = watch::channel(Phase::Serve);
-    let (threads, pulse) = spawn_workers(&settings, listeners, &portal, &dialer, &phase)?;
+    let (threads, pulse) = spawn_workers(&settings, listeners.workers, &portal, &dialer, &phase)?;
     control.push(tokio::spawn(housekeeping(portal.clone())));
     control.push(tokio::spawn(settler.clone().run()));
     control.extend(delivery_of_events(&settings, &shared, &settler, raised));
@@ -89,6 +89,7 @@ pub async fn collect(config: Config, clock: Clock, on: Inherited) -> Result<Runn
     Ok(Running {
         public,
         admin,
+        socket_files: listeners.files,
         proxy,
         desk: portal.desk().clone(),
         reloader,

@@ -9,19 +9,22 @@
 //! - **`LISTEN_PID` has to be there and be this process.** A process that was started by another one
 //!   inherits the variables, and the numbers mean other files there.
 
+use crate::proxy::sockets::ListeningSocket;
 use listenfd::ListenFd;
 use socket2::SockRef;
 use std::env;
 use std::io;
 use std::net::TcpListener;
 
+/// The name of the public listener's sockets.
+const CALLS: &str = "calls";
 /// Its first descriptor; the others follow.
 const FIRST: usize = 3;
 
 /// The listening sockets that the process was started with; none where systemd passed none.
 #[derive(Debug, Default)]
 pub struct Inherited {
-    pub(in crate::control) calls: Vec<TcpListener>,
+    pub(in crate::control) calls: Vec<ListeningSocket>,
     pub(in crate::control) admin: Option<TcpListener>,
 }
 
@@ -42,11 +45,12 @@ pub enum InheritError {
         /// Its name.
         name: String,
     },
-    /// It is no TCP socket.
+    /// It is no socket of the kind.
     #[error(
-        "socket {descriptor} (`{name}`), which systemd passes, is no TCP socket ({cause}): write ListenStream= with an address and a port"
+        "socket {descriptor} (`{name}`), which systemd passes, is no TCP socket ({cause}): write ListenStream= with an address and a port{}",
+        if name == CALLS { ", or with a path" } else { "" }
     )]
-    NotTcp {
+    NotStream {
         /// Its number.
         descriptor: usize,
         /// Its name.
@@ -74,7 +78,7 @@ impl Inherited {
     /// thread: the variables are taken out of the environment.
     ///
     /// # Errors
-    /// When one of them is not a listening TCP socket with a known name.
+    /// When one of them is not a listening socket of streams with a known name.
     pub fn take() -> Result<Self, InheritError> {
         let own = std::process::id().to_string();
         if env::var("LISTEN_PID").ok().as_deref() != Some(own.as_str()) {
@@ -92,14 +96,28 @@ impl Inherited {
 
     fn add(&mut self, passed: &mut ListenFd, nth: usize, name: String) -> Result<(), InheritError> {
         let descriptor = FIRST + nth;
-        if !["calls", "admin"].contains(&name.as_str()) {
+        if ![CALLS, "admin"].contains(&name.as_str()) {
             return Err(InheritError::Unnamed { descriptor, name });
+        }
+        if name == CALLS
+            && let Ok(Some(socket)) = passed.take_unix_listener(nth)
+        {
+            return match SockRef::from(&socket).is_listener() {
+                Ok(true) => {
+                    socket
+                        .set_nonblocking(true)
+                        .map_err(InheritError::Environment)?;
+                    self.calls.push(ListeningSocket::Unix(socket));
+                    Ok(())
+                }
+                _ => Err(InheritError::NotListening { descriptor, name }),
+            };
         }
         let socket = match passed.take_tcp_listener(nth) {
             Ok(Some(socket)) => socket,
             Ok(None) => return Ok(()),
             Err(cause) => {
-                return Err(InheritError::NotTcp {
+                return Err(InheritError::NotStream {
                     descriptor,
                     name,
                     cause,
@@ -109,8 +127,11 @@ impl Inherited {
         if !SockRef::from(&socket).is_listener().unwrap_or(false) {
             return Err(InheritError::NotListening { descriptor, name });
         }
-        if name == "calls" {
-            self.calls.push(socket);
+        if name == CALLS {
+            socket
+                .set_nonblocking(true)
+                .map_err(InheritError::Environment)?;
+            self.calls.push(ListeningSocket::Tcp(socket));
         } else if self.admin.replace(socket).is_some() {
             return Err(InheritError::TwoAdmins);
         }

@@ -292,12 +292,12 @@ impl ReaderState {
     /// said that no more comes, and what has come is too little. Of a chunked body the latter is
     /// not told without reading it.
     fn is_cut_off(&self) -> bool {
-        let Some(socket) = self.reader.socket() else {
-            // Of what is under TLS the lengths tell nothing.
-            return self.reader.transport().is_some_and(is_reset);
+        let Some(socket) = self.reader.transport() else {
+            return false;
         };
         match self.framing {
-            Framing::Length(left) => {
+            // Of what is under TLS the lengths tell nothing.
+            Framing::Length(left) if self.reader.is_plain() => {
                 ends_before(socket, left.saturating_sub(self.bytes.len() as u64))
             }
             _ => is_reset(socket),

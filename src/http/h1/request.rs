@@ -75,8 +75,10 @@ pub enum BadHead {
     Tls,
     /// A client speaks plain HTTP where TLS is spoken.
     PlainHttp,
-    /// A load balancer begins with the PROXY protocol.
+    /// A load balancer begins with the PROXY protocol where nobody expects it.
     ProxyProtocol,
+    /// A trusted proxy begins without the PROXY protocol, which is expected of it.
+    NoProxyHeader,
     /// A client speaks HTTP/2 without having asked.
     Http2,
     /// A line ends without CR.
@@ -95,10 +97,11 @@ pub enum BadHead {
 
 impl BadHead {
     /// All reasons.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Tls,
         Self::PlainHttp,
         Self::ProxyProtocol,
+        Self::NoProxyHeader,
         Self::Http2,
         Self::LineEnd,
         Self::Framing,
@@ -123,6 +126,7 @@ impl BadHead {
             Self::Tls => "tls",
             Self::PlainHttp => "plain_http",
             Self::ProxyProtocol => "proxy_protocol",
+            Self::NoProxyHeader => "no_proxy_header",
             Self::Http2 => "http2",
             Self::LineEnd => "line_end",
             Self::Framing => "framing",
@@ -143,8 +147,12 @@ impl BadHead {
                 "it speaks plain HTTP, and this listener speaks TLS: call it with https://"
             }
             Self::ProxyProtocol => {
-                "a load balancer sends the PROXY protocol: switch it off there, let it set X-Forwarded-For, and name it in \
-                 trusted_proxies"
+                "a load balancer sends the PROXY protocol: name it in trusted_proxies and write `proxy_protocol: true`, or switch it \
+                 off there and let it set X-Forwarded-For"
+            }
+            Self::NoProxyHeader => {
+                "it is in trusted_proxies and sends no whole header of the PROXY protocol first: switch that on there (send-proxy-v2, \
+                 proxy_protocol on), or write `proxy_protocol: false`"
             }
             Self::Http2 => {
                 "it speaks HTTP/2 without TLS: give the gate `tls`, or have it speak HTTP/1.1"

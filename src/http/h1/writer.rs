@@ -1,6 +1,6 @@
 //! Answers to a client: the first lines of heads, and the least pace at which a client must read.
 
-use crate::http::{ByteWriter, HeadWriter, Pipe};
+use crate::http::{ByteWriter, HeadWriter, Pipe, SocketRef};
 use crate::model::Utc;
 use http::StatusCode;
 use jiff::Timestamp;
@@ -161,7 +161,7 @@ impl<W: ByteWriter> ByteWriter for StallTimeout<W> {
         self.stream.socket()
     }
 
-    fn transport(&self) -> Option<&TcpStream> {
+    fn transport(&self) -> Option<SocketRef<'_>> {
         self.stream.transport()
     }
 

@@ -11,6 +11,8 @@
 //! - A peer has at most an eighth of the places with unproven connections.
 //! - An account has at most half of the places. A connection that a trusted proxy shares among many
 //!   clients is an account's only while a call lasts.
+//! - A connection whose client a trusted proxy names by the PROXY protocol is that client's as soon
+//!   as it is named, and the proxy's before.
 //!
 //! So a client without a key keeps no one out, and a client with one keeps no other account out
 //! (P6, P7). Must never take a lock that other connections take, while a connection's calls are of

@@ -9,6 +9,7 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
@@ -29,7 +30,7 @@ pub struct Place {
     id: u64,
     sign: Arc<Sign>,
     /// A trusted proxy shares the connection among many clients.
-    is_shared: bool,
+    is_shared: AtomicBool,
     /// The account of the last call that proved one. Only this connection locks it.
     proven: Mutex<Option<Proven>>,
     _permit: OwnedSemaphorePermit,
@@ -91,7 +92,7 @@ impl Places {
             places: self.clone(),
             id,
             sign,
-            is_shared: peer.is_none(),
+            is_shared: AtomicBool::new(peer.is_none()),
             proven: Mutex::default(),
             _permit: permit,
         }
@@ -112,6 +113,15 @@ impl Place {
     /// The state that the rule reads.
     pub(in crate::proxy) fn sign(&self) -> &Sign {
         &self.sign
+    }
+
+    /// The connection is this peer's, as the proxy says that it came from: it counts for it from now
+    /// on. Where the peer has its part of the places already, another one of its own gives way.
+    /// `None` is another trusted proxy.
+    pub(in crate::proxy) fn is_from(&self, peer: Option<IpAddr>) {
+        self.is_shared.store(peer.is_none(), Ordering::Relaxed);
+        let gives_way = self.places.rule.lock().is_from(self.id, peer.map(network));
+        self.places.end(gives_way);
     }
 
     /// Its first head is whole: from now on the rest is waited for.
@@ -173,7 +183,7 @@ impl Place {
 
     /// The answer to a call has ended.
     pub fn call_ended(&self) {
-        if self.is_shared
+        if self.is_shared.load(Ordering::Relaxed)
             && let Some(proven) = &*self.proven.lock()
             && self.sign.owner() == proven.owner
         {

@@ -162,6 +162,26 @@ impl Rule {
         (id, gives_way)
     }
 
+    /// A connection that no credential has proven yet is another peer's than it seemed. Of a peer
+    /// with its part full, another one gives way.
+    pub(super) fn is_from(&mut self, id: u64, peer: Option<IpAddr>) -> Option<Arc<Sign>> {
+        let held = self.held.get(&id)?;
+        let (known, before) = (held.known, held.peer);
+        if held.sign.owner() != UNPROVEN || before == peer {
+            return None;
+        }
+        let gives_way = match self.is_full(peer) {
+            true => self.give_way(peer),
+            false => None,
+        };
+        self.unlist(id, known, before);
+        self.list(id, known, peer);
+        if let Some(held) = self.held.get_mut(&id) {
+            held.peer = peer;
+        }
+        gives_way
+    }
+
     /// Takes away the place of the unproven connection that has been waited for longest: of this
     /// peer if its part is full, else of all. `None` when all are proven.
     pub(super) fn give_way(&mut self, peer: Option<IpAddr>) -> Option<Arc<Sign>> {
@@ -374,6 +394,7 @@ mod tests {
         Prove(usize, u64),
         Disown(usize),
         Leave(usize),
+        From(usize, u8),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -384,6 +405,7 @@ mod tests {
             1 => any::<usize>().prop_map(Step::Disown),
             2 => (any::<usize>(), 2..5_u64).prop_map(|(nth, account)| Step::Prove(nth, account)),
             1 => any::<usize>().prop_map(Step::Leave),
+            2 => (any::<usize>(), 0..5_u8).prop_map(|(nth, peer)| Step::From(nth, peer)),
         ]
     }
 
@@ -488,6 +510,23 @@ mod tests {
                         if known.account > NOBODYS {
                             signs[&known.id].disown(&proven[&known.id].connections);
                             known.account = NOBODYS;
+                        }
+                    },
+                    Step::From(n, to) => if let Some(nth) = nth(n) {
+                        let to = peer(to).filter(|_| to < 4);
+                        let known = all[nth];
+                        if known.account == 0 && known.peer != to {
+                            let is_full = to.is_some() && count(&all, to) >= (limit / 8).max(1);
+                            let expected = is_full.then(|| longest(&all, to)).flatten();
+                            let gave_way = rule.is_from(known.id, to);
+                            prop_assert_eq!(
+                                gave_way.map(|sign| Arc::as_ptr(&sign)),
+                                expected.map(|id| Arc::as_ptr(&signs[&id]))
+                            );
+                            all[nth].peer = to;
+                            all.retain(|known| Some(known.id) != expected);
+                        } else {
+                            prop_assert!(rule.is_from(known.id, to).is_none());
                         }
                     },
                     Step::Leave(n) => if let Some(nth) = nth(n) {

@@ -22,7 +22,7 @@ pub fn shipped_config(dir: &Path, upstream: SocketAddr) -> Config {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tollgate.yaml");
     let mut config = config::load(&path).expect("the shipped configuration is sound");
     let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
-    config.settings.listen = loopback;
+    config.settings.listen = loopback.into();
     config.settings.admin.listen = loopback;
     config.settings.upstream.endpoint = Endpoint {
         host: upstream.ip().to_string(),
@@ -69,7 +69,7 @@ impl Gate {
             .await
             .expect("the gate starts");
         Self {
-            public: running.public,
+            public: running.public.first_tcp().expect("it listens on a port"),
             admin: running.admin,
             running: Some(running),
             clock,

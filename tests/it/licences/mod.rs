@@ -69,7 +69,7 @@ pub async fn gate(house: &Sandbox) -> Gate {
         .await
         .unwrap();
     Gate {
-        public: running.public,
+        public: running.public.first_tcp().unwrap(),
         admin: running.admin,
         running: Some(running),
         clock,
