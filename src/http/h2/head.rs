@@ -189,10 +189,7 @@ mod tests {
             prop_assert_eq!(told(&mapped)[0].clone(), ("host".to_owned(), host));
             prop_assert_eq!(mapped.target.path(), parsed.target.path());
             prop_assert_eq!(mapped.target.query(), parsed.target.query());
-            prop_assert_eq!(mapped.framing.left(), match length {
-                Some(length) => Some(length),
-                None => None,
-            });
+            prop_assert_eq!(mapped.framing.left(), length);
             prop_assert!(mapped.has_host && mapped.is_1_1 && mapped.keeps_alive);
         }
     }
