@@ -4,7 +4,9 @@ pub mod billing {
     pub use crate::billing::{Inputs, statement};
 }
 pub mod config {
-    pub use crate::config::{Account, Config, Credential, Endpoint, Key, Service, load, reference};
+    pub use crate::config::{
+        Account, Config, Credential, Endpoint, HealthSettings, Key, Service, load, reference,
+    };
 }
 pub mod control {
     pub use crate::control::{Inherited, collect, start};
@@ -59,6 +61,9 @@ pub mod proxy {
         pub mod tc3 {
             pub use crate::proxy::identity::tc3::{BodyHash, claim};
         }
+    }
+    pub mod upstream {
+        pub use crate::proxy::upstream::Upstreams;
     }
     pub mod policy {
         pub use crate::proxy::policy::Policy;

@@ -18,6 +18,7 @@ mod standing;
 mod start;
 mod store;
 mod turned_away;
+mod upstreams;
 
 pub(crate) mod admin;
 pub(crate) mod delivery;

@@ -140,8 +140,6 @@ pub struct Proxy {
     pub(super) body_memory: Arc<BodyMemory>,
     pub(super) limits: Limits,
     pub(super) max_delay: Duration,
-    pub(super) response_timeout: Duration,
-    pub(super) upstream_host: String,
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) abandoning: AtomicBool,
     /// The access log, when there is one.
@@ -170,8 +168,6 @@ impl Proxy {
             body_memory: BodyMemory::new(settings.limits.body_memory),
             limits: settings.limits.clone(),
             max_delay: settings.max_delay,
-            response_timeout: settings.upstream.response_timeout,
-            upstream_host: settings.upstream.endpoint.to_string(),
             trusted_proxies: settings.trusted_proxies.clone(),
             abandoning: AtomicBool::new(false),
             access_log: None,
@@ -207,7 +203,8 @@ impl Proxy {
 
     /// How long a client waits for what this process itself waits for.
     pub(crate) fn response_timeout(&self) -> Duration {
-        self.response_timeout
+        let policy = self.shared.policy.load();
+        policy.upstreams.of(None).response_timeout()
     }
 
     /// Whether this process is one of several replicas (`admission.store`, `outbox`): its ledger has

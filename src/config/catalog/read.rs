@@ -3,7 +3,7 @@
 use crate::config::catalog::charging::charging;
 use crate::config::catalog::licences::licences;
 use crate::config::catalog::{ActionSpec, Catalog, Charging, Group, Route};
-use crate::config::reader::{Item, all, point, quoted};
+use crate::config::reader::{Item, all, nearest, point, quoted};
 use crate::config::yaml::Place;
 use crate::model::{Action, Bill, Endpoint, GroupId, Utc};
 use http::Method;
@@ -28,7 +28,8 @@ impl Reading {
     }
 }
 
-pub(in crate::config) fn read(root: Item<'_>) -> Reading {
+/// `upstreams`: the names that groups and actions may name; `None` when they are not known.
+pub(in crate::config) fn read(root: Item<'_>, upstreams: Option<&[&str]>) -> Reading {
     let Some(mut fields) = root.fields() else {
         return Reading::default();
     };
@@ -51,7 +52,7 @@ pub(in crate::config) fn read(root: Item<'_>) -> Reading {
         item.whole32(1..=28).and_then(|n| u8::try_from(n).ok())
     });
     let example = "{GROUP: {title: TEXT, actions: {ACTION: {}}, free: {qps_per_action: 20}}}";
-    let groups_read = fields.required("groups", example, groups);
+    let groups_read = fields.required("groups", example, |item| groups(item, upstreams));
     let sells_licences = fields.get("licences").is_some();
     let licences = fields.optional("licences", licences);
     fields.close();
@@ -120,19 +121,42 @@ struct Groups {
     known: Vec<(GroupId, Option<Charging>)>,
 }
 
-/// Where names that must be unique over all groups were first given.
-#[derive(Default)]
-struct Taken {
+/// What must be known of all groups: where names that must be unique were first given, and which
+/// upstreams there are.
+struct Taken<'u> {
     actions: HashMap<Action, Place>,
     routes: HashMap<Route, Place>,
+    upstreams: Option<&'u [&'u str]>,
 }
 
-fn groups(item: Item<'_>) -> Option<Groups> {
+impl Taken<'_> {
+    /// The upstream that a group or an action names.
+    fn upstream(&self, item: Item<'_>) -> Option<String> {
+        let name = item.text()?;
+        let Some(known) = self.upstreams else {
+            return Some(name.to_owned());
+        };
+        if known.contains(&name) {
+            return Some(name.to_owned());
+        }
+        let remedy = match nearest(name, known.iter().copied()) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => "add it to `upstreams` of tollgate.yaml".to_owned(),
+        };
+        item.refuse(format!("there is no upstream {}: {remedy}", quoted(name)))
+    }
+}
+
+fn groups(item: Item<'_>, upstreams: Option<&[&str]>) -> Option<Groups> {
     let entries = item.entries()?;
     if entries.is_empty() {
         return item.refuse("is empty: a gate needs something to sell");
     }
-    let mut taken = Taken::default();
+    let mut taken = Taken {
+        actions: HashMap::new(),
+        routes: HashMap::new(),
+        upstreams,
+    };
     let mut known = Vec::new();
     let groups = all(entries.into_iter().map(|entry| {
         let id = GroupId::new(entry.key);
@@ -162,23 +186,32 @@ fn groups(item: Item<'_>) -> Option<Groups> {
 
 type Rest = (String, Option<String>, Vec<String>, Vec<ActionSpec>);
 
-fn group(item: Item<'_>, taken: &mut Taken) -> Option<(Option<Charging>, Option<Rest>)> {
+fn group(item: Item<'_>, taken: &mut Taken<'_>) -> Option<(Option<Charging>, Option<Rest>)> {
     let mut fields = item.fields()?;
     let title = fields.required("title", "人像分割", |i| i.line().map(str::to_owned));
     let title_en = fields.or("title_en", None, |i| {
         i.line().map(|text| Some(text.to_owned()))
     });
     let regions = fields.or("regions", Vec::new(), |i| i.each(token));
+    let upstream = fields.optional("upstream", |i| taken.upstream(i));
     let actions = fields.required("actions", "{ACTION: {route: POST /path}}", |i| {
-        actions(i, taken)
+        actions(i, upstream.clone().flatten(), taken)
     });
     let charging = charging(item, &mut fields);
     fields.close();
-    let rest = || Some((title?, title_en?, regions?, actions?));
+    let rest = || {
+        upstream?;
+        Some((title?, title_en?, regions?, actions?))
+    };
     Some((charging, rest()))
 }
 
-fn actions(item: Item<'_>, taken: &mut Taken) -> Option<Vec<ActionSpec>> {
+/// `upstream`: that of the group.
+fn actions(
+    item: Item<'_>,
+    upstream: Option<String>,
+    taken: &mut Taken<'_>,
+) -> Option<Vec<ActionSpec>> {
     let entries = item.entries()?;
     if entries.is_empty() {
         return item.refuse("is empty: a group needs an action");
@@ -211,10 +244,12 @@ fn actions(item: Item<'_>, taken: &mut Taken) -> Option<Vec<ActionSpec>> {
             }
             Some(route)
         });
+        let own = fields.optional("upstream", |item| taken.upstream(item));
         fields.close();
         Some(ActionSpec {
             action: action?,
             route: route?,
+            upstream: own?.or_else(|| upstream.clone()),
         })
     }))
 }
