@@ -11,11 +11,12 @@ use std::time::Duration;
 use tollgate::testing::config::{self, Credential};
 use tollgate::testing::http::h1::RequestHead;
 use tollgate::testing::metrics::Metrics;
-use tollgate::testing::model::{AccountId, GroupId, Mode, Mono, Utc};
+use tollgate::testing::model::{AccountId, Clock, GroupId, Mode, Mono, Utc};
 use tollgate::testing::proxy::admission::{Limiter, LimiterKey, Limiters, Now, Quota, Terms};
 use tollgate::testing::proxy::identity::api_key::{ApiKeyDigest, api_key};
 use tollgate::testing::proxy::identity::tc3::{self, BodyHash};
 use tollgate::testing::proxy::policy::Policy;
+use tollgate::testing::proxy::upstream::Upstreams;
 
 const MAX_DELAY: Duration = Duration::from_millis(50);
 const MS: u64 = 1_000_000;
@@ -34,8 +35,10 @@ fn policy() -> Policy {
         account.keys = Box::new([Credential::ApiKey { sha256 }.into()]);
         accounts.push(account);
     }
+    let metrics = Metrics::new(1_000);
+    let upstreams = Upstreams::new(&config.settings, 1, &Clock::default());
     let catalog = Arc::new(config.catalog);
-    Policy::build(1, catalog, accounts, &Metrics::new(1_000))
+    Policy::build(1, catalog, accounts, upstreams, &metrics)
 }
 
 /// The head of a request as it is read from the wire.

@@ -5,8 +5,8 @@ pub mod billing {
 }
 pub mod config {
     pub use crate::config::{
-        Account, Config, Credential, Endpoint, Key, ListenAddress, Listens, Service, load,
-        reference,
+        Account, Config, Credential, Endpoint, HealthSettings, Key, ListenAddress, Listens,
+        Service, load, reference,
     };
 }
 pub mod control {
@@ -62,6 +62,9 @@ pub mod proxy {
         pub mod tc3 {
             pub use crate::proxy::identity::tc3::{BodyHash, claim};
         }
+    }
+    pub mod upstream {
+        pub use crate::proxy::upstream::Upstreams;
     }
     pub mod policy {
         pub use crate::proxy::policy::Policy;

@@ -31,6 +31,7 @@ const DOORS: &[(&str, &[&str])] = &[
         "tokio_rustls",
         &[
             "model/tls",
+            "model/tls_client",
             "model/tls_server",
             "http/tls",
             "control/delivery",
@@ -40,7 +41,12 @@ const DOORS: &[(&str, &[&str])] = &[
     ("async_nats", &["nats"]),
     (
         "rustls_native_certs",
-        &["control/delivery", "store/dial", "nats/connection"],
+        &[
+            "model/tls_client",
+            "control/delivery",
+            "store/dial",
+            "nats/connection",
+        ],
     ),
     ("httparse", &["http"]),
     ("hyper::server", &["cli/demo/sample"]),

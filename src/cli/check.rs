@@ -36,7 +36,8 @@ fn print_changes(old: &Path, new: &Path) -> anyhow::Result<()> {
     warn_of_conflicts(&new);
     let settings = old.written.changed_settings(&new.written);
     let now = Clock::default().utc();
-    let changes = config::changes(&old.catalog, &old.accounts, &new, now);
+    let mut changes = old.written.changed_upstreams(&new.written);
+    changes.extend(config::changes(&old.catalog, &old.accounts, &new, now));
     print(|out| {
         for (key, before, after) in &settings {
             writeln!(out, "{key}: {before} → {after} at the next restart")?;
@@ -106,21 +107,10 @@ fn write_settings(out: &mut dyn Write, settings: &Settings) -> io::Result<()> {
         "  listen     {}  (admin {})",
         settings.listen, settings.admin.listen
     )?;
-    let UpstreamSettings {
-        endpoint,
-        connect_timeout,
-        response_timeout,
-        idle_timeout,
-        max_age,
-    } = &settings.upstream;
-    let age = max_age.map_or("at any age".to_owned(), |age| {
-        format!("to an age of {age:?}")
-    });
-    writeln!(
-        out,
-        "  upstream   {endpoint}  (connect {connect_timeout:?}, response {response_timeout:?}, kept idle for \
-         {idle_timeout:?} {age})"
-    )?;
+    let named = settings.upstreams.iter().map(|(name, of)| (&**name, of));
+    for (name, of) in [("", &settings.upstream)].into_iter().chain(named) {
+        write_upstream(out, name, of)?;
+    }
     let limits = &settings.limits;
     writeln!(
         out,
@@ -166,6 +156,53 @@ fn write_settings(out: &mut dyn Write, settings: &Settings) -> io::Result<()> {
     }
     if let Some(events) = &settings.events {
         writeln!(out, "  events     {}", events.webhook)?;
+    }
+    Ok(())
+}
+
+/// `name` is empty of the default one.
+fn write_upstream(out: &mut dyn Write, name: &str, of: &UpstreamSettings) -> io::Result<()> {
+    let UpstreamSettings {
+        endpoints,
+        connect_timeout,
+        response_timeout,
+        idle_timeout,
+        max_age,
+        max_in_flight,
+        slow_start,
+        health,
+        tls,
+    } = of;
+    let age = max_age.map_or("at any age".to_owned(), |age| {
+        format!("to an age of {age:?}")
+    });
+    let endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
+    let name = if name.is_empty() {
+        ""
+    } else {
+        &*format!("{name}: ")
+    };
+    writeln!(
+        out,
+        "  upstream   {name}{}  (connect {connect_timeout:?}, response {response_timeout:?}, kept idle for \
+         {idle_timeout:?} {age})",
+        endpoints.join(", ")
+    )?;
+    if let Some(most) = max_in_flight {
+        writeln!(out, "             at most {most} calls at once")?;
+    }
+    if endpoints.len() > 1 {
+        writeln!(out, "             slow start {slow_start:?}")?;
+    }
+    if tls.is_some() {
+        writeln!(out, "             over TLS")?;
+    }
+    if let Some(health) = health {
+        writeln!(
+            out,
+            "             asked for {} every {:?}",
+            health.path, health.interval
+        )?;
     }
     Ok(())
 }

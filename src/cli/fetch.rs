@@ -4,7 +4,7 @@
 
 use crate::http::Target;
 use crate::http::h1::ForwardHead;
-use crate::proxy::upstream::{Dialer, Keep, NotAnswered, Upstream, UpstreamRequest};
+use crate::proxy::upstream::{Sending, Upstream, UpstreamRequest};
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
 use http::{Request, StatusCode};
@@ -15,13 +15,7 @@ use std::time::Duration;
 
 /// Connections to an HTTP server, made when they are needed.
 pub(in crate::cli) fn connections_to(to: SocketAddr) -> Arc<Upstream> {
-    let timeout = Duration::from_secs(2);
-    let dialer = Dialer::new(to.ip().to_string(), to.port(), timeout, |_| ());
-    let keep = Keep {
-        idle_timeout: Duration::from_secs(30),
-        max_age: None,
-    };
-    Arc::new(Upstream::new(Arc::new(dialer), keep))
+    Upstream::to(to, Duration::from_secs(2), Duration::from_secs(30))
 }
 
 /// Sends a request and reads the whole answer.
@@ -38,19 +32,13 @@ pub(in crate::cli) async fn fetch(
     for field in &parts.headers {
         head.field(field.into());
     }
-    let mut outgoing = UpstreamRequest::new(head, body);
-    loop {
-        match connections.connection().await?.send(outgoing).await {
-            Ok(mut answer) => {
-                let mut read = BytesMut::new();
-                while let Some(data) = poll_fn(|cx| answer.body.poll_data(cx)).await? {
-                    read.extend_from_slice(&data);
-                }
-                return Ok((answer.status, read.freeze()));
-            }
-            // A kept connection was closed meanwhile: the request goes on another one.
-            Err(NotAnswered::Unsent(back)) => outgoing = back,
-            Err(NotAnswered::Failed(failure)) => return Err(failure.into()),
-        }
+    let outgoing = UpstreamRequest::new(head, body);
+    let in_flight = connections.enter().context("too many requests at once")?;
+    let mut sending = Sending::new(in_flight, 0);
+    let sent = sending.send(outgoing, || ()).await?;
+    let (mut answer, mut read) = (sending.held(sent), BytesMut::new());
+    while let Some(data) = poll_fn(|cx| answer.body.poll_data(cx)).await? {
+        read.extend_from_slice(&data);
     }
+    Ok((answer.status, read.freeze()))
 }

@@ -125,7 +125,7 @@ async fn run(
     systemd.ready(process.at_work(&running));
     tokio::spawn(running.keep_alive(systemd.clone()));
     if process == Process::Gate {
-        tokio::spawn(running.watch_upstream());
+        tokio::spawn(running.watch_upstreams());
     }
     let signals = (&mut hangup, &mut rotated);
     let signal = until_stopped(&running, &dropped, signals, &mut stop, &systemd).await;

@@ -6,8 +6,8 @@
 use crate::config::changed_licences::{account_licences, catalog_licences};
 use crate::config::changed_orders::{discount, list, orders, paid, time};
 use crate::config::{
-    Account, Catalog, Charging, Config, Credential, Group, Key, Pack, PackPrice, PerCall, QpsPrice,
-    QpsPurchase, Service, Tier,
+    Account, Catalog, Charging, Config, Credential, DEFAULT_UPSTREAM, Group, Key, Pack, PackPrice,
+    PerCall, QpsPrice, QpsPurchase, Service, Tier,
 };
 use crate::model::{Mode, Origin, TierBasis, Utc};
 use jiff::tz::TimeZone;
@@ -121,6 +121,13 @@ fn catalog_group(said: &mut Vec<String>, old: &Group, new: &Group) {
         }))
     };
     compare("actions", actions(old), actions(new));
+    let upstreams = |group: &Group| {
+        list(group.actions.iter().map(|spec| {
+            let upstream = spec.upstream.as_deref().unwrap_or(DEFAULT_UPSTREAM);
+            format!("{} to {upstream}", spec.action)
+        }))
+    };
+    compare("upstreams", upstreams(old), upstreams(new));
     let cap = |charging: &Charging| match charging {
         Charging::Paid { per_call, .. } => format!("{} QPS", per_call.qps),
         Charging::Free { qps_per_action } => format!("{qps_per_action} QPS for each action"),

@@ -4,7 +4,7 @@
 
 use crate::config::reader::{Item, SeenFile, Source};
 use crate::config::sources::{self, Listing};
-use crate::config::yaml::{Place, Places};
+use crate::config::yaml::{Node, Place, Places};
 use crate::config::{
     Account, AdminSettings, Catalog, Mistake, Mistakes, Settings, Sources, Written, accounts,
     catalog, settings,
@@ -66,11 +66,7 @@ pub(crate) fn load_watched(path: &Path) -> (Result<Config, Mistakes>, Sources) {
 /// Every mistake of the section.
 pub(crate) fn load_admin(path: &Path) -> Result<AdminSettings, Mistakes> {
     let source = Source::new(path.to_path_buf());
-    let root = Files::default()
-        .read(path, MAX_FILE_BYTES, Says::HowItRuns)
-        .map_err(|e| source.refuse(Place::START, format!("cannot be read: {e}")))
-        .ok()
-        .and_then(|bytes| source.parse(&bytes, Places::Wanted));
+    let root = Files::default().read_settings(path, &source);
     let admin = root.and_then(|root| settings::read_admin(source.root(&root)));
     admin.ok_or_else(|| Mistakes(source.findings().0))
 }
@@ -81,49 +77,47 @@ fn load_once(path: &Path, accounts_places: Places) -> (Result<Config, Mistakes>,
     let mut found = Found::default();
 
     let source = Source::new(path.to_path_buf());
-    let root = files
-        .read(path, MAX_FILE_BYTES, Says::HowItRuns)
-        .map_err(|e| source.refuse(Place::START, format!("cannot be read: {e}")))
-        .ok()
-        .and_then(|bytes| source.parse(&bytes, Places::Wanted));
+    let root = files.read_settings(path, &source);
     let (settings, paths) = root
         .as_ref()
         .map_or((None, settings::Paths::default()), |root| {
             settings::read(source.root(root))
         });
-    let places = root
-        .as_ref()
-        .map_or(Vec::new(), |root| source.root(root).keys());
+    let keys_of = |root| source.root(root).keys();
+    let places = root.as_ref().map_or(Vec::new(), keys_of);
     let catalog_file = paths
         .catalog
         .and_then(|named| files.open(named, MAX_FILE_BYTES));
     let accounts_files = paths.accounts.and_then(|named| files.open_accounts(named));
     // Of what was opened: a path that is none is told once.
-    let path_of = |named: Item<'_>| Some(named.source.beside(named.text()?));
-    let catalog_path = catalog_file.as_ref().and(paths.catalog).and_then(path_of);
-    let accounts_path = accounts_files.as_ref().and(paths.accounts);
-    let accounts_path = accounts_path.and_then(path_of);
+    let named = |is_open: bool, item: Option<_>| item.filter(|_| is_open).and_then(path_of);
+    let catalog_path = named(catalog_file.is_some(), paths.catalog);
+    let accounts_path = named(accounts_files.is_some(), paths.accounts);
+    let unused = paths.upstreams.map_or(Vec::new(), unused_upstreams);
     found.keep(source, &mut files, Says::HowItRuns);
 
     let mut catalog = catalog::Reading::default();
     if let Some((source, bytes)) = catalog_file {
+        let names = settings.as_ref().map(Settings::upstream_names);
         if let Some(root) = source.parse(&bytes, Places::Wanted) {
-            catalog = catalog::read(source.root(&root), settings.as_ref());
+            catalog = catalog::read(source.root(&root), settings.as_ref(), names.as_deref());
         }
         found.keep(source, &mut files, Says::WhatIsSold);
     }
-    let mut accounts = accounts_files.as_ref().map(|_| Vec::new());
-    let mut taken = accounts::Taken::default();
-    for (source, bytes) in accounts_files.into_iter().flatten() {
-        let read = accounts::read(&source, &bytes, accounts_places, &catalog, &mut taken);
-        accounts = accounts.zip(read).map(|(mut all, more)| {
-            all.extend(more);
-            all
-        });
-        found.keep(source, &mut files, Says::WhatIsSold);
-    }
+    let accounts = accounts_files.and_then(|opened| {
+        let mut all = Some(Vec::new());
+        let mut taken = accounts::Taken::default();
+        for (source, bytes) in opened {
+            let read = accounts::read(&source, &bytes, accounts_places, &catalog, &mut taken);
+            all = all.zip(read).map(joined);
+            found.keep(source, &mut files, Says::WhatIsSold);
+        }
+        all
+    });
 
-    let result = match (settings, catalog.complete(), accounts) {
+    let catalog = catalog.complete();
+    found.keep_unused(unused, catalog.as_ref());
+    let result = match (settings, catalog, accounts) {
         (Some(settings), Some(catalog), Some(accounts)) if found.mistakes.is_empty() => {
             Ok(Config {
                 written: Written {
@@ -147,6 +141,28 @@ fn load_once(path: &Path, accounts_places: Places) -> (Result<Config, Mistakes>,
     (result, files.sources)
 }
 
+fn joined((mut all, more): (Vec<Account>, Vec<Account>)) -> Vec<Account> {
+    all.extend(more);
+    all
+}
+
+/// The path that a line names, beside its file.
+fn path_of(named: Item<'_>) -> Option<PathBuf> {
+    Some(named.source.beside(named.text()?))
+}
+
+/// Each named upstream, with the warning that is due when nothing of the catalogue names it.
+fn unused_upstreams(item: Item<'_>) -> Vec<(String, Mistake)> {
+    let warning = |(name, at): (String, Place)| {
+        let message = format!(
+            "upstreams: no group and no action of the catalogue names {name}, so no call goes there"
+        );
+        let warning = item.source.mistake(at, message);
+        (name, warning)
+    };
+    item.keys().into_iter().map(warning).collect()
+}
+
 /// What was found in the files that are read to their end, in their order.
 #[derive(Default)]
 struct Found {
@@ -155,6 +171,13 @@ struct Found {
 }
 
 impl Found {
+    /// The warnings of upstreams that nothing of the catalogue names; none while it is not sound.
+    fn keep_unused(&mut self, unused: Vec<(String, Mistake)>, catalog: Option<&Catalog>) {
+        let Some(catalog) = catalog else { return };
+        let unused = unused.into_iter().filter(|(name, _)| !catalog.names(name));
+        self.warnings.extend(unused.map(|(_, warning)| warning));
+    }
+
     fn keep(&mut self, source: Source, files: &mut Files, says: Says) {
         source
             .take_read()
@@ -185,6 +208,14 @@ struct Files {
 }
 
 impl Files {
+    /// The tree of `tollgate.yaml`, whose source this is.
+    fn read_settings(&mut self, path: &Path, source: &Source) -> Option<Node> {
+        self.read(path, MAX_FILE_BYTES, Says::HowItRuns)
+            .map_err(|e| source.refuse(Place::START, format!("cannot be read: {e}")))
+            .ok()
+            .and_then(|bytes| source.parse(&bytes, Places::Wanted))
+    }
+
     /// The file's bytes, without the byte-order mark that some editors and exports put first: to
     /// the parser it would be a character, and the first line indented by it.
     fn read(&mut self, path: &Path, limit: u64, says: Says) -> Result<Vec<u8>, String> {

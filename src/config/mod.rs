@@ -20,6 +20,7 @@ mod accounts;
 mod catalog;
 mod changed_licences;
 mod changed_orders;
+mod changed_upstreams;
 mod changes;
 mod load;
 mod mistakes;
@@ -37,7 +38,7 @@ mod tests;
 pub use accounts::{Account, Credential, Key, Service};
 pub use load::{Config, load};
 pub use mistakes::Mistakes;
-pub use settings::{Endpoint, ListenAddress, Listens, reference};
+pub use settings::{Endpoint, HealthSettings, ListenAddress, Listens, reference};
 
 #[cfg(test)]
 pub(crate) use accounts::{Adjustment, Payment};
@@ -51,9 +52,9 @@ pub(crate) use changes::changes;
 pub(crate) use load::{load_admin, load_watched};
 pub(crate) use mistakes::{Mistake, told};
 pub(crate) use settings::{
-    AccessLogSettings, AccessLogTo, AdminSettings, EventSettings, Limits, LoggedCalls, OutboxLogin,
-    OutboxSettings, Settings, SigningKey, StoreSettings, StoreTopology, UpstreamSettings,
-    WebhookUrl,
+    AccessLogSettings, AccessLogTo, AdminSettings, DEFAULT_UPSTREAM, EventSettings, Limits,
+    LoggedCalls, OutboxLogin, OutboxSettings, Settings, SigningKey, StoreSettings, StoreTopology,
+    UpstreamSettings, WebhookUrl,
 };
 pub(crate) use sources::Sources;
 pub(crate) use written::Written;

@@ -2,6 +2,7 @@
 //!
 //! Owns where the settings stand. Must never read a file.
 
+use crate::config::changed_upstreams::upstreams;
 use crate::config::settings::restart;
 use crate::config::yaml::Place;
 use crate::config::{Mistake, Settings, Sources};
@@ -19,7 +20,7 @@ pub struct Written {
     /// The files that were read.
     pub sources: Sources,
     /// [`crate::config::Config::settings`] of the start, before a program changed them (the demo
-    /// takes free ports).
+    /// takes free ports); the upstreams are those in force.
     pub(in crate::config) settings: Settings,
     /// Where each top-level setting stands, for mistakes that are found later.
     pub(in crate::config) places: Vec<(String, Place)>,
@@ -36,9 +37,19 @@ impl Written {
         restart::changed(&self.settings, &later.settings)
     }
 
-    /// Goes on to the files of `later`, all but their settings: those are read at a start.
+    /// Every difference of the upstreams, a sentence each: they take effect at a reload.
+    pub fn changed_upstreams(&self, later: &Self) -> Vec<String> {
+        upstreams(&self.settings, &later.settings)
+    }
+
+    /// Goes on to the files of `later`. Of their settings only the upstreams: the others are read at
+    /// a start.
     pub fn follow(&mut self, later: Self) {
-        let settings = self.settings.clone();
+        let settings = Settings {
+            upstream: later.settings.upstream.clone(),
+            upstreams: later.settings.upstreams.clone(),
+            ..self.settings.clone()
+        };
         *self = Self { settings, ..later };
     }
 

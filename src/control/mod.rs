@@ -19,6 +19,7 @@ mod start;
 mod store;
 mod turned_away;
 mod unix_socket;
+mod upstreams;
 
 pub(crate) mod admin;
 pub(crate) mod delivery;

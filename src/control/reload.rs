@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinError;
 
 /// How often the files are looked at. A file is read when two looks in a row are the same. So a
@@ -82,6 +83,8 @@ pub(crate) struct Reloader {
     in_force: Mutex<FilesInForce>,
     /// What came of the last ones.
     pub(crate) notes: ReloadNotes,
+    /// Told of each generation that is put in force.
+    reloaded: watch::Sender<()>,
 }
 
 /// Catalogue and accounts stand in the policy in force: nothing of them is kept twice.
@@ -106,7 +109,13 @@ impl Reloader {
             tls,
             in_force: Mutex::new(FilesInForce { written, sources }),
             notes: ReloadNotes::default(),
+            reloaded: watch::Sender::new(()),
         }
+    }
+
+    /// Tells of each generation that is put in force from now on.
+    pub(in crate::control) fn reloaded(&self) -> watch::Receiver<()> {
+        self.reloaded.subscribe()
     }
 
     /// Reads the files and puts catalogue and accounts in force, whole or not at all. Settings that
@@ -171,7 +180,13 @@ impl Reloader {
             return Outcome::Refused(Mistakes(mistakes));
         }
         let sold = old.accounts().map(|account| &***account);
-        let mut changes = config::changes(&old.catalog, sold, &new, shared.clock.utc());
+        let mut changes = written.changed_upstreams(&new.written);
+        changes.extend(config::changes(
+            &old.catalog,
+            sold,
+            &new,
+            shared.clock.utc(),
+        ));
         let entered = entered(&old, &new);
         let warnings = self.conflicts(&entered, &new);
         if wish.dry_run {
@@ -184,13 +199,8 @@ impl Reloader {
         changes.extend(self.tls.show(&new.settings, &shared.metrics));
         let entered: Vec<AccountId> = entered.iter().map(|of| of.id.clone()).collect();
         let generation = old.generation + 1;
-        let catalog = Arc::new(new.catalog);
-        let mut policy = Policy::build(generation, catalog, new.accounts, &shared.metrics);
-        policy.digest.clone_from(&new.written.sold_digest);
-        shared.metrics.set_config_digest(&policy.digest);
-        policy.apply(&shared.limiters);
-        policy.inherit(&old);
-        shared.policy.store(Arc::new(policy));
+        let sold = (new.catalog, new.accounts);
+        self.put_in_force(&old, generation, sold, (&new.settings, &new.written));
         self.settler.look_at(entered);
         // Calls keep what they use, so the retired generation is dropped here, off the workers.
         drop(old);
@@ -201,6 +211,27 @@ impl Reloader {
             pending,
             warnings,
         }
+    }
+
+    /// Catalogue, accounts and upstreams take the place of the old ones, as one.
+    fn put_in_force(
+        &self,
+        old: &Policy,
+        generation: u64,
+        (catalog, accounts): (config::Catalog, Vec<config::Account>),
+        (settings, written): (&config::Settings, &Written),
+    ) {
+        let (catalog, upstreams) = (Arc::new(catalog), old.upstreams.follow(settings));
+        let (shared, metrics) = (&self.shared, &self.shared.metrics);
+        let mut policy = Policy::build(generation, catalog, accounts, upstreams, metrics);
+        policy.digest.clone_from(&written.sold_digest);
+        metrics.set_config_digest(&policy.digest);
+        policy.apply(&shared.limiters);
+        policy.inherit(old);
+        let policy = Arc::new(policy);
+        shared.policy.store(policy.clone());
+        policy.upstreams.retire(&old.upstreams);
+        self.reloaded.send_replace(());
     }
 
     /// What is odd about the entries of these accounts (R16, R18).

@@ -12,11 +12,11 @@ use crate::control::reload::{self, ReloadOptions, Reloader};
 use crate::control::systemd::{Systemd, keep_alive};
 use crate::control::turned_away;
 use crate::control::unix_socket::SocketFile;
+use crate::control::upstreams::tell_of_upstreams;
 use crate::ledger::CloseError;
 use crate::portal::LicenceDesk;
 use crate::proxy::Proxy;
 use crate::proxy::front::Phase;
-use crate::proxy::upstream::Dialer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +27,6 @@ use tokio::task::JoinHandle;
 const ABANDONING: Duration = Duration::from_secs(1);
 /// How long it may take to keep what was seen of the clocks.
 const KEEPING: Duration = Duration::from_secs(1);
-/// How often an upstream that cannot be reached is dialled beside the calls.
-const DIAL_EVERY: Duration = Duration::from_secs(5);
 /// How long the ledger may take to write what is left. A process ends within `limits.drain_notice`,
 /// `limits.drain` and 9 s. These are this wait, the end of the workers, what is kept of the clocks,
 /// the grace of a silent disk and the end of the runtime.
@@ -49,7 +47,6 @@ pub struct Running {
     pub(super) desk: Arc<LicenceDesk>,
     pub(super) reloader: Arc<Reloader>,
     pub(super) settler: Arc<Settler>,
-    pub(super) dialer: Arc<Dialer>,
     pub(super) sending: Option<Sending>,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) state: watch::Sender<AdminState>,
@@ -71,33 +68,11 @@ impl Running {
         async { reload.await.ok() }
     }
 
-    /// Says in the log when the upstream cannot be reached, from now on and whether or not there
+    /// Says in the log when an upstream cannot be reached, from now on and whether or not there
     /// are calls, and when it can be reached again. While it cannot, it is dialled every few
     /// seconds. Runs until it is dropped.
-    pub fn watch_upstream(&self) -> impl Future<Output = ()> + use<> {
-        let (dialer, proxy) = (self.dialer.clone(), self.proxy.clone());
-        async move {
-            let mut is_told = false;
-            loop {
-                // The calls' own findings are known there too.
-                let dialled = match proxy.shared().metrics.upstream_up.get() {
-                    0 => dialer.dial().await.map(drop),
-                    _ => Ok(()),
-                };
-                match dialled {
-                    Err(failure) if !is_told => {
-                        tracing::warn!("{failure}: calls get 502 until it can be reached");
-                        is_told = true;
-                    }
-                    Ok(()) if is_told => {
-                        tracing::info!("the upstream can be reached");
-                        is_told = false;
-                    }
-                    _ => {}
-                }
-                proxy.shared().clock.sleep(DIAL_EVERY).await;
-            }
-        }
+    pub fn watch_upstreams(&self) -> impl Future<Output = ()> + use<> {
+        tell_of_upstreams(self.proxy.shared().clone())
     }
 
     /// Tells systemd that the process lives, as often as its watchdog wants it and as long as each

@@ -8,7 +8,7 @@
 //!   windows; after a second it no longer matters.
 
 use crate::billing::SettleError;
-use crate::config::{Account, Catalog, Config, Endpoint, Settings, Written};
+use crate::config::{Account, Catalog, Config, Settings, Written};
 use crate::control::admin::{self, AdminState};
 use crate::control::certificates::ListenerTls;
 use crate::control::collector::{ClaimError, WrongLedger, check_gate};
@@ -25,6 +25,7 @@ use crate::control::standing::{UnreadStanding, hear_kept};
 use crate::control::store::{self, UnfitStore};
 use crate::control::systemd::Inherited;
 use crate::control::turned_away::keep_turned_away;
+use crate::control::upstreams::attend_upstreams;
 use crate::control::{Settler, delivery};
 use crate::ledger::{Committed, Ledger, LedgerError, LedgerOptions};
 use crate::metrics::Metrics;
@@ -35,7 +36,7 @@ use crate::proxy::front::{Front, Phase};
 use crate::proxy::listener;
 use crate::proxy::policy::Policy;
 use crate::proxy::sockets::ListeningSocket;
-use crate::proxy::upstream::{Dialer, Keep, Upstream};
+use crate::proxy::upstream::Upstreams;
 use crate::proxy::{AccessLog, Handshakes, Proxy, Shared, Worker};
 use futures_util::future::join_all;
 use std::io;
@@ -161,13 +162,14 @@ pub async fn start(config: Config, clock: Clock, on: Inherited) -> Result<Runnin
     outbox::Sending::hear_first(outbox.as_deref()).await;
     hold(&shared, locked_at).await;
 
-    let dialer = Arc::new(dialer(&settings, &shared.metrics));
     let (phase, _) = watch::channel(Phase::Serve);
-    let (threads, pulse) = spawn_workers(&settings, listeners.workers, &portal, &dialer, &phase)?;
+    let (threads, pulse) = spawn_workers(listeners.workers, &portal, &phase)?;
     control.push(tokio::spawn(housekeeping(portal.clone())));
     control.push(tokio::spawn(settler.clone().run()));
     control.extend(delivery_of_events(&settings, &shared, &settler, raised));
     control.push(tokio::spawn(reloader.clone().watch()));
+    let attending = attend_upstreams(shared.clone(), reloader.clone());
+    control.push(tokio::spawn(attending));
     let sending = outbox.map(|outbox| outbox::Sending::start(outbox, &mut control));
     state.send_replace(AdminState::Serving);
     tracing::info!(%public, %admin, workers, generation = 1, "serving");
@@ -179,7 +181,6 @@ pub async fn start(config: Config, clock: Clock, on: Inherited) -> Result<Runnin
         desk: portal.desk().clone(),
         reloader,
         settler,
-        dialer,
         sending,
         phase,
         state,
@@ -205,7 +206,8 @@ pub(in crate::control) async fn opened(
         off_thread(move || open_ledger(&settings, &clock, metrics)).await??
     };
     check(&ledger)?;
-    let policy = first_policy(catalog, accounts, written, &metrics);
+    let upstreams = Upstreams::new(settings, workers_of(settings), clock);
+    let policy = first_policy(catalog, accounts, upstreams, written, &metrics);
     Ok((ledger, policy, metrics))
 }
 
@@ -260,10 +262,11 @@ fn access_log(settings: &Settings, shared: &Shared) -> Result<Option<Arc<AccessL
 fn first_policy(
     catalog: Catalog,
     accounts: Vec<Account>,
+    upstreams: Upstreams,
     written: &Written,
     metrics: &Metrics,
 ) -> Policy {
-    let mut policy = Policy::build(1, Arc::new(catalog), accounts, metrics);
+    let mut policy = Policy::build(1, Arc::new(catalog), accounts, upstreams, metrics);
     policy.digest.clone_from(&written.sold_digest);
     metrics.set_config_digest(&policy.digest);
     policy
@@ -309,19 +312,13 @@ pub(in crate::control) async fn off_thread<T: Send + 'static>(
     Ok(done.map_err(io::Error::other)?)
 }
 
-/// The workers, each a thread with a runtime, its listeners and a pool of upstream connections of its
+/// The workers, each a thread with a runtime, its listeners and pools of upstream connections of its
 /// own.
 pub(in crate::control) fn spawn_workers(
-    settings: &Settings,
     listeners: Vec<Vec<ListeningSocket>>,
     portal: &Arc<Portal>,
-    dialer: &Arc<Dialer>,
     phase: &watch::Sender<Phase>,
 ) -> Result<(Vec<std::thread::JoinHandle<()>>, Arc<Pulse>), StartError> {
-    let keep = Keep {
-        idle_timeout: settings.upstream.idle_timeout,
-        max_age: settings.upstream.max_age,
-    };
     let (mut threads, workers) = (Vec::new(), listeners.len());
     let pulse = Arc::new(Pulse::of(workers, portal.shared().clock.clone()));
     for (index, sockets) in listeners.into_iter().enumerate() {
@@ -329,15 +326,14 @@ pub(in crate::control) fn spawn_workers(
             .enable_all()
             .build()?;
         let (portal, phase, pulse) = (portal.clone(), phase.subscribe(), pulse.clone());
-        let (dialer, windows) = (dialer.clone(), portal.windows());
+        let windows = portal.windows();
         let decisions = portal.shared().decisions.ring(workers);
         let work = move || {
             runtime.block_on(async move {
-                let upstream = Arc::new(Upstream::new(dialer, keep));
-                tokio::spawn(each_second(upstream.clone(), pulse, index));
+                tokio::spawn(each_second(portal.shared().clone(), pulse, index));
                 let store = windows.map(|windows| Arc::new(windows.on_this_runtime()));
                 let worker = Arc::new(Worker {
-                    upstream,
+                    index,
                     store,
                     decisions,
                     handshakes: Handshakes::default(),
@@ -460,19 +456,12 @@ pub(in crate::control) fn delivery_of_events(
     Some(tokio::spawn(deliver))
 }
 
-pub(in crate::control) fn dialer(settings: &Settings, metrics: &Metrics) -> Dialer {
-    let Endpoint { host, port } = settings.upstream.endpoint.clone();
-    let up = metrics.upstream_up.clone();
-    let timeout = settings.upstream.connect_timeout;
-    Dialer::new(host, port, timeout, move |works| up.set(i64::from(works)))
-}
-
 /// A worker's own housekeeping, which shows that it works.
-async fn each_second(upstream: Arc<Upstream>, pulse: Arc<Pulse>, worker: usize) {
+async fn each_second(shared: Arc<Shared>, pulse: Arc<Pulse>, worker: usize) {
     loop {
         pulse.beat(worker);
         tokio::time::sleep(SECOND).await;
-        upstream.sweep();
+        shared.policy.load().upstreams.sweep(worker);
     }
 }
 

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 /// By this name a client asks for HTTP/2 (RFC 9113 §3.2).
 pub(crate) const HTTP_2: &[u8] = b"h2";
@@ -185,6 +186,26 @@ impl TlsConnection {
             Ok(Self { stream, socket })
         };
         (seen, accepting)
+    }
+
+    /// The handshake with a server that must have this name.
+    ///
+    /// # Errors
+    /// When the server does not speak TLS, or its certificate is not to be trusted.
+    pub(crate) async fn connect(
+        connector: TlsConnector,
+        name: ServerName<'static>,
+        socket: TcpStream,
+    ) -> io::Result<Self> {
+        let socket = Arc::new(socket);
+        let connected = connector.connect(name, TlsSocket::new(socket.clone()));
+        let stream = connected.await?.into();
+        Ok(Self { stream, socket })
+    }
+
+    /// The TCP connection that carries it: to hear of its end, never to read from.
+    pub(crate) fn transport(&self) -> &TcpStream {
+        &self.socket
     }
 
     /// Whether both sides have agreed on HTTP/2.

@@ -177,8 +177,14 @@ families! {
             "The most of tollgate_body_memory_bytes: limits.body_memory.";
         pub body_memory_bytes: IntGauge = "body_memory_bytes" [],
             "Bytes reserved for request bodies in memory.";
-        pub upstream_up: IntGauge = "upstream_up" [],
-            "1 when the last attempt to connect to the upstream worked; 0 before the first. While it is 0 the gate dials every 5 s.";
+        pub(in crate::metrics) upstream_up: GaugeVec = "upstream_up" ["upstream"],
+            "1 when the last attempt to connect to a server of the upstream worked that is not out; 0 before the first. While it is 0 the gate dials every 5 s.";
+        pub(in crate::metrics) upstream_endpoint_up: GaugeVec = "upstream_endpoint_up" ["upstream", "endpoint"],
+            "1 when that holds for a server of this endpoint.";
+        pub(in crate::metrics) upstream_endpoint_in_flight: GaugeVec = "upstream_endpoint_in_flight" ["upstream", "endpoint"],
+            "Calls that are at the endpoint, until their answers have ended.";
+        pub(in crate::metrics) upstream_ejections: IntCounterVec = "upstream_ejections_total" ["upstream", "endpoint"],
+            "Times that a server of the endpoint was taken out, by its calls or by its checks.";
     }
     "The shared store" {
         store_up: GaugeVec = "store_up" ["node"],
@@ -407,6 +413,7 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::EndpointFigures;
     use crate::metrics::SourceFigures;
     use crate::metrics::family::Kind;
 
@@ -431,6 +438,13 @@ mod tests {
         metrics.set_standing_current(true);
         metrics.set_outbox_up("TOLLGATE_RECORDS", true);
         metrics.set_config_digest("0123456789abcdef");
+        let endpoint = EndpointFigures {
+            endpoint: "upstream:8000".to_owned(),
+            is_up: true,
+            in_flight: 2,
+            ejections: 1,
+        };
+        metrics.set_upstreams([("default", true, vec![endpoint])].into_iter());
         let text = String::from_utf8(metrics.expose(Vec::new())).unwrap();
         let mut exposed = 0;
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {

@@ -14,6 +14,7 @@ mod licences;
 mod openmetrics;
 mod series;
 mod shapes;
+mod upstreams;
 
 pub use families::{FAMILIES, Metrics};
 
@@ -23,3 +24,4 @@ pub(crate) use collected::SourceFigures;
 pub(crate) use durations::Durations;
 pub(crate) use families::{Decision, EventOutcome, IntCounter};
 pub(crate) use glance::Glance;
+pub(crate) use upstreams::EndpointFigures;

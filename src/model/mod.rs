@@ -15,6 +15,7 @@ mod replica;
 mod terms;
 mod time;
 mod tls;
+mod tls_client;
 mod tls_server;
 
 pub use clock::{Clock, Mover};
@@ -37,4 +38,5 @@ pub(crate) use terms::{COMMIT, Period, RequestIdText, TierBasis};
 pub use time::StoreStart;
 pub(crate) use time::{LONGEST_BUDGET, LONGEST_DELAY};
 pub(crate) use tls::{tls_config, tls_config_of, tls_connector};
+pub(crate) use tls_client::{BadClientTls, ClientTls, certificate_name};
 pub(crate) use tls_server::{BadCertificate, ServerCertificate, ServerTls};

@@ -27,12 +27,11 @@ use crate::proxy::policy::{KnownKey, Operation, Policy};
 use crate::proxy::progress::UploadFailure;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::state::Proxy;
-use crate::proxy::upstream::{
-    NotAnswered, Upstream, UpstreamAnswer, UpstreamFailure, UpstreamRequest,
-};
+use crate::proxy::upstream::{InFlight, Sending, UpstreamAnswer, UpstreamFailure, UpstreamRequest};
 use crate::proxy::worker::Worker;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// The credential that a call claims to have. Not proven yet.
 pub(super) enum Claimant {
@@ -50,6 +49,8 @@ struct Reserved {
     call: AdmittedCall,
     place: WindowPlace,
     slot: Slot,
+    /// Its place among the calls that its upstream may have at once.
+    in_flight: InFlight,
 }
 
 /// The call's place in the window.
@@ -72,7 +73,12 @@ impl Proxy {
     ) -> Result<Answer<Relay>, Refusal> {
         self.check_head(context.dialect, head, upload.as_ref())?;
         let (claimant, buffered) = self.identify(context, head, upload).await?;
-        let Reserved { call, place, slot } = self.admit(context, claimant, head)?;
+        let Reserved {
+            call,
+            place,
+            slot,
+            in_flight,
+        } = self.admit(context, claimant, head)?;
         let started = match place {
             WindowPlace::Here(reservation) => reservation.wait(&self.shared.clock).await,
             // After `admit`, which awaits nothing: one generation decided all of it (P5).
@@ -91,8 +97,9 @@ impl Proxy {
             (None, None) => return Err(Refusal::Upload(UploadFailure::Incomplete)),
         };
         let outgoing = UpstreamRequest::new(self.upstream_head(context, head, permit.call()), body);
+        let sending = Sending::new(in_flight, worker.index);
         // Boxed, which keeps the future of the call small: it is moved whole, several times.
-        let answered = Box::pin(self.forward(context, &worker.upstream, outgoing)).await;
+        let answered = Box::pin(self.forward(context, sending, outgoing)).await;
         let answered_at = self.shared.clock.mono();
 
         // The answer may leave only when its record is durable (P3). Whether the client has gone is
@@ -199,7 +206,7 @@ impl Proxy {
             .ok_or(Refusal::NotOpened)?;
         context.limiter = Some(limiter.clone());
         context.decided_at = now.mono;
-        let (place, slot) = self.reserve(context, limiter, now, &operation)?;
+        let (place, slot, in_flight) = self.reserve(context, limiter, now, &operation)?;
         Ok(Reserved {
             call: AdmittedCall {
                 id: context.id,
@@ -209,40 +216,43 @@ impl Proxy {
             },
             place,
             slot,
+            in_flight,
         })
     }
 
-    /// A place in the window and a slot in the ledger's queue.
+    /// A place in the window, a slot in the ledger's queue and a place at the upstream.
     fn reserve(
         &self,
         context: &mut RequestContext<'_>,
         limiter: &Limiter,
         now: Now,
         operation: &Operation,
-    ) -> Result<(WindowPlace, Slot), Refusal> {
+    ) -> Result<(WindowPlace, Slot, InFlight), Refusal> {
         let denied = |denied| not_admitted(denied, operation);
-        // The ledger's slot first: a slot can be given back, a start in the window cannot.
-        let slot = || {
+        // The other two first: they can be given back, a start in the window cannot.
+        let slot = || -> Result<(Slot, InFlight), Refusal> {
+            let in_flight = operation.upstream.enter().ok_or(Refusal::UpstreamBusy)?;
             let slot = self.shared.ledger.reserve();
-            slot.map_err(|_| Refusal::LedgerTrouble)
+            Ok((slot.map_err(|_| Refusal::LedgerTrouble)?, in_flight))
         };
         if let Some(windows) = &self.shared.windows {
             // By the store's clock, quotas begin and end at one instant for all replicas.
             let store = windows.now_utc(limiter, now.mono);
             let store = store.ok_or(Refusal::StoreAway)?;
             let wish = limiter.wish(now.mono, store).map_err(denied)?;
-            return Ok((WindowPlace::AtStore(wish), slot()?));
+            let (slot, in_flight) = slot()?;
+            return Ok((WindowPlace::AtStore(wish), slot, in_flight));
         }
         // A flood is throttled from one atomic, before it takes the window's lock or a slot.
         limiter.check_flood(now, self.max_delay).map_err(denied)?;
-        let slot = slot()?;
+        let (slot, in_flight) = slot()?;
         let reservation = limiter.reserve(now, self.max_delay).map_err(denied)?;
         context.held_to(reservation.quota(), reservation.left());
         self.shared.metrics.admission_delay.observe(
             reservation.start().since(now.mono).as_secs_f64(),
             context.id,
         );
-        Ok((WindowPlace::Here(reservation), slot))
+        Ok((WindowPlace::Here(reservation), slot, in_flight))
     }
 
     /// Asks the shared store for the start, and waits for it.
@@ -314,47 +324,49 @@ impl Proxy {
         }
     }
 
-    /// Forward: the call is sent once. Another connection is tried only while no byte of it was
-    /// sent.
+    /// Forward: the call is sent once. Another connection or another server is tried only while no
+    /// byte of it was sent.
     async fn forward(
         &self,
         context: &RequestContext<'_>,
-        upstream: &Arc<Upstream>,
-        mut outgoing: UpstreamRequest<ForwardBody>,
+        mut sending: Sending,
+        outgoing: UpstreamRequest<ForwardBody>,
     ) -> Result<UpstreamAnswer, Refusal> {
-        let attempt = async {
-            loop {
-                let connection = upstream.connection().await?;
-                context.client.is_forwarded.store(true, Ordering::Relaxed);
-                match connection.send(outgoing).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(NotAnswered::Unsent(back)) => outgoing = back,
-                    Err(NotAnswered::Failed(failure)) => return Err(failure),
-                }
-            }
-        };
+        let response_timeout = sending.response_timeout();
+        let attempt = sending.send(outgoing, || {
+            context.client.is_forwarded.store(true, Ordering::Relaxed);
+        });
         // The connection's timer, used again by each of its calls. No lock is held over the await.
         let mut timer = std::mem::take(&mut *context.client.timer.lock());
         let attempted = tokio::select! {
             // An answer that is there counts, also at the deadline.
             biased;
             attempted = attempt => Some(attempted),
-            () = self.head_is_late(context, &mut timer) => None,
+            () = self.head_is_late(context, response_timeout, &mut timer) => None,
         };
         *context.client.timer.lock() = timer;
         match attempted {
-            Some(attempted) => attempted.map_err(|failure| self.upstream_refusal(context, failure)),
+            Some(Ok(answer)) => Ok(sending.held(answer)),
+            Some(Err(failure)) => Err(self.upstream_refusal(context, failure)),
             // Where the client's deadline and this one end together, this may be the first to see it.
             None => Err(match context.progress.waits_for_client() {
                 true => Refusal::Upload(UploadFailure::TooSlow),
-                false => Refusal::UpstreamTimeout,
+                false => {
+                    sending.is_late();
+                    Refusal::UpstreamTimeout
+                }
             }),
         }
     }
 
     /// Ends `response_timeout` after the upstream has the whole request, or `request_timeout` after
     /// the call came.
-    async fn head_is_late(&self, context: &RequestContext<'_>, timer: &mut Timer) {
+    async fn head_is_late(
+        &self,
+        context: &RequestContext<'_>,
+        response_timeout: Duration,
+        timer: &mut Timer,
+    ) {
         let deadline = context.received.mono.plus(self.limits.request_timeout);
         loop {
             let now = self.shared.clock.mono();
@@ -364,7 +376,7 @@ impl Proxy {
                 .whole_at()
                 .unwrap_or(now)
                 .max(context.decided_at)
-                .plus(self.response_timeout)
+                .plus(response_timeout)
                 .min(deadline);
             if due <= now {
                 return;
@@ -384,7 +396,9 @@ impl Proxy {
             UpstreamFailure::Incomplete(_) => {
                 self.upload_refusal(broke_off.unwrap_or(UploadFailure::Incomplete))
             }
-            UpstreamFailure::Unreachable { .. } => Refusal::UpstreamUnreachable,
+            UpstreamFailure::Unreachable { .. } | UpstreamFailure::AllOut(_) => {
+                Refusal::UpstreamUnreachable
+            }
             UpstreamFailure::Cut(_) => Refusal::UpstreamCut,
             UpstreamFailure::Nonsense(_) => Refusal::UpstreamNonsense,
         }
@@ -417,6 +431,9 @@ impl Proxy {
             Err(_) => (Outcome::UpstreamFailed, None, false),
         };
         let took = answered_at.since(permit.start());
+        if let Ok(answer) = answered {
+            answer.body.came_after(took, answered_at);
+        }
         context.waited_for_upstream(outcome, took);
         permit.finish(outcome, status, vetoed, answered_at)
     }

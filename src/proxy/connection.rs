@@ -174,7 +174,7 @@ mod tests {
     use crate::proxy::front::BoxedAnswer;
     use crate::proxy::handshakes::Handshakes;
     use crate::proxy::policy::Policy;
-    use crate::proxy::upstream::{Dialer, Keep, Upstream};
+    use crate::proxy::upstream::Upstreams;
     use std::sync::atomic::Ordering::Relaxed;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
     use tokio::time::Instant;
@@ -199,16 +199,13 @@ mod tests {
         };
         let ledger = Ledger::open(options, clock.clone(), |_| ()).unwrap();
         let limiters = Limiters::default();
-        let policy = Policy::build(1, Arc::new(config.catalog), config.accounts, &metrics);
+        let upstreams = Upstreams::new(&config.settings, 1, &clock);
+        let (catalog, accounts) = (Arc::new(config.catalog), config.accounts);
+        let policy = Policy::build(1, catalog, accounts, upstreams, &metrics);
         let shared = Shared::new(clock.clone(), policy, limiters, ledger, metrics);
         let proxy = Arc::new(Proxy::new(&config.settings, Arc::new(shared)));
-        let dialer = Dialer::new("127.0.0.1".into(), 9, IDLE, |_| ());
-        let keep = Keep {
-            idle_timeout: IDLE,
-            max_age: None,
-        };
         let worker = Arc::new(Worker {
-            upstream: Arc::new(Upstream::new(Arc::new(dialer), keep)),
+            index: 0,
             store: None,
             decisions: proxy.shared().decisions.ring(1),
             handshakes: Handshakes::default(),

@@ -54,7 +54,7 @@ impl Proxy {
         // HTTP/1.0 may come without a Host; it leaves as HTTP/1.1, which must have one.
         if !head.has_host {
             let named = head.target.authority();
-            forward.text("host", named.unwrap_or(&self.upstream_host));
+            forward.text("host", named.unwrap_or(&call.operation.upstream.host));
         }
         forward.text("x-tollgate-account", call.account.id.as_str());
         forward.text("x-tollgate-group", call.operation.group.as_str());
@@ -86,7 +86,8 @@ impl Proxy {
             body,
         } = answer;
         let cut = self.shared.metrics.answers_cut.clone();
-        let relay = Relay::new(body, self.response_timeout, cut);
+        let idle_timeout = body.response_timeout();
+        let relay = Relay::new(body, idle_timeout, cut);
         // With a charset the SDKs take an error for a success (PROTOCOL §4).
         let is_set_here = |name: &[u8]| {
             name == X_BILLABLE.as_bytes()

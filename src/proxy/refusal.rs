@@ -110,7 +110,8 @@ pub(crate) enum Refusal {
     UpstreamCut,
     /// Admitted, and the upstream's answer makes no sense.
     UpstreamNonsense,
-    /// Admitted, and the upstream answered that it has too much to do (429).
+    /// The upstream has as many calls as it may; or the call was admitted, and it answered that it has
+    /// too much to do (429).
     UpstreamBusy,
     /// Admitted, and the upstream did not answer in time.
     UpstreamTimeout,
@@ -458,7 +459,7 @@ refusals! {
             "upstream_nonsense", "FailedOperation.ServerError", BAD_GATEWAY "Service answered wrongly", Retry::Acted(0),
             ("The service behind the gate failed.");
         Self::UpstreamBusy =>
-            "upstream_busy", "ServiceUnavailable", SERVICE_UNAVAILABLE "Service busy", Retry::Safe(0),
+            "upstream_busy", "ServiceUnavailable", SERVICE_UNAVAILABLE "Service busy", Retry::Safe(1),
             ("The service behind the gate is busy; send the call again in a moment.");
         Self::UpstreamTimeout =>
             "upstream_timeout", "FailedOperation.RequestTimeout", GATEWAY_TIMEOUT "Service did not answer in time", Retry::Acted(0),

@@ -139,8 +139,6 @@ pub struct Proxy {
     pub(super) body_memory: Arc<BodyMemory>,
     pub(super) limits: Limits,
     pub(super) max_delay: Duration,
-    pub(super) response_timeout: Duration,
-    pub(super) upstream_host: String,
     pub(super) trusted_proxies: Vec<IpNet>,
     /// Connections of trusted proxies begin with a header of the PROXY protocol.
     pub(super) proxy_protocol: bool,
@@ -173,8 +171,6 @@ impl Proxy {
             body_memory: BodyMemory::new(settings.limits.body_memory),
             limits: settings.limits.clone(),
             max_delay: settings.max_delay,
-            response_timeout: settings.upstream.response_timeout,
-            upstream_host: settings.upstream.endpoint.to_string(),
             trusted_proxies: settings.trusted_proxies.clone(),
             proxy_protocol: settings.proxy_protocol,
             health_path: settings.health_path.as_deref().map(Into::into),
@@ -213,7 +209,8 @@ impl Proxy {
 
     /// How long a client waits for what this process itself waits for.
     pub(crate) fn response_timeout(&self) -> Duration {
-        self.response_timeout
+        let policy = self.shared.policy.load();
+        policy.upstreams.of(None).response_timeout()
     }
 
     /// Whether this process is one of several replicas (`admission.store`, `outbox`): its ledger has

@@ -2,14 +2,13 @@
 
 use crate::proxy::decisions::DecisionRing;
 use crate::proxy::handshakes::Handshakes;
-use crate::proxy::upstream::Upstream;
 use crate::store::LinkHandle;
 use std::sync::Arc;
 
-/// The connections of one worker: each belongs to the worker's runtime.
+/// What belongs to the worker's runtime.
 pub struct Worker {
-    /// Those to the upstream.
-    pub upstream: Arc<Upstream>,
+    /// Its number, by which it finds its connections to the upstreams.
+    pub index: usize,
     /// Those to the shared store; `None` when this process decides alone.
     pub store: Option<Arc<LinkHandle>>,
     /// Where it keeps why calls were not let through.

@@ -523,6 +523,7 @@ fn swap_policy(gate: &Gate, upstream: &Upstream, change: impl FnOnce(&mut Config
         proxy.shared().policy.load().generation + 1,
         Arc::new(config.catalog),
         config.accounts,
+        proxy.shared().policy.load().upstreams.clone(),
         &proxy.shared().metrics,
     );
     policy.apply(&proxy.shared().limiters);

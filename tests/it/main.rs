@@ -70,6 +70,8 @@ mod systemd;
 mod timeouts;
 mod tls;
 mod trust;
+mod upstream_tls;
 mod upstream_up;
+mod upstreams;
 mod way;
 mod wrong_ledger;

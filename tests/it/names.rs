@@ -63,7 +63,7 @@ pub fn run(program: &str, arguments: &[&str]) {
 }
 
 /// Puts a file of ours over one of the system's, in this mount namespace.
-fn cover(file: &str, dir: &Path, text: &str) {
+pub fn cover(file: &str, dir: &Path, text: &str) {
     let own = dir.join("cover");
     std::fs::write(&own, text).unwrap();
     run("mount", &["--bind", own.to_str().unwrap(), file]);

@@ -155,7 +155,8 @@ listen: 0.0.0.0:8080
 behind_tls: true
 workers: auto
 admin: {listen: 0.0.0.0:9090, token: {file: secrets/admin.token}}
-upstream: {endpoints: [http://127.0.0.1:8000], max_age: 10m}
+upstream: {endpoints: [http://127.0.0.1:8000], max_age: 10m, max_in_flight: 10, slow_start: 5s}
+upstreams: {videos: {endpoints: [https://v.example:8443], tls: {ca: ca.pem, certificate: c.pem, key: {file: k}}, health: {path: /healthz, interval: 1s}}}
 catalog: catalog.yaml
 accounts: accounts.yaml
 ledger: {path: ledger.db, durability: relaxed}

@@ -10,7 +10,7 @@ use crate::cli::demo::watch::Watch;
 use crate::cli::flags::DemoFlags;
 use crate::cli::logging::log_to_stderr;
 use crate::cli::serve::{StopSignals, control_thread, ignore_harmless_signals};
-use crate::config::{self, Config, Endpoint};
+use crate::config::{self, Config};
 use crate::control;
 use crate::control::reload::read_files;
 use crate::control::serve::Running;
@@ -117,10 +117,8 @@ fn adapt(config: &mut Config, upstream: SocketAddr, ledger: &Path) {
     settings.listen = loopback.into();
     settings.admin.listen = loopback;
     settings.admin.token = None;
-    settings.upstream.endpoint = Endpoint {
-        host: upstream.ip().to_string(),
-        port: upstream.port(),
-    };
+    settings.upstream.endpoints = vec![upstream.into()];
+    settings.upstreams.clear();
     settings.ledger.path = ledger.to_owned();
     settings.limits.connections = CONNECTIONS;
 }

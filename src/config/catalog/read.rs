@@ -4,7 +4,7 @@ use crate::config::Settings;
 use crate::config::catalog::charging::charging;
 use crate::config::catalog::licences::licences;
 use crate::config::catalog::{ActionSpec, Catalog, Charging, Group, Route};
-use crate::config::reader::{Item, all, point, quoted};
+use crate::config::reader::{Item, all, nearest, point, quoted};
 use crate::config::yaml::Place;
 use crate::model::{Action, Bill, Endpoint, GroupId, Utc};
 use http::Method;
@@ -29,9 +29,17 @@ impl Reading {
     }
 }
 
-/// `settings`: no route may have their `health_path`.
-pub(in crate::config) fn read(root: Item<'_>, settings: Option<&Settings>) -> Reading {
-    let health_path = settings.and_then(|settings| settings.health_path.as_deref());
+/// `settings`: no route may have their `health_path`. `upstreams`: the names that groups and actions
+/// may name; `None` when they are not known.
+pub(in crate::config) fn read(
+    root: Item<'_>,
+    settings: Option<&Settings>,
+    upstreams: Option<&[&str]>,
+) -> Reading {
+    let known = Known {
+        health_path: settings.and_then(|settings| settings.health_path.as_deref()),
+        upstreams,
+    };
     let Some(mut fields) = root.fields() else {
         return Reading::default();
     };
@@ -54,7 +62,7 @@ pub(in crate::config) fn read(root: Item<'_>, settings: Option<&Settings>) -> Re
         item.whole32(1..=28).and_then(|n| u8::try_from(n).ok())
     });
     let example = "{GROUP: {title: TEXT, actions: {ACTION: {}}, free: {qps_per_action: 20}}}";
-    let groups_read = fields.required("groups", example, |item| groups(item, health_path));
+    let groups_read = fields.required("groups", example, |item| groups(item, known));
     let sells_licences = fields.get("licences").is_some();
     let licences = fields.optional("licences", licences);
     fields.close();
@@ -123,23 +131,49 @@ struct Groups {
     known: Vec<(GroupId, Option<Charging>)>,
 }
 
-/// Where names that must be unique over all groups were first given.
-#[derive(Default)]
-struct Taken<'a> {
-    actions: HashMap<Action, Place>,
-    routes: HashMap<Route, Place>,
+/// What the settings say that groups must heed.
+#[derive(Clone, Copy)]
+struct Known<'s> {
     /// The path that is none of a route.
-    health_path: Option<&'a str>,
+    health_path: Option<&'s str>,
+    /// The upstreams that there are.
+    upstreams: Option<&'s [&'s str]>,
 }
 
-fn groups(item: Item<'_>, health_path: Option<&str>) -> Option<Groups> {
+/// What must be known of all groups: where names that must be unique were first given.
+struct Taken<'s> {
+    actions: HashMap<Action, Place>,
+    routes: HashMap<Route, Place>,
+    known: Known<'s>,
+}
+
+impl Taken<'_> {
+    /// The upstream that a group or an action names.
+    fn upstream(&self, item: Item<'_>) -> Option<String> {
+        let name = item.text()?;
+        let Some(known) = self.known.upstreams else {
+            return Some(name.to_owned());
+        };
+        if known.contains(&name) {
+            return Some(name.to_owned());
+        }
+        let remedy = match nearest(name, known.iter().copied()) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => "add it to `upstreams` of tollgate.yaml".to_owned(),
+        };
+        item.refuse(format!("there is no upstream {}: {remedy}", quoted(name)))
+    }
+}
+
+fn groups(item: Item<'_>, known: Known<'_>) -> Option<Groups> {
     let entries = item.entries()?;
     if entries.is_empty() {
         return item.refuse("is empty: a gate needs something to sell");
     }
     let mut taken = Taken {
-        health_path,
-        ..Taken::default()
+        actions: HashMap::new(),
+        routes: HashMap::new(),
+        known,
     };
     let mut known = Vec::new();
     let groups = all(entries.into_iter().map(|entry| {
@@ -177,16 +211,25 @@ fn group(item: Item<'_>, taken: &mut Taken<'_>) -> Option<(Option<Charging>, Opt
         i.line().map(|text| Some(text.to_owned()))
     });
     let regions = fields.or("regions", Vec::new(), |i| i.each(token));
+    let upstream = fields.optional("upstream", |i| taken.upstream(i));
     let actions = fields.required("actions", "{ACTION: {route: POST /path}}", |i| {
-        actions(i, taken)
+        actions(i, upstream.clone().flatten(), taken)
     });
     let charging = charging(item, &mut fields);
     fields.close();
-    let rest = || Some((title?, title_en?, regions?, actions?));
+    let rest = || {
+        upstream?;
+        Some((title?, title_en?, regions?, actions?))
+    };
     Some((charging, rest()))
 }
 
-fn actions(item: Item<'_>, taken: &mut Taken<'_>) -> Option<Vec<ActionSpec>> {
+/// `upstream`: that of the group.
+fn actions(
+    item: Item<'_>,
+    upstream: Option<String>,
+    taken: &mut Taken<'_>,
+) -> Option<Vec<ActionSpec>> {
     let entries = item.entries()?;
     if entries.is_empty() {
         return item.refuse("is empty: a group needs an action");
@@ -213,7 +256,7 @@ fn actions(item: Item<'_>, taken: &mut Taken<'_>) -> Option<Vec<ActionSpec>> {
         let mut fields = entry.value.fields()?;
         let route = fields.optional("route", |item| {
             let route = route(item)?;
-            if taken.health_path == Some(&*route.path) {
+            if taken.known.health_path == Some(&*route.path) {
                 return item.refuse(format!("{} is `health_path` of the settings, which answers without a credential: give another path", route.path));
             }
             if let Some(first) = taken.routes.insert(route.clone(), item.place()) {
@@ -222,10 +265,12 @@ fn actions(item: Item<'_>, taken: &mut Taken<'_>) -> Option<Vec<ActionSpec>> {
             }
             Some(route)
         });
+        let own = fields.optional("upstream", |item| taken.upstream(item));
         fields.close();
         Some(ActionSpec {
             action: action?,
             route: route?,
+            upstream: own?.or_else(|| upstream.clone()),
         })
     }))
 }

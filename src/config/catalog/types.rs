@@ -34,6 +34,14 @@ pub struct Catalog {
     pub licences: Option<LicenceTerms>,
 }
 
+impl Catalog {
+    /// Whether a group or an action names this upstream.
+    pub(in crate::config) fn names(&self, upstream: &str) -> bool {
+        let mut actions = self.groups.iter().flat_map(|group| &group.actions);
+        actions.any(|spec| spec.upstream.as_deref() == Some(upstream))
+    }
+}
+
 /// Actions that share one cap, one meter and one price ladder (R1, R2).
 #[derive(Clone, Debug)]
 pub struct Group {
@@ -58,6 +66,9 @@ pub struct ActionSpec {
     pub action: Action,
     /// `None`: only by `X-TC-Action`.
     pub route: Option<Route>,
+    /// The upstream that its calls go to, which the action names, or else its group; `None`: the
+    /// default one.
+    pub upstream: Option<String>,
 }
 
 /// How plain HTTP names an action.

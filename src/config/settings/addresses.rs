@@ -12,19 +12,15 @@ pub(in crate::config) fn address(item: Item<'_>) -> Option<SocketAddr> {
     item.parsed("IP:PORT, such as 127.0.0.1:8080", |text| text.parse().ok())
 }
 
-pub(in crate::config) fn endpoint(item: Item<'_>) -> Option<Endpoint> {
-    const WHAT: &str = "http://HOST:PORT, such as http://127.0.0.1:8000";
+/// Whether TLS is spoken there, and where it is.
+pub(in crate::config) fn endpoint(item: Item<'_>) -> Option<(bool, Endpoint)> {
+    const WHAT: &str = "http://HOST:PORT or https://HOST:PORT, such as http://127.0.0.1:8000";
     let text = item.text()?;
-    if text.starts_with("https://") {
-        return item.refuse(format!(
-            "{}: TLS to the upstream is not built yet; expected {WHAT}",
-            quoted(text)
-        ));
-    }
     let uri = item.parsed(WHAT, |text| text.parse::<http::Uri>().ok())?;
-    let plain = uri.scheme_str() == Some("http")
+    let speaks_tls = uri.scheme_str() == Some("https");
+    let is_http = (speaks_tls || uri.scheme_str() == Some("http"))
         && uri.authority().is_some_and(|a| !a.as_str().contains('@'));
-    if !plain {
+    if !is_http {
         return item.parsed(WHAT, |_| None);
     }
     if !matches!(
@@ -37,8 +33,9 @@ pub(in crate::config) fn endpoint(item: Item<'_>) -> Option<Endpoint> {
             quoted(text)
         ));
     }
-    item.parsed(WHAT, |_| host_and_port(&uri, 80))
-        .map(|(host, port)| Endpoint { host, port })
+    let port = if speaks_tls { 443 } else { 80 };
+    let endpoint = item.parsed(WHAT, |_| host_and_port(&uri, port));
+    endpoint.map(|(host, port)| (speaks_tls, Endpoint { host, port }))
 }
 
 /// Whether whoever connects to the endpoint reaches this listener. A name other than `localhost` is

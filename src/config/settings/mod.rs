@@ -21,15 +21,17 @@ pub(in crate::config) mod table;
 mod tls;
 mod tls_rows;
 mod types;
+mod upstream_rows;
+mod upstreams;
 
 pub(in crate::config) use addresses::network;
 pub use listens::{ListenAddress, Listens};
 pub(in crate::config) use read::{Paths, read, read_admin};
 pub use table::reference;
-pub use types::Endpoint;
+pub use types::{Endpoint, HealthSettings};
 
 pub(crate) use types::{
-    AccessLogSettings, AccessLogTo, AdminSettings, EventSettings, LedgerSettings, Limits,
-    LoggedCalls, OutboxCertificate, OutboxLogin, OutboxSettings, Settings, SigningKey,
+    AccessLogSettings, AccessLogTo, AdminSettings, DEFAULT_UPSTREAM, EventSettings, LedgerSettings,
+    Limits, LoggedCalls, OutboxCertificate, OutboxLogin, OutboxSettings, Settings, SigningKey,
     StoreSettings, StoreTopology, UpstreamSettings, WebhookUrl,
 };

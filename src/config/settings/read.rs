@@ -5,20 +5,20 @@
 
 use crate::config::reader::Item;
 use crate::config::settings::access_log::access_log;
-use crate::config::settings::addresses::{address, endpoint, leads_to, network};
+use crate::config::settings::addresses::{address, leads_to, network};
 use crate::config::settings::events::events;
 use crate::config::settings::listen::{apart, health_path, listen, proxy_protocol};
 use crate::config::settings::outbox::outbox;
 use crate::config::settings::section::Section;
 use crate::config::settings::store::admission;
 use crate::config::settings::tls::tls;
+use crate::config::settings::upstreams::{upstream, upstreams};
 use crate::config::settings::{
     AdminSettings, LedgerSettings, Limits, Listens, Settings, UpstreamSettings,
 };
 use crate::model::Durability;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::time::Duration;
 
 /// The remedy for the section that `events` has replaced.
 const NOTICES: &str = "is replaced by `events`, whose posts are signed: write \
@@ -36,6 +36,8 @@ const EVENTS_OF_A_REPLICA: &str = "nothing would be posted: `admission.store` ma
 pub(in crate::config) struct Paths<'a> {
     pub catalog: Option<Item<'a>>,
     pub accounts: Option<Item<'a>>,
+    /// The map of named upstreams.
+    pub upstreams: Option<Item<'a>>,
 }
 
 pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
@@ -58,13 +60,18 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
     let example = "{endpoints: [\"http://127.0.0.1:8000\"]}";
     let upstream =
         top.required_section("upstream", example, |item| upstream(item, request_timeout));
+    let upstreams = top.value("upstreams", |item| upstreams(item, request_timeout));
+    let named = upstreams.iter().flatten().map(|(_, of)| ("upstreams", of));
+    let all = upstream.iter().map(|of| ("upstream", of)).chain(named);
     let public = listen.iter().flat_map(Listens::addresses);
     let public = public.filter_map(|address| Some(("listen", address.tcp()?)));
     let admins = admin.iter().map(|admin| ("admin.listen", admin.listen));
-    no_circle(&mut top, public.chain(admins), upstream.as_ref());
+    let own: Vec<_> = public.chain(admins).collect();
+    no_circle(&mut top, &own, all);
     let paths = Paths {
         catalog: top.value("catalog", Some),
         accounts: top.value("accounts", Some),
+        upstreams: top.written("upstreams"),
     };
     let ledger = top.required_section("ledger", "{path: ../var/ledger.db}", ledger);
     let admission = admission(top.section("admission"));
@@ -92,6 +99,7 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
             workers: workers?,
             admin: admin?,
             upstream: upstream?,
+            upstreams: upstreams?,
             ledger: ledger?,
             max_delay,
             store,
@@ -114,21 +122,22 @@ pub(in crate::config) fn read_admin(root: Item<'_>) -> Option<AdminSettings> {
     admin(Section::open(root)?.section("admin"))
 }
 
-/// The upstream is not one of the gate's own listeners, each with its key.
-fn no_circle(
+/// No upstream is one of the gate's own listeners, each with its key.
+fn no_circle<'u>(
     top: &mut Section<'_>,
-    listeners: impl Iterator<Item = (&'static str, SocketAddr)>,
-    upstream: Option<&UpstreamSettings>,
+    listeners: &[(&'static str, SocketAddr)],
+    upstreams: impl Iterator<Item = (&'static str, &'u UpstreamSettings)>,
 ) {
-    let at = top.written("upstream").unwrap_or(top.of);
-    for (key, listen) in listeners {
-        if let Some(upstream) = upstream
-            && leads_to(&upstream.endpoint, listen)
-        {
-            at.refuse::<()>(format!(
-                "{} is this gate's own `{key}`, {listen}, so that each call would come back to it: name the service behind the gate",
-                upstream.endpoint
-            ));
+    for (section, upstream) in upstreams {
+        let at = top.written(section).unwrap_or(top.of);
+        for (key, listen) in listeners {
+            for endpoint in &upstream.endpoints {
+                if leads_to(endpoint, *listen) {
+                    at.refuse::<()>(format!(
+                        "{endpoint} is this gate's own `{key}`, {listen}, so that each call would come back to it: name the service behind the gate"
+                    ));
+                }
+            }
         }
     }
 }
@@ -167,38 +176,6 @@ fn admin(item: Item<'_>) -> Option<AdminSettings> {
             .refuse(format!("{listen} is open to other machines: listen on 127.0.0.1, or add `token: {{file: PATH}}`"));
     }
     Some(AdminSettings { listen, token, tls })
-}
-
-fn upstream(item: Item<'_>, request_timeout: Option<Duration>) -> Option<UpstreamSettings> {
-    let mut fields = Section::open(item)?;
-    let endpoint = fields.value("endpoints", |item| match item.list()?.as_slice() {
-        [one] => endpoint(*one),
-        [] => item.refuse("is empty: name one, such as http://127.0.0.1:8000"),
-        more => item.refuse(format!(
-            "{} endpoints: balancing is not built yet; name one",
-            more.len()
-        )),
-    });
-    let connect_timeout = fields.time("connect_timeout");
-    let response_at = fields.written("response_timeout");
-    let response_timeout = fields.time("response_timeout");
-    let idle_timeout = fields.time("idle_timeout");
-    let max_age = fields.time_or_none("max_age");
-    fields.close();
-    if let (Some(response), Some(request)) = (response_timeout, request_timeout)
-        && response >= request
-    {
-        return response_at.unwrap_or(item).refuse(format!(
-            "response_timeout ({response:?}) must be shorter than limits.request_timeout ({request:?}), so that a slow upstream is answered for: shorten it"
-        ));
-    }
-    Some(UpstreamSettings {
-        endpoint: endpoint?,
-        connect_timeout: connect_timeout?,
-        response_timeout: response_timeout?,
-        idle_timeout: idle_timeout?,
-        max_age: max_age?,
-    })
 }
 
 fn ledger(item: Item<'_>) -> Option<LedgerSettings> {

@@ -96,6 +96,12 @@ impl<'a> Section<'a> {
         self.value(key, |item| count(item, setting))
     }
 
+    /// `Some(None)` when the key is absent.
+    pub(in crate::config) fn count_or_none(&mut self, key: &'static str) -> Option<Option<usize>> {
+        let setting = self.setting(key)?;
+        self.optional(key, |item| count(item, setting))
+    }
+
     /// A number that is a key's value, of a key of the whole file.
     pub(in crate::config) fn within(item: Item<'_>, key: &str) -> Option<usize> {
         match table::find("", key) {

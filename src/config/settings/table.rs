@@ -8,7 +8,7 @@
 use crate::config::Settings;
 use crate::config::settings::setting::{Bounds, Change, SECRET, Setting, Unwritten, secret};
 use crate::config::settings::{StoreSettings, StoreTopology};
-use crate::config::settings::{access_log_rows, listen_rows, outbox_rows, tls_rows};
+use crate::config::settings::{access_log_rows, listen_rows, outbox_rows, tls_rows, upstream_rows};
 use crate::config::yaml::{self, Node, Places};
 use crate::model::{LONGEST_BUDGET, LONGEST_DELAY};
 use secrecy::ExposeSecret;
@@ -119,44 +119,23 @@ pub(in crate::config) static TABLE: &[Setting] = &[
         does: "What its clients must send; required beyond loopback.",
     },
     tls_rows::ADMIN,
-    Setting {
-        key: "upstream.endpoints",
-        unwritten: Unwritten::Refused("[\"http://127.0.0.1:8000\"]"),
-        bounds: Bounds::Text("a list of one `http://HOST:PORT`"),
-        change: Change::AtRestart(|s| s.upstream.endpoint.to_string()),
-        does: "Where admitted calls go.",
-    },
-    Setting {
-        key: "upstream.connect_timeout",
-        unwritten: Unwritten::Is("1s"),
-        bounds: Bounds::Time(MS..=HOUR),
-        change: Change::AtRestart(|s| format!("{:?}", s.upstream.connect_timeout)),
-        does: "A connection takes at most so long, with the look-up of the name.",
-    },
-    Setting {
-        key: "upstream.response_timeout",
-        unwritten: Unwritten::Is("50s"),
-        bounds: Bounds::Time(MS..=HOUR),
-        change: Change::AtRestart(|s| format!("{:?}", s.upstream.response_timeout)),
-        does: "The upstream may take so long until the head of its answer; shorter than `limits.request_timeout`.",
-    },
-    Setting {
-        key: "upstream.idle_timeout",
-        unwritten: Unwritten::Is("30s"),
-        bounds: Bounds::Time(MS..=DAY),
-        change: Change::AtRestart(|s| format!("{:?}", s.upstream.idle_timeout)),
-        does: "For so long a connection is kept for the next call; write less than the upstream itself waits.",
-    },
-    Setting {
-        key: "upstream.max_age",
-        unwritten: Unwritten::Nothing,
-        bounds: Bounds::Time(SECOND..=YEAR),
-        change: Change::AtRestart(|s| {
-            let age = s.upstream.max_age;
-            age.map_or("none".to_owned(), |age| format!("{age:?}"))
-        }),
-        does: "Older connections are not used again.",
-    },
+    upstream_rows::ENDPOINTS,
+    upstream_rows::CONNECT_TIMEOUT,
+    upstream_rows::RESPONSE_TIMEOUT,
+    upstream_rows::IDLE_TIMEOUT,
+    upstream_rows::MAX_AGE,
+    upstream_rows::MAX_IN_FLIGHT,
+    upstream_rows::SLOW_START,
+    upstream_rows::HEALTH_PATH,
+    upstream_rows::HEALTH_INTERVAL,
+    upstream_rows::HEALTH_TIMEOUT,
+    upstream_rows::HEALTHY_AFTER,
+    upstream_rows::UNHEALTHY_AFTER,
+    upstream_rows::TLS_CA,
+    upstream_rows::TLS_SERVER_NAME,
+    upstream_rows::TLS_CERTIFICATE,
+    upstream_rows::TLS_KEY,
+    upstream_rows::UPSTREAMS,
     Setting {
         key: "catalog",
         unwritten: Unwritten::Refused("catalog.yaml"),

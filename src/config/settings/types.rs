@@ -4,7 +4,7 @@
 //! whom.
 
 use crate::config::settings::Listens;
-use crate::model::{Durability, ServerCertificate};
+use crate::model::{ClientTls, Durability, ServerCertificate};
 use ipnet::IpNet;
 use rust_decimal::Decimal;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
@@ -27,8 +27,11 @@ pub struct Settings {
     pub workers: Option<NonZeroUsize>,
     /// The admin listener.
     pub admin: AdminSettings,
-    /// Where admitted calls go.
+    /// Where admitted calls go whose group and action name no upstream.
     pub upstream: UpstreamSettings,
+    /// The upstreams that groups and actions name, in the order of the file; none is called
+    /// [`DEFAULT_UPSTREAM`].
+    pub upstreams: Vec<(String, UpstreamSettings)>,
     /// Where records go.
     pub ledger: LedgerSettings,
     /// The longest a call waits for its start (P2); at most 200 ms.
@@ -57,6 +60,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The names that a group or an action of the catalogue may name.
+    pub(in crate::config) fn upstream_names(&self) -> Vec<&str> {
+        let named = self.upstreams.iter().map(|(name, _)| &**name);
+        [DEFAULT_UPSTREAM].into_iter().chain(named).collect()
+    }
+
     /// The bills are made elsewhere: this gate is one of several, or its records are collected.
     pub fn books_are_elsewhere(&self) -> bool {
         self.store.is_some() || self.outbox.is_some()
@@ -105,11 +114,14 @@ pub struct AdminSettings {
     pub(crate) tls: Option<Vec<ServerCertificate>>,
 }
 
-/// The `upstream` section.
+/// The name of the upstream that has no name in the files: the section `upstream`.
+pub(crate) const DEFAULT_UPSTREAM: &str = "default";
+
+/// The `upstream` section, or one of `upstreams`.
 #[derive(Clone, Debug)]
 pub struct UpstreamSettings {
-    /// The one server behind this gate.
-    pub endpoint: Endpoint,
+    /// The servers that do the same; 1 to 64, each once.
+    pub endpoints: Vec<Endpoint>,
     /// From dialling to connected; above zero.
     pub connect_timeout: Duration,
     /// From the request's start to the response head; shorter than [`Limits::request_timeout`].
@@ -118,15 +130,47 @@ pub struct UpstreamSettings {
     pub idle_timeout: Duration,
     /// How old a connection may become before it is not used again; `None` is any age.
     pub max_age: Option<Duration>,
+    /// The most calls at once; `None` is [`Limits::connections`].
+    pub max_in_flight: Option<usize>,
+    /// How long a server that comes back gets less than its share.
+    pub slow_start: Duration,
+    /// How its servers are checked; `None`: not.
+    pub health: Option<HealthSettings>,
+    /// How TLS is spoken with its servers; `None`: plain HTTP.
+    pub(crate) tls: Option<ClientTls>,
 }
 
-/// A server that speaks plain HTTP.
+/// The section `upstream.health`.
+#[derive(Clone, Debug)]
+pub struct HealthSettings {
+    /// What is asked for; begins with `/`.
+    pub path: String,
+    /// How often; above zero.
+    pub interval: Duration,
+    /// How long an answer may take; above zero.
+    pub timeout: Duration,
+    /// So many good answers in a row bring a server back; at least 1.
+    pub healthy_after: u32,
+    /// So many bad ones in a row take it out; at least 1.
+    pub unhealthy_after: u32,
+}
+
+/// A place that can be connected to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Endpoint {
     /// A name or an address; an IPv6 address without its brackets.
     pub host: String,
     /// Not zero.
     pub port: u16,
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            host: address.ip().to_string(),
+            port: address.port(),
+        }
+    }
 }
 
 impl fmt::Display for Endpoint {

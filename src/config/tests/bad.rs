@@ -124,7 +124,7 @@ pages! {
     limits_that_contradict_each_other_are_refused: "limits";
     a_short_drain_is_a_warning: "limits";
     a_listener_open_to_other_machines_needs_its_protection: "listeners";
-    the_upstream_is_one_plain_endpoint_without_a_path: "the_upstream";
+    an_upstream_has_endpoints_without_a_path_and_a_name_that_is_used: "the_upstream";
     trusted_proxies_are_networks: "trusted_proxies";
     a_store_is_one_server_or_sentinels_or_a_cluster: "store";
     an_outbox_has_servers_and_one_way_to_say_who_the_gate_is: "outbox";

@@ -7,7 +7,9 @@ use crate::config::tests::files::{Files, TOLLGATE};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::LazyLock;
 
 const BEGIN: &str = "<!-- The settings: written by `make reference` -->\n";
 const END: &str = "<!-- The end of the settings -->\n";
@@ -33,6 +35,23 @@ fn parts(key: &str) -> (&str, &str) {
     key.rsplit_once('.').unwrap_or(("", key))
 }
 
+/// The sections around another one with the required key that they have beside it.
+const AROUND: &[(&str, &str)] = &[
+    ("upstream.health", "endpoints: [http://127.0.0.1:8000]"),
+    ("upstream.tls", "endpoints: [https://127.0.0.1:8000]"),
+];
+
+/// A certificate and its key, which nobody else may read.
+fn write_pem(files: &Files) {
+    static PEM: LazyLock<String> = LazyLock::new(|| {
+        let made = rcgen::generate_simple_self_signed(["api.example".to_owned()]).unwrap();
+        format!("{}{}", made.cert.pem(), made.signing_key.serialize_pem())
+    });
+    files.write("any.pem", &*PEM);
+    let path = files.dir.path().join("any.pem");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 /// What is said of a good file in which `key` has `value` and nothing else of its section is
 /// written but what is required.
 fn said_of(key: &str, value: &str) -> Vec<String> {
@@ -52,6 +71,9 @@ fn said_of(key: &str, value: &str) -> Vec<String> {
         "outbox.nats.password" => Some("username: x"),
         "outbox.nats.certificate" => Some("tls: true, key: {file: any.pem}"),
         "outbox.nats.key" => Some("tls: true, certificate: any.pem"),
+        "upstream.tls.certificate" => Some("ca: any.pem, key: {file: any.pem}"),
+        "upstream.tls.key" => Some("ca: any.pem, certificate: any.pem"),
+        "upstream.tls.server_name" => Some("ca: any.pem"),
         key if key.contains(".sentinel_") => Some("sentinel: x"),
         _ => None,
     };
@@ -62,19 +84,25 @@ fn said_of(key: &str, value: &str) -> Vec<String> {
         .collect();
     // From the innermost section outwards.
     let nested = |inner: String, section: &str| format!("{section}: {{{inner}}}");
-    let outwards = section.split('.').rev();
+    let around = AROUND.iter().find(|(inner, _)| *inner == section);
+    let mut outwards: Vec<&str> = section.split('.').rev().collect();
+    let mut fields = fields;
+    if let Some((_, required)) = around {
+        let inner = nested(fields.join(", "), outwards.remove(0));
+        fields = vec![inner, (*required).to_owned()];
+    }
     let (top, line) = match section {
         "" => (name, fields[0].clone()),
         _ => (
             section.split('.').next().unwrap_or(section),
-            outwards.fold(fields.join(", "), nested),
+            outwards.into_iter().fold(fields.join(", "), nested),
         ),
     };
     let is_other = |line: &&str| !line.starts_with(&format!("{top}:"));
     let mut lines: Vec<&str> = TOLLGATE.lines().filter(is_other).collect();
     lines.push(&line);
     files.write("tollgate.yaml", lines.join("\n"));
-    files.write("any.pem", "-----BEGIN CERTIFICATE-----\n");
+    write_pem(&files);
     for pair in ["gate", "admin"] {
         let names = vec!["gate.test".to_owned()];
         let rcgen::CertifiedKey { cert, signing_key } =
@@ -110,9 +138,13 @@ fn the_reader_accepts_every_key_of_the_table_with_its_default() {
             (Unwritten::Nothing, Bounds::Time(range)) => format!("{:?}", range.start()),
             (Unwritten::Nothing, Bounds::Text("a path")) => "any.pem".to_owned(),
             (Unwritten::Nothing, _) => match setting.key {
-                "outbox.nats.credentials" | "outbox.nats.key" => "{file: any.pem}".to_owned(),
+                "outbox.nats.credentials" | "outbox.nats.key" | "upstream.tls.key" => {
+                    "{file: any.pem}".to_owned()
+                }
                 "outbox.nats.nkey" => "SUx".to_owned(),
                 "health_path" => "/healthz".to_owned(),
+                "upstream.max_in_flight" => "100".to_owned(),
+                "upstream.tls.server_name" => "api.example".to_owned(),
                 _ => "\"100\"".to_owned(),
             },
         };
@@ -218,9 +250,13 @@ fn schema_of(setting: &Setting) -> Value {
             json!({"anyOf": [&one, {"type": "array", "minItems": 1, "maxItems": 16, "items": one}]})
         }
         Bounds::Text("a path that begins with `/`") => like("^/."),
+        // Filled in when the section is known.
+        Bounds::Text("a map of names, each with the keys of `upstream`") => {
+            json!({"type": "object"})
+        }
         Bounds::Text(list) if list.starts_with("a list of ") => {
             let one = match *list {
-                url if url.contains("`http://") => like("^http://"),
+                url if url.contains("`http://") => like("^https?://"),
                 "a list of HOST:PORT" => like(":[0-9]+$"),
                 pairs if pairs.contains("{cert: FILE, key:") => {
                     let key = json!({"anyOf": [from("file"), from("env")]});
@@ -292,6 +328,9 @@ fn schema_of_the_settings() -> Value {
             require(at, name);
         }
     }
+    let mut of_one = schema["properties"]["upstream"].clone();
+    of_one["title"] = "an upstream that groups and actions name".into();
+    schema["properties"]["upstreams"]["additionalProperties"] = of_one;
     schema
 }
 

@@ -36,17 +36,6 @@ const CHANGES: &[(&str, &str, &str)] = &[
         "127.0.0.1:9090}\n\n",
         "127.0.0.1:9090, token: s3cr3t}\n\n",
     ),
-    ("upstream.endpoints", "127.0.0.1:8000", "127.0.0.1:8001"),
-    (
-        "upstream.connect_timeout",
-        "connect_timeout: 1s",
-        "connect_timeout: 2s",
-    ),
-    (
-        "upstream.response_timeout",
-        "response_timeout: 50s",
-        "response_timeout: 51s",
-    ),
     ("ledger.path", "ledger.db", "other.db"),
     (
         "ledger.durability",
@@ -139,12 +128,6 @@ const CHANGES: &[(&str, &str, &str)] = &[
         "drain_notice: 1s",
         "drain_notice: 15s",
     ),
-    (
-        "upstream.idle_timeout",
-        "idle_timeout: 30s",
-        "idle_timeout: 4s",
-    ),
-    ("upstream.max_age", "# max_age: 10m", "max_age: 10m"),
     (
         "trusted_proxies",
         "trusted_proxies: []",

@@ -67,7 +67,7 @@ health_path: /healthz
     assert!(settings.behind_tls);
     assert_eq!(settings.workers.map(|n| n.get()), Some(4));
     assert_eq!(settings.admin.token.unwrap().expose_secret(), "hush");
-    assert_eq!(settings.upstream.endpoint.to_string(), "[::1]:8000");
+    assert_eq!(settings.upstream.endpoints[0].to_string(), "[::1]:8000");
     assert_eq!(settings.upstream.connect_timeout.as_millis(), 250);
     assert_eq!(settings.upstream.response_timeout.as_secs(), 120);
     assert_eq!(settings.upstream.idle_timeout.as_millis(), 800);

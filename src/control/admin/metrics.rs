@@ -2,7 +2,8 @@
 
 use crate::control::admin::app::App;
 use crate::control::admin::own_figures;
-use crate::metrics::{AccountFigures, Exposition};
+use crate::metrics::{AccountFigures, EndpointFigures, Exposition};
+use crate::proxy::upstream::ToldUpstream;
 use crate::proxy::{Shared, counts};
 use axum::extract::State as Extracted;
 use axum::http::{HeaderMap, header};
@@ -38,6 +39,8 @@ pub(super) async fn metrics(Extracted(admin): App, fields: HeaderMap) -> Respons
     }
     let expiring = shared.policy.load().expiring(shared.clock.utc());
     metrics.keys_expiring.set(whole(expiring as u64));
+    let upstreams = shared.policy.load().upstreams.told();
+    metrics.set_upstreams(upstreams.iter().map(endpoint_figures));
     own_figures::read(metrics, admin.started_at);
     let form = wanted(&fields);
     let text = metrics.expose_as(form, figures(shared));
@@ -46,6 +49,16 @@ pub(super) async fn metrics(Extracted(admin): App, fields: HeaderMap) -> Respons
         Exposition::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
     };
     ([(header::CONTENT_TYPE, content_type)], text).into_response()
+}
+
+fn endpoint_figures(upstream: &ToldUpstream) -> (&str, bool, Vec<EndpointFigures>) {
+    let endpoints = upstream.endpoints.iter().map(|of| EndpointFigures {
+        endpoint: of.endpoint.clone(),
+        is_up: of.is_up(),
+        in_flight: of.in_flight(),
+        ejections: of.ejections,
+    });
+    (&upstream.name, upstream.up, endpoints.collect())
 }
 
 /// The form that `Accept` wants most (RFC 9110 §12.5.1); the older one unless the other is wanted more.

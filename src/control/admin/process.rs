@@ -10,6 +10,7 @@ use crate::control::outbox::GateOutbox;
 use crate::control::reload::{Outcome, ReloadOptions};
 use crate::ledger::LedgerStats;
 use crate::model::COMMIT;
+use crate::proxy::upstream::{ToldEndpoint, ToldServer, ToldUpstream};
 use crate::store::NodeStatus;
 use axum::Json;
 use axum::extract::State as Extracted;
@@ -75,6 +76,7 @@ pub(super) fn state_of(admin: &Admin, ledger: &LedgerStats) -> Value {
             "balances": heard.balances.len(),
             "is_current": shared.hears_standing(),
         })),
+        "upstreams": policy.upstreams.told().iter().map(upstream).collect::<Vec<_>>(),
         // The shared store; null when this gate decides alone.
         "store": store,
         // How far the records are on their way to the collector; null when they stay here.
@@ -89,6 +91,32 @@ pub(super) fn state_of(admin: &Admin, ledger: &LedgerStats) -> Value {
             "wal_bytes": ledger.wal_bytes,
             "free_bytes": ledger.free_bytes,
         },
+    })
+}
+
+fn upstream(told: &ToldUpstream) -> Value {
+    let server = |server: &ToldServer| {
+        json!({
+            "address": server.address,
+            "state": server.state,
+            "reached": server.reached,
+            "in_flight": server.in_flight,
+            "latency_seconds": server.latency.map(|latency| latency.as_secs_f64()),
+        })
+    };
+    let endpoint = |of: &ToldEndpoint| {
+        json!({
+            "endpoint": of.endpoint,
+            "ejections": of.ejections,
+            "servers": of.servers.iter().map(server).collect::<Vec<_>>(),
+        })
+    };
+    json!({
+        "name": told.name,
+        "up": told.up,
+        "in_flight": told.in_flight,
+        "max_in_flight": told.max_in_flight,
+        "endpoints": told.endpoints.iter().map(endpoint).collect::<Vec<_>>(),
     })
 }
 

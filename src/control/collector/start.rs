@@ -19,8 +19,8 @@ use crate::control::reload::Reloader;
 use crate::control::replica::replica_name;
 use crate::control::serve::Running;
 use crate::control::start::{
-    StartError, delivery_of_events, dialer, housekeeping, off_thread, opened, proxy,
-    serve_operators, spawn_workers, started_settler, workers_of,
+    StartError, delivery_of_events, housekeeping, off_thread, opened, proxy, serve_operators,
+    spawn_workers, started_settler, workers_of,
 };
 use crate::control::systemd::Inherited;
 use crate::ledger::Ledger;
@@ -76,9 +76,8 @@ pub async fn collect(config: Config, clock: Clock, on: Inherited) -> Result<Runn
         )
     };
     let mut control = vec![tokio::spawn(serve_operators(operators, router))];
-    let dialer = Arc::new(dialer(&settings, &shared.metrics));
     let (phase, _) = watch::channel(Phase::Serve);
-    let (threads, pulse) = spawn_workers(&settings, listeners.workers, &portal, &dialer, &phase)?;
+    let (threads, pulse) = spawn_workers(listeners.workers, &portal, &phase)?;
     control.push(tokio::spawn(housekeeping(portal.clone())));
     control.push(tokio::spawn(settler.clone().run()));
     control.extend(delivery_of_events(&settings, &shared, &settler, raised));
@@ -94,7 +93,6 @@ pub async fn collect(config: Config, clock: Clock, on: Inherited) -> Result<Runn
         desk: portal.desk().clone(),
         reloader,
         settler,
-        dialer,
         sending: None,
         phase,
         state,

@@ -20,7 +20,7 @@ const SMALL_BYTES: usize = 2 * 1024;
 const BULK_TURNS: usize = 16;
 
 /// A body on its way through. Its sender asks for it piece by piece.
-pub trait Body {
+pub(crate) trait Body {
     /// Why it broke off.
     type Error: Into<Box<dyn std::error::Error + Send + Sync>>;
 

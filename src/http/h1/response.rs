@@ -22,7 +22,7 @@ const HEAD_FIELDS: usize = 100;
 /// The bytes are not HTTP, or their end cannot be told.
 #[derive(thiserror::Error, Clone, Copy, Debug)]
 #[error("the upstream's answer is not HTTP: {0}")]
-pub struct Nonsense(&'static str);
+pub(crate) struct Nonsense(&'static str);
 
 impl From<Malformed> for Nonsense {
     fn from(Malformed(why): Malformed) -> Self {
@@ -32,14 +32,14 @@ impl From<Malformed> for Nonsense {
 
 /// The head of a request as it goes out: its line and the fields written so far. Types check each
 /// part, so that no value can end a line early.
-pub struct ForwardHead {
+pub(crate) struct ForwardHead {
     lines: HeadWriter,
     method: Method,
 }
 
 impl ForwardHead {
     /// `target` is written in origin form.
-    pub fn new(method: Method, target: &Target) -> Self {
+    pub(crate) fn new(method: Method, target: &Target) -> Self {
         let mut lines = HeadWriter::new(Vec::with_capacity(1024));
         let path = match target.path() {
             "" => "/",
@@ -54,18 +54,18 @@ impl ForwardHead {
     }
 
     /// A field as it came.
-    pub fn field(&mut self, field: Field<'_>) {
+    pub(crate) fn field(&mut self, field: Field<'_>) {
         self.lines.field(field);
     }
 
     /// A field of our own. Left out when the text is anything but visible ASCII and spaces.
-    pub fn text(&mut self, name: &'static str, text: impl AsRef<[u8]>) {
+    pub(crate) fn text(&mut self, name: &'static str, text: impl AsRef<[u8]>) {
         self.lines.text(name, text);
     }
 
     /// A list of our own, which goes on where the fields of this name in the head that was read
     /// end.
-    pub fn list(&mut self, name: &'static str, before: &Fields, last: &str) {
+    pub(crate) fn list(&mut self, name: &'static str, before: &Fields, last: &str) {
         self.lines.list(name, before, last);
     }
 

@@ -6,6 +6,7 @@ use crate::metrics::IntCounter;
 use crate::model::{Action, GroupId, Mode};
 use crate::proxy::admission::Limiter;
 use crate::proxy::rate_lines::RateLines;
+use crate::proxy::upstream::Upstream;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
@@ -24,6 +25,8 @@ pub struct Operation {
     pub(crate) rate_lines: RateLines,
     /// The regions in which it may be called; empty: all.
     pub regions: Vec<String>,
+    /// Where its calls go.
+    pub(crate) upstream: Arc<Upstream>,
     pub(super) admitted: [IntCounter; Mode::ALL.len()],
     pub(super) throttled: [IntCounter; Mode::ALL.len()],
 }

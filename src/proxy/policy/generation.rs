@@ -14,6 +14,7 @@ use crate::proxy::policy::account::{Entitlement, KnownAccount, Operation};
 use crate::proxy::policy::keys::{Keys, KnownKey};
 use crate::proxy::policy::licence_keys::{KnownLicenceKey, LicenceKeyTable};
 use crate::proxy::rate_lines::RateLines;
+use crate::proxy::upstream::Upstreams;
 use foldhash::fast::RandomState;
 use http::Method;
 use std::collections::HashMap;
@@ -27,6 +28,8 @@ pub struct Policy {
     pub digest: String,
     /// The catalogue as loaded.
     pub catalog: Arc<Catalog>,
+    /// Where calls go.
+    pub upstreams: Upstreams,
     operations: Vec<Arc<Operation>>,
     routes: HashMap<String, Vec<(Method, usize)>, RandomState>,
     keys: Keys,
@@ -41,6 +44,7 @@ impl Policy {
         generation: u64,
         catalog: Arc<Catalog>,
         accounts: Vec<config::Account>,
+        upstreams: Upstreams,
         metrics: &Metrics,
     ) -> Self {
         let mut routes: HashMap<String, Vec<_>, RandomState> = HashMap::default();
@@ -53,7 +57,7 @@ impl Policy {
                     .push((route.method.clone(), index));
             }
         }
-        let operations = operations(&catalog, metrics);
+        let operations = operations(&catalog, &upstreams, metrics);
         let mut accounts: Box<[_]> = accounts
             .into_iter()
             .map(|sold| Arc::new(KnownAccount::new(sold, &operations)))
@@ -63,6 +67,7 @@ impl Policy {
             generation,
             digest: String::new(),
             catalog,
+            upstreams,
             operations,
             routes,
             keys: Keys::of(&accounts),
@@ -233,7 +238,7 @@ impl Policy {
     }
 }
 
-fn operations(catalog: &Catalog, metrics: &Metrics) -> Vec<Arc<Operation>> {
+fn operations(catalog: &Catalog, upstreams: &Upstreams, metrics: &Metrics) -> Vec<Arc<Operation>> {
     let specs = catalog
         .groups
         .iter()
@@ -270,6 +275,7 @@ fn operations(catalog: &Catalog, metrics: &Metrics) -> Vec<Arc<Operation>> {
                 group: group.id.clone(),
                 rate_lines: RateLines::of(&group.id),
                 regions: group.regions.clone(),
+                upstream: upstreams.of(spec.upstream.as_deref()).clone(),
                 admitted: counters(Decision::Admitted, ""),
                 throttled: counters(Decision::Throttled, "over_quota"),
             })
@@ -324,7 +330,9 @@ mod tests {
             }
         }
         let metrics = Metrics::new(10);
-        Policy::build(generation, Arc::new(catalog), config.accounts, &metrics)
+        let upstreams = Upstreams::new(&config.settings, 1, &Clock::default());
+        let (catalog, accounts) = (Arc::new(catalog), config.accounts);
+        Policy::build(generation, catalog, accounts, upstreams, &metrics)
     }
 
     fn limiter(policy: &Policy, action: &str, limiters: &Limiters) -> Option<Arc<Limiter>> {

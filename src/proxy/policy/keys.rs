@@ -231,7 +231,9 @@ impl Keys {
 pub(super) mod tests {
     use super::*;
     use crate::config;
+    use crate::model::Clock;
     use crate::proxy::policy::Policy;
+    use crate::proxy::upstream::Upstreams;
     use std::path::Path;
 
     /// The shipped files, whose first account has these keys.
@@ -240,7 +242,9 @@ pub(super) mod tests {
         let mut config = config::load(&path).unwrap();
         config.accounts[0].keys = keys.into();
         let metrics = Metrics::new(10);
-        Policy::build(1, Arc::new(config.catalog), config.accounts, &metrics)
+        let upstreams = Upstreams::new(&config.settings, 1, &Clock::default());
+        let (catalog, accounts) = (Arc::new(config.catalog), config.accounts);
+        Policy::build(1, catalog, accounts, upstreams, &metrics)
     }
 
     pub(in crate::proxy::policy) fn key(digest: u8) -> Key {

@@ -5,17 +5,19 @@
 
 use crate::http::h1::{Body, Piece};
 use crate::http::{ByteReader, Fields, Framing, Pipe};
-use crate::proxy::upstream::pool::{PooledLink, ReadBuffer, Upstream};
+use crate::model::Mono;
+use crate::proxy::upstream::named::InFlight;
+use crate::proxy::upstream::pool::{PooledLink, ReadBuffer};
+use crate::proxy::upstream::server::Lease;
 use bytes::Bytes;
 use http::StatusCode;
 use std::io;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio::net::tcp::OwnedReadHalf;
+use std::time::Duration;
 use tokio::task::AbortHandle;
 
 /// The upstream's answer.
-pub struct UpstreamAnswer {
+pub(crate) struct UpstreamAnswer {
     /// Its status, as the upstream sent it.
     pub status: StatusCode,
     /// Its fields, without those that end at this hop.
@@ -31,29 +33,60 @@ pub struct UpstreamBody {
     keeps_alive: bool,
     /// `None` only while it is dropped.
     source: Option<Source>,
-    pool: Arc<Upstream>,
+    /// Where the call is counted until its answer has ended; `None` for a check.
+    held: Option<Held>,
+}
+
+/// A call that is counted at its server and its upstream.
+struct Held {
+    lease: Lease,
+    in_flight: InFlight,
+    /// No other server was tried before.
+    is_first: bool,
 }
 
 /// The connection from which an answer is read.
 pub(super) enum Source {
     Link(PooledLink),
     /// The rest of the request is still being sent by this task.
-    WhileSending(OwnedReadHalf, ReadBuffer, AbortHandle),
+    WhileSending(Box<dyn ByteReader>, ReadBuffer, AbortHandle),
 }
 
 impl UpstreamBody {
-    pub(super) fn new(
-        framing: Framing,
-        keeps_alive: bool,
-        source: Source,
-        pool: Arc<Upstream>,
-    ) -> Self {
+    pub(super) fn new(framing: Framing, keeps_alive: bool, source: Source) -> Self {
         Self {
             framing,
             keeps_alive,
             source: Some(source),
-            pool,
+            held: None,
         }
+    }
+
+    /// The call is counted at its server and its upstream until the answer has ended, and its
+    /// connection may be used again.
+    pub(super) fn hold(&mut self, lease: Lease, in_flight: InFlight, is_first: bool) {
+        self.held = Some(Held {
+            lease,
+            in_flight,
+            is_first,
+        });
+    }
+
+    /// The head of the answer came after so long.
+    pub fn came_after(&self, took: Duration, now: Mono) {
+        if let Some(held) = &self.held
+            && held.is_first
+        {
+            held.lease.server.answered_in(took, now);
+        }
+    }
+
+    /// The longest pause between two pieces that its upstream may make.
+    pub fn response_timeout(&self) -> Duration {
+        let held = self.held.as_ref();
+        held.map_or(Duration::ZERO, |held| {
+            held.in_flight.upstream().response_timeout()
+        })
     }
 
     /// The next piece; `None` when it has ended.
@@ -102,7 +135,7 @@ impl Source {
     fn parts(&mut self) -> (&mut dyn ByteReader, &mut ReadBuffer) {
         match self {
             Self::Link(link) => (&mut link.stream, &mut link.buffer),
-            Self::WhileSending(reader, buffer, _) => (reader, buffer),
+            Self::WhileSending(reader, buffer, _) => (&mut **reader, buffer),
         }
     }
 }
@@ -135,7 +168,9 @@ impl Drop for UpstreamBody {
     fn drop(&mut self) {
         match self.source.take() {
             Some(Source::Link(link)) if self.keeps_alive && self.framing.has_ended() => {
-                self.pool.give_back(link);
+                if let Some(held) = &self.held {
+                    held.lease.give_back(link, held.in_flight.keep());
+                }
             }
             // The answer was dropped before its end, so the rest of the request is of no use. Left
             // alone the task would send for as long as the upstream does not read. After a whole

@@ -3,29 +3,35 @@
 //! Owns whether a request may be sent again: only when nothing of it was sent.
 
 use crate::http::h1::{self, AnswerHead, Body, ForwardHead, Nonsense, NotSent, answer_head};
+use crate::http::{ByteReader, ByteWriter};
 use crate::proxy::upstream::UpstreamFailure;
 use crate::proxy::upstream::answer::{Source, UpstreamAnswer, UpstreamBody};
-use crate::proxy::upstream::pool::{PooledLink, Upstream, UpstreamConnection};
+use crate::proxy::upstream::link::Link;
+use crate::proxy::upstream::pool::PooledLink;
 use http::Method;
 use std::io;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// How often the body of a request that was answered early is asked whether it gives up.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// A request that got no answer, and whether it may be sent again.
-pub enum NotAnswered<B> {
-    /// A kept connection had gone; nothing of the request was sent, and its body is sound. Take
-    /// another connection.
-    Unsent(UpstreamRequest<B>),
+/// A request that got no answer.
+pub(super) enum NotAnswered<B> {
+    /// Nothing of it was sent, and its body is sound: it may take another connection.
+    Unsent(UpstreamRequest<B>, UpstreamFailure),
     /// It failed.
-    Failed(UpstreamFailure),
+    Failed {
+        failure: UpstreamFailure,
+        /// All of it had gone, so that its client has no part in the failure.
+        is_whole: bool,
+        /// The connection, when it has seen nothing of the request.
+        untouched: Option<PooledLink>,
+    },
 }
 
 /// A request on its way out.
-pub struct UpstreamRequest<B> {
+pub(crate) struct UpstreamRequest<B> {
     method: Method,
     /// On the heap: each future that it passes through would be larger by it.
     message: Box<h1::Outgoing<B>>,
@@ -33,7 +39,7 @@ pub struct UpstreamRequest<B> {
 
 impl<B: Body> UpstreamRequest<B> {
     /// The framing follows from the body: its length, or chunks when it does not know it.
-    pub fn new(head: ForwardHead, body: B) -> Self {
+    pub(crate) fn new(head: ForwardHead, body: B) -> Self {
         let length = body.left();
         let body = (length != Some(0)).then_some(body);
         let method = head.method().clone();
@@ -93,7 +99,7 @@ impl<B: Body> Exchange<B> {
                 // A link that takes no more brings no more: an answer has come by now or never
                 // will. The upstream may have answered and then closed with the rest of the request
                 // unread, and the runtime not heard of it.
-                Some(_) => link.buffer.read_now(&link.stream),
+                Some(_) => link.buffer.read_now(&mut link.stream),
             };
             match read {
                 Ok(0) => {
@@ -119,7 +125,7 @@ impl<B: Body> Exchange<B> {
     }
 
     /// The answer, whose head has come. Its body is read from the same connection.
-    fn answered(self, head: AnswerHead, pool: Arc<Upstream>) -> UpstreamAnswer
+    fn answered(self, head: AnswerHead) -> UpstreamAnswer
     where
         B: Send + 'static,
     {
@@ -137,82 +143,91 @@ impl<B: Body> Exchange<B> {
         UpstreamAnswer {
             status: head.status,
             fields: head.fields,
-            body: UpstreamBody::new(head.framing, keeps_alive, source, pool),
+            body: UpstreamBody::new(head.framing, keeps_alive, source),
         }
     }
 
-    /// Decides whether the request may take another connection: only when nothing of it was sent,
-    /// and this connection was an old one.
-    fn not_answered(
-        self,
-        failure: UpstreamFailure,
-        is_reused: bool,
-        pool: &Upstream,
-    ) -> NotAnswered<B> {
+    /// Decides whether the request may take another connection: only when nothing of it was sent.
+    fn not_answered(self, failure: UpstreamFailure) -> NotAnswered<B> {
+        let is_whole = self.outgoing.is_none();
         let unsent = self.outgoing.filter(|outgoing| !outgoing.message.begun());
         match (failure, unsent) {
-            // The connection has no part in it, and has seen nothing of it.
-            (failure @ UpstreamFailure::Incomplete(_), Some(_)) => {
-                pool.give_back(self.link);
-                NotAnswered::Failed(failure)
-            }
-            (failure @ UpstreamFailure::Incomplete(_), None) => NotAnswered::Failed(failure),
-            // A kept connection may be closed by the upstream at any moment; a new one may not.
-            (_, Some(unsent)) if is_reused => NotAnswered::Unsent(unsent),
-            (failure, _) => NotAnswered::Failed(failure),
+            (failure @ UpstreamFailure::Incomplete(_), unsent) => NotAnswered::Failed {
+                failure,
+                is_whole,
+                untouched: unsent.map(|_| self.link),
+            },
+            (failure, Some(unsent)) => NotAnswered::Unsent(unsent, failure),
+            (failure, None) => NotAnswered::Failed {
+                failure,
+                is_whole,
+                untouched: None,
+            },
         }
     }
 }
 
 /// Sends the rest of a request that was answered early, in a task of its own: the client may want
 /// to send all before it reads.
-fn send_rest<B>(link: PooledLink, mut rest: UpstreamRequest<B>) -> Source
+fn send_rest<B>(link: PooledLink, rest: UpstreamRequest<B>) -> Source
 where
     B: Body + Send + 'static,
 {
-    let (reader, mut writer) = link.stream.into_split();
-    let sending = tokio::spawn(async move {
-        let mut look = tokio::time::interval(LOOK);
-        std::future::poll_fn(|cx| {
-            if rest.message.poll_send(&mut writer, cx).is_ready() {
-                return Poll::Ready(());
-            }
-            // An upstream that has answered may never read the rest. Its sending holds the client's
-            // connection, and nothing else would end it.
-            while look.poll_tick(cx).is_ready() {
-                if rest.message.is_given_up() {
-                    return Poll::Ready(());
-                }
-            }
-            Poll::Pending
-        })
-        .await;
-        // Dropped, it would say that no more comes, and some servers take that for a client that
-        // has gone.
-        writer.forget();
-    });
+    let (reader, sending): (Box<dyn ByteReader>, _) = match link.stream {
+        Link::Plain(stream) => {
+            let (reader, mut writer) = stream.into_split();
+            let sending = tokio::spawn(async move {
+                keep_sending(rest, &mut writer).await;
+                // Dropped, it would say that no more comes, and some servers take that for a client
+                // that has gone.
+                writer.forget();
+            });
+            (Box::new(reader), sending)
+        }
+        Link::Tls(stream) => {
+            let (reader, mut writer) = stream.into_split();
+            let sending = tokio::spawn(async move { keep_sending(rest, &mut writer).await });
+            (Box::new(reader), sending)
+        }
+    };
     Source::WhileSending(reader, link.buffer, sending.abort_handle())
 }
 
-impl UpstreamConnection {
-    /// Sends the request and waits for the head of the answer. When the upstream answers before all
-    /// of the request was sent, the rest goes on by itself until its body gives up.
-    pub async fn send<B>(
-        self,
-        outgoing: UpstreamRequest<B>,
-    ) -> Result<UpstreamAnswer, NotAnswered<B>>
-    where
-        B: Body + Send + 'static,
-    {
-        let method = outgoing.method.clone();
-        let mut exchange = Exchange {
-            link: self.link,
-            outgoing: Some(outgoing),
-            broken: None,
-        };
-        match std::future::poll_fn(|cx| exchange.poll_head(&method, cx)).await {
-            Ok(head) => Ok(exchange.answered(head, self.pool)),
-            Err(failure) => Err(exchange.not_answered(failure, self.is_reused, &self.pool)),
+async fn keep_sending<B: Body>(mut rest: UpstreamRequest<B>, writer: &mut impl ByteWriter) {
+    let mut look = tokio::time::interval(LOOK);
+    std::future::poll_fn(|cx| {
+        if rest.message.poll_send(writer, cx).is_ready() {
+            return Poll::Ready(());
         }
+        // An upstream that has answered may never read the rest. Its sending holds the client's
+        // connection, and nothing else would end it.
+        while look.poll_tick(cx).is_ready() {
+            if rest.message.is_given_up() {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Sends the request and waits for the head of the answer. When the upstream answers before all of
+/// the request was sent, the rest goes on by itself until its body gives up.
+pub(super) async fn exchange<B>(
+    link: PooledLink,
+    outgoing: UpstreamRequest<B>,
+) -> Result<UpstreamAnswer, NotAnswered<B>>
+where
+    B: Body + Send + 'static,
+{
+    let method = outgoing.method.clone();
+    let mut exchange = Exchange {
+        link,
+        outgoing: Some(outgoing),
+        broken: None,
+    };
+    match std::future::poll_fn(|cx| exchange.poll_head(&method, cx)).await {
+        Ok(head) => Ok(exchange.answered(head)),
+        Err(failure) => Err(exchange.not_answered(failure)),
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 
 /// Why no answer came.
 #[derive(thiserror::Error, Debug)]
-pub enum UpstreamFailure {
+pub(crate) enum UpstreamFailure {
     /// No connection. Nothing was sent.
     #[error("cannot connect to the upstream {endpoint}: {cause}")]
     Unreachable {
@@ -14,6 +14,9 @@ pub enum UpstreamFailure {
         /// The system's error.
         cause: io::Error,
     },
+    /// Every endpoint of it is out. Nothing was sent.
+    #[error("every endpoint of the upstream {0} is out")]
+    AllOut(Box<str>),
     /// The body of the request broke off.
     #[error("the request broke off: {0}")]
     Incomplete(Box<dyn std::error::Error + Send + Sync>),

@@ -1,16 +1,29 @@
-//! Forward: one call over one connection to the upstream.
+//! Forward: one call to one server of its upstream.
 //!
-//! Owns the pool of connections and the messages over them. Must never send anything twice that may
-//! have been read, and never reuse a connection before both the request and its answer have ended.
+//! An *upstream* has endpoints, as the settings name them; an *endpoint* has servers, one for each
+//! address of its name. Owns the choice of the server, what is known of each, the pools of
+//! connections and the messages over them. Must never send anything twice that may have been read,
+//! and never reuse a connection before both the request and its answer have ended.
 
 mod answer;
-mod dialer;
+mod attend;
+mod balance;
 mod exchange;
 mod failure;
+mod health;
+mod link;
+mod named;
 mod pool;
+mod resolved;
+mod sending;
+mod server;
+mod upstreams;
+
+pub use upstreams::Upstreams;
 
 pub(crate) use answer::{UpstreamAnswer, UpstreamBody};
-pub(crate) use dialer::Dialer;
-pub(crate) use exchange::{NotAnswered, UpstreamRequest};
+pub(crate) use exchange::UpstreamRequest;
 pub(crate) use failure::UpstreamFailure;
-pub(crate) use pool::{Keep, Upstream};
+pub(crate) use named::{InFlight, Upstream};
+pub(crate) use sending::Sending;
+pub(crate) use upstreams::{ToldEndpoint, ToldServer, ToldUpstream};

@@ -1,20 +1,17 @@
-//! The connections to the upstream that wait for work.
+//! The connections to a server that wait for work.
 //!
 //! Owns which of them may be used again, and for how long. Must never lend one on which bytes have
 //! come unasked: they would be taken for the answer to the next call.
 
-use crate::http::{is_quiet, read_now};
-use crate::proxy::upstream::{Dialer, UpstreamFailure};
+use crate::proxy::upstream::link::Link;
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// An answer is read in steps of this size at first, and in larger ones, up to the second, while
@@ -22,16 +19,13 @@ use tokio::time::Instant;
 const READ_BYTES: usize = 8 * 1024;
 const BULK_READ_BYTES: usize = 128 * 1024;
 
-/// The pool of one worker: the way to the upstream, and the connections that wait for work.
-pub struct Upstream {
-    dialer: Arc<Dialer>,
-    keep: Keep,
-    idle: Mutex<Vec<PooledLink>>,
-}
+/// The connections of one worker to one server that wait for work.
+#[derive(Default)]
+pub(super) struct Pool(Mutex<Vec<PooledLink>>);
 
 /// How long a connection is kept for the next call.
 #[derive(Clone, Copy, Debug)]
-pub struct Keep {
+pub(crate) struct Keep {
     /// Since its last answer ended. Shorter than the upstream's own patience: a call that meets the
     /// moment at which the upstream closes is lost. An upstream that says how long it waits
     /// (`Keep-Alive: timeout=`) is heeded.
@@ -49,7 +43,7 @@ pub(super) struct ReadBuffer {
 
 /// A connection to the upstream, with the bytes that were read from it.
 pub(super) struct PooledLink {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Link,
     pub(super) buffer: ReadBuffer,
     opened: Instant,
     /// For how long the upstream keeps it while it is idle, as it said last.
@@ -58,62 +52,22 @@ pub(super) struct PooledLink {
     kept_until: Instant,
 }
 
-/// A connection taken for one call.
-pub struct UpstreamConnection {
-    pub(super) link: PooledLink,
-    pub(super) is_reused: bool,
-    pub(super) pool: Arc<Upstream>,
-}
-
-impl Upstream {
-    /// An empty pool.
-    pub fn new(dialer: Arc<Dialer>, keep: Keep) -> Self {
-        Self {
-            dialer,
-            keep,
-            idle: Mutex::default(),
-        }
-    }
-
-    /// A connection that waits for work, the last used first; else a new one.
-    pub async fn connection(self: &Arc<Self>) -> Result<UpstreamConnection, UpstreamFailure> {
-        if let Some(link) = self.take_idle() {
-            return Ok(UpstreamConnection {
-                link,
-                is_reused: true,
-                pool: self.clone(),
-            });
-        }
-        let stream = Box::pin(self.dialer.dial()).await?;
-        let opened = Instant::now();
-        let link = PooledLink {
-            stream,
-            buffer: ReadBuffer::default(),
-            opened,
-            keep_alive: None,
-            kept_until: opened,
-        };
-        Ok(UpstreamConnection {
-            link,
-            is_reused: false,
-            pool: self.clone(),
-        })
-    }
-
-    fn take_idle(&self) -> Option<PooledLink> {
-        let mut idle = self.idle.lock();
+impl Pool {
+    /// A connection that waits for work, the last used first.
+    pub(super) fn take(&self) -> Option<PooledLink> {
+        let mut idle = self.0.lock();
         loop {
-            let link = idle.pop()?;
+            let mut link = idle.pop()?;
             let is_kept = link.kept_until > Instant::now();
             // Bytes that have come unasked would be taken for the answer to this call.
-            if is_kept && link.buffer.bytes.is_empty() && is_quiet(&link.stream) {
+            if is_kept && link.buffer.bytes.is_empty() && link.stream.is_quiet() {
                 return Some(link);
             }
         }
     }
 
     /// Takes a connection back for the next call, if it can still be used.
-    pub(super) fn give_back(&self, mut link: PooledLink) {
+    pub(super) fn give_back(&self, mut link: PooledLink, keep: Keep) {
         if !link.is_quiet() {
             return;
         }
@@ -121,16 +75,21 @@ impl Upstream {
             // The memory that one large answer needed is not held for the small ones.
             link.buffer = ReadBuffer::default();
         }
-        link.kept_until = self.keep.until(&link, Instant::now());
-        self.idle.lock().push(link);
+        link.kept_until = keep.until(&link, Instant::now());
+        self.0.lock().push(link);
     }
 
-    /// Closes the connections that have been idle for too long, or that the upstream has closed. To
-    /// be called once a second.
-    pub fn sweep(&self) {
+    /// Closes the connections that have been idle for too long, or that the server has closed.
+    pub(super) fn sweep(&self) {
         let now = Instant::now();
-        let mut idle = self.idle.lock();
-        idle.retain(|link| link.kept_until > now && link.is_quiet());
+        let mut idle = self.0.lock();
+        idle.retain_mut(|link| link.kept_until > now && link.is_quiet());
+    }
+
+    /// Closes all of them.
+    pub(super) fn clear(&self) {
+        let idle = std::mem::take(&mut *self.0.lock());
+        drop(idle);
     }
 }
 
@@ -149,12 +108,22 @@ impl Keep {
 }
 
 impl PooledLink {
+    /// A connection that was opened now.
+    pub(super) fn new(stream: Link) -> Self {
+        let opened = Instant::now();
+        Self {
+            stream,
+            buffer: ReadBuffer::default(),
+            opened,
+            keep_alive: None,
+            kept_until: opened,
+        }
+    }
+
     /// Open, as far as is known, and nothing has come unasked. Costs a system call only when the
     /// runtime has heard of something: enough to close what cannot be used, not to use it.
-    fn is_quiet(&self) -> bool {
-        let nothing = self.stream.try_read(&mut [0]);
-        self.buffer.bytes.is_empty()
-            && nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    fn is_quiet(&mut self) -> bool {
+        self.buffer.bytes.is_empty() && self.stream.seems_quiet()
     }
 }
 
@@ -184,10 +153,10 @@ impl ReadBuffer {
     }
 
     /// Reads what has come; 0 at the end of the stream. Asks the system, not the runtime.
-    pub(super) fn read_now(&mut self, from: &TcpStream) -> io::Result<usize> {
+    pub(super) fn read_now(&mut self, from: &mut Link) -> io::Result<usize> {
         let before = self.bytes.len();
         self.bytes.resize(before + self.read_bytes, 0);
-        let read = read_now(from, &mut self.bytes[before..]);
+        let read = from.read_now(&mut self.bytes[before..]);
         self.bytes.truncate(before + read.as_ref().unwrap_or(&0));
         read
     }

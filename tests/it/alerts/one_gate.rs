@@ -49,7 +49,11 @@ impl Gates {
         let home = tempfile::tempdir().unwrap();
         let disk = Disk::new(home.path());
         let [ledger, log] = ["ledger.db", "access.log"].map(|file| disk.root().join(file));
-        let log = format!("trusted_proxies: []\naccess_log: {{to: {}}}", log.display());
+        let dead = free_port();
+        let log = format!(
+            "trusted_proxies: []\naccess_log: {{to: {}}}\nupstreams: {{spare: {{endpoints: [http://{upstream}, http://127.0.0.1:{dead}]}}}}",
+            log.display()
+        );
         let edits = [
             ("workers: auto", "workers: 1"),
             ("  connections: 4000", "  connections: 40"),
@@ -140,8 +144,14 @@ impl Gates {
             })
             .await;
         let answer = |_| async { json(StatusCode::OK, "{}") };
+        let half = ["TollgateUpstreamEndpointDown"];
+        watch.quiet(&half, &here).await;
         Upstream::scripted_at(&self.upstream.to_string(), answer).await;
-        assert_eq!(self.call().await, StatusCode::OK);
+        watch
+            .fires_while(&half, &here, async || {
+                assert_eq!(self.call().await, StatusCode::OK);
+            })
+            .await;
     }
 
     async fn reload(&self, expected: StatusCode) {

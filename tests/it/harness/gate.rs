@@ -24,10 +24,7 @@ pub fn shipped_config(dir: &Path, upstream: SocketAddr) -> Config {
     let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
     config.settings.listen = loopback.into();
     config.settings.admin.listen = loopback;
-    config.settings.upstream.endpoint = Endpoint {
-        host: upstream.ip().to_string(),
-        port: upstream.port(),
-    };
+    config.settings.upstream.endpoints = vec![upstream.into()];
     config.settings.ledger.path = dir.join("ledger.db");
     config.settings.limits.connections = 500;
     config.settings.ledger.stall_after = PATIENT;

@@ -1,6 +1,7 @@
 //! What the tests share: a gate in this process or as the real binary, an upstream that the test
 //! scripts, a client that shows every byte.
 
+mod backend;
 mod cut;
 mod gate;
 mod nats;
@@ -13,6 +14,7 @@ mod store;
 mod upstream;
 mod wire;
 
+pub use backend::*;
 pub use cut::*;
 pub use gate::*;
 pub use nats::*;
@@ -40,7 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tollgate::testing::config::{self, Config, Endpoint};
+use tollgate::testing::config::{self, Config};
 use tollgate::testing::control;
 use tollgate::testing::control::serve::Running;
 use tollgate::testing::ledger::{ClockWatch, Entry, Reader, StoredRecord};

@@ -126,6 +126,7 @@ mod tests {
     use crate::config;
     use crate::metrics::Metrics;
     use crate::model::{AccountId, Clock, Mode};
+    use crate::proxy::upstream::Upstreams;
     use std::sync::Arc;
     use std::sync::atomic::Ordering;
 
@@ -143,7 +144,9 @@ mod tests {
             account
         };
         let accounts = (0..MANY).map(sample).collect();
-        Policy::build(1, Arc::new(config.catalog), accounts, &Metrics::new(1))
+        let metrics = Metrics::new(1);
+        let upstreams = Upstreams::new(&config.settings, 1, &Clock::default());
+        Policy::build(1, Arc::new(config.catalog), accounts, upstreams, &metrics)
     }
 
     /// Calls of the nth account at its limiter.

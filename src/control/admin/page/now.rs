@@ -25,7 +25,7 @@ pub(super) fn figures(admin: &Admin, stats: &LedgerStats) -> Value {
         "totals": {"received": metrics.received.get(), "decided": glance.decided},
         "overhead": overhead,
         "upstream": upstream,
-        "upstream_up": metrics.upstream_up.get() == 1,
+        "upstream_up": policy.upstreams.iter().all(|upstream| upstream.is_up()),
         "connections_limit": metrics.connections_limit.get(),
         "commit_age_seconds": commit_age,
         "disk_days_left": days,
