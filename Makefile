@@ -4,7 +4,7 @@ SHELL := /bin/bash
 VENV  := target/venv
 NODE  := target/node
 
-.PHONY: demo demo-replicas test quick torture fuzz needs man reference dist bench soak clean
+.PHONY: demo demo-replicas test quick torture fuzz needs deny man reference dist bench soak clean
 
 # Shows the gate at work until Ctrl-C, or so long: make demo ARGS="--seconds 20"
 demo:
@@ -58,6 +58,13 @@ ANSWERS  := 40000
 fuzz:
 	FUZZ_REQUESTS=$(REQUESTS) FUZZ_ANSWERS=$(ANSWERS) $(if $(SEED),FUZZ_SEED=$(SEED)) \
 		cargo test --locked --test it -- --nocapture fuzz::
+
+# Licences, bans, sources and known faults of the crates, by deny.toml. `make test` does the same with the advisories that
+# are there already.
+deny:
+	@if [ -d target/advisory-db ]; then git -C target/advisory-db pull --quiet --ff-only || true; \
+	else timeout 120 git clone --quiet --depth 1 https://github.com/rustsec/advisory-db target/advisory-db || true; fi
+	tests/deny.py
 
 # Debian packages, or the line that installs them.
 needs:
