@@ -19,7 +19,7 @@ demo-replicas:
 THREADS := $(shell expr 2 \* $$(nproc))
 
 # Everything that must hold before a change goes in. Installs what the tests need when it is missing.
-test: needs $(VENV)/ready $(NODE)/ready
+test: needs $(VENV)/ready $(VENV)-tls/ready $(NODE)/ready
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --lib --bins --test architecture
@@ -76,6 +76,12 @@ needs:
 $(VENV)/ready: tests/deploy/requirements.txt tests/sdk/requirements.txt tests/events/requirements.txt tests/store/requirements.txt tests/nats/requirements.txt tests/h2/requirements.txt deploy/examples/licence/requirements.txt | needs
 	python3 -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(^:%=--requirement %)
+	@touch $@
+
+# What looks for faults of TLS. It wants another `cryptography` than the examples that verify grants.
+$(VENV)-tls/ready: tests/tls/requirements.txt | needs
+	python3 -m venv --clear $(VENV)-tls
+	$(VENV)-tls/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
 # What verifies events in Node, and what checks the status page.

@@ -219,7 +219,7 @@ impl Server {
         };
         let tls = match gate.has_tls {
             true => format!(
-                "tls: {{certificates: [{{cert: \"{}\", key: \"{}\"}}]}}\n",
+                "tls: {{certificates: [{{cert: \"{}\", key: {{file: \"{}\"}}}}]}}\n",
                 CERTIFICATE.file("cert.pem").display(),
                 CERTIFICATE.file("key.pem").display()
             ),

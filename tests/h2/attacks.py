@@ -121,14 +121,20 @@ def _(c, server):
     flood(c, frame_bytes(CONTINUATION, 0, 1), 200_000)
 
 
-def flood_of(name, *frame_of, handshake_settings=(), must_end=False):
-    @attack(f"a flood of {name}", must_end)
+def flood_of(name, *frame_of, begin=False):
+    @attack(f"a flood of {name}")
     def _(c, server):
-        c.handshake(handshake_settings)
+        c.handshake()
+        if begin:
+            c.headers(1, fields(server.request()))
         flood(c, frame_bytes(*frame_of), 100_000)
 
 
 flood_of("PING", PING, 0, 0, b"12345678")
+flood_of("PING ACK that nobody asked for", PING, ACK, 0, b"12345678")
+flood_of("SETTINGS ACK that nobody asked for", SETTINGS, ACK, 0)
+flood_of("RST_STREAM of a closed stream", RST_STREAM, 0, 1, b"\0\0\0\x08", begin=True)
+flood_of("GOAWAY", GOAWAY, 0, 0, b"\0" * 8)
 flood_of("SETTINGS", SETTINGS, 0, 0, settings_payload([(MAX_STREAMS, 100)]))
 flood_of("empty SETTINGS", SETTINGS, 0, 0)
 flood_of("PRIORITY of an idle stream", PRIORITY, 0, 9, b"\0\0\0\0\x0f")
@@ -276,7 +282,7 @@ STALLS = [("nothing after the connection", lambda raw: raw), ("half a TLS hello"
 
 def stalls(server, only):
     """All at once: each must be closed in the time, with whatever words before."""
-    begun = [(name, stalled(server.address, begin)) for name, begin in STALLS if only in name]
+    begun = [(name, stalled(server.address, begin)) for name, begin in STALLS if only in f"stall: {name}"]
     until, failed = time.monotonic() + server.stall, []
     for name, connection in begun:
         ended = connection is None or reads_to_end(connection, until)

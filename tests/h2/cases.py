@@ -31,20 +31,32 @@ def wanted(connection, what, is_wanted, is_wrong=lambda _: False):
     return f"wanted {what}; came {', '.join(seen[-6:])}"
 
 
+class OtherCode(str):
+    """The error was seen, and called by another code. What a client has to do is the same."""
+
+
 def connection_error(connection, *codes):
     """GOAWAY with one of the codes, or the end of the connection without a word."""
-    names = " or ".join(code_name(code) for code in codes)
-    return wanted(connection, f"a connection error {names}",
-                  lambda e: e.kind == "CLOSED" or e.kind == "GOAWAY" and e.code in codes,
-                  lambda e: e.kind == "GOAWAY" and e.code != NO_ERROR)
+    return error(connection, ("GOAWAY",), codes)
 
 
 def stream_error(connection, *codes):
     """RST_STREAM with one of the codes, or a connection error, which a server may make of any."""
+    return error(connection, ("GOAWAY", "RST_STREAM"), codes)
+
+
+def error(connection, kinds, codes):
+    other = []
+
+    def is_wanted(now):
+        # A server ends the connection after an error of it, whatever it calls the error.
+        if now.kind == "GOAWAY" and now.code not in (NO_ERROR, *codes):
+            other.append(now)
+        return now.kind == "CLOSED" or now.kind in kinds and now.code in codes
+
     names = " or ".join(code_name(code) for code in codes)
-    return wanted(connection, f"an error {names}",
-                  lambda e: e.kind == "CLOSED" or e.kind in ("GOAWAY", "RST_STREAM") and e.code in codes,
-                  lambda e: e.kind == "GOAWAY" and e.code != NO_ERROR)
+    broken = wanted(connection, names, is_wanted)
+    return broken or (OtherCode(f"{other[0]} in place of {names}") if other else None)
 
 
 def malformed(connection):
