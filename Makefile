@@ -51,12 +51,13 @@ torture:
 	if [ $$(id -u) = 0 ] && [ -e /dev/loop-control ]; then tests/disk/real_eio.py target/debug/tollgate 50; \
 	else echo "skipped: tests/disk/real_eio.py needs root and loop devices"; fi
 
-# Bytes that are nearly HTTP, from clients and from the upstream: ten minutes on two cores. A finding is printed with the
-# seed that makes it again: make fuzz SEED=7 REQUESTS=1 ANSWERS=0
+# Bytes that are nearly HTTP, from clients and from the upstream, over TLS too, and frames that are nearly HTTP/2: twenty minutes on two cores. A finding is printed with the
+# seed that makes it again: make fuzz SEED=7 REQUESTS=1 ANSWERS=0 FRAMES=0
 REQUESTS := 200000
 ANSWERS  := 40000
+FRAMES   := 20000
 fuzz:
-	FUZZ_REQUESTS=$(REQUESTS) FUZZ_ANSWERS=$(ANSWERS) $(if $(SEED),FUZZ_SEED=$(SEED)) \
+	FUZZ_REQUESTS=$(REQUESTS) FUZZ_ANSWERS=$(ANSWERS) FUZZ_HTTP2=$(FRAMES) $(if $(SEED),FUZZ_SEED=$(SEED)) \
 		cargo test --locked --test it -- --nocapture fuzz::
 
 # Licences, bans, sources and known faults of the crates, by deny.toml. `make test` does the same with the advisories that
