@@ -4,6 +4,7 @@
 use crate::bills::seed;
 use crate::events::raise;
 use crate::harness::*;
+use crate::tls::{TlsGate, certificate};
 use base64::Engine;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -312,6 +313,48 @@ async fn no_secret_of_a_store_or_of_nats_stands_in_what_a_gate_says_when_it_cann
         assert_ne!(said.code, Some(0));
         assert_no_secret("check", (said.out + &said.err).as_bytes());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_private_key_of_tls_stands_in_what_a_gate_says_when_it_cannot_use_it() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let gate = TlsGate::start(&upstream).await;
+    let key_file = gate.house.file("tls/gate.key");
+    let key = std::fs::read_to_string(&key_file).unwrap();
+    let lines: Vec<&str> = key.lines().filter(|line| !line.starts_with('-')).collect();
+    assert!(lines.len() >= 2, "a key in PEM");
+    let keeps_it = |whence: &str, said: &str| {
+        for line in &lines {
+            let start = &line[..line.len().min(16)];
+            assert!(!said.contains(start), "{whence} has the key: {said}");
+        }
+    };
+    let mut wire = Wire::connect(gate.house.public).await;
+    wire.write("GET / HTTP/1.1\r\n\r\n").await;
+    wire.try_reply().await;
+    let mut wire = Wire::connect(gate.house.public).await;
+    wire.write(b"\x16\x03\x01\x00\x05\xff\xff\xff\xff\xff")
+        .await;
+    wire.try_reply().await;
+    let other = gate.house.file("other");
+    let (_, of_another) = certificate(&other, &[]);
+    for broken in [
+        key[..key.len() / 2].to_owned(),
+        key.replace("PRIVATE KEY", "CERTIFICATE"),
+        lines.join(""),
+        std::fs::read_to_string(of_another).unwrap() + &key,
+    ] {
+        std::fs::write(&key_file, &broken).unwrap();
+        let said = gate.house.run(&["check"]);
+        keeps_it("check", &(said.out + &said.err));
+        let (_, said) = post_reload(gate.house.admin, "").await;
+        keeps_it("a reload", &said.to_string());
+    }
+    for path in ["/metrics", "/status"] {
+        let (_, _, said) = get(gate.house.admin, path).await;
+        keeps_it(path, &String::from_utf8_lossy(&said));
+    }
+    keeps_it("the log", &gate.house.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -334,8 +334,14 @@ impl Lane {
         bodies.sort();
         sent.sort();
         if is_sound && (answers.iter().any(Option::is_none) || bodies != sent) {
+            let told = |bodies: &[Vec<u8>]| {
+                let told = bodies.iter().map(|body| body.escape_ascii().to_string());
+                told.collect::<Vec<_>>().join(", ")
+            };
             return Err(format!(
-                "sound requests with {sent:?} are seen with {bodies:?}"
+                "sound requests with [{}] are seen with [{}]",
+                told(&sent),
+                told(&bodies)
             ));
         }
         tally.note(if is_sound { "sound" } else { "changed" });
