@@ -233,7 +233,7 @@ impl Pace {
 /// Who makes one call after another.
 pub(crate) enum Caller {
     Http1(Connection<TcpStream>),
-    Tls(Connection<TlsStream<TcpStream>>),
+    Tls(Box<Connection<TlsStream<TcpStream>>>),
     Http2(Stream),
 }
 
@@ -246,7 +246,9 @@ impl Caller {
         let mut callers = Vec::new();
         for _ in 0..count {
             callers.push(match wire {
-                Wire::Tls => Self::Tls(Connection::on(tls::connect(address, "http/1.1").await)),
+                Wire::Tls => Self::Tls(Box::new(Connection::on(
+                    tls::connect(address, "http/1.1").await,
+                ))),
                 _ => Self::Http1(Connection::open(address).await),
             });
         }
