@@ -79,12 +79,12 @@ pub async fn gate(upstream: SocketAddr, has_tls: bool) -> (Gate, Door) {
         .await
         .expect("the gate starts");
     let door = Door {
-        address: running.public,
+        address: running.public.first_tcp().unwrap(),
         tls: has_tls.then(|| trusting(&[&cert], &["http/1.1"])),
         http2: trusting(&[&cert], &["h2"]),
     };
     let gate = Gate {
-        public: running.public,
+        public: running.public.first_tcp().unwrap(),
         admin: running.admin,
         running: Some(running),
         clock,
