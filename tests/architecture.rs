@@ -586,7 +586,7 @@ fn every_rule_of_the_contract_names_a_test_that_proves_it_or_is_not_built() {
 #[test]
 fn every_test_that_a_page_names_exists() {
     let page = |name| std::fs::read_to_string(root().join(name)).unwrap();
-    let pages = page("README.md") + &page(CONTRACT);
+    let pages = page("README.md") + &page("SECURITY.md") + &page(CONTRACT);
     let mut files = Vec::new();
     files_under(&root().join("src"), &mut files);
     files_under(&root().join("tests"), &mut files);

@@ -1,7 +1,7 @@
 //! The cases, one function each: who is started, what is sent, what is printed.
 
 use crate::accounts;
-use crate::load::{Calls, Load, Pace, SMALL_BODY};
+use crate::load::{Calls, Load, Pace, SMALL_BODY, Wire};
 use crate::servers::{self, Accounts, Figure, Gate, Server};
 use crate::table::{self, Row};
 use crate::upstream::Upstream;
@@ -14,12 +14,12 @@ use std::time::Duration;
 use tollgate::testing::model::Clock;
 use tollgate::testing::proxy::identity::tc3::BodyHash;
 
-const MEASURED: Duration = Duration::from_secs(2);
+pub(crate) const MEASURED: Duration = Duration::from_secs(2);
 /// Of the round that warms caches and connections and is not counted.
 const WARMED: Duration = Duration::from_millis(500);
 const CONNECTIONS: usize = 64;
 /// HAProxy's default, and what large bodies want.
-const SMALL_BUFFER: usize = 16 << 10;
+pub(crate) const SMALL_BUFFER: usize = 16 << 10;
 const LARGE_BUFFER: usize = 64 << 10;
 /// Addresses in `unknown`. The gate forgives each of them ten failed keys at once and one more a
 /// second, and knows 65,536 apart: so many in turn may fail 60,000 times a second for ever without
@@ -37,17 +37,18 @@ pub(crate) struct Bench {
 }
 
 /// One server under one load, measured once a round.
-struct Contender<'a> {
-    label: String,
+pub(crate) struct Contender<'a> {
+    pub label: String,
     /// `None` calls the upstream directly.
-    server: Option<&'a Server>,
-    traffic: Traffic,
-    pace: Pace,
-    connections: usize,
-    status: u16,
+    pub server: Option<&'a Server>,
+    pub traffic: Traffic,
+    pub wire: Wire,
+    pub pace: Pace,
+    pub connections: usize,
+    pub status: u16,
 }
 
-enum Traffic {
+pub(crate) enum Traffic {
     Keyed(Arc<Calls>),
     /// Signed anew each round: a signature is valid for five minutes.
     Signed {
@@ -57,11 +58,12 @@ enum Traffic {
 }
 
 impl<'a> Contender<'a> {
-    fn new(server: &'a Server, calls: &Arc<Calls>) -> Self {
+    pub(crate) fn new(server: &'a Server, calls: &Arc<Calls>) -> Self {
         Self {
             label: server.name.to_owned(),
             server: Some(server),
             traffic: Traffic::Keyed(calls.clone()),
+            wire: Wire::Plain,
             pace: Pace::Closed,
             connections: CONNECTIONS,
             status: 200,
@@ -90,6 +92,7 @@ impl<'a> Contender<'a> {
         };
         let load = Load {
             calls,
+            wire: self.wire,
             pace: self.pace,
             connections: self.connections,
             status: self.status,
@@ -118,13 +121,17 @@ impl Bench {
 
     /// The peers that are installed. HAProxy's buffers are to be its default but for large bodies.
     async fn peers(&self, accounts: Accounts, buffer_bytes: usize) -> Vec<Server> {
-        let nginx = Server::nginx(accounts, &self.upstream).await;
-        let haproxy = Server::haproxy(accounts, &self.upstream, buffer_bytes).await;
+        let nginx = Server::nginx(accounts, &self.upstream, false).await;
+        let haproxy = Server::haproxy(accounts, &self.upstream, buffer_bytes, false).await;
         nginx.into_iter().chain(haproxy).collect()
     }
 
     /// Measures all of them, round by round, and checks afterwards that each gate's ledger agrees.
-    async fn compare(&self, contenders: &[Contender<'_>], lasting: Duration) -> Vec<Row> {
+    pub(crate) async fn compare(
+        &self,
+        contenders: &[Contender<'_>],
+        lasting: Duration,
+    ) -> Vec<Row> {
         let mut rows: Vec<Row> = contenders
             .iter()
             .map(|contender| Row {
@@ -246,8 +253,8 @@ impl Bench {
             self.gate("tollgate, 100,000 accounts", Gate::STRICT, many)
                 .await,
         )];
-        let nginx = Server::nginx(one, &self.upstream).await;
-        pairs.extend(nginx.zip(Server::nginx(many, &self.upstream).await));
+        let nginx = Server::nginx(one, &self.upstream, false).await;
+        pairs.extend(nginx.zip(Server::nginx(many, &self.upstream, false).await));
         let (of_one, of_many) = (
             Calls::with_keys(0..1, SMALL_BODY),
             // Each server needs its own turn, to have heard of every account in the end.

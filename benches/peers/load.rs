@@ -5,15 +5,17 @@
 //! benchmark: a server that does something else than the case says has no figure.
 
 use crate::accounts;
+use crate::tls::{self, Stream};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
+use tokio_rustls::client::TlsStream;
 use tollgate::testing::model::{Clock, Mono};
 
 /// A small call, such as one that names a picture by its URL.
@@ -106,9 +108,21 @@ pub(crate) enum Pace {
     PerSecond(u64),
 }
 
+/// What calls are sent over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// HTTP/1.1.
+    Plain,
+    /// HTTP/1.1 over TLS.
+    Tls,
+    /// HTTP/2 over TLS.
+    H2,
+}
+
 #[derive(Clone)]
 pub(crate) struct Load {
     pub calls: Arc<Calls>,
+    pub wire: Wire,
     pub pace: Pace,
     pub connections: usize,
     /// The status of every answer. Of 429, 1 % may be 200: what the small quota lets in.
@@ -144,7 +158,7 @@ impl Load {
     pub(crate) async fn run(
         &self,
         name: &'static str,
-        connections: Vec<Connection>,
+        connections: Vec<Caller>,
         lasting: Duration,
     ) -> Answers {
         let clock = Clock::default();
@@ -216,29 +230,67 @@ impl Pace {
     }
 }
 
-pub(crate) struct Connection {
-    stream: TcpStream,
+/// Who makes one call after another.
+pub(crate) enum Caller {
+    Http1(Connection<TcpStream>),
+    Tls(Box<Connection<TlsStream<TcpStream>>>),
+    Http2(Stream),
+}
+
+impl Caller {
+    pub(crate) async fn open(address: SocketAddr, wire: Wire, count: usize) -> Vec<Self> {
+        if wire == Wire::H2 {
+            let streams = Stream::open(address, count).await;
+            return streams.into_iter().map(Self::Http2).collect();
+        }
+        let mut callers = Vec::new();
+        for _ in 0..count {
+            callers.push(match wire {
+                Wire::Tls => Self::Tls(Box::new(Connection::on(
+                    tls::connect(address, "http/1.1").await,
+                ))),
+                _ => Self::Http1(Connection::open(address).await),
+            });
+        }
+        callers
+    }
+
+    /// Sends a whole request and reads the whole answer; gives its status.
+    async fn call(&mut self, request: &[u8]) -> u16 {
+        match self {
+            Self::Http1(connection) => connection.answer(request).await.0,
+            Self::Tls(connection) => connection.answer(request).await.0,
+            Self::Http2(stream) => stream.call(request).await,
+        }
+    }
+}
+
+pub(crate) struct Connection<S> {
+    stream: S,
     buffer: Vec<u8>,
 }
 
-impl Connection {
+impl Connection<TcpStream> {
     pub(crate) async fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::on(stream)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    fn on(stream: S) -> Self {
         Self {
             stream,
             buffer: vec![0; 4 * 1024],
         }
     }
 
-    /// Sends a whole request and reads the whole answer; gives its status.
-    pub(crate) async fn call(&mut self, request: &[u8]) -> u16 {
-        self.answer(request).await.0
-    }
-
-    /// The same, with the answer's body.
+    /// Sends a whole request and reads the whole answer: its status and body.
     pub(crate) async fn answer(&mut self, request: &[u8]) -> (u16, &[u8]) {
         self.stream.write_all(request).await.unwrap();
+        // TLS may keep the last of it back.
+        self.stream.flush().await.unwrap();
         let mut filled = 0;
         loop {
             if filled == self.buffer.len() {

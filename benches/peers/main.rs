@@ -13,6 +13,7 @@
 //! - `ledger`     calls of 1,000 accounts beside those of one
 //! - `store`      what a store that replicas share adds to a call
 //! - `outbox`     what sending the records to a collector adds to a call
+//! - `tls`        the same as A and B over TLS, with HTTP/1.1 and HTTP/2
 //! - `watched`    what an access log and open status pages add to a call
 //! - `soak`       H: an hour at half load (ROUNDS is the minutes here); fails when memory grows
 //!
@@ -36,13 +37,14 @@ mod servers;
 mod soak;
 mod store;
 mod table;
+mod tls;
 mod upstream;
 mod watched;
 
 use cases::Bench;
 use std::fs::read_to_string;
 
-const CASES: [&str; 11] = [
+const CASES: [&str; 12] = [
     "admitted",
     "throttled",
     "unknown",
@@ -54,6 +56,7 @@ const CASES: [&str; 11] = [
     "store",
     "outbox",
     "watched",
+    "tls",
 ];
 /// Only when it is asked for.
 const SOAK: &str = "soak";
@@ -98,6 +101,7 @@ fn main() {
                 "ledger" => bench.ledger().await,
                 "store" => store::run(&bench).await,
                 "outbox" => outbox::run(&bench).await,
+                "tls" => tls::run(&bench).await,
                 "watched" => watched::run(&bench).await,
                 _ => soak::run(rounds.unwrap_or(60)).await,
             }

@@ -5,7 +5,7 @@
 //! they need themselves is shown, and is none of the gate's.
 
 use crate::cases::Bench;
-use crate::load::{Calls, Load, Pace, SMALL_BODY};
+use crate::load::{Calls, Load, Pace, SMALL_BODY, Wire};
 use crate::servers::{self, Accounts, Figure, Gate, Server};
 use crate::table::{self, Row};
 use std::time::Duration;
@@ -66,6 +66,7 @@ async fn compare(
         pace: Pace::PerSecond(per_second),
         connections: CONNECTIONS,
         status: 200,
+        wire: Wire::Plain,
         is_at_store: false,
     };
     for round in 0..=bench.rounds {

@@ -7,7 +7,8 @@
 //! promises.
 
 use crate::accounts;
-use crate::load::{Connection, Load};
+use crate::load::{Caller, Connection, Load};
+use crate::tls::CERTIFICATE;
 use crate::upstream::Upstream;
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -59,6 +60,8 @@ pub(crate) struct Gate {
     pub outbox: Option<SocketAddr>,
     /// Each call has a line in a file.
     pub has_access_log: bool,
+    /// Calls come over TLS.
+    pub has_tls: bool,
     /// `serve`, or `collect`.
     pub command: &'static str,
 }
@@ -71,6 +74,7 @@ impl Gate {
         store: None,
         outbox: None,
         has_access_log: false,
+        has_tls: false,
         command: "serve",
     };
     pub(crate) const RELAXED: Self = Self {
@@ -157,10 +161,7 @@ pub(crate) async fn measure(
     upstream: &Upstream,
     lasting: Duration,
 ) -> Figure {
-    let mut connections = Vec::new();
-    for _ in 0..load.connections {
-        connections.push(Connection::open(address).await);
-    }
+    let connections = Caller::open(address, load.wire, load.connections).await;
     tokio::time::sleep(SETTLED).await;
     let name = server.map_or("directly", |server| server.name);
     let (cpu_before, reached_before) = (server.map(Server::cpu), upstream.answered());
@@ -216,8 +217,16 @@ impl Server {
             true => "access_log: {to: access.log}\n",
             false => "",
         };
+        let tls = match gate.has_tls {
+            true => format!(
+                "tls: {{certificates: [{{cert: \"{}\", key: {{file: \"{}\"}}}}]}}\n",
+                CERTIFICATE.file("cert.pem").display(),
+                CERTIFICATE.file("key.pem").display()
+            ),
+            false => String::new(),
+        };
         let settings = format!(
-            "{store}{outbox}{access_log}listen: {address}\nworkers: {}\nadmin: {{listen: \"{admin}\"}}\n\
+            "{tls}{store}{outbox}{access_log}listen: {address}\nworkers: {}\nadmin: {{listen: \"{admin}\"}}\n\
              upstream: {{endpoints: [\"http://{}\"]}}\ncatalog: catalog.yaml\naccounts: accounts.yaml\n\
              ledger: {{path: ledger.db, when_missing: create, durability: {}}}\ntrusted_proxies: [127.0.0.0/8]\n\
              limits: {{connections: 1000, body_memory: 2GiB}}\n",
@@ -233,7 +242,11 @@ impl Server {
     /// nginx tuned as far as its manual goes: refusals without a line in the log, bodies passed on
     /// while they arrive, and a C library that keeps the memory it has (else each large body maps
     /// it anew).
-    pub(crate) async fn nginx(accounts: Accounts, upstream: &Upstream) -> Option<Self> {
+    pub(crate) async fn nginx(
+        accounts: Accounts,
+        upstream: &Upstream,
+        has_tls: bool,
+    ) -> Option<Self> {
         version("nginx")?;
         let dir = tempfile::tempdir().unwrap();
         let (address, path) = (free_address(), dir.path().display());
@@ -253,12 +266,20 @@ impl Server {
                limit_req_zone $http_x_api_key zone=many:32m rate={LARGE_QUOTA}r/s;\n\
                limit_req_zone $few zone=few:1m rate={SMALL_QUOTA}r/s; limit_req_status 429;\n\
                upstream up {{ server {upstream}; keepalive 128; keepalive_requests 100000000; }}\n\
-               server {{ listen {address}; client_max_body_size 10m; client_body_buffer_size 120k; location / {{\n\
+               server {{ listen {address}{tls}; client_max_body_size 10m; client_body_buffer_size 120k; location / {{\n\
                  if ($known = 0) {{ return 401; }}\n\
                  limit_req zone=many burst={LARGE_QUOTA} nodelay; limit_req zone=few burst={SMALL_QUOTA} nodelay;\n\
                  proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ''; proxy_request_buffering off; }} }} }}\n",
             throttled = accounts::key(accounts.throttled()),
             upstream = upstream.address,
+            tls = match has_tls {
+                true => format!(
+                    " ssl http2; ssl_protocols TLSv1.3; ssl_certificate {}; ssl_certificate_key {}",
+                    CERTIFICATE.file("cert.pem").display(),
+                    CERTIFICATE.file("key.pem").display()
+                ),
+                false => String::new(),
+            },
         );
         let file = dir.path().join("nginx.conf");
         std::fs::write(&file, config).unwrap();
@@ -281,6 +302,7 @@ impl Server {
         accounts: Accounts,
         upstream: &Upstream,
         buffer_bytes: usize,
+        has_tls: bool,
     ) -> Option<Self> {
         version("haproxy")?;
         let dir = tempfile::tempdir().unwrap();
@@ -293,7 +315,7 @@ impl Server {
         let config = format!(
             "global\n  nbthread 1\n  tune.bufsize {buffer_bytes}\n  log ring@calls local0\nring calls\n  format rfc5424\n  size 8388608\n\
              defaults\n  mode http\n  timeout client 300s\n  timeout server 60s\n  timeout connect 5s\n  \
-             option http-keep-alive\n  log global\nfrontend front\n  bind {address}\n  \
+             option http-keep-alive\n  log global\nfrontend front\n  bind {address}{tls}\n  \
              acl known req.hdr(x-api-key) -m str -f {keys}\n  acl few req.hdr(x-api-key) -m str {throttled}\n  \
              stick-table type string len 64 size 200k expire 10s store http_req_rate(1s)\n  \
              http-request set-log-level silent unless known\n  \
@@ -306,6 +328,13 @@ impl Server {
             keys = keys.display(),
             throttled = accounts::key(accounts.throttled()),
             upstream = upstream.address,
+            tls = match has_tls {
+                true => format!(
+                    " ssl crt {} alpn h2,http/1.1",
+                    CERTIFICATE.file("both.pem").display()
+                ),
+                false => String::new(),
+            },
         );
         let file = dir.path().join("haproxy.cfg");
         std::fs::write(&file, config).unwrap();

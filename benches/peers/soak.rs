@@ -1,6 +1,6 @@
 //! Long running: does memory or latency creep up?
 
-use crate::load::{Calls, Load, Pace, SMALL_BODY};
+use crate::load::{Calls, Load, Pace, SMALL_BODY, Wire};
 use crate::servers::{self, Accounts, Gate, Server};
 use crate::table;
 use crate::upstream::Upstream;
@@ -25,6 +25,7 @@ pub(crate) async fn run(minutes: usize) {
         pace: Pace::Closed,
         connections: 64,
         status: 200,
+        wire: Wire::Plain,
         is_at_store: false,
     };
     let most = servers::measure(&load, gate.address, Some(&gate), &upstream, MINUTE / 10).await;

@@ -5,7 +5,7 @@
 //! ledgers are relaxed, so that waiting for a disk does not cover what is measured.
 
 use crate::cases::Bench;
-use crate::load::{Calls, Load, Pace, SMALL_BODY};
+use crate::load::{Calls, Load, Pace, SMALL_BODY, Wire};
 use crate::servers::{self, Accounts, Figure, Gate, Server};
 use crate::table::{self, Row};
 use rustix::time::{ClockId, clock_gettime};
@@ -109,6 +109,7 @@ async fn compare(bench: &Bench, case: &Case, alone: &Server, asking: &Server, re
         pace: Pace::PerSecond(case.per_second),
         connections: CONNECTIONS,
         status: case.status,
+        wire: Wire::Plain,
         is_at_store: false,
     };
     for round in 0..=bench.rounds {

@@ -5,7 +5,7 @@
 //! done behind them, writing the lines and telling the pages, is shown apart.
 
 use crate::cases::Bench;
-use crate::load::{Calls, Load, Pace, SMALL_BODY};
+use crate::load::{Calls, Load, Pace, SMALL_BODY, Wire};
 use crate::servers::{self, Accounts, Figure, Gate, Server};
 use crate::table::Row;
 use std::time::Duration;
@@ -69,6 +69,7 @@ async fn compare(bench: &Bench, pace: Pace, gates: &[Server]) {
         pace,
         connections: CONNECTIONS,
         status: 200,
+        wire: Wire::Plain,
         is_at_store: false,
     };
     for round in 0..=bench.rounds {

@@ -32,9 +32,11 @@ pub(crate) fn log_to_stderr(default: Level) -> anyhow::Result<(WorkerGuard, Erro
         // then.
         .log_internal_errors(false)
         .with_writer(writer);
-    // Sealed days and settled months are evidence: no level silences them.
+    // Sealed days and settled months are evidence: no level silences them. What a client sends over
+    // HTTP/2 is no event of ours: it could fill the disk with a line for each frame.
     let kept = Targets::new()
         .with_default(level)
+        .with_target("h2", Level::ERROR)
         .with_target(EVIDENCE, Level::INFO);
     let logs = tracing_subscriber::registry().with(kept);
     if is_terminal {

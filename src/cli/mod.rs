@@ -8,6 +8,7 @@ mod check;
 mod collect;
 mod completions;
 mod config_flag;
+mod dumps;
 mod events;
 mod explain;
 mod fetch;
@@ -46,6 +47,7 @@ pub use check::check;
 pub use collect::collect;
 pub use completions::{completions, man};
 pub use config_flag::ConfigFlag;
+pub use dumps::forbid_core_dumps;
 pub use events::events;
 pub use explain::explain;
 pub use flags::{

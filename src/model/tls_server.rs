@@ -163,7 +163,8 @@ impl ResolvesServerCert for ShownCertificates {
             shown.0.key.choose_scheme(schemes).is_some()
         };
         let best = shown.iter().find(|shown| is_named(shown) && fits(shown));
-        let any = || shown.iter().find(fits);
+        // When none fits, the handshake fails by it, with the alert that says so.
+        let any = || shown.iter().find(fits).or_else(|| shown.first());
         best.or_else(any).map(|shown| shown.0.clone())
     }
 }

@@ -149,7 +149,7 @@ fn call(account: &str, at: Utc) -> Record {
 }
 
 /// Raises events in a ledger that no gate has, in this order: `account/n`.
-fn raise(ledger: &Path, events: &[(&str, u32)]) {
+pub fn raise(ledger: &Path, events: &[(&str, u32)]) {
     let open = rusqlite::Connection::open(ledger).unwrap();
     for (account, n) in events {
         let body = json!({"type": "pack.low", "data": {"account": account, "n": n}});

@@ -50,7 +50,7 @@ const VALUES: [(&str, &str); 6] = [
 
 /// Commands that are not run here, or all that begin so when there is a blank at the end; and what
 /// checks them instead.
-const ELSEWHERE: [(&str, &str); 28] = [
+const ELSEWHERE: [(&str, &str); 29] = [
     ("make demo", "tests/it/demo.rs runs the demo"),
     ("make demo-replicas", "tests/it/demo.rs runs it"),
     ("make test", "it runs this"),
@@ -58,6 +58,7 @@ const ELSEWHERE: [(&str, &str); 28] = [
     ("make torture", "it takes half an hour"),
     ("make fuzz", "make test runs a hundredth of it"),
     ("make fuzz ", "the same"),
+    ("make deny", "tests/it/deny.rs runs what it runs"),
     ("make man", "tests/it/help.rs writes the pages"),
     (
         "make reference",

@@ -409,13 +409,12 @@ async fn thread_of(process: &Process, name: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_watchdog_is_not_answered_while_one_worker_hangs() {
-    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
-    if !rustix::process::geteuid().is_root() && scope.is_ok_and(|scope| scope.trim() != "0") {
+    if !rustix::process::geteuid().is_root() {
         use std::io::Write;
         let mut told = std::io::stderr();
         let _ = writeln!(
             told,
-            "\nNOT TESTED: to hold a thread needs root or kernel.yama.ptrace_scope=0\n"
+            "\nNOT TESTED: to hold a thread of a gate needs root\n"
         );
         return;
     }

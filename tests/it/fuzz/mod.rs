@@ -1,5 +1,5 @@
 //! The running gate against bytes that are nearly HTTP: what the upstream saw is what was counted
-//! is what was recorded.
+//! is what was recorded. Over plain HTTP and over TLS, and by frames of HTTP/2 ([`http2`]).
 //!
 //! Each case goes through real connections, with 0 to 8 connections kept towards an upstream that
 //! reads strictly. Beside it the same bytes are read by [`strict`]; whatever the gate takes for a
@@ -7,19 +7,20 @@
 //! cases there are (`make fuzz`), `FUZZ_SEED` which ones. A finding is printed with its bytes,
 //! which belong into [`findings`].
 
+mod door;
 mod findings;
+mod http2;
 mod mutate;
 mod strict;
 mod upstream;
 
-use crate::harness::{BOUND, Gate, RETAIL_KEY, STUDIO_KEY, VIDEO_KEY, retail_unlimited};
+use crate::harness::{BOUND, Gate, RETAIL_KEY, STUDIO_KEY, VIDEO_KEY};
+use door::{Door, Stream};
 use fastrand::Rng;
 use std::collections::{BTreeMap, HashMap};
-use std::num::NonZeroUsize;
 use std::time::Duration;
 use strict::{Answer, Bad, End, Fields, Request, Tail, values};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpSocket;
 use tollgate::testing::ledger::{Reader, StoredRecord};
 use tollgate::testing::model::Outcome;
 use upstream::{PREPARED, Prepared, Seen, Upstream, WARM};
@@ -71,7 +72,7 @@ async fn whatever_an_upstream_answers_is_passed_on_as_it_is_or_neither_passed_on
 async fn what_the_fuzzer_found_once_is_not_found_again() {
     let mut tally = Tally::default();
     for kept in KEPT {
-        let mut lane = Lane::start(kept).await;
+        let mut lane = Lane::start(kept, kept > 1).await;
         for bytes in findings::REQUESTS {
             let judged = lane.requests(bytes, &[bytes], &mut tally).await;
             judged.unwrap_or_else(|finding| panic!("{kept} kept: {}", report(&finding, &[bytes])));
@@ -109,6 +110,19 @@ async fn run<C>(name: &str, count: u64, case: C)
 where
     C: AsyncFn(&mut Lane, &mut Rng, &mut Tally) -> Result<(), String> + Clone + Send + 'static,
 {
+    let of_tls = |nth| nth as usize >= KEPT.len();
+    run_on(name, count, of_tls, case).await;
+}
+
+/// The same on lanes that speak TLS or not, as `of_tls` says.
+async fn run_on<C>(
+    name: &str,
+    count: u64,
+    of_tls: impl Fn(u64) -> bool + Copy + Send + 'static,
+    case: C,
+) where
+    C: AsyncFn(&mut Lane, &mut Rng, &mut Tally) -> Result<(), String> + Clone + Send + 'static,
+{
     let seed = number("FUZZ_SEED").unwrap_or_else(|| fastrand::u64(..u64::MAX / 2));
     eprintln!("{count} cases from FUZZ_SEED={seed}");
     let lanes = (0..LANES as u64).map(|nth| {
@@ -129,7 +143,8 @@ where
                     return (tally, findings);
                 }
                 let kept = KEPT[nth as usize % KEPT.len()];
-                let mut lane = Lane::start(kept).await;
+                // Of two lanes that are alike one speaks TLS.
+                let mut lane = Lane::start(kept, of_tls(nth)).await;
                 for round in seeds.chunks(ROUND) {
                     for seed in round {
                         let mut random = Rng::with_seed(*seed);
@@ -183,6 +198,7 @@ where
 /// A gate, an upstream, and one case after another.
 struct Lane {
     gate: Gate,
+    door: Door,
     upstream: Upstream,
     kept: usize,
     ledger: Reader,
@@ -197,16 +213,13 @@ struct Lane {
 }
 
 impl Lane {
-    async fn start(kept: usize) -> Self {
+    async fn start(kept: usize, has_tls: bool) -> Self {
         let upstream = Upstream::keeping(kept).await;
-        let gate = Gate::start_with(upstream.address, |config| {
-            retail_unlimited(config);
-            config.settings.workers = NonZeroUsize::new(1);
-        })
-        .await;
+        let (gate, door) = door::gate(upstream.address, has_tls).await;
         let ledger = Reader::open(&gate.ledger()).unwrap();
         Self {
             gate,
+            door,
             upstream,
             kept,
             ledger,
@@ -222,10 +235,10 @@ impl Lane {
         while self.upstream.open() < self.kept {
             let mut calls = tokio::task::JoinSet::new();
             for _ in 0..self.kept {
-                let (public, peer) = (self.gate.public, self.next_peer());
+                let (door, peer) = (self.door.clone(), self.next_peer());
                 let call = sound_call(WARM, "");
                 calls.spawn(
-                    async move { exchange(public, peer, &[&call], &["POST".to_owned()]).await },
+                    async move { exchange(&door, peer, &[&call], &["POST".to_owned()]).await },
                 );
             }
             while let Some(told) = calls.join_next().await {
@@ -317,7 +330,7 @@ impl Lane {
             methods.push(request.method.clone());
         }
         let peer = self.next_peer();
-        let told = exchange_of(self.gate.public, peer, pieces, &methods, wanted).await;
+        let told = exchange_of(&self.door, peer, pieces, &methods, wanted).await;
         let records = self.new_records()?;
         let told = told.map_err(|finding| format!("{finding}; recorded: {records:?}"))?;
         let seen = self.note_seen()?;
@@ -373,7 +386,7 @@ impl Lane {
         };
         let second = sound_call("X-Next: 1", "{}");
         let peer = self.next_peer();
-        let told = exchange_in_turn(self.gate.public, peer, [&first, &second]).await;
+        let told = exchange_in_turn(&self.door, peer, [&first, &second]).await;
         let records = self.new_records()?;
         let told = told.map_err(|finding| format!("{finding}; recorded: {records:?}"))?;
         let seen = self.note_seen()?;
@@ -801,20 +814,16 @@ struct ClientLog {
 
 /// A connection of a client that reads strictly.
 struct Client {
-    stream: tokio::net::TcpStream,
+    stream: Box<dyn Stream>,
     got: Vec<u8>,
     answers: Vec<Answer>,
     is_over: bool,
 }
 
 impl Client {
-    async fn connect(public: std::net::SocketAddr, peer: [u8; 4]) -> std::io::Result<Self> {
-        let socket = TcpSocket::new_v4()?;
-        socket.bind((peer, 0).into())?;
-        let stream = socket.connect(public).await?;
-        stream.set_nodelay(true)?;
+    async fn connect(door: &Door, peer: [u8; 4]) -> std::io::Result<Self> {
         Ok(Self {
-            stream,
+            stream: door.connect(peer).await?,
             got: Vec::new(),
             answers: Vec::new(),
             is_over: false,
@@ -873,13 +882,13 @@ impl Client {
 
 /// Sends pieces, reads so many answers, ends, and reads what still comes.
 async fn exchange_of(
-    public: std::net::SocketAddr,
+    door: &Door,
     peer: [u8; 4],
     pieces: &[&[u8]],
     methods: &[String],
     wanted: usize,
 ) -> Result<ClientLog, String> {
-    let mut client = Client::connect(public, peer)
+    let mut client = Client::connect(door, peer)
         .await
         .map_err(|error| error.to_string())?;
     for (nth, piece) in pieces.iter().enumerate() {
@@ -887,7 +896,7 @@ async fn exchange_of(
             tokio::time::sleep(Duration::from_micros(300)).await;
         }
         // Who has been refused may find that nobody reads any more.
-        if client.stream.write_all(piece).await.is_err() {
+        if client.stream.write_all(piece).await.is_err() || client.stream.flush().await.is_err() {
             break;
         }
     }
@@ -896,25 +905,26 @@ async fn exchange_of(
 }
 
 async fn exchange(
-    public: std::net::SocketAddr,
+    door: &Door,
     peer: [u8; 4],
     pieces: &[&[u8]],
     methods: &[String],
 ) -> Result<ClientLog, String> {
-    exchange_of(public, peer, pieces, methods, methods.len()).await
+    exchange_of(door, peer, pieces, methods, methods.len()).await
 }
 
 /// Sends two calls, the second when the first was answered and the connection stays.
 async fn exchange_in_turn(
-    public: std::net::SocketAddr,
+    door: &Door,
     peer: [u8; 4],
     calls: [&[u8]; 2],
 ) -> Result<ClientLog, String> {
-    let mut client = Client::connect(public, peer)
+    let mut client = Client::connect(door, peer)
         .await
         .map_err(|error| error.to_string())?;
     for (nth, call) in calls.into_iter().enumerate() {
         let _ = client.stream.write_all(call).await;
+        let _ = client.stream.flush().await;
         client.read_until(nth + 1, &[]).await?;
         if client.is_over || !client.answers.last().is_some_and(|answer| answer.persists) {
             break;

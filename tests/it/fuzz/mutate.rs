@@ -594,7 +594,7 @@ pub fn pieces<'b>(random: &mut Rng, bytes: &'b [u8]) -> Vec<&'b [u8]> {
     pieces
 }
 
-fn pick<T: Copy>(random: &mut Rng, from: &[T]) -> T {
+pub fn pick<T: Copy>(random: &mut Rng, from: &[T]) -> T {
     from[random.usize(..from.len())]
 }
 

@@ -1,7 +1,7 @@
 //! TLS and HTTP/2 on the listeners: with real clients, on real sockets.
 
 mod certificates;
-mod client;
+pub mod client;
 mod http2;
 mod listeners;
 
