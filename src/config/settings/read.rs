@@ -16,8 +16,7 @@ use crate::config::settings::upstreams::{upstream, upstreams};
 use crate::config::settings::{
     AdminSettings, LedgerSettings, Limits, Listens, Settings, UpstreamSettings,
 };
-use crate::model::Durability;
-use std::net::SocketAddr;
+use crate::model::{Durability, ServerCertificate};
 use std::num::NonZeroUsize;
 
 /// The remedy for the section that `events` has replaced.
@@ -46,12 +45,7 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
     };
     let behind_tls = top.value("behind_tls", Item::flag);
     let tls = top.optional_section("tls", tls);
-    let is_covered = match (&tls, behind_tls) {
-        (Some(None), Some(behind_tls)) => Some(behind_tls),
-        (Some(Some(_)), _) => Some(true),
-        _ => None,
-    };
-    let listen = listen(&mut top, is_covered);
+    let listen = listen(&mut top, is_covered(tls.as_ref(), behind_tls));
     let workers = top.value("workers", workers);
     let admin = admin(top.section("admin"));
     apart(&mut top, listen.as_ref(), admin.as_ref());
@@ -63,11 +57,7 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
     let upstreams = top.value("upstreams", |item| upstreams(item, request_timeout));
     let named = upstreams.iter().flatten().map(|(_, of)| ("upstreams", of));
     let all = upstream.iter().map(|of| ("upstream", of)).chain(named);
-    let public = listen.iter().flat_map(Listens::addresses);
-    let public = public.filter_map(|address| Some(("listen", address.tcp()?)));
-    let admins = admin.iter().map(|admin| ("admin.listen", admin.listen));
-    let own: Vec<_> = public.chain(admins).collect();
-    no_circle(&mut top, &own, all);
+    no_circle(&mut top, (listen.as_ref(), admin.as_ref()), all);
     let paths = Paths {
         catalog: top.value("catalog", Some),
         accounts: top.value("accounts", Some),
@@ -117,6 +107,17 @@ pub(in crate::config) fn read(root: Item<'_>) -> (Option<Settings>, Paths<'_>) {
     (settings(), paths)
 }
 
+/// Whether nobody between a client and this gate reads what is said; `None` when that is not known.
+fn is_covered(
+    tls: Option<&Option<Vec<ServerCertificate>>>,
+    behind_tls: Option<bool>,
+) -> Option<bool> {
+    match (tls?, behind_tls) {
+        (Some(_), _) => Some(true),
+        (None, behind_tls) => behind_tls,
+    }
+}
+
 /// The section `admin` alone.
 pub(in crate::config) fn read_admin(root: Item<'_>) -> Option<AdminSettings> {
     admin(Section::open(root)?.section("admin"))
@@ -125,12 +126,16 @@ pub(in crate::config) fn read_admin(root: Item<'_>) -> Option<AdminSettings> {
 /// No upstream is one of the gate's own listeners, each with its key.
 fn no_circle<'u>(
     top: &mut Section<'_>,
-    listeners: &[(&'static str, SocketAddr)],
+    (listen, admin): (Option<&Listens>, Option<&AdminSettings>),
     upstreams: impl Iterator<Item = (&'static str, &'u UpstreamSettings)>,
 ) {
+    let public = listen.into_iter().flat_map(Listens::addresses);
+    let public = public.filter_map(|address| Some(("listen", address.tcp()?)));
+    let admins = admin.map(|admin| ("admin.listen", admin.listen));
+    let listeners: Vec<_> = public.chain(admins).collect();
     for (section, upstream) in upstreams {
         let at = top.written(section).unwrap_or(top.of);
-        for (key, listen) in listeners {
+        for (key, listen) in &listeners {
             for endpoint in &upstream.endpoints {
                 if leads_to(endpoint, *listen) {
                     at.refuse::<()>(format!(
