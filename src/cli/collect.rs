@@ -5,6 +5,7 @@
 //! open.
 
 use crate::cli::flags_collect::{CollectCommand, CollectFlags, RetireFlags};
+use crate::cli::operators::place;
 use crate::cli::output::{load, print};
 use crate::cli::serve::{Process, control_thread, run_process};
 use crate::config::Settings;
@@ -40,9 +41,11 @@ fn retire(path: &Path, flags: &RetireFlags) -> anyhow::Result<()> {
     let clock = Clock::default();
     let ledger = match opened(settings, "tollgate collect retire", &clock) {
         Err(LedgerError::Locked(_)) => bail!(
-            "the collector runs and has the ledger open; ask it: curl -X POST 'http://{}/v1/sources/{}/retire?why=..'",
-            settings.admin.listen,
-            flags.ledger
+            "the collector runs and has the ledger open; ask it: curl -X POST '{}?why=..'",
+            place(
+                &settings.admin,
+                &format!("/v1/sources/{}/retire", flags.ledger)
+            )
         ),
         opened => opened?,
     };

@@ -4,6 +4,7 @@
 
 use crate::http::Target;
 use crate::http::h1::ForwardHead;
+use crate::model::ClientTls;
 use crate::proxy::upstream::{Sending, Upstream, UpstreamRequest};
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
@@ -14,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Connections to an HTTP server, made when they are needed.
-pub(in crate::cli) fn connections_to(to: SocketAddr) -> Arc<Upstream> {
-    Upstream::to(to, Duration::from_secs(2), Duration::from_secs(30))
+pub(in crate::cli) fn connections_to(to: SocketAddr, tls: Option<ClientTls>) -> Arc<Upstream> {
+    Upstream::to(to, tls, Duration::from_secs(2), Duration::from_secs(30))
 }
 
 /// Sends a request and reads the whole answer.

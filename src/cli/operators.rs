@@ -4,6 +4,7 @@
 
 use crate::cli::fetch::{connections_to, fetch};
 use crate::config::AdminSettings;
+use crate::model::ClientTls;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use secrecy::ExposeSecret;
@@ -25,7 +26,15 @@ pub(in crate::cli) async fn ask_operators(
         let token = format!("Bearer {}", token.expose_secret());
         request = request.header(header::AUTHORIZATION, token);
     }
-    fetch(&connections_to(to), request.body(Bytes::new())?).await
+    // The process shows what stands in these files, or did so a moment ago.
+    let tls = admin.tls.as_deref().map(ClientTls::to_own);
+    fetch(&connections_to(to, tls), request.body(Bytes::new())?).await
+}
+
+/// The address of an admin path as it is told.
+pub(in crate::cli) fn place(admin: &AdminSettings, path: &str) -> String {
+    let scheme = if admin.tls.is_some() { "https" } else { "http" };
+    format!("{scheme}://{}{path}", reachable(admin.listen))
 }
 
 /// A listener on all addresses is asked on this machine's own.

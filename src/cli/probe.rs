@@ -4,7 +4,7 @@
 //! mistake in the catalogue does not make a process that runs unwell.
 
 use crate::cli::flags_probe::ProbeFlags;
-use crate::cli::operators::{ask_operators, reachable};
+use crate::cli::operators::{ask_operators, place};
 use crate::cli::output::print;
 use crate::cli::serve::control_thread;
 use crate::config::load_admin;
@@ -26,7 +26,7 @@ pub fn probe(flags: &ProbeFlags) -> anyhow::Result<()> {
         true => ("/livez", "the process runs"),
         false => ("/readyz", "calls are accepted"),
     };
-    let place = format!("http://{}{path}", reachable(admin.listen));
+    let place = place(&admin, path);
     control_thread(async {
         let asked = tokio::time::timeout(DEADLINE, ask_operators(&admin, &Method::GET, path));
         let asked = asked

@@ -3,14 +3,22 @@
 //! Owns whom it trusts: the given certificates, or else those that the machine trusts. Must never
 //! trust more than that.
 
-use crate::model::{tls_config, tls_config_of};
+use crate::model::{ServerCertificate, tls_config, tls_config_of};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::sync::Arc;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tokio_rustls::rustls::crypto::{
+    WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{
+    self, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 
 /// The one protocol that is asked for (RFC 7301 §6).
 const HTTP_1_1: &[u8] = b"http/1.1";
@@ -86,6 +94,33 @@ impl ClientTls {
         })
     }
 
+    /// Trusts a server that shows one of these certificates, whoever signed it and whatever its
+    /// name: for a command, which reads the files of the process that it asks.
+    pub(crate) fn to_own(shown: &[ServerCertificate]) -> Self {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let known = shown.iter().filter_map(ServerCertificate::own).cloned();
+        let known: Vec<_> = known.collect();
+        let mut digest = Sha256::new();
+        known
+            .iter()
+            .for_each(|certificate| digest.update(certificate));
+        let verifier = OneOfThese {
+            known,
+            signatures: provider.signature_verification_algorithms,
+        };
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider has what its own versions need")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        Self {
+            config: Arc::new(config),
+            server_name: None,
+            digest: digest.finalize().into(),
+        }
+    }
+
     /// What opens a connection.
     pub(crate) fn connector(&self) -> TlsConnector {
         TlsConnector::from(self.config.clone())
@@ -108,6 +143,51 @@ impl fmt::Debug for ClientTls {
     /// Nothing of its key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ClientTls")
+    }
+}
+
+/// Takes the certificates that it knows, and no others.
+#[derive(Debug)]
+struct OneOfThese {
+    known: Vec<CertificateDer<'static>>,
+    signatures: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for OneOfThese {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self.known.iter().any(|known| known == shown) {
+            true => Ok(ServerCertVerified::assertion()),
+            false => Err(CertificateError::ApplicationVerificationFailure.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        shown: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, shown, signed, &self.signatures)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        shown: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, shown, signed, &self.signatures)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.signatures.supported_schemes()
     }
 }
 

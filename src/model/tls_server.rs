@@ -77,6 +77,11 @@ impl ServerCertificate {
         own.is_some_and(|own| own.is_ok_and(|own| verify_server_name(&own, name).is_ok()))
     }
 
+    /// The certificate itself, without those that signed it.
+    pub(crate) fn own(&self) -> Option<&CertificateDer<'static>> {
+        self.0.cert.first()
+    }
+
     /// The instant at which it ends; `None` when it cannot be read.
     pub(crate) fn ends(&self) -> Option<Utc> {
         not_after(self.0.cert.first()?)

@@ -25,7 +25,7 @@ pub(super) struct Follower {
 impl Follower {
     pub(super) fn new(admin: SocketAddr) -> Self {
         Self {
-            admin: connections_to(admin),
+            admin: connections_to(admin, None),
             host: admin.to_string(),
             cursor: 0,
         }

@@ -226,7 +226,7 @@ async fn send_calls(client: &'static DemoClient, mut gates: watch::Receiver<Vec<
         let Some(gate) = gate else { continue };
         let connections = connections
             .entry(gate)
-            .or_insert_with(|| connections_to(gate));
+            .or_insert_with(|| connections_to(gate, None));
         let connections = connections.clone();
         calls.spawn(async move {
             fetch(&connections, sample_call(gate, client))

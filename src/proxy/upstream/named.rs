@@ -4,7 +4,7 @@
 //! has one; its servers and its count outlive that.
 
 use crate::config::UpstreamSettings;
-use crate::model::Clock;
+use crate::model::{ClientTls, Clock};
 use crate::proxy::upstream::balance::{choose, random};
 use crate::proxy::upstream::health::{CheckRule, Failure, Others, Standing};
 use crate::proxy::upstream::pool::Keep;
@@ -81,6 +81,7 @@ impl Upstream {
     /// A server that is no upstream of the settings, for one worker.
     pub(crate) fn to(
         address: SocketAddr,
+        tls: Option<ClientTls>,
         connect_timeout: Duration,
         idle_timeout: Duration,
     ) -> Arc<Self> {
@@ -96,7 +97,7 @@ impl Upstream {
             tls: None,
         };
         let clock = Clock::default();
-        let endpoint = ResolvedEndpoint::new(address.into(), None, 1, clock.clone());
+        let endpoint = ResolvedEndpoint::new(address.into(), tls, 1, clock.clone());
         let (most, endpoints) = (usize::MAX, Box::from([Arc::new(endpoint)]));
         let lasting = Arc::default();
         let upstream = Self::new("", settings, most, endpoints, lasting, clock);

@@ -226,6 +226,12 @@ async fn the_admin_listener_speaks_tls_too() {
     ]);
     let told = said(curl.arg(&cert).args(["-w", " %{http_code}", &url]));
     assert!(told.out.ends_with(" 200"), "{} {}", told.out, told.err);
+    // Commands ask it in TLS too.
+    let probed = house.run(&["probe"]);
+    assert!(
+        probed.code == Some(0) && probed.out.contains("https://"),
+        "{probed:?}"
+    );
     let (status, _) = refused_plain(house.admin).await;
     assert!(!status, "nothing is answered in clear");
     child.kill().unwrap();

@@ -16,7 +16,7 @@ use std::sync::Arc;
 fn pool() -> (Arc<Upstream>, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (connect, idle) = (Duration::from_secs(5), Duration::from_secs(30));
-    let upstream = Upstream::to(listener.local_addr().unwrap(), connect, idle);
+    let upstream = Upstream::to(listener.local_addr().unwrap(), None, connect, idle);
     (upstream, listener)
 }
 
