@@ -2,6 +2,10 @@
 //!
 //! Owns how long such a connection stays, and what becomes of it when the process ends. Must never
 //! drop a call that the drain still has time for.
+//!
+//! # Decided
+//! - **The calls of a connection run in its own task.** An answer goes out in the same turn in which
+//!   it is made; with a task for each call it would wait for two more.
 
 use crate::http::TlsConnection;
 use crate::http::h1::{FIRST_HEAD, READER_WINDOW, RequestBody, RequestHead};
@@ -9,13 +13,14 @@ use crate::http::h2::{Arrived, ClientStream, StreamConnection};
 use crate::proxy::front::{Front, Phase, reached, until_drain};
 use crate::proxy::worker::Worker;
 use crate::proxy::{Client, Relay};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 /// A connection that was told to end has so long for it when nothing is left to do.
@@ -41,7 +46,7 @@ pub(super) async fn serve_http2(
     };
     let mut serving = Serving {
         connection,
-        calls: JoinSet::new(),
+        calls: FuturesUnordered::new(),
         is_draining: false,
         quiet_since: Instant::now(),
         quiet_timeout: FIRST_HEAD,
@@ -64,7 +69,7 @@ pub(super) async fn serve_http2(
                 let client = Arc::new(client.on_stream());
                 let (front, worker, phase) = (front.clone(), worker.clone(), phase.clone());
                 let call = serve_stream((head, body), stream, client, front, worker, phase);
-                serving.calls.spawn(call);
+                serving.calls.push(call);
             }
         }
     }
@@ -75,14 +80,14 @@ pub(super) async fn serve_http2(
     } = serving;
     // Whoever still waits hears that the connection is over.
     drop(connection);
-    while calls.join_next().await.is_some() {}
+    while calls.next().await.is_some() {}
 }
 
 /// A connection that is being served.
-struct Serving {
+struct Serving<F> {
     connection: StreamConnection<TlsConnection>,
     /// Each gives whether the connection has to end after it.
-    calls: JoinSet<bool>,
+    calls: FuturesUnordered<F>,
     is_draining: bool,
     /// Since when no call runs.
     quiet_since: Instant,
@@ -91,7 +96,7 @@ struct Serving {
     look: Pin<Box<Sleep>>,
 }
 
-impl Serving {
+impl<F: Future<Output = bool>> Serving<F> {
     /// The next request; `None` when the connection is over.
     fn poll(
         &mut self,
@@ -102,10 +107,9 @@ impl Serving {
             self.drain();
         }
         loop {
-            while let Poll::Ready(Some(ended)) = self.calls.poll_join_next(cx) {
+            while let Poll::Ready(Some(closes)) = self.calls.poll_next_unpin(cx) {
                 self.quiet_since = Instant::now();
-                // One that panicked has reset its stream, and is told by the process.
-                if ended.unwrap_or(false) {
+                if closes {
                     self.drain();
                 }
             }
