@@ -25,7 +25,7 @@ pub enum KeyCommand {
     /// Print a fresh credential: what the customer gets, shown this once, and the line for
     /// accounts.yaml.
     #[command(
-        after_help = "Examples:\n  tollgate key new --kind api-key\n  tollgate key new --licence secrets/licence.pem\n  tollgate key new --tls config/tls --host gate.example --host 192.0.2.7"
+        after_help = "Examples:\n  tollgate key new --kind api-key\n  tollgate key new --tls config/tls --host gate.example --host 192.0.2.7"
     )]
     New {
         /// A TC3 pair as the vendor's SDKs sign with, an API key for plain HTTP, or a licence key

@@ -2,8 +2,8 @@
 //!
 //! Owns what its calls share. Must never outlive its connection, whose place it holds.
 
-use crate::model::Timer;
-use crate::proxy::places::Place;
+use crate::model::{AccountId, Timer};
+use crate::proxy::places::{CallShare, Place};
 use parking_lot::Mutex;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,6 +22,10 @@ pub struct Client {
     pub(super) is_forwarded: AtomicBool,
     pub(super) has_gone: AtomicBool,
     pub(super) place: Arc<Place>,
+    /// It is a stream beside others of its connection.
+    pub(super) is_stream: bool,
+    /// The share of its call in the part of an account.
+    share: Mutex<Option<CallShare>>,
 }
 
 impl Client {
@@ -35,6 +39,8 @@ impl Client {
             is_forwarded: AtomicBool::new(false),
             has_gone: AtomicBool::new(false),
             place,
+            is_stream: false,
+            share: Mutex::default(),
         }
     }
 
@@ -49,6 +55,8 @@ impl Client {
             is_forwarded: AtomicBool::new(false),
             has_gone: AtomicBool::new(false),
             place: self.place.clone(),
+            is_stream: true,
+            share: Mutex::default(),
         }
     }
 
@@ -60,6 +68,21 @@ impl Client {
     /// Its connection's place.
     pub fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// Its call has proven this account. False when the account holds its part of the places, or
+    /// the connection has just given way.
+    pub(super) fn prove(&self, account: &AccountId) -> bool {
+        if !self.place.prove(account) {
+            return false;
+        }
+        if !self.is_stream {
+            return true;
+        }
+        let share = self.place.share(account);
+        let has_share = share.is_some();
+        *self.share.lock() = share;
+        has_share
     }
 
     /// Notes that another request of the client has come. The upstream was not asked for this one.

@@ -207,7 +207,7 @@ impl<'p> RequestContext<'p> {
         self.account = Some(account.clone());
         self.key = key.index();
         key.check(now, self.peer).map_err(Refusal::Key)?;
-        match self.client.place.prove(&account.id) {
+        match self.client.prove(&account.id) {
             true => Ok(()),
             false => Err(Refusal::AccountConnections),
         }

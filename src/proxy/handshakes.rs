@@ -77,13 +77,13 @@ impl Handshakes {
             let _ = timeout(TELLING, tell_plain(stream)).await;
             return Err(NoHandshake::Plain);
         }
-        let own_turn = self.turn_of(network(peer));
+        let own = self.turn_of(network(peer));
         let (socket, accepting) = TlsConnection::accept(tls.acceptor(), stream);
         let mut accepting = pin!(accepting);
         let accepted = loop {
             // Without the turn: what a client has not sent yet is waited for by nobody else.
             socket.readable().await?;
-            let before_own = own_turn.lock().await;
+            let before_own = own.turn.lock().await;
             let turn = self.turn.lock().await;
             let polled = poll_fn(|cx| Poll::Ready(accepting.as_mut().poll(cx))).await;
             // Comes back when all tasks that were ready have run and the system was asked for more.
@@ -93,23 +93,58 @@ impl Handshakes {
                 break accepted;
             }
         };
-        drop(own_turn);
-        self.forget(network(peer));
         Ok(accepted?)
     }
 
-    fn turn_of(&self, peer: IpAddr) -> Arc<Turn<()>> {
-        self.peers.lock().entry(peer).or_default().clone()
-    }
-
-    /// Forgets a peer that has no other handshake.
-    fn forget(&self, peer: IpAddr) {
-        let mut peers = self.peers.lock();
-        if peers
-            .get(&peer)
-            .is_some_and(|turn| Arc::strong_count(turn) == 1)
-        {
-            peers.remove(&peer);
+    fn turn_of(&self, peer: IpAddr) -> PeerTurn<'_> {
+        let turn = self.peers.lock().entry(peer).or_default().clone();
+        PeerTurn {
+            handshakes: self,
+            peer,
+            turn,
         }
+    }
+}
+
+/// A peer's turn, as one of its handshakes has it. The last one to go takes the peer out of the
+/// table, however it ends.
+struct PeerTurn<'h> {
+    handshakes: &'h Handshakes,
+    peer: IpAddr,
+    turn: Arc<Turn<()>>,
+}
+
+impl Drop for PeerTurn<'_> {
+    fn drop(&mut self) {
+        let mut peers = self.handshakes.peers.lock();
+        // The table's, and this one.
+        if Arc::strong_count(&self.turn) == 2 {
+            peers.remove(&self.peer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_is_forgotten_when_its_last_handshake_goes_also_when_it_is_dropped() {
+        let handshakes = Handshakes::default();
+        let peer = IpAddr::from([192, 0, 2, 1]);
+        let (one, other) = (handshakes.turn_of(peer), handshakes.turn_of(peer));
+        assert!(
+            Arc::ptr_eq(&one.turn, &other.turn),
+            "they wait for one turn"
+        );
+        drop(one);
+        assert_eq!(handshakes.peers.lock().len(), 1);
+        let waits = async move {
+            let _turn = other.turn.lock().await;
+            std::future::pending::<()>().await;
+        };
+        let given_up = timeout(Duration::from_millis(10), waits).await;
+        assert!(given_up.is_err());
+        assert!(handshakes.peers.lock().is_empty());
     }
 }

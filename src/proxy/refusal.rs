@@ -324,7 +324,7 @@ refusals! {
             ("The service is stopped because of a violation of its terms; ask the provider.");
         Self::AccountConnections =>
             "account_connections", "ServiceUnavailable", SERVICE_UNAVAILABLE "Too many connections", Retry::Safe(1),
-            ("The account has too many connections open; close some that are idle, or try again later.");
+            ("The account has too many connections open, or calls at once; close some that are idle, or try again later.");
     }
     "The quota", is_throttle: true {
         Self::Throttled { mode: Mode::Qps, quota, .. } =>

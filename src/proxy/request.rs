@@ -146,7 +146,9 @@ impl Proxy {
         let mut answer = refusal.answer(dialect, &context.id_text);
         context.tell_throttle(&refusal, &mut answer);
         // The account has more than its part of the places: this one is for others.
-        if !keeps || refusal == Refusal::AccountConnections {
+        // A stream keeps nothing from others once it has ended.
+        let gives_place = refusal == Refusal::AccountConnections && !context.client.is_stream;
+        if !keeps || gives_place {
             answer.close();
         }
         answer

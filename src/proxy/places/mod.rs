@@ -11,6 +11,8 @@
 //! - A peer has at most an eighth of the places with unproven connections.
 //! - An account has at most half of the places. A connection that a trusted proxy shares among many
 //!   clients is an account's only while a call lasts.
+//! - Calls that run side by side on a connection of HTTP/2 count for their account like connections,
+//!   all but one of them.
 //! - A connection whose client a trusted proxy names by the PROXY protocol is that client's as soon
 //!   as it is named, and the proxy's before.
 //!
@@ -21,5 +23,5 @@
 mod place;
 mod rule;
 
-pub(crate) use place::{Place, Places};
+pub(crate) use place::{CallShare, Place, Places};
 pub(super) use rule::Sign;

@@ -2,7 +2,9 @@
 
 use crate::metrics::Metrics;
 use crate::model::{AccountId, Clock, network};
-use crate::proxy::places::rule::{NOBODYS, Proven, Rule, Sign, UNPROVEN, of_an_account};
+use crate::proxy::places::rule::{
+    Connections, NOBODYS, Proven, Rule, Sign, UNPROVEN, of_an_account, try_add,
+};
 use parking_lot::Mutex;
 use std::future::poll_fn;
 use std::hash::BuildHasher;
@@ -24,6 +26,19 @@ pub struct Places {
     metrics: Arc<Metrics>,
 }
 
+/// A call beside others on one connection of HTTP/2, until this is dropped: it counts for its
+/// account as a connection would. One of them is counted with the connection itself.
+pub struct CallShare {
+    place: Arc<Place>,
+    /// `None` when it is the one of the connection.
+    counted: Option<Counted>,
+}
+
+struct Counted {
+    owner: u64,
+    connections: Connections,
+}
+
 /// A connection's place, until this is dropped.
 pub struct Place {
     places: Arc<Places>,
@@ -31,6 +46,8 @@ pub struct Place {
     sign: Arc<Sign>,
     /// A trusted proxy shares the connection among many clients.
     is_shared: AtomicBool,
+    /// A call runs that is counted with the connection itself.
+    is_used: AtomicBool,
     /// The account of the last call that proved one. Only this connection locks it.
     proven: Mutex<Option<Proven>>,
     _permit: OwnedSemaphorePermit,
@@ -93,6 +110,7 @@ impl Places {
             id,
             sign,
             is_shared: AtomicBool::new(peer.is_none()),
+            is_used: AtomicBool::new(false),
             proven: Mutex::default(),
             _permit: permit,
         }
@@ -172,6 +190,28 @@ impl Place {
         true
     }
 
+    /// The share of one of several calls at once, whose account it has just proven. `None` when the
+    /// account holds its part of the places already.
+    pub fn share(self: &Arc<Self>, account: &AccountId) -> Option<CallShare> {
+        if !self.is_used.swap(true, Ordering::Relaxed) {
+            return Some(CallShare {
+                place: self.clone(),
+                counted: None,
+            });
+        }
+        let proven = self.proven.lock();
+        let proven = proven
+            .as_ref()
+            .filter(|proven| proven.account == *account)?;
+        try_add(&proven.connections, self.places.of_an_account).then(|| CallShare {
+            place: self.clone(),
+            counted: Some(Counted {
+                owner: proven.owner,
+                connections: proven.connections.clone(),
+            }),
+        })
+    }
+
     /// The body that a call waited for has come, or will not: what it had ahead of its pace counts
     /// no longer.
     pub(in crate::proxy) fn has_uploaded(&self) {
@@ -194,6 +234,21 @@ impl Place {
     /// Whether the connection ends because it gave way.
     pub fn gave_way(&self) -> bool {
         !self.places.rule.lock().held.contains_key(&self.id)
+    }
+}
+
+impl Drop for CallShare {
+    fn drop(&mut self) {
+        match self.counted.take() {
+            None => self.place.is_used.store(false, Ordering::Relaxed),
+            Some(Counted { owner, connections }) => {
+                connections.fetch_sub(1, Ordering::Relaxed);
+                // The connection may know another account by now.
+                let mut rule = self.place.places.rule.lock();
+                drop(connections);
+                rule.tidy(owner);
+            }
+        }
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) struct Proven {
 pub(super) type Connections = Arc<AtomicUsize>;
 
 /// One connection more, unless the account has `most` of them.
-fn try_add(connections: &AtomicUsize, most: usize) -> bool {
+pub(super) fn try_add(connections: &AtomicUsize, most: usize) -> bool {
     let one_more = |held| (held < most).then_some(held + 1);
     connections
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
@@ -262,7 +262,7 @@ impl Rule {
 
     /// An account that has no connection and that none knows takes no memory. A connection learns
     /// its account under the lock, so none can learn it meanwhile.
-    fn tidy(&mut self, account: u64) {
+    pub(super) fn tidy(&mut self, account: u64) {
         let is_unused = |connections: &mut Connections| {
             Arc::get_mut(connections).is_some_and(|held| *held.get_mut() == 0)
         };

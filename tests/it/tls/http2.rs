@@ -164,3 +164,38 @@ async fn a_connection_without_a_request_is_closed_after_its_time_and_not_in_mid_
     let closed = tokio::time::timeout(Duration::from_secs(20), http2.driver).await;
     closed.expect("the connection is closed").unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_account_has_half_of_the_calls_at_once_however_they_come() {
+    let upstream = Upstream::after(Duration::from_secs(3)).await;
+    let edit = ("  connections: 4000", "  connections: 40");
+    let gate = TlsGate::start_with(&upstream, &[edit]).await;
+    gate.house.edit("accounts.yaml", "qps: 10,", "qps: 1000,");
+    let (reloaded, told) = post_reload(gate.house.admin, "").await;
+    assert_eq!(reloaded, http::StatusCode::OK, "{told}");
+    let mut greedy = Http2::connect(gate.house.public, &gate.cert).await;
+    let mut answers = Vec::new();
+    for _ in 0..60 {
+        answers.push(greedy.begin(call(&gate, RETAIL_KEY), true).await.0);
+    }
+    let mut other = Http2::connect(gate.house.public, &gate.cert).await;
+    let (answer, _) = other.begin(call(&gate, STUDIO_KEY), true).await;
+    assert_eq!(answered(answer).await.unwrap().status, 200);
+    let (mut served, mut refused) = (0, 0);
+    for answer in answers {
+        match answered(answer).await.unwrap() {
+            answer if answer.status == 200 => served += 1,
+            answer => {
+                assert_eq!(answer.status, 503, "{answer:?}");
+                let why = String::from_utf8_lossy(&answer.body).into_owned();
+                assert!(why.contains("too many connections open, or calls"), "{why}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((served, refused), (20, 40));
+    // The shares came back, on the same connection.
+    let (answer, _) = greedy.begin(call(&gate, RETAIL_KEY), true).await;
+    assert_eq!(answered(answer).await.unwrap().status, 200);
+    at_rest(gate.house.admin).await.assert_conserved();
+}
