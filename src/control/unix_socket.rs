@@ -4,8 +4,9 @@
 //! which a process listens, or one that another process has put in its place.
 //!
 //! # Decided
-//! - **The directory is locked (`flock`) from the look at an old file until the new socket listens**:
-//!   of two processes that start at once the second one sees the first, and takes nothing from it.
+//! - **A file beside it, `PATH.lock`, is locked (`flock`) from the look at an old file until the new
+//!   socket listens**: of two processes that start at once the second one sees the first, and takes
+//!   nothing from it. The file stays, empty; not the directory, which others may open and lock.
 //! - **The file goes while its socket still listens**: until then no other process takes its place,
 //!   so that it is known to be ours.
 
@@ -14,14 +15,14 @@ use rustix::fs::{FlockOperation, flock};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Its owner and its group may connect.
 const MODE: u32 = 0o660;
-/// How often, and with what pause, the lock of the directory is asked for: a second in all. It is
+/// How often, and with what pause, the lock is asked for: a second in all. It is
 /// held for as long as a bind takes.
 const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -35,11 +36,13 @@ pub(in crate::control) enum PathError {
     /// There is something else.
     #[error("there is a file that is no socket: it is left alone; choose another path")]
     NoSocket,
-    /// The directory is locked.
-    #[error("another process has had its directory locked for a second")]
+    /// The file beside it is locked.
+    #[error("another process has had its `.lock` file locked for a second")]
     Locked,
     /// The directory is not there.
-    #[error("its directory cannot be opened: {0}; make it, and let tollgate write in it")]
+    #[error(
+        "its `.lock` file cannot be opened: {0}; make the directory, and let tollgate write in it"
+    )]
     Directory(io::Error),
     /// Another error of the system.
     #[error("{0}")]
@@ -56,9 +59,8 @@ pub(in crate::control) struct SocketFile {
 
 /// Listens on the path. A file that a process left which is gone is replaced.
 pub(in crate::control) fn bind(path: &Path) -> Result<(ListeningSocket, SocketFile), PathError> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let directory = File::open(directory).map_err(PathError::Directory)?;
-    lock(&directory)?;
+    let locked = lock_file(path).map_err(PathError::Directory)?;
+    lock(&locked)?;
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -73,9 +75,20 @@ pub(in crate::control) fn bind(path: &Path) -> Result<(ListeningSocket, SocketFi
     Ok((ListeningSocket::Unix(UnixListener::from(socket)), file))
 }
 
-fn lock(directory: &File) -> Result<(), PathError> {
+/// Only its owner can open it, so that nobody else can lock it.
+fn lock_file(path: &Path) -> io::Result<File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let mut options = File::options();
+    options.write(true).create(true).mode(0o600);
+    // What somebody links there is not opened.
+    options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+    options.open(PathBuf::from(name))
+}
+
+fn lock(file: &File) -> Result<(), PathError> {
     for _ in 0..TRIES {
-        match flock(directory, FlockOperation::NonBlockingLockExclusive) {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(()),
             Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(PAUSE),
             Err(error) => return Err(PathError::System(error.into())),

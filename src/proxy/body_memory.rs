@@ -7,7 +7,7 @@
 //! credential's share; a peer that has proven the credential before has the rest to itself (P6).
 
 use crate::model::network;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::net::IpAddr;
@@ -37,6 +37,8 @@ struct HeldBytes {
 enum Holder {
     Peer(IpAddr),
     Credential(Box<str>),
+    /// The heads of streams of HTTP/2.
+    Heads,
     /// All peers that have not proven the credential that they name.
     Unproven,
     UnprovenOf(Box<str>),
@@ -71,17 +73,39 @@ impl BodyMemory {
             Holder::Peer(network(peer)),
             Holder::Credential(credential.into()),
         ];
-        let mut held = self.held.lock();
+        let held = self.held.lock();
         if !held.proven.contains(&self.pair(peer, credential)) {
             holders.extend([Holder::Unproven, Holder::UnprovenOf(credential.into())]);
         }
+        self.hold(held, holders, bytes)
+    }
+
+    /// Holds `bytes` for the head of a request whose client has others on the same connection;
+    /// `None` when the whole or a share would be crossed. `peer` is `None` for a trusted proxy,
+    /// whose requests are many clients'.
+    pub(super) fn reserve_head(
+        self: &Arc<Self>,
+        peer: Option<IpAddr>,
+        bytes: u64,
+    ) -> Option<Lease> {
+        let peer = peer.map(|peer| Holder::Peer(network(peer)));
+        let holders = peer.into_iter().chain([Holder::Heads]).collect();
+        self.hold(self.held.lock(), holders, bytes)
+    }
+
+    fn hold(
+        self: &Arc<Self>,
+        mut held: MutexGuard<'_, HeldBytes>,
+        holders: Vec<Holder>,
+        bytes: u64,
+    ) -> Option<Lease> {
         let total = held.total.checked_add(bytes)?;
         let fits = |holder: &Holder| {
             let before = held.by_holder.get(holder).copied().unwrap_or(0);
             let after = before.saturating_add(bytes);
             match holder {
                 Holder::Peer(_) | Holder::Credential(_) => after <= self.limit / SHARE,
-                Holder::Unproven => after <= self.limit / 2,
+                Holder::Unproven | Holder::Heads => after <= self.limit / 2,
                 // The first body of a newcomer may be as large as any.
                 Holder::UnprovenOf(_) => before == 0 || after <= self.limit / SHARE / 2,
             }

@@ -73,11 +73,8 @@ impl Client {
     /// Its call has proven this account. False when the account holds its part of the places, or
     /// the connection has just given way.
     pub(super) fn prove(&self, account: &AccountId) -> bool {
-        if !self.place.prove(account) {
-            return false;
-        }
         if !self.is_stream {
-            return true;
+            return self.place.prove(account);
         }
         let share = self.place.share(account);
         let has_share = share.is_some();

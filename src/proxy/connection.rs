@@ -6,7 +6,7 @@
 use crate::http::h1::{self, BadHead, Next};
 use crate::http::{ByteReader, ByteWriter, TlsConnection};
 use crate::model::ServerTls;
-use crate::proxy::front::{Front, Phase, has_reached, reached, until_drain};
+use crate::proxy::front::{Front, Phase, begun, has_reached, reached, until_drain};
 use crate::proxy::handshakes::NoHandshake;
 use crate::proxy::sockets::ClientStream;
 use crate::proxy::streams::serve_http2;
@@ -20,7 +20,6 @@ use std::task::Context;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 /// TLS has to be agreed on within this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -45,7 +44,8 @@ pub(super) async fn serve(
         return serve_http1(stream.into_split(), client, front, worker, phase).await;
     };
     // On the heap: a plain connection has no room for what only these need.
-    let handshake = Box::pin(handshake(tls, stream, &client, front.proxy(), &worker));
+    let of = (&**front.proxy(), &*worker, phase.clone());
+    let handshake = Box::pin(handshake(tls, stream, &client, of));
     match handshake.await {
         None => {}
         Some(stream) if stream.speaks_http2() => {
@@ -69,22 +69,21 @@ async fn handshake(
     tls: &ServerTls,
     stream: TcpStream,
     client: &Client,
-    proxy: &Proxy,
-    worker: &Worker,
+    (proxy, worker, phase): (&Proxy, &Worker, watch::Receiver<Phase>),
 ) -> Option<TlsConnection> {
     let metrics = &proxy.shared().metrics;
     let accepting = worker.handshakes.accept(client.address(), tls, stream);
-    let error = match timeout(HANDSHAKE, accepting).await {
-        Ok(Ok(stream)) => {
+    let error = match begun(accepting, HANDSHAKE, phase).await {
+        Some(Ok(stream)) => {
             metrics.tls_handshake("done").inc();
             return Some(stream);
         }
-        Ok(Err(NoHandshake::Plain)) => {
+        Some(Err(NoHandshake::Plain)) => {
             proxy.head_refused(client.address(), BadHead::PlainHttp);
             return None;
         }
-        Ok(Err(NoHandshake::Failed(error))) => error,
-        Err(_) => io::ErrorKind::TimedOut.into(),
+        Some(Err(NoHandshake::Failed(error))) => error,
+        None => io::ErrorKind::TimedOut.into(),
     };
     metrics.tls_handshake("failed").inc();
     tracing::debug!(peer = %client.address(), %error, "no TLS was agreed on");

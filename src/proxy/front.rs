@@ -8,7 +8,12 @@ use crate::proxy::{Client, Proxy, Relay};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// A connection that has not begun when the drain does has so long for it.
+const AT_THE_DRAIN: Duration = Duration::from_secs(1);
 
 /// How far the process is on its way out.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -67,6 +72,23 @@ pub(super) fn has_reached(phase: &watch::Receiver<Phase>, at_least: Phase) -> bo
     match phase.has_changed() {
         Ok(changed) => changed && *phase.borrow() >= at_least,
         Err(_) => true,
+    }
+}
+
+/// Waits for what a connection begins with; `None` when it takes too long, or when a second of the
+/// drain is over before: nobody waits for an answer yet.
+pub(super) async fn begun<T>(
+    begins: impl Future<Output = T>,
+    within: Duration,
+    mut phase: watch::Receiver<Phase>,
+) -> Option<T> {
+    let drained = async {
+        reached(&mut phase, Phase::Drain).await;
+        tokio::time::sleep(AT_THE_DRAIN).await;
+    };
+    tokio::select! {
+        begun = timeout(within, begins) => begun.ok(),
+        () = drained => None,
     }
 }
 

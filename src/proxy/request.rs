@@ -145,10 +145,10 @@ impl Proxy {
         };
         let mut answer = refusal.answer(dialect, &context.id_text);
         context.tell_throttle(&refusal, &mut answer);
-        // The account has more than its part of the places: this one is for others.
-        // A stream keeps nothing from others once it has ended.
-        let gives_place = refusal == Refusal::AccountConnections && !context.client.is_stream;
-        if !keeps || gives_place {
+        // The account has more than its part of the places: this one is for others. A stream of
+        // HTTP/2 keeps nothing from anybody once it has ended.
+        let gives_place = !keeps || refusal == Refusal::AccountConnections;
+        if gives_place && !context.client.is_stream {
             answer.close();
         }
         answer

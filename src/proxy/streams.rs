@@ -8,11 +8,12 @@
 //!   it is made; with a task for each call it would wait for two more.
 
 use crate::http::TlsConnection;
-use crate::http::h1::{FIRST_HEAD, READER_WINDOW, RequestBody, RequestHead};
+use crate::http::h1::{BadHead, FIRST_HEAD, READER_WINDOW, RequestBody, RequestHead};
 use crate::http::h2::{Arrived, ClientStream, StreamConnection};
-use crate::proxy::front::{Front, Phase, reached, until_drain};
+use crate::proxy::body_memory::Lease;
+use crate::proxy::front::{Front, Phase, begun, reached, until_drain};
 use crate::proxy::worker::Worker;
-use crate::proxy::{Client, Relay};
+use crate::proxy::{Client, Proxy, Relay};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::future::{Future, poll_fn};
@@ -21,10 +22,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// A connection that was told to end has so long for it when nothing is left to do.
 const LAST: Duration = Duration::from_secs(3);
+
+/// So many requests at once of a connection, with heads of so many bytes, are not counted in the
+/// memory of bodies.
+const FREE_STREAMS: usize = 8;
+const FREE_HEAD_BYTES: usize = 4 * 1024;
+/// What a request takes beside its head.
+const STREAM_BYTES: usize = 8 * 1024;
 
 /// Serves a connection: takes its requests, and lets each run by itself.
 pub(super) async fn serve_http2(
@@ -36,13 +44,13 @@ pub(super) async fn serve_http2(
 ) {
     let proxy = front.proxy();
     let accepting = StreamConnection::accept(stream, proxy.shared().clock.clone());
-    let connection = match timeout(FIRST_HEAD, accepting).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => {
+    let connection = match begun(accepting, FIRST_HEAD, phase.clone()).await {
+        Some(Ok(connection)) => connection,
+        Some(Err(error)) => {
             tracing::debug!(peer = %client.address(), %error, "the client does not speak HTTP/2");
             return;
         }
-        Err(_) => return,
+        None => return,
     };
     let mut serving = Serving {
         connection,
@@ -66,10 +74,20 @@ pub(super) async fn serve_http2(
                 stream.refuse(bad.status());
             }
             Arrived::Request(head, body, stream) => {
+                let bytes = head.bytes;
+                let Some(lease) = memory_of_head(proxy, &client, bytes, serving.calls.len()) else {
+                    proxy.head_refused(client.address(), BadHead::NoMemory);
+                    stream.refuse(BadHead::NoMemory.status());
+                    continue;
+                };
                 let client = Arc::new(client.on_stream());
                 let (front, worker, phase) = (front.clone(), worker.clone(), phase.clone());
                 let call = serve_stream((head, body), stream, client, front, worker, phase);
-                serving.calls.push(call);
+                serving.calls.push(async move {
+                    let closes = call.await;
+                    drop(lease);
+                    closes
+                });
             }
         }
     }
@@ -81,6 +99,23 @@ pub(super) async fn serve_http2(
     // Whoever still waits hears that the connection is over.
     drop(connection);
     while calls.next().await.is_some() {}
+}
+
+/// The memory of a request, which is held until it is answered: `Some(None)` when it is one of a
+/// few that have little of it, as with HTTP/1.1. References into the table of HPACK make a large head
+/// of few bytes.
+fn memory_of_head(
+    proxy: &Proxy,
+    client: &Client,
+    head_bytes: usize,
+    others: usize,
+) -> Option<Option<Lease>> {
+    if others < FREE_STREAMS && head_bytes <= FREE_HEAD_BYTES {
+        return Some(None);
+    }
+    let bytes = (head_bytes + STREAM_BYTES) as u64;
+    let peer = (!client.is_trusted).then_some(client.address());
+    proxy.body_memory.reserve_head(peer, bytes).map(Some)
 }
 
 /// A connection that is being served.
@@ -168,7 +203,6 @@ async fn serve_stream(
     let call = front.answer(&worker, &client, head, body);
     let Some(answer) = stream.during(call, || client.hung_up()).await else {
         tracing::debug!(peer = %client.address(), "the client took its request back");
-        client.place().call_ended();
         return false;
     };
     let closes = answer.closes();
@@ -178,7 +212,6 @@ async fn serve_stream(
         false => answered.await,
         true => until_drain(answered, phase).await.unwrap_or(Ok(())),
     };
-    client.place().call_ended();
     if let Err(error) = answered {
         tracing::debug!(peer = %client.address(), %error, "an answer ended early");
     }

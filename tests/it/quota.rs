@@ -486,7 +486,7 @@ fn a_route_or_an_action_of_the_gates_own_is_refused_with_its_place() {
         let said = house.run(&["check"]);
         assert_eq!(said.code, Some(1));
         let (_, path) = path.split_once(' ').unwrap();
-        let place = format!("catalog.yaml:18:35: route: {path} is the gate's own");
+        let place = format!("catalog.yaml:19:35: route: {path} is the gate's own");
         assert!(said.err.contains(&place), "{}", said.err);
     }
     for action in [
@@ -500,7 +500,7 @@ fn a_route_or_an_action_of_the_gates_own_is_refused_with_its_place() {
         house.edit("catalog.yaml", "SegmentPortraitPic:", &format!("{action}:"));
         let said = house.run(&["check"]);
         assert_eq!(said.code, Some(1));
-        let place = format!("catalog.yaml:18:7: {action} is the gate's own action");
+        let place = format!("catalog.yaml:19:7: {action} is the gate's own action");
         assert!(said.err.contains(&place), "{}", said.err);
     }
 }

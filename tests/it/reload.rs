@@ -548,7 +548,7 @@ async fn a_broken_file_of_any_kind_changes_nothing_and_is_told_with_its_place_an
                 "catalog.yaml",
                 Some(rewritten("catalog.yaml", "price: \"0.01\"", "price: 0.01")),
             ),
-            "catalog.yaml:27:28: price: an amount is text",
+            "catalog.yaml:28:28: price: an amount is text",
             "write it in quotes, \"0.01\"",
         ),
         (
@@ -569,7 +569,7 @@ async fn a_broken_file_of_any_kind_changes_nothing_and_is_told_with_its_place_an
         (
             "missing file",
             ("catalog.yaml", None),
-            "tollgate.yaml:29:10: catalog: ",
+            "tollgate.yaml:46:10: catalog: ",
             "catalog.yaml cannot be read: No such file or directory",
         ),
     ];
@@ -626,7 +626,7 @@ async fn a_broken_file_of_any_kind_changes_nothing_and_is_told_with_its_place_an
     // A file that cannot be read, also by root: a directory in its place.
     std::fs::remove_file(house.file("catalog.yaml")).unwrap();
     std::fs::create_dir(house.file("catalog.yaml")).unwrap();
-    let place = "tollgate.yaml:29:10: catalog: ";
+    let place = "tollgate.yaml:46:10: catalog: ";
     let remedy = "catalog.yaml cannot be read: it is not a file";
     refused(&mut client, "unreadable file", place, remedy, failures + 1).await;
     put_back("catalog.yaml");
@@ -682,7 +682,7 @@ async fn a_reload_that_drops_many_accounts_needs_force_and_what_is_gone_frees_it
     for query in ["", "?dry_run=true", "?force=false"] {
         let listed = mistakes(&post_reload(house.admin, query).await);
         assert_eq!(listed.len(), 1);
-        let place = format!("{}:30:1: ", house.file("tollgate.yaml").display());
+        let place = format!("{}:47:1: ", house.file("tollgate.yaml").display());
         assert!(
             listed[0].starts_with(&place)
                 && listed[0].contains("7 of 60 accounts are gone (0, 1, 2, ..)")

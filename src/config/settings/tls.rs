@@ -5,7 +5,8 @@
 use crate::config::reader::Item;
 use crate::config::settings::section::Section;
 use crate::config::settings::store::certificates;
-use crate::model::{BadCertificate, ServerCertificate};
+use crate::model::{BadCertificate, Clock, Local, ServerCertificate};
+use jiff::tz::TimeZone;
 use secrecy::ExposeSecret;
 
 /// The most certificates of a listener: each handshake may look at all of them.
@@ -33,7 +34,17 @@ fn certificate(item: Item<'_>) -> Option<ServerCertificate> {
     fields.close();
     let (chain, key) = (chain?, key?);
     match ServerCertificate::read(&chain, key.expose_secret().as_bytes()) {
-        Ok(read) => Some(read),
+        Ok(read) => {
+            let now = Clock::default().utc();
+            if let Some(ends) = read.ends().filter(|ends| *ends <= now) {
+                let ended = Local::new(ends, &TimeZone::UTC);
+                let at = cert_at.unwrap_or(item);
+                at.warn(format!(
+                    "this certificate ended at {ended}: no client takes it"
+                ));
+            }
+            Some(read)
+        }
         Err(
             bad @ (BadCertificate::NoKey
             | BadCertificate::UnusableKey(_)

@@ -16,13 +16,15 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, timeout};
 
 /// Connections at once; further ones wait, unread. They need no token to exist.
 pub const CONNECTIONS: usize = 32;
 /// A connection that takes no byte of an answer for so long is closed, also one whose head trickles
 /// in. Longer than a scrape interval, so that a scraper keeps its own.
 const SILENT: Duration = Duration::from_secs(75);
+/// TLS has to be agreed on within this time.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// It is tried again much sooner.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
@@ -91,7 +93,13 @@ impl AdminStream {
     fn new(stream: TcpStream, tls: Option<&ServerTls>) -> Self {
         match tls {
             None => Self::Plain(stream),
-            Some(tls) => Self::Handshake(Box::pin(TlsConnection::accept(tls.acceptor(), stream).1)),
+            Some(tls) => {
+                let handshake = TlsConnection::accept(tls.acceptor(), stream).1;
+                Self::Handshake(Box::pin(async move {
+                    let agreed = timeout(HANDSHAKE, handshake).await;
+                    agreed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+                }))
+            }
         }
     }
 
@@ -195,18 +203,39 @@ impl<P: Unpin, S: AsyncWrite + Unpin> AsyncWrite for AdminConnection<P, S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        // Under TLS both wait for the peer: it may not have taken what was written.
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Pending => self.poll_silent(cx).map(Err),
+            flushed => flushed,
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        match Pin::new(&mut self.stream).poll_shutdown(cx) {
+            Poll::Pending => self.poll_silent(cx).map(Err),
+            ended => ended,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_given_up_whose_peer_does_not_take_the_last_bytes() {
+        let (client, server) = tokio::io::duplex(64);
+        // Like TLS it has taken what the peer has not.
+        let buffered = BufWriter::with_capacity(1024, server);
+        let mut server = AdminConnection::new(buffered, ());
+        let began = Instant::now();
+        server.write_all(&[b'x'; 200]).await.unwrap();
+        let error = server.shutdown().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() >= SILENT);
+        drop(client);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_given_up_when_it_takes_no_answer_though_bytes_trickle_in() {

@@ -75,6 +75,8 @@ pub enum BadHead {
     Tls,
     /// A client speaks plain HTTP where TLS is spoken.
     PlainHttp,
+    /// The heads of the peer's streams take all the memory that it may have.
+    NoMemory,
     /// A load balancer begins with the PROXY protocol where nobody expects it.
     ProxyProtocol,
     /// A trusted proxy begins without the PROXY protocol, which is expected of it.
@@ -97,9 +99,10 @@ pub enum BadHead {
 
 impl BadHead {
     /// All reasons.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Tls,
         Self::PlainHttp,
+        Self::NoMemory,
         Self::ProxyProtocol,
         Self::NoProxyHeader,
         Self::Http2,
@@ -116,6 +119,7 @@ impl BadHead {
         match self {
             Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::NoMemory => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -125,6 +129,7 @@ impl BadHead {
         match self {
             Self::Tls => "tls",
             Self::PlainHttp => "plain_http",
+            Self::NoMemory => "no_memory",
             Self::ProxyProtocol => "proxy_protocol",
             Self::NoProxyHeader => "no_proxy_header",
             Self::Http2 => "http2",
@@ -142,6 +147,9 @@ impl BadHead {
         match self {
             Self::Tls => {
                 "it begins TLS, and this listener speaks plain HTTP: call it with http://, write `tls`, or end TLS in front of the gate"
+            }
+            Self::NoMemory => {
+                "its requests by HTTP/2 that wait take an eighth of limits.body_memory, or all peers' together half of it"
             }
             Self::PlainHttp => {
                 "it speaks plain HTTP, and this listener speaks TLS: call it with https://"

@@ -20,9 +20,10 @@ const STREAMS: u32 = 100;
 /// head is answered with 431.
 const HEADER_LIST_BYTES: u32 = 256 * 1024;
 /// The bytes of a body that a client may send before anybody takes them: of a stream, and of all
-/// streams of the connection.
+/// streams of the connection. A body that nobody takes must not stop those of other streams. Such a
+/// body is one of a call that was admitted, and of these an account has its part.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = STREAMS * STREAM_WINDOW_BYTES;
 /// The bytes of an answer that wait for the connection.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Streams that were reset before anybody saw them. More of them, and the connection ends.

@@ -167,12 +167,14 @@ impl Sending {
             let data = match next.await? {
                 Some(Ok(Piece::Read(data))) => data,
                 None if left.unwrap_or(0) == 0 => return self.send(Bytes::new(), true).await,
-                Some(Err(error)) => return self.break_off(error.into()),
-                Some(Ok(Piece::Piped(_))) | None => return self.break_off("its length".into()),
+                Some(Err(error)) => return self.break_off(error.into()).await,
+                Some(Ok(Piece::Piped(_))) | None => {
+                    return self.break_off("its length".into()).await;
+                }
             };
             if let Some(known) = &mut left {
                 let Some(rest) = known.checked_sub(data.len() as u64) else {
-                    return self.break_off("its length".into());
+                    return self.break_off("its length".into()).await;
                 };
                 *known = rest;
             }
@@ -185,7 +187,9 @@ impl Sending {
     }
 
     /// The client must not take what has come for the whole.
-    fn break_off(&mut self, why: Box<dyn std::error::Error + Send + Sync>) -> io::Result<()> {
+    async fn break_off(&mut self, why: Box<dyn std::error::Error + Send + Sync>) -> io::Result<()> {
+        // A reset throws away what waits: the head of the answer goes first.
+        tokio::task::yield_now().await;
         self.stream.send_reset(Reason::INTERNAL_ERROR);
         Err(io::Error::other(why))
     }

@@ -159,6 +159,11 @@ impl Place {
         }
     }
 
+    fn owner_of(&self, account: &AccountId) -> u64 {
+        let owner = self.places.hasher.hash_one(account.as_str());
+        owner.max(NOBODYS + 1)
+    }
+
     /// A call on the connection has proven a credential of this account. False when it must not go
     /// on: the account holds its part of the places already, or the connection has just given way.
     pub fn prove(&self, account: &AccountId) -> bool {
@@ -175,8 +180,7 @@ impl Place {
                 _ => {}
             }
         }
-        let owner = self.places.hasher.hash_one(account.as_str());
-        let owner = owner.max(NOBODYS + 1);
+        let owner = self.owner_of(account);
         let mut rule = self.places.rule.lock();
         let Some(connections) = rule.prove(self.id, owner) else {
             return false;
@@ -190,9 +194,20 @@ impl Place {
         true
     }
 
-    /// The share of one of several calls at once, whose account it has just proven. `None` when the
-    /// account holds its part of the places already.
+    /// A call beside others on the connection has proven this account: its share of the account's
+    /// part. `None` when that is taken already, or the connection has just given way.
     pub fn share(self: &Arc<Self>, account: &AccountId) -> Option<CallShare> {
+        if self.is_shared.load(Ordering::Relaxed) {
+            let owner = self.owner_of(account);
+            let connections = self.places.rule.lock().share(self.id, owner)?;
+            return Some(CallShare {
+                place: self.clone(),
+                counted: Some(Counted { owner, connections }),
+            });
+        }
+        if !self.prove(account) {
+            return None;
+        }
         if !self.is_used.swap(true, Ordering::Relaxed) {
             return Some(CallShare {
                 place: self.clone(),

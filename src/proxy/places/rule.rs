@@ -221,6 +221,24 @@ impl Rule {
         Some(connections)
     }
 
+    /// A call beside others, on a connection that a trusted proxy shares among many clients, has
+    /// proven this account: the call counts for it, and the connection is nobody's.
+    pub(super) fn share(&mut self, id: u64, account: u64) -> Option<Connections> {
+        let held = self.held.get(&id)?;
+        let (sign, known, peer) = (held.sign.clone(), held.known, held.peer);
+        let connections = self.accounts.entry(account).or_default().clone();
+        if !try_add(&connections, self.of_an_account) {
+            return None;
+        }
+        let first =
+            sign.account
+                .compare_exchange(UNPROVEN, NOBODYS, Ordering::Relaxed, Ordering::Relaxed);
+        if first.is_ok() {
+            self.unlist(id, known, peer);
+        }
+        Some(connections)
+    }
+
     /// A connection knows the account no more.
     pub(super) fn forget(&mut self, proven: Option<Proven>) {
         if let Some(Proven {
