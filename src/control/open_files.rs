@@ -3,11 +3,12 @@
 use crate::config::Settings;
 use crate::control::admin;
 use crate::http::PIPES;
+use crate::proxy::upstream::CHECKS_AT_ONCE;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// File descriptors beyond those of connections: ledger, listeners, runtimes, logs; the admin
-/// listener's connections; the two ends of each pipe.
-const SPARE_FILES: u64 = 128 + admin::CONNECTIONS as u64 + 2 * PIPES as u64;
+/// listener's connections; the two ends of each pipe; the connections of checks of servers.
+const SPARE_FILES: u64 = 128 + admin::CONNECTIONS as u64 + 2 * PIPES as u64 + CHECKS_AT_ONCE as u64;
 /// Those of a worker's runtime.
 const WORKER_FILES: u64 = 4;
 /// Those of a worker's listener: itself, and a connection that was accepted and waits for a place.
@@ -46,6 +47,10 @@ pub(super) fn file_limit() -> u64 {
 /// The number of connections that there can be: one descriptor for the client and one for the
 /// upstream of each, some for each worker, and some. Raises the limit of open files as far as it
 /// must.
+///
+/// `proxy::places` holds the clients' connections to it, and `proxy::upstream::Upstreams` those to
+/// all upstreams together: however many calls HTTP/2 brings on one connection, and however many
+/// upstreams there are.
 pub(super) fn fit_connections(settings: &Settings, workers: usize) -> Result<usize, TooFewFiles> {
     let limits = &settings.limits;
     let connections = limits.connections;

@@ -77,5 +77,6 @@ mod trust;
 mod upstream_tls;
 mod upstream_up;
 mod upstreams;
+mod upstreams_together;
 mod way;
 mod wrong_ledger;

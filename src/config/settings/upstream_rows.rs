@@ -51,7 +51,7 @@ pub(super) const MAX_IN_FLIGHT: Setting = Setting {
     unwritten: Unwritten::Nothing,
     bounds: Bounds::Count(1..=1_000_000),
     change: Change::AtReload,
-    does: "The most calls that the upstream has at once. The next one is refused with 503 before it is admitted, and spends nothing. Absent: `limits.connections`.",
+    does: "The most calls that the upstream has at once. The next one is refused with 503 before it is admitted, and spends nothing. Absent: `limits.connections`. All upstreams together: `limits.connections`, whatever is written.",
 };
 pub(super) const SLOW_START: Setting = Setting {
     key: "upstream.slow_start",

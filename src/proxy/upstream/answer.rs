@@ -9,9 +9,11 @@ use crate::model::Mono;
 use crate::proxy::upstream::named::InFlight;
 use crate::proxy::upstream::pool::{PooledLink, ReadBuffer};
 use crate::proxy::upstream::server::Lease;
+use crate::proxy::upstream::total::OpenLink;
 use bytes::Bytes;
 use http::StatusCode;
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::task::AbortHandle;
@@ -49,7 +51,12 @@ struct Held {
 pub(super) enum Source {
     Link(PooledLink),
     /// The rest of the request is still being sent by this task.
-    WhileSending(Box<dyn ByteReader>, ReadBuffer, AbortHandle),
+    WhileSending {
+        reader: Box<dyn ByteReader>,
+        open: Arc<OpenLink>,
+        buffer: ReadBuffer,
+        sending: AbortHandle,
+    },
 }
 
 impl UpstreamBody {
@@ -135,7 +142,7 @@ impl Source {
     fn parts(&mut self) -> (&mut dyn ByteReader, &mut ReadBuffer) {
         match self {
             Self::Link(link) => (&mut link.stream, &mut link.buffer),
-            Self::WhileSending(reader, buffer, _) => (&mut **reader, buffer),
+            Self::WhileSending { reader, buffer, .. } => (&mut **reader, buffer),
         }
     }
 }
@@ -175,8 +182,15 @@ impl Drop for UpstreamBody {
             // The answer was dropped before its end, so the rest of the request is of no use. Left
             // alone the task would send for as long as the upstream does not read. After a whole
             // answer it goes on: to stop would cut that upload.
-            Some(Source::WhileSending(_, _, sending)) if !self.framing.has_ended() => {
-                sending.abort()
+            Some(Source::WhileSending {
+                ref open,
+                ref sending,
+                ..
+            }) => {
+                open.outlives_its_call();
+                if !self.framing.has_ended() {
+                    sending.abort();
+                }
             }
             _ => {}
         }

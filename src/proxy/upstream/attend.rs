@@ -65,13 +65,14 @@ impl Upstream {
     }
 
     async fn look_at(&self, server: Arc<Server>) -> Arc<Server> {
+        let _place = self.total.check().await;
         let has_changed = match (&self.settings.health, self.check_rule()) {
             (Some(health), Some(rule)) => {
                 let asked = timeout(health.timeout, self.ask(&server, &health.path)).await;
                 server.checked(asked.is_ok_and(|said| said), rule)
             }
             _ => {
-                let dialled = server.dial(self.settings.connect_timeout).await;
+                let dialled = server.dial(self.settings.connect_timeout, None).await;
                 server.tried(dialled.is_ok())
             }
         };
@@ -85,7 +86,10 @@ impl Upstream {
     /// Whether it answers a check with 2xx or 3xx.
     async fn ask(&self, server: &Server, path: &str) -> bool {
         let asked = async {
-            let link = server.dial(self.settings.connect_timeout).await.ok()?;
+            let link = server
+                .dial(self.settings.connect_timeout, None)
+                .await
+                .ok()?;
             let target = Target::read(&Bytes::copy_from_slice(path.as_bytes()))?;
             let mut head = ForwardHead::new(Method::GET, &target);
             head.text("host", server.endpoint.to_string());
@@ -169,7 +173,11 @@ impl Upstream {
         let mut failed = Ok(());
         for server in self.each_server(<[_]>::to_vec) {
             if !server.is_reached() && server.try_at(true).is_none() {
-                failed = server.dial(self.settings.connect_timeout).await.map(drop);
+                let _place = self.total.check().await;
+                failed = server
+                    .dial(self.settings.connect_timeout, None)
+                    .await
+                    .map(drop);
             }
         }
         match (self.is_up(), failed) {

@@ -10,6 +10,7 @@ use crate::proxy::upstream::link::Link;
 use crate::proxy::upstream::pool::PooledLink;
 use http::Method;
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -173,6 +174,9 @@ fn send_rest<B>(link: PooledLink, rest: UpstreamRequest<B>) -> Source
 where
     B: Body + Send + 'static,
 {
+    // Both halves hold the connection open.
+    let open = Arc::new(link.open);
+    let opened = open.clone();
     let (reader, sending): (Box<dyn ByteReader>, _) = match link.stream {
         Link::Plain(stream) => {
             let (reader, mut writer) = stream.into_split();
@@ -181,16 +185,26 @@ where
                 // Dropped, it would say that no more comes, and some servers take that for a client
                 // that has gone.
                 writer.forget();
+                drop(opened);
             });
             (Box::new(reader), sending)
         }
         Link::Tls(stream) => {
             let (reader, mut writer) = stream.into_split();
-            let sending = tokio::spawn(async move { keep_sending(rest, &mut writer).await });
+            let sending = tokio::spawn(async move {
+                keep_sending(rest, &mut writer).await;
+                drop(writer);
+                drop(opened);
+            });
             (Box::new(reader), sending)
         }
     };
-    Source::WhileSending(reader, link.buffer, sending.abort_handle())
+    Source::WhileSending {
+        reader,
+        open,
+        buffer: link.buffer,
+        sending: sending.abort_handle(),
+    }
 }
 
 async fn keep_sending<B: Body>(mut rest: UpstreamRequest<B>, writer: &mut impl ByteWriter) {

@@ -8,8 +8,10 @@ use crate::model::{ClientTls, Clock};
 use crate::proxy::upstream::balance::{choose, random};
 use crate::proxy::upstream::health::{CheckRule, Failure, Others, Standing};
 use crate::proxy::upstream::pool::Keep;
+use crate::proxy::upstream::pools::Pools;
 use crate::proxy::upstream::resolved::{ResolvedEndpoint, is_among};
 use crate::proxy::upstream::server::{Lease, Server};
+use crate::proxy::upstream::total::Total;
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,6 +24,8 @@ pub(crate) struct Upstream {
     pub(crate) name: Box<str>,
     pub(super) settings: UpstreamSettings,
     pub(super) max_in_flight: u32,
+    /// With all other upstreams.
+    pub(super) total: Arc<Total>,
     pub(super) lasting: Arc<Lasting>,
     pub(super) endpoints: Box<[Arc<ResolvedEndpoint>]>,
     servers: Servers,
@@ -49,7 +53,7 @@ impl Upstream {
     pub(super) fn new(
         name: &str,
         settings: UpstreamSettings,
-        connections: usize,
+        total: Arc<Total>,
         endpoints: Box<[Arc<ResolvedEndpoint>]>,
         lasting: Arc<Lasting>,
         clock: Clock,
@@ -59,10 +63,11 @@ impl Upstream {
             true => Servers::Fixed(known.into()),
             false => Servers::LookedUp(ArcSwap::from_pointee(known)),
         };
-        let max_in_flight = settings.max_in_flight.unwrap_or(connections);
+        let most = |most| u32::try_from(most).unwrap_or(u32::MAX);
         let upstream = Self {
             name: name.into(),
-            max_in_flight: u32::try_from(max_in_flight).unwrap_or(u32::MAX),
+            max_in_flight: settings.max_in_flight.map_or(total.most, most),
+            total,
             lasting,
             servers,
             clock,
@@ -97,10 +102,11 @@ impl Upstream {
             tls: None,
         };
         let clock = Clock::default();
-        let endpoint = ResolvedEndpoint::new(address.into(), tls, 1, clock.clone());
-        let (most, endpoints) = (usize::MAX, Box::from([Arc::new(endpoint)]));
-        let lasting = Arc::default();
-        let upstream = Self::new("", settings, most, endpoints, lasting, clock);
+        let pools = Pools::new(Total::new(usize::MAX), 1);
+        let total = pools.total.clone();
+        let endpoint = ResolvedEndpoint::new(address.into(), tls, pools, clock.clone());
+        let (lasting, endpoints) = (Arc::default(), Box::from([Arc::new(endpoint)]));
+        let upstream = Self::new("", settings, total, endpoints, lasting, clock);
         Arc::new(upstream)
     }
 
@@ -136,12 +142,14 @@ impl Upstream {
         self.lasting.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Counts a call, unless it has as many as it may.
+    /// Counts a call, unless it, or all upstreams together, have as many as they may.
     pub(crate) fn enter(self: &Arc<Self>) -> Option<InFlight> {
         let before = self.lasting.in_flight.fetch_add(1, Ordering::Relaxed);
-        // Made in any case, so that it takes the call off the count again.
-        let in_flight = InFlight(self.clone());
-        (before < self.max_in_flight).then_some(in_flight)
+        if before < self.max_in_flight && self.total.enter() {
+            return Some(InFlight(self.clone()));
+        }
+        self.lasting.in_flight.fetch_sub(1, Ordering::Relaxed);
+        None
     }
 
     /// The server that takes the next try of a call, which was not at one of the `tried`; `None` when
@@ -234,5 +242,6 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.lasting.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.total.leave();
     }
 }

@@ -4,6 +4,7 @@
 //! come unasked: they would be taken for the answer to the next call.
 
 use crate::proxy::upstream::link::Link;
+use crate::proxy::upstream::total::OpenLink;
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use std::future::Future;
@@ -44,6 +45,8 @@ pub(super) struct ReadBuffer {
 /// A connection to the upstream, with the bytes that were read from it.
 pub(super) struct PooledLink {
     pub(super) stream: Link,
+    /// After the stream: what is counted no more is closed.
+    pub(super) open: OpenLink,
     pub(super) buffer: ReadBuffer,
     opened: Instant,
     /// For how long the upstream keeps it while it is idle, as it said last.
@@ -66,7 +69,8 @@ impl Pool {
         }
     }
 
-    /// Takes a connection back for the next call, if it can still be used.
+    /// Takes a connection back for the next call, if it can still be used and no more are open than
+    /// may be.
     pub(super) fn give_back(&self, mut link: PooledLink, keep: Keep) {
         if !link.is_quiet() {
             return;
@@ -76,7 +80,12 @@ impl Pool {
             link.buffer = ReadBuffer::default();
         }
         link.kept_until = keep.until(&link, Instant::now());
-        self.0.lock().push(link);
+        let mut idle = self.0.lock();
+        // Asked under the lock: a new connection is counted before it looks here for one to close, so
+        // that either it finds this one, or this one sees it.
+        if !link.open.is_beyond() {
+            idle.push(link);
+        }
     }
 
     /// Closes the connections that have been idle for too long, or that the server has closed.
@@ -84,6 +93,19 @@ impl Pool {
         let now = Instant::now();
         let mut idle = self.0.lock();
         idle.retain_mut(|link| link.kept_until > now && link.is_quiet());
+    }
+
+    /// How many wait for work.
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    /// Closes the one that has waited longest. Whether there was one.
+    pub(super) fn close_oldest(&self) -> bool {
+        let mut idle = self.0.lock();
+        let oldest = (!idle.is_empty()).then(|| idle.remove(0));
+        drop(idle);
+        oldest.is_some()
     }
 
     /// Closes all of them.
@@ -109,10 +131,11 @@ impl Keep {
 
 impl PooledLink {
     /// A connection that was opened now.
-    pub(super) fn new(stream: Link) -> Self {
+    pub(super) fn new(stream: Link, open: OpenLink) -> Self {
         let opened = Instant::now();
         Self {
             stream,
+            open,
             buffer: ReadBuffer::default(),
             opened,
             keep_alive: None,

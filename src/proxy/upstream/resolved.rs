@@ -10,6 +10,7 @@
 
 use crate::config::Endpoint;
 use crate::model::{ClientTls, Clock, Host};
+use crate::proxy::upstream::pools::Pools;
 use crate::proxy::upstream::server::Server;
 use parking_lot::Mutex;
 use std::io;
@@ -26,7 +27,7 @@ pub(crate) struct ResolvedEndpoint {
     tls: Option<ClientTls>,
     host: Host,
     servers: Mutex<Vec<Arc<Server>>>,
-    workers: usize,
+    pools: Arc<Pools>,
     /// How often one of its servers was taken out.
     ejections: Arc<AtomicU64>,
     clock: Clock,
@@ -36,7 +37,7 @@ impl ResolvedEndpoint {
     pub(super) fn new(
         endpoint: Endpoint,
         tls: Option<ClientTls>,
-        workers: usize,
+        pools: Arc<Pools>,
         clock: Clock,
     ) -> Self {
         let resolved = Self {
@@ -44,7 +45,7 @@ impl ResolvedEndpoint {
             endpoint,
             tls,
             servers: Mutex::default(),
-            workers,
+            pools,
             ejections: Arc::default(),
             clock,
         };
@@ -100,7 +101,7 @@ impl ResolvedEndpoint {
                     endpoint,
                     address,
                     self.tls.clone(),
-                    self.workers,
+                    self.pools.clone(),
                     ejections,
                     clock,
                 ))

@@ -60,7 +60,7 @@ impl Sending {
                 Some(link) => (link, true),
                 None => {
                     let limit = self.in_flight.upstream().settings.connect_timeout;
-                    match Box::pin(lease.server.dial(limit)).await {
+                    match Box::pin(lease.dial(limit)).await {
                         Ok(link) => (link, false),
                         Err(failure) => {
                             self.pass_over();

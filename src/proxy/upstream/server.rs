@@ -11,6 +11,7 @@ use crate::proxy::upstream::balance::Load;
 use crate::proxy::upstream::health::{CheckRule, Failure, Health, Others, Standing, WHOLE, chance};
 use crate::proxy::upstream::link::Link;
 use crate::proxy::upstream::pool::{Keep, Pool, PooledLink};
+use crate::proxy::upstream::pools::Pools;
 use parking_lot::Mutex;
 use std::io;
 use std::net::SocketAddr;
@@ -37,7 +38,8 @@ pub(crate) struct Server {
     pub(super) address: SocketAddr,
     tls: Option<ClientTls>,
     /// One for each worker.
-    pools: Box<[Pool]>,
+    pools: Arc<[Pool]>,
+    pools_of_all: Arc<Pools>,
     in_flight: AtomicU32,
     /// Microseconds, and the second of the last answer on the monotonic clock.
     latency: AtomicU64,
@@ -56,7 +58,7 @@ impl Server {
         endpoint: Endpoint,
         address: SocketAddr,
         tls: Option<ClientTls>,
-        workers: usize,
+        pools_of_all: Arc<Pools>,
         ejections: Arc<AtomicU64>,
         clock: Clock,
     ) -> Self {
@@ -64,7 +66,8 @@ impl Server {
             endpoint,
             address,
             tls,
-            pools: (0..workers).map(|_| Pool::default()).collect(),
+            pools: pools_of_all.of_server(),
+            pools_of_all,
             in_flight: AtomicU32::new(0),
             latency: AtomicU64::new(0),
             standing: AtomicU64::new(USABLE),
@@ -85,8 +88,14 @@ impl Server {
         }
     }
 
-    /// A new connection, within the time to connect.
-    pub(super) async fn dial(&self, timeout: Duration) -> Result<PooledLink, UpstreamFailure> {
+    /// A new connection, within the time to connect. When as many are open as may be, it takes the
+    /// place of one that waits for work: of this worker, or else of any.
+    pub(super) async fn dial(
+        &self,
+        timeout: Duration,
+        worker: Option<usize>,
+    ) -> Result<PooledLink, UpstreamFailure> {
+        let open = self.pools_of_all.open(worker);
         let connected = tokio::time::timeout(timeout, self.connect()).await;
         let connected = connected.unwrap_or_else(|_| {
             let why = format!("no connection within {timeout:?}");
@@ -97,7 +106,7 @@ impl Server {
             endpoint: self.endpoint.to_string(),
             cause,
         })?;
-        Ok(PooledLink::new(stream))
+        Ok(PooledLink::new(stream, open))
     }
 
     async fn connect(&self) -> io::Result<Link> {
@@ -254,6 +263,11 @@ impl Lease {
     /// A connection to the server that waits for work.
     pub(super) fn kept_link(&self) -> Option<PooledLink> {
         self.server.pools.get(self.worker)?.take()
+    }
+
+    /// A new connection to the server.
+    pub(super) async fn dial(&self, timeout: Duration) -> Result<PooledLink, UpstreamFailure> {
+        self.server.dial(timeout, Some(self.worker)).await
     }
 
     /// The connection may be used again, unless the server is out or gone.

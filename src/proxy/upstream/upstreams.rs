@@ -7,8 +7,10 @@ use crate::config::{DEFAULT_UPSTREAM, Endpoint, Settings, UpstreamSettings};
 use crate::model::{Clock, Mono};
 use crate::proxy::upstream::health::{Standing, WHOLE};
 use crate::proxy::upstream::named::Upstream;
+use crate::proxy::upstream::pools::Pools;
 use crate::proxy::upstream::resolved::ResolvedEndpoint;
 use crate::proxy::upstream::server::Server;
+use crate::proxy::upstream::total::Total;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +26,7 @@ pub struct Upstreams {
 #[derive(Clone)]
 struct Context {
     clock: Clock,
-    workers: usize,
-    connections: usize,
+    pools: Arc<Pools>,
 }
 
 /// What is told of one server.
@@ -72,12 +73,12 @@ impl ToldEndpoint {
 }
 
 impl Upstreams {
-    /// Those of the settings, for so many workers.
+    /// Those of the settings, for so many workers. All of them, and those that [follow](Self::follow),
+    /// have at most `limits.connections` calls at once, and so many connections.
     pub fn new(settings: &Settings, workers: usize, clock: &Clock) -> Self {
         let context = Context {
             clock: clock.clone(),
-            workers,
-            connections: settings.limits.connections,
+            pools: Pools::new(Total::new(settings.limits.connections), workers),
         };
         Self::built(settings, context, None)
     }
@@ -200,12 +201,18 @@ impl Context {
             known(endpoint).unwrap_or_else(|| {
                 let (endpoint, clock) = (endpoint.clone(), self.clock.clone());
                 let tls = settings.tls.clone();
-                Arc::new(ResolvedEndpoint::new(endpoint, tls, self.workers, clock))
+                Arc::new(ResolvedEndpoint::new(
+                    endpoint,
+                    tls,
+                    self.pools.clone(),
+                    clock,
+                ))
             })
         };
         let endpoints = settings.endpoints.iter().map(endpoint).collect();
         let lasting = before.map_or_else(Arc::default, |before| before.lasting.clone());
         let (settings, clock) = (settings.clone(), self.clock.clone());
-        Upstream::new(name, settings, self.connections, endpoints, lasting, clock)
+        let total = self.pools.total.clone();
+        Upstream::new(name, settings, total, endpoints, lasting, clock)
     }
 }
