@@ -24,7 +24,7 @@ const LARGE_BUFFER: usize = 64 << 10;
 /// Addresses in `unknown`. The gate forgives each of them ten failed keys at once and one more a
 /// second, and knows 65,536 apart: so many in turn may fail 60,000 times a second for ever without
 /// one answer being held back.
-const PEERS: usize = 60_000;
+pub(crate) const PEERS: usize = 60_000;
 const MANY_ACCOUNTS: usize = 100_000;
 const GIVEN_BACK: Duration = Duration::from_secs(12);
 /// Calls a second in `latency`.
@@ -70,7 +70,7 @@ impl<'a> Contender<'a> {
         }
     }
 
-    fn signed(server: &'a Server, different: usize, body_bytes: usize) -> Self {
+    pub(crate) fn signed(server: &'a Server, different: usize, body_bytes: usize) -> Self {
         let traffic = Traffic::Signed {
             different,
             body_bytes,
@@ -82,7 +82,7 @@ impl<'a> Contender<'a> {
         }
     }
 
-    async fn measure(&self, bench: &Bench, lasting: Duration) -> Figure {
+    pub(crate) async fn measure(&self, bench: &Bench, lasting: Duration) -> Figure {
         let calls = match &self.traffic {
             Traffic::Keyed(calls) => calls.clone(),
             Traffic::Signed {

@@ -7,11 +7,13 @@
 //! promises.
 
 use crate::accounts;
+use crate::binary;
 use crate::load::{Caller, Connection, Load};
 use crate::tls::CERTIFICATE;
 use crate::upstream::Upstream;
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -192,7 +194,7 @@ pub(crate) async fn measure(
 }
 
 impl Server {
-    /// The gate, from this crate's own binary.
+    /// The gate.
     pub(crate) async fn gate(
         name: &'static str,
         gate: Gate,
@@ -234,7 +236,7 @@ impl Server {
         );
         let file = dir.path().join("tollgate.yaml");
         std::fs::write(&file, settings).unwrap();
-        let mut command = pinned(env!("CARGO_BIN_EXE_tollgate"), gate.cores);
+        let mut command = pinned(binary::path(), gate.cores);
         command.args([gate.command, "--config"]).arg(file);
         Self::started(name, address, Some(admin), &mut command, dir).await
     }
@@ -546,9 +548,9 @@ pub(crate) fn pin_load(cores: &str) {
     );
 }
 
-fn pinned(program: &str, cores: &str) -> Command {
+fn pinned(program: impl AsRef<OsStr>, cores: &str) -> Command {
     let mut command = Command::new("taskset");
-    command.args(["-c", cores, program]);
+    command.args(["-c", cores]).arg(program);
     command
 }
 
