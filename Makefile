@@ -4,7 +4,7 @@ SHELL := /bin/bash
 VENV  := target/venv
 NODE  := target/node
 
-.PHONY: demo demo-replicas test quick torture fuzz needs deny man reference dist bench soak clean
+.PHONY: demo demo-replicas test quick torture fuzz needs deny man reference release dist bench soak clean
 
 # Shows the gate at work until Ctrl-C, or so long: make demo ARGS="--seconds 20"
 demo:
@@ -104,17 +104,24 @@ reference:
 	UPDATE_PAGES=1 cargo test --locked --lib -- config::tests::reference
 	UPDATE_PAGES=1 cargo test --locked --test it -- reference::
 
+# The binary that is shipped, target/shipped/tollgate: built, trained for about a minute, and built again by what was counted.
+# Needs llvm-profdata (rustup component add llvm-tools); without it the build is plain. By an earlier profile, to get the
+# same bytes: make release PROFILE=PATH
+SHIPPED := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/shipped/tollgate
+release:
+	deploy/release.sh $(PROFILE)
+
 # What is shipped for amd64 with glibc, in target/dist: a tarball, a Debian package, the list of the crates in them (CycloneDX) and the
-# sums. The same commit gives the same bytes. Of another binary: make dist DIST_BINARY=PATH
-DIST_BINARY := target/release/tollgate
+# sums. The same binary gives the same bytes. Of another one: make dist DIST_BINARY=PATH
+DIST_BINARY := $(SHIPPED)
 DIST_OUT    := target/dist
-dist:
-	$(if $(filter target/release/tollgate,$(DIST_BINARY)),cargo build --release --locked --bin tollgate)
+dist: $(if $(filter $(SHIPPED),$(DIST_BINARY)),release)
 	deploy/dist.py --binary $(DIST_BINARY) --out $(DIST_OUT)
 
 # What a call costs, part by part, beside the peers, with a shared store and with an outbox: benches/README.md. Two quiet cores, some
-# twenty minutes.
+# twenty minutes. Of the binary that `make release` left, when there is one: the first line names it.
 # Rounds and cases of the peers: make bench ARGS="3 admitted bodies"
+bench soak: export BENCH_BINARY := $(or $(BENCH_BINARY),$(abspath $(wildcard $(SHIPPED))))
 bench:
 	cargo bench --locked --bench admission
 	cargo bench --locked --bench peers -- $(ARGS)

@@ -1,7 +1,8 @@
-//! Which commit is built: `TOLLGATE_COMMIT`, for `--version`, `/status` and the metric `build_info`.
+//! Which commit is built, and how: `TOLLGATE_COMMIT` for `--version`, `/status` and the metric `build_info`, and
+//! `TOLLGATE_BUILD` for the first and the last of them.
 //!
-//! Asked in this order: the variable of the same name, the repository's own files, what `git archive` wrote into
-//! this file. git itself need not be installed.
+//! For the commit are asked, in this order: the variable of the same name, the repository's own files, what
+//! `git archive` wrote into this file. git itself need not be installed. How it is built the compiler's flags say.
 #![allow(
     clippy::print_stdout,
     reason = "it is how a build script talks to cargo"
@@ -31,6 +32,17 @@ fn main() {
     let commit = named.or(head).or_else(|| short(ARCHIVED));
     let commit = commit.as_deref().unwrap_or("unknown");
     println!("cargo::rustc-env=TOLLGATE_COMMIT={commit}");
+    let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    println!("cargo::rustc-env=TOLLGATE_BUILD={}", kind(&flags));
+}
+
+/// How a binary is built with these flags, which cargo parts by the character 31.
+pub fn kind(flags: &str) -> &'static str {
+    let mut flags = flags.split('\x1f');
+    match flags.any(|flag| flag.trim_start_matches("-C").starts_with("profile-use=")) {
+        true => "profile-guided",
+        false => "plain",
+    }
 }
 
 /// The first digits of a commit's name; `None` when it is none.

@@ -11,6 +11,8 @@
 
 #[path = "shared/accounts.rs"]
 mod accounts;
+#[path = "shared/binary.rs"]
+mod binary;
 
 use bytes::Bytes;
 use http::Request;
@@ -53,6 +55,7 @@ async fn measure(accounts: usize) {
     let began = clock.mono();
     let gate = Gate::start(accounts).await;
     let ready = clock.mono().since(began);
+    println!("{}", binary::version());
     println!(
         "{accounts} accounts, {} keys, {:.1} MiB of YAML",
         accounts * 2,
@@ -126,7 +129,7 @@ impl Gate {
             let qps = |number| if number == 0 { of_the_first } else { 30 };
             std::fs::write(dir.path().join(name), accounts::yaml(accounts, qps)).unwrap();
         }
-        let child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        let child = Command::new(binary::path())
             .args(["serve", "--config"])
             .arg(dir.path().join("tollgate.yaml"))
             .stderr(Stdio::null())

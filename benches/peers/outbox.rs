@@ -67,6 +67,7 @@ async fn compare(
         connections: CONNECTIONS,
         status: 200,
         wire: Wire::Plain,
+        let_in_percent: 1,
         is_at_store: false,
     };
     for round in 0..=bench.rounds {

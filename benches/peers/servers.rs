@@ -7,11 +7,13 @@
 //! promises.
 
 use crate::accounts;
+use crate::binary;
 use crate::load::{Caller, Connection, Load};
 use crate::tls::CERTIFICATE;
 use crate::upstream::Upstream;
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -19,9 +21,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// The quota of the one account that every server throttles.
-const SMALL_QUOTA: u32 = 20;
+pub(crate) const SMALL_QUOTA: u32 = 20;
 /// The quota of all others: the largest that can be sold.
-const LARGE_QUOTA: u32 = 1_000_000;
+pub(crate) const LARGE_QUOTA: u32 = 1_000_000;
 /// What is done behind a call's answer (a relaxed commit, a log buffer) is done after this.
 const SETTLED: Duration = Duration::from_millis(250);
 
@@ -192,7 +194,7 @@ pub(crate) async fn measure(
 }
 
 impl Server {
-    /// The gate, from this crate's own binary.
+    /// The gate.
     pub(crate) async fn gate(
         name: &'static str,
         gate: Gate,
@@ -234,7 +236,7 @@ impl Server {
         );
         let file = dir.path().join("tollgate.yaml");
         std::fs::write(&file, settings).unwrap();
-        let mut command = pinned(env!("CARGO_BIN_EXE_tollgate"), gate.cores);
+        let mut command = pinned(binary::path(), gate.cores);
         command.args([gate.command, "--config"]).arg(file);
         Self::started(name, address, Some(admin), &mut command, dir).await
     }
@@ -369,7 +371,7 @@ impl Server {
         Some(Self::started("nats", address, None, &mut command, dir).await)
     }
 
-    async fn started(
+    pub(crate) async fn started(
         name: &'static str,
         address: SocketAddr,
         admin: Option<SocketAddr>,
@@ -527,10 +529,16 @@ impl Server {
 
 /// What a peer says of its version; `None` when it is not installed.
 pub(crate) fn version(program: &str) -> Option<String> {
-    let output = Command::new(program).arg("-v").output().ok()?;
+    let flag = if program == "envoy" {
+        "--version"
+    } else {
+        "-v"
+    };
+    let output = Command::new(program).arg(flag).output().ok()?;
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
-    said.lines().next().map(str::to_owned)
+    let line = said.lines().find(|line| !line.trim().is_empty());
+    line.map(str::to_owned)
 }
 
 /// Puts this process, and with it the load and the upstream, on these cores.
@@ -546,9 +554,9 @@ pub(crate) fn pin_load(cores: &str) {
     );
 }
 
-fn pinned(program: &str, cores: &str) -> Command {
+pub(crate) fn pinned(program: impl AsRef<OsStr>, cores: &str) -> Command {
     let mut command = Command::new("taskset");
-    command.args(["-c", cores, program]);
+    command.args(["-c", cores]).arg(program);
     command
 }
 
@@ -579,7 +587,7 @@ fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

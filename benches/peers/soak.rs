@@ -26,6 +26,7 @@ pub(crate) async fn run(minutes: usize) {
         connections: 64,
         status: 200,
         wire: Wire::Plain,
+        let_in_percent: 1,
         is_at_store: false,
     };
     let most = servers::measure(&load, gate.address, Some(&gate), &upstream, MINUTE / 10).await;

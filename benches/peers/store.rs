@@ -110,6 +110,7 @@ async fn compare(bench: &Bench, case: &Case, alone: &Server, asking: &Server, re
         connections: CONNECTIONS,
         status: case.status,
         wire: Wire::Plain,
+        let_in_percent: 1,
         is_at_store: false,
     };
     for round in 0..=bench.rounds {

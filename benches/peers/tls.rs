@@ -5,6 +5,7 @@
 //! is before the measurement.
 
 use crate::cases::{Bench, Contender, MEASURED, SMALL_BUFFER};
+use crate::envoy::{self, Work};
 use crate::load::{Calls, SMALL_BODY, Wire};
 use crate::servers::{Accounts, Gate, Server};
 use crate::table;
@@ -149,13 +150,20 @@ pub(crate) async fn run(bench: &Bench) {
     let relaxed = Server::gate("tollgate, relaxed", relaxed, accounts, &bench.upstream).await;
     let nginx = Server::nginx(accounts, &bench.upstream, true).await;
     let haproxy = Server::haproxy(accounts, &bench.upstream, SMALL_BUFFER, true).await;
+    let forwards = envoy::start(accounts, &bench.upstream, Work::Forward, true).await;
+    let refuses = envoy::start(accounts, &bench.upstream, Work::Refuse, true).await;
     let peers: Vec<Server> = nginx.into_iter().chain(haproxy).collect();
 
     let admitted = Calls::with_keys(0..1, SMALL_BODY);
     let throttled = accounts.throttled();
     let throttled = Calls::with_keys(throttled..throttled + 1, SMALL_BODY);
-    let all = || [&strict, &relaxed].into_iter().chain(&peers);
-    let refusing = || std::iter::once(&strict).chain(&peers);
+    let all = || {
+        [&strict, &relaxed]
+            .into_iter()
+            .chain(&peers)
+            .chain(&forwards)
+    };
+    let refusing = || std::iter::once(&strict).chain(&peers).chain(&refuses);
     for (wire, named) in [(Wire::Tls, "TLS, HTTP/1.1"), (Wire::H2, "TLS, HTTP/2")] {
         let contenders: Vec<_> = all()
             .map(|server| Contender {

@@ -70,6 +70,7 @@ async fn compare(bench: &Bench, pace: Pace, gates: &[Server]) {
         connections: CONNECTIONS,
         status: 200,
         wire: Wire::Plain,
+        let_in_percent: 1,
         is_at_store: false,
     };
     for round in 0..=bench.rounds {

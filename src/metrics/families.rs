@@ -5,7 +5,7 @@ use crate::metrics::exemplars::Timed;
 use crate::metrics::family::Family;
 use crate::metrics::series::AccountSeries;
 use crate::metrics::shapes::{ByOutcome, Shape, Unsorted};
-use crate::model::{COMMIT, EventType, LicenceKind, Mode, Outcome, Utc};
+use crate::model::{BUILD, COMMIT, EventType, LicenceKind, Mode, Outcome, Utc};
 use parking_lot::Mutex;
 /// A counter that was resolved once and is kept where it counts.
 pub(crate) use prometheus::IntCounter;
@@ -283,8 +283,8 @@ families! {
             "Log lines that were dropped because their reader did not take them.";
         pub access_log_dropped: IntCounter = "access_log_dropped_total" [],
             "Lines of the access log that were lost, because its file was slow, full or gone.";
-        build_info: GaugeVec = "build_info" ["version", "commit"],
-            "1, with the version and the commit that it was built from.";
+        build_info: GaugeVec = "build_info" ["version", "commit", "build"],
+            "1, with the version, the commit that it was built from, and how: `profile-guided` or `plain`.";
     }
     "The process" {
         pub process_cpu_seconds: Counter = plain "process_cpu_seconds_total" [],
@@ -308,7 +308,7 @@ impl Metrics {
     /// `account_limit`: how many accounts get series of their own (`metrics.accounts`).
     pub fn new(account_limit: usize) -> Self {
         let metrics = Self::registered(Registry::new(), AccountSeries::new(account_limit));
-        let build = [env!("CARGO_PKG_VERSION"), COMMIT];
+        let build = [env!("CARGO_PKG_VERSION"), COMMIT, BUILD];
         metrics.build_info.with_label_values(&build).set(1.0);
         metrics.config_last_reload_success.set(1);
         // Each from the start: a series that begins at 1 has not risen, for Prometheus.

@@ -34,7 +34,7 @@ pub(crate) use local::Local;
 pub(crate) use lookup::Host;
 pub(crate) use network::{is_in, network};
 pub(crate) use replica::{BILLS_ELSEWHERE, ONE_NATS_SERVER, ONE_REPLICAS_PART, PART_WITHOUT_STORE};
-pub(crate) use terms::{COMMIT, Period, RequestIdText, TierBasis};
+pub(crate) use terms::{BUILD, COMMIT, Period, RequestIdText, TierBasis};
 pub use time::StoreStart;
 pub(crate) use time::{LONGEST_BUDGET, LONGEST_DELAY};
 pub(crate) use tls::{tls_config, tls_config_of, tls_connector};

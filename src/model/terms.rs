@@ -329,15 +329,19 @@ spelled! {
     }
 }
 
-/// The version and the commit of this program, as `--version` prints them.
+/// The version and the commit of this program, and how it was built, as `--version` prints them.
 pub const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     " (",
     env!("TOLLGATE_COMMIT"),
+    ", ",
+    env!("TOLLGATE_BUILD"),
     ")"
 );
 /// The commit that it was built from: 12 hex digits, or `unknown` (`build.rs`).
 pub(crate) const COMMIT: &str = env!("TOLLGATE_COMMIT");
+/// How it was built: `profile-guided`, or `plain` (`build.rs`).
+pub(crate) const BUILD: &str = env!("TOLLGATE_BUILD");
 
 /// Names one call, in the answer, in the record and towards the upstream. A UUIDv7: sorted by time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -1,4 +1,4 @@
-//! Which commit a build names, from the files of a repository. `build.rs` is compiled into this
+//! Which commit a build names, from the files of a repository, and how it says that it was built. `build.rs` is compiled into this
 //! test.
 
 #[path = "../../build.rs"]
@@ -6,7 +6,7 @@
 mod script;
 
 use crate::harness::*;
-use script::{Repository, short};
+use script::{Repository, kind, short};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -78,16 +78,41 @@ fn only_the_name_of_a_commit_is_taken_for_one() {
     }
 }
 
+#[test]
+fn only_a_build_that_uses_a_profile_says_that_it_is_guided_by_one() {
+    for flags in [
+        "-Cprofile-use=/x/a.profdata",
+        "-Copt-level=3\x1f-C\x1fprofile-use=/x",
+    ] {
+        assert_eq!(kind(flags), "profile-guided", "{flags}");
+    }
+    for flags in [
+        "",
+        "-Cprofile-generate=/x",
+        "-Clink-arg=profile-use=/x",
+        "-Ctarget-cpu=native",
+    ] {
+        assert_eq!(kind(flags), "plain", "{flags}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn version_status_and_metric_name_the_same_commit() {
-    let commit = env!("TOLLGATE_COMMIT");
+    let (commit, build) = (env!("TOLLGATE_COMMIT"), env!("TOLLGATE_BUILD"));
     let version = said(Command::new(env!("CARGO_BIN_EXE_tollgate")).arg("--version"));
     assert_eq!(
         version.out,
-        format!("tollgate {} ({commit})\n", env!("CARGO_PKG_VERSION"))
+        format!(
+            "tollgate {} ({commit}, {build})\n",
+            env!("CARGO_PKG_VERSION")
+        )
     );
     let gate = Gate::start(([127, 0, 0, 1], 9).into()).await;
-    let labels = [&*format!("commit=\"{commit}\""), "version=\"0."];
+    let labels = [
+        &*format!("commit=\"{commit}\""),
+        &format!("build=\"{build}\""),
+        "version=\"0.",
+    ];
     let samples = gate.metrics().await;
     assert_eq!(samples.sum("tollgate_build_info", &labels), 1);
     let status = get(gate.admin, "/status").await.2;

@@ -149,7 +149,7 @@ fn the_image_runs_as_nobody_in_particular_and_asks_itself_how_it_is() {
     };
     let program = words(entry);
     assert_eq!(of("CMD"), ["[\"serve\"]"]);
-    let binary = format!("--from=build /src/target/release/tollgate {}", program[0]);
+    let binary = format!("--from=build /src/target/shipped/tollgate {}", program[0]);
     assert!(of("COPY").contains(&binary.as_str()));
     // Else a signal would go to a shell, and there would be no drain.
     assert_eq!(program.len(), 1);

@@ -60,6 +60,7 @@ mod process;
 mod quota;
 mod reference;
 mod refused_heads;
+mod release;
 mod reload;
 mod replica;
 mod replicas;

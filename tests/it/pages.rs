@@ -50,7 +50,7 @@ const VALUES: [(&str, &str); 6] = [
 
 /// Commands that are not run here, or all that begin so when there is a blank at the end; and what
 /// checks them instead.
-const ELSEWHERE: [(&str, &str); 29] = [
+const ELSEWHERE: [(&str, &str); 31] = [
     ("make demo", "tests/it/demo.rs runs the demo"),
     ("make demo-replicas", "tests/it/demo.rs runs it"),
     ("make test", "it runs this"),
@@ -67,6 +67,11 @@ const ELSEWHERE: [(&str, &str); 29] = [
     ("make bench", "it needs two quiet cores"),
     ("make soak", "it takes an hour"),
     ("cargo ", "cargo builds and runs these tests"),
+    (
+        "make release",
+        "tests/it/release.rs runs its script with tools that only note what they are asked for",
+    ),
+    ("make release ", "the same"),
     (
         "make dist",
         "tests/it/dist.rs makes it of the binary of the tests",
