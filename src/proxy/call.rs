@@ -97,9 +97,8 @@ impl Proxy {
             (None, None) => return Err(Refusal::Upload(UploadFailure::Incomplete)),
         };
         let outgoing = UpstreamRequest::new(self.upstream_head(context, head, permit.call()), body);
-        let sending = Sending::new(in_flight, worker.index);
         // Boxed, which keeps the future of the call small: it is moved whole, several times.
-        let answered = Box::pin(self.forward(context, sending, outgoing)).await;
+        let answered = Box::pin(self.forward(context, in_flight, worker.index, outgoing)).await;
         let answered_at = self.shared.clock.mono();
 
         // The answer may leave only when its record is durable (P3). Whether the client has gone is
@@ -329,9 +328,11 @@ impl Proxy {
     async fn forward(
         &self,
         context: &RequestContext<'_>,
-        mut sending: Sending,
+        in_flight: InFlight,
+        worker: usize,
         outgoing: UpstreamRequest<ForwardBody>,
     ) -> Result<UpstreamAnswer, Refusal> {
+        let mut sending = Sending::new(in_flight, worker);
         let response_timeout = sending.response_timeout();
         let attempt = sending.send(outgoing, || {
             context.client.is_forwarded.store(true, Ordering::Relaxed);

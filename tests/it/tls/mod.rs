@@ -6,6 +6,7 @@ mod http2;
 mod listeners;
 
 use crate::harness::*;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -46,10 +47,15 @@ impl TlsGate {
 
     /// `edits` as [`Sandbox::new`] has them.
     pub async fn start_with(upstream: &Upstream, edits: &[(&str, &str)]) -> Self {
+        Self::start_to(upstream.address, edits).await
+    }
+
+    /// The same before any upstream.
+    pub async fn start_to(upstream: SocketAddr, edits: &[(&str, &str)]) -> Self {
         let tls = format!("behind_tls: false\ntls: {}", section(&["tls"]));
         let mut all = vec![("behind_tls: false", tls.as_str())];
         all.extend(edits);
-        let house = Sandbox::new(upstream.address, &all);
+        let house = Sandbox::new(upstream, &all);
         let (cert, _) = certificate(&house.file("tls"), &[]);
         let process = house.start().await;
         Self {
