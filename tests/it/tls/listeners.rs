@@ -275,3 +275,29 @@ async fn a_client_of_http_2_is_held_to_its_quota_and_told_so() {
     assert_eq!(upstream.seen.lock().len(), admitted);
     at_rest(gate.house.admin).await.assert_conserved();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_speaks_http_2_with_the_gate() {
+    let upstream = Upstream::after(Duration::ZERO).await;
+    let gate = TlsGate::start(&upstream).await;
+    let home = tempfile::tempdir().unwrap();
+    let noted = home.path().join("net.json");
+    let mut command = Command::new("timeout");
+    command
+        .args([
+            "60",
+            "chromium",
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+        ])
+        .arg(format!("--user-data-dir={}", home.path().display()))
+        .arg(format!("--log-net-log={}", noted.display()))
+        // Nobody has signed the certificate but itself.
+        .args(["--ignore-certificate-errors", "--dump-dom"])
+        .arg(gate.url("/v1/quota"));
+    let told = said(&mut command);
+    assert!(told.out.contains("Not identified"), "{told:?}");
+    let noted = std::fs::read_to_string(noted).unwrap();
+    assert!(noted.contains("\"next_proto\":\"h2\""));
+}
