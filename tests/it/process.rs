@@ -244,23 +244,23 @@ fn too_few_open_files_for_what_is_written_exit_1_and_name_the_remedy() {
     };
     let few = run(64, "  connections: 4000\n");
     for told in [
-        "limits.connections: 4000 needs 8716 open files",
+        "limits.connections: 4000 needs 8780 open files",
         "allows 64",
-        "ulimit -n 8716",
-        "LimitNOFILE=8716",
+        "ulimit -n 8780",
+        "LimitNOFILE=8780",
     ] {
         assert!(few.contains(told), "{told}: {few}");
     }
     assert!(!few.contains("lower"), "to nothing: {few}");
     let more = run(1016, "  connections: 4000\n");
     assert!(
-        more.contains("or lower limits.connections to 150"),
+        more.contains("or lower limits.connections to 118"),
         "{more}"
     );
     // What adapts needs one connection at least.
-    let none = run(717, "");
+    let none = run(781, "");
     assert!(
-        none.contains("to at least 718 (") && !none.contains("lower"),
+        none.contains("to at least 782 (") && !none.contains("lower"),
         "{none}"
     );
 }
@@ -276,13 +276,13 @@ async fn connections_that_nobody_wrote_adapt_to_the_open_files_with_a_warning() 
         ],
     );
     // Each worker has files of its own.
-    let wrapper = with_files(416 + 6 * 20 + 2 * 6);
+    let wrapper = with_files(480 + 6 * 20 + 2 * 6);
     let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
     let _process = house.start_under(&wrapper).await;
     let log = house.log();
     assert!(
-        log.contains("allows 548 open files: 6 connections instead of 10000")
-            && log.contains("LimitNOFILE=20536"),
+        log.contains("allows 612 open files: 6 connections instead of 10000")
+            && log.contains("LimitNOFILE=20600"),
         "{log}"
     );
     // As many as it says are served; the next one waits until another closes.
