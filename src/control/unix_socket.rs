@@ -39,9 +39,10 @@ pub(in crate::control) enum PathError {
     /// The file beside it is locked.
     #[error("another process has had its `.lock` file locked for a second")]
     Locked,
-    /// The directory is not there.
+    /// The file beside it cannot be opened.
     #[error(
-        "its `.lock` file cannot be opened: {0}; make the directory, and let tollgate write in it"
+        "the file of this name with `.lock` behind it cannot be opened: {0}; let tollgate write in the directory, and \
+         remove that file when another user has it or it is something else"
     )]
     Directory(io::Error),
     /// Another error of the system.
@@ -81,9 +82,14 @@ fn lock_file(path: &Path) -> io::Result<File> {
     name.push(".lock");
     let mut options = File::options();
     options.write(true).create(true).mode(0o600);
-    // What somebody links there is not opened.
-    options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
-    options.open(PathBuf::from(name))
+    // What somebody links there is not opened, and a pipe is not waited for.
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    options.custom_flags(flags.bits().cast_signed());
+    let file = options.open(PathBuf::from(name))?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no file")),
+    }
 }
 
 fn lock(file: &File) -> Result<(), PathError> {

@@ -39,6 +39,8 @@ enum Holder {
     Credential(Box<str>),
     /// The heads of streams of HTTP/2.
     Heads,
+    /// Those on connections on which no credential has been proven.
+    UnprovenHeads,
     /// All peers that have not proven the credential that they name.
     Unproven,
     UnprovenOf(Box<str>),
@@ -82,14 +84,21 @@ impl BodyMemory {
 
     /// Holds `bytes` for the head of a request whose client has others on the same connection;
     /// `None` when the whole or a share would be crossed. `peer` is `None` for a trusted proxy,
-    /// whose requests are many clients'.
+    /// whose requests are many clients'. `is_proven`: a credential has been proven on the connection;
+    /// half of what heads may take is for such ones alone.
     pub(super) fn reserve_head(
         self: &Arc<Self>,
         peer: Option<IpAddr>,
+        is_proven: bool,
         bytes: u64,
     ) -> Option<Lease> {
         let peer = peer.map(|peer| Holder::Peer(network(peer)));
-        let holders = peer.into_iter().chain([Holder::Heads]).collect();
+        let mut holders = vec![Holder::Heads];
+        holders.extend(peer);
+        if !is_proven {
+            // Bodies and heads of clients without a proof are together at most half of the whole.
+            holders.extend([Holder::Unproven, Holder::UnprovenHeads]);
+        }
         self.hold(self.held.lock(), holders, bytes)
     }
 
@@ -106,6 +115,7 @@ impl BodyMemory {
             match holder {
                 Holder::Peer(_) | Holder::Credential(_) => after <= self.limit / SHARE,
                 Holder::Unproven | Holder::Heads => after <= self.limit / 2,
+                Holder::UnprovenHeads => after <= self.limit / 4,
                 // The first body of a newcomer may be as large as any.
                 Holder::UnprovenOf(_) => before == 0 || after <= self.limit / SHARE / 2,
             }
@@ -191,6 +201,35 @@ mod tests {
             }
         }
         memory
+    }
+
+    #[test]
+    fn heads_of_clients_without_a_key_leave_half_of_their_part_to_those_with_one() {
+        let memory = BodyMemory::new(800);
+        let peer = |nth: u8| Some(IpAddr::from([192, 0, 2, nth]));
+        let mut held = Vec::new();
+        for nth in 0..20 {
+            held.extend(memory.reserve_head(peer(nth), false, 50));
+        }
+        assert_eq!(memory.held(), 200, "a quarter of the whole");
+        let body = memory.reserve([192, 0, 2, 99].into(), "a", 100);
+        let other = memory.reserve([192, 0, 2, 98].into(), "b", 100);
+        assert!(body.is_some() && other.is_some());
+        let third = memory.reserve([192, 0, 2, 97].into(), "c", 1);
+        assert!(third.is_none(), "all without a proof have half");
+        drop((body, other));
+        // A trusted proxy is no peer, and holds no more than all of them.
+        assert!(memory.reserve_head(None, false, 1).is_none());
+        for nth in 20..40 {
+            held.extend(memory.reserve_head(peer(nth), true, 50));
+        }
+        assert_eq!(memory.held(), 400, "half of the whole");
+        drop(held);
+        assert_eq!(memory.held(), 0);
+        assert!(
+            memory.reserve_head(peer(1), true, 101).is_none(),
+            "an eighth"
+        );
     }
 
     #[test]

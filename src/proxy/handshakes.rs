@@ -1,8 +1,7 @@
 //! The turns of connections that begin TLS.
 //!
-//! Owns that a flood of handshakes holds up no call. One takes a tenth of a millisecond to a whole
-//! one of computing, a hundred times as long as a call. Must never let a client that is slow to
-//! answer keep the turn.
+//! Owns that a flood of handshakes delays no call. A handshake computes for 0.1 to 1 ms, ten to a
+//! hundred times as long as a call. Must never let a client that is slow to answer keep the turn.
 
 use crate::http::TlsConnection;
 use crate::model::{ServerTls, network};

@@ -131,13 +131,17 @@ impl Proxy {
             Err(refusal) => refusal,
         };
         context.refused(&refusal, kept);
-        self.hold_if_guessing(context, &refusal).await;
         // Another request may follow only when nothing of this one's body is left on the
         // connection.
         let keeps = match upload {
             Some(upload) => upload.drain().await,
             None => context.progress.whole_at().is_some(),
         };
+        if context.client.is_stream {
+            // What has come of it, and comes yet, is thrown away: nobody counts it as held.
+            *upload = None;
+        }
+        self.hold_if_guessing(context, &refusal).await;
         let dialect = match refusal {
             // No SDK sends such a `Connection`, so its sender does not read the vendor's dialect.
             Refusal::ConnectionOption => Dialect::Plain,

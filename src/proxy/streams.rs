@@ -27,8 +27,8 @@ use tokio::time::{Instant, Sleep, sleep};
 /// A connection that was told to end has so long for it when nothing is left to do.
 const LAST: Duration = Duration::from_secs(3);
 
-/// So many requests at once of a connection, with heads of so many bytes, are not counted in the
-/// memory of bodies.
+/// So many requests at once of a connection, with heads of so many bytes, and one with any head are
+/// not counted in the memory of bodies.
 const FREE_STREAMS: usize = 8;
 const FREE_HEAD_BYTES: usize = 4 * 1024;
 /// What a request takes beside its head.
@@ -68,26 +68,27 @@ pub(super) async fn serve_http2(
             client.place().has_head();
             serving.quiet_timeout = proxy.idle_timeout();
         }
-        match arrived {
-            Arrived::Bad(bad, stream) => {
+        let taken = match arrived {
+            Arrived::Bad(bad, stream) => Err((bad, stream)),
+            Arrived::Request(head, body, stream) => {
+                match memory_of_head(proxy, &client, head.bytes, serving.calls.len()) {
+                    Some(held) => Ok(((head, body, held), stream)),
+                    None => Err((BadHead::NoMemory, stream)),
+                }
+            }
+        };
+        match taken {
+            Ok((mut request, stream)) => {
+                let client = Arc::new(client.on_stream());
+                // An upload may go on after its answer: until then it is a call of its account.
+                request.1.hold(client.clone());
+                let (front, worker, phase) = (front.clone(), worker.clone(), phase.clone());
+                let call = serve_stream(request, stream, client, front, worker, phase);
+                serving.calls.push(call);
+            }
+            Err((bad, stream)) => {
                 proxy.head_refused(client.address(), bad);
                 stream.refuse(bad.status());
-            }
-            Arrived::Request(head, body, stream) => {
-                let bytes = head.bytes;
-                let Some(lease) = memory_of_head(proxy, &client, bytes, serving.calls.len()) else {
-                    proxy.head_refused(client.address(), BadHead::NoMemory);
-                    stream.refuse(BadHead::NoMemory.status());
-                    continue;
-                };
-                let client = Arc::new(client.on_stream());
-                let (front, worker, phase) = (front.clone(), worker.clone(), phase.clone());
-                let call = serve_stream((head, body), stream, client, front, worker, phase);
-                serving.calls.push(async move {
-                    let closes = call.await;
-                    drop(lease);
-                    closes
-                });
             }
         }
     }
@@ -110,12 +111,14 @@ fn memory_of_head(
     head_bytes: usize,
     others: usize,
 ) -> Option<Option<Lease>> {
-    if others < FREE_STREAMS && head_bytes <= FREE_HEAD_BYTES {
+    if others == 0 || (others < FREE_STREAMS && head_bytes <= FREE_HEAD_BYTES) {
         return Some(None);
     }
     let bytes = (head_bytes + STREAM_BYTES) as u64;
     let peer = (!client.is_trusted).then_some(client.address());
-    proxy.body_memory.reserve_head(peer, bytes).map(Some)
+    let is_proven = client.place().is_proven();
+    let lease = proxy.body_memory.reserve_head(peer, is_proven, bytes);
+    lease.map(Some)
 }
 
 /// A connection that is being served.
@@ -191,9 +194,10 @@ impl<F: Future<Output = bool>> Serving<F> {
     }
 }
 
-/// Answers one request. Gives whether the connection has to end after it.
+/// Answers one request, and gives back the memory that it held. Gives whether the connection has to
+/// end after it.
 async fn serve_stream(
-    (head, body): (Box<RequestHead>, RequestBody),
+    (head, body, _held): (Box<RequestHead>, RequestBody, Option<Lease>),
     mut stream: ClientStream,
     client: Arc<Client>,
     front: Arc<dyn Front>,

@@ -56,6 +56,14 @@ async fn an_admin_token_is_asked_for_everywhere_but_by_the_probes() {
         assert_eq!(ask(path, None).await.0, StatusCode::OK, "{path}");
     }
     assert_eq!(ask("/nothing", None).await.0, StatusCode::NOT_FOUND);
+    // Nobody without it keeps a connection, whatever is asked.
+    for path in ["/livez", "/nothing", "/", "/metrics"] {
+        for (sent, closes) in [(None, true), (Some("Bearer let-me-in"), false)] {
+            let (_, headers, _) = ask(path, sent).await;
+            let close = headers.get("connection").is_some_and(|it| it == "close");
+            assert_eq!(close, closes, "{path}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

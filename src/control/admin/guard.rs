@@ -4,6 +4,7 @@
 //! Owns how the two are told. Must never let a page that somebody looks at on this machine trigger
 //! or read anything.
 
+use crate::config::AdminSettings;
 use crate::control::admin::app::problem;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -14,25 +15,41 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
-/// The token that is asked for.
-pub(super) type Guard = Arc<Option<SecretString>>;
+/// What is asked for.
+pub(super) struct Rights {
+    /// The token, when there is one.
+    token: Option<SecretString>,
+    /// The beginning of the addresses of this listener's own pages.
+    scheme: &'static [u8],
+}
+
+pub(super) type Guard = Arc<Rights>;
+
+impl Rights {
+    /// Of these settings.
+    pub(super) fn of(admin: &AdminSettings) -> Guard {
+        Arc::new(Self {
+            token: admin.token.clone(),
+            scheme: match admin.tls {
+                Some(_) => b"https://",
+                None => b"http://",
+            },
+        })
+    }
+}
 
 /// Lets through what may be answered: 401 without the token where there is one, 403 for a web page
 /// where there is none.
 pub(super) async fn authorize(
-    State(token): State<Guard>,
+    State(rights): State<Guard>,
     request: Request,
     next: Next,
 ) -> Response {
     let fields = request.headers();
-    match &*token {
-        Some(token) => {
-            let sent = bearer(fields).unwrap_or_default();
-            if !bool::from(sent.ct_eq(token.expose_secret().as_bytes())) {
-                return unauthorized();
-            }
-        }
-        None if may_be_a_web_page(fields) => {
+    match &rights.token {
+        Some(token) if !has(fields, token) => return unauthorized(),
+        Some(_) => {}
+        None if may_be_a_web_page(fields, rights.scheme) => {
             return problem(
                 StatusCode::FORBIDDEN,
                 "without a token this listener refuses what a web page may have sent: \
@@ -44,19 +61,36 @@ pub(super) async fn authorize(
     next.run(request).await
 }
 
+/// Closes the connection after an answer to somebody without the token, of a probe too: nobody
+/// without it keeps a place of those that Prometheus and health checks need.
+pub(super) async fn close_to_strangers(
+    State(rights): State<Guard>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let token = rights.token.as_ref();
+    let is_stranger = token.is_some_and(|token| !has(request.headers(), token));
+    let mut response = next.run(request).await;
+    if is_stranger {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
+}
+
+fn has(fields: &HeaderMap, token: &SecretString) -> bool {
+    let sent = bearer(fields).unwrap_or_default();
+    bool::from(sent.ct_eq(token.expose_secret().as_bytes()))
+}
+
 fn unauthorized() -> Response {
     let mut response = problem(
         StatusCode::UNAUTHORIZED,
         "send the admin token as Authorization: Bearer TOKEN",
     );
+    let bearer = HeaderValue::from_static("Bearer");
     let fields = response.headers_mut();
-    let bearer = header::HeaderValue::from_static("Bearer");
     fields.insert(header::WWW_AUTHENTICATE, bearer);
-    // Who has no token keeps no place of those that Prometheus and health checks need.
-    fields.insert(
-        header::CONNECTION,
-        header::HeaderValue::from_static("close"),
-    );
     response
 }
 
@@ -73,13 +107,13 @@ fn bearer(fields: &HeaderMap) -> Option<&[u8]> {
 /// Whether a browser may have made this request for a page of somebody else. A browser says so
 /// itself, in `Sec-Fetch-Site` and `Origin`. A page whose name its owner points at this machine is
 /// its own origin to the browser, so only the name in `Host` tells it.
-fn may_be_a_web_page(fields: &HeaderMap) -> bool {
+fn may_be_a_web_page(fields: &HeaderMap, scheme: &[u8]) -> bool {
     let mut hosts = fields.get_all(header::HOST).iter();
     let mut origins = fields.get_all(header::ORIGIN).iter();
     let mut sites = fields.get_all("sec-fetch-site").iter();
     let own = fields.get(header::HOST);
     hosts.any(|host| !host.to_str().is_ok_and(is_of_this_machine))
-        || origins.any(|origin| !is_same_origin(origin, own))
+        || origins.any(|origin| !is_same_origin(origin, own, scheme))
         || sites.any(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site"))
 }
 
@@ -96,8 +130,8 @@ fn is_of_this_machine(host: &str) -> bool {
     }
 }
 
-fn is_same_origin(origin: &HeaderValue, host: Option<&HeaderValue>) -> bool {
-    let authority = origin.as_bytes().strip_prefix(b"http://");
+fn is_same_origin(origin: &HeaderValue, host: Option<&HeaderValue>, scheme: &[u8]) -> bool {
+    let authority = origin.as_bytes().strip_prefix(scheme);
     match (authority, host) {
         (Some(authority), Some(host)) => authority.eq_ignore_ascii_case(host.as_bytes()),
         _ => false,
@@ -117,6 +151,19 @@ mod tests {
             )
         };
         given.iter().map(field).collect()
+    }
+
+    /// Whether a listener of plain HTTP takes it for another page's.
+    fn is_foreign(given: &[(&'static str, &'static str)]) -> bool {
+        may_be_a_web_page(&fields(given), b"http://")
+    }
+
+    #[test]
+    fn a_page_of_a_listener_of_tls_is_its_own_by_https_alone() {
+        let of = |origin| fields(&[("host", "localhost:9090"), ("origin", origin)]);
+        let is_foreign = |origin| may_be_a_web_page(&of(origin), b"https://");
+        assert!(!is_foreign("https://localhost:9090"));
+        assert!(is_foreign("http://localhost:9090"));
     }
 
     #[test]
@@ -149,21 +196,21 @@ mod tests {
             "localhost",
             "LocalHost:9090",
         ] {
-            assert!(!may_be_a_web_page(&fields(&[("host", host)])), "{host}");
+            assert!(!is_foreign(&[("host", host)]), "{host}");
         }
         // HTTP/1.0 needs no Host, and no browser speaks it.
-        assert!(!may_be_a_web_page(&HeaderMap::new()));
+        assert!(!is_foreign(&[]));
         // A page that this listener serves itself.
-        assert!(!may_be_a_web_page(&fields(&[
+        assert!(!is_foreign(&[
             ("host", "localhost:9090"),
             ("origin", "http://localhost:9090"),
             ("sec-fetch-site", "same-origin"),
-        ])));
+        ]));
         // A bookmark, a typed address.
-        assert!(!may_be_a_web_page(&fields(&[
+        assert!(!is_foreign(&[
             ("host", "127.0.0.1:9090"),
             ("sec-fetch-site", "none"),
-        ])));
+        ]));
     }
 
     #[test]
@@ -182,7 +229,7 @@ mod tests {
             &[("origin", "http://127.0.0.1:9090")],
             &[HOST, ("sec-fetch-site", "cross-site")],
         ] {
-            assert!(may_be_a_web_page(&fields(given)), "{given:?}");
+            assert!(is_foreign(given), "{given:?}");
         }
     }
 }

@@ -51,7 +51,7 @@ pub(in crate::control) fn router(
     collector: Option<Arc<Progress>>,
     outbox: Option<Arc<GateOutbox>>,
 ) -> Router {
-    let guard: guard::Guard = Arc::new(settings.admin.token.clone());
+    let guard = guard::Rights::of(&settings.admin);
     let proxy = portal.proxy().clone();
     let admin = Arc::new(Admin {
         desk: portal.desk().clone(),
@@ -67,18 +67,6 @@ pub(in crate::control) fn router(
         page: Page::default(),
     });
     tokio::spawn(page::sample_for_ever(Arc::downgrade(&admin)));
-    let queries = Router::new()
-        .route("/v1/usage", get(usage))
-        .route("/v1/records", get(records))
-        .route("/v1/decisions/{id}", get(decision))
-        .route("/v1/statements/{id}", get(statement))
-        .route("/v1/accounts", get(accounts))
-        .route("/v1/accounts/{id}", get(account))
-        .route("/v1/licences", get(licences))
-        .route("/v1/licences/apply", post(apply_licence))
-        .route("/v1/licences/revoke", post(revoke_licence))
-        .route("/v1/sources", get(sources))
-        .route("/v1/sources/{id}/retire", post(retire));
     let reloads = Router::new().route("/v1/reload", post(reload));
     let paths = Router::new()
         .route("/", get(index))
@@ -86,17 +74,16 @@ pub(in crate::control) fn router(
         .merge(of_pages())
         .route("/metrics", get(metrics))
         .route("/status", get(status))
-        .merge(at_most(
-            QUERIES,
-            "too many queries at once; try again",
-            queries,
-        ))
+        .merge(queries())
         .merge(at_most(
             RELOADS,
             "a reload runs and another one waits; try again",
             reloads,
         ))
-        .route_layer(middleware::from_fn_with_state(guard, guard::authorize))
+        .route_layer(middleware::from_fn_with_state(
+            guard.clone(),
+            guard::authorize,
+        ))
         // No data is in them, and a browser that opens the page cannot send a token.
         .route("/page/{file}", get(page::file))
         // Probes carry no token and learn nothing.
@@ -109,6 +96,27 @@ pub(in crate::control) fn router(
         .fallback_service(paths)
         .layer(middleware::map_response(wrong_method))
         .layer(middleware::from_fn(page::home_for_browsers))
+        .layer(middleware::from_fn_with_state(
+            guard,
+            guard::close_to_strangers,
+        ))
+}
+
+/// Questions that read the ledger, and what follows from one.
+fn queries() -> Router<Arc<Admin>> {
+    let paths = Router::new()
+        .route("/v1/usage", get(usage))
+        .route("/v1/records", get(records))
+        .route("/v1/decisions/{id}", get(decision))
+        .route("/v1/statements/{id}", get(statement))
+        .route("/v1/accounts", get(accounts))
+        .route("/v1/accounts/{id}", get(account))
+        .route("/v1/licences", get(licences))
+        .route("/v1/licences/apply", post(apply_licence))
+        .route("/v1/licences/revoke", post(revoke_licence))
+        .route("/v1/sources", get(sources))
+        .route("/v1/sources/{id}/retire", post(retire));
+    at_most(QUERIES, "too many queries at once; try again", paths)
 }
 
 /// What status pages ask for. Each answer closes its connection: a page asks now and then, and ten of

@@ -5,6 +5,7 @@ use crate::http::h2::StreamBody;
 use crate::http::{ByteReader, Framing, Pipe, ends_before, is_reset};
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
+use std::any::Any;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
@@ -336,6 +337,14 @@ impl RequestBody {
             Some(0) => BodySource::Whole(Bytes::new()),
             _ => BodySource::Stream(Box::new(body)),
         })
+    }
+
+    /// Keeps this for as long as a body of HTTP/2 is read, by whomever. Of other bodies the
+    /// connection is kept so long.
+    pub(crate) fn hold(&mut self, held: Arc<dyn Any + Send + Sync>) {
+        if let BodySource::Stream(body) = &mut self.source {
+            body.hold(held);
+        }
     }
 
     /// Whether what is left of it is in nobody's way: no other request follows on the same stream.

@@ -149,7 +149,7 @@ impl BadHead {
                 "it begins TLS, and this listener speaks plain HTTP: call it with http://, write `tls`, or end TLS in front of the gate"
             }
             Self::NoMemory => {
-                "its requests by HTTP/2 that wait take an eighth of limits.body_memory, or all peers' together half of it"
+                "its requests by HTTP/2 that wait take an eighth of limits.body_memory, all peers' together half of it, or those of connections without a proven key a quarter"
             }
             Self::PlainHttp => {
                 "it speaks plain HTTP, and this listener speaks TLS: call it with https://"

@@ -3,6 +3,7 @@
 use crate::http::h2::meter::Meter;
 use bytes::Bytes;
 use h2::RecvStream;
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
@@ -15,6 +16,8 @@ pub(crate) struct StreamBody {
     meter: Arc<Meter>,
     /// Set when a body is asked for whose client waits for `100 Continue`.
     wanted: Option<Arc<AtomicBool>>,
+    /// What is let go when the body has been taken whole, or is dropped.
+    held: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl StreamBody {
@@ -30,7 +33,13 @@ impl StreamBody {
             left: length,
             meter,
             wanted,
+            held: None,
         }
+    }
+
+    /// Keeps this for as long as the body is read.
+    pub(crate) fn hold(&mut self, held: Arc<dyn Any + Send + Sync>) {
+        self.held = Some(held);
     }
 
     /// The number of bytes that are still to come; `None` while that is not known.

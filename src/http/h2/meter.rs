@@ -14,8 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const TURN_BYTES: usize = 64 * 1024;
 /// Of the bytes that are read at least one in so many must be of use ..
 const USEFUL_SHARE: u64 = 8;
-/// .. but for so many: the frames of an ordinary connection are soon worth more than these.
-const FREE_BYTES: u64 = 1024 * 1024;
+/// .. but for so many: bodies that have come and that nobody has taken yet are no waste, and a
+/// connection may have 12.5 MiB of them.
+const FREE_BYTES: u64 = 3 * 1024 * 1024;
 /// Requests that are looked at before a peer is judged by its resets.
 const JUDGED_STREAMS: u64 = 500;
 
@@ -135,9 +136,10 @@ mod tests {
     fn a_peer_is_cut_off_when_less_than_an_eighth_of_its_bytes_is_of_use() {
         assert!(!after(0, 0, 0, 0));
         assert!(!after(8 * FREE_BYTES, 0, 0, 0), "an ordinary beginning");
+        assert!(!after(13 << 20, 0, 0, 0), "bodies that wait are no waste");
         assert!(after(8 * FREE_BYTES + 8, 0, 0, 0));
         assert!(!after(800 << 20, 100 << 20, 0, 0));
-        assert!(after(808 << 20, 99 << 20, 0, 0));
+        assert!(after(824 << 20, 99 << 20, 0, 0));
     }
 
     #[test]

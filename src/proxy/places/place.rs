@@ -227,6 +227,11 @@ impl Place {
         })
     }
 
+    /// Whether a credential has been proven on the connection.
+    pub(in crate::proxy) fn is_proven(&self) -> bool {
+        self.sign.owner() != UNPROVEN
+    }
+
     /// The body that a call waited for has come, or will not: what it had ahead of its pace counts
     /// no longer.
     pub(in crate::proxy) fn has_uploaded(&self) {

@@ -368,3 +368,57 @@ async fn bodies_that_the_upstream_does_not_read_stop_no_other_of_their_connectio
     let answer = tokio::time::timeout(Duration::from_secs(20), answered(answer)).await;
     assert_eq!(answer.expect("it is not stopped").unwrap().status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_goes_on_after_its_answer_is_a_call_of_its_account() {
+    // Answers at the head, and takes nothing of the body.
+    let upstream = RawUpstream::scripted(|mut connection| async move {
+        if connection.head().await.is_some() {
+            connection
+                .write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                .await;
+            std::future::pending::<()>().await;
+        }
+    })
+    .await;
+    let gate = TlsGate::start_to(
+        upstream.address,
+        &[("  connections: 4000", "  connections: 40")],
+    )
+    .await;
+    gate.house.edit("accounts.yaml", "qps: 10,", "qps: 1000,");
+    let (reloaded, told) = post_reload(gate.house.admin, "").await;
+    assert_eq!(reloaded, http::StatusCode::OK, "{told}");
+    let mut greedy = Http2::connect(gate.house.public, &gate.cert).await;
+    let (mut uploads, mut statuses) = (Vec::new(), Vec::new());
+    for _ in 0..30 {
+        let mut request = call(&gate, RETAIL_KEY);
+        let length = http::HeaderValue::from_static("100000");
+        request.headers_mut().insert("content-length", length);
+        let (answer, mut stream) = greedy.begin(request, false).await;
+        send_all(&mut stream, vec![7; 1_000].into(), false).await;
+        statuses.push(answered(answer).await.unwrap().status);
+        uploads.push(stream);
+    }
+    assert_eq!(
+        statuses,
+        [[200; 20].as_slice(), [503; 10].as_slice()].concat()
+    );
+    let mut other = Http2::connect(gate.house.public, &gate.cert).await;
+    let (answer, _) = other.begin(call(&gate, STUDIO_KEY), true).await;
+    assert_eq!(answered(answer).await.unwrap().status, 200);
+    // Given up, they are none any more.
+    uploads
+        .into_iter()
+        .for_each(|mut upload| upload.send_reset(Reason::CANCEL));
+    let mut again = 503;
+    for _ in 0..100 {
+        let (answer, _) = greedy.begin(call(&gate, RETAIL_KEY), true).await;
+        again = answered(answer).await.unwrap().status;
+        if again == 200 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(again, 200);
+}
