@@ -82,11 +82,11 @@ fn count_a_month() {
          WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 1211)
          INSERT INTO series SELECT n + 1, iif(n < 12, 'big', 'other' || (n / 4)), 'portrait-segmentation', 'Action' || (n % 4),
              'per_call', iif(n / 4 % 3 = 2, 'upstream_failed', 'answered'), n / 4 % 3 = 0,
-             CASE n / 4 % 3 WHEN 0 THEN '' WHEN 1 THEN 'vetoed' ELSE 'upstream_failed' END FROM n;
+             CASE n / 4 % 3 WHEN 0 THEN '' WHEN 1 THEN 'vetoed' ELSE 'upstream_failed' END, 'key' FROM n;
          WITH RECURSIVE h(h) AS (SELECT 0 UNION ALL SELECT h + 1 FROM h WHERE h < {HOURS} - 1)
          INSERT INTO hours SELECT {first_hour} + h, id, {EACH}, h * 12 * {EACH} + 1, (h + 1) * 12 * {EACH} FROM h, series;
          WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 12 * {EACH} - 1)
-         INSERT INTO raw SELECT {middle} * 12 * {EACH} + n + 1, randomblob(16), 1 + n % 12,
+         INSERT INTO raw (seq, id, series, admitted_at, start_ns, run, status, duration_us) SELECT {middle} * 12 * {EACH} + n + 1, randomblob(16), 1 + n % 12,
              {begin} + {middle} * 3600000000 + n * 3600000000 / (12 * {EACH}), n, 1, 200, 5 FROM n;
          UPDATE bounds SET rolled_up = {HOURS} * 12 * {EACH};
          COMMIT; ANALYZE;"

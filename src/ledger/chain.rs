@@ -6,10 +6,12 @@
 //!
 //! # Decided
 //! - **The chain is made behind the commits**, with the roll-up. A link costs a tenth of a
-//!   microsecond, and a half with its row; on the way of a commit every answer would wait for it. A
+//!   microsecond, and three times that when its row is read from the file; on the way of a commit
+//!   every answer would wait for it. A
 //!   head is published only of what is linked. Eight bytes of each link are kept, so that a change
 //!   can be put down to the very record.
 
+use crate::ledger::Record;
 use crate::ledger::rows::FastMap;
 use crate::ledger::schema::LINK_VERSION;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -32,21 +34,6 @@ pub(super) const LINKED: &str =
     "SELECT seq, id, series, admitted_at, start_ns, run, status, duration_us, store_epoch, store_start_us FROM raw
     WHERE seq > ?1 AND seq <= ?2 ORDER BY seq";
 
-/// The same without the columns of a shared store. Each costs a hundredth of what a call costs in
-/// all, and the writer of one machine knows that they are null.
-const LINKED_ALONE: &str =
-    "SELECT seq, id, series, admitted_at, start_ns, run, status, duration_us FROM raw
-    WHERE seq > ?1 AND seq <= ?2 ORDER BY seq";
-
-/// Whether a record after `from` was decided by a shared store.
-pub(super) fn is_of_store(connection: &Connection, from: i64) -> Result<bool, rusqlite::Error> {
-    connection.query_row(
-        "SELECT EXISTS (SELECT 1 FROM raw WHERE seq > ?1 AND (store_epoch IS NOT NULL OR store_start_us IS NOT NULL))",
-        [from],
-        |row| row.get(0),
-    )
-}
-
 /// A record as it is linked.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Linked {
@@ -62,15 +49,27 @@ pub(super) struct Linked {
 }
 
 impl Linked {
-    /// Reads a row of [`LINKED`].
-    pub(super) fn read(row: &Row<'_>) -> Result<Self, rusqlite::Error> {
-        Ok(Self {
-            store: (row.get(8)?, row.get(9)?),
-            ..Self::read_alone(row)?
-        })
+    /// As the record stands in the file when its run and its series have these numbers.
+    pub(super) fn of(seq: i64, run: i64, series: i64, record: &Record) -> Self {
+        let store = record.store_start;
+        Self {
+            seq,
+            id: record.id.0.into_bytes(),
+            series,
+            admitted_at: record.admitted_at.0,
+            start_ns: i64::try_from(record.start.0).unwrap_or(i64::MAX),
+            run,
+            status: record.status.map(i64::from),
+            duration_us: i64::try_from(record.duration.as_micros()).unwrap_or(i64::MAX),
+            store: (
+                store.map(|start| start.epoch),
+                store.map(|start| start.at.0),
+            ),
+        }
     }
 
-    fn read_alone(row: &Row<'_>) -> Result<Self, rusqlite::Error> {
+    /// Reads a row of [`LINKED`].
+    pub(super) fn read(row: &Row<'_>) -> Result<Self, rusqlite::Error> {
         Ok(Self {
             seq: row.get(0)?,
             id: row.get(1)?,
@@ -80,7 +79,7 @@ impl Linked {
             run: row.get(5)?,
             status: row.get(6)?,
             duration_us: row.get(7)?,
-            store: (None, None),
+            store: (row.get(8)?, row.get(9)?),
         })
     }
 
@@ -202,30 +201,33 @@ pub(super) fn head(connection: &Connection) -> Result<(i64, Link), rusqlite::Err
 }
 
 /// Links the records after `from`, whose link is `link`, up to `until`, and writes it down as one
-/// step: the last link, and the marks of all. `of_store` unless no record of them was decided by a
-/// shared store. `each` sees every record. Gives the last link.
+/// step: the last link, and the marks of all. `known` are all of these records, as they stand in the
+/// file, or none: then they are read. `each` sees every record. Gives the last link.
 pub(super) fn extend(
     connection: &Connection,
     digests: &mut Digests,
     (from, mut link): (i64, Link),
     until: i64,
-    of_store: bool,
+    known: &[Linked],
     mut each: impl FnMut(&Linked),
 ) -> Result<Link, rusqlite::Error> {
     let mut marks = Vec::new();
-    let (sql, read): (_, fn(&Row<'_>) -> _) = match of_store {
-        true => (LINKED, Linked::read),
-        false => (LINKED_ALONE, Linked::read_alone),
-    };
-    let mut select = connection.prepare_cached(sql)?;
-    let mut rows = select.query([from, until])?;
-    while let Some(row) = rows.next()? {
-        let record = read(row)?;
-        let texts = digests.of(connection, &record, LINK_VERSION)?;
+    let mut add = |record: &Linked| {
+        let texts = digests.of(connection, record, LINK_VERSION)?;
         let texts = texts.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
         link = record.link(&link, &texts, LINK_VERSION);
         marks.extend_from_slice(&link[..MARK]);
-        each(&record);
+        each(record);
+        Ok::<(), rusqlite::Error>(())
+    };
+    if known.is_empty() {
+        let mut select = connection.prepare_cached(LINKED)?;
+        let mut rows = select.query([from, until])?;
+        while let Some(row) = rows.next()? {
+            add(&Linked::read(row)?)?;
+        }
+    } else {
+        known.iter().try_for_each(add)?;
     }
     connection
         .prepare_cached(

@@ -69,7 +69,7 @@ pub(super) fn change(
             &mut digests,
             (linked, link),
             until,
-            false,
+            &[],
             |_| (),
         )?;
         linked = until;

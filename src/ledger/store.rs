@@ -14,7 +14,7 @@ mod notes;
 mod series;
 mod sources;
 
-use crate::ledger::chain::{self, Digests, Link};
+use crate::ledger::chain::{self, Digests, Link, Linked};
 use crate::ledger::error::named;
 use crate::ledger::files::LedgerFiles;
 use crate::ledger::header::{self, FileKind};
@@ -42,6 +42,15 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// WAL keeps its size: a sync of space that was written before costs half.
 const WAL_KEPT_BYTES: u32 = 64 << 20;
 
+/// One record. The columns are those of [`Linked`], in order.
+const INSERT_RAW: &str =
+    "INSERT INTO raw (seq, id, series, admitted_at, start_ns, run, status, duration_us, store_epoch, store_start_us)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+
+/// The most records that are kept in memory until they are linked, give or take a commit. A bound,
+/// not a size.
+const UNLINKED_KEPT: usize = 1 << 15;
+
 /// Records that one step of pruning deletes: less than a millisecond of work.
 const PRUNE_STEP: i64 = 512;
 
@@ -58,8 +67,9 @@ pub(super) struct Store {
     link: Link,
     /// Rows of `hours` whose first record is not newer are sealed, or about to be.
     frozen: i64,
-    /// Whether records that are not linked yet were decided by a shared store.
-    of_store: bool,
+    /// The newest records that are not linked yet, as they stand in the file: all from the first of
+    /// them on. Older ones are read from the file.
+    unlinked: Vec<Linked>,
     digests: Digests,
     series: SeriesCache,
     sources: SourceCache,
@@ -113,7 +123,7 @@ impl Store {
             rolled_up,
             frozen,
             link: chain::head(&connection)?.1,
-            of_store: chain::is_of_store(&connection, rolled_up)?,
+            unlinked: Vec::new(),
             digests: Digests::default(),
             connection,
             series: SeriesCache::default(),
@@ -180,6 +190,13 @@ impl Store {
         self.next_seq - 1 - self.rolled_up
     }
 
+    /// Whether all records that are not rolled up are in memory.
+    fn knows_tail(&self) -> bool {
+        let first = self.unlinked.first().map(|record| record.seq);
+        let is_whole = i64::try_from(self.unlinked.len()) == Ok(self.tail());
+        first == Some(self.rolled_up + 1) && is_whole
+    }
+
     /// Appends `records` in one transaction. An error when they went into a file that is not at its
     /// path any more.
     pub(super) fn commit(&mut self, run: i64, records: &[Record]) -> Result<(), LedgerError> {
@@ -187,46 +204,32 @@ impl Store {
         // this ends early the connection is dropped, and the transaction with it.
         let execute = |sql| self.connection.prepare_cached(sql)?.execute([]);
         execute("BEGIN IMMEDIATE")?;
-        let (mut seq, mut of_store) = (self.next_seq, self.of_store);
-        let mut insert = self.connection.prepare_cached(
-            "INSERT INTO raw (seq, id, series, admitted_at, start_ns, run, status, duration_us)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        )?;
-        for record in records {
-            let id = record.id.0.as_bytes();
+        let mut insert = self.connection.prepare_cached(INSERT_RAW)?;
+        let mut written = Vec::with_capacity(records.len());
+        for (seq, record) in (self.next_seq..).zip(records) {
             let series = self.series.id(&self.connection, &SeriesKey::of(record))?;
-            let (at, status) = (record.admitted_at.0, record.status);
-            let start_ns = i64::try_from(record.start.0).unwrap_or(i64::MAX);
-            let duration_us = i64::try_from(record.duration.as_micros()).unwrap_or(i64::MAX);
-            match record.store_start {
-                None => insert.execute(params![
-                    seq,
-                    id,
-                    series,
-                    at,
-                    start_ns,
-                    run,
-                    status,
-                    duration_us
-                ])?,
-                Some(start) => {
-                    of_store = true;
-                    self.connection
-                        .prepare_cached(
-                            "INSERT INTO raw (seq, id, series, admitted_at, start_ns, run, status, duration_us, store_epoch,
-                                              store_start_us)
-                             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-                        )?
-                        .execute(params![
-                            seq, id, series, at, start_ns, run, status, duration_us, start.epoch, start.at.0
-                        ])?
-                }
-            };
-            seq += 1;
+            let row = Linked::of(seq, run, series, record);
+            insert.execute(params![
+                row.seq,
+                row.id,
+                row.series,
+                row.admitted_at,
+                row.start_ns,
+                row.run,
+                row.status,
+                row.duration_us,
+                row.store.0,
+                row.store.1
+            ])?;
+            written.push(row);
         }
         execute("COMMIT")?;
         self.files.still_there()?;
-        (self.next_seq, self.of_store) = (seq, of_store);
+        self.next_seq += i64::try_from(written.len()).unwrap_or(i64::MAX);
+        if self.unlinked.len() > UNLINKED_KEPT {
+            self.unlinked.clear();
+        }
+        self.unlinked.append(&mut written);
         Ok(())
     }
 
@@ -244,6 +247,8 @@ impl Store {
         first_seq: i64,
         records: &[Record],
     ) -> Result<(), rusqlite::Error> {
+        // What was written before is not what stands there then.
+        self.unlinked.clear();
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -260,6 +265,7 @@ impl Store {
     /// Gives how many were changed. A batch that is rolled up is left as it is: the process that
     /// did so had settled it before.
     pub(super) fn fail_uncertain(&mut self, batch: &Uncertain) -> Result<usize, rusqlite::Error> {
+        self.unlinked.clear();
         if batch.first_seq <= self.rolled_up || !self.holds(batch.first_seq, batch.first)? {
             return Ok(0);
         }

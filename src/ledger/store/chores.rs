@@ -20,6 +20,10 @@ impl Store {
     /// together always give the recount of all records, and every record in `hours` is linked.
     pub(in crate::ledger) fn roll_up(&mut self, step: i64) -> Result<(), rusqlite::Error> {
         let until = (self.next_seq - 1).min(self.rolled_up + step);
+        let known = match self.knows_tail() {
+            true => usize::try_from(until - self.rolled_up).unwrap_or(0),
+            false => 0,
+        };
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -30,7 +34,7 @@ impl Store {
             &mut self.digests,
             tail,
             until,
-            self.of_store,
+            &self.unlinked[..known],
             |record| {
                 hours
                     .entry((Utc(record.admitted_at).hour(), record.series))
@@ -74,6 +78,8 @@ impl Store {
         transaction.commit()?;
         debug_assert!(until < self.next_seq, "no more is rolled up than there is");
         (self.rolled_up, self.link) = (until, link);
+        let linked = self.unlinked.partition_point(|record| record.seq <= until);
+        self.unlinked.drain(..linked);
         Ok(())
     }
 

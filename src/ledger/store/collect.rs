@@ -8,10 +8,10 @@ use crate::ledger::part::has_own_calls;
 use crate::ledger::range::{Range, RangeRow, RangeSeries};
 use crate::ledger::rows::signed;
 use crate::ledger::source_chain::SourceLinks;
-use crate::ledger::store::Store;
 use crate::ledger::store::fit::{Fit, fit};
 use crate::ledger::store::series::{SeriesCache, SeriesKey};
 use crate::ledger::store::sources::{SourceCache, SourceState, Watermarks, first_seen};
+use crate::ledger::store::{INSERT_RAW, Store};
 use crate::ledger::{Collected, StoreError};
 use crate::model::{AccountId, Action, GroupId, KeyId, Mode, Outcome, Reason, RequestId, Utc};
 use rusqlite::{Connection, TransactionBehavior, params};
@@ -47,7 +47,6 @@ impl Store {
             links: &mut self.source_links,
             now,
             next_seq: self.next_seq,
-            of_store: self.of_store,
             records: Default::default(),
             last: None,
             touched: Vec::new(),
@@ -57,11 +56,10 @@ impl Store {
             collected.push(taking.range(range)?);
         }
         taking.write_cursors()?;
-        let (next_seq, of_store) = (taking.next_seq, taking.of_store);
-        let (records, last) = (taking.records, taking.last);
+        let (next_seq, records, last) = (taking.next_seq, taking.records, taking.last);
         transaction.commit()?;
         self.files.still_there()?;
-        (self.next_seq, self.of_store) = (next_seq, of_store);
+        self.next_seq = next_seq;
         Ok(CollectedNow {
             ranges: collected,
             records,
@@ -78,7 +76,6 @@ struct Taking<'t> {
     links: &'t mut SourceLinks,
     now: Utc,
     next_seq: i64,
-    of_store: bool,
     records: [u64; Outcome::ALL.len()],
     last: Option<(i64, RequestId)>,
     /// The sources of which records were taken, and the replica that sent the newest.
@@ -136,10 +133,7 @@ impl Taking<'_> {
         let state = state.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
         let rows = range.rows.get(skipped..).unwrap_or_default();
         let mut places = Places::new(self.connection, self.series, state, range, words);
-        let mut insert = self.connection.prepare_cached(
-            "INSERT INTO raw (seq, id, series, admitted_at, start_ns, run, status, duration_us, store_epoch, store_start_us)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-        )?;
+        let mut insert = self.connection.prepare_cached(INSERT_RAW)?;
         let first_seq = self.next_seq;
         for row in rows {
             let (series, outcome, run) = places.of(row)?;
@@ -155,7 +149,6 @@ impl Taking<'_> {
                 row.store_epoch,
                 row.store_start_us
             ])?;
-            self.of_store |= row.store_epoch.is_some() || row.store_start_us.is_some();
             self.records[outcome as usize] += 1;
             self.next_seq += 1;
         }

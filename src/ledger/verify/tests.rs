@@ -7,6 +7,7 @@ use crate::ledger::handle::tests::{
 };
 use crate::ledger::store::Store;
 use crate::ledger::{Record, seal};
+use crate::model::StoreStart;
 use std::fs;
 use std::path::Path;
 use std::thread;
@@ -661,6 +662,61 @@ fn the_start_by_a_shared_store_is_linked_and_a_change_of_it_is_named() {
         bench.sql().execute(back, []).unwrap();
     }
     verify(&bench).unwrap();
+}
+
+/// The rows of the newest records are linked from memory, the others from the file.
+#[test]
+fn what_is_linked_is_what_the_file_has_whatever_came_between() {
+    for seed in 0..60 {
+        let mut dice = fastrand::Rng::with_seed(seed);
+        let bench = Bench::new();
+        let mut store = bench.store();
+        let mut run = store.begin_run("gate-1", DAY).unwrap();
+        let (mut made, mut newest) = (0, Vec::new());
+        for _ in 0..40 {
+            match dice.u8(..8) {
+                0..4 => {
+                    let several = made..made + dice.u128(1..20);
+                    made = several.end;
+                    newest = several.map(|id| of_any_window(&mut dice, id)).collect();
+                    store.commit(run, &newest).unwrap();
+                }
+                4..6 if store.tail() > 0 => store.roll_up(dice.i64(1..25)).unwrap(),
+                4..6 => {}
+                6 => {
+                    // As after a disk that answered too late.
+                    let first = store.next_seq() - i64::try_from(newest.len()).unwrap();
+                    if first > store.linked().0 {
+                        let failed = |record: &Record| record.clone().into_gate_failed();
+                        newest = newest.iter().map(failed).collect();
+                        store.correct(first, &newest).unwrap();
+                    }
+                }
+                _ => {
+                    drop(store);
+                    store = bench.store();
+                    run = store.begin_run("gate-2", DAY).unwrap();
+                }
+            }
+        }
+        while store.tail() > 0 {
+            store.roll_up(9).unwrap();
+        }
+        drop(store);
+        verify(&bench).unwrap_or_else(|mismatch| panic!("seed {seed}: {mismatch}"));
+        bench.assert_consistent();
+    }
+}
+
+fn of_any_window(dice: &mut fastrand::Rng, id: u128) -> Record {
+    let start = StoreStart {
+        epoch: dice.i64(1..4),
+        at: Utc(DAY.0 + dice.i64(..HOUR_US)),
+    };
+    Record {
+        store_start: dice.bool().then_some(start),
+        ..varied(id)
+    }
 }
 
 #[test]
