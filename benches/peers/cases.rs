@@ -376,6 +376,13 @@ impl Bench {
             "{:<38} {p50:>8.0}  {p99:>8.0}",
             "a write of 4 KiB and its sync"
         );
+        const COMMITS: [&str; 2] = ["ledger_commit_seconds_sum", "ledger_commit_seconds_count"];
+        let [seconds, commits] = servers[0].series(COMMITS).await;
+        println!(
+            "{:<38} {:>8.0}",
+            "a commit of the strict ledger, on average",
+            seconds / commits * 1e6
+        );
     }
 
     /// Both gates and the load may use both cores: two workers and a load cannot have a core each,
