@@ -367,7 +367,7 @@ fn open_ledger(
 ) -> Result<Ledger, StartError> {
     if settings.ledger.durability == Durability::Relaxed {
         tracing::warn!(
-            "ledger.durability is relaxed: a crash may lose the records of the last 100 ms"
+            "ledger.durability is relaxed: a crash may lose the records of the last 100 ms, or of as long as the disk has not answered by then"
         );
     }
     let options = LedgerOptions {

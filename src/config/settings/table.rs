@@ -162,7 +162,7 @@ pub(in crate::config) static TABLE: &[Setting] = &[
         unwritten: Unwritten::Is("strict"),
         bounds: Bounds::Text("`strict`, `relaxed`"),
         change: Change::AtRestart(|s| s.ledger.durability.to_string()),
-        does: "`relaxed`: answers do not wait for the disk, and a crash may lose 100 ms.",
+        does: "`relaxed`: answers do not wait for the disk, and a crash may lose 100 ms, or as long as the disk has not answered by then.",
     },
     Setting {
         key: "ledger.retain_records",

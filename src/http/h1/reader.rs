@@ -386,8 +386,8 @@ impl RequestBody {
     /// Whether its rest can never come, because its client has gone: told without reading it.
     pub fn is_cut_off(&self) -> bool {
         match &self.source {
-            // A stream that was taken back is told of when it is read.
-            BodySource::Whole(_) | BodySource::Stream(_) => false,
+            BodySource::Whole(_) => false,
+            BodySource::Stream(body) => body.is_cut_off(),
             BodySource::Coming { reader, .. } => reader.lock().is_cut_off(),
         }
     }

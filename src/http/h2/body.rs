@@ -2,11 +2,37 @@
 
 use crate::http::h2::meter::Meter;
 use bytes::Bytes;
-use h2::RecvStream;
+use h2::{RecvStream, SendStream};
+use parking_lot::Mutex;
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
+
+/// So much of a body may come before anybody takes it.
+pub(super) const WINDOW_BYTES: u32 = 128 * 1024;
+
+/// What the two halves of a stream tell each other.
+#[derive(Default)]
+pub(super) struct Halves {
+    /// A body is asked for whose client waits for `100 Continue`.
+    pub(super) is_wanted: AtomicBool,
+    /// The other half, when the answer has gone: it alone is told that the client takes back a
+    /// request whose body still comes.
+    pub(super) answered: Mutex<Option<SendStream<Bytes>>>,
+}
+
+impl Halves {
+    /// Whether the client has taken the request back, or has gone, since it was answered.
+    fn is_taken_back(&self) -> bool {
+        let mut answered = self.answered.lock();
+        // Nobody waits for it: whoever asks will ask again.
+        let mut cx = Context::from_waker(Waker::noop());
+        answered
+            .as_mut()
+            .is_some_and(|stream| stream.poll_reset(&mut cx).is_ready())
+    }
+}
 
 /// A body as it comes. Its window grows as it is taken: what nobody takes is not sent.
 pub(crate) struct StreamBody {
@@ -14,8 +40,9 @@ pub(crate) struct StreamBody {
     /// The number of bytes that are still to come, when the head said it.
     left: Option<u64>,
     meter: Arc<Meter>,
-    /// Set when a body is asked for whose client waits for `100 Continue`.
-    wanted: Option<Arc<AtomicBool>>,
+    halves: Arc<Halves>,
+    /// Its client waits for `100 Continue`.
+    awaits_continue: bool,
     /// What is let go when the body has been taken whole, or is dropped.
     held: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -26,13 +53,15 @@ impl StreamBody {
         stream: RecvStream,
         length: Option<u64>,
         meter: Arc<Meter>,
-        wanted: Option<Arc<AtomicBool>>,
+        halves: Arc<Halves>,
+        awaits_continue: bool,
     ) -> Self {
         Self {
             stream,
             left: length,
             meter,
-            wanted,
+            halves,
+            awaits_continue,
             held: None,
         }
     }
@@ -50,6 +79,12 @@ impl StreamBody {
         }
     }
 
+    /// Whether its rest can never come, as far as that is known without reading it: a request that was
+    /// taken back before its answer is told of when it is read.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.halves.is_taken_back()
+    }
+
     /// The next piece; `None` when it has ended. Trailers are left out.
     ///
     /// # Errors
@@ -58,8 +93,8 @@ impl StreamBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, h2::Error>>> {
-        if let Some(wanted) = self.wanted.take() {
-            wanted.store(true, Relaxed);
+        if std::mem::take(&mut self.awaits_continue) {
+            self.halves.is_wanted.store(true, Relaxed);
         }
         let data = match ready!(self.stream.poll_data(cx)) {
             Some(Ok(data)) => data,
@@ -72,5 +107,14 @@ impl StreamBody {
             *left = left.saturating_sub(data.len() as u64);
         }
         Poll::Ready(Some(Ok(data)))
+    }
+}
+
+impl Drop for StreamBody {
+    /// What still comes of it is thrown away. Its client was allowed to send it, so it is no waste.
+    fn drop(&mut self) {
+        let window = u64::from(WINDOW_BYTES);
+        let rest = self.left().map_or(window, |left| left.min(window));
+        self.meter.passed(usize::try_from(rest).unwrap_or(0));
     }
 }

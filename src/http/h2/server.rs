@@ -1,7 +1,7 @@
 //! A client's connection of HTTP/2: its streams as they arrive, within bounds.
 
 use crate::http::h1::{BadHead, RequestBody, RequestHead};
-use crate::http::h2::body::StreamBody;
+use crate::http::h2::body::{Halves, StreamBody, WINDOW_BYTES};
 use crate::http::h2::head::request_head;
 use crate::http::h2::meter::{Meter, Metered};
 use crate::http::h2::stream::ClientStream;
@@ -9,7 +9,6 @@ use crate::model::Clock;
 use bytes::Bytes;
 use h2::{Reason, server};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -19,17 +18,19 @@ const STREAMS: u32 = 100;
 /// The most bytes of the fields of a request, as HTTP/2 counts them (RFC 9113 §6.5.2). A larger
 /// head is answered with 431.
 const HEADER_LIST_BYTES: u32 = 256 * 1024;
-/// The bytes of a body that a client may send before anybody takes them: of a stream, and of all
-/// streams of the connection. A body that nobody takes must not stop those of other streams. Such a
-/// body is one of a call that was admitted, and of these an account has its part.
-const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = STREAMS * STREAM_WINDOW_BYTES;
+/// The bytes of bodies that a client may send before anybody takes them, on all streams of the
+/// connection. A body that nobody takes must not stop those of other streams. Such a body is one of a
+/// call that was admitted, and of these an account has its part.
+const CONNECTION_WINDOW_BYTES: u32 = STREAMS * WINDOW_BYTES;
 /// The bytes of an answer that wait for the connection.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Streams that were reset before anybody saw them. More of them, and the connection ends.
 const RESET_UNSEEN: usize = 20;
 /// Streams that ended here by a client's mistakes. More of them, and the connection ends.
-const RESET_BY_MISTAKE: usize = 100;
+const RESET_BY_MISTAKE: usize = 1_000;
+/// Streams that were reset here within a second, as after a refusal whose body still comes. The rest of
+/// a body of one that is not remembered is taken for a mistake.
+const RESET_REMEMBERED: usize = 2_000;
 
 /// A client's connection.
 pub(crate) struct StreamConnection<T> {
@@ -61,11 +62,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> StreamConnection<T> {
         let accepting = server::Builder::new()
             .max_concurrent_streams(STREAMS)
             .max_header_list_size(HEADER_LIST_BYTES)
-            .initial_window_size(STREAM_WINDOW_BYTES)
+            .initial_window_size(WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_send_buffer_size(SEND_BUFFER_BYTES)
             .max_pending_accept_reset_streams(RESET_UNSEEN)
             .max_local_error_reset_streams(Some(RESET_BY_MISTAKE))
+            .max_concurrent_reset_streams(RESET_REMEMBERED)
             .handshake(metered);
         Ok(Self {
             connection: accepting.await?,
@@ -95,11 +97,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> StreamConnection<T> {
         let bytes = head.as_ref().map_or(0, |head| head.bytes);
         self.meter.begins_stream(bytes);
         let expects = head.as_ref().is_ok_and(|head| head.expects_continue);
-        let wanted = expects.then(|| Arc::new(AtomicBool::new(false)));
+        let halves = Arc::<Halves>::default();
         let answering = ClientStream::new(
             respond,
             &method,
-            wanted.clone(),
+            halves.clone(),
             self.meter.clone(),
             self.clock.clone(),
         );
@@ -107,7 +109,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> StreamConnection<T> {
             Err(bad) => Arrived::Bad(bad, answering),
             Ok(head) => {
                 let length = head.framing.left();
-                let body = StreamBody::new(stream, length, self.meter.clone(), wanted);
+                let body = StreamBody::new(stream, length, self.meter.clone(), halves, expects);
                 Arrived::Request(head, RequestBody::of_stream(body), answering)
             }
         }))
@@ -132,6 +134,7 @@ mod tests {
     use http::{Request, StatusCode};
     use std::future::poll_fn;
     use std::io;
+    use std::time::Duration;
     use tokio::time::Instant;
 
     const LARGE: usize = 1_000_000;
@@ -200,5 +203,36 @@ mod tests {
             }
         };
         assert_eq!(broken.reason(), Some(Reason::CANCEL));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_that_come_and_are_refused_are_no_flood() {
+        let (client, server) = tokio::io::duplex(64 * 1024);
+        tokio::spawn(async move {
+            let mut connection = StreamConnection::accept(server, Clock::default())
+                .await
+                .unwrap();
+            while let Some(arrived) = poll_fn(|cx| connection.poll_arrived(cx)).await {
+                let Arrived::Request(_, body, stream) = arrived else {
+                    panic!("a bad head")
+                };
+                tokio::spawn(async move {
+                    // Until then all of it comes that may come.
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    drop(body);
+                    stream.refuse(StatusCode::TOO_MANY_REQUESTS);
+                });
+            }
+        });
+        let (mut requests, connection) = client::handshake(client).await.unwrap();
+        tokio::spawn(connection);
+        for nth in 0..400 {
+            requests = requests.ready().await.unwrap();
+            let request = Request::post("https://gate.test/").body(()).unwrap();
+            let (answer, mut upload) = requests.send_request(request, false).unwrap();
+            upload.send_data(vec![7; 100_000].into(), false).unwrap();
+            let refused = answer.await.map(|it| it.status());
+            assert_eq!(refused.ok(), Some(StatusCode::TOO_MANY_REQUESTS), "{nth}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! must read.
 
 use crate::http::h1::{Answer, AnswerBody, Body, Piece, ReaderPace, date};
+use crate::http::h2::body::Halves;
 use crate::http::h2::head::answer_head;
 use crate::http::h2::meter::Meter;
 use crate::model::Clock;
@@ -15,7 +16,7 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use tokio::time::Instant;
 
@@ -30,8 +31,7 @@ pub(crate) struct ClientStream {
     respond: SendResponse<Bytes>,
     is_head: bool,
     is_connect: bool,
-    /// Set when a body is asked for whose client waits for `100 Continue`.
-    wanted: Option<Arc<AtomicBool>>,
+    halves: Arc<Halves>,
     meter: Arc<Meter>,
     clock: Clock,
 }
@@ -40,7 +40,7 @@ impl ClientStream {
     pub(super) fn new(
         respond: SendResponse<Bytes>,
         method: &Method,
-        wanted: Option<Arc<AtomicBool>>,
+        halves: Arc<Halves>,
         meter: Arc<Meter>,
         clock: Clock,
     ) -> Self {
@@ -48,7 +48,7 @@ impl ClientStream {
             respond,
             is_head: method == Method::HEAD,
             is_connect: method == Method::CONNECT,
-            wanted,
+            halves,
             meter,
             clock,
         }
@@ -75,12 +75,7 @@ impl ClientStream {
             if self.respond.poll_reset(cx).is_ready() {
                 return Poll::Ready(None);
             }
-            if self
-                .wanted
-                .as_ref()
-                .is_some_and(|wanted| wanted.load(Relaxed))
-            {
-                self.wanted = None;
+            if self.halves.is_wanted.swap(false, Relaxed) {
                 let mut go_on = Response::new(());
                 *go_on.status_mut() = StatusCode::CONTINUE;
                 // Its error is that the stream is gone, which the next poll finds.
@@ -133,11 +128,13 @@ impl ClientStream {
             pace: ReaderPace::default(),
             meter: self.meter,
         };
-        match body {
+        let answered = match body {
             _ if ends => Ok(()),
             AnswerBody::Own(body) => sending.send(body.into(), true).await,
             AnswerBody::Passing(body) => sending.pass(body, length).await,
-        }
+        };
+        *self.halves.answered.lock() = Some(sending.stream);
+        answered
     }
 }
 

@@ -422,3 +422,89 @@ async fn an_upload_that_goes_on_after_its_answer_is_a_call_of_its_account() {
     }
     assert_eq!(again, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_of_large_bodies_end_no_connection() {
+    let upstream = RawUpstream::scripted(|mut connection| async move {
+        while connection.head().await.is_some() {
+            tokio::time::sleep(Duration::from_secs(6)).await;
+            connection
+                .write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                .await;
+        }
+    })
+    .await;
+    let gate = TlsGate::start_to(upstream.address, &[]).await;
+    let mut client = Http2::connect(gate.house.public, &gate.cert).await;
+    let (waiting, _) = client.begin(call(&gate, STUDIO_KEY), true).await;
+    // No account may send so much in one call.
+    let body = Bytes::from(vec![7; 100_000]);
+    for nth in 0..500 {
+        let mut request = call(&gate, RETAIL_KEY);
+        let length = http::HeaderValue::from_static("900000000");
+        request.headers_mut().insert("content-length", length);
+        let (answer, mut stream) = client.begin(request, false).await;
+        send_all(&mut stream, body.clone(), false).await;
+        let refused = answered(answer).await;
+        assert_eq!(refused.map(|it| it.status).ok(), Some(413), "{nth}");
+    }
+    assert_eq!(answered(waiting).await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_is_taken_back_after_its_answer_is_no_call_any_more() {
+    // Answers at the head, and takes nothing of the body: the way there is soon full.
+    let upstream = RawUpstream::scripted(|mut connection| async move {
+        if connection.head().await.is_some() {
+            connection
+                .write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                .await;
+            std::future::pending::<()>().await;
+        }
+    })
+    .await;
+    let gate = TlsGate::start_to(
+        upstream.address,
+        &[("  connections: 4000", "  connections: 40")],
+    )
+    .await;
+    gate.house.edit("accounts.yaml", "qps: 10,", "qps: 1000,");
+    let (reloaded, told) = post_reload(gate.house.admin, "").await;
+    assert_eq!(reloaded, http::StatusCode::OK, "{told}");
+    for taken_back in [true, false] {
+        let mut client = Http2::connect(gate.house.public, &gate.cert).await;
+        let body = Bytes::from(vec![7; 9_000_000]);
+        let (mut answers, mut uploads) = (Vec::new(), Vec::new());
+        for _ in 0..20 {
+            let (answer, stream) = client.begin(call(&gate, RETAIL_KEY), false).await;
+            answers.push(answer);
+            uploads.push(stream);
+        }
+        // As much as there is room for.
+        let sends = uploads
+            .iter_mut()
+            .map(|upload| send_all(upload, body.clone(), false));
+        let sends = futures_util::future::join_all(sends);
+        let _ = tokio::time::timeout(Duration::from_secs(2), sends).await;
+        for answer in answers {
+            assert_eq!(answered(answer).await.unwrap().status, 200);
+        }
+        match taken_back {
+            true => uploads
+                .iter_mut()
+                .for_each(|upload| upload.send_reset(Reason::CANCEL)),
+            false => drop((client, uploads)),
+        }
+        let mut other = Http2::connect(gate.house.public, &gate.cert).await;
+        let mut again = 503;
+        for _ in 0..50 {
+            let (answer, _) = other.begin(call(&gate, RETAIL_KEY), true).await;
+            again = answered(answer).await.unwrap().status;
+            if again == 200 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(again, 200, "{taken_back}");
+    }
+}
