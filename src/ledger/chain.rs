@@ -6,10 +6,9 @@
 //!
 //! # Decided
 //! - **The chain is made behind the commits**, with the roll-up. A link costs a tenth of a
-//!   microsecond, and three times that when its row is read from the file; on the way of a commit
-//!   every answer would wait for it. A
-//!   head is published only of what is linked. Eight bytes of each link are kept, so that a change
-//!   can be put down to the very record.
+//!   microsecond, and half of one when its row is read from the file; on the way of a commit every
+//!   answer would wait for it. A head is published only of what is linked. Eight bytes of each link
+//!   are kept, so that a change can be put down to the very record.
 
 use crate::ledger::Record;
 use crate::ledger::rows::FastMap;

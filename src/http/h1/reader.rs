@@ -339,8 +339,8 @@ impl RequestBody {
         })
     }
 
-    /// Keeps this for as long as a body of HTTP/2 is read, by whomever. Of other bodies the
-    /// connection is kept so long.
+    /// Keeps this for as long as a body of HTTP/2 is read. The body of a call of HTTP/1.1 needs it
+    /// not: its connection does not end before it.
     pub(crate) fn hold(&mut self, held: Arc<dyn Any + Send + Sync>) {
         if let BodySource::Stream(body) = &mut self.source {
             body.hold(held);
