@@ -111,10 +111,10 @@ impl StreamBody {
 }
 
 impl Drop for StreamBody {
-    /// What still comes of it is thrown away. Its client was allowed to send it, so it is no waste.
+    /// What still comes of it is thrown away. Its client was allowed to send so much.
     fn drop(&mut self) {
         let window = u64::from(WINDOW_BYTES);
         let rest = self.left().map_or(window, |left| left.min(window));
-        self.meter.passed(usize::try_from(rest).unwrap_or(0));
+        self.meter.left_unread(rest);
     }
 }

@@ -25,6 +25,8 @@ const JUDGED_STREAMS: u64 = 500;
 pub(super) struct Meter {
     read: AtomicU64,
     useful: AtomicU64,
+    /// The bytes that may have come of bodies that nobody read to their ends.
+    unread: AtomicU64,
     /// The bytes that may still be read in this turn.
     turn: AtomicUsize,
     streams: AtomicU64,
@@ -42,6 +44,12 @@ impl Meter {
         self.useful.fetch_add(bytes as u64, Relaxed);
     }
 
+    /// So many bytes of a body may come, or have come, that nobody reads. They are neither of use nor
+    /// wasted; perhaps other bytes come in their place, so they let no more of those pass.
+    pub(super) fn left_unread(&self, bytes: u64) {
+        self.unread.fetch_add(bytes, Relaxed);
+    }
+
     /// A request has come whose head has so many bytes.
     pub(super) fn begins_stream(&self, head_bytes: usize) {
         self.streams.fetch_add(1, Relaxed);
@@ -55,7 +63,8 @@ impl Meter {
 
     /// Whether the peer makes work and asks for nothing.
     pub(super) fn is_flooded(&self) -> bool {
-        let wasted = self.read.load(Relaxed) / USEFUL_SHARE;
+        let unread = self.unread.load(Relaxed);
+        let wasted = self.read.load(Relaxed).saturating_sub(unread) / USEFUL_SHARE;
         let streams = self.streams.load(Relaxed);
         wasted > self.useful.load(Relaxed) + FREE_BYTES
             || (streams >= JUDGED_STREAMS && 2 * self.reset.load(Relaxed) > streams)
@@ -140,6 +149,16 @@ mod tests {
         assert!(after(8 * FREE_BYTES + 8, 0, 0, 0));
         assert!(!after(800 << 20, 100 << 20, 0, 0));
         assert!(after(824 << 20, 99 << 20, 0, 0));
+    }
+
+    #[test]
+    fn what_nobody_reads_of_a_body_lets_as_many_bytes_pass_and_no_more() {
+        let meter = Meter::default();
+        meter.left_unread(1 << 30);
+        meter.read.store((1 << 30) + 8 * FREE_BYTES, Relaxed);
+        assert!(!meter.is_flooded());
+        meter.read.fetch_add(8, Relaxed);
+        assert!(meter.is_flooded());
     }
 
     #[test]
