@@ -464,8 +464,8 @@ async fn refusals_of_large_bodies_end_no_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_is_taken_back_after_its_answer_is_no_call_any_more() {
-    let gate = gate_of_a_deaf_upstream().await;
     for taken_back in [true, false] {
+        let gate = gate_of_a_deaf_upstream().await;
         let mut client = Http2::connect(gate.house.public, &gate.cert).await;
         let body = Bytes::from(vec![7; 9_000_000]);
         let (mut answers, mut uploads) = (Vec::new(), Vec::new());
